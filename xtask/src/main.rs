@@ -1,0 +1,5 @@
+//! `cargo xtask COMMAND`.
+mod toolchain;
+fn main() {
+    let _ = toolchain::find();
+}
