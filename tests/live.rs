@@ -8,3 +8,7 @@ pub mod harness;
 
 #[path = "live/connect.rs"]
 mod connect;
+#[path = "live/roads.rs"]
+mod roads;
+#[path = "live/udp.rs"]
+mod udp;

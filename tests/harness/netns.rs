@@ -74,6 +74,18 @@ impl Netns {
         self.enter(move || std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
     }
 
+    /// A counter of this namespace, e.g. `TcpExt`, `TCPSynRetrans`.
+    #[track_caller]
+    pub fn counter(&self, group: &str, name: &str) -> u64 {
+        let tables = ["snmp", "netstat"].map(|table| format!("/proc/thread-self/net/{table}"));
+        let text = self.enter(move || tables.map(|table| std::fs::read_to_string(table).expect("proc")).concat());
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        rows.chunks_exact(2)
+            .filter(|pair| pair[0][0].trim_end_matches(':') == group)
+            .find_map(|pair| pair[1][pair[0].iter().position(|column| *column == name)?].parse().ok())
+            .unwrap_or_else(|| panic!("the kernel counts no {group} {name}"))
+    }
+
     /// An address of its loopback that no other namespace uses.
     pub fn loopback(&self) -> IpAddr {
         let [high, low] = self.subnet.to_be_bytes();

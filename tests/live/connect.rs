@@ -151,7 +151,10 @@ fn a_connect_nobody_answers_times_out_after_its_retries() {
     assert_eq!(failed.expect_err("nobody answers").kind(), std::io::ErrorKind::TimedOut);
     let end = end_of(&culprit, to);
     assert_eq!((end.task(), end.text("outcome"), end.text("errno")), (task, "timed_out", "ETIMEDOUT"));
-    assert_eq!(end.number("syn_retransmits"), 1.0);
+    // How many that sysctl means differs between kernels: the namespace's own counter is the judge.
+    let retries = pair.client.counter("TcpExt", "TCPSynRetrans");
+    assert!(retries >= 1);
+    assert_eq!(end.number("syn_retransmits"), retries as f64);
     assert!(end.number("duration_ms") >= 1900.0, "{end:?}");
 }
 
