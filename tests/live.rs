@@ -12,3 +12,5 @@ mod connect;
 mod roads;
 #[path = "live/udp.rs"]
 mod udp;
+#[path = "live/tls.rs"]
+mod tls;

@@ -10,6 +10,7 @@ pub mod netns;
 pub mod process;
 pub mod require;
 pub mod sockets;
+pub mod tls;
 
 pub use culprit::{Culprit, Fact};
 pub use netns::Netns;
