@@ -14,3 +14,5 @@ mod roads;
 mod udp;
 #[path = "live/tls.rs"]
 mod tls;
+#[path = "live/hellos.rs"]
+mod hellos;
