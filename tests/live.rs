@@ -16,3 +16,5 @@ mod udp;
 mod tls;
 #[path = "live/hellos.rs"]
 mod hellos;
+#[path = "live/dns.rs"]
+mod dns;
