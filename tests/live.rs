@@ -18,3 +18,7 @@ mod tls;
 mod hellos;
 #[path = "live/dns.rs"]
 mod dns;
+#[path = "live/filters.rs"]
+mod filters;
+#[path = "live/commands.rs"]
+mod commands;
