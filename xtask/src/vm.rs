@@ -1,0 +1,8 @@
+//! Not here yet.
+use std::process::ExitCode;
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+pub(crate) fn main(_: &Args) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not here yet")
+}
+pub(crate) const VIRTIOFSD: &[&str] = &["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
