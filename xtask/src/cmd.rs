@@ -23,10 +23,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Runs a command to its end and returns its standard output; its standard error is shown only
 /// when it fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let out = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("starting `{}`", line(command)))?;
+    let out =
+        command.stdin(Stdio::null()).output().with_context(|| format!("starting `{}`", line(command)))?;
     if !out.status.success() {
         let talk = String::from_utf8_lossy(&out.stderr);
         bail!("`{}` failed: {}\n{}", line(command), out.status, talk.trim_end());
@@ -47,9 +45,9 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 
 /// The command as a shell would take it, with the environment it sets.
 pub(crate) fn line(command: &Command) -> String {
-    let set = command.get_envs().filter_map(|(name, value)| {
-        Some(format!("{}={}", name.to_string_lossy(), quoted(value?)))
-    });
+    let set = command
+        .get_envs()
+        .filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), quoted(value?))));
     let words = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted);
     set.chain(words).collect::<Vec<_>>().join(" ")
 }
@@ -75,8 +73,7 @@ pub(crate) fn cargo() -> Command {
 /// The root of the workspace.
 pub(crate) fn workspace() -> PathBuf {
     // `cargo run` sets this; the value from the build serves a binary that is started by hand.
-    let manifest = env::var_os("CARGO_MANIFEST_DIR")
-        .unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     Path::new(&manifest).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
@@ -130,8 +127,7 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
 /// Whether this process is root.
 pub(crate) fn is_root() -> bool {
     // /proc/self belongs to the effective user of this process.
-    std::fs::metadata("/proc/self")
-        .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
 
 /// A command that runs as root: itself when we are root, by sudo otherwise. The variables in

@@ -90,18 +90,12 @@ const TOOLS: &[Tool] = &[
     tool("ps", Program("ps"), Package(&["procps"]), Need::Test, "demos show processes"),
     tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),
     tool("virtiofsd", AnyFile(crate::vm::VIRTIOFSD), Package(&["virtiofsd", "qemu-system-common"]), Need::Vm, "shares this machine's files with a VM"),
-    tool("busybox", AnyFile(&["/bin/busybox", "/usr/bin/busybox"]), Package(&["busybox-static"]), Need::Vm, "is the user space of the initramfs"),
+    tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Vm, "is the user space of the initramfs"),
     tool("modprobe", Program("modprobe"), Package(&["kmod"]), Need::Vm, "loads modules in a VM"),
     tool("xz", Program("xz"), Package(&["xz-utils"]), Need::Vm, "unpacks kernel modules"),
 ];
 
-const fn tool(
-    name: &'static str,
-    found: Found,
-    brought_by: Source,
-    need: Need,
-    why: &'static str,
-) -> Tool {
+const fn tool(name: &'static str, found: Found, brought_by: Source, need: Need, why: &'static str) -> Tool {
     Tool { name, found, brought_by, need, why }
 }
 
@@ -127,6 +121,14 @@ impl Tool {
             Source::BpfLinker => bpf::linker_by_hand(),
         }
     }
+}
+
+const BUSYBOX: &[&str] = &["/bin/busybox", "/usr/bin/busybox"];
+
+/// The busybox that goes into an initramfs.
+pub(crate) fn busybox() -> Result<&'static Path> {
+    let found = BUSYBOX.iter().map(Path::new).find(|file| file.is_file());
+    found.context("busybox is not here: `cargo xtask setup` installs it")
 }
 
 #[derive(Debug, clap::Args)]

@@ -62,9 +62,7 @@ pub(super) fn linker_problem() -> Option<String> {
     let (rustc, _) = toolchain::find_rustc().ok()?;
     let wanted = llvm_of(&rustc).ok()?;
     let linked = stamped().or_else(|| llvm_linked(&linker))?;
-    (linked != wanted).then(|| {
-        format!("linked with LLVM {linked}, but {} is LLVM {wanted}", rustc.display())
-    })
+    (linked != wanted).then(|| format!("linked with LLVM {linked}, but {} is LLVM {wanted}", rustc.display()))
 }
 
 pub(super) fn linker_by_hand() -> String {
