@@ -9,7 +9,7 @@ use std::{
 };
 
 #[path = "../xtask/src/toolchain.rs"]
-#[expect(unreachable_pub, dead_code, reason = "shared with xtask, where more of it is used")]
+#[expect(unreachable_pub, reason = "shared with xtask, where more of it is used")]
 mod toolchain;
 
 fn main() {
@@ -42,6 +42,8 @@ fn build(out: &Path) -> Result<(), String> {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         "-Cdebuginfo=2".into(),
+        // `cargo xtask ci` lints this face on the host.
+        "-Awarnings".into(),
         "-Clink-arg=--btf".into(),
         format!("-Clinker={}", tools.linker.display()),
     ];
@@ -57,8 +59,8 @@ fn build(out: &Path) -> Result<(), String> {
         cargo.env_remove(inherited);
     }
     if tools.prebuilt_core {
-        // aya-ebpf uses one unstable feature; nothing else may.
-        cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf");
+        // These two use BPF assembly, which is unstable; nothing else may.
+        cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf,ebpf_probes");
     } else {
         cargo.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=core");
     }

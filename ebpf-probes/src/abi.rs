@@ -1,0 +1,199 @@
+//! The bytes that cross the ring: a header every record starts with, the parts several records
+//! share, and the numbers both sides use for kinds, probes and counters.
+//!
+//! Everything here is `#[repr(C)]`, `Copy`, integers and byte arrays only, with explicit padding
+//! and a size that is a multiple of 8. Byte order is the machine's own; ports are in host order.
+
+/// Every record starts with this.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Header {
+    /// CLOCK_BOOTTIME when the record was written, in nanoseconds.
+    pub boot_ns: u64,
+    /// What the record is: a [`Kind`] as a number.
+    pub kind: u32,
+    /// Bytes of the record that carry meaning, this header included.
+    pub len: u32,
+}
+
+/// Who did it: captured in the kernel, in the context of the thread itself.
+///
+/// All zero when no thread is known.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Process id (the kernel's tgid), in the initial pid namespace.
+    pub process: u32,
+    /// Thread id (the kernel's pid), in the initial pid namespace.
+    pub thread: u32,
+    /// Inode number of the network namespace, 0 when unknown.
+    pub netns: u32,
+    /// Unused, 0.
+    pub pad: u32,
+    /// cgroup v2 id, 0 when unknown.
+    pub cgroup: u64,
+    /// The thread's name, NUL-padded.
+    pub comm: [u8; 16],
+}
+
+/// The two ends of a connection, seen from this host.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// Local address; IPv4 as `::ffff:a.b.c.d`.
+    pub local: [u8; 16],
+    /// Remote address; IPv4 as `::ffff:a.b.c.d`.
+    pub remote: [u8; 16],
+    /// Local port, host order, 0 when not chosen yet.
+    pub local_port: u16,
+    /// Remote port, host order.
+    pub remote_port: u16,
+    /// Address family of the socket: [`AF_INET`] or [`AF_INET6`].
+    pub family: u16,
+    /// IP protocol: 6 TCP, 17 UDP, 262 MPTCP.
+    pub protocol: u16,
+}
+
+/// `AF_INET`.
+pub const AF_INET: u16 = 2;
+/// `AF_INET6`.
+pub const AF_INET6: u16 = 10;
+/// `IPPROTO_TCP`.
+pub const IPPROTO_TCP: u16 = 6;
+/// `IPPROTO_UDP`.
+pub const IPPROTO_UDP: u16 = 17;
+
+/// The first twelve bytes of an IPv4-mapped IPv6 address.
+pub const V4_MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+macro_rules! numbered {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $value:literal,)+ }) => {
+        $(#[$doc])*
+        #[repr(u32)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vdoc])* $variant = $value,)+ }
+
+        impl $name {
+            /// Every value, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+        }
+
+        impl TryFrom<u32> for $name {
+            type Error = u32;
+            fn try_from(number: u32) -> Result<Self, u32> {
+                match number { $($value => Ok(Self::$variant),)+ other => Err(other) }
+            }
+        }
+    };
+}
+
+numbered! {
+    /// What a record is.
+    Kind {
+        /// A connect began: [`crate::probes::connect::ConnectRecord`].
+        ConnectStart = 1,
+        /// A SYN was sent again.
+        ConnectRetry = 2,
+        /// A connect ended, or failed before it began.
+        ConnectEnd = 3,
+        /// A packet of a pending connect was dropped on this host.
+        ConnectDrop = 4,
+        /// A connect is still pending (written by the agent's sweep).
+        ConnectPending = 5,
+        /// Bytes of a ClientHello or ServerHello: [`crate::probes::tls::TlsBytes`].
+        TlsBytes = 16,
+        /// A handshake moved: [`crate::probes::tls::TlsRecord`].
+        TlsPhase = 17,
+        /// A thread read what the peer had sent.
+        TlsRead = 18,
+        /// A handshake makes no progress (written by the agent's sweep).
+        TlsPending = 19,
+        /// A DNS message: [`crate::probes::dns::DnsBytes`].
+        DnsMessage = 32,
+        /// A neighbour changed: [`crate::probes::neigh::NeighRecord`].
+        NeighChange = 48,
+        /// A SYN came from another MAC than the cached one: [`crate::probes::neigh::MacRecord`].
+        NeighMismatch = 49,
+        /// A call set or slewed the clock: [`crate::probes::clock::ClockRecord`].
+        ClockSet = 64,
+        /// The wall clock moved against the monotonic one (written by the agent).
+        ClockMoved = 65,
+        /// The machine slept: BOOTTIME moved against MONOTONIC (written by the agent).
+        ClockSuspended = 66,
+        /// Time passed (written by the agent); nothing but a header.
+        Tick = 80,
+        /// Records were lost (written by the agent): [`LostRecord`].
+        Lost = 81,
+    }
+}
+
+numbered! {
+    /// The probe families, as `-e` names them; the number indexes the statistics map.
+    ProbeId {
+        /// Outbound connects.
+        Connect = 0,
+        /// TLS handshakes.
+        Tls = 1,
+        /// DNS lookups.
+        Dns = 2,
+        /// Neighbour (ARP, NDP) life.
+        Neigh = 3,
+        /// Settings and steps of the wall clock.
+        Clock = 4,
+    }
+}
+
+numbered! {
+    /// Per-probe counters the kernel keeps, one column each of the `STATS` map.
+    Stat {
+        /// Records handed to the ring.
+        Emitted = 0,
+        /// Records lost because the ring was full.
+        RingFull = 1,
+        /// Operations not followed because a map was full.
+        MapFull = 2,
+        /// Records given up because kernel or packet memory could not be read.
+        Unreadable = 3,
+    }
+}
+
+/// Columns of the `STATS` map.
+pub const STATS_COLUMNS: usize = 4;
+
+/// Records lost since the last such record, by probe.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LostRecord {
+    /// The header; `kind` is [`Kind::Lost`].
+    pub header: Header,
+    /// The [`ProbeId`] as a number.
+    pub probe: u32,
+    /// The [`Stat`] that grew: `RingFull`, `MapFull` or `Unreadable`.
+    pub stat: u32,
+    /// By how much.
+    pub count: u64,
+}
+
+macro_rules! assert_layout {
+    ($($ty:ty = $size:expr),+ $(,)?) => {
+        $(const _: () = assert!(core::mem::size_of::<$ty>() == $size && $size % 8 == 0);)+
+    };
+}
+pub(crate) use assert_layout;
+
+assert_layout!(Header = 16, Owner = 40, Tuple = 40, LostRecord = 32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_there_and_back_and_strangers_are_refused() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::try_from(*kind as u32), Ok(*kind));
+        }
+        assert_eq!(Kind::try_from(0), Err(0));
+        assert_eq!(ProbeId::try_from(5), Err(5));
+        assert_eq!(Stat::ALL.len(), STATS_COLUMNS);
+    }
+}

@@ -1,0 +1,66 @@
+//! Every field of a kernel structure that a program reads, once: its path for the agent, which
+//! finds the offset in the running kernel's BTF, and its reader for the programs.
+//!
+//! No offset is compiled in. A field the agent has not filled in sits at [`NO_OFFSET`], where the
+//! verifier refuses a direct load.
+
+use crate::spec::Field;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+use crate::spec::NO_OFFSET;
+
+macro_rules! kernel_fields {
+    ($($name:ident: $ty:ty [$size:literal] = $path:literal;)+) => { $(
+        #[doc = concat!("`", $path, "`")]
+        pub const $name: Field = Field { global: stringify!($name), path: $path, size: $size };
+
+        #[doc = concat!("Reads `", $path, "`.")]
+        #[cfg(any(target_arch = "bpf", feature = "lint"))]
+        #[expect(non_snake_case, reason = "named after the global that holds the offset")]
+        pub mod $name {
+            #[unsafe(no_mangle)]
+            static $name: aya_ebpf::Global<u32> = aya_ebpf::Global::new(super::NO_OFFSET);
+
+            /// A direct load through a pointer whose type the verifier knows: it checks offset and
+            /// size, and the load cannot fault.
+            ///
+            /// # Safety
+            /// `base` must come from a BTF-typed tracepoint argument or such a load.
+            #[inline(always)]
+            pub unsafe fn read(base: *const u8) -> $ty {
+                // SAFETY: checked by the verifier; see above.
+                unsafe { core::ptr::read_volatile(base.add($name.load() as usize).cast()) }
+            }
+
+            /// The field's address, for a helper that may fault safely.
+            #[inline(always)]
+            pub fn address(base: *const u8) -> *const $ty {
+                base.wrapping_add($name.load() as usize).cast()
+            }
+        }
+    )+ };
+}
+
+kernel_fields! {
+    SK_DADDR: u32 [4] = "sock.__sk_common.skc_daddr";
+    SK_RCV_SADDR: u32 [4] = "sock.__sk_common.skc_rcv_saddr";
+    SK_DPORT: u16 [2] = "sock.__sk_common.skc_dport";
+    SK_NUM: u16 [2] = "sock.__sk_common.skc_num";
+    SK_FAMILY: u16 [2] = "sock.__sk_common.skc_family";
+    SK_STATE: u8 [1] = "sock.__sk_common.skc_state";
+    SK_NET: *const u8 [8] = "sock.__sk_common.skc_net.net";
+    SK_V6_DADDR: [u64; 2] [16] = "sock.__sk_common.skc_v6_daddr";
+    SK_V6_RCV_SADDR: [u64; 2] [16] = "sock.__sk_common.skc_v6_rcv_saddr";
+    SK_COOKIE: u64 [8] = "sock.__sk_common.skc_cookie";
+    SK_ERR: i32 [4] = "sock.sk_err";
+    SK_PROTOCOL: u16 [2] = "sock.sk_protocol";
+    NET_INUM: u32 [4] = "net.ns.inum";
+    TASK_TGID: u32 [4] = "task_struct.tgid";
+    TASK_PID: u32 [4] = "task_struct.pid";
+    TASK_COMM: [u8; 16] [16] = "task_struct.comm";
+    TASK_NSPROXY: *const u8 [8] = "task_struct.nsproxy";
+    NSPROXY_NET: *const u8 [8] = "nsproxy.net_ns";
+    SKB_SK: *const u8 [8] = "sk_buff.sk";
+    SKB_HEAD: *const u8 [8] = "sk_buff.head";
+    SKB_NETWORK_HEADER: u16 [2] = "sk_buff.network_header";
+    SKB_PROTOCOL: u16 [2] = "sk_buff.protocol";
+}

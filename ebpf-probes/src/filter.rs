@@ -1,0 +1,133 @@
+//! What the user asked to see, decided where the fact is born: constants the verifier prunes by,
+//! and maps for what is not one number. An unset filter costs nothing.
+
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid},
+    macros::{btf_tracepoint, map},
+    maps::{HashMap, LpmTrie, lpm_trie::Key},
+    programs::BtfTracePointContext,
+};
+
+use crate::{abi::Owner, fields};
+
+/// 1: only processes in [`PROCESSES`], and their children as they appear.
+#[unsafe(no_mangle)]
+pub static BY_PROCESS: Global<u32> = Global::new(0);
+/// 1: only threads named [`COMM_LOW`], [`COMM_HIGH`].
+#[unsafe(no_mangle)]
+pub static BY_COMM: Global<u32> = Global::new(0);
+/// The first eight bytes of the wanted name.
+#[unsafe(no_mangle)]
+pub static COMM_LOW: Global<u64> = Global::new(0);
+/// The other eight.
+#[unsafe(no_mangle)]
+pub static COMM_HIGH: Global<u64> = Global::new(0);
+/// The wanted cgroup v2 id, 0 for any.
+#[unsafe(no_mangle)]
+pub static CGROUP: Global<u64> = Global::new(0);
+/// How deep below the root the wanted cgroup is.
+#[unsafe(no_mangle)]
+pub static CGROUP_LEVEL: Global<u32> = Global::new(0);
+/// 1: only destinations in [`DESTINATIONS`].
+#[unsafe(no_mangle)]
+pub static BY_DESTINATION: Global<u32> = Global::new(0);
+/// 1: only ports in [`PORTS`].
+#[unsafe(no_mangle)]
+pub static BY_PORT: Global<u32> = Global::new(0);
+/// 1: IPv4 is wanted.
+#[unsafe(no_mangle)]
+pub static V4: Global<u32> = Global::new(1);
+/// 1: IPv6 is wanted.
+#[unsafe(no_mangle)]
+pub static V6: Global<u32> = Global::new(1);
+/// 1: only what failed or was slow.
+#[unsafe(no_mangle)]
+pub static ONLY_BAD: Global<u32> = Global::new(0);
+/// Only what took at least this long, in nanoseconds.
+#[unsafe(no_mangle)]
+pub static MIN_NS: Global<u64> = Global::new(0);
+
+/// The wanted processes; the agent fills in those that run, forks add their children.
+#[map]
+pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
+/// The wanted destinations, IPv4 as `::ffff:0:0/96` and longer.
+#[map]
+pub static DESTINATIONS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(256, 1);
+/// The wanted ports, remote for clients, local for servers.
+#[map]
+pub static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+
+/// Whether the calling thread is wanted. Process context only.
+#[inline(always)]
+pub fn caller(owner: &Owner) -> bool {
+    if !process(owner) {
+        return false;
+    }
+    let wanted = CGROUP.load();
+    // SAFETY: the helper takes a number and cannot fail.
+    wanted == 0 || unsafe { bpf_get_current_ancestor_cgroup_id(CGROUP_LEVEL.load() as i32) } == wanted
+}
+
+/// Whether a thread is wanted, as far as its process and name tell.
+#[inline(always)]
+pub fn process(owner: &Owner) -> bool {
+    if BY_PROCESS.load() != 0 && PROCESSES.get_ptr(&owner.process).is_none() {
+        return false;
+    }
+    if BY_COMM.load() != 0 {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = owner.comm;
+        if u64::from_ne_bytes([a, b, c, d, e, f, g, h]) != COMM_LOW.load()
+            || u64::from_ne_bytes([i, j, k, l, m, n, o, p]) != COMM_HIGH.load()
+        {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether a peer is wanted: its address, its family, and the port that names the service.
+#[inline(always)]
+pub fn peer(address: &[u8; 16], v6: bool, port: u16) -> bool {
+    if (v6 && V6.load() == 0) || (!v6 && V4.load() == 0) {
+        return false;
+    }
+    if BY_PORT.load() != 0 && PORTS.get_ptr(&port).is_none() {
+        return false;
+    }
+    BY_DESTINATION.load() == 0 || DESTINATIONS.get(&Key::new(128, *address)).is_some()
+}
+
+/// Any filter by process, name or cgroup is set: what has no owner is not wanted.
+#[inline(always)]
+pub fn by_owner() -> bool {
+    BY_PROCESS.load() != 0 || BY_COMM.load() != 0 || CGROUP.load() != 0
+}
+
+/// Whether something that took `ns` is worth a record; `bad` says that it failed or retried.
+#[inline(always)]
+pub fn worth(ns: u64, bad: bool) -> bool {
+    (ONLY_BAD.load() == 0 || bad) && ns >= MIN_NS.load()
+}
+
+/// Whether beginnings are worth a record: not when only outcomes can tell.
+#[inline(always)]
+pub fn beginnings() -> bool {
+    ONLY_BAD.load() == 0 && MIN_NS.load() == 0
+}
+
+/// Follows the children of wanted processes. Runs once per fork; only loaded with `-p` or a command.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn follow_fork(ctx: BtfTracePointContext) -> i32 {
+    if BY_PROCESS.load() == 0 {
+        return 0;
+    }
+    let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if PROCESSES.get_ptr(&parent).is_some() {
+        let child: *const u8 = ctx.arg(1);
+        // SAFETY: a BTF-typed argument.
+        let child = unsafe { fields::TASK_TGID::read(child) };
+        let _ = PROCESSES.insert(&child, &parent, 0);
+    }
+    0
+}

@@ -1,0 +1,186 @@
+//! The two programs that see packets, once for all probes: they find the transport header, decide
+//! in a few loads whether a packet is any of our business, and hand it on.
+//!
+//! Cost: runs for every packet of every socket below the cgroup root. A packet that is none of our
+//! business pays the header loads, one array slot and at most one 16-byte copy of its payload.
+
+use crate::{
+    fields,
+    spec::{Attach, Hook},
+};
+
+const FIELDS: &[crate::spec::Field] = &[fields::TASK_TGID, fields::TASK_PID, fields::TASK_COMM];
+
+/// Packets arriving.
+pub const INGRESS: Hook = Hook {
+    program: "packet_in",
+    attach: Attach::CgroupIngress,
+    gives: "what arrives: hellos, DNS answers, the MAC a SYN comes from",
+    required: true,
+    fields: FIELDS,
+};
+
+/// Packets leaving.
+pub const EGRESS: Hook = Hook {
+    program: "packet_out",
+    attach: Attach::CgroupEgress,
+    gives: "what leaves: SYNs with their local port, hellos, DNS queries",
+    required: true,
+    fields: FIELDS,
+};
+
+/// The programs.
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub mod program {
+    use aya_ebpf::{
+        EbpfContext,
+        bindings::__sk_buff,
+        helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes},
+        macros::cgroup_skb,
+        programs::SkBuffContext,
+    };
+
+    use crate::{
+        abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
+        kernel::{at_most, enabled, mapped},
+        probes::{connect::program as connect, dns::program as dns, tls::program as tls},
+    };
+
+    /// What one packet carries, as far as we look.
+    pub struct Packet {
+        /// It arrives (or it leaves).
+        pub ingress: bool,
+        /// It is IPv4 (or IPv6).
+        pub v4: bool,
+        /// IP protocol.
+        pub protocol: u16,
+        /// Local port, host order.
+        pub local: u16,
+        /// Remote port, host order.
+        pub remote: u16,
+        /// TCP sequence number of the payload's first byte; 0 for UDP.
+        pub seq: u32,
+        /// Where the payload begins in the packet.
+        pub offset: u32,
+        /// Its length in bytes.
+        pub len: u32,
+        /// Its first bytes, as many as there are.
+        pub first: [u8; 16],
+    }
+
+    impl Packet {
+        /// Writes the packet's two ends, seen from this socket, to `to`. Through helpers, which reach
+        /// any packet layout: not for the fast path.
+        ///
+        /// # Safety
+        /// `to` must be writable memory the verifier knows: a map value or a reservation.
+        #[inline(always)]
+        pub unsafe fn write_tuple(&self, ctx: &SkBuffContext, to: *mut Tuple) -> Option<()> {
+            // SAFETY: field by field below `to`, as promised by the caller.
+            unsafe {
+                let (local, remote) = (&raw mut (*to).local, &raw mut (*to).remote);
+                let (source, target) = if self.ingress { (remote, local) } else { (local, remote) };
+                if self.v4 {
+                    let both: [u32; 2] = ctx.load(12).ok()?;
+                    source.write(mapped(both[0]));
+                    target.write(mapped(both[1]));
+                } else {
+                    source.write(ctx.load(8).ok()?);
+                    target.write(ctx.load(24).ok()?);
+                }
+                (&raw mut (*to).local_port).write(self.local);
+                (&raw mut (*to).remote_port).write(self.remote);
+                (&raw mut (*to).family).write(if self.v4 { AF_INET } else { AF_INET6 });
+                (&raw mut (*to).protocol).write(self.protocol);
+            }
+            Some(())
+        }
+    }
+
+    const DNS_PORT: u16 = 53;
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+
+    #[cgroup_skb]
+    pub fn packet_in(ctx: SkBuffContext) -> i32 {
+        packet(&ctx, true);
+        1
+    }
+
+    #[cgroup_skb]
+    pub fn packet_out(ctx: SkBuffContext) -> i32 {
+        packet(&ctx, false);
+        1
+    }
+
+    #[inline(always)]
+    fn packet(ctx: &SkBuffContext, ingress: bool) {
+        let skb = ctx.skb.skb;
+        // SAFETY: context loads, then direct packet access below `end`, which the verifier checks.
+        unsafe {
+            let (data, end) = ((*skb).data as usize, (*skb).data_end as usize);
+            if data + 28 > end {
+                return;
+            }
+            let ip = data as *const u8;
+            let v4 = *ip >> 4 == 4;
+            let (at, protocol) = if v4 {
+                (usize::from(*ip & 15) * 4, u16::from(*ip.add(9)))
+            } else {
+                (40, u16::from(*ip.add(6)))
+            };
+            let transport = data + at;
+            if transport + 8 > end || at < 20 {
+                return;
+            }
+            let ports = transport as *const u8;
+            let source = u16::from_be_bytes([*ports, *ports.add(1)]);
+            let target = u16::from_be_bytes([*ports.add(2), *ports.add(3)]);
+            let (local, remote) = if ingress { (target, source) } else { (source, target) };
+            let mut packet =
+                Packet { ingress, v4, protocol, local, remote, seq: 0, offset: 0, len: 0, first: [0; 16] };
+            if protocol == IPPROTO_UDP {
+                if remote == DNS_PORT && enabled(ProbeId::Dns) {
+                    packet.offset = at as u32 + 8;
+                    packet.len = (*skb).len.wrapping_sub(packet.offset);
+                    dns::message(skb, &packet);
+                }
+                return;
+            }
+            if protocol != IPPROTO_TCP || transport + 20 > end {
+                return;
+            }
+            let flags = *ports.add(13);
+            if flags & SYN != 0 && flags & ACK == 0 {
+                syn(skb, &packet);
+            }
+            packet.offset = at as u32 + u32::from(*ports.add(12) >> 4) * 4;
+            packet.len = (*skb).len.wrapping_sub(packet.offset);
+            if packet.len == 0 || packet.len > 1 << 20 {
+                return;
+            }
+            packet.seq = u32::from_be_bytes([*ports.add(4), *ports.add(5), *ports.add(6), *ports.add(7)]);
+            let first = (&raw mut packet.first).cast();
+            let want = at_most::<16>(packet.len);
+            if want == 0 || bpf_skb_load_bytes(skb.cast(), packet.offset, first, want) != 0 {
+                return;
+            }
+            if enabled(ProbeId::Tls) && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len)) {
+                tls::segment(skb, &packet);
+            } else if remote == DNS_PORT && enabled(ProbeId::Dns) {
+                dns::message(skb, &packet);
+            }
+        }
+    }
+
+    /// A SYN that asks for a connection. Once or a few times a connection: not inlined, for the stack.
+    #[inline(never)]
+    fn syn(skb: *mut __sk_buff, packet: &Packet) {
+        let ctx = SkBuffContext::new(skb.cast());
+        if !packet.ingress && enabled(ProbeId::Connect) {
+            // SAFETY: the context of a cgroup_skb program.
+            let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+            connect::syn_left(&ctx, cookie, packet);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! TLS handshakes, told from the bytes on the wire, per socket: no library is asked, no port is
+//! listed, and a handshake that begins on an established connection (STARTTLS) is one like any other.
+//!
+//! The kernel follows record headers only, enough to know whose turn it is; what the hellos say is
+//! parsed in user space from captured bytes. A ServerHello that asks to retry is part of one handshake.
+
+use crate::{
+    abi::{Header, Owner, ProbeId, Tuple, assert_layout},
+    fields,
+    spec::{Attach, Hook, Probe},
+};
+
+/// Where a handshake stands.
+pub mod stage {
+    /// Part of a ClientHello has been seen.
+    pub const HELLO_PARTIAL: u32 = 1;
+    /// The whole ClientHello has been seen; the server owes its hello.
+    pub const HELLO: u32 = 2;
+    /// The ServerHello has been seen; the client owes its finishing flight.
+    pub const SERVER_FLIGHT: u32 = 3;
+    /// The client's flight has been seen and the server still owes something: its Finished (TLS 1.2),
+    /// or its verdict on a client certificate (TLS 1.3).
+    pub const CLIENT_FINISH: u32 = 4;
+    /// Done.
+    pub const DONE: u32 = 5;
+    /// Ended by an alert.
+    pub const ALERT: u32 = 6;
+    /// The socket closed before the handshake was done.
+    pub const CLOSED: u32 = 7;
+    /// The ClientHello was answered with something that is not TLS.
+    pub const NOT_TLS: u32 = 8;
+}
+
+/// [`Handshake::role`]: this socket sent the ClientHello.
+pub const CLIENT: u32 = 1;
+/// [`Handshake::role`]: this socket received the ClientHello.
+pub const SERVER: u32 = 2;
+
+/// [`Handshake::flags`]: the server asked for another ClientHello.
+pub const RETRIED: u32 = 1;
+/// [`Handshake::flags`]: the client's ChangeCipherSpec has been seen.
+pub const CLIENT_CCS: u32 = 2;
+/// [`Handshake::flags`]: the client finished as TLS 1.3 does, with an encrypted record.
+pub const ENCRYPTED_FINISH: u32 = 4;
+/// [`Handshake::flags`]: the alert came from the client.
+pub const ALERT_BY_CLIENT: u32 = 8;
+/// [`Handshake::flags`]: the alert was encrypted; only its presence is known.
+pub const ALERT_ENCRYPTED: u32 = 16;
+/// [`Handshake::flags`]: the peer's last flight has not been read by any thread yet.
+pub const UNREAD: u32 = 32;
+/// [`Handshake::flags`]: the client sent a certificate flight (TLS 1.3: longer than a Finished).
+pub const CLIENT_CERTIFICATE: u32 = 64;
+
+/// A handshake in flight, as the kernel keeps it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Client: who connected. Server: who read the ClientHello; all zero until somebody did.
+    pub owner: Owner,
+    /// From where to where.
+    pub tuple: Tuple,
+    /// CLOCK_BOOTTIME of the first byte of the ClientHello, nanoseconds.
+    pub started_ns: u64,
+    /// When the handshake last moved.
+    pub moved_ns: u64,
+    /// When a thread last read what the peer had sent, 0 for never.
+    pub read_ns: u64,
+    /// Which thread that was.
+    pub reader: Owner,
+    /// TCP sequence number of the ClientHello's first byte.
+    pub hello_seq: u32,
+    /// Length of the ClientHello's record with its header in bytes, 0 while unknown.
+    pub hello_len: u32,
+    /// Bytes of it seen so far, in order.
+    pub hello_seen: u32,
+    /// Sequence number after the last byte seen from the client.
+    pub client_next: u32,
+    /// Sequence number after the last byte seen from the server, 0 for none.
+    pub server_next: u32,
+    /// One of [`stage`].
+    pub stage: u32,
+    /// The stage at the last read that was told.
+    pub read_stage: u32,
+    /// [`CLIENT`] or [`SERVER`].
+    pub role: u32,
+    /// [`RETRIED`] and the other flags.
+    pub flags: u32,
+    /// Level (1 warning, 2 fatal) times 256 plus description; 0 for none.
+    pub alert: u32,
+    /// The first bytes of the ClientHello's record.
+    pub prefix: [u8; 32],
+}
+
+/// A record about a handshake; its kind says what happened.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TlsRecord {
+    /// The header.
+    pub header: Header,
+    /// The handshake as it was then.
+    pub handshake: Handshake,
+}
+
+/// What [`TlsBytes`] holds: a ClientHello.
+pub const CLIENT_HELLO: u32 = 1;
+/// What [`TlsBytes`] holds: a ServerHello.
+pub const SERVER_HELLO: u32 = 2;
+
+/// Bytes of a hello as they crossed the socket, record header included. `header.len` ends the data.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsBytes<const N: usize> {
+    /// The header.
+    pub header: Header,
+    /// Socket cookie.
+    pub cookie: u64,
+    /// [`CLIENT_HELLO`] or [`SERVER_HELLO`].
+    pub hello: u32,
+    /// Where these bytes begin, counted from the first byte of the hello's record.
+    pub at: u32,
+    /// The bytes.
+    pub data: [u8; N],
+}
+
+/// Bytes of [`TlsBytes`] before its data.
+pub const TLS_BYTES_HEAD: usize = 32;
+/// Data of a small [`TlsBytes`].
+pub const SMALL: usize = 512;
+/// Data of a large [`TlsBytes`].
+pub const LARGE: usize = 2048;
+/// Bytes of one hello that are captured at most.
+pub const HELLO_CAPTURED: u32 = 16 * 1024;
+
+assert_layout!(
+    Handshake = 224,
+    TlsRecord = 240,
+    TlsBytes<SMALL> = SMALL + TLS_BYTES_HEAD,
+    TlsBytes<LARGE> = LARGE + TLS_BYTES_HEAD,
+);
+
+/// The `HANDSHAKES` map, which the agent sweeps.
+pub const HANDSHAKES_MAP: &str = "HANDSHAKES";
+
+/// What this file contributes.
+pub const PROBE: Probe = Probe {
+    id: ProbeId::Tls,
+    name: "tls",
+    about: "TLS handshakes, both sides, any library and port: hellos, who read them, alerts, done",
+    hooks: &[
+        crate::packet::INGRESS,
+        crate::packet::EGRESS,
+        crate::probes::connect::SET_STATE,
+        Hook {
+            program: "socket_read",
+            attach: Attach::BtfTracepoint("tcp_rcv_space_adjust", &["struct sock *"]),
+            gives: "which thread read a hello: without it a server's handshakes have no owner",
+            required: false,
+            fields: &[
+                fields::SK_NUM,
+                fields::SK_DPORT,
+                fields::SK_COOKIE,
+                fields::SK_NET,
+                fields::NET_INUM,
+            ],
+        },
+    ],
+};
+
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub mod program;

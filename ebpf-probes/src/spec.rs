@@ -1,0 +1,78 @@
+//! What a probe is made of, as data: its hooks, what each needs of the kernel, and what is lost
+//! without it. The agent plans, checks, attaches and reports from this; nothing here does anything.
+
+use crate::abi::ProbeId;
+
+/// A family of facts about the system, and the hooks that deliver it.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    /// Which one.
+    pub id: ProbeId,
+    /// Its name on the command line, in JSON and in metrics.
+    pub name: &'static str,
+    /// One sentence for help and documentation.
+    pub about: &'static str,
+    /// Where it looks. Several probes may name the same program; it is attached once.
+    pub hooks: &'static [Hook],
+}
+
+/// One program and where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Hook {
+    /// Name of the program in the kernel object.
+    pub program: &'static str,
+    /// Where it is attached.
+    pub attach: Attach,
+    /// What the probe cannot tell when this hook is missing.
+    pub gives: &'static str,
+    /// The probe is useless without it.
+    pub required: bool,
+    /// Kernel fields the program reads.
+    pub fields: &'static [Field],
+}
+
+/// Where a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// A BTF-typed raw tracepoint, with the leading arguments the program relies on, as C types.
+    BtfTracepoint(&'static str, &'static [&'static str]),
+    /// An untyped raw tracepoint, with the leading arguments the program relies on.
+    RawTracepoint(&'static str, &'static [&'static str]),
+    /// A tracepoint of tracefs: category and name.
+    Tracepoint(&'static str, &'static str),
+    /// Packets arriving at sockets below the cgroup root.
+    CgroupIngress,
+    /// Packets leaving sockets below the cgroup root.
+    CgroupEgress,
+    /// `connect()` to an IPv4 address.
+    CgroupConnect4,
+    /// `connect()` to an IPv6 address.
+    CgroupConnect6,
+    /// `sendto()` on an unconnected UDP socket, IPv4.
+    CgroupSendmsg4,
+    /// `sendto()` on an unconnected UDP socket, IPv6.
+    CgroupSendmsg6,
+}
+
+/// A field of a kernel structure, found in the running kernel's BTF when the program is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// The `.rodata` global that receives its offset, in bytes.
+    pub global: &'static str,
+    /// Where it is: `struct.member.member`.
+    pub path: &'static str,
+    /// Its size in bytes; 0 accepts any (flexible arrays).
+    pub size: u32,
+}
+
+/// The value of an offset the agent has not filled in: reading through it is refused by the verifier.
+pub const NO_OFFSET: u32 = u32::MAX;
+
+/// Follows the children of wanted processes; attached only when processes are asked for.
+pub const FOLLOW_FORK: Hook = Hook {
+    program: "follow_fork",
+    attach: Attach::BtfTracepoint("sched_process_fork", &["struct task_struct *", "struct task_struct *"]),
+    gives: "children of the processes asked for",
+    required: false,
+    fields: &[crate::fields::TASK_TGID],
+};
