@@ -87,11 +87,6 @@ pub(crate) struct Metadata {
 /// A package of [`Metadata`].
 #[derive(Debug, Deserialize)]
 pub(crate) struct Package {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) license: Option<String>,
-    /// None for a package of this workspace.
-    pub(crate) source: Option<String>,
     pub(crate) targets: Vec<Target>,
 }
 

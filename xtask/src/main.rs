@@ -9,7 +9,7 @@ mod hooks;
 mod run;
 mod setup;
 mod test;
-#[expect(unreachable_pub, reason = "shared with agent/build.rs, which includes it as a module")]
+#[expect(unreachable_pub, dead_code, reason = "shared with agent/build.rs, which includes it as a module")]
 mod toolchain;
 mod vm;
 
