@@ -12,6 +12,7 @@ mod report;
 use std::{
     env,
     ffi::OsString,
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -98,10 +99,7 @@ impl Args {
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     ensure!(cfg!(target_arch = "x86_64"), "the VMs are x86_64 machines, and this one is not");
     setup::ensure(if args.exec { &[Need::Vm] } else { &[Need::Build, Need::Test, Need::Vm] })?;
-    ensure!(
-        cmd::is_root(),
-        "sharing this machine's files with a VM needs root: `sudo -E env PATH=\"$PATH\" cargo xtask vm …`"
-    );
+    need_root()?;
     if args.fetch {
         let wanted = |id: &str| args.kernels.is_empty() || args.kernels.iter().any(|kernel| kernel == id);
         for source in kernels::KERNELS.iter().filter(|source| wanted(source.id)) {
@@ -143,6 +141,55 @@ fn describe(outcome: &Outcome) -> String {
         Some(status) => format!("exit {status}; booted in {boot:.1} s, {total:.1} s in all"),
         None => format!("ran out of time after {total:.0} s (see --timeout)"),
     }
+}
+
+/// What a kernel says of itself.
+pub(crate) struct Facts {
+    pub(crate) btf: Vec<u8>,
+    pub(crate) events: String,
+}
+
+/// Reads a kernel's BTF and trace events, from a machine the first time and from files after that.
+pub(crate) fn facts(kernel: &Kernel) -> Result<Facts> {
+    let read = || {
+        Some(Facts { btf: fs::read(kernel.btf()).ok()?, events: fs::read_to_string(kernel.events()).ok()? })
+    };
+    if let Some(facts) = read() {
+        return Ok(facts);
+    }
+    need_root()?;
+    eprintln!("vm: asking kernel {} for its types and trace events", kernel.id);
+    let machine = Machine {
+        kernel,
+        cpus: 1,
+        memory_mib: 512,
+        timeout: Duration::from_secs(120),
+        clock: "utc",
+        append: "",
+        writable: &[],
+        visible: &[],
+    };
+    let script = "cat /sys/kernel/btf/vmlinux && cat /sys/kernel/tracing/available_events >&2";
+    let command = ["/bin/sh".into(), "-c".into(), script.into()];
+    let (mut btf, mut events) = (Vec::new(), Vec::new());
+    let outcome = machine.run(&[], Path::new("/"), &command, |output| match output {
+        Output::Stdout(bytes) => btf.extend(bytes),
+        Output::Stderr(bytes) => events.extend(bytes),
+    })?;
+    let events = String::from_utf8_lossy(&events).into_owned();
+    ensure!(outcome.status == Some(0), "kernel {} did not say: {}\n{events}", kernel.id, describe(&outcome));
+    for (path, bytes) in [(kernel.btf(), btf.as_slice()), (kernel.events(), events.as_bytes())] {
+        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(Facts { btf, events })
+}
+
+fn need_root() -> Result<()> {
+    ensure!(
+        cmd::is_root(),
+        "sharing this machine's files with a VM needs root: `sudo -E env PATH=\"$PATH\" cargo xtask …`"
+    );
+    Ok(())
 }
 
 /// Runs the live tests on each kernel.

@@ -74,9 +74,14 @@ impl Kernel {
         self.dir.join("lib/modules")
     }
 
-    /// Where this kernel's BTF is kept once somebody has read it.
+    /// Where this kernel's own account of its types is kept once somebody has read it.
     pub(crate) fn btf(&self) -> PathBuf {
         self.dir.join("btf")
+    }
+
+    /// The same for its trace events, one `category:name` per line.
+    pub(crate) fn events(&self) -> PathBuf {
+        self.dir.join("events")
     }
 
     /// The kernel, if it has been fetched.
