@@ -98,19 +98,13 @@ fn clippy_kernel(_: &Args) -> Result<Done> {
     Ok(None)
 }
 
-/// The tables in the docs that derive from the code: `culprit docs --check` compares them.
+/// The tables in the docs that derive from the code.
+///
+/// TO FILL IN once the agent can say whether they are up to date: run that (`culprit docs --check`,
+/// or a test) and return its error. Asking the agent whether it has such a subcommand is no way to
+/// find out: one that ignores its arguments would start tracing, and pass.
 fn docs(_: &Args) -> Result<Done> {
-    let culprit = |args: &[&str]| {
-        let mut command = cmd::cargo();
-        command.args(["run", "--quiet", "--package", "culprit", "--"]).args(args);
-        command
-    };
-    // Until the agent has the subcommand there is nothing to compare.
-    if !cmd::succeeds(&mut culprit(&["docs", "--help"])) {
-        return Ok(Some("the agent has no `docs` subcommand"));
-    }
-    cmd::run(&mut culprit(&["docs", "--check"]))?;
-    Ok(None)
+    Ok(Some("the agent cannot check them yet"))
 }
 
 fn licences(_: &Args) -> Result<Done> {
