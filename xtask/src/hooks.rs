@@ -185,3 +185,43 @@ fn host() -> Result<Subject> {
         .find_map(|dir| fs::read_to_string(Path::new(dir).join("available_events")).ok());
     Subject::new("host", version.trim().to_owned(), types, events.as_deref())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel without any type.
+    fn empty(events: Option<&str>) -> Subject {
+        let mut btf = vec![0x9f, 0xeb, 1, 0];
+        for word in [24_u32, 0, 0, 0, 1] {
+            btf.extend(word.to_le_bytes());
+        }
+        btf.push(0);
+        Subject::new("k", "0".into(), btf, events).unwrap()
+    }
+
+    fn hook(attach: Attach, required: bool) -> Hook {
+        Hook { program: "program", attach, gives: "the point", required, fields: &[] }
+    }
+
+    #[test]
+    fn a_trace_event_is_there_missing_or_unknown() {
+        let hook = hook(Attach::Tracepoint("syscalls", "sys_enter_connect"), false);
+        assert_eq!(empty(Some("syscalls:sys_enter_connect\n")).verdict(&hook), Verdict::Fine);
+        assert!(matches!(empty(Some("sched:sched_switch\n")).verdict(&hook), Verdict::Missing(_)));
+        assert!(matches!(empty(None).verdict(&hook), Verdict::Unknown(_)));
+    }
+
+    #[test]
+    fn only_a_missing_hook_that_is_required_breaks_a_kernel() {
+        let optional = hook(Attach::BtfTracepoint("nothing", &[]), false);
+        let (text, broken) = report(&[("probe", &optional)], &[empty(None)]);
+        assert!(
+            !broken && text.contains("k: program: there is no tracepoint nothing; lost: the point"),
+            "{text}"
+        );
+        let required = hook(Attach::BtfTracepoint("nothing", &[]), true);
+        let (text, broken) = report(&[("probe", &required)], &[empty(None)]);
+        assert!(broken && text.contains("MISSING"), "{text}");
+    }
+}
