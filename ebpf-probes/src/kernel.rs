@@ -184,3 +184,10 @@ pub unsafe fn atomic_add(to: *mut u64, by: u64) {
         *to = (*to).wrapping_add(by);
     }
 }
+
+/// `len`, at most `N` (a power of two), in a way the verifier can follow: the optimiser must not see
+/// that the mask changes nothing.
+#[inline(always)]
+pub fn at_most<const N: usize>(len: u32) -> u32 {
+    if len >= N as u32 { N as u32 } else { core::hint::black_box(len) & (N as u32 - 1) }
+}

@@ -43,7 +43,7 @@ pub mod program {
 
     use crate::{
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
-        kernel::{enabled, mapped},
+        kernel::{at_most, enabled, mapped},
         probes::{
             connect::program as connect, dns::program as dns, neigh::program as neigh, tls::program as tls,
         },
@@ -164,12 +164,8 @@ pub mod program {
             }
             packet.seq = u32::from_be_bytes([*ports.add(4), *ports.add(5), *ports.add(6), *ports.add(7)]);
             let first = (&raw mut packet.first).cast();
-            let read = if packet.len >= 16 {
-                bpf_skb_load_bytes(skb.cast(), packet.offset, first, 16)
-            } else {
-                bpf_skb_load_bytes(skb.cast(), packet.offset, first, packet.len & 15)
-            };
-            if read != 0 {
+            let want = at_most::<16>(packet.len);
+            if want == 0 || bpf_skb_load_bytes(skb.cast(), packet.offset, first, want) != 0 {
                 return;
             }
             if enabled(ProbeId::Tls) && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len)) {

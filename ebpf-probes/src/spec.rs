@@ -67,3 +67,12 @@ pub struct Field {
 
 /// The value of an offset the agent has not filled in: reading through it is refused by the verifier.
 pub const NO_OFFSET: u32 = u32::MAX;
+
+/// Follows the children of wanted processes; attached only when processes are asked for.
+pub const FOLLOW_FORK: Hook = Hook {
+    program: "follow_fork",
+    attach: Attach::BtfTracepoint("sched_process_fork", &["struct task_struct *", "struct task_struct *"]),
+    gives: "children of the processes asked for",
+    required: false,
+    fields: &[crate::fields::TASK_TGID],
+};

@@ -118,7 +118,8 @@ pub const PROBE: Probe = Probe {
         },
         Hook {
             program: "drop_skb",
-            attach: Attach::BtfTracepoint("kfree_skb", &["struct sk_buff *", "void *", "enum skb_drop_reason"]),
+            attach: Attach::BtfTracepoint("kfree_skb", &["struct sk_buff *", "void *"]),
+            // From 5.17 a third argument says why; the agent tells the program.
             gives: "packets of a pending connect that this host itself drops, with the reason",
             required: false,
             fields: &[

@@ -11,7 +11,7 @@ use super::{DNS_BYTES_HEAD, DnsBytes, LARGE, SMALL};
 use crate::{
     abi::{Kind, Owner, ProbeId},
     filter,
-    kernel::{SOCKETS, emit, header},
+    kernel::{SOCKETS, at_most, emit, header},
     packet::program::Packet,
 };
 
@@ -38,7 +38,7 @@ pub fn message(skb: *mut __sk_buff, packet: &Packet) {
 #[inline(always)]
 fn copy<const N: usize>(ctx: &SkBuffContext, cookie: u64, owner: Option<*const Owner>, packet: &Packet) {
     emit::<DnsBytes<N>>(ProbeId::Dns, |record| {
-        let len = if packet.len > N as u32 { N as u32 } else { packet.len };
+        let len = at_most::<N>(packet.len);
         if len == 0 {
             return None;
         }

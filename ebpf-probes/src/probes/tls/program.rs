@@ -20,7 +20,7 @@ use super::{
 use crate::{
     abi::{Kind, Owner, ProbeId, Stat},
     fields, filter,
-    kernel::{SOCKETS, atomic_add, count, current, emit, header, now},
+    kernel::{SOCKETS, at_most, atomic_add, count, current, emit, header, now},
     packet::program::Packet,
 };
 
@@ -328,13 +328,13 @@ fn hello_bytes(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, skip: u
     }
     if at == hs.hello_seen && at < 16 {
         // The first sixteen bytes may come in pieces.
-        let want = if len < 16 { len & 15 } else { 16 };
+        let want = at_most::<16>(len);
         if want == 0 {
             return false;
         }
         // SAFETY: at < 16 and want <= 16 stay within the 32 bytes of the prefix.
         let read = unsafe {
-            let to = (&raw mut hs.prefix).cast::<u8>().add((at & 15) as usize);
+            let to = (&raw mut hs.prefix).cast::<u8>().add((core::hint::black_box(at) & 15) as usize);
             bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.offset, to.cast(), want)
         };
         if read != 0 {
@@ -384,7 +384,7 @@ where
     TlsBytes<N>: 'static,
 {
     emit::<TlsBytes<N>>(ProbeId::Tls, |record| {
-        let len = if len > N as u32 { N as u32 } else { len };
+        let len = at_most::<N>(len);
         if len == 0 {
             return None;
         }

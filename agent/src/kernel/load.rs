@@ -1,0 +1,296 @@
+//! Carries out a [`Plan`]: loads the object, loads and attaches each program on its own, and reports
+//! a typed outcome per hook. A program the kernel refuses never stops the others.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf, lpm_trie},
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError},
+};
+use ebpf_probes::{
+    abi::{ProbeId, STATS_COLUMNS, Stat},
+    spec::Attach,
+};
+
+use super::{
+    btf, cgroup, object,
+    plan::{Constant, Outcome, Plan, Planned, Request},
+    tracefs,
+};
+
+/// Why nothing could be attached at all; each names the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This build has no kernel object.
+    #[error("this culprit was built without its kernel object (CULPRIT_PROBES=none) and can only replay")]
+    NoObject,
+    /// Not allowed to load programs.
+    #[error("loading kernel probes is not permitted: run culprit as root (sudo culprit …), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")]
+    NotPermitted,
+    /// The kernel does not describe its types.
+    #[error("/sys/kernel/btf/vmlinux: {0}: culprit needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution kernel since 2021)")]
+    NoBtf(io::Error),
+    /// It does, but not readably.
+    #[error("/sys/kernel/btf/vmlinux: {0}")]
+    Btf(#[from] btf::Error),
+    /// No cgroup v2 root.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// The object as a whole was refused.
+    #[error("loading the kernel object: {0:#}")]
+    Object(anyhow::Error),
+    /// A map could not be filled or read.
+    #[error("map {name}: {source}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+}
+
+/// Loaded and attached probes. Everything is detached when this is dropped, and by the kernel when the
+/// process ends in any way.
+pub struct Kernel {
+    ebpf: Ebpf,
+    /// Every hook of the plan with what became of it.
+    pub hooks: Vec<Planned>,
+    /// Where the cgroup programs are attached.
+    pub cgroup_root: PathBuf,
+    /// Drop reasons of this kernel, by number.
+    pub drop_reasons: Vec<(String, u32)>,
+}
+
+/// One counter that grew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// The probe.
+    pub probe: ProbeId,
+    /// What was lost.
+    pub stat: Stat,
+    /// How much, since the start.
+    pub count: u64,
+}
+
+/// Reads the running kernel's types.
+pub fn running_btf() -> Result<btf::Btf, Error> {
+    Ok(btf::Btf::parse(std::fs::read("/sys/kernel/btf/vmlinux").map_err(Error::NoBtf)?)?)
+}
+
+impl Kernel {
+    /// Plans, loads and attaches.
+    pub fn attach(request: &Request) -> Result<Self, Error> {
+        if object::bytes().is_empty() {
+            return Err(Error::NoObject);
+        }
+        let types = running_btf()?;
+        let plan = Plan::new(request, &types);
+        let drop_reasons = types.enumerators("skb_drop_reason").unwrap_or_default();
+        drop(types);
+        let root = cgroup::root()?;
+        let directory = File::open(&root)
+            .map_err(|source| cgroup::Error::Unreadable { path: root.clone(), source })?;
+        raise_memlock();
+        let mut ebpf = load(&plan, request)?;
+        fill(&mut ebpf, request)?;
+        let mut hooks = plan.hooks;
+        attach_all(&mut ebpf, &mut hooks, directory.as_fd())?;
+        Ok(Self { ebpf, hooks, cgroup_root: root, drop_reasons })
+    }
+
+    /// The ring, once.
+    pub fn take_ring(&mut self) -> Option<RingBuf<MapData>> {
+        RingBuf::try_from(self.ebpf.take_map("EVENTS")?).ok()
+    }
+
+    /// Counters of what did not arrive, since the start; zeros left out.
+    pub fn losses(&self) -> Result<Vec<Loss>, Error> {
+        let error = |source| Error::Map { name: "STATS", source };
+        let Some(map) = self.ebpf.map("STATS") else { return Ok(vec![]) };
+        let stats: PerCpuArray<_, Columns> = PerCpuArray::try_from(map).map_err(error)?;
+        let mut losses = Vec::new();
+        for &probe in ProbeId::ALL {
+            let per_cpu: PerCpuValues<Columns> = stats.get(&(probe as u32), 0).map_err(error)?;
+            for stat in [Stat::RingFull, Stat::MapFull, Stat::Unreadable] {
+                let count = per_cpu.iter().map(|columns| columns.0[stat as usize]).sum();
+                if count > 0 {
+                    losses.push(Loss { probe, stat, count });
+                }
+            }
+        }
+        Ok(losses)
+    }
+
+    /// Adds a process to those followed.
+    pub fn follow(&mut self, process: u32) -> Result<(), Error> {
+        put(&mut self.ebpf, "PROCESSES", process, 0)
+    }
+
+    /// Copies the values of a hash map of in-flight operations.
+    pub fn in_flight<V: aya::Pod>(&self, name: &'static str) -> Result<Vec<V>, Error> {
+        let error = |source| Error::Map { name, source };
+        let Some(map) = self.ebpf.map(name) else { return Ok(vec![]) };
+        let map: HashMap<_, u64, V> = HashMap::try_from(map).map_err(error)?;
+        // An entry that goes while we walk is no error.
+        Ok(map.iter().filter_map(Result::ok).map(|(_, value)| value).collect())
+    }
+}
+
+/// One row of the `STATS` map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Columns([u64; STATS_COLUMNS]);
+// SAFETY: an array of integers; any bytes are valid.
+unsafe impl aya::Pod for Columns {}
+
+fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    // The programs have no relocations against kernel types: offsets come as constants.
+    loader.btf(None).verifier_log_level(VerifierLogLevel::DEBUG);
+    if request.ring_bytes != 0 {
+        loader.map_max_entries("EVENTS", request.ring_bytes);
+    }
+    for (name, value) in &plan.constants {
+        match value {
+            Constant::U32(value) => loader.override_global(name, value, false),
+            Constant::U64(value) => loader.override_global(name, value, false),
+        };
+    }
+    loader.load(object::bytes()).map_err(|error| {
+        let error = anyhow::Error::from(error);
+        let denied = error.chain().any(|cause| {
+            cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied)
+        });
+        if denied { Error::NotPermitted } else { Error::Object(error) }
+    })
+}
+
+/// On kernels before 5.11 BPF memory counts against RLIMIT_MEMLOCK (64 KiB by default). Failure shows
+/// as a refused map, which is reported.
+fn raise_memlock() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+}
+
+fn put<K: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, key: K, value: u32) -> Result<(), Error> {
+    let error = |source| Error::Map { name, source };
+    let map = ebpf.map_mut(name).ok_or_else(|| error(MapError::InvalidName { name: name.into() }))?;
+    HashMap::<_, K, u32>::try_from(map).and_then(|mut map| map.insert(&key, &value, 0)).map_err(error)
+}
+
+fn fill(ebpf: &mut Ebpf, request: &Request) -> Result<(), Error> {
+    for &process in &request.processes {
+        put(ebpf, "PROCESSES", process, 0)?;
+    }
+    for &port in &request.ports {
+        put(ebpf, "PORTS", port, 0)?;
+    }
+    if let Some(Map::LpmTrie(_)) = ebpf.map("DESTINATIONS") {
+        let error = |source| Error::Map { name: "DESTINATIONS", source };
+        let map = ebpf.map_mut("DESTINATIONS").expect("just seen");
+        let mut trie = lpm_trie::LpmTrie::<_, [u8; 16], u32>::try_from(map).map_err(error)?;
+        for &(address, bits) in &request.destinations {
+            trie.insert(&lpm_trie::Key::new(bits, address), &0, 0).map_err(error)?;
+        }
+    }
+    Ok(())
+}
+
+fn attach_all(ebpf: &mut Ebpf, hooks: &mut [Planned], cgroup: BorrowedFd<'_>) -> Result<(), Error> {
+    let wants_btf = |planned: &Planned| matches!(planned.hook.attach, Attach::BtfTracepoint(..));
+    let btf = if hooks.iter().any(wants_btf) {
+        Some(AyaBtf::from_sys_fs().map_err(|error| Error::Object(error.into()))?)
+    } else {
+        None
+    };
+    for planned in hooks.iter_mut().filter(|planned| planned.outcome == Outcome::Attached) {
+        let Some(program) = ebpf.program_mut(planned.hook.program) else {
+            planned.outcome = Outcome::Unsupported("it is not in this build's kernel object".into());
+            continue;
+        };
+        if let Err(error) = attach(program, planned.hook.attach, btf.as_ref(), cgroup) {
+            if let ProgramError::LoadError { io_error, .. } = &error
+                && io_error.kind() == io::ErrorKind::PermissionDenied
+                && !rustix::process::geteuid().is_root()
+            {
+                return Err(Error::NotPermitted);
+            }
+            planned.outcome = Outcome::Rejected(last_words(&error));
+        }
+    }
+    Ok(())
+}
+
+fn attach(
+    program: &mut Program,
+    to: Attach,
+    btf: Option<&AyaBtf>,
+    cgroup: BorrowedFd<'_>,
+) -> Result<(), ProgramError> {
+    // Links on cgroups are always shared with other programs; asking for it again is refused.
+    let mode = CgroupAttachMode::default();
+    match (program, to, btf) {
+        (Program::BtfTracePoint(program), Attach::BtfTracepoint(name, _), Some(btf)) => {
+            program.load(name, btf)?;
+            program.attach().map(drop)
+        }
+        (Program::RawTracePoint(program), Attach::RawTracepoint(name, _), _) => {
+            program.load()?;
+            program.attach(name).map(drop)
+        }
+        (Program::TracePoint(program), Attach::Tracepoint(category, name), _) => {
+            program.load()?;
+            tracefs::with(|| program.attach(category, name).map(drop))
+        }
+        (Program::CgroupSkb(program), Attach::CgroupIngress, _) => {
+            program.load()?;
+            program.attach(cgroup, CgroupSkbAttachType::Ingress, mode).map(drop)
+        }
+        (Program::CgroupSkb(program), Attach::CgroupEgress, _) => {
+            program.load()?;
+            program.attach(cgroup, CgroupSkbAttachType::Egress, mode).map(drop)
+        }
+        (
+            Program::CgroupSockAddr(program),
+            Attach::CgroupConnect4 | Attach::CgroupConnect6 | Attach::CgroupSendmsg4 | Attach::CgroupSendmsg6,
+            _,
+        ) => {
+            program.load()?;
+            program.attach(cgroup, mode).map(drop)
+        }
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// What the kernel said last, short enough for one line of a report.
+fn last_words(error: &ProgramError) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        let meaningful = log.lines().map(str::trim).filter(|line| {
+            !line.is_empty()
+                && !line.starts_with("processed ")
+                && !line.starts_with("verification time")
+                && !line.starts_with("stack depth")
+        });
+        lines.extend(meaningful.map(str::to_owned));
+        lines.drain(..lines.len().saturating_sub(3));
+        lines.push(io_error.to_string());
+    } else {
+        let mut cause: Option<&dyn std::error::Error> = Some(error);
+        while let Some(this) = cause {
+            let text = this.to_string();
+            if lines.last() != Some(&text) {
+                lines.push(text);
+            }
+            cause = this.source();
+        }
+    }
+    lines
+}

@@ -1,0 +1,10 @@
+//! The boundary with the kernel: what it offers ([`btf`]), what we ask of it ([`plan`]), loading and
+//! attaching ([`load`]), and the ring ([`ring`]). Knows nothing of what the records mean.
+
+pub mod btf;
+pub mod cgroup;
+pub mod load;
+mod object;
+pub mod plan;
+pub mod ring;
+pub mod tracefs;

@@ -1,0 +1,256 @@
+//! What to load and attach, decided from data before anything is touched: which hooks the asked-for
+//! probes need, which of them this kernel has, and the constants to freeze into the object.
+
+use std::collections::BTreeMap;
+
+use ebpf_probes::{
+    abi::ProbeId,
+    probes::PROBES,
+    spec::{Attach, Field, Hook, Probe},
+};
+
+use super::btf::Btf;
+
+/// What somebody asked to see. Everything here is decided in the kernel.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The probes; empty means all.
+    pub probes: Vec<ProbeId>,
+    /// Only these processes and their children.
+    pub processes: Vec<u32>,
+    /// Follow processes even when there is none yet (a command will be started).
+    pub follow: bool,
+    /// Only threads of this name.
+    pub comm: Option<[u8; 16]>,
+    /// Only this cgroup and those below it.
+    pub cgroup: Option<Cgroup>,
+    /// Only these destinations: IPv4-mapped or IPv6 address and prefix length out of 128.
+    pub destinations: Vec<([u8; 16], u32)>,
+    /// Only these ports.
+    pub ports: Vec<u16>,
+    /// IPv4 and IPv6 wanted. `None`: both.
+    pub family: Option<Family>,
+    /// Only what failed, retried or was slow.
+    pub only_bad: bool,
+    /// Only what took at least this long, nanoseconds.
+    pub min_ns: u64,
+    /// Size of the ring in bytes; a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+}
+
+/// One address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// A cgroup v2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its id: the inode number of its directory.
+    pub id: u64,
+    /// How many levels below the root it is.
+    pub level: u32,
+}
+
+/// What became of a hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is attached (or, in a plan, can be).
+    Attached,
+    /// This kernel does not offer it.
+    Unsupported(String),
+    /// A field it reads is not where it can be read.
+    NoField(String),
+    /// The verifier or the attachment refused it; the last lines it said.
+    Rejected(Vec<String>),
+}
+
+impl Outcome {
+    /// One clause for people; `None` when all is well.
+    pub fn why(&self) -> Option<String> {
+        match self {
+            Self::Attached => None,
+            Self::Unsupported(why) | Self::NoField(why) => Some(why.clone()),
+            Self::Rejected(lines) => Some(format!("the kernel refused it: {}", lines.join(" / "))),
+        }
+    }
+}
+
+/// A hook to attach, or the reason why not.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The hook.
+    pub hook: &'static Hook,
+    /// The probes that use it.
+    pub probes: Vec<ProbeId>,
+    /// `Attached` means: try.
+    pub outcome: Outcome,
+}
+
+/// A constant for `.rodata`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Constant {
+    /// Four bytes.
+    U32(u32),
+    /// Eight bytes.
+    U64(u64),
+}
+
+/// Everything the loader does, as data.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Every program once, in table order.
+    pub hooks: Vec<Planned>,
+    /// Constants by the name of their global.
+    pub constants: BTreeMap<String, Constant>,
+    /// The probes asked for, in table order.
+    pub probes: Vec<&'static Probe>,
+}
+
+impl Plan {
+    /// Plans for a kernel with these types.
+    pub fn new(request: &Request, btf: &Btf) -> Self {
+        let wanted = |probe: &&Probe| request.probes.is_empty() || request.probes.contains(&probe.id);
+        let probes: Vec<&'static Probe> = PROBES.iter().filter(wanted).collect();
+        let mut hooks: Vec<Planned> = Vec::new();
+        for probe in &probes {
+            for hook in probe.hooks {
+                match hooks.iter_mut().find(|planned| planned.hook.program == hook.program) {
+                    Some(planned) => planned.probes.push(probe.id),
+                    None => hooks.push(Planned { hook, probes: vec![probe.id], outcome: check(hook, btf) }),
+                }
+            }
+        }
+        if request.follow || !request.processes.is_empty() {
+            let hook = &ebpf_probes::spec::FOLLOW_FORK;
+            hooks.push(Planned { hook, probes: vec![], outcome: check(hook, btf) });
+        }
+        let mut plan = Self { hooks, constants: BTreeMap::new(), probes };
+        plan.set_constants(request, btf);
+        plan
+    }
+
+    /// Whether `program` is planned and can be attached.
+    pub fn has(&self, program: &str) -> bool {
+        self.hooks.iter().any(|planned| planned.hook.program == program && planned.outcome == Outcome::Attached)
+    }
+
+    fn set_constants(&mut self, request: &Request, btf: &Btf) {
+        let enabled = self.probes.iter().fold(0, |bits, probe| bits | 1 << probe.id as u32);
+        let bit = |yes: bool| Constant::U32(u32::from(yes));
+        let drop_args = btf.tracepoint("kfree_skb").unwrap_or_default();
+        let reasons = btf.enumerators("skb_drop_reason").unwrap_or_default();
+        let helpers = btf.enumerators("bpf_func_id").unwrap_or_default();
+        let no_socket = reasons.iter().find(|(name, _)| name == "SKB_DROP_REASON_NO_SOCKET");
+        let comm = request.comm.unwrap_or_default();
+        let half = |at: usize| {
+            Constant::U64(u64::from_ne_bytes(std::array::from_fn(|i| comm.get(at + i).copied().unwrap_or(0))))
+        };
+        let constants = [
+            ("ENABLED", Constant::U32(enabled)),
+            ("WAKE_BYTES", Constant::U32(request.ring_bytes / 4)),
+            ("HAVE_CONNECT_EXIT", bit(self.has("enter_connect") && self.has("exit_connect"))),
+            ("HAVE_DROP_REASON", bit(drop_args.get(2).is_some_and(|arg| arg == "enum skb_drop_reason"))),
+            ("DROP_NO_SOCKET", Constant::U32(no_socket.map_or(u32::MAX, |(_, number)| *number))),
+            ("HAVE_TAI", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_ktime_get_tai_ns"))),
+            ("BY_PROCESS", bit(request.follow || !request.processes.is_empty())),
+            ("BY_COMM", bit(request.comm.is_some())),
+            ("COMM_LOW", half(0)),
+            ("COMM_HIGH", half(8)),
+            ("CGROUP", Constant::U64(request.cgroup.map_or(0, |cgroup| cgroup.id))),
+            ("CGROUP_LEVEL", Constant::U32(request.cgroup.map_or(0, |cgroup| cgroup.level))),
+            ("BY_DESTINATION", bit(!request.destinations.is_empty())),
+            ("BY_PORT", bit(!request.ports.is_empty())),
+            ("V4", bit(request.family != Some(Family::V6))),
+            ("V6", bit(request.family != Some(Family::V4))),
+            ("ONLY_BAD", bit(request.only_bad)),
+            ("MIN_NS", Constant::U64(request.min_ns)),
+        ];
+        self.constants.extend(constants.map(|(name, value)| (name.to_owned(), value)));
+        for planned in &self.hooks {
+            for field in planned.hook.fields {
+                if let Ok(place) = btf.field(field.path) {
+                    self.constants.insert(field.global.to_owned(), Constant::U32(place.offset));
+                }
+            }
+        }
+    }
+}
+
+/// Whether this kernel has the hook, with the arguments and fields its program relies on.
+pub fn check(hook: &Hook, btf: &Btf) -> Outcome {
+    if let Attach::BtfTracepoint(name, wanted) | Attach::RawTracepoint(name, wanted) = hook.attach {
+        let Some(found) = btf.tracepoint(name) else {
+            return Outcome::Unsupported(format!("this kernel has no tracepoint {name}"));
+        };
+        for (i, wanted) in wanted.iter().enumerate() {
+            let found = found.get(i).map_or("nothing", String::as_str);
+            if unqualified(found) != unqualified(wanted) {
+                return Outcome::Unsupported(format!(
+                    "argument {i} of tracepoint {name} is {found} on this kernel, not {wanted}"
+                ));
+            }
+        }
+    }
+    match hook.fields.iter().find_map(|field| missing(field, btf)) {
+        Some(why) => Outcome::NoField(why),
+        None => Outcome::Attached,
+    }
+}
+
+fn missing(field: &Field, btf: &Btf) -> Option<String> {
+    match btf.field(field.path) {
+        Ok(place) if field.size == 0 || place.size == field.size => None,
+        Ok(place) => {
+            Some(format!("{} has {} bytes on this kernel, not {}", field.path, place.size, field.size))
+        }
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn unqualified(c_type: &str) -> String {
+    c_type.replace("const ", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> Option<Btf> {
+        Btf::parse(std::fs::read("/sys/kernel/btf/vmlinux").ok()?).ok()
+    }
+
+    #[test]
+    fn a_program_two_probes_share_is_planned_once() {
+        let Some(btf) = running() else { return };
+        let plan = Plan::new(&Request::default(), &btf);
+        let shared = plan.hooks.iter().filter(|planned| planned.hook.program == "set_state").count();
+        assert_eq!(shared, 1);
+    }
+
+    #[test]
+    fn only_the_asked_for_probes_are_enabled() {
+        let Some(btf) = running() else { return };
+        let plan = Plan::new(&Request { probes: vec![ProbeId::Dns], ..Request::default() }, &btf);
+        assert_eq!(plan.constants["ENABLED"], Constant::U32(1 << ProbeId::Dns as u32));
+        assert!(!plan.has("set_state"));
+    }
+
+    #[test]
+    fn a_tracepoint_with_other_arguments_is_unsupported_and_says_so() {
+        let Some(btf) = running() else { return };
+        let hook = Hook {
+            program: "x",
+            attach: Attach::BtfTracepoint("inet_sock_set_state", &["struct task_struct *"]),
+            gives: "",
+            required: false,
+            fields: &[],
+        };
+        let Outcome::Unsupported(why) = check(&hook, &btf) else { panic!("accepted") };
+        assert!(why.contains("argument 0") && why.contains("struct task_struct *"), "{why}");
+    }
+}
