@@ -460,7 +460,7 @@ pub fn syn_came(skb: *mut __sk_buff, packet: &Packet) {
     let ctx = SkBuffContext::new(skb.cast());
     // SAFETY: context loads, then loads through the BTF-typed socket the helper returns.
     let (netns, ifindex) = unsafe {
-        let listener = (*skb).__bindgen_anon_2.sk;
+        let listener = (*ctx.skb.skb).__bindgen_anon_2.sk;
         if listener.is_null() {
             return;
         }
@@ -473,7 +473,7 @@ pub fn syn_came(skb: *mut __sk_buff, packet: &Packet) {
         if net.is_null() {
             return;
         }
-        (fields::NET_INUM::read(net), (*skb).ifindex)
+        (fields::NET_INUM::read(net), (*ctx.skb.skb).ifindex)
     };
     let address = if packet.v4 { ctx.load::<u32>(12).map(mapped) } else { ctx.load::<[u8; 16]>(8) };
     let Ok(address) = address else { return };
