@@ -55,6 +55,8 @@ pub mod flag {
     pub const STEP: u32 = 4;
     /// The call may have changed the TAI offset: `after_ns - before_ns` contains that change.
     pub const TAI_CHANGED: u32 = 8;
+    /// The caller's memory could not be read: what it asked for is unknown, and 0 here.
+    pub const UNREAD: u32 = 16;
 }
 
 /// Somebody set or slewed the wall clock, or was refused.
@@ -72,9 +74,9 @@ pub struct ClockRecord {
     pub before_ns: i64,
     /// TAI − BOOTTIME after it, nanoseconds; with OFFSETS.
     pub after_ns: i64,
-    /// The time asked for, or the step with SETOFFSET: seconds since 1970, or to add.
+    /// The time asked for, in seconds since 1970; with SETOFFSET the seconds to add.
     pub requested_sec: i64,
-    /// Its nanoseconds.
+    /// Nanoseconds beyond `requested_sec`, which count upwards: −1 and 500 000 000 are half a second back.
     pub requested_nsec: i64,
     /// `timex.offset` as passed: nanoseconds with NANO or the kernel's STA_NANO, else microseconds.
     pub offset: i64,

@@ -106,13 +106,14 @@ fn entered(call: u32, fill: impl FnOnce(&mut ClockRecord) -> Option<()>) {
 #[inline(always)]
 fn sets(note: &mut ClockRecord, time: u64, unit: i64) -> Option<()> {
     note.flags |= flag::STEP;
-    // SAFETY: user memory, read by a helper that cannot fault.
-    let Ok([sec, fraction]) = (unsafe { bpf_probe_read_user(time as *const [i64; 2]) }) else {
-        count(ProbeId::Clock, Stat::Unreadable);
-        return None;
-    };
-    note.requested_sec = sec;
-    note.requested_nsec = fraction.wrapping_mul(unit);
+    // SAFETY: user memory, read by a helper that cannot fault. What fails here mostly fails there, too.
+    match unsafe { bpf_probe_read_user(time as *const [i64; 2]) } {
+        Ok([sec, fraction]) => {
+            note.requested_sec = sec;
+            note.requested_nsec = fraction.wrapping_mul(unit);
+        }
+        Err(_) => note.flags |= flag::UNREAD,
+    }
     Some(())
 }
 
@@ -121,8 +122,8 @@ fn sets(note: &mut ClockRecord, time: u64, unit: i64) -> Option<()> {
 fn adjusts(note: &mut ClockRecord, timex: u64) -> Option<()> {
     // SAFETY: user memory, read by a helper that cannot fault.
     let Ok(modes) = (unsafe { bpf_probe_read_user(timex as *const u32) }) else {
-        count(ProbeId::Clock, Stat::Unreadable);
-        return None;
+        note.flags |= flag::UNREAD;
+        return Some(());
     };
     if modes & mode::ADJTIME != 0 {
         if modes & mode::READ_ONLY != 0 {
@@ -135,8 +136,7 @@ fn adjusts(note: &mut ClockRecord, timex: u64) -> Option<()> {
     // SAFETY: the helper writes the whole structure, zeros included when it fails.
     let asked = unsafe {
         if read_user(asked.as_mut_ptr().cast(), size_of::<Timex>() as u32, timex as *const _) != 0 {
-            count(ProbeId::Clock, Stat::Unreadable);
-            return None;
+            note.flags |= flag::UNREAD;
         }
         asked.assume_init()
     };
@@ -186,9 +186,14 @@ fn left(ctx: &TracePointContext) {
 #[inline(always)]
 fn wanted(kept: &ClockRecord, result: i64) -> bool {
     if result >= 0 {
+        if kept.call > call::SETTIMEOFDAY && kept.modes == 0 {
+            // Whether it read or set is what could not be read.
+            count(ProbeId::Clock, Stat::Unreadable);
+            return false;
+        }
         return filter::ONLY_BAD.load() == 0 || kept.flags & flag::STEP != 0;
     }
-    if result != -EPERM {
+    if result != -EPERM || kept.flags & flag::UNREAD != 0 {
         return false;
     }
     let at = now();
