@@ -104,7 +104,8 @@ pub struct NeighRecord {
     pub header: Header,
     /// Who changed it; all zero when the kernel did, or a packet.
     pub owner: Owner,
-    /// The neighbour's address; IPv4 as `::ffff:a.b.c.d`.
+    /// The neighbour's address; IPv4 as `::ffff:a.b.c.d`. With OVERFLOW what there was no room for, which
+    /// in IPv6 is often the multicast group a question would have gone to.
     pub address: [u8; 16],
     /// The device's name, NUL-padded.
     pub device: [u8; 16],
