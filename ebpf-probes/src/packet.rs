@@ -9,7 +9,8 @@ use crate::{
     spec::{Attach, Hook},
 };
 
-const FIELDS: &[crate::spec::Field] = &[fields::TASK_TGID, fields::TASK_PID, fields::TASK_COMM];
+const FIELDS: &[crate::spec::Field] =
+    &[fields::TASK_TGID, fields::TASK_PID, fields::TASK_COMM, fields::SK_NET, fields::NET_INUM];
 
 /// Packets arriving.
 pub const INGRESS: Hook = Hook {
@@ -43,7 +44,9 @@ pub mod program {
     use crate::{
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
         kernel::{at_most, enabled, mapped},
-        probes::{connect::program as connect, dns::program as dns, tls::program as tls},
+        probes::{
+            connect::program as connect, dns::program as dns, neigh::program as neigh, tls::program as tls,
+        },
     };
 
     /// What one packet carries, as far as we look.
@@ -181,6 +184,9 @@ pub mod program {
             // SAFETY: the context of a cgroup_skb program.
             let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
             connect::syn_left(&ctx, cookie, packet);
+        }
+        if packet.ingress && enabled(ProbeId::Neigh) {
+            neigh::syn_came(skb, packet);
         }
     }
 }

@@ -144,6 +144,7 @@ impl Plan {
         let bit = |yes: bool| Constant::U32(u32::from(yes));
         let drop_args = btf.tracepoint("kfree_skb").unwrap_or_default();
         let reasons = btf.enumerators("skb_drop_reason").unwrap_or_default();
+        let helpers = btf.enumerators("bpf_func_id").unwrap_or_default();
         let no_socket = reasons.iter().find(|(name, _)| name == "SKB_DROP_REASON_NO_SOCKET");
         let comm = request.comm.unwrap_or_default();
         let half = |at: usize| {
@@ -155,6 +156,7 @@ impl Plan {
             ("HAVE_CONNECT_EXIT", bit(self.has("enter_connect") && self.has("exit_connect"))),
             ("HAVE_DROP_REASON", bit(drop_args.get(2).is_some_and(|arg| arg == "enum skb_drop_reason"))),
             ("DROP_NO_SOCKET", Constant::U32(no_socket.map_or(u32::MAX, |(_, number)| *number))),
+            ("HAVE_TAI", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_ktime_get_tai_ns"))),
             ("BY_PROCESS", bit(request.follow || !request.processes.is_empty())),
             ("BY_COMM", bit(request.comm.is_some())),
             ("COMM_LOW", half(0)),
