@@ -19,4 +19,6 @@ pub mod output;
 pub mod replay;
 pub mod doctor;
 pub mod cli;
+pub mod clockwatch;
+pub mod neighdump;
 pub mod run;
