@@ -1,0 +1,2 @@
+//! culprit's agent.
+pub mod record;
