@@ -119,11 +119,8 @@ impl Changes {
 pub fn compare(before: &Look, after: &Look, was_set: bool) -> Changes {
     let elapsed = after.boot_ns.saturating_sub(before.boot_ns);
     let unsure = before.spread_ns + after.spread_ns;
-    let header = |kind: Kind, len: usize| Header {
-        boot_ns: after.boot_ns,
-        kind: kind as u32,
-        len: len as u32,
-    };
+    let header =
+        |kind: Kind, len: usize| Header { boot_ns: after.boot_ns, kind: kind as u32, len: len as u32 };
     let moved = after.real_ns.abs_diff(before.real_ns) >= MOVED_NS + elapsed / SLEW + unsure;
     let slept_ns = after.slept_ns.saturating_sub(before.slept_ns);
     let slept = slept_ns >= SLEPT_NS.saturating_add_unsigned(unsure);
@@ -157,8 +154,7 @@ pub struct Clockwatch {
 impl Clockwatch {
     /// Begins to watch.
     pub fn new() -> io::Result<Self> {
-        let timer =
-            timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         let never = Itimerspec {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: Timespec { tv_sec: NEVER_SEC, tv_nsec: 0 },

@@ -152,9 +152,8 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         return Err(Error::Short { len: record.len(), need: end.max(size_of::<Header>()) });
     }
     let record = record.slice(..end);
-    let connect = |step| -> Result<What, Error> {
-        Ok(What::Connect(step, read::<ConnectRecord>(&record, 0)?.connect))
-    };
+    let connect =
+        |step| -> Result<What, Error> { Ok(What::Connect(step, read::<ConnectRecord>(&record, 0)?.connect)) };
     let tls = |step| -> Result<What, Error> { Ok(What::Tls(step, read::<TlsRecord>(&record, 0)?.handshake)) };
     let what = match kind {
         Kind::ConnectStart => connect(ConnectStep::Start)?,

@@ -12,6 +12,7 @@ pub const SCHEMA: &str = "culprit.stream/v1";
 /// One line of the JSON stream.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "nearly every line is an event, and none is kept")]
 pub enum Line {
     /// The first line, once everything is attached: safe to begin.
     Start(Start),

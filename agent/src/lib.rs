@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod clockwatch;
+pub mod config;
 pub mod doctor;
 pub mod enrich;
 pub mod event;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    cli::Replay,
+    config::Replay,
     enrich::{World, context::Context},
     event,
     fact::{LostBy, Probes, SCHEMA, Start, Summary},
@@ -78,8 +78,8 @@ impl Pass {
     fn item(&mut self, item: Item, printer: &mut Printer) -> anyhow::Result<()> {
         match item {
             Item::Context(bytes) => {
-                let context: Context =
-                    serde_json::from_slice(&bytes).context("a context item that this version does not understand")?;
+                let context: Context = serde_json::from_slice(&bytes)
+                    .context("a context item that this version does not understand")?;
                 if let Context::Origin { version, kernel, node, probes, .. } = &context
                     && !self.started
                 {
@@ -110,7 +110,11 @@ impl Pass {
     fn summary(&self, printer: &Printer, began_ns: u64) -> Summary {
         let mut lost_by = self.world.losses().to_vec();
         if self.undecodable > 0 {
-            lost_by.push(LostBy { probe: "any".into(), reason: "undecodable".into(), count: self.undecodable });
+            lost_by.push(LostBy {
+                probe: "any".into(),
+                reason: "undecodable".into(),
+                count: self.undecodable,
+            });
         }
         Summary {
             events: printer.events(),

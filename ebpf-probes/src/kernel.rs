@@ -74,8 +74,11 @@ pub fn emit<T: 'static>(probe: ProbeId, fill: impl FnOnce(*mut T) -> Option<()>)
     let slot: &mut MaybeUninit<T> = &mut record;
     match fill(slot.as_mut_ptr()) {
         Some(()) => {
-            let flags =
-                if EVENTS.query(AVAIL_DATA) >= u64::from(WAKE_BYTES.load()) { FORCE_WAKEUP } else { NO_WAKEUP };
+            let flags = if EVENTS.query(AVAIL_DATA) >= u64::from(WAKE_BYTES.load()) {
+                FORCE_WAKEUP
+            } else {
+                NO_WAKEUP
+            };
             record.submit(flags);
             count(probe, Stat::Emitted);
         }
@@ -158,10 +161,8 @@ pub unsafe fn tuple_of(sk: *const u8) -> Tuple {
 unsafe fn v6(at: *const [u64; 2]) -> [u8; 16] {
     // SAFETY: two direct loads, checked by the verifier.
     unsafe {
-        let words = [
-            core::ptr::read_volatile(at.cast::<u64>()),
-            core::ptr::read_volatile(at.cast::<u64>().add(1)),
-        ];
+        let words =
+            [core::ptr::read_volatile(at.cast::<u64>()), core::ptr::read_volatile(at.cast::<u64>().add(1))];
         core::mem::transmute::<[u64; 2], [u8; 16]>(words)
     }
 }

@@ -33,6 +33,13 @@ pub const EGRESS: Hook = Hook {
 /// The programs.
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub mod program {
+    #![expect(
+        missing_docs,
+        unreachable_pub,
+        clippy::needless_pass_by_value,
+        reason = "entry points for the kernel: the attribute macros fix their shape"
+    )]
+
     use aya_ebpf::{
         EbpfContext,
         bindings::__sk_buff,
@@ -42,8 +49,8 @@ pub mod program {
     };
 
     use crate::{
-        call,
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
+        call,
         kernel::{at_most, enabled, mapped, opaque},
         probes::{
             connect::program as connect, dns::program as dns, neigh::program as neigh, tls::program as tls,
@@ -169,7 +176,9 @@ pub mod program {
             if bpf_skb_load_bytes(skb.cast(), packet.offset, first, want) != 0 {
                 return;
             }
-            if enabled(ProbeId::Tls) && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len)) {
+            if enabled(ProbeId::Tls)
+                && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len))
+            {
                 call!(tls::segment(skb, &packet));
             } else if remote == DNS_PORT && enabled(ProbeId::Dns) {
                 call!(dns::message(skb, &packet));

@@ -63,8 +63,7 @@ fn requested_delta(world: &World, boot_ns: u64, record: &ClockRecord) -> Option<
     if record.flags & flag::UNREAD != 0 {
         return None;
     }
-    let requested =
-        record.requested_sec.checked_mul(1_000_000_000)?.checked_add(record.requested_nsec)?;
+    let requested = record.requested_sec.checked_mul(1_000_000_000)?.checked_add(record.requested_nsec)?;
     if record.modes & mode::SETOFFSET != 0 {
         return Some(requested);
     }

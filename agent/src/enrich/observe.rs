@@ -287,9 +287,8 @@ fn parent(pid: u32) -> Option<u32> {
 
 /// Port and socket inode of each TCP listener in the network namespace of `pid`.
 fn listening(pid: u32) -> Vec<(u16, u64)> {
-    let tables = ["tcp", "tcp6"].map(|table| {
-        fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default()
-    });
+    let tables = ["tcp", "tcp6"]
+        .map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default());
     tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(listener).collect()
 }
 

@@ -32,10 +32,14 @@ pub enum Error {
     #[error("this culprit was built without its kernel object (CULPRIT_PROBES=none) and can only replay")]
     NoObject,
     /// Not allowed to load programs.
-    #[error("loading kernel probes is not permitted: run culprit as root (sudo culprit …), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")]
+    #[error(
+        "loading kernel probes is not permitted: run culprit as root (sudo culprit …), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+    )]
     NotPermitted,
     /// The kernel does not describe its types.
-    #[error("/sys/kernel/btf/vmlinux: {0}: culprit needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution kernel since 2021)")]
+    #[error(
+        "/sys/kernel/btf/vmlinux: {0}: culprit needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution kernel since 2021)"
+    )]
     NoBtf(io::Error),
     /// It does, but not readably.
     #[error("/sys/kernel/btf/vmlinux: {0}")]
@@ -95,8 +99,8 @@ impl Kernel {
         let drop_reasons = types.enumerators("skb_drop_reason").unwrap_or_default();
         drop(types);
         let root = cgroup::root()?;
-        let directory = File::open(&root)
-            .map_err(|source| cgroup::Error::Unreadable { path: root.clone(), source })?;
+        let directory =
+            File::open(&root).map_err(|source| cgroup::Error::Unreadable { path: root.clone(), source })?;
         raise_memlock();
         let mut ebpf = load(&plan, request)?;
         fill(&mut ebpf, request)?;
@@ -141,7 +145,9 @@ impl Kernel {
         let Some(map) = self.ebpf.map_mut(NEIGHBOURS_MAP) else { return Ok(()) };
         let mut map: HashMap<_, Key, Value> = HashMap::try_from(map).map_err(error)?;
         match map.insert(&Key(key), &Value(value), NO_EXIST) {
-            Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(())
+            }
             other => other.map_err(error),
         }
     }

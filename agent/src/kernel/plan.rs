@@ -136,7 +136,9 @@ impl Plan {
 
     /// Whether `program` is planned and can be attached.
     pub fn has(&self, program: &str) -> bool {
-        self.hooks.iter().any(|planned| planned.hook.program == program && planned.outcome == Outcome::Attached)
+        self.hooks
+            .iter()
+            .any(|planned| planned.hook.program == program && planned.outcome == Outcome::Attached)
     }
 
     fn set_constants(&mut self, request: &Request, btf: &Btf) {

@@ -75,9 +75,10 @@ fn time(at: &str, how: Time) -> String {
         Time::Seconds => at.get(11..19),
         Time::Microseconds => at.get(11..26),
         Time::Epoch => {
-            return at
-                .parse::<jiff::Timestamp>()
-                .map_or_else(|_| at.to_owned(), |at| format!("{}.{:06}", at.as_second(), at.subsec_microsecond()));
+            return at.parse::<jiff::Timestamp>().map_or_else(
+                |_| at.to_owned(),
+                |at| format!("{}.{:06}", at.as_second(), at.subsec_microsecond()),
+            );
         }
     };
     part.unwrap_or(at).to_owned()
@@ -149,15 +150,19 @@ fn say(what: &What) -> Option<Said> {
             format!("SYN again after {} (retry {syn_retransmits})", duration(*elapsed_ms)),
             Mood::Slow,
         ),
-        What::ConnectDropped { destination, reason, elapsed_ms, .. } => {
-            out(destination, format!("dropped by this host: {reason}, after {}", duration(*elapsed_ms)), Mood::Bad)
-        }
+        What::ConnectDropped { destination, reason, elapsed_ms, .. } => out(
+            destination,
+            format!("dropped by this host: {reason}, after {}", duration(*elapsed_ms)),
+            Mood::Bad,
+        ),
         What::ConnectPending { destination, syn_retransmits, drops: dropped, elapsed_ms } => out(
             destination,
             format!("pending {}{}{}", duration(*elapsed_ms), retries(*syn_retransmits), drops(*dropped)),
             Mood::Slow,
         ),
-        What::ConnectEnded { destination, outcome, errno, syn_retransmits, duration_ms, protocol, .. } => {
+        What::ConnectEnded {
+            destination, outcome, errno, syn_retransmits, duration_ms, protocol, ..
+        } => {
             let mut text = outcome_name(*outcome).to_owned();
             if let Some(errno) = errno {
                 let _ = write!(text, " ({errno})");
@@ -193,7 +198,8 @@ fn say(what: &What) -> Option<Said> {
         }
         What::DnsPending { server, name, query_type, queries, elapsed_ms, .. } => {
             let asked = if *queries > 1 { format!(", asked {queries} times") } else { String::new() };
-            let text = format!("{query_type} {} unanswered for {}{asked}", printable(name), duration(*elapsed_ms));
+            let text =
+                format!("{query_type} {} unanswered for {}{asked}", printable(name), duration(*elapsed_ms));
             out(server, text, Mood::Slow)
         }
         What::DnsFailed { server, name, query_type, errno, elapsed_ms } => out(
@@ -246,12 +252,15 @@ fn say_tls(what: &What) -> Option<Said> {
             (session, format!("{text}  {}", duration(*duration_ms)), Mood::Bad)
         }
         What::HandshakeClosed { session, stage, duration_ms } => {
-            let text = format!("closed before done, {}  {}", owes(*stage, session.role), duration(*duration_ms));
+            let text =
+                format!("closed before done, {}  {}", owes(*stage, session.role), duration(*duration_ms));
             (session, text, Mood::Bad)
         }
-        What::NotTls { session, duration_ms } => {
-            (session, format!("answered with something that is not TLS  {}", duration(*duration_ms)), Mood::Bad)
-        }
+        What::NotTls { session, duration_ms } => (
+            session,
+            format!("answered with something that is not TLS  {}", duration(*duration_ms)),
+            Mood::Bad,
+        ),
         What::HandshakePending { session, stage, stall_ms, .. } => {
             let text = format!("no progress for {}: {}", duration(*stall_ms), owes(*stage, session.role));
             (session, text, Mood::Slow)
@@ -277,7 +286,17 @@ fn say_neigh(what: &What) -> Option<Said> {
     };
     Some(match what {
         What::NeighbourChanged {
-            address, device, netns, cause, old_state, new_state, old_mac, new_mac, failed, probes, ..
+            address,
+            device,
+            netns,
+            cause,
+            old_state,
+            new_state,
+            old_mac,
+            new_mac,
+            failed,
+            probes,
+            ..
         } => {
             let mut text = match (cause, old_state) {
                 (NeighbourCause::Removed, _) => "removed".to_owned(),
@@ -313,14 +332,17 @@ fn say_neigh(what: &What) -> Option<Said> {
             };
             about(address, device, netns, text, mood)
         }
-        What::NeighbourTableFull { address, device, netns, family, gc_entries, gc_thresh3, count, .. } => {
+        What::NeighbourTableFull {
+            address, device, netns, family, gc_entries, gc_thresh3, count, ..
+        } => {
             let text = format!(
                 "{family} neighbour table full: {gc_entries} entries of {gc_thresh3} (gc_thresh3), {count} refused"
             );
             about(address, device, netns, text, Mood::Bad)
         }
         What::NeighbourMacMismatch { address, device, netns, cached_mac, seen_mac, state, syns, .. } => {
-            let text = format!("SYN from {seen_mac}, but replies go to {cached_mac} ({state}), {syns} so far");
+            let text =
+                format!("SYN from {seen_mac}, but replies go to {cached_mac} ({state}), {syns} so far");
             about(address, device.as_deref().unwrap_or("?"), netns, text, Mood::Bad)
         }
         _ => return None,

@@ -2,6 +2,13 @@
 //! told at its return. Tracepoints of four system calls that nobody makes often: nothing runs otherwise.
 //! (fentry on the functions behind them would catch 32-bit callers too, but not on every kernel.)
 
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    reason = "entry points for the kernel: the attribute macros fix their shape"
+)]
+
 use aya_ebpf::{
     Global,
     helpers::{
@@ -15,7 +22,7 @@ use aya_ebpf::{
 
 use super::{ClockRecord, call, flag, mode};
 use crate::{
-    abi::{Header, Kind, ProbeId, Stat},
+    abi::{Kind, ProbeId, Stat},
     filter,
     kernel::{count, current, current_netns, emit, header, now},
 };

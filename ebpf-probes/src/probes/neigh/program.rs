@@ -2,13 +2,18 @@
 //! last told. None of them runs per packet, except `neigh_sent` for packets that wait for an
 //! unresolved entry; the packet path pays one map look per incoming SYN.
 
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    reason = "entry points for the kernel: the attribute macros fix their shape"
+)]
+
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_kernel,
-        generated::{
-            bpf_probe_read_kernel as read_kernel, bpf_skb_load_bytes_relative, bpf_skc_to_tcp_sock,
-        },
+        generated::{bpf_probe_read_kernel as read_kernel, bpf_skb_load_bytes_relative, bpf_skc_to_tcp_sock},
     },
     macros::{btf_tracepoint, map, raw_tracepoint},
     maps::{Array, LruHashMap},
@@ -19,7 +24,7 @@ use super::{MacRecord, NeighKey, NeighRecord, Neighbour, cause, flag, state};
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId, Stat},
     fields, filter,
-    kernel::{opaque, atomic_add, count, current, current_netns, emit, header, mapped, now},
+    kernel::{atomic_add, count, current, current_netns, emit, header, mapped, now, opaque},
     packet::program::Packet,
 };
 
@@ -241,7 +246,12 @@ unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*const Update>) 
             || flags & flag::FAILED_BETWEEN != 0
             || (mac_changed && old.mac != [0; 8]);
         if filter::ONLY_BAD.load() == 0 || bad {
-            tell(neighbour, &key, family, &Change { cause, flags, old: &old, state, mac, probes, update, count: 0 });
+            tell(
+                neighbour,
+                &key,
+                family,
+                &Change { cause, flags, old: &old, state, mac, probes, update, count: 0 },
+            );
         }
         let at = now();
         match known {
@@ -404,7 +414,7 @@ fn overflow(table: *const u8, device: *const u8, address: *const u8) -> Option<(
     unsafe {
         let family = bpf_probe_read_kernel(fields::NEIGH_TABLE_FAMILY::address(table)).ok()? as u16;
         let v4 = family == AF_INET;
-        if !(v4 && filter::V4.load() != 0) && !(family == AF_INET6 && filter::V6.load() != 0) {
+        if !(v4 && filter::V4.load() != 0 || family == AF_INET6 && filter::V6.load() != 0) {
             return None;
         }
         let count = repeated(if v4 { OVERFLOW_V4 } else { OVERFLOW_V6 })?;
@@ -488,13 +498,7 @@ fn syn_came_inlined(skb: *mut __sk_buff, packet: &Packet) {
     let mut seen = [0u8; 8];
     // SAFETY: six bytes into eight, by a helper that checks that the frame has them.
     let read = unsafe {
-        bpf_skb_load_bytes_relative(
-            skb.cast(),
-            ETH_SOURCE,
-            (&raw mut seen).cast(),
-            ETH_ALEN,
-            HDR_START_MAC,
-        )
+        bpf_skb_load_bytes_relative(skb.cast(), ETH_SOURCE, (&raw mut seen).cast(), ETH_ALEN, HDR_START_MAC)
     };
     // SAFETY: a live map value; races between CPUs cost a record too many.
     unsafe {

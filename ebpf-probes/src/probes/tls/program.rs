@@ -1,5 +1,12 @@
 //! The programs behind `tls`: a small state machine fed by record headers at segment starts.
 
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    reason = "entry points for the kernel: the attribute macros fix their shape"
+)]
+
 use aya_ebpf::{
     EbpfContext,
     bindings::__sk_buff,
