@@ -4,23 +4,16 @@
 //! It does not know who moved it (the `clock` probe does), nor whether the clock is right: a virtual
 //! machine paused from outside finds all its clocks stopped alike, and only a reference can tell.
 //!
-//! ```no_run
-//! # async fn example() -> std::io::Result<()> {
-//! use std::time::Duration;
+//! ```
+//! # fn main() -> std::io::Result<()> {
 //! use culprit::clockwatch::Clockwatch;
-//! use tokio::{io::unix::AsyncFd, time};
 //!
-//! let mut watch = AsyncFd::new(Clockwatch::new()?)?;
-//! let mut tick = time::interval(Duration::from_secs(1));
-//! loop {
-//!     tokio::select! {
-//!         set = watch.readable_mut() => set?.clear_ready(),
-//!         _ = tick.tick() => {}
-//!     }
-//!     for record in watch.get_mut().look().records() {
-//!         // … to where the ring's records go.
-//!     }
+//! let mut watch = Clockwatch::new()?;
+//! // At every tick; at once when its descriptor is readable, for those who poll it.
+//! for record in watch.look().records() {
+//!     // … to where the ring's records go.
 //! }
+//! # Ok(())
 //! # }
 //! ```
 
@@ -144,8 +137,9 @@ pub fn compare(before: &Look, after: &Look, was_set: bool) -> Changes {
     }
 }
 
-/// Watches the clocks. Readable when the wall clock was set, and to be looked at now and then besides:
-/// not all that moves it is told.
+/// Watches the clocks. To be looked at every second or so: that alone tells everything, a second late.
+/// Its descriptor becomes readable when the wall clock is set, for whoever cannot wait (an `AsyncFd`, say:
+/// clear the readiness, then look).
 #[derive(Debug)]
 pub struct Clockwatch {
     timer: OwnedFd,

@@ -1,6 +1,56 @@
-//! t
-fn main() { let t=std::time::Instant::now();
- let k = culprit::kernel::load::Kernel::attach(&culprit::kernel::plan::Request{ring_bytes:1<<22,..Default::default()});
- match k { Ok(k)=> { for h in &k.hooks { println!("{} {:?}", h.hook.program, h.outcome);} println!("{:?} {:?}", t.elapsed(), k.losses());
-  println!("{}", std::fs::read_to_string("/proc/self/status").unwrap().lines().filter(|l|l.starts_with("VmRSS")||l.starts_with("VmHWM")).collect::<Vec<_>>().join(" ")); }
- , Err(e)=>println!("{e}") } }
+//! Parse, dispatch, exit code.
+
+use std::{io, process::ExitCode};
+
+use clap::{CommandFactory, Parser};
+use culprit::{
+    cli::{Cli, Command},
+    doctor, replay, run, sinks,
+};
+
+/// Something did not work.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(&cli.command) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("culprit: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Trace(options) => runtime()?.block_on(run::trace(options)),
+        Command::Record(options) => runtime()?.block_on(run::record(options)),
+        Command::Replay(options) => replay::replay(options),
+        Command::Doctor(options) => doctor::doctor(options),
+        Command::List { what } => doctor::list(what),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "culprit", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Schema => {
+            serde_json::to_writer_pretty(io::stdout(), &sinks::json::schema())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe))
+}

@@ -7,4 +7,5 @@ pub mod load;
 mod object;
 pub mod plan;
 pub mod ring;
+pub mod sweep;
 pub mod tracefs;

@@ -7,6 +7,6 @@ struct Aligned<T: ?Sized>(T);
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/probes.o")));
 
 /// The kernel object; empty in a build that can only replay (`CULPRIT_PROBES=none`).
-pub fn bytes() -> &'static [u8] {
+pub(super) fn bytes() -> &'static [u8] {
     &OBJECT.0
 }

@@ -17,7 +17,7 @@ pub struct Drain {
 impl Drain {
     /// Wraps the ring. Must be called inside a tokio runtime.
     pub fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
-        Ok(Self { ring: AsyncFd::with_interest(ring, Interest::READABLE)? })
+        Ok(Self { ring: AsyncFd::register_with_interest(ring, Interest::READABLE)? })
     }
 
     /// Waits until the kernel wakes us: only when the ring fills faster than the caller comes by.

@@ -81,7 +81,7 @@ pub struct Handshake {
     pub server_next: u32,
     /// One of [`stage`].
     pub stage: u32,
-    /// The stage at the last read that was told.
+    /// The stage at the last read that was told; once the handshake is over, the stage before the end.
     pub read_stage: u32,
     /// [`CLIENT`] or [`SERVER`].
     pub role: u32,

@@ -404,6 +404,7 @@ where
 
 #[inline(always)]
 fn over(hs: &mut Handshake, how: u32) -> bool {
+    hs.read_stage = hs.stage;
     hs.stage = how;
     tell(Kind::TlsPhase, hs);
     true

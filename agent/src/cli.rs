@@ -1,0 +1,350 @@
+//! The command line: clap's types and help, turned once into plain requests. Nothing here touches the
+//! machine.
+
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use ebpf_probes::{abi::ProbeId, probes::PROBES};
+
+use crate::{
+    enrich::observe::Wanted,
+    kernel::plan::{Family, Request},
+    sinks::text::Time,
+};
+
+/// Names the culprit when a healthy-looking server hangs, loses a peer, or is refused by its cloud.
+#[derive(Debug, Parser)]
+#[command(name = "culprit", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What culprit can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show live who connects where and what becomes of it, TLS handshakes, DNS, neighbours, clock.
+    Trace(Trace),
+    /// Record the same to a file, to be replayed elsewhere.
+    Record(Record),
+    /// Print what `trace` would have printed, from a recording; needs no root.
+    Replay(Replay),
+    /// Say what culprit can see on this machine, and what to do about the rest.
+    Doctor(Doctor),
+    /// List what there is.
+    List {
+        /// What to list.
+        #[command(subcommand)]
+        what: List,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff).
+    Man,
+    /// Print the JSON Schema of `--format json`.
+    Schema,
+}
+
+/// Lists.
+#[derive(Debug, Clone, Subcommand)]
+pub enum List {
+    /// The probes, and the hooks each uses.
+    Probes {
+        /// `text` or `json`.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// Form of the output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to see: decided in the kernel where it can be.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "What to see")]
+pub struct Filters {
+    /// Only these probes, comma-separated.
+    #[arg(short, long = "probes", value_name = "PROBE,…", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(PROBES.iter().map(|probe| probe.name)))]
+    pub events: Vec<String>,
+    /// Only this process and its children; repeatable.
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids: Vec<u32>,
+    /// Only threads of this name (at most 15 bytes, as the kernel keeps it).
+    #[arg(long, value_name = "NAME", value_parser = parse_comm)]
+    pub comm: Option<String>,
+    /// Only this cgroup and those below it, as a path below the cgroup root.
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<String>,
+    /// Only this container: its id or the beginning of it, or its Kubernetes name.
+    #[arg(long, value_name = "ID|NAME")]
+    pub container: Option<String>,
+    /// Only this Kubernetes pod.
+    #[arg(long, value_name = "NAME")]
+    pub pod: Option<String>,
+    /// Only this Kubernetes namespace.
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Only peers in this network, e.g. 10.0.0.0/8 or 2001:db8::/32; repeatable.
+    #[arg(long = "dest", value_name = "CIDR", value_parser = parse_cidr)]
+    pub destinations: Vec<([u8; 16], u32)>,
+    /// Only this port: the peer's for clients, our own for servers; repeatable.
+    #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub ports: Vec<u16>,
+    /// Only IPv4.
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// Only IPv6.
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+    /// Only what failed, was retried, or is stuck.
+    #[arg(short = 'Z', long = "failed-only")]
+    pub failed_only: bool,
+    /// Only what took at least this long.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub min_ms: u64,
+}
+
+/// When to end.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "When to end")]
+pub struct Limits {
+    /// End after this long, e.g. 500ms, 30s, 5m, 1h.
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// End after this many events.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_events: Option<u64>,
+    /// Size of the ring between kernel and agent in MiB: a power of two.
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = parse_ring)]
+    pub ring_mib: u32,
+}
+
+/// How to show it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "How to show it")]
+pub struct Output {
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Write to this file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print only a table of counts and times at the end.
+    #[arg(short = 'c', long = "summary-only")]
+    pub summary_only: bool,
+    /// Time to the second; twice: to the microsecond; three times: seconds since 1970. Times are UTC.
+    #[arg(short = 't', action = clap::ArgAction::Count)]
+    pub time: u8,
+    /// When to colour.
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Colour,
+}
+
+/// `culprit trace`.
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// Filters.
+    #[command(flatten)]
+    pub filters: Filters,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: Limits,
+    /// Output.
+    #[command(flatten)]
+    pub output: Output,
+    /// Run this command, follow it and its children, and exit with its status.
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `culprit record`.
+#[derive(Debug, Args)]
+pub struct Record {
+    /// Where to: `-` for standard output.
+    pub file: PathBuf,
+    /// Filters.
+    #[command(flatten)]
+    pub filters: Filters,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: Limits,
+    /// Run this command, follow it and its children, and exit with its status.
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `culprit replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The recording: `-` for standard input.
+    pub file: PathBuf,
+    /// Output.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `culprit doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Only these probes, comma-separated: exit 1 if one is not available.
+    #[arg(short, long = "probes", value_name = "PROBE,…", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(PROBES.iter().map(|probe| probe.name)))]
+    pub events: Vec<String>,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Names of probes as ids.
+pub fn probe_ids(names: &[String]) -> Vec<ProbeId> {
+    PROBES.iter().filter(|probe| names.iter().any(|name| name == probe.name)).map(|probe| probe.id).collect()
+}
+
+impl Filters {
+    /// What the kernel decides.
+    pub fn request(&self, limits: &Limits) -> Request {
+        let comm = self.comm.as_ref().map(|name| {
+            let mut bytes = [0; 16];
+            bytes[..name.len()].copy_from_slice(name.as_bytes());
+            bytes
+        });
+        Request {
+            probes: probe_ids(&self.events),
+            processes: self.pids.clone(),
+            comm,
+            destinations: self.destinations.clone(),
+            ports: self.ports.clone(),
+            family: match (self.ipv4, self.ipv6) {
+                (true, _) => Some(Family::V4),
+                (_, true) => Some(Family::V6),
+                _ => None,
+            },
+            only_bad: self.failed_only,
+            min_ns: self.min_ms.saturating_mul(1_000_000),
+            ring_bytes: limits.ring_mib << 20,
+            ..Request::default()
+        }
+    }
+
+    /// What the agent decides.
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            comm: self.comm.clone(),
+            cgroup: self.cgroup.as_ref().map(|path| format!("/{}", path.trim_matches('/'))),
+            container: self.container.clone(),
+            pod: self.pod.clone(),
+            namespace: self.namespace.clone(),
+            processes: self.pids.clone(),
+        }
+    }
+}
+
+impl Output {
+    /// How times are written.
+    pub fn time(&self) -> Time {
+        match self.time {
+            0 => Time::Milliseconds,
+            1 => Time::Seconds,
+            2 => Time::Microseconds,
+            _ => Time::Epoch,
+        }
+    }
+}
+
+fn parse_comm(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 15 {
+        return Err(format!("the kernel keeps 1 to 15 bytes of a thread's name, this has {}", text.len()));
+    }
+    Ok(text.to_owned())
+}
+
+/// Address and prefix length out of 128; IPv4 as IPv4-mapped.
+fn parse_cidr(text: &str) -> Result<([u8; 16], u32), String> {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let address: IpAddr = address.parse().map_err(|_| format!("{address} is not an IP address"))?;
+    let (bytes, width) = match address {
+        IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), 32),
+        IpAddr::V6(v6) => (v6.octets(), 128),
+    };
+    let bits = match bits {
+        None => width,
+        Some(bits) => bits
+            .parse()
+            .ok()
+            .filter(|&bits| bits <= width)
+            .ok_or_else(|| format!("/{bits} is not a prefix length from 0 to {width}"))?,
+    };
+    Ok((bytes, bits + 128 - width))
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        other => return Err(format!("{other} is not a unit: use ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{text} does not begin with a number"))?;
+    Duration::try_from_secs_f64(number * factor).map_err(|_| format!("{text} is out of range"))
+}
+
+fn parse_ring(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(mib @ 1..=256) if u32::is_power_of_two(mib) => Ok(mib),
+        _ => Err("a power of two from 1 to 256".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn networks_are_understood_in_both_families() {
+        assert_eq!(parse_cidr("10.0.0.0/8").map(|(_, bits)| bits), Ok(104));
+        assert_eq!(parse_cidr("::1").map(|(_, bits)| bits), Ok(128));
+        assert!(parse_cidr("10.0.0.0/33").is_err_and(|why| why.contains("0 to 32")));
+        assert!(parse_cidr("example.com").is_err());
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert!(parse_duration("5 days").is_err());
+    }
+}

@@ -1,0 +1,235 @@
+//! `culprit doctor` and `culprit list`: what there is, what works here, and the way out of what does not.
+
+use std::{
+    fs,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use ebpf_probes::{
+    probes::PROBES,
+    spec::{Attach, Hook},
+};
+use serde::Serialize;
+
+use crate::{
+    cli::{Doctor, Format, List, probe_ids},
+    kernel::{
+        cgroup,
+        load::{Kernel, running_btf},
+        plan::{Outcome, Request},
+        tracefs,
+    },
+};
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: String,
+    /// `ok`, `note` (works with less) or `missing`.
+    state: State,
+    /// What was found, in one sentence; with the way out unless all is well.
+    found: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Ok,
+    Note,
+    Missing,
+}
+
+fn check(name: &str, state: State, found: impl Into<String>) -> Check {
+    Check { name: name.into(), state, found: found.into() }
+}
+
+/// Looks, tries each probe for real, and reports. Fails only when something asked for is unavailable.
+pub fn doctor(options: &Doctor) -> anyhow::Result<ExitCode> {
+    let mut checks = machine();
+    let probes = probes(options, &mut checks);
+    let bad = probes.iter().any(|check| check.state == State::Missing);
+    let mut out = io::stdout().lock();
+    if options.format == Format::Json {
+        serde_json::to_writer_pretty(
+            &mut out,
+            &serde_json::json!({ "schema": "culprit.doctor/v1", "machine": checks, "probes": probes, "ok": !bad }),
+        )?;
+        writeln!(out)?;
+    } else {
+        for check in checks.iter().chain(&probes) {
+            let mark = match check.state {
+                State::Ok => "ok     ",
+                State::Note => "note   ",
+                State::Missing => "MISSING",
+            };
+            writeln!(out, "{mark}  {:<12} {}", check.name, check.found)?;
+        }
+    }
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn machine() -> Vec<Check> {
+    let uname = rustix::system::uname();
+    let mut checks = vec![check(
+        "kernel",
+        State::Ok,
+        format!("{} on {}", uname.release().to_string_lossy(), uname.machine().to_string_lossy()),
+    )];
+    checks.push(match running_btf() {
+        Ok(_) => check("BTF", State::Ok, "the kernel describes its types in /sys/kernel/btf/vmlinux"),
+        Err(error) => check("BTF", State::Missing, error.to_string()),
+    });
+    checks.push(capabilities());
+    checks.push(match cgroup::root() {
+        Ok(root) => check("cgroup v2", State::Ok, format!("the host's root is at {}", root.display())),
+        Err(error) => check("cgroup v2", State::Missing, error.to_string()),
+    });
+    checks.push(jit());
+    checks.push(memlock());
+    checks.push(if tracefs::mounted() {
+        check("tracefs", State::Ok, "mounted")
+    } else {
+        check("tracefs", State::Ok, "not mounted; culprit mounts it for itself while attaching, visible to nobody else")
+    });
+    checks
+}
+
+fn capabilities() -> Check {
+    const NEEDED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    // CAP_SYS_ADMIN (21) stands in for the younger ones.
+    let lacking: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(bit, _)| effective & (1 << bit) == 0 && (*bit == 12 || effective & (1 << 21) == 0))
+        .map(|(_, name)| *name)
+        .collect();
+    if lacking.is_empty() {
+        check("capabilities", State::Ok, "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are held")
+    } else {
+        check("capabilities", State::Missing, format!("{} not held: run as root (sudo culprit doctor)", lacking.join(", ")))
+    }
+}
+
+fn jit() -> Check {
+    match fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").as_deref().map(str::trim) {
+        Ok("0") => check(
+            "JIT",
+            State::Note,
+            "off: programs are interpreted, several times slower (sysctl -w net.core.bpf_jit_enable=1)",
+        ),
+        Ok(_) => check("JIT", State::Ok, "on"),
+        Err(_) => check("JIT", State::Ok, "always on in this kernel, or not visible in this network namespace"),
+    }
+}
+
+fn memlock() -> Check {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock);
+    match limit.current {
+        None => check("memory lock", State::Ok, "unlimited"),
+        Some(bytes) => check(
+            "memory lock",
+            State::Ok,
+            format!("{} KiB; counts only before kernel 5.11, where culprit raises it for itself", bytes >> 10),
+        ),
+    }
+}
+
+fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
+    let asked = probe_ids(&options.events);
+    let request = Request { probes: asked.clone(), ring_bytes: 1 << 20, ..Request::default() };
+    let kernel = match Kernel::attach(&request) {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            checks.push(check("probes", State::Missing, "none could be tried"));
+            return PROBES
+                .iter()
+                .filter(|probe| asked.is_empty() || asked.contains(&probe.id))
+                .map(|probe| check(probe.name, State::Missing, error.to_string()))
+                .collect();
+        }
+    };
+    let mut found = Vec::new();
+    for probe in PROBES {
+        let hooks: Vec<_> = kernel.hooks.iter().filter(|planned| planned.probes.contains(&probe.id)).collect();
+        if hooks.is_empty() {
+            continue;
+        }
+        let trouble: Vec<_> = hooks.iter().filter_map(|planned| Some((planned, planned.outcome.why()?))).collect();
+        let without = |text: &mut String| {
+            for (planned, why) in &trouble {
+                text.push_str(&format!("; without {}: {why}", planned.hook.gives));
+            }
+        };
+        let broken = trouble.iter().any(|(planned, _)| planned.hook.required);
+        let attached = hooks.iter().filter(|planned| planned.outcome == Outcome::Attached).count();
+        let mut text = if broken {
+            format!("cannot work here: {attached} of {} hooks attach", hooks.len())
+        } else {
+            format!("{attached} of {} hooks attach", hooks.len())
+        };
+        without(&mut text);
+        let state = match (broken, trouble.is_empty()) {
+            (true, _) => State::Missing,
+            (false, true) => State::Ok,
+            (false, false) => State::Note,
+        };
+        found.push(check(probe.name, state, text));
+    }
+    found
+}
+
+/// Lists what there is.
+pub fn list(what: &List) -> anyhow::Result<ExitCode> {
+    let List::Probes { format } = what;
+    let mut out = io::stdout().lock();
+    if *format == Format::Json {
+        let probes: Vec<_> = PROBES
+            .iter()
+            .map(|probe| {
+                let hooks: Vec<_> = probe
+                    .hooks
+                    .iter()
+                    .map(|hook| {
+                        serde_json::json!({
+                            "program": hook.program, "hook": place(hook), "required": hook.required, "gives": hook.gives,
+                            "fields": hook.fields.iter().map(|field| field.path).collect::<Vec<_>>(),
+                        })
+                    })
+                    .collect();
+                serde_json::json!({ "name": probe.name, "about": probe.about, "hooks": hooks })
+            })
+            .collect();
+        serde_json::to_writer_pretty(&mut out, &probes)?;
+        writeln!(out)?;
+    } else {
+        for probe in PROBES {
+            writeln!(out, "{:<8} {}", probe.name, probe.about)?;
+            for hook in probe.hooks {
+                let needed = if hook.required { "required" } else { "optional" };
+                writeln!(out, "         {:<36} {needed}  {}", place(hook), hook.gives)?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A hook's place as kernel people write it.
+pub fn place(hook: &Hook) -> String {
+    match hook.attach {
+        Attach::BtfTracepoint(name, _) => format!("tp_btf/{name}"),
+        Attach::RawTracepoint(name, _) => format!("raw_tp/{name}"),
+        Attach::Tracepoint(category, name) => format!("tracepoint/{category}/{name}"),
+        Attach::CgroupIngress => "cgroup_skb/ingress".into(),
+        Attach::CgroupEgress => "cgroup_skb/egress".into(),
+        Attach::CgroupConnect4 => "cgroup/connect4".into(),
+        Attach::CgroupConnect6 => "cgroup/connect6".into(),
+        Attach::CgroupSendmsg4 => "cgroup/sendmsg4".into(),
+        Attach::CgroupSendmsg6 => "cgroup/sendmsg6".into(),
+    }
+}

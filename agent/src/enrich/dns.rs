@@ -1,0 +1,308 @@
+//! DNS lookups: queries matched with answers, names remembered, silence told.
+
+use ebpf_probes::{
+    abi::{IPPROTO_UDP, Owner, Tuple},
+    probes::connect::Connect,
+};
+use simple_dns::{
+    Packet, PacketFlag, QTYPE, RCODE, TYPE,
+    rdata::{A, AAAA, RData},
+};
+
+use super::{Told, World, bounded::Bounded, ms};
+use crate::{
+    event::DnsMessage,
+    fact::{Protocol, What},
+};
+
+/// Lookups under way, and TCP streams being put together, remembered at most.
+const LOOKUPS: usize = 4096;
+const STREAMS: usize = 256;
+/// Bytes of one TCP stream held back at most: one message and its length.
+const STREAM_BYTES: usize = 65_537;
+/// Silence is told after this long, and again each time it has doubled; then the lookup is forgotten.
+const FIRST_NS: u64 = 1_000_000_000;
+const FORGET_NS: u64 = 60_000_000_000;
+
+pub(super) struct Lookups {
+    pending: Bounded<(u64, u16), Lookup>,
+    streams: Bounded<(u64, bool), Stream>,
+}
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self { pending: Bounded::new(LOOKUPS), streams: Bounded::new(STREAMS) }
+    }
+}
+
+struct Lookup {
+    owner: Owner,
+    tuple: Tuple,
+    name: String,
+    query_type: String,
+    started_ns: u64,
+    queries: u32,
+    tell_at_ns: u64,
+}
+
+/// A TCP stream: bytes that do not make a whole message yet.
+struct Stream {
+    next: u32,
+    held: Vec<u8>,
+}
+
+fn protocol(tuple: &Tuple) -> Protocol {
+    if tuple.protocol == IPPROTO_UDP { Protocol::Udp } else { Protocol::Tcp }
+}
+
+pub(super) fn tell(world: &mut World, boot_ns: u64, message: &DnsMessage, told: &mut Vec<Told>) {
+    if message.tuple.protocol == IPPROTO_UDP {
+        one(world, boot_ns, message, &message.data, told);
+        return;
+    }
+    for whole in world.dns.reassemble(message) {
+        one(world, boot_ns, message, &whole, told);
+    }
+}
+
+fn one(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told: &mut Vec<Told>) {
+    let Ok(packet) = Packet::parse(data) else {
+        return cut(world, boot_ns, message, data, told);
+    };
+    let Some(question) = packet.questions.first() else { return };
+    let (name, query_type) = (question.qname.to_string(), type_name(question.qtype));
+    if packet.has_flags(PacketFlag::RESPONSE) {
+        if message.ingress {
+            answered(world, boot_ns, message, &packet, name, query_type, told);
+        }
+    } else if !message.ingress {
+        asked(world, boot_ns, message, packet.id(), name, query_type, told);
+    }
+}
+
+/// A message the parser refuses: an answer longer than what was captured still has its header and
+/// question, so that its lookup does not look unanswered.
+fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told: &mut Vec<Told>) {
+    let (Some(&[high, low]), Some(&flags)) = (data.first_chunk::<2>(), data.get(2)) else { return };
+    if !message.ingress || flags & 0x80 == 0 {
+        return;
+    }
+    let id = u16::from_be_bytes([high, low]);
+    if let Some(lookup) = world.dns.pending.remove(&(message.cookie, id)) {
+        let server = world.remote(&message.tuple, lookup.owner.netns);
+        let rcode = data.get(3).map_or(0, |byte| byte & 15);
+        told.push((
+            "dns",
+            lookup.owner,
+            What::DnsAnswer {
+                protocol: protocol(&message.tuple),
+                server,
+                name: lookup.name,
+                query_type: lookup.query_type,
+                rcode: rcode_name(u16::from(rcode).into()),
+                answers: vec![],
+                truncated: flags & 2 != 0,
+                latency_ms: Some(ms(boot_ns.saturating_sub(lookup.started_ns))),
+            },
+        ));
+    }
+}
+
+fn asked(
+    world: &mut World,
+    boot_ns: u64,
+    message: &DnsMessage,
+    id: u16,
+    name: String,
+    query_type: String,
+    told: &mut Vec<Told>,
+) {
+    let key = (message.cookie, id);
+    if let Some(lookup) = world.dns.pending.get_mut(&key)
+        && lookup.name == name
+        && lookup.query_type == query_type
+    {
+        lookup.queries += 1;
+    } else {
+        let lookup = Lookup {
+            owner: message.owner,
+            tuple: message.tuple,
+            name: name.clone(),
+            query_type: query_type.clone(),
+            started_ns: boot_ns,
+            queries: 1,
+            tell_at_ns: boot_ns + FIRST_NS,
+        };
+        world.dns.pending.insert(key, lookup);
+    }
+    let server = world.remote(&message.tuple, message.owner.netns);
+    let what = What::DnsQuery { protocol: protocol(&message.tuple), server, name, query_type };
+    told.push(("dns", message.owner, what));
+}
+
+fn answered(
+    world: &mut World,
+    boot_ns: u64,
+    message: &DnsMessage,
+    packet: &Packet<'_>,
+    name: String,
+    query_type: String,
+    told: &mut Vec<Told>,
+) {
+    let lookup = world.dns.pending.remove(&(message.cookie, packet.id())).filter(|lookup| lookup.name == name);
+    let owner = if message.owner.process != 0 {
+        message.owner
+    } else {
+        lookup.as_ref().map_or(message.owner, |lookup| lookup.owner)
+    };
+    let mut answers = Vec::new();
+    for record in &packet.answers {
+        match &record.rdata {
+            RData::A(A { address }) => {
+                let ip = std::net::Ipv4Addr::from(*address);
+                world.names.insert((owner.netns, ip.into()), name.clone());
+                answers.push(ip.to_string());
+            }
+            RData::AAAA(AAAA { address }) => {
+                let ip = std::net::Ipv6Addr::from(*address);
+                world.names.insert((owner.netns, ip.into()), name.clone());
+                answers.push(ip.to_string());
+            }
+            RData::CNAME(target) => answers.push(target.0.to_string()),
+            RData::PTR(target) => answers.push(target.0.to_string()),
+            _ => {}
+        }
+    }
+    let what = What::DnsAnswer {
+        protocol: protocol(&message.tuple),
+        server: world.remote(&message.tuple, owner.netns),
+        name,
+        query_type,
+        rcode: rcode_name(packet.rcode()),
+        answers,
+        truncated: packet.has_flags(PacketFlag::TRUNCATION),
+        latency_ms: lookup.map(|lookup| ms(boot_ns.saturating_sub(lookup.started_ns))),
+    };
+    told.push(("dns", owner, what));
+}
+
+/// A UDP socket reported an error: its lookups will not be answered.
+pub(super) fn failed(world: &mut World, boot_ns: u64, connect: &Connect, errno: &str, told: &mut Vec<Told>) {
+    let keys: Vec<_> = world
+        .dns
+        .pending
+        .iter_mut()
+        .filter(|((cookie, _), _)| *cookie == connect.cookie)
+        .map(|(key, _)| *key)
+        .collect();
+    for key in keys {
+        let Some(lookup) = world.dns.pending.remove(&key) else { continue };
+        let what = What::DnsFailed {
+            server: world.remote(&lookup.tuple, lookup.owner.netns),
+            name: lookup.name,
+            query_type: lookup.query_type,
+            errno: errno.to_owned(),
+            elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
+        };
+        told.push(("dns", lookup.owner, what));
+    }
+}
+
+/// Time passed: tells lookups that nobody answers.
+pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
+    let mut due = Vec::new();
+    let mut over = Vec::new();
+    for (key, lookup) in world.dns.pending.iter_mut() {
+        if boot_ns < lookup.tell_at_ns {
+            continue;
+        }
+        let elapsed = boot_ns - lookup.started_ns;
+        lookup.tell_at_ns = lookup.started_ns.saturating_add(elapsed.saturating_mul(2));
+        due.push((lookup.started_ns, *key));
+        if elapsed > FORGET_NS {
+            over.push(*key);
+        }
+    }
+    due.sort_unstable();
+    for (_, key) in due {
+        let Some(lookup) = world.dns.pending.get(&key) else { continue };
+        let what = What::DnsPending {
+            protocol: protocol(&lookup.tuple),
+            server: world.remote(&lookup.tuple, lookup.owner.netns),
+            name: lookup.name.clone(),
+            query_type: lookup.query_type.clone(),
+            queries: lookup.queries,
+            elapsed_ms: ms(boot_ns - lookup.started_ns),
+        };
+        told.push(("dns", lookup.owner, what));
+    }
+    for key in over {
+        world.dns.pending.remove(&key);
+    }
+}
+
+impl Lookups {
+    /// Puts TCP segments together and cuts the whole messages out (RFC 1035 §4.2.2: two bytes of
+    /// length before each).
+    fn reassemble(&mut self, message: &DnsMessage) -> Vec<Vec<u8>> {
+        let key = (message.cookie, message.ingress);
+        if self.streams.get(&key).is_none() {
+            self.streams.insert(key, Stream { next: message.seq, held: Vec::new() });
+        }
+        let Some(stream) = self.streams.get_mut(&key) else { return vec![] };
+        let ahead = message.seq.wrapping_sub(stream.next) as i32;
+        let data: &[u8] = &message.data;
+        if ahead > 0 {
+            // Something is missing: begin anew with this segment.
+            stream.held.clear();
+            stream.held.extend_from_slice(data);
+        } else {
+            let seen = ahead.unsigned_abs() as usize;
+            stream.held.extend_from_slice(data.get(seen..).unwrap_or_default());
+        }
+        let end = message.seq.wrapping_add(message.wire_len);
+        if (end.wrapping_sub(stream.next) as i32) > 0 {
+            stream.next = end;
+        }
+        let mut whole = Vec::new();
+        while let Some(&[high, low]) = stream.held.first_chunk::<2>() {
+            let len = usize::from(u16::from_be_bytes([high, low]));
+            if stream.held.len() < 2 + len {
+                break;
+            }
+            whole.push(stream.held[2..2 + len].to_vec());
+            stream.held.drain(..2 + len);
+        }
+        // A captured segment shorter than on the wire leaves a hole: what is held cannot be completed.
+        if data.len() < message.wire_len as usize || stream.held.len() > STREAM_BYTES {
+            if stream.held.len() > 14 {
+                whole.push(stream.held[2..].to_vec());
+            }
+            stream.held.clear();
+        }
+        whole
+    }
+}
+
+fn type_name(query_type: QTYPE) -> String {
+    match query_type {
+        QTYPE::TYPE(TYPE::Unknown(number)) => format!("TYPE{number}"),
+        QTYPE::TYPE(known) => format!("{known:?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Names of RFC 6895 §2.3.
+fn rcode_name(rcode: RCODE) -> String {
+    match rcode {
+        RCODE::NoError => "NOERROR",
+        RCODE::FormatError => "FORMERR",
+        RCODE::ServerFailure => "SERVFAIL",
+        RCODE::NameError => "NXDOMAIN",
+        RCODE::NotImplemented => "NOTIMP",
+        RCODE::Refused => "REFUSED",
+        other => return format!("{other:?}").to_uppercase(),
+    }
+    .into()
+}
+

@@ -1,0 +1,187 @@
+//! Events → facts. [`World`] remembers what is needed to say them well: processes, names, wall-clock
+//! offset, hellos seen so far, lookups under way. Pure: its only inputs are events and [`Context`]s, so
+//! a recording gives the same facts anywhere.
+
+pub mod bounded;
+mod connect;
+pub mod context;
+mod dns;
+pub mod observe;
+mod tls;
+
+use std::{collections::HashMap, net::IpAddr};
+
+use bounded::Bounded;
+use context::{Context, ProcessContext};
+use ebpf_probes::abi::{Owner, Tuple};
+
+use crate::{
+    event::{self, Event, What as Raw},
+    fact::{Endpoint, Fact, LostBy, Process, What},
+};
+
+/// Processes, names and handshakes remembered at most.
+const PROCESSES: usize = 8192;
+const NAMES: usize = 16384;
+const LISTENERS: usize = 1024;
+
+/// What is known so far.
+pub struct World {
+    host_netns: u32,
+    by_owner: bool,
+    offset_ns: i64,
+    processes: Bounded<u32, ProcessContext>,
+    names: Bounded<(u32, IpAddr), String>,
+    netns: HashMap<u32, String>,
+    listeners: Bounded<u16, (u32, String)>,
+    drop_reasons: HashMap<u32, String>,
+    tls: tls::Handshakes,
+    dns: dns::Lookups,
+    losses: Vec<LostBy>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            host_netns: 0,
+            by_owner: false,
+            offset_ns: 0,
+            processes: Bounded::new(PROCESSES),
+            names: Bounded::new(NAMES),
+            netns: HashMap::new(),
+            listeners: Bounded::new(LISTENERS),
+            drop_reasons: HashMap::new(),
+            tls: tls::Handshakes::default(),
+            dns: dns::Lookups::default(),
+            losses: Vec::new(),
+        }
+    }
+}
+
+/// What happened, and who did it; the rest of a [`Fact`] is the same for all.
+type Told = (&'static str, Owner, What);
+
+impl World {
+    /// Learns something about the system.
+    pub fn learn(&mut self, context: Context) {
+        match context {
+            Context::Origin { drop_reasons, netns, by_owner, .. } => {
+                self.host_netns = netns;
+                self.by_owner = by_owner;
+                let reason = |(name, number): (String, u32)| {
+                    let short = name.strip_prefix("SKB_DROP_REASON_").unwrap_or(&name).to_owned();
+                    (number, short)
+                };
+                self.drop_reasons = drop_reasons.into_iter().map(reason).collect();
+            }
+            Context::Clock { offset_ns, .. } => self.offset_ns = offset_ns,
+            Context::Process(process) => self.processes.insert(process.pid, process),
+            Context::Netns { inode, name } => {
+                if self.netns.len() < 65536 {
+                    self.netns.insert(inode, name);
+                }
+            }
+            Context::Listener { port, process, comm } => self.listeners.insert(port, (process, comm)),
+        }
+    }
+
+    /// Takes in an event and tells what it means, in order.
+    pub fn tell(&mut self, event: &Event, mut to: impl FnMut(Fact)) {
+        let mut told: Vec<Told> = Vec::new();
+        match &event.what {
+            Raw::Connect(step, connect) => {
+                connect::tell(self, event.boot_ns, *step, connect, &mut told);
+            }
+            Raw::Hello(bytes) => self.tls.bytes(bytes),
+            Raw::Tls(step, handshake) => tls::tell(self, event.boot_ns, *step, handshake, &mut told),
+            Raw::Dns(message) => dns::tell(self, event.boot_ns, message, &mut told),
+            Raw::Tick => dns::tick(self, event.boot_ns, &mut told),
+            Raw::Lost { probe, stat, count } => self.lost(*probe, *stat, *count),
+        }
+        for (probe, owner, what) in told {
+            if let Some(fact) = self.fact(event.boot_ns, probe, owner, what) {
+                to(fact);
+            }
+        }
+    }
+
+    /// What was lost so far, by probe and reason.
+    pub fn losses(&self) -> &[LostBy] {
+        &self.losses
+    }
+
+    fn lost(&mut self, probe: ebpf_probes::abi::ProbeId, stat: ebpf_probes::abi::Stat, count: u64) {
+        let probe = probe_name(probe);
+        let reason = match stat {
+            ebpf_probes::abi::Stat::RingFull => "ring_full",
+            ebpf_probes::abi::Stat::MapFull => "map_full",
+            _ => "unreadable",
+        };
+        match self.losses.iter_mut().find(|loss| loss.probe == probe && loss.reason == reason) {
+            Some(loss) => loss.count += count,
+            None => self.losses.push(LostBy { probe: probe.into(), reason: reason.into(), count }),
+        }
+    }
+
+    fn fact(&self, boot_ns: u64, probe: &'static str, owner: Owner, what: What) -> Option<Fact> {
+        let process = (owner.process != 0).then(|| self.process(&owner));
+        if self.by_owner && !self.wanted(&owner) {
+            return None;
+        }
+        Some(Fact { at: self.wall(boot_ns), boot_ns, probe, process, what })
+    }
+
+    fn wanted(&self, owner: &Owner) -> bool {
+        self.processes.get(&owner.process).is_some_and(|process| process.wanted)
+    }
+
+    fn process(&self, owner: &Owner) -> Process {
+        let mut process = Process {
+            pid: owner.process,
+            tid: owner.thread,
+            comm: event::comm(&owner.comm),
+            netns: (owner.netns != 0 && owner.netns != self.host_netns).then(|| {
+                self.netns.get(&owner.netns).cloned().unwrap_or_else(|| format!("net:[{}]", owner.netns))
+            }),
+            ..Process::default()
+        };
+        if let Some(known) = self.processes.get(&owner.process) {
+            process.exe.clone_from(&known.exe);
+            process.container_id.clone_from(&known.container_id);
+            process.unit.clone_from(&known.unit);
+            process.namespace.clone_from(&known.namespace);
+            process.pod.clone_from(&known.pod);
+            process.container.clone_from(&known.container);
+        }
+        process
+    }
+
+    fn remote(&self, tuple: &Tuple, netns: u32) -> Endpoint {
+        self.endpoint(tuple.remote, tuple.remote_port, netns)
+    }
+
+    fn local(&self, tuple: &Tuple) -> Endpoint {
+        Endpoint { ip: event::address(tuple.local), port: tuple.local_port, name: None }
+    }
+
+    fn endpoint(&self, address: [u8; 16], port: u16, netns: u32) -> Endpoint {
+        let ip = event::address(address);
+        Endpoint { ip, port, name: self.names.get(&(netns, ip)).cloned() }
+    }
+
+    /// The wall clock at a moment, by the offset that held then.
+    fn wall(&self, boot_ns: u64) -> String {
+        let nanos = i128::from(boot_ns) + i128::from(self.offset_ns);
+        jiff::Timestamp::from_nanosecond(nanos)
+            .map_or_else(|_| format!("boot+{boot_ns}ns"), |at| format!("{at:.6}"))
+    }
+}
+
+fn probe_name(id: ebpf_probes::abi::ProbeId) -> &'static str {
+    ebpf_probes::probes::PROBES.iter().find(|probe| probe.id == id).map_or("unknown", |probe| probe.name)
+}
+
+/// Nanoseconds as milliseconds, to the microsecond.
+fn ms(ns: u64) -> f64 {
+    (ns / 1000) as f64 / 1000.0
+}

@@ -1,0 +1,427 @@
+//! Facts: what `trace` prints, one line each, and the JSON stream's documented shape. A fact is an
+//! event with names, processes and latencies worked out; nothing here knows how it is shown.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// Version of the JSON stream. Within v1 it only ever grows.
+pub const SCHEMA: &str = "culprit.stream/v1";
+
+/// One line of the JSON stream.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Line {
+    /// The first line, once everything is attached: safe to begin.
+    Start(Start),
+    /// Something happened.
+    Event(Fact),
+    /// The last line, always.
+    Summary(Summary),
+}
+
+/// What is watching.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Start {
+    /// `culprit.stream/v1`.
+    pub schema: &'static str,
+    /// Version of culprit.
+    pub version: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Name of the machine.
+    pub node: String,
+    /// What is attached and what is not.
+    pub probes: Probes,
+}
+
+/// What is attached and what is not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
+pub struct Probes {
+    /// Probes of which at least the required hooks are attached.
+    pub attached: Vec<String>,
+    /// What is missing, and why.
+    pub degraded: Vec<Degraded>,
+}
+
+/// A hook that is missing.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
+pub struct Degraded {
+    /// The probe.
+    pub probe: String,
+    /// What is lost and why.
+    pub why: String,
+}
+
+/// The end.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+pub struct Summary {
+    /// Facts told.
+    pub events: u64,
+    /// Incidents opened.
+    pub incidents: u64,
+    /// Records lost, or operations not followed.
+    pub lost: u64,
+    /// The same, by probe and reason.
+    pub lost_by: Vec<LostBy>,
+    /// How long it watched, milliseconds.
+    pub duration_ms: u64,
+}
+
+/// Losses of one probe for one reason.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct LostBy {
+    /// The probe.
+    pub probe: String,
+    /// `ring_full`, `map_full`, `unreadable` or `undecodable`.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Fact {
+    /// When, RFC 3339 with microseconds, UTC.
+    pub at: String,
+    /// When, CLOCK_BOOTTIME in nanoseconds.
+    pub boot_ns: u64,
+    /// Which probe saw it.
+    pub probe: &'static str,
+    /// Who did it, as far as known.
+    pub process: Option<Process>,
+    /// What it was.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// A process and the thread that acted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// The thread's name.
+    pub comm: String,
+    /// Path of the executable, when it could still be read.
+    pub exe: Option<String>,
+    /// Container id, when it runs in one.
+    pub container_id: Option<String>,
+    /// systemd unit.
+    pub unit: Option<String>,
+    /// Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// Kubernetes pod.
+    pub pod: Option<String>,
+    /// Name of the container in the pod.
+    pub container: Option<String>,
+    /// Network namespace: its name, or `net:[inode]`; absent for the host's own.
+    pub netns: Option<String>,
+}
+
+/// An address, a port, and the name DNS gave for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Endpoint {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The name somebody in the same network namespace looked up and got this address for.
+    pub name: Option<String>,
+}
+
+/// Transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What became of a connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The peer accepted.
+    Established,
+    /// ECONNREFUSED: a reset, or an ICMP port unreachable.
+    Refused,
+    /// ECONNRESET.
+    Reset,
+    /// ETIMEDOUT: nobody answered any SYN.
+    TimedOut,
+    /// EHOSTUNREACH: no neighbour, or a router said so.
+    HostUnreachable,
+    /// ENETUNREACH: no route.
+    NetUnreachable,
+    /// Closed while pending, by the application or an administrator.
+    Aborted,
+    /// EPERM, EACCES: a policy of this host.
+    Denied,
+    /// Another error; `errno` names it.
+    Failed,
+}
+
+/// Which side of a handshake this host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It sent the ClientHello.
+    Client,
+    /// It received the ClientHello.
+    Server,
+}
+
+/// Who owes what in a handshake that is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The ClientHello has not arrived (or left) whole.
+    ClientHelloIncomplete,
+    /// No thread has read the ClientHello.
+    ClientHelloUnread,
+    /// The server owes its hello.
+    AwaitingServerHello,
+    /// The client owes its finishing flight.
+    AwaitingClientFinish,
+    /// The server owes its last message.
+    AwaitingServerFinish,
+}
+
+/// What a handshake is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Session {
+    /// Which side this host is.
+    pub role: Role,
+    /// This host's end.
+    pub local: Endpoint,
+    /// The other end.
+    pub peer: Endpoint,
+    /// Server name the client asked for.
+    pub sni: Option<String>,
+}
+
+/// What happened; `kind` names it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum What {
+    /// A connect began (TCP), or a UDP socket got a peer.
+    ConnectStarted {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where to.
+        destination: Endpoint,
+    },
+    /// A SYN was sent again.
+    SynRetried {
+        /// Where to.
+        destination: Endpoint,
+        /// How many retries so far.
+        syn_retransmits: u32,
+        /// Time since the connect began.
+        elapsed_ms: f64,
+    },
+    /// This host dropped a packet of a pending connect.
+    ConnectDropped {
+        /// Where to.
+        destination: Endpoint,
+        /// The kernel's reason, without its prefix.
+        reason: String,
+        /// Packets of this connect dropped here so far.
+        drops: u32,
+        /// Time since the connect began.
+        elapsed_ms: f64,
+    },
+    /// A connect is still unanswered.
+    ConnectPending {
+        /// Where to.
+        destination: Endpoint,
+        /// SYN retries so far.
+        syn_retransmits: u32,
+        /// Packets of this connect dropped on this host so far.
+        drops: u32,
+        /// Time since the connect began.
+        elapsed_ms: f64,
+    },
+    /// A connect ended, or failed before it began.
+    ConnectEnded {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where from; port 0 when none was chosen.
+        source: Endpoint,
+        /// Where to.
+        destination: Endpoint,
+        /// What became of it.
+        outcome: Outcome,
+        /// The error by name, e.g. `ECONNREFUSED`.
+        errno: Option<String>,
+        /// SYN retries.
+        syn_retransmits: u32,
+        /// Time from call to end.
+        duration_ms: f64,
+    },
+    /// A ClientHello was sent, or received and read.
+    ClientHello {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// Application protocols offered.
+        alpn: Vec<String>,
+        /// TLS versions offered, highest first.
+        versions: Vec<String>,
+        /// Length of the ClientHello's record in bytes.
+        hello_bytes: u32,
+        /// Server: how long it waited to be read; absent while no thread did.
+        read_after_ms: Option<f64>,
+        /// This is the second hello of a handshake, asked for by the server.
+        retried: bool,
+    },
+    /// A ServerHello was sent or received.
+    ServerHello {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// The version chosen.
+        version: Option<String>,
+        /// The cipher suite chosen.
+        cipher: Option<String>,
+        /// It asks for another ClientHello.
+        retry_request: bool,
+        /// Time since the ClientHello began.
+        elapsed_ms: f64,
+    },
+    /// A client's thread read the server's flight.
+    ServerFlightRead {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// How long it waited to be read.
+        read_after_ms: f64,
+    },
+    /// The client's finishing flight was seen and the server still owes something.
+    ClientFinished {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// The client sent a certificate flight (TLS 1.3).
+        client_certificate: bool,
+        /// Time since the ClientHello began.
+        elapsed_ms: f64,
+    },
+    /// The handshake is done.
+    HandshakeDone {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// The version chosen.
+        version: Option<String>,
+        /// Time since the ClientHello began.
+        duration_ms: f64,
+    },
+    /// The handshake ended by an alert.
+    Alert {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// Who sent it.
+        sent_by: Role,
+        /// `fatal` or `warning`; absent when it was encrypted.
+        level: Option<String>,
+        /// What it says, e.g. `certificate_expired`; absent when it was encrypted.
+        description: Option<String>,
+        /// Time since the ClientHello began.
+        duration_ms: f64,
+    },
+    /// The socket closed before the handshake was done.
+    HandshakeClosed {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// Who owed what.
+        stage: Stage,
+        /// Time since the ClientHello began.
+        duration_ms: f64,
+    },
+    /// The ClientHello was answered with something that is not TLS.
+    NotTls {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// Time since the ClientHello began.
+        duration_ms: f64,
+    },
+    /// A handshake makes no progress.
+    HandshakePending {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// Who owes what.
+        stage: Stage,
+        /// Time without progress.
+        stall_ms: f64,
+        /// Time since the ClientHello began.
+        elapsed_ms: f64,
+    },
+    /// A DNS query was sent.
+    DnsQuery {
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// Whom it asked.
+        server: Endpoint,
+        /// The name asked for.
+        name: String,
+        /// The record type asked for, e.g. `AAAA`.
+        query_type: String,
+    },
+    /// A DNS answer arrived.
+    DnsAnswer {
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// Who answered.
+        server: Endpoint,
+        /// The name asked for.
+        name: String,
+        /// The record type asked for.
+        query_type: String,
+        /// `NOERROR`, `NXDOMAIN`, …
+        rcode: String,
+        /// Addresses and names in the answer.
+        answers: Vec<String>,
+        /// The answer was cut; a resolver asks again over TCP.
+        truncated: bool,
+        /// Time since the query; absent when the query was not seen.
+        latency_ms: Option<f64>,
+    },
+    /// A DNS query is unanswered.
+    DnsPending {
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// Whom it asked.
+        server: Endpoint,
+        /// The name asked for.
+        name: String,
+        /// The record type asked for.
+        query_type: String,
+        /// How often the same question was sent.
+        queries: u32,
+        /// Time since the first.
+        elapsed_ms: f64,
+    },
+    /// A DNS query failed: the server's port is closed, or the server cannot be reached.
+    DnsFailed {
+        /// Whom it asked.
+        server: Endpoint,
+        /// The name asked for.
+        name: String,
+        /// The record type asked for.
+        query_type: String,
+        /// The error by name.
+        errno: String,
+        /// Time since the first query.
+        elapsed_ms: f64,
+    },
+}

@@ -1,0 +1,143 @@
+//! What is still pending: walks the kernel's small in-flight maps and writes a record for each
+//! operation that has waited long enough, first after a threshold and again each time its age has
+//! doubled. From here on such a record is like any other, so recordings carry it.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use ebpf_probes::{
+    abi::{Header, Kind},
+    probes::{
+        connect::{Connect, ConnectRecord, PENDING_MAP, phase},
+        tls::{HANDSHAKES_MAP, Handshake, TlsRecord},
+    },
+};
+
+use super::load::{Error, Kernel};
+use crate::event::encode;
+
+/// When waiting becomes worth telling, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Thresholds {
+    /// A connect without an answer.
+    pub connect_ns: u64,
+    /// A handshake without progress.
+    pub tls_ns: u64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { connect_ns: 3_000_000_000, tls_ns: 1_000_000_000 }
+    }
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct ConnectValue(Connect);
+// SAFETY: `#[repr(C)]` integers and byte arrays.
+unsafe impl aya::Pod for ConnectValue {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct HandshakeValue(Handshake);
+// SAFETY: `#[repr(C)]` integers and byte arrays.
+unsafe impl aya::Pod for HandshakeValue {}
+
+/// Remembers what was told, to tell it less and less often.
+#[derive(Default)]
+pub struct Sweep {
+    thresholds: Thresholds,
+    connects: Told,
+    handshakes: Told,
+}
+
+impl Sweep {
+    /// A sweep with these thresholds.
+    pub fn new(thresholds: Thresholds) -> Self {
+        Self { thresholds, ..Self::default() }
+    }
+
+    /// Writes a record for each operation that is due, oldest first.
+    pub fn sweep(&mut self, kernel: &Kernel, now_ns: u64, mut to: impl FnMut(Bytes)) -> Result<(), Error> {
+        let mut connects: Vec<Connect> = kernel
+            .in_flight::<ConnectValue>(PENDING_MAP)?
+            .into_iter()
+            .map(|value| value.0)
+            .filter(|connect| connect.phase == phase::SYN_SENT)
+            .collect();
+        connects.sort_by_key(|connect| connect.started_ns);
+        self.connects.keep(connects.iter().map(|connect| connect.cookie));
+        for connect in connects {
+            if self.connects.due(connect.cookie, connect.started_ns, now_ns, self.thresholds.connect_ns) {
+                let header = header::<ConnectRecord>(Kind::ConnectPending, now_ns);
+                to(encode(ConnectRecord { header, connect }));
+            }
+        }
+        let mut handshakes: Vec<Handshake> =
+            kernel.in_flight::<HandshakeValue>(HANDSHAKES_MAP)?.into_iter().map(|value| value.0).collect();
+        handshakes.sort_by_key(|handshake| handshake.started_ns);
+        self.handshakes.keep(handshakes.iter().map(|handshake| handshake.cookie));
+        for handshake in handshakes {
+            if self.handshakes.due(handshake.cookie, handshake.moved_ns, now_ns, self.thresholds.tls_ns) {
+                let header = header::<TlsRecord>(Kind::TlsPending, now_ns);
+                to(encode(TlsRecord { header, handshake }));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn header<T>(kind: Kind, boot_ns: u64) -> Header {
+    Header { boot_ns, kind: kind as u32, len: size_of::<T>() as u32 }
+}
+
+/// Since when each operation waits, and at what age it is told next.
+#[derive(Default)]
+struct Told(HashMap<u64, (u64, u64)>);
+
+impl Told {
+    /// Forgets what is no longer in flight.
+    fn keep(&mut self, live: impl Iterator<Item = u64>) {
+        if self.0.is_empty() {
+            return;
+        }
+        let live: std::collections::HashSet<u64> = live.collect();
+        self.0.retain(|cookie, _| live.contains(cookie));
+    }
+
+    fn due(&mut self, cookie: u64, since_ns: u64, now_ns: u64, first_ns: u64) -> bool {
+        let age = now_ns.saturating_sub(since_ns);
+        if age < first_ns {
+            return false;
+        }
+        let (since, next) = self.0.entry(cookie).or_insert((since_ns, first_ns));
+        if *since != since_ns {
+            (*since, *next) = (since_ns, first_ns);
+        }
+        if age < *next {
+            return false;
+        }
+        *next = age.saturating_mul(2);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_is_told_at_the_threshold_and_at_each_doubling() {
+        let mut told = Told::default();
+        let at: Vec<u64> = (0..=30).filter(|&now| told.due(1, 0, now, 3)).collect();
+        assert_eq!(at, [3, 6, 12, 24]);
+    }
+
+    #[test]
+    fn progress_starts_the_wait_anew() {
+        let mut told = Told::default();
+        assert!(told.due(1, 0, 5, 3));
+        assert!(!told.due(1, 4, 6, 3));
+        assert!(told.due(1, 4, 7, 3));
+    }
+}

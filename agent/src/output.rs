@@ -1,0 +1,137 @@
+//! Facts to one place, in one form: lines, JSON, or a table at the end. A reader that goes away is a
+//! normal end.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, IsTerminal, Write},
+    path::Path,
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    cli::{Colour, Format, Output},
+    fact::{Fact, Line, Start, Summary},
+    sinks::{json, summary::Table, text},
+};
+
+/// Where facts go.
+pub struct Printer {
+    out: BufWriter<Box<dyn Write>>,
+    format: Format,
+    style: text::Style,
+    table: Option<Table>,
+    events: u64,
+    gone: bool,
+}
+
+impl Printer {
+    /// Opens the output.
+    pub fn open(output: &Output) -> anyhow::Result<Self> {
+        let (to, terminal): (Box<dyn Write>, bool) = match &output.output {
+            Some(path) if path != Path::new("-") => {
+                let file = File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?;
+                (Box::new(file), false)
+            }
+            _ => (Box::new(io::stdout()), io::stdout().is_terminal()),
+        };
+        let colour = match output.color {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        };
+        Ok(Self {
+            out: BufWriter::with_capacity(1 << 16, to),
+            format: output.format,
+            style: text::Style { time: output.time(), colour },
+            table: output.summary_only.then(Table::default),
+            events: 0,
+            gone: false,
+        })
+    }
+
+    /// The first line.
+    pub fn start(&mut self, start: Start) -> anyhow::Result<()> {
+        if self.format == Format::Json {
+            let result = json::line(&Line::Start(start), &mut self.out);
+            self.check(result)?;
+        }
+        self.flush()
+    }
+
+    /// One fact.
+    pub fn fact(&mut self, fact: Fact) -> anyhow::Result<()> {
+        self.events += 1;
+        if let Some(table) = &mut self.table {
+            table.add(&fact);
+            return Ok(());
+        }
+        if self.gone {
+            return Ok(());
+        }
+        let result = match self.format {
+            Format::Text => text::line(&fact, self.style, &mut self.out),
+            Format::Json => json::line(&Line::Event(fact), &mut self.out),
+        };
+        self.check(result)
+    }
+
+    /// Hands on what is buffered.
+    pub fn flush(&mut self) -> anyhow::Result<()> {
+        let result = self.out.flush();
+        self.check(result)
+    }
+
+    /// Facts so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Whoever read the output is gone.
+    pub fn gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The last line, and the table if one was asked for.
+    pub fn finish(&mut self, summary: &Summary) -> anyhow::Result<()> {
+        if self.gone {
+            return Ok(());
+        }
+        if let Some(table) = self.table.take()
+            && self.format == Format::Text
+        {
+            let result = table.write(&mut self.out);
+            self.check(result)?;
+        }
+        if self.format == Format::Json {
+            let result = json::line(&Line::Summary(summary.clone()), &mut self.out);
+            self.check(result)?;
+        }
+        self.flush()
+    }
+
+    fn check(&mut self, result: io::Result<()>) -> anyhow::Result<()> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.gone = true;
+                Ok(())
+            }
+            other => other.context("writing the output"),
+        }
+    }
+}
+
+/// The summary in one line of talk; a run that lost something says so.
+pub fn closing_line(summary: &Summary) -> String {
+    let lost = if summary.lost == 0 {
+        "none lost".to_owned()
+    } else {
+        let by: Vec<String> = summary
+            .lost_by
+            .iter()
+            .map(|loss| format!("{} {} {}", loss.count, loss.probe, loss.reason.replace('_', " ")))
+            .collect();
+        format!("{} LOST ({}): narrow the filters, or raise --ring-mib", summary.lost, by.join(", "))
+    };
+    format!("culprit: {} events, {lost}, {:.1} s", summary.events, summary.duration_ms as f64 / 1000.0)
+}

@@ -1,0 +1,126 @@
+//! `culprit replay`: a recording through the same pipeline as a live session, from decoding on. No
+//! root, no kernel, no clock: what it prints depends on the recording alone.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    cli::Replay,
+    enrich::{World, context::Context},
+    event,
+    fact::{LostBy, Probes, SCHEMA, Start, Summary},
+    output::{Printer, closing_line},
+    record::{Item, Reader, Tail},
+};
+
+/// Replays. A torn recording gives all that is whole and says so; a damaged one fails after what came
+/// before the damage.
+pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
+    let name = options.file.display().to_string();
+    let input: Box<dyn Read> = if options.file == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(&options.file).with_context(|| name.clone())?)
+    };
+    let mut reader = Reader::open(BufReader::with_capacity(1 << 16, input)).with_context(|| name.clone())?;
+    let mut printer = Printer::open(&options.output)?;
+    let began_ns = reader.start().boot_ns;
+    let mut pass = Pass { last_ns: began_ns, ..Pass::default() };
+    let damage = loop {
+        match reader.next() {
+            None => break None,
+            Some(Err(error)) => break Some(anyhow::Error::from(error).context(name.clone())),
+            Some(Ok(item)) => {
+                if let Err(error) = pass.item(item, &mut printer) {
+                    break Some(error.context(name.clone()));
+                }
+            }
+        }
+        if printer.gone() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let summary = pass.summary(&printer, began_ns);
+    printer.finish(&summary)?;
+    eprintln!("{}", closing_line(&summary));
+    match reader.tail() {
+        Some(Tail::Clean(_)) | None => {}
+        Some(tail) => eprintln!("culprit: {name}: {tail}"),
+    }
+    match damage {
+        Some(error) => Err(error),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[derive(Default)]
+struct Pass {
+    world: World,
+    started: bool,
+    undecodable: u64,
+    last_ns: u64,
+}
+
+impl Pass {
+    fn item(&mut self, item: Item, printer: &mut Printer) -> anyhow::Result<()> {
+        match item {
+            Item::Context(bytes) => {
+                let context: Context =
+                    serde_json::from_slice(&bytes).context("a context item that this version does not understand")?;
+                if let Context::Origin { version, kernel, node, probes, .. } = &context
+                    && !self.started
+                {
+                    self.started = true;
+                    printer.start(start(version, kernel, node, probes))?;
+                }
+                self.world.learn(context);
+            }
+            Item::Record(bytes) => match event::decode(&bytes) {
+                Ok(event) => {
+                    self.last_ns = self.last_ns.max(event.boot_ns);
+                    let mut failure = None;
+                    self.world.tell(&event, |fact| {
+                        if let Err(error) = printer.fact(fact) {
+                            failure.get_or_insert(error);
+                        }
+                    });
+                    if let Some(error) = failure {
+                        return Err(error);
+                    }
+                }
+                Err(_) => self.undecodable += 1,
+            },
+        }
+        Ok(())
+    }
+
+    fn summary(&self, printer: &Printer, began_ns: u64) -> Summary {
+        let mut lost_by = self.world.losses().to_vec();
+        if self.undecodable > 0 {
+            lost_by.push(LostBy { probe: "any".into(), reason: "undecodable".into(), count: self.undecodable });
+        }
+        Summary {
+            events: printer.events(),
+            incidents: 0,
+            lost: lost_by.iter().map(|loss| loss.count).sum(),
+            lost_by,
+            duration_ms: self.last_ns.saturating_sub(began_ns) / 1_000_000,
+        }
+    }
+}
+
+fn start(version: &str, kernel: &str, node: &str, probes: &Probes) -> Start {
+    Start {
+        schema: SCHEMA,
+        version: version.into(),
+        kernel: kernel.into(),
+        node: node.into(),
+        probes: probes.clone(),
+    }
+}

@@ -1,0 +1,502 @@
+//! A live session: kernel → ring → decode → enrich → output or recording, until something ends it.
+//! One task, one direction, nothing clever.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use ebpf_probes::abi::{Header, Kind, LostRecord};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use crate::{
+    cli::{Filters, Limits, Record, Trace},
+    enrich::{
+        World,
+        context::Context,
+        observe::{Observer, Wanted, with_descendants},
+    },
+    event::{self, encode},
+    fact::{Degraded, LostBy, Probes, SCHEMA, Start, Summary},
+    kernel::{
+        load::{Kernel, Loss},
+        plan::{Cgroup, Outcome, Request},
+        ring::Drain,
+        sweep::Sweep,
+    },
+    output::{Printer, closing_line},
+    record,
+};
+
+/// How often the ring is looked at when the kernel does not wake us first.
+const DRAIN_EVERY: Duration = Duration::from_millis(10);
+/// How often what is pending is looked at.
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// How often a recording reaches the disk at the latest.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// `culprit trace`.
+pub async fn trace(options: &Trace) -> anyhow::Result<ExitCode> {
+    let printer = Printer::open(&options.output)?;
+    let mut session = Session::attach(&options.filters, &options.limits, !options.command.is_empty())?;
+    session.printer = Some(printer);
+    session.run(&options.limits, &options.command).await
+}
+
+/// `culprit record`.
+pub async fn record(options: &Record) -> anyhow::Result<ExitCode> {
+    let mut session = Session::attach(&options.filters, &options.limits, !options.command.is_empty())?;
+    session.writer = Some(session.create(&options.file)?);
+    session.run(&options.limits, &options.command).await
+}
+
+struct Session {
+    kernel: Kernel,
+    drain: Drain,
+    world: World,
+    observer: Observer,
+    sweep: Sweep,
+    printer: Option<Printer>,
+    writer: Option<record::Writer<Box<dyn Write>>>,
+    origin: Context,
+    start: Start,
+    known_losses: Vec<Loss>,
+    undecodable: u64,
+    undecodable_why: Option<event::Error>,
+    records: u64,
+    began: Instant,
+    failure: Option<anyhow::Error>,
+}
+
+impl Session {
+    fn attach(filters: &Filters, limits: &Limits, command: bool) -> anyhow::Result<Self> {
+        let mut wanted = filters.wanted();
+        let request = request(filters, limits, command, &mut wanted)?;
+        let by_owner = wanted.by_owner();
+        let mut kernel = Kernel::attach(&request)?;
+        let probes = attached(&kernel);
+        for asked in &filters.events {
+            if !probes.attached.contains(asked) {
+                let why: Vec<&str> = probes
+                    .degraded
+                    .iter()
+                    .filter(|degraded| degraded.probe == *asked)
+                    .map(|degraded| degraded.why.as_str())
+                    .collect();
+                anyhow::bail!("probe {asked} was asked for and is not available: {}", why.join("; "));
+            }
+        }
+        let ring = kernel.take_ring().context("the kernel object has no ring")?;
+        let drain = Drain::new(ring).context("watching the ring")?;
+        let uname = rustix::system::uname();
+        let (release, node) = (
+            uname.release().to_string_lossy().into_owned(),
+            uname.nodename().to_string_lossy().into_owned(),
+        );
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let origin = Context::Origin {
+            version: version.clone(),
+            kernel: release.clone(),
+            node: node.clone(),
+            probes: probes.clone(),
+            drop_reasons: kernel.drop_reasons.clone(),
+            netns: own_netns(),
+            by_owner,
+        };
+        let mut world = World::default();
+        world.learn(origin.clone());
+        Ok(Self {
+            kernel,
+            drain,
+            world,
+            observer: Observer::new(wanted),
+            sweep: Sweep::default(),
+            printer: None,
+            writer: None,
+            origin,
+            start: Start { schema: SCHEMA, version, kernel: release, node, probes },
+            known_losses: Vec::new(),
+            undecodable: 0,
+            undecodable_why: None,
+            records: 0,
+            began: Instant::now(),
+            failure: None,
+        })
+    }
+
+    fn create(&self, path: &Path) -> anyhow::Result<record::Writer<Box<dyn Write>>> {
+        let out: Box<dyn Write> = if path == Path::new("-") {
+            Box::new(io::stdout())
+        } else {
+            Box::new(File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?)
+        };
+        let start = record::Start {
+            created_wall_ns: realtime_ns(),
+            boot_ns: boot_ns(),
+            origin: record::Origin {
+                version: self.start.version.clone(),
+                kernel: self.start.kernel.clone(),
+                arch: std::env::consts::ARCH.into(),
+                node: self.start.node.clone(),
+                byte_order: record::ByteOrder::NATIVE,
+            },
+        };
+        record::Writer::new(out, &start).with_context(|| path.display().to_string())
+    }
+
+    async fn run(mut self, limits: &Limits, command: &[OsString]) -> anyhow::Result<ExitCode> {
+        let origin = self.origin.clone();
+        self.learn(origin);
+        self.learn(Context::Clock { boot_ns: boot_ns(), offset_ns: realtime_ns() - boot_ns() as i64 });
+        self.announce()?;
+        let mut child = match command.split_first() {
+            Some((program, args)) => Some(self.spawn(program, args)?),
+            None => None,
+        };
+        let mut interrupts = Signals::new()?;
+        let mut drain_tick = ticker(DRAIN_EVERY);
+        let mut sweep_tick = ticker(SWEEP_EVERY);
+        let mut save_tick = ticker(SAVE_EVERY);
+        let end = limits.duration.map(|after| self.began + after);
+        let mut status: Option<ExitStatus> = None;
+        loop {
+            tokio::select! {
+                woken = self.drain.woken() => woken.context("waiting for the ring")?,
+                _ = drain_tick.tick() => {}
+                _ = sweep_tick.tick() => self.look_around()?,
+                _ = save_tick.tick() => self.save()?,
+                () = interrupts.any() => break,
+                () = until(end) => break,
+                exited = exit_of(child.as_mut()) => {
+                    status = Some(exited.context("waiting for the command")?);
+                    break;
+                }
+            }
+            if self.drain(limits.max_events)? {
+                break;
+            }
+        }
+        if let Some(child) = child.as_mut()
+            && status.is_none()
+        {
+            // Ended by a signal or a limit: the command is ours to end.
+            let _ = child.start_kill();
+            let _ = child.wait().await;
+        }
+        self.drain_rest(limits.max_events)?;
+        self.finish()?;
+        Ok(status.map_or(ExitCode::SUCCESS, exit_code))
+    }
+
+    fn announce(&mut self) -> anyhow::Result<()> {
+        for degraded in &self.start.probes.degraded {
+            eprintln!("culprit: {} sees less: {}", degraded.probe, degraded.why);
+        }
+        let attached = self.start.probes.attached.join(", ");
+        let doing = if self.writer.is_some() { "recording" } else { "tracing" };
+        eprintln!("culprit: {doing} {attached}; ^C ends");
+        match &mut self.printer {
+            Some(printer) => printer.start(self.start.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn spawn(&mut self, program: &OsString, args: &[OsString]) -> anyhow::Result<Child> {
+        let child = Command::new(program)
+            .args(args)
+            .spawn()
+            .with_context(|| format!("{}: cannot be started", program.to_string_lossy()))?;
+        if let Some(pid) = child.id() {
+            self.kernel.follow(pid)?;
+            self.observer.follow(pid);
+        }
+        Ok(child)
+    }
+
+    /// `true`: enough was seen.
+    fn drain(&mut self, max_events: Option<u64>) -> anyhow::Result<bool> {
+        let mut taken: Vec<Bytes> = Vec::new();
+        self.drain.take(|record| taken.push(trimmed(record)));
+        for record in taken {
+            self.take(record);
+            if self.enough(max_events) {
+                return Ok(true);
+            }
+        }
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        if let Some(printer) = &mut self.printer {
+            printer.flush()?;
+        }
+        Ok(self.enough(None))
+    }
+
+    fn drain_rest(&mut self, max_events: Option<u64>) -> anyhow::Result<()> {
+        loop {
+            let before = self.records;
+            if self.enough(max_events) || self.drain(max_events)? || self.records == before {
+                return Ok(());
+            }
+        }
+    }
+
+    fn enough(&self, max_events: Option<u64>) -> bool {
+        self.printer.as_ref().is_some_and(|printer| {
+            printer.gone() || max_events.is_some_and(|limit| printer.events() >= limit)
+        }) || (self.printer.is_none() && max_events.is_some_and(|limit| self.records >= limit))
+    }
+
+    /// One record, from the kernel or from us.
+    fn take(&mut self, record: Bytes) {
+        self.records += 1;
+        let event = match event::decode(&record) {
+            Ok(event) => event,
+            Err(why) => {
+                self.undecodable += 1;
+                self.undecodable_why = Some(why);
+                return;
+            }
+        };
+        let mut learnt = Vec::new();
+        self.observer.before(&event, |context| learnt.push(context));
+        for context in learnt {
+            self.learn(context);
+        }
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = writer.record(&record)
+        {
+            self.failure.get_or_insert(anyhow::Error::from(error).context("writing the recording"));
+        }
+        let (printer, failure) = (&mut self.printer, &mut self.failure);
+        self.world.tell(&event, |fact| {
+            if let Some(printer) = printer
+                && let Err(error) = printer.fact(fact)
+            {
+                failure.get_or_insert(error);
+            }
+        });
+    }
+
+    fn learn(&mut self, context: Context) {
+        if let Some(writer) = &mut self.writer {
+            let result = serde_json::to_vec(&context)
+                .map_err(anyhow::Error::from)
+                .and_then(|bytes| writer.context(&bytes).map_err(anyhow::Error::from));
+            if let Err(error) = result {
+                self.failure.get_or_insert(error.context("writing the recording"));
+            }
+        }
+        self.world.learn(context);
+    }
+
+    /// What the kernel does not tell by itself: what is pending, what was lost, that time passed.
+    fn look_around(&mut self) -> anyhow::Result<()> {
+        let now = boot_ns();
+        let mut records = Vec::new();
+        self.sweep.sweep(&self.kernel, now, |record| records.push(record))?;
+        for loss in self.kernel.losses()? {
+            let known = self.known_losses.iter_mut().find(|known| known.probe == loss.probe && known.stat == loss.stat);
+            let grown = match known {
+                Some(known) => {
+                    let grown = loss.count - known.count;
+                    known.count = loss.count;
+                    grown
+                }
+                None => {
+                    self.known_losses.push(loss);
+                    loss.count
+                }
+            };
+            if grown > 0 {
+                records.push(encode(LostRecord {
+                    header: header::<LostRecord>(Kind::Lost, now),
+                    probe: loss.probe as u32,
+                    stat: loss.stat as u32,
+                    count: grown,
+                }));
+            }
+        }
+        records.push(encode(header::<Header>(Kind::Tick, now)));
+        // What is in the ring happened before what we saw just now.
+        self.drain(None)?;
+        for record in records {
+            self.take(record);
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> anyhow::Result<()> {
+        match &mut self.writer {
+            Some(writer) => writer.flush().context("writing the recording"),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        self.look_around()?;
+        let mut lost_by = self.world.losses().to_vec();
+        if self.undecodable > 0 {
+            lost_by.push(LostBy { probe: "any".into(), reason: "undecodable".into(), count: self.undecodable });
+        }
+        let summary = Summary {
+            events: self.printer.as_ref().map_or(self.records, Printer::events),
+            incidents: 0,
+            lost: lost_by.iter().map(|loss| loss.count).sum(),
+            lost_by,
+            duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        if let Some(printer) = &mut self.printer {
+            printer.finish(&summary)?;
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.finish(summary.lost).context("writing the recording")?;
+        }
+        if let Some(why) = self.undecodable_why {
+            eprintln!("culprit: {} records could not be decoded, the last because of {why}", self.undecodable);
+        }
+        eprintln!("{}", closing_line(&summary));
+        self.failure.map_or(Ok(()), Err)
+    }
+}
+
+/// The request, completed with what only the running system can tell.
+fn request(filters: &Filters, limits: &Limits, command: bool, wanted: &mut Wanted) -> anyhow::Result<Request> {
+    let mut request = filters.request(limits);
+    for pid in &filters.pids {
+        if !PathBuf::from(format!("/proc/{pid}")).exists() {
+            anyhow::bail!("-p {pid}: there is no such process");
+        }
+    }
+    if command {
+        // Our own forks: the command is followed from its first instruction on.
+        request.processes.push(std::process::id());
+        request.follow = true;
+        wanted.processes.push(std::process::id());
+    }
+    if !request.processes.is_empty() {
+        request.processes = with_descendants(&request.processes);
+    }
+    if let Some(path) = &filters.cgroup {
+        let root = crate::kernel::cgroup::root()?;
+        let relative = path.trim_matches('/');
+        let directory = root.join(relative);
+        let metadata = std::fs::metadata(&directory)
+            .with_context(|| format!("--cgroup {path}: {} cannot be read", directory.display()))?;
+        let level = Path::new(relative).components().count();
+        request.cgroup = Some(Cgroup {
+            id: std::os::unix::fs::MetadataExt::ino(&metadata),
+            level: u32::try_from(level).unwrap_or(u32::MAX),
+        });
+    }
+    Ok(request)
+}
+
+/// What is attached, probe by probe, and what is not.
+pub fn attached(kernel: &Kernel) -> Probes {
+    let mut probes = Probes::default();
+    for probe in ebpf_probes::probes::PROBES {
+        let hooks: Vec<_> = kernel.hooks.iter().filter(|planned| planned.probes.contains(&probe.id)).collect();
+        if hooks.is_empty() {
+            continue;
+        }
+        if hooks.iter().all(|planned| !planned.hook.required || planned.outcome == Outcome::Attached) {
+            probes.attached.push(probe.name.into());
+        }
+        for planned in hooks {
+            if let Some(why) = planned.outcome.why() {
+                let why = format!("without {} ({why})", planned.hook.gives);
+                if !probes.degraded.iter().any(|known| known.probe == probe.name && known.why == why) {
+                    probes.degraded.push(Degraded { probe: probe.name.into(), why });
+                }
+            }
+        }
+    }
+    probes
+}
+
+/// The meaningful bytes of a record: what its header says, if that can be.
+fn trimmed(record: &[u8]) -> Bytes {
+    let len = record.get(12..16).and_then(|len| len.try_into().ok()).map_or(0, u32::from_ne_bytes) as usize;
+    Bytes::copy_from_slice(record.get(..len).unwrap_or(record))
+}
+
+fn header<T>(kind: Kind, boot_ns: u64) -> Header {
+    Header { boot_ns, kind: kind as u32, len: size_of::<T>() as u32 }
+}
+
+fn own_netns() -> u32 {
+    std::fs::metadata("/proc/self/ns/net")
+        .ok()
+        .and_then(|metadata| u32::try_from(std::os::unix::fs::MetadataExt::ino(&metadata)).ok())
+        .unwrap_or(0)
+}
+
+fn clock_ns(id: rustix::time::ClockId) -> i64 {
+    let now = rustix::time::clock_gettime(id);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
+}
+
+fn boot_ns() -> u64 {
+    clock_ns(rustix::time::ClockId::Boottime).unsigned_abs()
+}
+
+fn realtime_ns() -> i64 {
+    clock_ns(rustix::time::ClockId::Realtime)
+}
+
+fn ticker(every: Duration) -> tokio::time::Interval {
+    let mut ticker = interval(every);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn exit_of(child: Option<&mut Child>) -> io::Result<ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The command's own status; a signal as shells write it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
+}
+
+/// ^C, SIGTERM and a terminal that hangs up end a session in order.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let on = |kind| signal(kind).context("installing a signal handler");
+        Ok(Self([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
+    }
+
+    async fn any(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Where facts go.
+
+pub mod json;
+pub mod summary;
+pub mod text;
