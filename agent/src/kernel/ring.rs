@@ -17,7 +17,9 @@ pub struct Drain {
 impl Drain {
     /// Wraps the ring. Must be called inside a tokio runtime.
     pub fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
-        Ok(Self { ring: AsyncFd::register_with_interest(ring, Interest::READABLE)? })
+        // SAFETY: the ring owns its descriptor and keeps it for as long as it lives, inside the AsyncFd.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+        Ok(Self { ring: ring? })
     }
 
     /// Waits until the kernel wakes us: only when the ring fills faster than the caller comes by.

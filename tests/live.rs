@@ -1,0 +1,2 @@
+//! Live tests: the real kernel, real sockets. See `harness`.
+fn main() {}
