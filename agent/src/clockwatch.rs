@@ -22,6 +22,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
+use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind},
     probes::clock::{ClockMoved, ClockSuspended},
@@ -33,6 +34,8 @@ use rustix::{
         timerfd_create, timerfd_settime,
     },
 };
+
+use crate::event::encode;
 
 /// A difference below this is not a move: reading clocks is not exact, and nothing we explain needs it.
 const MOVED_NS: u64 = 1_000_000;
@@ -102,9 +105,8 @@ pub struct Changes {
 
 impl Changes {
     /// The records of it, as they would come from the ring: the sleep first, which came first.
-    pub fn records(&self) -> impl Iterator<Item = Vec<u8>> {
-        let suspended = self.suspended.map(|record| record.to_bytes().to_vec());
-        suspended.into_iter().chain(self.moved.map(|record| record.to_bytes().to_vec()))
+    pub fn records(&self) -> impl Iterator<Item = Bytes> {
+        self.suspended.map(encode).into_iter().chain(self.moved.map(encode))
     }
 }
 
@@ -112,11 +114,8 @@ impl Changes {
 pub fn compare(before: &Look, after: &Look, was_set: bool) -> Changes {
     let elapsed = after.boot_ns.saturating_sub(before.boot_ns);
     let unsure = before.spread_ns + after.spread_ns;
-    let header = |kind: Kind, len: usize| Header {
-        boot_ns: after.boot_ns,
-        kind: kind as u32,
-        len: len as u32,
-    };
+    let header =
+        |kind: Kind, len: usize| Header { boot_ns: after.boot_ns, kind: kind as u32, len: len as u32 };
     let moved = after.real_ns.abs_diff(before.real_ns) >= MOVED_NS + elapsed / SLEW + unsure;
     let slept_ns = after.slept_ns.saturating_sub(before.slept_ns);
     let slept = slept_ns >= SLEPT_NS.saturating_add_unsigned(unsure);
@@ -151,8 +150,7 @@ pub struct Clockwatch {
 impl Clockwatch {
     /// Begins to watch.
     pub fn new() -> io::Result<Self> {
-        let timer =
-            timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         let never = Itimerspec {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: Timespec { tv_sec: NEVER_SEC, tv_nsec: 0 },

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind, LostRecord, Owner, ProbeId, Stat, Tuple},
     probes::{
+        clock::{ClockMoved, ClockSuspended},
         connect::{Connect, ConnectRecord},
         dns::DNS_BYTES_HEAD,
         tls::{Handshake, TLS_BYTES_HEAD, TlsRecord},
@@ -228,6 +229,10 @@ unsafe impl Encode for LostRecord {}
 unsafe impl Encode for ConnectRecord {}
 // SAFETY: as above.
 unsafe impl Encode for TlsRecord {}
+// SAFETY: as above.
+unsafe impl Encode for ClockMoved {}
+// SAFETY: as above.
+unsafe impl Encode for ClockSuspended {}
 
 /// An address as people write it: IPv4-mapped ones as IPv4.
 pub fn address(bytes: [u8; 16]) -> IpAddr {

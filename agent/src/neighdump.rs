@@ -71,9 +71,9 @@ pub struct Neighbour {
 impl Neighbour {
     /// The entry for the `NEIGHBOURS` map, to be added unless there is one. `boot_ns`: now.
     pub fn map_entry(&self, boot_ns: u64) -> (neigh::NeighKey, neigh::Neighbour) {
-        let since = self.updated.map_or(0, |ago| {
-            boot_ns.saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX))
-        });
+        let since = self
+            .updated
+            .map_or(0, |ago| boot_ns.saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX)));
         // A change of the address would have been an update: the kernel had it no later than that.
         let mac_since_ns = if self.mac == [0; 8] { 0 } else { since };
         (
@@ -153,7 +153,7 @@ fn names() -> HashMap<u32, (String, PathBuf)> {
     NAMED
         .iter()
         .filter_map(|directory| fs::read_dir(directory).ok())
-        .flat_map(|entries| entries.flatten())
+        .flat_map(Iterator::flatten)
         .filter_map(|entry| {
             // A name whose namespace is gone is an empty file on another file system.
             let netns = u32::try_from(fs::metadata(entry.path()).ok()?.ino()).ok()?;

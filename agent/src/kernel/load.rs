@@ -132,6 +132,25 @@ impl Kernel {
         put(&mut self.ebpf, "PROCESSES", process, 0)
     }
 
+    /// Adds an entry to a hash map unless there is one with this key; `false`: there was.
+    pub fn add<K: aya::Pod, V: aya::Pod>(
+        &mut self,
+        name: &'static str,
+        key: &K,
+        value: &V,
+    ) -> Result<bool, Error> {
+        let error = |source| Error::Map { name, source };
+        let map = self.ebpf.map_mut(name).ok_or_else(|| error(MapError::InvalidName { name: name.into() }))?;
+        let mut map: HashMap<_, K, V> = HashMap::try_from(map).map_err(error)?;
+        match map.insert(key, value, NO_EXIST) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(failed)) if failed.io_error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(false)
+            }
+            Err(source) => Err(error(source)),
+        }
+    }
+
     /// Copies the values of a hash map of in-flight operations.
     pub fn in_flight<V: aya::Pod>(&self, name: &'static str) -> Result<Vec<V>, Error> {
         let error = |source| Error::Map { name, source };
@@ -141,6 +160,9 @@ impl Kernel {
         Ok(map.iter().filter_map(Result::ok).map(|(_, value)| value).collect())
     }
 }
+
+/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
+const NO_EXIST: u64 = 1;
 
 /// One row of the `STATS` map.
 #[derive(Clone, Copy)]

@@ -4,6 +4,7 @@
 pub mod btf;
 pub mod cgroup;
 pub mod load;
+pub mod neighbours;
 mod object;
 pub mod plan;
 pub mod ring;

@@ -15,7 +15,7 @@ use aya_ebpf::{
 
 use super::{ClockRecord, call, flag, mode};
 use crate::{
-    abi::{Header, Kind, ProbeId, Stat},
+    abi::{Kind, ProbeId, Stat},
     filter,
     kernel::{count, current, current_netns, emit, header, now},
 };

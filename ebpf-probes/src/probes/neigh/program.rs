@@ -6,9 +6,7 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_kernel,
-        generated::{
-            bpf_probe_read_kernel as read_kernel, bpf_skb_load_bytes_relative, bpf_skc_to_tcp_sock,
-        },
+        generated::{bpf_probe_read_kernel as read_kernel, bpf_skb_load_bytes_relative, bpf_skc_to_tcp_sock},
     },
     macros::{btf_tracepoint, map, raw_tracepoint},
     maps::{Array, LruHashMap},
@@ -241,7 +239,12 @@ unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*const Update>) 
             || flags & flag::FAILED_BETWEEN != 0
             || (mac_changed && old.mac != [0; 8]);
         if filter::ONLY_BAD.load() == 0 || bad {
-            tell(neighbour, &key, family, &Change { cause, flags, old: &old, state, mac, probes, update, count: 0 });
+            tell(
+                neighbour,
+                &key,
+                family,
+                &Change { cause, flags, old: &old, state, mac, probes, update, count: 0 },
+            );
         }
         let at = now();
         match known {
@@ -482,13 +485,7 @@ pub fn syn_came(skb: *mut __sk_buff, packet: &Packet) {
     let mut seen = [0u8; 8];
     // SAFETY: six bytes into eight, by a helper that checks that the frame has them.
     let read = unsafe {
-        bpf_skb_load_bytes_relative(
-            skb.cast(),
-            ETH_SOURCE,
-            (&raw mut seen).cast(),
-            ETH_ALEN,
-            HDR_START_MAC,
-        )
+        bpf_skb_load_bytes_relative(skb.cast(), ETH_SOURCE, (&raw mut seen).cast(), ETH_ALEN, HDR_START_MAC)
     };
     // SAFETY: a live map value; races between CPUs cost a record too many.
     unsafe {
