@@ -407,7 +407,8 @@ fn overflow(table: *const u8, device: *const u8, address: *const u8) -> Option<(
     unsafe {
         let family = bpf_probe_read_kernel(fields::NEIGH_TABLE_FAMILY::address(table)).ok()? as u16;
         let v4 = family == AF_INET;
-        if !(v4 && filter::V4.load() != 0) && !(family == AF_INET6 && filter::V6.load() != 0) {
+        let wanted = if v4 { filter::V4.load() != 0 } else { family == AF_INET6 && filter::V6.load() != 0 };
+        if !wanted {
             return None;
         }
         let count = repeated(if v4 { OVERFLOW_V4 } else { OVERFLOW_V6 })?;
