@@ -202,6 +202,9 @@ pub struct Record {
 pub struct Replay {
     /// The recording: `-` for standard input.
     pub file: PathBuf,
+    /// Step over damaged blocks, say how many, and go on; the exit status is 1 all the same.
+    #[arg(long)]
+    pub skip_damaged: bool,
     /// Output.
     #[command(flatten)]
     pub output: Output,

@@ -155,31 +155,35 @@ fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
         }
     };
     let mut found = Vec::new();
+    let mut told = Vec::new();
     for probe in PROBES {
         let hooks: Vec<_> = kernel.hooks.iter().filter(|planned| planned.probes.contains(&probe.id)).collect();
         if hooks.is_empty() {
             continue;
         }
         let trouble: Vec<_> = hooks.iter().filter_map(|planned| Some((planned, planned.outcome.why()?))).collect();
-        let without = |text: &mut String| {
-            for (planned, why) in &trouble {
-                text.push_str(&format!("; without {}: {why}", planned.hook.gives));
-            }
-        };
         let broken = trouble.iter().any(|(planned, _)| planned.hook.required);
         let attached = hooks.iter().filter(|planned| planned.outcome == Outcome::Attached).count();
-        let mut text = if broken {
+        let text = if broken {
             format!("cannot work here: {attached} of {} hooks attach", hooks.len())
         } else {
             format!("{attached} of {} hooks attach", hooks.len())
         };
-        without(&mut text);
         let state = match (broken, trouble.is_empty()) {
             (true, _) => State::Missing,
             (false, true) => State::Ok,
             (false, false) => State::Note,
         };
         found.push(check(probe.name, state, text));
+        for (planned, why) in trouble {
+            if told.contains(&planned.hook.program) {
+                continue;
+            }
+            told.push(planned.hook.program);
+            let state = if planned.hook.required { State::Missing } else { State::Note };
+            let text = format!("{}: {why}; without it culprit does not see {}", place(planned.hook), planned.hook.gives);
+            found.push(check("", state, text));
+        }
     }
     found
 }

@@ -16,7 +16,7 @@ use crate::{
     event,
     fact::{LostBy, Probes, SCHEMA, Start, Summary},
     output::{Printer, closing_line},
-    record::{Item, Reader, Tail},
+    record::{Error, Item, Reader, Tail},
 };
 
 /// Replays. A torn recording gives all that is whole and says so; a damaged one fails after what came
@@ -32,9 +32,14 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     let mut printer = Printer::open(&options.output)?;
     let began_ns = reader.start().boot_ns;
     let mut pass = Pass { last_ns: began_ns, ..Pass::default() };
+    let mut skipped = None;
     let damage = loop {
         match reader.next() {
             None => break None,
+            Some(Err(error @ Error::Damaged { .. })) if options.skip_damaged => {
+                eprintln!("culprit: {name}: {error}");
+                skipped = Some(error);
+            }
             Some(Err(error)) => break Some(anyhow::Error::from(error).context(name.clone())),
             Some(Ok(item)) => {
                 if let Err(error) = pass.item(item, &mut printer) {
@@ -55,6 +60,8 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     }
     match damage {
         Some(error) => Err(error),
+        // Every one was named when it was stepped over.
+        None if skipped.is_some() => Ok(ExitCode::FAILURE),
         None => Ok(ExitCode::SUCCESS),
     }
 }

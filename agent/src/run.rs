@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use ebpf_probes::abi::{Header, Kind, LostRecord};
+use ebpf_probes::abi::{Header, Kind, LostRecord, ProbeId};
 use tokio::{
     process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     cli::{Filters, Limits, Record, Trace},
+    clockwatch::Clockwatch,
     enrich::{
         World,
         context::Context,
@@ -34,6 +35,7 @@ use crate::{
         ring::Drain,
         sweep::Sweep,
     },
+    neighdump,
     output::{Printer, closing_line},
     record,
 };
@@ -61,11 +63,13 @@ pub async fn record(options: &Record) -> anyhow::Result<ExitCode> {
 }
 
 struct Session {
+    request: Request,
     kernel: Kernel,
     drain: Drain,
     world: World,
     observer: Observer,
     sweep: Sweep,
+    clocks: Option<Clockwatch>,
     printer: Option<Printer>,
     writer: Option<record::Writer<Box<dyn Write>>>,
     origin: Context,
@@ -113,14 +117,17 @@ impl Session {
             netns: own_netns(),
             by_owner,
         };
+        let clocks = wants(&request, ProbeId::Clock).then(Clockwatch::new).transpose().context("watching the clock")?;
         let mut world = World::default();
         world.learn(origin.clone());
         Ok(Self {
+            request,
             kernel,
             drain,
             world,
             observer: Observer::new(wanted),
             sweep: Sweep::default(),
+            clocks,
             printer: None,
             writer: None,
             origin,
@@ -158,6 +165,9 @@ impl Session {
         let origin = self.origin.clone();
         self.learn(origin);
         self.learn(Context::Clock { boot_ns: boot_ns(), offset_ns: realtime_ns() - boot_ns() as i64 });
+        if wants(&self.request, ProbeId::Neigh) {
+            self.learn_neighbours()?;
+        }
         self.announce()?;
         let mut child = match command.split_first() {
             Some((program, args)) => Some(self.spawn(program, args)?),
@@ -330,8 +340,36 @@ impl Session {
         records.push(encode(header::<Header>(Kind::Tick, now)));
         // What is in the ring happened before what we saw just now.
         self.drain(None)?;
+        self.look_at_clocks();
         for record in records {
             self.take(record);
+        }
+        Ok(())
+    }
+
+    fn look_at_clocks(&mut self) {
+        let Some(clocks) = &mut self.clocks else { return };
+        let changes = clocks.look();
+        for record in changes.records() {
+            self.take(record);
+        }
+    }
+
+    /// Tells the kernel and the world of the neighbours there were before us.
+    fn learn_neighbours(&mut self) -> anyhow::Result<()> {
+        let dump = neighdump::everywhere().context("reading the neighbour tables")?;
+        let now = boot_ns();
+        for namespace in dump.namespaces {
+            if let Some(name) = namespace.name {
+                self.learn(Context::Netns { inode: namespace.netns, name });
+            }
+            for (index, name) in namespace.devices {
+                self.learn(Context::Device { netns: namespace.netns, index, name });
+            }
+            for neighbour in &namespace.neighbours {
+                let (key, value) = neighbour.map_entry(now);
+                self.kernel.add_neighbour(key, value)?;
+            }
         }
         Ok(())
     }
@@ -459,6 +497,10 @@ fn ticker(every: Duration) -> tokio::time::Interval {
     let mut ticker = interval(every);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticker
+}
+
+fn wants(request: &Request, probe: ProbeId) -> bool {
+    request.probes.is_empty() || request.probes.contains(&probe)
 }
 
 async fn until(end: Option<Instant>) {

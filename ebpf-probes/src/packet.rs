@@ -42,8 +42,9 @@ pub mod program {
     };
 
     use crate::{
+        call,
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
-        kernel::{at_most, enabled, mapped},
+        kernel::{at_most, enabled, mapped, opaque},
         probes::{
             connect::program as connect, dns::program as dns, neigh::program as neigh, tls::program as tls,
         },
@@ -146,7 +147,7 @@ pub mod program {
                 if remote == DNS_PORT && enabled(ProbeId::Dns) {
                     packet.offset = at as u32 + 8;
                     packet.len = (*skb).len.wrapping_sub(packet.offset);
-                    dns::message(skb, &packet);
+                    call!(dns::message(skb, &packet));
                 }
                 return;
             }
@@ -155,7 +156,7 @@ pub mod program {
             }
             let flags = *ports.add(13);
             if flags & SYN != 0 && flags & ACK == 0 {
-                syn(skb, &packet);
+                call!(syn(skb, &packet));
             }
             packet.offset = at as u32 + u32::from(*ports.add(12) >> 4) * 4;
             packet.len = (*skb).len.wrapping_sub(packet.offset);
@@ -165,20 +166,26 @@ pub mod program {
             packet.seq = u32::from_be_bytes([*ports.add(4), *ports.add(5), *ports.add(6), *ports.add(7)]);
             let first = (&raw mut packet.first).cast();
             let want = at_most::<16>(packet.len);
-            if want == 0 || bpf_skb_load_bytes(skb.cast(), packet.offset, first, want) != 0 {
+            if bpf_skb_load_bytes(skb.cast(), packet.offset, first, want) != 0 {
                 return;
             }
             if enabled(ProbeId::Tls) && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len)) {
-                tls::segment(skb, &packet);
+                call!(tls::segment(skb, &packet));
             } else if remote == DNS_PORT && enabled(ProbeId::Dns) {
-                dns::message(skb, &packet);
+                call!(dns::message(skb, &packet));
             }
         }
     }
 
     /// A SYN that asks for a connection. Once or a few times a connection: not inlined, for the stack.
     #[inline(never)]
-    fn syn(skb: *mut __sk_buff, packet: &Packet) {
+    fn syn(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+        syn_inlined(skb, packet);
+        opaque(0)
+    }
+
+    #[inline(always)]
+    fn syn_inlined(skb: *mut __sk_buff, packet: &Packet) {
         let ctx = SkBuffContext::new(skb.cast());
         if !packet.ingress && enabled(ProbeId::Connect) {
             // SAFETY: the context of a cgroup_skb program.
@@ -186,7 +193,7 @@ pub mod program {
             connect::syn_left(&ctx, cookie, packet);
         }
         if packet.ingress && enabled(ProbeId::Neigh) {
-            neigh::syn_came(skb, packet);
+            call!(neigh::syn_came(skb, packet));
         }
     }
 }

@@ -15,6 +15,7 @@ use aya::{
 };
 use ebpf_probes::{
     abi::{ProbeId, STATS_COLUMNS, Stat},
+    probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
     spec::Attach,
 };
 
@@ -132,22 +133,16 @@ impl Kernel {
         put(&mut self.ebpf, "PROCESSES", process, 0)
     }
 
-    /// Adds an entry to a hash map unless there is one with this key; `false`: there was.
-    pub fn add<K: aya::Pod, V: aya::Pod>(
-        &mut self,
-        name: &'static str,
-        key: &K,
-        value: &V,
-    ) -> Result<bool, Error> {
-        let error = |source| Error::Map { name, source };
-        let map = self.ebpf.map_mut(name).ok_or_else(|| error(MapError::InvalidName { name: name.into() }))?;
-        let mut map: HashMap<_, K, V> = HashMap::try_from(map).map_err(error)?;
-        match map.insert(key, value, NO_EXIST) {
-            Ok(()) => Ok(true),
-            Err(MapError::SyscallError(failed)) if failed.io_error.kind() == io::ErrorKind::AlreadyExists => {
-                Ok(false)
-            }
-            Err(source) => Err(error(source)),
+    /// Adds a neighbour that was there before us; what the programs wrote meanwhile is newer and stays.
+    pub fn add_neighbour(&mut self, key: NeighKey, value: Neighbour) -> Result<(), Error> {
+        /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
+        const NO_EXIST: u64 = 1;
+        let error = |source| Error::Map { name: NEIGHBOURS_MAP, source };
+        let Some(map) = self.ebpf.map_mut(NEIGHBOURS_MAP) else { return Ok(()) };
+        let mut map: HashMap<_, Key, Value> = HashMap::try_from(map).map_err(error)?;
+        match map.insert(&Key(key), &Value(value), NO_EXIST) {
+            Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other.map_err(error),
         }
     }
 
@@ -161,15 +156,24 @@ impl Kernel {
     }
 }
 
-/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
-const NO_EXIST: u64 = 1;
-
 /// One row of the `STATS` map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct Columns([u64; STATS_COLUMNS]);
 // SAFETY: an array of integers; any bytes are valid.
 unsafe impl aya::Pod for Columns {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Key(NeighKey);
+// SAFETY: `#[repr(C)]` integers and byte arrays.
+unsafe impl aya::Pod for Key {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Value(Neighbour);
+// SAFETY: `#[repr(C)]` integers and byte arrays.
+unsafe impl aya::Pod for Value {}
 
 fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();

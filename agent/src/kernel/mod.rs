@@ -4,7 +4,6 @@
 pub mod btf;
 pub mod cgroup;
 pub mod load;
-pub mod neighbours;
 mod object;
 pub mod plan;
 pub mod ring;

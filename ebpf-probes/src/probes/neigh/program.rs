@@ -17,7 +17,7 @@ use super::{MacRecord, NeighKey, NeighRecord, Neighbour, cause, flag, state};
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId, Stat},
     fields, filter,
-    kernel::{atomic_add, count, current, current_netns, emit, header, mapped, now},
+    kernel::{opaque, atomic_add, count, current, current_netns, emit, header, mapped, now},
     packet::program::Packet,
 };
 
@@ -460,7 +460,13 @@ fn overflow(table: *const u8, device: *const u8, address: *const u8) -> Option<(
 /// Only an address in the neighbour table of the very device it came in on is compared: behind a router
 /// the peer's own address is not there. A socket below a VRF sees the VRF's device and is not compared.
 #[inline(never)]
-pub fn syn_came(skb: *mut __sk_buff, packet: &Packet) {
+pub fn syn_came(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+    syn_came_inlined(skb, packet);
+    opaque(0)
+}
+
+#[inline(always)]
+fn syn_came_inlined(skb: *mut __sk_buff, packet: &Packet) {
     let ctx = SkBuffContext::new(skb.cast());
     // SAFETY: context loads, then loads through the BTF-typed socket the helper returns.
     let (netns, ifindex) = unsafe {
