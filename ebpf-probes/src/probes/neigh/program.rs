@@ -17,7 +17,7 @@ use super::{MacRecord, NeighKey, NeighRecord, Neighbour, cause, flag, state};
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId, Stat},
     fields, filter,
-    kernel::{opaque, atomic_add, count, current, current_netns, emit, header, mapped, now},
+    kernel::{atomic_add, count, current, current_netns, emit, header, mapped, now, opaque},
     packet::program::Packet,
 };
 
