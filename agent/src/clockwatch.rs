@@ -4,23 +4,16 @@
 //! It does not know who moved it (the `clock` probe does), nor whether the clock is right: a virtual
 //! machine paused from outside finds all its clocks stopped alike, and only a reference can tell.
 //!
-//! ```no_run
-//! # async fn example() -> std::io::Result<()> {
-//! use std::time::Duration;
+//! ```
+//! # fn main() -> std::io::Result<()> {
 //! use culprit::clockwatch::Clockwatch;
-//! use tokio::{io::unix::AsyncFd, time};
 //!
-//! let mut watch = AsyncFd::new(Clockwatch::new()?)?;
-//! let mut tick = time::interval(Duration::from_secs(1));
-//! loop {
-//!     tokio::select! {
-//!         set = watch.readable_mut() => set?.clear_ready(),
-//!         _ = tick.tick() => {}
-//!     }
-//!     for record in watch.get_mut().look().records() {
-//!         // … to where the ring's records go.
-//!     }
+//! let mut watch = Clockwatch::new()?;
+//! // At every tick; at once when its descriptor is readable, for those who poll it.
+//! for record in watch.look().records() {
+//!     // … to where the ring's records go.
 //! }
+//! # Ok(())
 //! # }
 //! ```
 
@@ -29,6 +22,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
+use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind},
     probes::clock::{ClockMoved, ClockSuspended},
@@ -40,6 +34,8 @@ use rustix::{
         timerfd_create, timerfd_settime,
     },
 };
+
+use crate::event::encode;
 
 /// A difference below this is not a move: reading clocks is not exact, and nothing we explain needs it.
 const MOVED_NS: u64 = 1_000_000;
@@ -109,9 +105,8 @@ pub struct Changes {
 
 impl Changes {
     /// The records of it, as they would come from the ring: the sleep first, which came first.
-    pub fn records(&self) -> impl Iterator<Item = Vec<u8>> {
-        let suspended = self.suspended.map(|record| record.to_bytes().to_vec());
-        suspended.into_iter().chain(self.moved.map(|record| record.to_bytes().to_vec()))
+    pub fn records(&self) -> impl Iterator<Item = Bytes> {
+        self.suspended.map(encode).into_iter().chain(self.moved.map(encode))
     }
 }
 
@@ -141,8 +136,9 @@ pub fn compare(before: &Look, after: &Look, was_set: bool) -> Changes {
     }
 }
 
-/// Watches the clocks. Readable when the wall clock was set, and to be looked at now and then besides:
-/// not all that moves it is told.
+/// Watches the clocks. To be looked at every second or so: that alone tells everything, a second late.
+/// Its descriptor becomes readable when the wall clock is set, for whoever cannot wait (an `AsyncFd`, say:
+/// clear the readiness, then look).
 #[derive(Debug)]
 pub struct Clockwatch {
     timer: OwnedFd,

@@ -176,7 +176,7 @@ fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
         }
         let trouble: Vec<_> =
             hooks.iter().filter_map(|planned| Some((planned, planned.outcome.why()?))).collect();
-        let broken = trouble.iter().any(|(planned, _)| planned.hook.required);
+        let broken = trouble.iter().any(|(planned, _)| planned.required_by(probe));
         let attached = hooks.iter().filter(|planned| planned.outcome == Outcome::Attached).count();
         let text = if broken {
             format!("cannot work here: {attached} of {} hooks attach", hooks.len())
@@ -194,7 +194,7 @@ fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
                 continue;
             }
             told.push(planned.hook.program);
-            let state = if planned.hook.required { State::Missing } else { State::Note };
+            let state = if planned.required_by(probe) { State::Missing } else { State::Note };
             let text = format!(
                 "{}: {why}; without it culprit does not see {}",
                 place(planned.hook),

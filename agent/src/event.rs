@@ -244,6 +244,10 @@ unsafe impl Encode for LostRecord {}
 unsafe impl Encode for ConnectRecord {}
 // SAFETY: as above.
 unsafe impl Encode for TlsRecord {}
+// SAFETY: as above.
+unsafe impl Encode for ClockMoved {}
+// SAFETY: as above.
+unsafe impl Encode for ClockSuspended {}
 
 /// An address as people write it: IPv4-mapped ones as IPv4.
 pub fn address(bytes: [u8; 16]) -> IpAddr {

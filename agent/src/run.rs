@@ -355,7 +355,7 @@ impl Session {
         let Some(clocks) = &mut self.clocks else { return };
         let changes = clocks.look();
         for record in changes.records() {
-            self.take(&record.into());
+            self.take(&record);
         }
     }
 
@@ -460,7 +460,7 @@ pub fn attached(kernel: &Kernel) -> Probes {
         if hooks.is_empty() {
             continue;
         }
-        if hooks.iter().all(|planned| !planned.hook.required || planned.outcome == Outcome::Attached) {
+        if hooks.iter().all(|planned| !planned.required_by(probe) || planned.outcome == Outcome::Attached) {
             probes.attached.push(probe.name.into());
         }
         for planned in hooks {

@@ -27,8 +27,9 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, tol
         told.push(("neigh", record.owner, what));
         return;
     }
+    let by_hand = record.flags & flag::BY_HAND != 0;
     let cause = match record.cause {
-        cause::UPDATED if record.flags & flag::BY_HAND != 0 => NeighbourCause::Netlink,
+        cause::UPDATED if by_hand => NeighbourCause::Netlink,
         cause::UPDATED => NeighbourCause::Packet,
         cause::TIMER => NeighbourCause::Timer,
         cause::SENT => NeighbourCause::Sent,
@@ -36,6 +37,9 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, tol
         _ => NeighbourCause::Removed,
     };
     let known = record.flags & flag::FIRST == 0;
+    // `ip neigh del` sets an entry FAILED first: nobody was asked in vain.
+    let failed =
+        record.flags & flag::FAILED_BETWEEN != 0 || (record.new_state == state::FAILED && !by_hand);
     let what = What::NeighbourChanged {
         address,
         device,
@@ -45,7 +49,7 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, tol
         new_state: state_name(record.new_state),
         old_mac: mac(&record.old_mac, record.mac_len),
         new_mac: mac(&record.new_mac, record.mac_len),
-        failed: record.new_state == state::FAILED || record.flags & flag::FAILED_BETWEEN != 0,
+        failed,
         probes: record.probes,
         old_state_ms: (record.state_since_ns != 0).then(|| ms(boot_ns.saturating_sub(record.state_since_ns))),
     };

@@ -91,6 +91,13 @@ pub struct Planned {
     pub outcome: Outcome,
 }
 
+impl Planned {
+    /// Whether `probe` is useless without it. Probes that share a program may differ in that.
+    pub fn required_by(&self, probe: &Probe) -> bool {
+        probe.hooks.iter().any(|hook| hook.program == self.hook.program && hook.required)
+    }
+}
+
 /// A constant for `.rodata`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Constant {

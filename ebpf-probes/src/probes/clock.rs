@@ -133,46 +133,6 @@ pub struct ClockSuspended {
 
 assert_layout!(ClockRecord = 152, ClockMoved = 48, ClockSuspended = 32);
 
-impl ClockMoved {
-    /// The record as it would lie in the ring.
-    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
-        let mut bytes = [0; size_of::<Self>()];
-        let fields = [
-            self.header.boot_ns.to_ne_bytes(),
-            pair(self.header.kind, self.header.len),
-            self.looked_ns.to_ne_bytes(),
-            self.before_ns.to_ne_bytes(),
-            self.after_ns.to_ne_bytes(),
-            pair(self.was_set, self.pad),
-        ];
-        bytes.copy_from_slice(fields.as_flattened());
-        bytes
-    }
-}
-
-impl ClockSuspended {
-    /// The record as it would lie in the ring.
-    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
-        let mut bytes = [0; size_of::<Self>()];
-        let fields = [
-            self.header.boot_ns.to_ne_bytes(),
-            pair(self.header.kind, self.header.len),
-            self.looked_ns.to_ne_bytes(),
-            self.slept_ns.to_ne_bytes(),
-        ];
-        bytes.copy_from_slice(fields.as_flattened());
-        bytes
-    }
-}
-
-/// Two neighbouring four-byte fields.
-fn pair(first: u32, second: u32) -> [u8; 8] {
-    let mut bytes = [0; 8];
-    bytes[..4].copy_from_slice(&first.to_ne_bytes());
-    bytes[4..].copy_from_slice(&second.to_ne_bytes());
-    bytes
-}
-
 /// The global that says whether `bpf_ktime_get_tai_ns` is there: 1, from Linux 6.1 on.
 pub const HAVE_TAI: &str = "HAVE_TAI";
 
@@ -217,38 +177,3 @@ pub const PROBE: Probe = Probe {
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub mod program;
-
-#[cfg(test)]
-mod tests {
-    use core::mem::offset_of;
-
-    use super::{ClockMoved, ClockSuspended};
-    use crate::abi::{Header, Kind};
-
-    const HEADER: Header = Header { boot_ns: 1, kind: Kind::ClockMoved as u32, len: 3 };
-
-    #[test]
-    fn a_move_is_written_where_its_fields_are() {
-        let bytes =
-            ClockMoved { header: HEADER, looked_ns: 4, before_ns: -5, after_ns: 6, was_set: 7, pad: 0 }
-                .to_bytes();
-        let word = |at: usize| i64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let half = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        assert_eq!(word(offset_of!(ClockMoved, header.boot_ns)), 1);
-        assert_eq!(half(offset_of!(ClockMoved, header.kind)), 65);
-        assert_eq!(half(offset_of!(ClockMoved, header.len)), 3);
-        assert_eq!(word(offset_of!(ClockMoved, looked_ns)), 4);
-        assert_eq!(word(offset_of!(ClockMoved, before_ns)), -5);
-        assert_eq!(word(offset_of!(ClockMoved, after_ns)), 6);
-        assert_eq!(half(offset_of!(ClockMoved, was_set)), 7);
-    }
-
-    #[test]
-    fn a_sleep_is_written_where_its_fields_are() {
-        let bytes = ClockSuspended { header: HEADER, looked_ns: 4, slept_ns: 5 }.to_bytes();
-        let word = |at: usize| i64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        assert_eq!(word(offset_of!(ClockSuspended, header.boot_ns)), 1);
-        assert_eq!(word(offset_of!(ClockSuspended, looked_ns)), 4);
-        assert_eq!(word(offset_of!(ClockSuspended, slept_ns)), 5);
-    }
-}

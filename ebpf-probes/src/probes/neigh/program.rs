@@ -293,7 +293,7 @@ pub fn neigh_timer(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// Runs for each packet sent to an entry that is neither known nor being confirmed, which is where a
-/// resolution begins: for waiting packets it pays four loads and one map look.
+/// resolution begins: waiting packets pay a dozen loads and one map look (140 ns each in a sending loop).
 #[btf_tracepoint(function = "neigh_event_send_done")]
 pub fn neigh_sent(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: a BTF-typed argument.
@@ -414,7 +414,8 @@ fn overflow(table: *const u8, device: *const u8, address: *const u8) -> Option<(
     unsafe {
         let family = bpf_probe_read_kernel(fields::NEIGH_TABLE_FAMILY::address(table)).ok()? as u16;
         let v4 = family == AF_INET;
-        if !(v4 && filter::V4.load() != 0 || family == AF_INET6 && filter::V6.load() != 0) {
+        let wanted = if v4 { filter::V4.load() != 0 } else { family == AF_INET6 && filter::V6.load() != 0 };
+        if !wanted {
             return None;
         }
         let count = repeated(if v4 { OVERFLOW_V4 } else { OVERFLOW_V6 })?;
