@@ -1,2 +1,16 @@
-//! Live tests: the real kernel, real sockets. See `harness`.
-fn main() {}
+//! Live tests: the real kernel and real sockets, in network namespaces each test makes and removes.
+//!
+//! They need root and skip with a printed reason without it, unless `CULPRIT_LIVE=require`.
+//! `CULPRIT_BIN` names another binary to test; `CULPRIT_TEST_SLOW` stretches every deadline (a virtual
+//! machine under emulation: 5 to 10).
+
+pub mod harness;
+
+#[path = "live/connect.rs"]
+mod connect;
+#[path = "live/roads.rs"]
+mod roads;
+#[path = "live/udp.rs"]
+mod udp;
+#[path = "live/tls.rs"]
+mod tls;

@@ -200,7 +200,7 @@ fn alert(hs: &Handshake, session: Session, duration_ms: f64) -> What {
         session,
         sent_by: if by_client { Role::Client } else { Role::Server },
         level: clear.then(|| if level == 2 { "fatal".into() } else { "warning".into() }),
-        description: clear.then(|| snake(&format!("{:?}", TlsAlertDescription(description)))),
+        description: clear.then(|| snake(&TlsAlertDescription(description).to_string())),
         duration_ms,
     }
 }

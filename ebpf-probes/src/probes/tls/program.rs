@@ -345,7 +345,7 @@ fn hello_bytes(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, skip: u
         // SAFETY: at < 16 and want <= 16 stay within the 32 bytes of the prefix.
         let read = unsafe {
             let to = (&raw mut hs.prefix).cast::<u8>().add((opaque(u64::from(at)) & 15) as usize);
-            bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.offset, to.cast(), want)
+            bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, to.cast(), want)
         };
         if read != 0 {
             return false;

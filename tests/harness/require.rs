@@ -1,0 +1,94 @@
+//! What a test needs from the machine. A test may skip only for a reason listed here, found by looking
+//! for the capability itself, never by a version number.
+
+use std::{io::Write, process::Command};
+
+/// A capability some supported machines lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// io_uring, built in and not switched off.
+    IoUring,
+    /// The `inet_sk_error_report` tracepoint (Linux 5.14).
+    SocketErrors,
+    /// `kfree_skb` tells why (Linux 5.17).
+    DropReasons,
+    /// Multipath TCP.
+    Mptcp,
+    /// nftables: the tool and the kernel's part.
+    Nftables,
+    /// The openssl tool.
+    Openssl,
+    /// The curl tool.
+    Curl,
+    /// Time is measured: not under emulation.
+    HonestClock,
+}
+
+impl Feature {
+    /// Why it is missing, if it is.
+    fn missing(self) -> Option<&'static str> {
+        let (here, why) = match self {
+            Self::IoUring => (io_uring::IoUring::new(2).is_ok(), "this kernel has no io_uring, or forbids it"),
+            Self::SocketErrors => {
+                (in_btf("btf_trace_inet_sk_error_report"), "this kernel has no inet_sk_error_report tracepoint")
+            }
+            Self::DropReasons => {
+                (in_btf("SKB_DROP_REASON_NETFILTER_DROP"), "this kernel does not say why it drops packets")
+            }
+            Self::Mptcp => {
+                let socket = socket2::Socket::new(
+                    socket2::Domain::IPV4,
+                    socket2::Type::STREAM,
+                    Some(socket2::Protocol::MPTCP),
+                );
+                (socket.is_ok(), "this kernel has no MPTCP")
+            }
+            Self::Nftables => (runs("nft", "list ruleset"), "there is no nft, or the kernel has no nf_tables"),
+            Self::Openssl => (runs("openssl", "version"), "there is no openssl tool"),
+            Self::Curl => (runs("curl", "--version"), "there is no curl"),
+            Self::HonestClock => (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here"),
+        };
+        (!here).then_some(why)
+    }
+}
+
+/// Whether a test can run here. Says why when it cannot; fails instead where `CULPRIT_LIVE=require` and
+/// the reason is that nobody made this root.
+pub fn can_run(features: &[Feature]) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    let why = if root {
+        features.iter().find_map(|feature| feature.missing())
+    } else {
+        let required = std::env::var_os("CULPRIT_LIVE").is_some_and(|value| value == "require");
+        assert!(!required, "CULPRIT_LIVE=require, and this is not root");
+        Some("live tests need root")
+    };
+    if let Some(why) = why {
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        // Past libtest's capture: a skip that nobody sees is a test that nobody runs.
+        let _ = writeln!(std::io::stderr(), "skipped {test}: {why}");
+    }
+    why.is_none()
+}
+
+/// Ends the test here, with a printed reason, unless the machine can run it.
+#[macro_export]
+macro_rules! needs {
+    ($($feature:ident),*) => {
+        if !$crate::harness::require::can_run(&[$($crate::harness::Feature::$feature),*]) {
+            return;
+        }
+    };
+}
+
+/// The kernel's own type information holds every tracepoint's and enumerator's name as a string.
+fn in_btf(name: &str) -> bool {
+    let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    let mut wanted = name.as_bytes().to_vec();
+    wanted.push(0);
+    btf.windows(wanted.len()).any(|window| window == wanted)
+}
+
+fn runs(program: &str, args: &str) -> bool {
+    Command::new(program).args(args.split(' ')).output().is_ok_and(|output| output.status.success())
+}

@@ -1,0 +1,42 @@
+//! Connects of all kinds, and who made them.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+};
+
+use socket2::{Domain, Socket, Type};
+
+use super::Netns;
+
+/// Process and thread id of the caller.
+pub fn me() -> (u32, u32) {
+    (std::process::id(), rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs())
+}
+
+/// A blocking connect inside, and the thread that made it.
+pub fn connect(netns: &Netns, to: SocketAddr) -> (io::Result<TcpStream>, (u32, u32)) {
+    netns.enter(move || (TcpStream::connect(to), me()))
+}
+
+/// A connect that is under way inside, and the thread that began it.
+pub fn begin_connect(netns: &Netns, to: SocketAddr) -> (Socket, (u32, u32)) {
+    netns.enter(move || {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+        socket.set_nonblocking(true).expect("our own socket");
+        let error = socket.connect(&to.into()).expect_err("nobody answers at once");
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()));
+        (socket, me())
+    })
+}
+
+/// A listener inside, on an address of its own.
+pub fn listen(netns: &Netns, at: SocketAddr) -> TcpListener {
+    netns.enter(move || TcpListener::bind(at).unwrap_or_else(|error| panic!("{at}: {error}")))
+}
+
+/// A listener on the loopback inside, and where it is.
+pub fn listen_on_loopback(netns: &Netns) -> (TcpListener, SocketAddr) {
+    let at = SocketAddr::new(netns.loopback(), super::port());
+    (listen(netns, at), at)
+}

@@ -1,0 +1,75 @@
+//! UDP peers: told once, when a socket gets to know them.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use crate::{
+    harness::{Culprit, Netns, port, sockets::me},
+    needs,
+};
+
+#[test]
+fn a_connected_udp_socket_tells_its_peer_and_not_its_datagrams() {
+    needs!();
+    let netns = Netns::new();
+    let to = SocketAddr::new(netns.loopback(), port());
+    let culprit = Culprit::trace("");
+    let task = netns.enter(move || {
+        let receiver = UdpSocket::bind(to).expect("a free port");
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("any port");
+        socket.connect(to).expect("UDP never refuses");
+        for _ in 0..3 {
+            socket.send(b"datagram").expect("loopback takes it");
+        }
+        drop(receiver);
+        me()
+    });
+    culprit.settle(&netns);
+    let facts = culprit.seen(|fact| fact.at("destination") == Some(to));
+    assert_eq!(facts.len(), 1, "{facts:?}");
+    assert_eq!((facts[0].kind(), facts[0].text("protocol")), ("connect_started", "udp"));
+    assert_eq!((facts[0].task(), facts[0].within(&netns)), (task, true));
+}
+
+#[test]
+fn an_unconnected_udp_socket_tells_each_destination_once() {
+    needs!();
+    let netns = Netns::new();
+    let peers = [port(), port()].map(|port| SocketAddr::new(netns.loopback(), port));
+    let culprit = Culprit::trace("");
+    let task = netns.enter(move || {
+        let receivers = peers.map(|peer| UdpSocket::bind(peer).expect("a free port"));
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("any port");
+        for _ in 0..3 {
+            for peer in peers {
+                socket.send_to(b"datagram", peer).expect("loopback takes it");
+            }
+        }
+        drop(receivers);
+        me()
+    });
+    culprit.settle(&netns);
+    for peer in peers {
+        let facts = culprit.seen(|fact| fact.at("destination") == Some(peer));
+        assert_eq!(facts.len(), 1, "{facts:?}");
+        assert_eq!((facts[0].kind(), facts[0].text("protocol")), ("connect_started", "udp"));
+        assert_eq!(facts[0].task(), task);
+    }
+}
+
+#[test]
+fn a_udp_peer_that_refuses_is_told() {
+    needs!(SocketErrors);
+    let netns = Netns::new();
+    let to = SocketAddr::new(netns.loopback(), port());
+    let culprit = Culprit::trace("");
+    let task = netns.enter(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("any port");
+        socket.connect(to).expect("UDP never refuses");
+        socket.send(b"datagram").expect("loopback takes it");
+        socket.recv(&mut [0; 8]).expect_err("an ICMP error came back");
+        me()
+    });
+    let end = culprit.wait_for("the refusal", |fact| fact.is_to("connect_ended", to));
+    assert_eq!((end.task(), end.text("protocol")), (task, "udp"));
+    assert_eq!((end.text("outcome"), end.text("errno")), ("refused", "ECONNREFUSED"));
+}
