@@ -35,8 +35,8 @@ fn main() {
 }
 
 fn build(out: &Path) -> Result<(), String> {
-    let tools = toolchain::find()
-        .map_err(|missing| format!("the kernel object cannot be built: {missing}"))?;
+    let tools =
+        toolchain::find().map_err(|missing| format!("the kernel object cannot be built: {missing}"))?;
     let target_dir = out.with_file_name("bpf");
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     let flags = [

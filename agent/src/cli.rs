@@ -3,10 +3,11 @@
 
 use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 use ebpf_probes::{abi::ProbeId, probes::PROBES};
 
 use crate::{
+    config::{self, Colour, Format},
     enrich::observe::Wanted,
     kernel::plan::{Family, Request},
     sinks::text::Time,
@@ -58,28 +59,6 @@ pub enum List {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-}
-
-/// Form of the output.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Lines for people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// When to colour.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Colour {
-    /// On a terminal, unless NO_COLOR is set.
-    #[default]
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
 }
 
 /// What to see: decided in the kernel where it can be.
@@ -202,6 +181,9 @@ pub struct Record {
 pub struct Replay {
     /// The recording: `-` for standard input.
     pub file: PathBuf,
+    /// Step over damaged blocks, say how many, and go on; the exit status is 1 all the same.
+    #[arg(long)]
+    pub skip_damaged: bool,
     /// Output.
     #[command(flatten)]
     pub output: Output,
@@ -220,19 +202,19 @@ pub struct Doctor {
 }
 
 /// Names of probes as ids.
-pub fn probe_ids(names: &[String]) -> Vec<ProbeId> {
+fn probe_ids(names: &[String]) -> Vec<ProbeId> {
     PROBES.iter().filter(|probe| names.iter().any(|name| name == probe.name)).map(|probe| probe.id).collect()
 }
 
 impl Filters {
-    /// What the kernel decides.
-    pub fn request(&self, limits: &Limits) -> Request {
+    /// A session with these filters and limits.
+    fn session(&self, limits: &Limits, command: &[OsString]) -> config::Session {
         let comm = self.comm.as_ref().map(|name| {
             let mut bytes = [0; 16];
             bytes[..name.len()].copy_from_slice(name.as_bytes());
             bytes
         });
-        Request {
+        let request = Request {
             probes: probe_ids(&self.events),
             processes: self.pids.clone(),
             comm,
@@ -247,30 +229,72 @@ impl Filters {
             min_ns: self.min_ms.saturating_mul(1_000_000),
             ring_bytes: limits.ring_mib << 20,
             ..Request::default()
-        }
-    }
-
-    /// What the agent decides.
-    pub fn wanted(&self) -> Wanted {
-        Wanted {
+        };
+        let wanted = Wanted {
             comm: self.comm.clone(),
             cgroup: self.cgroup.as_ref().map(|path| format!("/{}", path.trim_matches('/'))),
             container: self.container.clone(),
             pod: self.pod.clone(),
             namespace: self.namespace.clone(),
             processes: self.pids.clone(),
+        };
+        config::Session {
+            request,
+            wanted,
+            asked: self.events.clone(),
+            duration: limits.duration,
+            max_events: limits.max_events,
+            command: command.to_vec(),
         }
     }
 }
 
+impl Trace {
+    /// As plain data.
+    pub fn config(&self) -> (config::Session, config::Output) {
+        (self.filters.session(&self.limits, &self.command), self.output.config())
+    }
+}
+
+impl Record {
+    /// As plain data.
+    pub fn config(&self) -> config::Session {
+        self.filters.session(&self.limits, &self.command)
+    }
+}
+
+impl Replay {
+    /// As plain data.
+    pub fn config(&self) -> config::Replay {
+        config::Replay {
+            file: self.file.clone(),
+            skip_damaged: self.skip_damaged,
+            output: self.output.config(),
+        }
+    }
+}
+
+impl Doctor {
+    /// As plain data.
+    pub fn config(&self) -> config::Doctor {
+        let request = Request { probes: probe_ids(&self.events), ring_bytes: 1 << 20, ..Request::default() };
+        config::Doctor { request, format: self.format }
+    }
+}
+
 impl Output {
-    /// How times are written.
-    pub fn time(&self) -> Time {
-        match self.time {
-            0 => Time::Milliseconds,
-            1 => Time::Seconds,
-            2 => Time::Microseconds,
-            _ => Time::Epoch,
+    fn config(&self) -> config::Output {
+        config::Output {
+            format: self.format,
+            file: self.output.clone(),
+            summary_only: self.summary_only,
+            time: match self.time {
+                0 => Time::Milliseconds,
+                1 => Time::Seconds,
+                2 => Time::Microseconds,
+                _ => Time::Epoch,
+            },
+            colour: self.color,
         }
     }
 }

@@ -13,11 +13,11 @@ use ebpf_probes::{
 use serde::Serialize;
 
 use crate::{
-    cli::{Doctor, Format, List, probe_ids},
+    config::{Doctor, Format},
     kernel::{
         cgroup,
         load::{Kernel, running_btf},
-        plan::{Outcome, Request},
+        plan::Outcome,
         tracefs,
     },
 };
@@ -90,7 +90,11 @@ fn machine() -> Vec<Check> {
     checks.push(if tracefs::mounted() {
         check("tracefs", State::Ok, "mounted")
     } else {
-        check("tracefs", State::Ok, "not mounted; culprit mounts it for itself while attaching, visible to nobody else")
+        check(
+            "tracefs",
+            State::Ok,
+            "not mounted; culprit mounts it for itself while attaching, visible to nobody else",
+        )
     });
     checks
 }
@@ -112,7 +116,11 @@ fn capabilities() -> Check {
     if lacking.is_empty() {
         check("capabilities", State::Ok, "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are held")
     } else {
-        check("capabilities", State::Missing, format!("{} not held: run as root (sudo culprit doctor)", lacking.join(", ")))
+        check(
+            "capabilities",
+            State::Missing,
+            format!("{} not held: run as root (sudo culprit doctor)", lacking.join(", ")),
+        )
     }
 }
 
@@ -124,7 +132,9 @@ fn jit() -> Check {
             "off: programs are interpreted, several times slower (sysctl -w net.core.bpf_jit_enable=1)",
         ),
         Ok(_) => check("JIT", State::Ok, "on"),
-        Err(_) => check("JIT", State::Ok, "always on in this kernel, or not visible in this network namespace"),
+        Err(_) => {
+            check("JIT", State::Ok, "always on in this kernel, or not visible in this network namespace")
+        }
     }
 }
 
@@ -135,15 +145,17 @@ fn memlock() -> Check {
         Some(bytes) => check(
             "memory lock",
             State::Ok,
-            format!("{} KiB; counts only before kernel 5.11, where culprit raises it for itself", bytes >> 10),
+            format!(
+                "{} KiB; counts only before kernel 5.11, where culprit raises it for itself",
+                bytes >> 10
+            ),
         ),
     }
 }
 
 fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
-    let asked = probe_ids(&options.events);
-    let request = Request { probes: asked.clone(), ring_bytes: 1 << 20, ..Request::default() };
-    let kernel = match Kernel::attach(&request) {
+    let asked = &options.request.probes;
+    let kernel = match Kernel::attach(&options.request) {
         Ok(kernel) => kernel,
         Err(error) => {
             checks.push(check("probes", State::Missing, "none could be tried"));
@@ -155,40 +167,49 @@ fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
         }
     };
     let mut found = Vec::new();
+    let mut told = Vec::new();
     for probe in PROBES {
-        let hooks: Vec<_> = kernel.hooks.iter().filter(|planned| planned.probes.contains(&probe.id)).collect();
+        let hooks: Vec<_> =
+            kernel.hooks.iter().filter(|planned| planned.probes.contains(&probe.id)).collect();
         if hooks.is_empty() {
             continue;
         }
-        let trouble: Vec<_> = hooks.iter().filter_map(|planned| Some((planned, planned.outcome.why()?))).collect();
-        let without = |text: &mut String| {
-            for (planned, why) in &trouble {
-                text.push_str(&format!("; without {}: {why}", planned.hook.gives));
-            }
-        };
-        let broken = trouble.iter().any(|(planned, _)| planned.hook.required);
+        let trouble: Vec<_> =
+            hooks.iter().filter_map(|planned| Some((planned, planned.outcome.why()?))).collect();
+        let broken = trouble.iter().any(|(planned, _)| planned.required_by(probe));
         let attached = hooks.iter().filter(|planned| planned.outcome == Outcome::Attached).count();
-        let mut text = if broken {
+        let text = if broken {
             format!("cannot work here: {attached} of {} hooks attach", hooks.len())
         } else {
             format!("{attached} of {} hooks attach", hooks.len())
         };
-        without(&mut text);
         let state = match (broken, trouble.is_empty()) {
             (true, _) => State::Missing,
             (false, true) => State::Ok,
             (false, false) => State::Note,
         };
         found.push(check(probe.name, state, text));
+        for (planned, why) in trouble {
+            if told.contains(&planned.hook.program) {
+                continue;
+            }
+            told.push(planned.hook.program);
+            let state = if planned.required_by(probe) { State::Missing } else { State::Note };
+            let text = format!(
+                "{}: {why}; without it culprit does not see {}",
+                place(planned.hook),
+                planned.hook.gives
+            );
+            found.push(check("", state, text));
+        }
     }
     found
 }
 
-/// Lists what there is.
-pub fn list(what: &List) -> anyhow::Result<ExitCode> {
-    let List::Probes { format } = what;
+/// Lists the probes.
+pub fn list_probes(format: Format) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    if *format == Format::Json {
+    if format == Format::Json {
         let probes: Vec<_> = PROBES
             .iter()
             .map(|probe| {

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind, LostRecord, Owner, ProbeId, Stat, Tuple},
     probes::{
+        clock::{ClockMoved, ClockRecord, ClockSuspended},
         connect::{Connect, ConnectRecord},
         dns::DNS_BYTES_HEAD,
+        neigh::{MacRecord, NeighRecord},
         tls::{Handshake, TLS_BYTES_HEAD, TlsRecord},
     },
 };
@@ -34,6 +36,16 @@ pub enum What {
     Tls(TlsStep, Handshake),
     /// A DNS message, or part of one.
     Dns(DnsMessage),
+    /// A neighbour changed, or could not be made.
+    Neigh(NeighRecord),
+    /// A SYN came from another MAC than the cached one.
+    Mac(MacRecord),
+    /// A call set or slewed the clock, or was refused.
+    ClockSet(ClockRecord),
+    /// The wall clock moved between two looks.
+    ClockMoved(ClockMoved),
+    /// The machine slept.
+    ClockSuspended(ClockSuspended),
     /// Records were lost.
     Lost {
         /// Whose.
@@ -140,9 +152,8 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         return Err(Error::Short { len: record.len(), need: end.max(size_of::<Header>()) });
     }
     let record = record.slice(..end);
-    let connect = |step| -> Result<What, Error> {
-        Ok(What::Connect(step, read::<ConnectRecord>(&record, 0)?.connect))
-    };
+    let connect =
+        |step| -> Result<What, Error> { Ok(What::Connect(step, read::<ConnectRecord>(&record, 0)?.connect)) };
     let tls = |step| -> Result<What, Error> { Ok(What::Tls(step, read::<TlsRecord>(&record, 0)?.handshake)) };
     let what = match kind {
         Kind::ConnectStart => connect(ConnectStep::Start)?,
@@ -178,7 +189,11 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
             }
         }
         Kind::Tick => What::Tick,
-        other => return Err(Error::UnknownKind(other as u32)),
+        Kind::NeighChange => What::Neigh(read(&record, 0)?),
+        Kind::NeighMismatch => What::Mac(read(&record, 0)?),
+        Kind::ClockSet => What::ClockSet(read(&record, 0)?),
+        Kind::ClockMoved => What::ClockMoved(read(&record, 0)?),
+        Kind::ClockSuspended => What::ClockSuspended(read(&record, 0)?),
     };
     Ok(Event { boot_ns: header.boot_ns, what })
 }
@@ -193,6 +208,7 @@ macro_rules! plain { ($($ty:ty),+) => { $(
     unsafe impl Plain for $ty {}
 )+ } }
 plain!(u32, u64, Header, Owner, Tuple, ConnectRecord, TlsRecord, LostRecord);
+plain!(NeighRecord, MacRecord, ClockRecord, ClockMoved, ClockSuspended);
 
 fn read<T: Plain>(record: &[u8], at: usize) -> Result<T, Error> {
     let need = at + size_of::<T>();
@@ -228,6 +244,10 @@ unsafe impl Encode for LostRecord {}
 unsafe impl Encode for ConnectRecord {}
 // SAFETY: as above.
 unsafe impl Encode for TlsRecord {}
+// SAFETY: as above.
+unsafe impl Encode for ClockMoved {}
+// SAFETY: as above.
+unsafe impl Encode for ClockSuspended {}
 
 /// An address as people write it: IPv4-mapped ones as IPv4.
 pub fn address(bytes: [u8; 16]) -> IpAddr {

@@ -12,6 +12,7 @@ pub const SCHEMA: &str = "culprit.stream/v1";
 /// One line of the JSON stream.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "nearly every line is an event, and none is kept")]
 pub enum Line {
     /// The first line, once everything is attached: safe to begin.
     Start(Start),
@@ -424,4 +425,147 @@ pub enum What {
         /// Time since the first query.
         elapsed_ms: f64,
     },
+    /// A neighbour (ARP or NDP entry) changed.
+    NeighbourChanged {
+        /// Its address.
+        address: IpAddr,
+        /// The device it is behind.
+        device: String,
+        /// The device's network namespace; absent for the host's own.
+        netns: Option<String>,
+        /// What made it change; `process` says who, when a process did.
+        cause: NeighbourCause,
+        /// State before, as `ip neigh` writes it; absent when it was not known.
+        old_state: Option<String>,
+        /// State now. NONE: removed.
+        new_state: String,
+        /// Cached MAC before.
+        old_mac: Option<String>,
+        /// Cached MAC now.
+        new_mac: Option<String>,
+        /// Nobody answered: what waited for it was told EHOSTUNREACH.
+        failed: bool,
+        /// Probes sent in this state.
+        probes: u32,
+        /// How long it was in the old state.
+        old_state_ms: Option<f64>,
+    },
+    /// The neighbour table was full and an entry was not made.
+    NeighbourTableFull {
+        /// `ipv4` or `ipv6`.
+        family: String,
+        /// The address there was no room for.
+        address: IpAddr,
+        /// The device.
+        device: String,
+        /// The device's network namespace; absent for the host's own.
+        netns: Option<String>,
+        /// Entries in the table, all namespaces together.
+        entries: u32,
+        /// Those of them that count against the bound.
+        gc_entries: u32,
+        /// The bound: `net.ipv4.neigh.default.gc_thresh3`, or ipv6.
+        gc_thresh3: u32,
+        /// How often since it was last told.
+        count: u32,
+    },
+    /// A SYN came from another MAC than the one cached for its source: replies go elsewhere.
+    NeighbourMacMismatch {
+        /// The peer.
+        address: IpAddr,
+        /// The device, when its name is known.
+        device: Option<String>,
+        /// The device's network namespace; absent for the host's own.
+        netns: Option<String>,
+        /// Where replies go.
+        cached_mac: String,
+        /// Where the SYN came from.
+        seen_mac: String,
+        /// State of the entry.
+        state: String,
+        /// How long the MAC has been cached.
+        cached_for_ms: Option<f64>,
+        /// The port the SYN was for.
+        local_port: u16,
+        /// SYNs from another MAC since it was last told.
+        syns: u32,
+    },
+    /// A call set the wall clock, or was refused.
+    ClockSet {
+        /// Which call.
+        call: ClockCall,
+        /// The wall clock before.
+        before: String,
+        /// The wall clock after.
+        after: String,
+        /// By how much it moved, nanoseconds.
+        delta_ns: i64,
+        /// The call was refused (EPERM); nothing moved.
+        refused: bool,
+    },
+    /// A call changed the clock's pace, or the time zone.
+    ClockSlewed {
+        /// Which call.
+        call: ClockCall,
+        /// `timex.modes`: what was asked for.
+        modes: u32,
+        /// The offset to be slewed away, nanoseconds.
+        offset_ns: Option<i64>,
+        /// The frequency set, parts per million.
+        frequency_ppm: Option<f64>,
+        /// Only the kernel's time zone was set.
+        zone_only: bool,
+        /// The call was refused (EPERM).
+        refused: bool,
+    },
+    /// The wall clock moved and no call explains it: suspend, hypervisor, or a 32-bit process.
+    ClockMoved {
+        /// The wall clock before.
+        before: String,
+        /// The wall clock after.
+        after: String,
+        /// By how much it moved beyond what calls account for, nanoseconds.
+        delta_ns: i64,
+        /// The kernel said that the clock was set.
+        was_set: bool,
+        /// It happened within this long before `at`.
+        within_ms: f64,
+    },
+    /// The machine slept: BOOTTIME moved against MONOTONIC.
+    MachineSlept {
+        /// For how long.
+        slept_ms: f64,
+    },
+}
+
+/// What made a neighbour change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NeighbourCause {
+    /// An ARP or NDP packet arrived.
+    Packet,
+    /// Somebody asked for it through netlink, e.g. `ip neigh`.
+    Netlink,
+    /// The entry's timer ran out.
+    Timer,
+    /// Something was sent to it.
+    Sent,
+    /// Something was sent to an entry already removed.
+    SentToRemoved,
+    /// It was removed.
+    Removed,
+}
+
+/// Calls that set or slew the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockCall {
+    /// `clock_settime`.
+    ClockSettime,
+    /// `settimeofday`.
+    Settimeofday,
+    /// `clock_adjtime`.
+    ClockAdjtime,
+    /// `adjtimex`.
+    Adjtimex,
 }

@@ -9,14 +9,17 @@
 //! Imports go one way, and `cargo xtask ci` checks it. `run` and `cli` may use everything; nothing uses
 //! them but `main`.
 
-pub mod kernel;
-pub mod event;
-pub mod enrich;
-pub mod fact;
-pub mod record;
-pub mod sinks;
-pub mod output;
-pub mod replay;
-pub mod doctor;
 pub mod cli;
+pub mod clockwatch;
+pub mod config;
+pub mod doctor;
+pub mod enrich;
+pub mod event;
+pub mod fact;
+pub mod kernel;
+pub mod neighdump;
+pub mod output;
+pub mod record;
+pub mod replay;
 pub mod run;
+pub mod sinks;

@@ -4,7 +4,7 @@ use std::{io, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 use culprit::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, List},
     doctor, replay, run, sinks,
 };
 
@@ -25,11 +25,14 @@ fn main() -> ExitCode {
 
 fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Trace(options) => runtime()?.block_on(run::trace(options)),
-        Command::Record(options) => runtime()?.block_on(run::record(options)),
-        Command::Replay(options) => replay::replay(options),
-        Command::Doctor(options) => doctor::doctor(options),
-        Command::List { what } => doctor::list(what),
+        Command::Trace(options) => {
+            let (session, output) = options.config();
+            runtime()?.block_on(run::trace(&session, &output))
+        }
+        Command::Record(options) => runtime()?.block_on(run::record(&options.config(), &options.file)),
+        Command::Replay(options) => replay::replay(&options.config()),
+        Command::Doctor(options) => doctor::doctor(&options.config()),
+        Command::List { what: List::Probes { format } } => doctor::list_probes(*format),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "culprit", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -50,7 +53,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe))
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    })
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    cli::{Colour, Format, Output},
+    config::{Colour, Format, Output},
     fact::{Fact, Line, Start, Summary},
     sinks::{json, summary::Table, text},
 };
@@ -28,14 +28,15 @@ pub struct Printer {
 impl Printer {
     /// Opens the output.
     pub fn open(output: &Output) -> anyhow::Result<Self> {
-        let (to, terminal): (Box<dyn Write>, bool) = match &output.output {
+        let (to, terminal): (Box<dyn Write>, bool) = match &output.file {
             Some(path) if path != Path::new("-") => {
-                let file = File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?;
+                let file =
+                    File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?;
                 (Box::new(file), false)
             }
             _ => (Box::new(io::stdout()), io::stdout().is_terminal()),
         };
-        let colour = match output.color {
+        let colour = match output.colour {
             Colour::Always => true,
             Colour::Never => false,
             Colour::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
@@ -43,7 +44,7 @@ impl Printer {
         Ok(Self {
             out: BufWriter::with_capacity(1 << 16, to),
             format: output.format,
-            style: text::Style { time: output.time(), colour },
+            style: text::Style { time: output.time, colour },
             table: output.summary_only.then(Table::default),
             events: 0,
             gone: false,

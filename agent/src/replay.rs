@@ -11,12 +11,12 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    cli::Replay,
+    config::Replay,
     enrich::{World, context::Context},
     event,
     fact::{LostBy, Probes, SCHEMA, Start, Summary},
     output::{Printer, closing_line},
-    record::{Item, Reader, Tail},
+    record::{Error, Item, Reader, Tail},
 };
 
 /// Replays. A torn recording gives all that is whole and says so; a damaged one fails after what came
@@ -32,9 +32,14 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     let mut printer = Printer::open(&options.output)?;
     let began_ns = reader.start().boot_ns;
     let mut pass = Pass { last_ns: began_ns, ..Pass::default() };
+    let mut skipped = None;
     let damage = loop {
         match reader.next() {
             None => break None,
+            Some(Err(error @ Error::Damaged { .. })) if options.skip_damaged => {
+                eprintln!("culprit: {name}: {error}");
+                skipped = Some(error);
+            }
             Some(Err(error)) => break Some(anyhow::Error::from(error).context(name.clone())),
             Some(Ok(item)) => {
                 if let Err(error) = pass.item(item, &mut printer) {
@@ -55,6 +60,8 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     }
     match damage {
         Some(error) => Err(error),
+        // Every one was named when it was stepped over.
+        None if skipped.is_some() => Ok(ExitCode::FAILURE),
         None => Ok(ExitCode::SUCCESS),
     }
 }
@@ -71,8 +78,8 @@ impl Pass {
     fn item(&mut self, item: Item, printer: &mut Printer) -> anyhow::Result<()> {
         match item {
             Item::Context(bytes) => {
-                let context: Context =
-                    serde_json::from_slice(&bytes).context("a context item that this version does not understand")?;
+                let context: Context = serde_json::from_slice(&bytes)
+                    .context("a context item that this version does not understand")?;
                 if let Context::Origin { version, kernel, node, probes, .. } = &context
                     && !self.started
                 {
@@ -103,7 +110,11 @@ impl Pass {
     fn summary(&self, printer: &Printer, began_ns: u64) -> Summary {
         let mut lost_by = self.world.losses().to_vec();
         if self.undecodable > 0 {
-            lost_by.push(LostBy { probe: "any".into(), reason: "undecodable".into(), count: self.undecodable });
+            lost_by.push(LostBy {
+                probe: "any".into(),
+                reason: "undecodable".into(),
+                count: self.undecodable,
+            });
         }
         Summary {
             events: printer.events(),

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use ebpf_probes::abi::{Header, Kind, LostRecord};
+use ebpf_probes::abi::{Header, Kind, LostRecord, ProbeId};
 use tokio::{
     process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
@@ -20,7 +20,8 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Filters, Limits, Record, Trace},
+    clockwatch::Clockwatch,
+    config,
     enrich::{
         World,
         context::Context,
@@ -34,6 +35,7 @@ use crate::{
         ring::Drain,
         sweep::Sweep,
     },
+    neighdump,
     output::{Printer, closing_line},
     record,
 };
@@ -46,26 +48,28 @@ const SWEEP_EVERY: Duration = Duration::from_millis(250);
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// `culprit trace`.
-pub async fn trace(options: &Trace) -> anyhow::Result<ExitCode> {
-    let printer = Printer::open(&options.output)?;
-    let mut session = Session::attach(&options.filters, &options.limits, !options.command.is_empty())?;
+pub async fn trace(config: &config::Session, output: &config::Output) -> anyhow::Result<ExitCode> {
+    let printer = Printer::open(output)?;
+    let mut session = Session::attach(config)?;
     session.printer = Some(printer);
-    session.run(&options.limits, &options.command).await
+    session.run(config).await
 }
 
 /// `culprit record`.
-pub async fn record(options: &Record) -> anyhow::Result<ExitCode> {
-    let mut session = Session::attach(&options.filters, &options.limits, !options.command.is_empty())?;
-    session.writer = Some(session.create(&options.file)?);
-    session.run(&options.limits, &options.command).await
+pub async fn record(config: &config::Session, file: &Path) -> anyhow::Result<ExitCode> {
+    let mut session = Session::attach(config)?;
+    session.writer = Some(session.create(file)?);
+    session.run(config).await
 }
 
 struct Session {
+    request: Request,
     kernel: Kernel,
     drain: Drain,
     world: World,
     observer: Observer,
     sweep: Sweep,
+    clocks: Option<Clockwatch>,
     printer: Option<Printer>,
     writer: Option<record::Writer<Box<dyn Write>>>,
     origin: Context,
@@ -79,13 +83,13 @@ struct Session {
 }
 
 impl Session {
-    fn attach(filters: &Filters, limits: &Limits, command: bool) -> anyhow::Result<Self> {
-        let mut wanted = filters.wanted();
-        let request = request(filters, limits, command, &mut wanted)?;
+    fn attach(config: &config::Session) -> anyhow::Result<Self> {
+        let mut wanted = config.wanted.clone();
+        let request = request(config, &mut wanted)?;
         let by_owner = wanted.by_owner();
         let mut kernel = Kernel::attach(&request)?;
         let probes = attached(&kernel);
-        for asked in &filters.events {
+        for asked in &config.asked {
             if !probes.attached.contains(asked) {
                 let why: Vec<&str> = probes
                     .degraded
@@ -99,10 +103,8 @@ impl Session {
         let ring = kernel.take_ring().context("the kernel object has no ring")?;
         let drain = Drain::new(ring).context("watching the ring")?;
         let uname = rustix::system::uname();
-        let (release, node) = (
-            uname.release().to_string_lossy().into_owned(),
-            uname.nodename().to_string_lossy().into_owned(),
-        );
+        let (release, node) =
+            (uname.release().to_string_lossy().into_owned(), uname.nodename().to_string_lossy().into_owned());
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let origin = Context::Origin {
             version: version.clone(),
@@ -113,14 +115,20 @@ impl Session {
             netns: own_netns(),
             by_owner,
         };
+        let clocks = wants(&request, ProbeId::Clock)
+            .then(Clockwatch::new)
+            .transpose()
+            .context("watching the clock")?;
         let mut world = World::default();
         world.learn(origin.clone());
         Ok(Self {
+            request,
             kernel,
             drain,
             world,
             observer: Observer::new(wanted),
             sweep: Sweep::default(),
+            clocks,
             printer: None,
             writer: None,
             origin,
@@ -154,12 +162,15 @@ impl Session {
         record::Writer::new(out, &start).with_context(|| path.display().to_string())
     }
 
-    async fn run(mut self, limits: &Limits, command: &[OsString]) -> anyhow::Result<ExitCode> {
+    async fn run(mut self, config: &config::Session) -> anyhow::Result<ExitCode> {
         let origin = self.origin.clone();
         self.learn(origin);
         self.learn(Context::Clock { boot_ns: boot_ns(), offset_ns: realtime_ns() - boot_ns() as i64 });
+        if wants(&self.request, ProbeId::Neigh) {
+            self.learn_neighbours()?;
+        }
         self.announce()?;
-        let mut child = match command.split_first() {
+        let mut child = match config.command.split_first() {
             Some((program, args)) => Some(self.spawn(program, args)?),
             None => None,
         };
@@ -167,7 +178,7 @@ impl Session {
         let mut drain_tick = ticker(DRAIN_EVERY);
         let mut sweep_tick = ticker(SWEEP_EVERY);
         let mut save_tick = ticker(SAVE_EVERY);
-        let end = limits.duration.map(|after| self.began + after);
+        let end = config.duration.map(|after| self.began + after);
         let mut status: Option<ExitStatus> = None;
         loop {
             tokio::select! {
@@ -182,7 +193,7 @@ impl Session {
                     break;
                 }
             }
-            if self.drain(limits.max_events)? {
+            if self.drain(config.max_events)? {
                 break;
             }
         }
@@ -193,7 +204,7 @@ impl Session {
             let _ = child.start_kill();
             let _ = child.wait().await;
         }
-        self.drain_rest(limits.max_events)?;
+        self.drain_rest(config.max_events)?;
         self.finish()?;
         Ok(status.map_or(ExitCode::SUCCESS, exit_code))
     }
@@ -228,7 +239,7 @@ impl Session {
         let mut taken: Vec<Bytes> = Vec::new();
         self.drain.take(|record| taken.push(trimmed(record)));
         for record in taken {
-            self.take(record);
+            self.take(&record);
             if self.enough(max_events) {
                 return Ok(true);
             }
@@ -258,9 +269,9 @@ impl Session {
     }
 
     /// One record, from the kernel or from us.
-    fn take(&mut self, record: Bytes) {
+    fn take(&mut self, record: &Bytes) {
         self.records += 1;
-        let event = match event::decode(&record) {
+        let event = match event::decode(record) {
             Ok(event) => event,
             Err(why) => {
                 self.undecodable += 1;
@@ -274,7 +285,7 @@ impl Session {
             self.learn(context);
         }
         if let Some(writer) = &mut self.writer
-            && let Err(error) = writer.record(&record)
+            && let Err(error) = writer.record(record)
         {
             self.failure.get_or_insert(anyhow::Error::from(error).context("writing the recording"));
         }
@@ -306,7 +317,10 @@ impl Session {
         let mut records = Vec::new();
         self.sweep.sweep(&self.kernel, now, |record| records.push(record))?;
         for loss in self.kernel.losses()? {
-            let known = self.known_losses.iter_mut().find(|known| known.probe == loss.probe && known.stat == loss.stat);
+            let known = self
+                .known_losses
+                .iter_mut()
+                .find(|known| known.probe == loss.probe && known.stat == loss.stat);
             let grown = match known {
                 Some(known) => {
                     let grown = loss.count - known.count;
@@ -330,8 +344,36 @@ impl Session {
         records.push(encode(header::<Header>(Kind::Tick, now)));
         // What is in the ring happened before what we saw just now.
         self.drain(None)?;
+        self.look_at_clocks();
         for record in records {
-            self.take(record);
+            self.take(&record);
+        }
+        Ok(())
+    }
+
+    fn look_at_clocks(&mut self) {
+        let Some(clocks) = &mut self.clocks else { return };
+        let changes = clocks.look();
+        for record in changes.records() {
+            self.take(&record);
+        }
+    }
+
+    /// Tells the kernel and the world of the neighbours there were before us.
+    fn learn_neighbours(&mut self) -> anyhow::Result<()> {
+        let dump = neighdump::everywhere().context("reading the neighbour tables")?;
+        let now = boot_ns();
+        for namespace in dump.namespaces {
+            if let Some(name) = namespace.name {
+                self.learn(Context::Netns { inode: namespace.netns, name });
+            }
+            for (index, name) in namespace.devices {
+                self.learn(Context::Device { netns: namespace.netns, index, name });
+            }
+            for neighbour in &namespace.neighbours {
+                let (key, value) = neighbour.map_entry(now);
+                self.kernel.add_neighbour(key, value)?;
+            }
         }
         Ok(())
     }
@@ -347,7 +389,11 @@ impl Session {
         self.look_around()?;
         let mut lost_by = self.world.losses().to_vec();
         if self.undecodable > 0 {
-            lost_by.push(LostBy { probe: "any".into(), reason: "undecodable".into(), count: self.undecodable });
+            lost_by.push(LostBy {
+                probe: "any".into(),
+                reason: "undecodable".into(),
+                count: self.undecodable,
+            });
         }
         let summary = Summary {
             events: self.printer.as_ref().map_or(self.records, Printer::events),
@@ -363,7 +409,10 @@ impl Session {
             writer.finish(summary.lost).context("writing the recording")?;
         }
         if let Some(why) = self.undecodable_why {
-            eprintln!("culprit: {} records could not be decoded, the last because of {why}", self.undecodable);
+            eprintln!(
+                "culprit: {} records could not be decoded, the last because of {why}",
+                self.undecodable
+            );
         }
         eprintln!("{}", closing_line(&summary));
         self.failure.map_or(Ok(()), Err)
@@ -371,14 +420,14 @@ impl Session {
 }
 
 /// The request, completed with what only the running system can tell.
-fn request(filters: &Filters, limits: &Limits, command: bool, wanted: &mut Wanted) -> anyhow::Result<Request> {
-    let mut request = filters.request(limits);
-    for pid in &filters.pids {
+fn request(config: &config::Session, wanted: &mut Wanted) -> anyhow::Result<Request> {
+    let mut request = config.request.clone();
+    for pid in &request.processes {
         if !PathBuf::from(format!("/proc/{pid}")).exists() {
             anyhow::bail!("-p {pid}: there is no such process");
         }
     }
-    if command {
+    if !config.command.is_empty() {
         // Our own forks: the command is followed from its first instruction on.
         request.processes.push(std::process::id());
         request.follow = true;
@@ -387,7 +436,7 @@ fn request(filters: &Filters, limits: &Limits, command: bool, wanted: &mut Wante
     if !request.processes.is_empty() {
         request.processes = with_descendants(&request.processes);
     }
-    if let Some(path) = &filters.cgroup {
+    if let Some(path) = &wanted.cgroup {
         let root = crate::kernel::cgroup::root()?;
         let relative = path.trim_matches('/');
         let directory = root.join(relative);
@@ -406,11 +455,12 @@ fn request(filters: &Filters, limits: &Limits, command: bool, wanted: &mut Wante
 pub fn attached(kernel: &Kernel) -> Probes {
     let mut probes = Probes::default();
     for probe in ebpf_probes::probes::PROBES {
-        let hooks: Vec<_> = kernel.hooks.iter().filter(|planned| planned.probes.contains(&probe.id)).collect();
+        let hooks: Vec<_> =
+            kernel.hooks.iter().filter(|planned| planned.probes.contains(&probe.id)).collect();
         if hooks.is_empty() {
             continue;
         }
-        if hooks.iter().all(|planned| !planned.hook.required || planned.outcome == Outcome::Attached) {
+        if hooks.iter().all(|planned| !planned.required_by(probe) || planned.outcome == Outcome::Attached) {
             probes.attached.push(probe.name.into());
         }
         for planned in hooks {
@@ -459,6 +509,10 @@ fn ticker(every: Duration) -> tokio::time::Interval {
     let mut ticker = interval(every);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticker
+}
+
+fn wants(request: &Request, probe: ProbeId) -> bool {
+    request.probes.is_empty() || request.probes.contains(&probe)
 }
 
 async fn until(end: Option<Instant>) {

@@ -63,4 +63,19 @@ kernel_fields! {
     SKB_HEAD: *const u8 [8] = "sk_buff.head";
     SKB_NETWORK_HEADER: u16 [2] = "sk_buff.network_header";
     SKB_PROTOCOL: u16 [2] = "sk_buff.protocol";
+    NEIGH_TBL: *const u8 [8] = "neighbour.tbl";
+    NEIGH_DEV: *const u8 [8] = "neighbour.dev";
+    NEIGH_STATE: u8 [1] = "neighbour.nud_state";
+    NEIGH_FLAGS: u8 [0] = "neighbour.flags";
+    NEIGH_HA: u64 [32] = "neighbour.ha";
+    NEIGH_KEY: u8 [0] = "neighbour.primary_key";
+    NEIGH_PROBES: u32 [4] = "neighbour.probes.counter";
+    NEIGH_TABLE_FAMILY: u32 [4] = "neigh_table.family";
+    NEIGH_TABLE_ENTRIES: u32 [4] = "neigh_table.entries.counter";
+    NEIGH_TABLE_GC_ENTRIES: u32 [4] = "neigh_table.gc_entries.counter";
+    NEIGH_TABLE_GC_THRESH3: u32 [4] = "neigh_table.gc_thresh3";
+    DEV_IFINDEX: u32 [4] = "net_device.ifindex";
+    DEV_NAME: [u8; 16] [16] = "net_device.name";
+    DEV_ADDR_LEN: u8 [1] = "net_device.addr_len";
+    DEV_NET: *const u8 [8] = "net_device.nd_net.net";
 }

@@ -1,6 +1,13 @@
 //! What the user asked to see, decided where the fact is born: constants the verifier prunes by,
 //! and maps for what is not one number. An unset filter costs nothing.
 
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    reason = "entry points for the kernel: the attribute macros fix their shape"
+)]
+
 use aya_ebpf::{
     Global,
     helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid},

@@ -74,8 +74,11 @@ pub fn emit<T: 'static>(probe: ProbeId, fill: impl FnOnce(*mut T) -> Option<()>)
     let slot: &mut MaybeUninit<T> = &mut record;
     match fill(slot.as_mut_ptr()) {
         Some(()) => {
-            let flags =
-                if EVENTS.query(AVAIL_DATA) >= u64::from(WAKE_BYTES.load()) { FORCE_WAKEUP } else { NO_WAKEUP };
+            let flags = if EVENTS.query(AVAIL_DATA) >= u64::from(WAKE_BYTES.load()) {
+                FORCE_WAKEUP
+            } else {
+                NO_WAKEUP
+            };
             record.submit(flags);
             count(probe, Stat::Emitted);
         }
@@ -158,10 +161,8 @@ pub unsafe fn tuple_of(sk: *const u8) -> Tuple {
 unsafe fn v6(at: *const [u64; 2]) -> [u8; 16] {
     // SAFETY: two direct loads, checked by the verifier.
     unsafe {
-        let words = [
-            core::ptr::read_volatile(at.cast::<u64>()),
-            core::ptr::read_volatile(at.cast::<u64>().add(1)),
-        ];
+        let words =
+            [core::ptr::read_volatile(at.cast::<u64>()), core::ptr::read_volatile(at.cast::<u64>().add(1))];
         core::mem::transmute::<[u64; 2], [u8; 16]>(words)
     }
 }
@@ -185,9 +186,33 @@ pub unsafe fn atomic_add(to: *mut u64, by: u64) {
     }
 }
 
-/// `len`, at most `N` (a power of two), in a way the verifier can follow: the optimiser must not see
-/// that the mask changes nothing.
+/// `len`, which must not be 0, at most `N` (a power of two): from 1 to `N` in a way every kernel's
+/// verifier can follow. The optimiser must not see that the mask changes nothing.
 #[inline(always)]
 pub fn at_most<const N: usize>(len: u32) -> u32 {
-    if len >= N as u32 { N as u32 } else { core::hint::black_box(len) & (N as u32 - 1) }
+    let capped = if len > N as u32 { N as u32 } else { len };
+    ((opaque(u64::from(capped.wrapping_sub(1))) & (N as u64 - 1)) + 1) as u32
+}
+
+/// `value`, of which the optimiser must believe that it could be anything.
+#[inline(always)]
+pub fn opaque(value: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: a register copied to itself (no instruction at all would spoil the line info).
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nomem, nostack)) };
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    core::hint::black_box(value)
+}
+
+/// Calls a function that is not inlined. It must return `opaque(0)` and its result be used: from 6.13 on
+/// the verifier wants every function to return a number, and the optimiser would leave anything there.
+#[macro_export]
+macro_rules! call {
+    ($($call:tt)+) => {
+        $crate::kernel::opaque($($call)+)
+    };
 }

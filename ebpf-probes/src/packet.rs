@@ -9,7 +9,8 @@ use crate::{
     spec::{Attach, Hook},
 };
 
-const FIELDS: &[crate::spec::Field] = &[fields::TASK_TGID, fields::TASK_PID, fields::TASK_COMM];
+const FIELDS: &[crate::spec::Field] =
+    &[fields::TASK_TGID, fields::TASK_PID, fields::TASK_COMM, fields::SK_NET, fields::NET_INUM];
 
 /// Packets arriving.
 pub const INGRESS: Hook = Hook {
@@ -32,6 +33,13 @@ pub const EGRESS: Hook = Hook {
 /// The programs.
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub mod program {
+    #![expect(
+        missing_docs,
+        unreachable_pub,
+        clippy::needless_pass_by_value,
+        reason = "entry points for the kernel: the attribute macros fix their shape"
+    )]
+
     use aya_ebpf::{
         EbpfContext,
         bindings::__sk_buff,
@@ -42,8 +50,11 @@ pub mod program {
 
     use crate::{
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
-        kernel::{at_most, enabled, mapped},
-        probes::{connect::program as connect, dns::program as dns, tls::program as tls},
+        call,
+        kernel::{at_most, enabled, mapped, opaque},
+        probes::{
+            connect::program as connect, dns::program as dns, neigh::program as neigh, tls::program as tls,
+        },
     };
 
     /// What one packet carries, as far as we look.
@@ -143,7 +154,7 @@ pub mod program {
                 if remote == DNS_PORT && enabled(ProbeId::Dns) {
                     packet.offset = at as u32 + 8;
                     packet.len = (*skb).len.wrapping_sub(packet.offset);
-                    dns::message(skb, &packet);
+                    call!(dns::message(skb, &packet));
                 }
                 return;
             }
@@ -152,7 +163,7 @@ pub mod program {
             }
             let flags = *ports.add(13);
             if flags & SYN != 0 && flags & ACK == 0 {
-                syn(skb, &packet);
+                call!(syn(skb, &packet));
             }
             packet.offset = at as u32 + u32::from(*ports.add(12) >> 4) * 4;
             packet.len = (*skb).len.wrapping_sub(packet.offset);
@@ -162,25 +173,36 @@ pub mod program {
             packet.seq = u32::from_be_bytes([*ports.add(4), *ports.add(5), *ports.add(6), *ports.add(7)]);
             let first = (&raw mut packet.first).cast();
             let want = at_most::<16>(packet.len);
-            if want == 0 || bpf_skb_load_bytes(skb.cast(), packet.offset, first, want) != 0 {
+            if bpf_skb_load_bytes(skb.cast(), packet.offset, first, want) != 0 {
                 return;
             }
-            if enabled(ProbeId::Tls) && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len)) {
-                tls::segment(skb, &packet);
+            if enabled(ProbeId::Tls)
+                && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len))
+            {
+                call!(tls::segment(skb, &packet));
             } else if remote == DNS_PORT && enabled(ProbeId::Dns) {
-                dns::message(skb, &packet);
+                call!(dns::message(skb, &packet));
             }
         }
     }
 
     /// A SYN that asks for a connection. Once or a few times a connection: not inlined, for the stack.
     #[inline(never)]
-    fn syn(skb: *mut __sk_buff, packet: &Packet) {
+    fn syn(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+        syn_inlined(skb, packet);
+        opaque(0)
+    }
+
+    #[inline(always)]
+    fn syn_inlined(skb: *mut __sk_buff, packet: &Packet) {
         let ctx = SkBuffContext::new(skb.cast());
         if !packet.ingress && enabled(ProbeId::Connect) {
             // SAFETY: the context of a cgroup_skb program.
             let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
             connect::syn_left(&ctx, cookie, packet);
+        }
+        if packet.ingress && enabled(ProbeId::Neigh) {
+            call!(neigh::syn_came(skb, packet));
         }
     }
 }

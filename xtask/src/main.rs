@@ -1,5 +1,56 @@
-//! `cargo xtask COMMAND`.
+//! `cargo xtask COMMAND`: everything a culprit developer runs, one file per command.
+//!
+//! Standard output carries what was asked for (test results, a command's output in a VM); what
+//! xtask has to say about its own doings goes to standard error.
+
+mod ci;
+mod cmd;
+mod hooks;
+mod run;
+mod setup;
+mod test;
+#[expect(unreachable_pub, dead_code, reason = "shared with agent/build.rs, which includes it as a module")]
 mod toolchain;
-fn main() {
-    let _ = toolchain::find();
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install whatever this repository needs and this machine lacks
+    Setup(setup::Args),
+    /// Build the agent and start `culprit trace`, as root
+    Run(run::Args),
+    /// Run the unit and replay tests, and the live tests as root
+    Test(test::Args),
+    /// Check format, lints, imports, docs and licences
+    Ci(ci::Args),
+    /// Run the live tests, or any command, in VMs with other kernels
+    Vm(vm::Args),
+    /// Check every hook and kernel field against the BTF of each kernel
+    Hooks(hooks::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup(args) => setup::main(&args).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => run::main(&args),
+        Command::Test(args) => test::main(&args).map(|()| ExitCode::SUCCESS),
+        Command::Ci(args) => ci::main(&args),
+        Command::Vm(args) => vm::main(&args),
+        Command::Hooks(args) => hooks::main(&args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
 }

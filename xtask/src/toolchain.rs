@@ -70,6 +70,10 @@ pub fn find_rustc() -> Result<(PathBuf, bool), Missing> {
     };
     for rustc in candidates {
         let Some(sysroot) = sysroot(&rustc) else { continue };
+        // cargo refuses to build the workspace with an older one; a named one may learn that there.
+        if named.is_none() && !is_new_enough(&rustc) {
+            continue;
+        }
         let rustlib = sysroot.join("lib/rustlib");
         if rustlib.join(BPF_TARGET).join("lib").is_dir() {
             return Ok((rustc, true));
@@ -110,6 +114,18 @@ pub fn find_linker() -> Result<PathBuf, Missing> {
 fn nightly_rustc() -> Option<PathBuf> {
     let out = Command::new("rustup").args(["which", "rustc", "--toolchain", "nightly"]).output().ok()?;
     out.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&out.stdout).trim()))
+}
+
+/// Whether a rustc is at least the workspace's `rust-version`.
+fn is_new_enough(rustc: &Path) -> bool {
+    let Ok(out) = Command::new(rustc).arg("--version").output() else { return false };
+    let version = String::from_utf8_lossy(&out.stdout).split(' ').nth(1).map(numbers);
+    version.is_some_and(|version| version >= numbers(env!("CARGO_PKG_RUST_VERSION")))
+}
+
+/// `1.96.0-nightly` as numbers that compare.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split(['.', '-']).map_while(|part| part.parse().ok()).collect()
 }
 
 fn sysroot(rustc: &Path) -> Option<PathBuf> {

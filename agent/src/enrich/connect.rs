@@ -1,9 +1,6 @@
 //! Connects: what each step means in words.
 
-use ebpf_probes::{
-    abi::IPPROTO_UDP,
-    probes::connect::Connect,
-};
+use ebpf_probes::{abi::IPPROTO_UDP, probes::connect::Connect};
 use nix::errno::Errno;
 
 use super::{Told, World, dns, ms};
@@ -12,7 +9,13 @@ use crate::{
     fact::{Outcome, Protocol, What},
 };
 
-pub(super) fn tell(world: &mut World, boot_ns: u64, step: ConnectStep, connect: &Connect, told: &mut Vec<Told>) {
+pub(super) fn tell(
+    world: &mut World,
+    boot_ns: u64,
+    step: ConnectStep,
+    connect: &Connect,
+    told: &mut Vec<Told>,
+) {
     let udp = connect.tuple.protocol == IPPROTO_UDP;
     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
     let destination = world.remote(&connect.tuple, connect.owner.netns);
@@ -20,9 +23,7 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: ConnectStep, connect: 
     let elapsed_ms = ms(elapsed_ns);
     let what = match step {
         ConnectStep::Start => What::ConnectStarted { protocol, destination },
-        ConnectStep::Retry => {
-            What::SynRetried { destination, syn_retransmits: connect.retries, elapsed_ms }
-        }
+        ConnectStep::Retry => What::SynRetried { destination, syn_retransmits: connect.retries, elapsed_ms },
         ConnectStep::Drop => What::ConnectDropped {
             destination,
             reason: world
@@ -77,7 +78,7 @@ fn outcome(connect: &Connect) -> (Outcome, Option<String>) {
         Errno::EPERM | Errno::EACCES => Outcome::Denied,
         _ => Outcome::Failed,
     };
-    let name = if errno == Errno::UnknownErrno { format!("errno {}", connect.errno) } else { format!("{errno:?}") };
+    let name =
+        if errno == Errno::UnknownErrno { format!("errno {}", connect.errno) } else { format!("{errno:?}") };
     (outcome, Some(name))
 }
-

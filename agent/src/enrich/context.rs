@@ -42,6 +42,15 @@ pub enum Context {
         /// Its name below /run/netns.
         name: String,
     },
+    /// The name of a network device.
+    Device {
+        /// Inode number of its network namespace.
+        netns: u32,
+        /// Its index there.
+        index: u32,
+        /// Its name.
+        name: String,
+    },
     /// Who listens on a port: for handshakes no thread has read.
     Listener {
         /// Local port.

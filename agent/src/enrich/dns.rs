@@ -149,7 +149,8 @@ fn answered(
     query_type: String,
     told: &mut Vec<Told>,
 ) {
-    let lookup = world.dns.pending.remove(&(message.cookie, packet.id())).filter(|lookup| lookup.name == name);
+    let lookup =
+        world.dns.pending.remove(&(message.cookie, packet.id())).filter(|lookup| lookup.name == name);
     let owner = if message.owner.process != 0 {
         message.owner
     } else {
@@ -305,4 +306,3 @@ fn rcode_name(rcode: RCODE) -> String {
     }
     .into()
 }
-

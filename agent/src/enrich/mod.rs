@@ -3,9 +3,11 @@
 //! a recording gives the same facts anywhere.
 
 pub mod bounded;
+mod clock;
 mod connect;
 pub mod context;
 mod dns;
+mod neigh;
 pub mod observe;
 mod tls;
 
@@ -24,16 +26,20 @@ use crate::{
 const PROCESSES: usize = 8192;
 const NAMES: usize = 16384;
 const LISTENERS: usize = 1024;
+const DEVICES: usize = 8192;
 
 /// What is known so far.
 pub struct World {
     host_netns: u32,
     by_owner: bool,
     offset_ns: i64,
+    /// How far the calls told since the last look account for the clock's moves.
+    accounted_ns: i64,
     processes: Bounded<u32, ProcessContext>,
     names: Bounded<(u32, IpAddr), String>,
     netns: HashMap<u32, String>,
     listeners: Bounded<u16, (u32, String)>,
+    devices: Bounded<(u32, u32), String>,
     drop_reasons: HashMap<u32, String>,
     tls: tls::Handshakes,
     dns: dns::Lookups,
@@ -46,10 +52,12 @@ impl Default for World {
             host_netns: 0,
             by_owner: false,
             offset_ns: 0,
+            accounted_ns: 0,
             processes: Bounded::new(PROCESSES),
             names: Bounded::new(NAMES),
             netns: HashMap::new(),
             listeners: Bounded::new(LISTENERS),
+            devices: Bounded::new(DEVICES),
             drop_reasons: HashMap::new(),
             tls: tls::Handshakes::default(),
             dns: dns::Lookups::default(),
@@ -81,6 +89,7 @@ impl World {
                     self.netns.insert(inode, name);
                 }
             }
+            Context::Device { netns, index, name } => self.device(netns, index, name),
             Context::Listener { port, process, comm } => self.listeners.insert(port, (process, comm)),
         }
     }
@@ -95,6 +104,11 @@ impl World {
             Raw::Hello(bytes) => self.tls.bytes(bytes),
             Raw::Tls(step, handshake) => tls::tell(self, event.boot_ns, *step, handshake, &mut told),
             Raw::Dns(message) => dns::tell(self, event.boot_ns, message, &mut told),
+            Raw::Neigh(record) => neigh::changed(self, event.boot_ns, record, &mut told),
+            Raw::Mac(record) => neigh::mismatch(self, event.boot_ns, record, &mut told),
+            Raw::ClockSet(record) => clock::set(self, event.boot_ns, record, &mut told),
+            Raw::ClockMoved(record) => clock::moved(self, event.boot_ns, record, &mut told),
+            Raw::ClockSuspended(record) => clock::suspended(record, &mut told),
             Raw::Tick => dns::tick(self, event.boot_ns, &mut told),
             Raw::Lost { probe, stat, count } => self.lost(*probe, *stat, *count),
         }
@@ -125,7 +139,7 @@ impl World {
 
     fn fact(&self, boot_ns: u64, probe: &'static str, owner: Owner, what: What) -> Option<Fact> {
         let process = (owner.process != 0).then(|| self.process(&owner));
-        if self.by_owner && !self.wanted(&owner) {
+        if self.by_owner && !self.wanted(&owner) && !concerns_everyone(&what) {
             return None;
         }
         Some(Fact { at: self.wall(boot_ns), boot_ns, probe, process, what })
@@ -140,9 +154,7 @@ impl World {
             pid: owner.process,
             tid: owner.thread,
             comm: event::comm(&owner.comm),
-            netns: (owner.netns != 0 && owner.netns != self.host_netns).then(|| {
-                self.netns.get(&owner.netns).cloned().unwrap_or_else(|| format!("net:[{}]", owner.netns))
-            }),
+            netns: self.netns_name(owner.netns),
             ..Process::default()
         };
         if let Some(known) = self.processes.get(&owner.process) {
@@ -154,6 +166,22 @@ impl World {
             process.container.clone_from(&known.container);
         }
         process
+    }
+
+    /// The name of a network namespace other than the host's own.
+    fn netns_name(&self, inode: u32) -> Option<String> {
+        (inode != 0 && inode != self.host_netns)
+            .then(|| self.netns.get(&inode).cloned().unwrap_or_else(|| format!("net:[{inode}]")))
+    }
+
+    fn device(&mut self, netns: u32, index: u32, name: String) {
+        if self.devices.get(&(netns, index)) != Some(&name) {
+            self.devices.insert((netns, index), name);
+        }
+    }
+
+    fn device_name(&self, netns: u32, index: u32) -> Option<String> {
+        self.devices.get(&(netns, index)).cloned()
     }
 
     fn remote(&self, tuple: &Tuple, netns: u32) -> Endpoint {
@@ -174,6 +202,19 @@ impl World {
         let nanos = i128::from(boot_ns) + i128::from(self.offset_ns);
         jiff::Timestamp::from_nanosecond(nanos)
             .map_or_else(|_| format!("boot+{boot_ns}ns"), |at| format!("{at:.6}"))
+    }
+}
+
+/// The clock, and neighbours that fail, concern every process: filters by process let them pass.
+fn concerns_everyone(what: &What) -> bool {
+    match what {
+        What::NeighbourChanged { failed, .. } => *failed,
+        What::NeighbourTableFull { .. }
+        | What::NeighbourMacMismatch { .. }
+        | What::ClockSet { .. }
+        | What::ClockMoved { .. }
+        | What::MachineSlept { .. } => true,
+        _ => false,
     }
 }
 

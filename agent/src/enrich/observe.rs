@@ -101,6 +101,15 @@ impl Observer {
                 [Some(&handshake.owner), Some(&handshake.reader)]
             }
             What::Dns(message) => [Some(&message.owner), None],
+            What::Neigh(record) => {
+                self.namespace(record.netns, &mut learn);
+                [Some(&record.owner), None]
+            }
+            What::Mac(record) => {
+                self.namespace(record.netns, &mut learn);
+                [None, None]
+            }
+            What::ClockSet(record) => [Some(&record.owner), None],
             _ => [None, None],
         };
         for owner in owners.into_iter().flatten() {
@@ -109,20 +118,25 @@ impl Observer {
     }
 
     fn owner(&mut self, owner: &Owner, learn: &mut impl FnMut(Context)) {
-        if owner.netns != 0 && !self.netns.contains_key(&owner.netns) && self.netns.len() < 65536 {
-            for (inode, name) in named_netns() {
-                if self.netns.insert(inode, true).is_none() {
-                    learn(Context::Netns { inode, name });
-                }
-            }
-            self.netns.entry(owner.netns).or_insert(false);
-        }
+        self.namespace(owner.netns, learn);
         if owner.process == 0 || self.seen.get(&owner.process) == Some(&owner.comm) {
             return;
         }
         self.seen.insert(owner.process, owner.comm);
         let context = self.process(owner.process, &event::comm(&owner.comm));
         learn(Context::Process(context));
+    }
+
+    fn namespace(&mut self, netns: u32, learn: &mut impl FnMut(Context)) {
+        if netns == 0 || self.netns.contains_key(&netns) || self.netns.len() >= 65536 {
+            return;
+        }
+        for (inode, name) in named_netns() {
+            if self.netns.insert(inode, true).is_none() {
+                learn(Context::Netns { inode, name });
+            }
+        }
+        self.netns.entry(netns).or_insert(false);
     }
 
     fn process(&mut self, pid: u32, comm: &str) -> ProcessContext {
@@ -273,9 +287,8 @@ fn parent(pid: u32) -> Option<u32> {
 
 /// Port and socket inode of each TCP listener in the network namespace of `pid`.
 fn listening(pid: u32) -> Vec<(u16, u64)> {
-    let tables = ["tcp", "tcp6"].map(|table| {
-        fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default()
-    });
+    let tables = ["tcp", "tcp6"]
+        .map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default());
     tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(listener).collect()
 }
 

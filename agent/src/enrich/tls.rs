@@ -1,8 +1,8 @@
 //! Handshakes: hellos put together and parsed, each step in words.
 
 use ebpf_probes::probes::tls::{
-    ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, HELLO_CAPTURED, Handshake, RETRIED,
-    UNREAD, stage,
+    ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, HELLO_CAPTURED, Handshake,
+    RETRIED, UNREAD, stage,
 };
 use tls_parser::{
     SNIType, TlsAlertDescription, TlsExtension, TlsMessage, TlsMessageHandshake, TlsVersion,
@@ -167,9 +167,11 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
         },
         (TlsStep::Phase, stage::DONE) => What::HandshakeDone { session, version, duration_ms: elapsed_ms },
         (TlsStep::Phase, stage::ALERT) => alert(hs, session, elapsed_ms),
-        (TlsStep::Phase, stage::CLOSED) => {
-            What::HandshakeClosed { session, stage: owes(&Handshake { stage: hs.read_stage, ..*hs }), duration_ms: elapsed_ms }
-        }
+        (TlsStep::Phase, stage::CLOSED) => What::HandshakeClosed {
+            session,
+            stage: owes(&Handshake { stage: hs.read_stage, ..*hs }),
+            duration_ms: elapsed_ms,
+        },
         (TlsStep::Phase, stage::NOT_TLS) => What::NotTls { session, duration_ms: elapsed_ms },
         _ => return,
     };

@@ -94,7 +94,11 @@ impl Btf {
         let section = |at: usize| -> Result<Range<usize>, Error> {
             let start = header + word(at)? as usize;
             let end = start + word(at + 4)? as usize;
-            if end > data.len() { Err(Error::Malformed("a section ends after the data")) } else { Ok(start..end) }
+            if end > data.len() {
+                Err(Error::Malformed("a section ends after the data"))
+            } else {
+                Ok(start..end)
+            }
         };
         let (all, strings) = (section(8)?, section(16)?);
         let mut types = vec![0];
@@ -114,9 +118,7 @@ impl Btf {
     pub fn field(&self, path: &str) -> Result<Place, Error> {
         let mut names = path.split('.');
         let root = names.next().unwrap_or_default();
-        let mut id = self
-            .find(root, STRUCT)
-            .ok_or_else(|| Error::NoStruct(root.to_owned()))?;
+        let mut id = self.find(root, STRUCT).ok_or_else(|| Error::NoStruct(root.to_owned()))?;
         let mut bits = 0;
         for name in names {
             let (member, offset, bit_field) =
@@ -152,9 +154,8 @@ impl Btf {
     }
 
     fn find(&self, name: &str, kind: u32) -> Option<u32> {
-        (1..self.types.len() as u32).find(|&id| {
-            self.get(id).is_some_and(|ty| ty.kind == kind && self.name(ty.name) == Some(name))
-        })
+        (1..self.types.len() as u32)
+            .find(|&id| self.get(id).is_some_and(|ty| ty.kind == kind && self.name(ty.name) == Some(name)))
     }
 
     fn get(&self, id: u32) -> Option<Type<'_>> {
@@ -271,7 +272,10 @@ mod tests {
     use super::*;
 
     fn running() -> Option<Btf> {
-        Some(Btf::parse(std::fs::read("/sys/kernel/btf/vmlinux").ok()?).expect("the kernel's own BTF is well formed"))
+        Some(
+            Btf::parse(std::fs::read("/sys/kernel/btf/vmlinux").ok()?)
+                .expect("the kernel's own BTF is well formed"),
+        )
     }
 
     #[test]

@@ -10,10 +10,14 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No cgroup v2 anywhere.
-    #[error("no cgroup v2 hierarchy is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup), or boot with systemd.unified_cgroup_hierarchy=1")]
+    #[error(
+        "no cgroup v2 hierarchy is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup), or boot with systemd.unified_cgroup_hierarchy=1"
+    )]
     None,
     /// Only a container's own.
-    #[error("the cgroup v2 root at {0} is this container's own, not the host's: run in the host's cgroup namespace (docker run --cgroupns=host, kubernetes hostPID: true with privileged: true), or mount the host's /sys/fs/cgroup")]
+    #[error(
+        "the cgroup v2 root at {0} is this container's own, not the host's: run in the host's cgroup namespace (docker run --cgroupns=host, kubernetes hostPID: true with privileged: true), or mount the host's /sys/fs/cgroup"
+    )]
     NotTheHosts(PathBuf),
     /// It is there and cannot be opened.
     #[error("{path}: {source}: culprit attaches to this cgroup v2 root; run as root")]

@@ -15,6 +15,7 @@ use aya::{
 };
 use ebpf_probes::{
     abi::{ProbeId, STATS_COLUMNS, Stat},
+    probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
     spec::Attach,
 };
 
@@ -31,10 +32,14 @@ pub enum Error {
     #[error("this culprit was built without its kernel object (CULPRIT_PROBES=none) and can only replay")]
     NoObject,
     /// Not allowed to load programs.
-    #[error("loading kernel probes is not permitted: run culprit as root (sudo culprit …), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")]
+    #[error(
+        "loading kernel probes is not permitted: run culprit as root (sudo culprit …), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+    )]
     NotPermitted,
     /// The kernel does not describe its types.
-    #[error("/sys/kernel/btf/vmlinux: {0}: culprit needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution kernel since 2021)")]
+    #[error(
+        "/sys/kernel/btf/vmlinux: {0}: culprit needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution kernel since 2021)"
+    )]
     NoBtf(io::Error),
     /// It does, but not readably.
     #[error("/sys/kernel/btf/vmlinux: {0}")]
@@ -94,8 +99,8 @@ impl Kernel {
         let drop_reasons = types.enumerators("skb_drop_reason").unwrap_or_default();
         drop(types);
         let root = cgroup::root()?;
-        let directory = File::open(&root)
-            .map_err(|source| cgroup::Error::Unreadable { path: root.clone(), source })?;
+        let directory =
+            File::open(&root).map_err(|source| cgroup::Error::Unreadable { path: root.clone(), source })?;
         raise_memlock();
         let mut ebpf = load(&plan, request)?;
         fill(&mut ebpf, request)?;
@@ -132,6 +137,21 @@ impl Kernel {
         put(&mut self.ebpf, "PROCESSES", process, 0)
     }
 
+    /// Adds a neighbour that was there before us; what the programs wrote meanwhile is newer and stays.
+    pub fn add_neighbour(&mut self, key: NeighKey, value: Neighbour) -> Result<(), Error> {
+        /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
+        const NO_EXIST: u64 = 1;
+        let error = |source| Error::Map { name: NEIGHBOURS_MAP, source };
+        let Some(map) = self.ebpf.map_mut(NEIGHBOURS_MAP) else { return Ok(()) };
+        let mut map: HashMap<_, Key, Value> = HashMap::try_from(map).map_err(error)?;
+        match map.insert(&Key(key), &Value(value), NO_EXIST) {
+            Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(())
+            }
+            other => other.map_err(error),
+        }
+    }
+
     /// Copies the values of a hash map of in-flight operations.
     pub fn in_flight<V: aya::Pod>(&self, name: &'static str) -> Result<Vec<V>, Error> {
         let error = |source| Error::Map { name, source };
@@ -148,6 +168,18 @@ impl Kernel {
 struct Columns([u64; STATS_COLUMNS]);
 // SAFETY: an array of integers; any bytes are valid.
 unsafe impl aya::Pod for Columns {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Key(NeighKey);
+// SAFETY: `#[repr(C)]` integers and byte arrays.
+unsafe impl aya::Pod for Key {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Value(Neighbour);
+// SAFETY: `#[repr(C)]` integers and byte arrays.
+unsafe impl aya::Pod for Value {}
 
 fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();

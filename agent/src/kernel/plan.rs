@@ -91,6 +91,13 @@ pub struct Planned {
     pub outcome: Outcome,
 }
 
+impl Planned {
+    /// Whether `probe` is useless without it. Probes that share a program may differ in that.
+    pub fn required_by(&self, probe: &Probe) -> bool {
+        probe.hooks.iter().any(|hook| hook.program == self.hook.program && hook.required)
+    }
+}
+
 /// A constant for `.rodata`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Constant {
@@ -136,7 +143,9 @@ impl Plan {
 
     /// Whether `program` is planned and can be attached.
     pub fn has(&self, program: &str) -> bool {
-        self.hooks.iter().any(|planned| planned.hook.program == program && planned.outcome == Outcome::Attached)
+        self.hooks
+            .iter()
+            .any(|planned| planned.hook.program == program && planned.outcome == Outcome::Attached)
     }
 
     fn set_constants(&mut self, request: &Request, btf: &Btf) {
@@ -144,6 +153,7 @@ impl Plan {
         let bit = |yes: bool| Constant::U32(u32::from(yes));
         let drop_args = btf.tracepoint("kfree_skb").unwrap_or_default();
         let reasons = btf.enumerators("skb_drop_reason").unwrap_or_default();
+        let helpers = btf.enumerators("bpf_func_id").unwrap_or_default();
         let no_socket = reasons.iter().find(|(name, _)| name == "SKB_DROP_REASON_NO_SOCKET");
         let comm = request.comm.unwrap_or_default();
         let half = |at: usize| {
@@ -155,6 +165,7 @@ impl Plan {
             ("HAVE_CONNECT_EXIT", bit(self.has("enter_connect") && self.has("exit_connect"))),
             ("HAVE_DROP_REASON", bit(drop_args.get(2).is_some_and(|arg| arg == "enum skb_drop_reason"))),
             ("DROP_NO_SOCKET", Constant::U32(no_socket.map_or(u32::MAX, |(_, number)| *number))),
+            ("HAVE_TAI", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_ktime_get_tai_ns"))),
             ("BY_PROCESS", bit(request.follow || !request.processes.is_empty())),
             ("BY_COMM", bit(request.comm.is_some())),
             ("COMM_LOW", half(0)),

@@ -188,7 +188,8 @@ fn version_1_is_laid_out_as_the_module_says() {
     let mut writer = Writer::new(Vec::new(), &start).unwrap();
     writer.record(b"abc").unwrap();
     writer.context(b"{}").unwrap();
-    assert_eq!(writer.finish(7).unwrap().escape_ascii().to_string(), expected.escape_ascii().to_string());
+    let file = writer.finish(7).unwrap();
+    assert_eq!(file.escape_ascii().to_string(), expected.escape_ascii().to_string());
 }
 
 #[test]
@@ -204,7 +205,10 @@ fn a_recording_cut_at_any_byte_gives_every_whole_block_before_the_cut() {
                 match len {
                     0 => assert!(matches!(error, Error::NotARecording { .. }), "{error}"),
                     _ => {
-                        assert!(matches!(error, Error::HeaderTorn { len: at } if at == len as u64), "{error}")
+                        assert!(
+                            matches!(error, Error::HeaderTorn { len: at } if at == len as u64),
+                            "{error}"
+                        );
                     }
                 }
                 continue;
@@ -317,13 +321,14 @@ fn a_block_of_another_recording_does_not_pass_for_one_of_this() {
     writer.record(b"planted").unwrap();
     let other = writer.finish(0).unwrap();
     let planted = &other[block_offsets(&other)[0]..block_offsets(&other)[1]];
-    // Whole in a stored payload, where looking for the next block after damage comes by.
-    let groups = vec![vec![record(planted.to_vec())], vec![record("after")]];
-    let mut file = recording(&groups);
-    let first = block_offsets(&file)[0];
-    assert!(file.windows(planted.len()).any(|window| window == planted));
-    file[first] ^= 1;
-    assert_eq!(drain(&*file).unwrap().items, groups[1]);
+    let file = recording(&groups());
+    let offsets = block_offsets(&file);
+    let read = drain(&*[&file[..offsets[0]], planted, &file[offsets[1]..]].concat()).unwrap();
+    assert_eq!((read.items, read.seen.blocks_lost), (groups()[1..].concat(), 1));
+    // As the end of a file, when the disk gives back what was there before.
+    let read = drain(&*[&file[..offsets[0]], planted].concat()).unwrap();
+    assert_eq!(read.items, []);
+    assert!(matches!(read.tail, Some(Tail::Torn { .. })));
 }
 
 #[test]
@@ -341,6 +346,58 @@ fn items_of_a_kind_from_the_future_are_counted_and_skipped() {
     let read = drain(&*[&*header, &forged(salt(&header), head, payload)].concat()).unwrap();
     assert_eq!(read.items, [record("a"), record("b")]);
     assert_eq!((read.seen.items, read.seen.unknown_items), (2, 1));
+}
+
+#[test]
+fn a_block_that_contradicts_itself_is_not_delivered_even_in_part() {
+    let header = header_only();
+    let salt = salt(&header);
+    let stored = |payload: &[u8], items| {
+        let len = payload.len();
+        forged(
+            salt,
+            Head { end: false, raw_len: len, payload_len: len, items, number: 0, payload_crc: 0 },
+            payload,
+        )
+    };
+    let good = b"\x01\x01a\x01\x01b".as_slice();
+    assert_eq!(drain(&*[&*header, &stored(good, 2)].concat()).unwrap().items, [record("a"), record("b")]);
+    let too_long = [b"\x01\x01a\x01\x81\x80\x04".as_slice(), &vec![0; MAX_RECORD + 1]].concat();
+    let packed = lz4_flex::block::compress(&[0; 500]);
+    let lz4 = |raw_len, payload_len| {
+        let head = Head { end: false, raw_len, payload_len, items: 250, number: 0, payload_crc: 0 };
+        forged(salt, head, &packed)
+    };
+    for (why, block) in [
+        ("fewer items than it says", stored(good, 3)),
+        ("bytes after the last item", stored(good, 1)),
+        ("an item that goes on past the end", stored(b"\x01\x01a\x01\x02b", 2)),
+        ("a record beyond its limit", stored(&too_long, 2)),
+        ("a length of four bytes", stored(b"\x01\x01a\x01\x81\x80\x80\x00b", 2)),
+        ("no items", stored(b"", 0)),
+        ("LZ4 that unpacks to more", lz4(499, packed.len())),
+        ("LZ4 that unpacks to less", lz4(501, packed.len())),
+        ("more than a block may hold", lz4(MAX_BLOCK + 1, packed.len())),
+        ("a payload longer than what it holds", lz4(500, 501)),
+    ] {
+        let read = drain(&*[&*header, &block].concat()).unwrap();
+        assert_eq!(read.items, [], "{why}");
+        assert!(
+            matches!(read.tail, Some(Tail::Torn { at_byte, .. }) if at_byte == header.len() as u64),
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn a_length_is_refused_before_anything_is_allocated_for_it() {
+    let head = |raw_len, payload_len| {
+        let head = Head { end: false, raw_len, payload_len, items: 1, number: 0, payload_crc: 0 };
+        Head::decode(&forged(7, head, b""), 7)
+    };
+    assert!(head(MAX_BLOCK, MAX_BLOCK).is_some());
+    assert_eq!(head(MAX_BLOCK + 1, 1), None);
+    assert_eq!(head(10, 11), None);
 }
 
 #[test]
@@ -412,7 +469,7 @@ fn a_flush_with_nothing_new_writes_nothing() {
     assert_eq!(writer.totals(), Totals { items: 1, blocks: 1, lost: 0 });
 }
 
-/// A disk with room for so many bytes.
+/// A disk with room for so many bytes; once it was full, somebody makes room.
 struct Disk {
     room: usize,
     written: Vec<u8>,
@@ -422,6 +479,7 @@ impl Write for &mut Disk {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = bytes.len().min(self.room);
         if count == 0 && !bytes.is_empty() {
+            self.room = usize::MAX;
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.room -= count;
@@ -444,8 +502,7 @@ fn a_full_disk_ends_the_recording_and_leaves_every_block_before() {
     writer.record(&[3; 5]).unwrap();
     writer.record(b"0123456789abcdefghijklmnopqrstuvwxyz").unwrap();
     assert!(matches!(writer.flush(), Err(WriteError::Io(_))));
-    // Room comes back, but nothing may follow a torn block.
-    writer.totals();
+    // There is room again, but nothing may follow a torn block.
     assert!(matches!(writer.record(b"later"), Err(WriteError::Ended)));
     assert!(matches!(writer.flush(), Err(WriteError::Ended)));
     assert!(matches!(writer.finish(0), Err(WriteError::Ended)));

@@ -72,9 +72,10 @@ fn label(what: &What) -> (String, Option<f64>) {
             (label, Some(*duration_ms))
         }
         What::DnsAnswer { rcode, latency_ms, .. } => (format!("answer {rcode}"), *latency_ms),
-        What::HandshakeDone { duration_ms, version, .. } => {
-            (format!("handshake done {}", version.as_deref().unwrap_or("")).trim_end().to_owned(), Some(*duration_ms))
-        }
+        What::HandshakeDone { duration_ms, version, .. } => (
+            format!("handshake done {}", version.as_deref().unwrap_or("")).trim_end().to_owned(),
+            Some(*duration_ms),
+        ),
         What::Alert { description, duration_ms, .. } => {
             (format!("alert {}", description.as_deref().unwrap_or("encrypted")), Some(*duration_ms))
         }

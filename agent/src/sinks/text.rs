@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
 };
 
-use crate::fact::{Endpoint, Fact, Outcome, Protocol, Role, Session, Stage, What};
+use crate::fact::{ClockCall, Endpoint, Fact, NeighbourCause, Outcome, Protocol, Role, Session, Stage, What};
 
 /// How the time is written; all in UTC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,9 +75,10 @@ fn time(at: &str, how: Time) -> String {
         Time::Seconds => at.get(11..19),
         Time::Microseconds => at.get(11..26),
         Time::Epoch => {
-            return at
-                .parse::<jiff::Timestamp>()
-                .map_or_else(|_| at.to_owned(), |at| format!("{}.{:06}", at.as_second(), at.subsec_microsecond()));
+            return at.parse::<jiff::Timestamp>().map_or_else(
+                |_| at.to_owned(),
+                |at| format!("{}.{:06}", at.as_second(), at.subsec_microsecond()),
+            );
         }
     };
     part.unwrap_or(at).to_owned()
@@ -149,15 +150,19 @@ fn say(what: &What) -> Option<Said> {
             format!("SYN again after {} (retry {syn_retransmits})", duration(*elapsed_ms)),
             Mood::Slow,
         ),
-        What::ConnectDropped { destination, reason, elapsed_ms, .. } => {
-            out(destination, format!("dropped by this host: {reason}, after {}", duration(*elapsed_ms)), Mood::Bad)
-        }
+        What::ConnectDropped { destination, reason, elapsed_ms, .. } => out(
+            destination,
+            format!("dropped by this host: {reason}, after {}", duration(*elapsed_ms)),
+            Mood::Bad,
+        ),
         What::ConnectPending { destination, syn_retransmits, drops: dropped, elapsed_ms } => out(
             destination,
             format!("pending {}{}{}", duration(*elapsed_ms), retries(*syn_retransmits), drops(*dropped)),
             Mood::Slow,
         ),
-        What::ConnectEnded { destination, outcome, errno, syn_retransmits, duration_ms, protocol, .. } => {
+        What::ConnectEnded {
+            destination, outcome, errno, syn_retransmits, duration_ms, protocol, ..
+        } => {
             let mut text = outcome_name(*outcome).to_owned();
             if let Some(errno) = errno {
                 let _ = write!(text, " ({errno})");
@@ -193,7 +198,8 @@ fn say(what: &What) -> Option<Said> {
         }
         What::DnsPending { server, name, query_type, queries, elapsed_ms, .. } => {
             let asked = if *queries > 1 { format!(", asked {queries} times") } else { String::new() };
-            let text = format!("{query_type} {} unanswered for {}{asked}", printable(name), duration(*elapsed_ms));
+            let text =
+                format!("{query_type} {} unanswered for {}{asked}", printable(name), duration(*elapsed_ms));
             out(server, text, Mood::Slow)
         }
         What::DnsFailed { server, name, query_type, errno, elapsed_ms } => out(
@@ -201,7 +207,7 @@ fn say(what: &What) -> Option<Said> {
             format!("{query_type} {} failed ({errno}) after {}", printable(name), duration(*elapsed_ms)),
             Mood::Bad,
         ),
-        handshake => say_tls(handshake)?,
+        other => return say_tls(other).or_else(|| say_neigh(other)).or_else(|| say_clock(other)),
     })
 }
 
@@ -246,12 +252,15 @@ fn say_tls(what: &What) -> Option<Said> {
             (session, format!("{text}  {}", duration(*duration_ms)), Mood::Bad)
         }
         What::HandshakeClosed { session, stage, duration_ms } => {
-            let text = format!("closed before done, {}  {}", owes(*stage, session.role), duration(*duration_ms));
+            let text =
+                format!("closed before done, {}  {}", owes(*stage, session.role), duration(*duration_ms));
             (session, text, Mood::Bad)
         }
-        What::NotTls { session, duration_ms } => {
-            (session, format!("answered with something that is not TLS  {}", duration(*duration_ms)), Mood::Bad)
-        }
+        What::NotTls { session, duration_ms } => (
+            session,
+            format!("answered with something that is not TLS  {}", duration(*duration_ms)),
+            Mood::Bad,
+        ),
         What::HandshakePending { session, stage, stall_ms, .. } => {
             let text = format!("no progress for {}: {}", duration(*stall_ms), owes(*stage, session.role));
             (session, text, Mood::Slow)
@@ -259,6 +268,147 @@ fn say_tls(what: &What) -> Option<Said> {
         _ => return None,
     };
     Some(Said { arrow: arrow(session), peer: peer(&session.peer), text, mood })
+}
+
+fn on(device: &str, netns: Option<&str>) -> String {
+    match netns {
+        Some(netns) => format!("{}@{}", printable(device), printable(netns)),
+        None => printable(device),
+    }
+}
+
+fn say_neigh(what: &What) -> Option<Said> {
+    let about = |address: &std::net::IpAddr, device: &str, netns: &Option<String>, text, mood| Said {
+        arrow: "",
+        peer: format!("{address} {}", on(device, netns.as_deref())),
+        text,
+        mood,
+    };
+    Some(match what {
+        What::NeighbourChanged {
+            address,
+            device,
+            netns,
+            cause,
+            old_state,
+            new_state,
+            old_mac,
+            new_mac,
+            failed,
+            probes,
+            ..
+        } => {
+            let mut text = match (cause, old_state) {
+                (NeighbourCause::Removed, _) => "removed".to_owned(),
+                (_, Some(old)) if old != new_state => format!("{old} → {new_state}"),
+                _ => new_state.clone(),
+            };
+            match (old_mac, new_mac) {
+                (Some(old), Some(new)) if old != new => {
+                    let _ = write!(text, "  MAC changed {old} → {new}");
+                }
+                (_, Some(mac)) if !matches!(new_state.as_str(), "INCOMPLETE" | "FAILED") => {
+                    let _ = write!(text, "  {mac}");
+                }
+                _ => {}
+            }
+            if *failed {
+                text.push_str("  nobody answered");
+            } else if matches!(new_state.as_str(), "INCOMPLETE" | "PROBE") {
+                let _ = write!(text, "  probe {probes}");
+            }
+            text.push_str(match cause {
+                NeighbourCause::Netlink => "  set by hand",
+                NeighbourCause::SentToRemoved => "  packet for a removed entry dropped",
+                _ => "",
+            });
+            let changed = old_mac.is_some() && new_mac.is_some() && old_mac != new_mac;
+            let mood = if *failed {
+                Mood::Bad
+            } else if changed {
+                Mood::Slow
+            } else {
+                Mood::Plain
+            };
+            about(address, device, netns, text, mood)
+        }
+        What::NeighbourTableFull {
+            address, device, netns, family, gc_entries, gc_thresh3, count, ..
+        } => {
+            let text = format!(
+                "{family} neighbour table full: {gc_entries} entries of {gc_thresh3} (gc_thresh3), {count} refused"
+            );
+            about(address, device, netns, text, Mood::Bad)
+        }
+        What::NeighbourMacMismatch { address, device, netns, cached_mac, seen_mac, state, syns, .. } => {
+            let text =
+                format!("SYN from {seen_mac}, but replies go to {cached_mac} ({state}), {syns} so far");
+            about(address, device.as_deref().unwrap_or("?"), netns, text, Mood::Bad)
+        }
+        _ => return None,
+    })
+}
+
+/// A signed duration in nanoseconds, in words: `forward 15 min 35 s`.
+fn by(delta_ns: i64) -> String {
+    let way = if delta_ns < 0 { "back" } else { "forward" };
+    let ms = delta_ns.unsigned_abs() as f64 / 1e6;
+    let size = if ms < 86_400_000.0 {
+        duration(ms)
+    } else {
+        let hours = ms / 3_600_000.0;
+        format!("{} days {:.0} h", (hours / 24.0).floor(), hours % 24.0)
+    };
+    format!("{way} {size}")
+}
+
+fn call_name(call: ClockCall) -> &'static str {
+    match call {
+        ClockCall::ClockSettime => "clock_settime",
+        ClockCall::Settimeofday => "settimeofday",
+        ClockCall::ClockAdjtime => "clock_adjtime",
+        ClockCall::Adjtimex => "adjtimex",
+    }
+}
+
+fn say_clock(what: &What) -> Option<Said> {
+    let (peer, text, mood) = match what {
+        What::ClockSet { call, before, after, delta_ns, refused } => {
+            let text = if *refused {
+                "refused (EPERM)".into()
+            } else {
+                format!("clock set {}: {before} → {after}", by(*delta_ns))
+            };
+            (call_name(*call), text, if *refused { Mood::Slow } else { Mood::Bad })
+        }
+        What::ClockSlewed { call, modes, offset_ns, frequency_ppm, zone_only, refused } => {
+            let mut text = String::from("clock slewed");
+            if *zone_only {
+                text = "kernel time zone set".into();
+            }
+            if let Some(offset) = offset_ns {
+                let _ = write!(text, "  {}", by(*offset));
+            }
+            if let Some(ppm) = frequency_ppm {
+                let _ = write!(text, "  frequency {ppm:+.3} ppm");
+            }
+            if *refused {
+                text.push_str("  refused (EPERM)");
+            } else if offset_ns.is_none() && frequency_ppm.is_none() && !*zone_only {
+                let _ = write!(text, "  modes {modes:#x}");
+            }
+            (call_name(*call), text, Mood::Plain)
+        }
+        What::ClockMoved { before, after, delta_ns, was_set, .. } => {
+            let why = if *was_set { "set by no call that was seen" } else { "nobody set it: it ran at another rate" };
+            ("no call seen", format!("clock moved {}: {before} → {after} ({why})", by(*delta_ns)), Mood::Bad)
+        }
+        What::MachineSlept { slept_ms } => {
+            ("no call seen", format!("the machine slept for {}", duration(*slept_ms)), Mood::Slow)
+        }
+        _ => return None,
+    };
+    Some(Said { arrow: "", peer: peer.into(), text, mood })
 }
 
 fn arrow(session: &Session) -> &'static str {

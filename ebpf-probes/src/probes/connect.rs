@@ -111,7 +111,10 @@ pub const PROBE: Probe = Probe {
         },
         Hook {
             program: "retransmit",
-            attach: Attach::BtfTracepoint("tcp_retransmit_skb", &["const struct sock *", "const struct sk_buff *"]),
+            attach: Attach::BtfTracepoint(
+                "tcp_retransmit_skb",
+                &["const struct sock *", "const struct sk_buff *"],
+            ),
             gives: "SYN retries as they happen",
             required: false,
             fields: &[fields::SK_STATE, fields::SK_COOKIE],

@@ -157,13 +157,7 @@ pub const PROBE: Probe = Probe {
             attach: Attach::BtfTracepoint("tcp_rcv_space_adjust", &["struct sock *"]),
             gives: "which thread read a hello: without it a server's handshakes have no owner",
             required: false,
-            fields: &[
-                fields::SK_NUM,
-                fields::SK_DPORT,
-                fields::SK_COOKIE,
-                fields::SK_NET,
-                fields::NET_INUM,
-            ],
+            fields: &[fields::SK_NUM, fields::SK_DPORT, fields::SK_COOKIE, fields::SK_NET, fields::NET_INUM],
         },
     ],
 };

@@ -1,5 +1,12 @@
 //! The programs behind `connect`: see there for what they tell and why these hooks.
 
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    reason = "entry points for the kernel: the attribute macros fix their shape"
+)]
+
 use aya_ebpf::{
     EbpfContext, Global,
     bindings::bpf_sock_addr,
@@ -368,8 +375,7 @@ pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
 unsafe fn way_of(skb: *const u8) -> Option<Tuple> {
     // SAFETY: direct loads of checked fields; the packet through a helper that cannot fault.
     unsafe {
-        let packet =
-            fields::SKB_HEAD::read(skb).wrapping_add(fields::SKB_NETWORK_HEADER::read(skb) as usize);
+        let packet = fields::SKB_HEAD::read(skb).wrapping_add(fields::SKB_NETWORK_HEADER::read(skb) as usize);
         let mut ip = [0u8; 40];
         bpf_probe_read_kernel_buf(packet, &mut ip).ok()?;
         let v4 = ip[0] >> 4 == 4;

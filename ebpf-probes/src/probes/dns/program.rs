@@ -11,13 +11,19 @@ use super::{DNS_BYTES_HEAD, DnsBytes, LARGE, SMALL};
 use crate::{
     abi::{Kind, Owner, ProbeId},
     filter,
-    kernel::{SOCKETS, at_most, emit, header},
+    kernel::{SOCKETS, at_most, emit, header, opaque},
     packet::program::Packet,
 };
 
 /// A datagram or a segment to or from port 53. Not inlined, for the stack.
 #[inline(never)]
-pub fn message(skb: *mut __sk_buff, packet: &Packet) {
+pub fn message(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+    message_inlined(skb, packet);
+    opaque(0)
+}
+
+#[inline(always)]
+fn message_inlined(skb: *mut __sk_buff, packet: &Packet) {
     if packet.len == 0 || packet.len > 1 << 16 {
         return;
     }
@@ -39,9 +45,6 @@ pub fn message(skb: *mut __sk_buff, packet: &Packet) {
 fn copy<const N: usize>(ctx: &SkBuffContext, cookie: u64, owner: Option<*const Owner>, packet: &Packet) {
     emit::<DnsBytes<N>>(ProbeId::Dns, |record| {
         let len = at_most::<N>(packet.len);
-        if len == 0 {
-            return None;
-        }
         // SAFETY: a fresh reservation; the head is written whole, the data as far as `len` says. A torn
         // read of the owner costs a wrong name for an entry just replaced.
         unsafe {

@@ -1,5 +1,12 @@
 //! The programs behind `tls`: a small state machine fed by record headers at segment starts.
 
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    reason = "entry points for the kernel: the attribute macros fix their shape"
+)]
+
 use aya_ebpf::{
     EbpfContext,
     bindings::__sk_buff,
@@ -20,7 +27,7 @@ use super::{
 use crate::{
     abi::{Kind, Owner, ProbeId, Stat},
     fields, filter,
-    kernel::{SOCKETS, at_most, atomic_add, count, current, emit, header, now},
+    kernel::{SOCKETS, at_most, atomic_add, count, current, emit, header, now, opaque},
     packet::program::Packet,
 };
 
@@ -92,7 +99,13 @@ pub fn may_begin(first: &[u8; 16], len: u32) -> bool {
 /// A segment with payload, of a socket that may be in a handshake or begins one here. Not inlined, for
 /// the stack.
 #[inline(never)]
-pub fn segment(skb: *mut __sk_buff, packet: &Packet) {
+pub fn segment(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+    segment_inlined(skb, packet);
+    opaque(0)
+}
+
+#[inline(always)]
+fn segment_inlined(skb: *mut __sk_buff, packet: &Packet) {
     let ctx = SkBuffContext::new(skb.cast());
     // SAFETY: the context of a cgroup_skb program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
@@ -329,12 +342,9 @@ fn hello_bytes(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, skip: u
     if at == hs.hello_seen && at < 16 {
         // The first sixteen bytes may come in pieces.
         let want = at_most::<16>(len);
-        if want == 0 {
-            return false;
-        }
         // SAFETY: at < 16 and want <= 16 stay within the 32 bytes of the prefix.
         let read = unsafe {
-            let to = (&raw mut hs.prefix).cast::<u8>().add((core::hint::black_box(at) & 15) as usize);
+            let to = (&raw mut hs.prefix).cast::<u8>().add((opaque(u64::from(at)) & 15) as usize);
             bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, to.cast(), want)
         };
         if read != 0 {
@@ -385,9 +395,6 @@ where
 {
     emit::<TlsBytes<N>>(ProbeId::Tls, |record| {
         let len = at_most::<N>(len);
-        if len == 0 {
-            return None;
-        }
         // SAFETY: a fresh reservation; the head is written whole, the data as far as `len` says.
         unsafe {
             let mut head = header::<TlsBytes<N>>(Kind::TlsBytes);

@@ -1,0 +1,179 @@
+//! Who sets the wall clock, by how much, and by which call; and, written by the agent, moves that no
+//! call made.
+//!
+//! Only CLOCK_REALTIME. Calls that read, or that change nothing but error estimates and loop parameters,
+//! are dropped in the kernel: a time daemon makes a hundred of those for each that matters. 32-bit
+//! processes use system calls with no such tracepoint: their steps appear as [`ClockMoved`] alone.
+
+use crate::{
+    abi::{Header, Owner, ProbeId, assert_layout},
+    fields,
+    spec::{Attach, Field, Hook, Probe},
+};
+
+/// Which system call.
+pub mod call {
+    /// `clock_settime(CLOCK_REALTIME, …)`: sets. `date -s` uses it.
+    pub const CLOCK_SETTIME: u32 = 1;
+    /// `settimeofday(…)`: sets.
+    pub const SETTIMEOFDAY: u32 = 2;
+    /// `clock_adjtime(CLOCK_REALTIME, …)`: steps or slews by its modes. glibc's `adjtimex` is this.
+    pub const CLOCK_ADJTIME: u32 = 3;
+    /// `adjtimex(…)`: the same.
+    pub const ADJTIMEX: u32 = 4;
+}
+
+/// Bits of `timex.modes`: include/uapi/linux/timex.h.
+pub mod mode {
+    /// `offset` is to be slewed away.
+    pub const OFFSET: u32 = 0x0001;
+    /// `frequency` is set.
+    pub const FREQUENCY: u32 = 0x0002;
+    /// `status` is set: leap seconds, synchronised or not.
+    pub const STATUS: u32 = 0x0010;
+    /// The TAI offset is set, to `constant`.
+    pub const TAI: u32 = 0x0080;
+    /// The requested time is added at once: a step.
+    pub const SETOFFSET: u32 = 0x0100;
+    /// The requested time is in nanoseconds (else microseconds; the record always says nanoseconds).
+    pub const NANO: u32 = 0x2000;
+    /// `tick` is set: a slew of up to 10 %.
+    pub const TICK: u32 = 0x4000;
+    /// The old `adjtime()`: `offset` microseconds are to be slewed away, and other modes mean nothing.
+    pub const ADJTIME: u32 = 0x8000;
+    /// With ADJTIME: only reads what is left of it.
+    pub const READ_ONLY: u32 = 0x2000;
+}
+
+/// Bits of [`ClockRecord::flags`].
+pub mod flag {
+    /// `before_ns` and `after_ns` were taken.
+    pub const OFFSETS: u32 = 1;
+    /// The call set the time zone alone; the very first such call after boot may step the clock.
+    pub const ZONE_ONLY: u32 = 2;
+    /// The call set, or asked to set, the time at once: a step. Otherwise it slewed.
+    pub const STEP: u32 = 4;
+    /// The call may have changed the TAI offset: `after_ns - before_ns` contains that change.
+    pub const TAI_CHANGED: u32 = 8;
+    /// The caller's memory could not be read: what it asked for is unknown, and 0 here.
+    pub const UNREAD: u32 = 16;
+}
+
+/// Somebody set or slewed the wall clock, or was refused.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClockRecord {
+    /// The header; `kind` is [`crate::abi::Kind::ClockSet`], `boot_ns` the call's return.
+    pub header: Header,
+    /// Who called.
+    pub owner: Owner,
+    /// CLOCK_BOOTTIME of the call, nanoseconds.
+    pub entered_ns: u64,
+    /// TAI − BOOTTIME before the call, nanoseconds; with OFFSETS. TAI is REALTIME plus a constant, and
+    /// BOOTTIME is never set: the difference to `after_ns` is how far the wall clock moved.
+    pub before_ns: i64,
+    /// TAI − BOOTTIME after it, nanoseconds; with OFFSETS.
+    pub after_ns: i64,
+    /// The time asked for, in seconds since 1970; with SETOFFSET the seconds to add.
+    pub requested_sec: i64,
+    /// Nanoseconds beyond `requested_sec`, which count upwards: −1 and 500 000 000 are half a second back.
+    pub requested_nsec: i64,
+    /// `timex.offset` as passed: nanoseconds with NANO or the kernel's STA_NANO, else microseconds.
+    pub offset: i64,
+    /// `timex.freq` as passed: parts per million, times 65536.
+    pub frequency: i64,
+    /// `timex.tick` as passed: microseconds per tick, 10000 is straight.
+    pub tick: i64,
+    /// `timex.constant` as passed: the TAI offset with TAI.
+    pub constant: i64,
+    /// One of [`call`].
+    pub call: u32,
+    /// Bits of [`mode`]; 0 for the calls that only set.
+    pub modes: u32,
+    /// What the call returned: ≥ 0 is success (5, TIME_ERROR, says that the clock is not synchronised),
+    /// −1 is EPERM. Other failures are not told, and refusals at most once a second and process.
+    pub result: i32,
+    /// `timex.status` as passed.
+    pub status: i32,
+    /// Bits of [`flag`].
+    pub flags: u32,
+    /// Unused, 0.
+    pub pad: u32,
+}
+
+/// The wall clock moved against BOOTTIME between two looks of the agent, further than a slew can take it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClockMoved {
+    /// The header; `kind` is [`crate::abi::Kind::ClockMoved`], `boot_ns` the look that found it.
+    pub header: Header,
+    /// CLOCK_BOOTTIME of the look before, nanoseconds.
+    pub looked_ns: u64,
+    /// REALTIME − BOOTTIME at the look before, nanoseconds.
+    pub before_ns: i64,
+    /// REALTIME − BOOTTIME now, nanoseconds.
+    pub after_ns: i64,
+    /// 1: the kernel said that the clock was set. 0: it ran at another rate, or nobody said anything.
+    pub was_set: u32,
+    /// Unused, 0.
+    pub pad: u32,
+}
+
+/// The machine slept: BOOTTIME moved against MONOTONIC between two looks of the agent.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClockSuspended {
+    /// The header; `kind` is [`crate::abi::Kind::ClockSuspended`], `boot_ns` the look that found it.
+    pub header: Header,
+    /// CLOCK_BOOTTIME of the look before, nanoseconds.
+    pub looked_ns: u64,
+    /// How long it slept, nanoseconds.
+    pub slept_ns: i64,
+}
+
+assert_layout!(ClockRecord = 152, ClockMoved = 48, ClockSuspended = 32);
+
+/// The global that says whether `bpf_ktime_get_tai_ns` is there: 1, from Linux 6.1 on.
+pub const HAVE_TAI: &str = "HAVE_TAI";
+
+const OWNER: &[Field] = &[fields::TASK_NSPROXY, fields::NSPROXY_NET, fields::NET_INUM];
+
+const fn enter(program: &'static str, tracepoint: &'static str) -> Hook {
+    Hook {
+        program,
+        attach: Attach::Tracepoint("syscalls", tracepoint),
+        gives: "who sets the clock, and to what",
+        required: false,
+        fields: OWNER,
+    }
+}
+
+const fn exit(program: &'static str, tracepoint: &'static str) -> Hook {
+    Hook {
+        program,
+        attach: Attach::Tracepoint("syscalls", tracepoint),
+        gives: "whether it was set, and by how much",
+        required: false,
+        fields: &[],
+    }
+}
+
+/// What this file contributes.
+pub const PROBE: Probe = Probe {
+    id: ProbeId::Clock,
+    name: "clock",
+    about: "the wall clock: who steps or slews it, by how much; moves without a call; suspends",
+    hooks: &[
+        enter("enter_clock_settime", "sys_enter_clock_settime"),
+        exit("exit_clock_settime", "sys_exit_clock_settime"),
+        enter("enter_settimeofday", "sys_enter_settimeofday"),
+        exit("exit_settimeofday", "sys_exit_settimeofday"),
+        enter("enter_clock_adjtime", "sys_enter_clock_adjtime"),
+        exit("exit_clock_adjtime", "sys_exit_clock_adjtime"),
+        enter("enter_adjtimex", "sys_enter_adjtimex"),
+        exit("exit_adjtimex", "sys_exit_adjtimex"),
+    ],
+};
+
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub mod program;

@@ -1,0 +1,253 @@
+//! `cargo xtask setup`: which tools does this repository need, which of them are missing here,
+//! and how do they get here?
+//!
+//! [`TOOLS`] answers the first question and `--check` the second. The rest says each thing it
+//! does and why, and does nothing when nothing is missing. Other commands call [`ensure`] with
+//! what they are about to need.
+
+mod apt;
+mod bpf;
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cmd, toolchain};
+
+/// What a command is about to do, and therefore needs tools for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Build the agent and its kernel object.
+    Build,
+    /// Run the live tests and the demos.
+    Test,
+    /// Format, lint, check licences.
+    Lint,
+    /// Fetch kernels and boot them.
+    Vm,
+}
+
+const ALL: &[Need] = &[Need::Build, Need::Test, Need::Lint, Need::Vm];
+
+/// One tool: how it is recognised, and what brings it.
+struct Tool {
+    name: &'static str,
+    found: Found,
+    brought_by: Source,
+    need: Need,
+    why: &'static str,
+}
+
+enum Found {
+    /// A program on `PATH` or in an sbin directory.
+    Program(&'static str),
+    /// Any of these files.
+    File(&'static [&'static str]),
+    /// A rustc that can build for the BPF target.
+    BpfRustc,
+    /// bpf-linker, linked with the LLVM of that rustc.
+    BpfLinker,
+    /// A program in the tools directory or on `PATH`.
+    Installed(&'static str),
+    /// A cargo subcommand that answers `--version`.
+    Cargo(&'static str),
+}
+
+enum Source {
+    /// The first of these Debian packages that the machine's archives have.
+    Package(&'static [&'static str]),
+    /// A crate and its version, built into the tools directory.
+    Crate(&'static str, &'static str),
+    /// A component of the rustup toolchain in use.
+    Component(&'static str),
+    /// [`bpf::install_rustc`].
+    BpfRustc,
+    /// [`bpf::install_linker`].
+    BpfLinker,
+}
+
+use Found::{BpfLinker, BpfRustc, Cargo, File as AnyFile, Installed, Program};
+use Source::{Component, Crate, Package};
+
+/// Every tool. The order is the order of installation: bpf-linker needs the rustc before it.
+#[rustfmt::skip] // a table reads by its columns
+const TOOLS: &[Tool] = &[
+    tool("C compiler", Program("cc"), Package(&["gcc"]), Need::Build, "links every Rust program"),
+    tool("C headers", AnyFile(&["/usr/include/stdio.h"]), Package(&["libc6-dev"]), Need::Build, "compile SQLite and other bundled C"),
+    tool("pkg-config", Program("pkg-config"), Package(&["pkg-config", "pkgconf"]), Need::Build, "build scripts look for libraries with it"),
+    tool("CA certificates", AnyFile(&["/etc/ssl/certs/ca-certificates.crt"]), Package(&["ca-certificates"]), Need::Build, "cargo and the TLS demos verify with them"),
+    tool("rustc for BPF", BpfRustc, Source::BpfRustc, Need::Build, "compiles the kernel object"),
+    tool("bpf-linker", BpfLinker, Source::BpfLinker, Need::Build, "links the kernel object"),
+    tool("rustfmt", Cargo("fmt"), Component("rustfmt"), Need::Lint, "checks the format"),
+    tool("clippy", Cargo("clippy"), Component("clippy"), Need::Lint, "lints"),
+    tool("cargo-deny", Installed("cargo-deny"), Crate("cargo-deny", "0.20.2"), Need::Lint, "checks the licences and sources of dependencies"),
+    tool("ip", Program("ip"), Package(&["iproute2"]), Need::Test, "tests make namespaces, links and routes"),
+    tool("tc", Program("tc"), Package(&["iproute2"]), Need::Test, "tests delay and lose packets"),
+    tool("nft", Program("nft"), Package(&["nftables"]), Need::Test, "tests drop and reject packets"),
+    tool("openssl", Program("openssl"), Package(&["openssl"]), Need::Test, "tests speak TLS with certificates of their own"),
+    tool("curl", Program("curl"), Package(&["curl"]), Need::Test, "tests and demos are its HTTP clients"),
+    tool("python3", AnyFile(&["/usr/bin/python3"]), Package(&["python3-minimal"]), Need::Test, "tests need a server in another language; a shim would be slow in a VM"),
+    tool("arping", AnyFile(&["/usr/bin/arping", "/usr/sbin/arping"]), Package(&["iputils-arping"]), Need::Test, "tests announce addresses"),
+    tool("bpftool", Program("bpftool"), Package(&["bpftool", "linux-tools-common"]), Need::Test, "shows what is loaded, for diagnosis"),
+    tool("ps", Program("ps"), Package(&["procps"]), Need::Test, "demos show processes"),
+    tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),
+    tool("virtiofsd", AnyFile(crate::vm::VIRTIOFSD), Package(&["virtiofsd", "qemu-system-common"]), Need::Vm, "shares this machine's files with a VM"),
+    tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Vm, "is the user space of the initramfs"),
+    tool("modprobe", Program("modprobe"), Package(&["kmod"]), Need::Vm, "loads modules in a VM"),
+    tool("xz", Program("xz"), Package(&["xz-utils"]), Need::Vm, "unpacks kernel modules"),
+];
+
+const fn tool(name: &'static str, found: Found, brought_by: Source, need: Need, why: &'static str) -> Tool {
+    Tool { name, found, brought_by, need, why }
+}
+
+impl Tool {
+    /// Why the tool cannot be used, or nothing when it can.
+    fn missing(&self) -> Option<String> {
+        let absent = |present: bool| (!present).then(|| "not found".to_owned());
+        match &self.found {
+            Program(name) => absent(cmd::which(name).is_some()),
+            AnyFile(files) => absent(files.iter().any(|file| Path::new(file).is_file())),
+            Installed(name) => absent(installed(name).is_ok()),
+            Cargo(name) => absent(cmd::succeeds(cmd::cargo().args([name, "--version"]))),
+            BpfRustc => toolchain::find_rustc().err().map(|missing| missing.0),
+            BpfLinker => bpf::linker_problem(),
+        }
+    }
+
+    /// What to install by hand.
+    fn by_hand(&self) -> String {
+        match &self.brought_by {
+            Package(names) => names[0].to_owned(),
+            Crate(name, version) => format!("`cargo install {name} --version {version} --locked`"),
+            Component(name) => format!("`rustup component add {name}`"),
+            Source::BpfRustc => bpf::RUSTC_BY_HAND.to_owned(),
+            Source::BpfLinker => bpf::linker_by_hand(),
+        }
+    }
+}
+
+const BUSYBOX: &[&str] = &["/bin/busybox", "/usr/bin/busybox"];
+
+/// The busybox that goes into an initramfs.
+pub(crate) fn busybox() -> Result<&'static Path> {
+    let found = BUSYBOX.iter().map(Path::new).find(|file| file.is_file());
+    found.context("busybox is not here: `cargo xtask setup` installs it")
+}
+
+/// A program that set-up installs into the tools directory, or the machine's own.
+pub(crate) fn installed(program: &str) -> Result<PathBuf> {
+    let ours = toolchain::tools_dir().join("bin").join(program);
+    let found = if ours.is_file() { Some(ours) } else { cmd::which(program) };
+    found.with_context(|| format!("{program} is not here: `cargo xtask setup` installs it"))
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only report what is missing; exit with 1 if something is
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    if !args.check {
+        ensure(ALL)?;
+        eprintln!("setup: everything is here");
+        return Ok(());
+    }
+    let mut missing = 0;
+    for tool in TOOLS {
+        let problem = tool.missing();
+        missing += usize::from(problem.is_some());
+        let state = problem.map_or_else(|| "ok".to_owned(), |why| format!("MISSING: {why}"));
+        eprintln!("{:<16} {:<60} {state}", tool.name, tool.why);
+    }
+    if missing > 0 {
+        bail!("{missing} of {} tools are missing: `cargo xtask setup` installs them", TOOLS.len());
+    }
+    Ok(())
+}
+
+/// Installs what `needs` asks for and this machine lacks.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    let wanted = || TOOLS.iter().filter(|tool| needs.contains(&tool.need));
+    if wanted().all(|tool| tool.missing().is_none()) {
+        return Ok(());
+    }
+    // Two xtasks at once would trip over each other's half-installed tools.
+    let _lock = lock("setup")?;
+    let mut packages = Vec::new();
+    for tool in wanted() {
+        let (Some(problem), Package(names)) = (tool.missing(), &tool.brought_by) else { continue };
+        if !apt::is_here() {
+            continue;
+        }
+        let package = apt::first_known(names)?;
+        eprintln!("setup: {}: {problem}; it {}: package {package}", tool.name, tool.why);
+        packages.push(package);
+    }
+    apt::install(&packages)?;
+    for tool in wanted() {
+        let Some(problem) = tool.missing() else { continue };
+        let say = |how: &str| eprintln!("setup: {}: {problem}; it {}: {how}", tool.name, tool.why);
+        match &tool.brought_by {
+            Package(_) => {}
+            Component(name) => {
+                say("a rustup component");
+                if cmd::which("rustup").is_some() {
+                    cmd::run(std::process::Command::new("rustup").args(["component", "add", name]))?;
+                }
+            }
+            Crate(name, version) => {
+                say("built from source, a few minutes");
+                let mut command = cmd::cargo();
+                command.args(["install", name, "--version", version, "--locked", "--root"]);
+                cmd::run(command.arg(toolchain::tools_dir()))?;
+            }
+            Source::BpfRustc => {
+                say("the distribution's, or else rustup's nightly");
+                bpf::install_rustc()?;
+            }
+            Source::BpfLinker => {
+                say("built from source, under a minute");
+                bpf::install_linker()?;
+            }
+        }
+    }
+    let left: Vec<_> = wanted()
+        .filter_map(|tool| Some(format!("  {}: {} ({})", tool.name, tool.by_hand(), tool.missing()?)))
+        .collect();
+    if !left.is_empty() {
+        let why = if apt::is_here() { "set-up could not bring" } else { "there is no apt here to bring" };
+        bail!("{why} these; install them by hand and try again:\n{}", left.join("\n"));
+    }
+    Ok(())
+}
+
+/// Takes the lock NAME below the tools directory, waiting for whoever holds it.
+pub(crate) fn lock(name: &str) -> Result<File> {
+    let dir = toolchain::tools_dir();
+    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    let path = dir.join(format!(".{name}.lock"));
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    file.lock().with_context(|| format!("locking {}", path.display()))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_need_has_a_tool_and_every_tool_says_why_and_how() {
+        for need in ALL {
+            assert!(TOOLS.iter().any(|tool| tool.need == *need), "{need:?}");
+        }
+        for tool in TOOLS {
+            assert!(!tool.why.is_empty() && !tool.by_hand().is_empty(), "{}", tool.name);
+        }
+    }
+}

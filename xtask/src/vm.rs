@@ -1,0 +1,267 @@
+//! `cargo xtask vm`: do the live tests hold on kernels other than this machine's?
+//!
+//! Fetches the kernels, boots each, runs the live tests (or any command) inside with this
+//! machine's file system below, and ends with one table.
+
+mod cpio;
+mod initramfs;
+pub(crate) mod kernels;
+mod qemu;
+mod report;
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    cmd,
+    setup::{self, Need},
+    test,
+};
+use kernels::Kernel;
+use qemu::{Machine, Outcome, Output};
+use report::Report;
+
+/// Where virtiofsd is: a package of its own, or part of an older QEMU's.
+pub(crate) const VIRTIOFSD: &[&str] = &["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Kernels: 5.10, 6.1, 6.12, new (default: all)
+    kernels: Vec<String>,
+    /// Run the command after `--` instead of the live tests; its exit status is returned
+    #[arg(long)]
+    exec: bool,
+    /// Memory of a machine, in MiB
+    #[arg(long, default_value_t = 1024)]
+    memory: u32,
+    /// Processors of a machine
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Seconds after which a machine is stopped
+    #[arg(long, default_value_t = 900)]
+    timeout: u64,
+    /// The hardware clock at boot, such as 2024-02-29T23:59:00
+    #[arg(long, default_value = "utc", value_name = "DATE")]
+    clock: String,
+    /// More of the kernel's command line
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    append: String,
+    /// Let the machine write to this directory (repeatable)
+    #[arg(long, value_name = "DIR")]
+    writable: Vec<PathBuf>,
+    /// Pass an environment variable on (repeatable)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Fetch the newest kernels even if older ones are here
+    #[arg(long)]
+    fetch: bool,
+    /// Arguments of the live tests; with --exec, the command
+    #[arg(last = true)]
+    args: Vec<OsString>,
+}
+
+impl Args {
+    fn machine<'a>(&'a self, kernel: &'a Kernel, visible: &'a [PathBuf]) -> Machine<'a> {
+        Machine {
+            kernel,
+            cpus: self.cpus,
+            memory_mib: self.memory,
+            timeout: Duration::from_secs(self.timeout),
+            clock: &self.clock,
+            append: &self.append,
+            writable: &self.writable,
+            visible,
+        }
+    }
+
+    /// The environment of the command: what a login has, and what was asked for.
+    fn env(&self) -> Vec<(String, OsString)> {
+        let inherited = ["PATH", "HOME", "LANG", "TERM", "RUST_BACKTRACE", "RUST_LOG"].map(str::to_owned);
+        let named = inherited.into_iter().chain(self.env.iter().cloned());
+        named
+            .filter_map(|name| match name.split_once('=') {
+                Some((name, value)) => Some((name.to_owned(), value.into())),
+                None => env::var_os(&name).map(|value| (name, value)),
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    ensure!(cfg!(target_arch = "x86_64"), "the VMs are x86_64 machines, and this one is not");
+    setup::ensure(if args.exec { &[Need::Vm] } else { &[Need::Build, Need::Test, Need::Vm] })?;
+    need_root()?;
+    if args.fetch {
+        let wanted = |id: &str| args.kernels.is_empty() || args.kernels.iter().any(|kernel| kernel == id);
+        for source in kernels::KERNELS.iter().filter(|source| wanted(source.id)) {
+            kernels::fetch(source).with_context(|| format!("fetching kernel {}", source.id))?;
+        }
+    }
+    let kernels = kernels::named(&args.kernels)?;
+    if args.exec { exec(args, &kernels) } else { live(args, &kernels) }
+}
+
+/// Runs one command in each machine and returns the first exit status that is not 0.
+fn exec(args: &Args, kernels: &[Kernel]) -> Result<ExitCode> {
+    if args.args.is_empty() {
+        bail!("--exec needs a command: `cargo xtask vm KERNEL --exec -- CMD ARGS`");
+    }
+    let dir = env::current_dir().context("finding the current directory")?;
+    let mut worst = 0;
+    for kernel in kernels {
+        let visible = [dir.clone()];
+        let machine = args.machine(kernel, &visible);
+        let outcome = machine.run(&args.env(), &dir, &args.args, |output| {
+            // Whoever reads us may have gone; the command goes on.
+            let _ = match output {
+                Output::Stdout(bytes) => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
+                Output::Stderr(bytes) => io::stderr().write_all(bytes),
+            };
+        })?;
+        eprintln!("vm: {} ({}): {}", kernel.id, kernel.version, describe(&outcome));
+        if worst == 0 {
+            worst = outcome.status.unwrap_or(124);
+        }
+    }
+    Ok(ExitCode::from(u8::try_from(worst).unwrap_or(1)))
+}
+
+fn describe(outcome: &Outcome) -> String {
+    let (boot, total) = (outcome.boot.as_secs_f64(), outcome.total.as_secs_f64());
+    match outcome.status {
+        Some(status) => format!("exit {status}; booted in {boot:.1} s, {total:.1} s in all"),
+        None => format!("ran out of time after {total:.0} s (see --timeout)"),
+    }
+}
+
+/// What a kernel says of itself.
+pub(crate) struct Facts {
+    pub(crate) btf: Vec<u8>,
+    pub(crate) events: String,
+}
+
+/// Reads a kernel's BTF and trace events, from a machine the first time and from files after that.
+pub(crate) fn facts(kernel: &Kernel) -> Result<Facts> {
+    let read = || {
+        Some(Facts { btf: fs::read(kernel.btf()).ok()?, events: fs::read_to_string(kernel.events()).ok()? })
+    };
+    if let Some(facts) = read() {
+        return Ok(facts);
+    }
+    need_root()?;
+    eprintln!("vm: asking kernel {} for its types and trace events", kernel.id);
+    let machine = Machine {
+        kernel,
+        cpus: 1,
+        memory_mib: 512,
+        timeout: Duration::from_secs(120),
+        clock: "utc",
+        append: "",
+        writable: &[],
+        visible: &[],
+    };
+    let script = "cat /sys/kernel/btf/vmlinux && cat /sys/kernel/tracing/available_events >&2";
+    let command = ["/bin/sh".into(), "-c".into(), script.into()];
+    let (mut btf, mut events) = (Vec::new(), Vec::new());
+    let outcome = machine.run(&[], Path::new("/"), &command, |output| match output {
+        Output::Stdout(bytes) => btf.extend(bytes),
+        Output::Stderr(bytes) => events.extend(bytes),
+    })?;
+    let events = String::from_utf8_lossy(&events).into_owned();
+    ensure!(outcome.status == Some(0), "kernel {} did not say: {}\n{events}", kernel.id, describe(&outcome));
+    for (path, bytes) in [(kernel.btf(), btf.as_slice()), (kernel.events(), events.as_bytes())] {
+        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(Facts { btf, events })
+}
+
+fn need_root() -> Result<()> {
+    ensure!(
+        cmd::is_root(),
+        "sharing this machine's files with a VM needs root: `sudo -E env PATH=\"$PATH\" cargo xtask …`"
+    );
+    Ok(())
+}
+
+/// Runs the live tests on each kernel.
+fn live(args: &Args, kernels: &[Kernel]) -> Result<ExitCode> {
+    let Some(live) = test::build_live()? else {
+        bail!("there are no live tests (no test target `live` in agent/Cargo.toml)");
+    };
+    let mut reports = Vec::new();
+    for kernel in kernels {
+        eprintln!("vm: live tests on {} ({})", kernel.id, kernel.version);
+        reports.push(live_on(args, kernel, &live));
+    }
+    let table = report::table(&reports);
+    io::stdout().write_all(table.as_bytes()).context("writing the table")?;
+    Ok(if reports.iter().all(Report::is_success) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn live_on(args: &Args, kernel: &Kernel, live: &test::Live) -> Report {
+    let mut report =
+        Report { kernel: kernel.id.clone(), version: kernel.version.clone(), ..Report::default() };
+    let root = cmd::workspace();
+    let mut visible = vec![root.clone()];
+    visible.extend(live.tests.parent().map(Path::to_owned));
+    let mut env = args.env();
+    env.extend(live.env().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    env.push(("CULPRIT_VM".into(), kernel.id.clone().into()));
+    let mut command = vec![live.tests.clone().into_os_string()];
+    command.extend(args.args.iter().cloned());
+
+    let (mut out, mut err) = (Lines::new(&kernel.id), Lines::new(&kernel.id));
+    let outcome =
+        args.machine(kernel, &visible).run(&env, &root.join("agent"), &command, |output| match output {
+            Output::Stdout(bytes) => out.push(bytes, &mut io::stdout(), &mut report),
+            Output::Stderr(bytes) => err.push(bytes, &mut io::stderr(), &mut report),
+        });
+    out.push(b"\n", &mut io::stdout(), &mut report);
+    err.push(b"\n", &mut io::stderr(), &mut report);
+    match outcome {
+        Ok(outcome) => {
+            report.seconds = outcome.total;
+            report.ended(outcome.status);
+            eprintln!("vm: {}: {}", kernel.id, describe(&outcome));
+        }
+        Err(error) => report.broken = Some(format!("{error:#}")),
+    }
+    report
+}
+
+/// Cuts a stream into lines, which go on with the kernel's name before them.
+struct Lines<'a> {
+    kernel: &'a str,
+    rest: Vec<u8>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(kernel: &'a str) -> Self {
+        Self { kernel, rest: Vec::new() }
+    }
+
+    fn push(&mut self, bytes: &[u8], to: &mut impl Write, report: &mut Report) {
+        for &byte in bytes {
+            if byte != b'\n' {
+                self.rest.push(byte);
+                continue;
+            }
+            let line = String::from_utf8_lossy(&self.rest).into_owned();
+            self.rest.clear();
+            if !line.is_empty() {
+                report.line(&line);
+                // Whoever reads us may have gone; the tests go on.
+                let _ = writeln!(to, "[{}] {line}", self.kernel);
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What the live tests said in a VM, as numbers for the closing table.
+//!
+//! Reads libtest's lines, and the line a live test writes when it cannot run on this kernel:
+//! `SKIPPED name: reason`.
+
+use std::{fmt::Write as _, time::Duration};
+
+/// Tests that may fail on a kernel, and why. One that passes after all is pointed out.
+pub(crate) const KNOWN_FAILURES: &[Known] = &[];
+
+/// A row of [`KNOWN_FAILURES`].
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) kernel: &'static str,
+    pub(crate) test: &'static str,
+    pub(crate) why: &'static str,
+}
+
+/// The outcome of the live tests on one kernel.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) kernel: String,
+    pub(crate) version: String,
+    pub(crate) passed: Vec<String>,
+    pub(crate) failed: Vec<String>,
+    /// (test, reason)
+    pub(crate) skipped: Vec<(String, String)>,
+    pub(crate) seconds: Duration,
+    /// Why there is no complete result: a crash, a timeout, a machine that did not boot.
+    pub(crate) broken: Option<String>,
+}
+
+impl Report {
+    /// Takes one line of the tests' output.
+    pub(crate) fn line(&mut self, line: &str) {
+        if let Some((_, skip)) = line.split_once("SKIPPED ") {
+            let (test, reason) = skip.split_once(": ").unwrap_or((skip, "no reason given"));
+            self.skipped.push((test.trim().to_owned(), reason.trim().to_owned()));
+        } else if let Some((test, verdict)) =
+            line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
+        {
+            match verdict.split_whitespace().next() {
+                Some("ok") => self.passed.push(test.to_owned()),
+                Some("FAILED") => self.failed.push(test.to_owned()),
+                Some("ignored") => {
+                    let reason = verdict.split_once(", ").map_or("ignored", |(_, reason)| reason);
+                    self.skipped.push((test.to_owned(), reason.to_owned()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes the exit status of the test binary; none when it ran out of time.
+    pub(crate) fn ended(&mut self, status: Option<i32>) {
+        // libtest exits with 101 when tests failed: those are counted one by one.
+        self.broken = match status {
+            Some(0) => None,
+            Some(101) if !self.failed.is_empty() => None,
+            Some(status) => Some(format!("the tests ended with status {status}")),
+            None => Some("the tests ran out of time".to_owned()),
+        };
+    }
+
+    /// Failures that nobody has explained.
+    pub(crate) fn unexplained(&self) -> impl Iterator<Item = &str> {
+        self.failed.iter().map(String::as_str).filter(|test| self.known(test).is_none())
+    }
+
+    pub(crate) fn is_success(&self) -> bool {
+        self.broken.is_none() && self.unexplained().next().is_none()
+    }
+
+    fn known(&self, test: &str) -> Option<&'static Known> {
+        KNOWN_FAILURES.iter().find(|known| known.kernel == self.kernel && known.test == test)
+    }
+}
+
+/// The closing table, with every failure and every reason below it.
+pub(crate) fn table(reports: &[Report]) -> String {
+    let mut text = format!(
+        "\n{:<7} {:<26} {:>6} {:>6} {:>7} {:>7}\n",
+        "kernel", "version", "passed", "failed", "skipped", "seconds"
+    );
+    let mut notes = String::new();
+    for report in reports {
+        // A test that skipped itself is "ok" to libtest.
+        let is_skipped = |test: &String| report.skipped.iter().any(|(skipped, _)| skipped == test);
+        let passed = report.passed.iter().filter(|test| !is_skipped(test)).count();
+        let _ = writeln!(
+            text,
+            "{:<7} {:<26} {:>6} {:>6} {:>7} {:>7.1}{}",
+            report.kernel,
+            report.version,
+            passed,
+            report.failed.len(),
+            report.skipped.len(),
+            report.seconds.as_secs_f64(),
+            if report.is_success() { "" } else { "  FAILED" },
+        );
+        let id = &report.kernel;
+        if let Some(why) = &report.broken {
+            let _ = writeln!(notes, "{id}: {why}");
+        }
+        for test in &report.failed {
+            let known = report.known(test).map(|known| format!(" (known: {})", known.why));
+            let _ = writeln!(notes, "{id}: {test} failed{}", known.unwrap_or_default());
+        }
+        for test in report.passed.iter().filter(|test| report.known(test).is_some()) {
+            let _ = writeln!(notes, "{id}: {test} passes: take it off KNOWN_FAILURES");
+        }
+        for (test, reason) in &report.skipped {
+            let _ = writeln!(notes, "{id}: {test} skipped: {reason}");
+        }
+    }
+    text + &notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(lines: &[&str], status: Option<i32>) -> Report {
+        let mut report = Report { kernel: "6.1".into(), version: "6.1.0".into(), ..Report::default() };
+        lines.iter().for_each(|line| report.line(line));
+        report.ended(status);
+        report
+    }
+
+    #[test]
+    fn a_skipped_test_does_not_count_as_passed() {
+        let lines = ["running 2 tests", "SKIPPED b: no kprobes here", "test a ... ok", "test b ... ok"];
+        let report = report(&lines, Some(0));
+        assert!(report.is_success());
+        let text = table(&[report]);
+        let row: Vec<_> = text.lines().nth(2).unwrap().split_whitespace().collect();
+        assert_eq!(row[..5], ["6.1", "6.1.0", "1", "0", "1"]);
+        assert!(text.contains("6.1: b skipped: no kprobes here"));
+    }
+
+    #[test]
+    fn a_failure_a_crash_and_a_timeout_are_no_success() {
+        let failing = report(&["test a ... FAILED"], Some(101));
+        assert!(!failing.is_success());
+        assert!(table(&[failing]).contains("6.1: a failed\n"));
+        assert!(!report(&["test a ... ok"], Some(139)).is_success());
+        assert!(!report(&["test a ... ok"], None).is_success());
+        assert!(!report(&[], Some(101)).is_success());
+    }
+}
