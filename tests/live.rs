@@ -22,3 +22,9 @@ mod dns;
 mod filters;
 #[path = "live/commands.rs"]
 mod commands;
+#[path = "live/lifecycle.rs"]
+mod lifecycle;
+#[path = "live/output.rs"]
+mod output;
+#[path = "live/recording.rs"]
+mod recording;

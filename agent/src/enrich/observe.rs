@@ -86,33 +86,38 @@ impl Observer {
         self.followed.insert(process, true);
     }
 
+    /// Processes of `event` nobody has asked about yet: the kernel saw them forked and can say whether
+    /// they are followed, even when they are gone by now.
+    pub fn strangers(&self, event: &Event) -> Vec<u32> {
+        if self.wanted.processes.is_empty() {
+            return vec![];
+        }
+        let strange = |process: &u32| {
+            *process != 0 && self.followed.get(process).is_none() && self.seen.get(process).is_none()
+        };
+        owners(event).into_iter().flatten().map(|owner| owner.process).filter(strange).collect()
+    }
+
+    /// The kernel follows this process.
+    pub fn descendant(&mut self, process: u32) {
+        self.followed.insert(process, true);
+    }
+
     /// What has to be known before `event` can be told.
     pub fn before(&mut self, event: &Event, mut learn: impl FnMut(Context)) {
-        let owners: [Option<&Owner>; 2] = match &event.what {
-            What::Connect(_, connect) => [Some(&connect.owner), None],
-            What::Tls(step, handshake) => {
-                if *step == TlsStep::Pending
-                    && handshake.role == SERVER
+        match &event.what {
+            What::Tls(TlsStep::Pending, handshake)
+                if handshake.role == SERVER
                     && handshake.owner.process == 0
-                    && handshake.flags & UNREAD != 0
-                {
-                    self.listeners(event.boot_ns, &mut learn);
-                }
-                [Some(&handshake.owner), Some(&handshake.reader)]
+                    && handshake.flags & UNREAD != 0 =>
+            {
+                self.listeners(event.boot_ns, &mut learn);
             }
-            What::Dns(message) => [Some(&message.owner), None],
-            What::Neigh(record) => {
-                self.namespace(record.netns, &mut learn);
-                [Some(&record.owner), None]
-            }
-            What::Mac(record) => {
-                self.namespace(record.netns, &mut learn);
-                [None, None]
-            }
-            What::ClockSet(record) => [Some(&record.owner), None],
-            _ => [None, None],
-        };
-        for owner in owners.into_iter().flatten() {
+            What::Neigh(record) => self.namespace(record.netns, &mut learn),
+            What::Mac(record) => self.namespace(record.netns, &mut learn),
+            _ => {}
+        }
+        for owner in owners(event).into_iter().flatten() {
             self.owner(owner, &mut learn);
         }
     }
@@ -251,6 +256,18 @@ impl Observer {
                 learn(Context::Listener { port, process: pid, comm });
             }
         }
+    }
+}
+
+/// Whom an event mentions.
+fn owners(event: &Event) -> [Option<&Owner>; 2] {
+    match &event.what {
+        What::Connect(_, connect) => [Some(&connect.owner), None],
+        What::Tls(_, handshake) => [Some(&handshake.owner), Some(&handshake.reader)],
+        What::Dns(message) => [Some(&message.owner), None],
+        What::Neigh(record) => [Some(&record.owner), None],
+        What::ClockSet(record) => [Some(&record.owner), None],
+        _ => [None, None],
     }
 }
 

@@ -152,6 +152,12 @@ impl Kernel {
         }
     }
 
+    /// Whether a process is followed: asked for, or forked by one that is.
+    pub fn follows(&self, process: u32) -> bool {
+        let Some(map) = self.ebpf.map("PROCESSES") else { return false };
+        HashMap::<_, u32, u32>::try_from(map).is_ok_and(|map| map.get(&process, 0).is_ok())
+    }
+
     /// Copies the values of a hash map of in-flight operations.
     pub fn in_flight<V: aya::Pod>(&self, name: &'static str) -> Result<Vec<V>, Error> {
         let error = |source| Error::Map { name, source };
