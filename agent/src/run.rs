@@ -169,12 +169,13 @@ impl Session {
         if wants(&self.request, ProbeId::Neigh) {
             self.learn_neighbours()?;
         }
+        // Whoever reads the first line may end us from then on.
+        let mut interrupts = Signals::new()?;
         self.announce()?;
         let mut child = match config.command.split_first() {
             Some((program, args)) => Some(self.spawn(program, args)?),
             None => None,
         };
-        let mut interrupts = Signals::new()?;
         let mut drain_tick = ticker(DRAIN_EVERY);
         let mut sweep_tick = ticker(SWEEP_EVERY);
         let mut save_tick = ticker(SAVE_EVERY);
