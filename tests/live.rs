@@ -14,3 +14,11 @@ mod roads;
 mod udp;
 #[path = "live/tls.rs"]
 mod tls;
+#[path = "live/hellos.rs"]
+mod hellos;
+#[path = "live/dns.rs"]
+mod dns;
+#[path = "live/filters.rs"]
+mod filters;
+#[path = "live/commands.rs"]
+mod commands;

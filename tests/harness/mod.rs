@@ -6,6 +6,7 @@
 //! which are unique too.
 
 pub mod culprit;
+pub mod dns;
 pub mod netns;
 pub mod process;
 pub mod require;

@@ -1,0 +1,75 @@
+//! DNS messages, and a server in a thread that answers as told.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    thread::JoinHandle,
+};
+
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE, rdata::RData};
+
+use super::Netns;
+
+/// The port culprit knows DNS by.
+pub const PORT: u16 = 53;
+
+/// A query for the IPv4 address of a name.
+pub fn query(id: u16, name: &str) -> Vec<u8> {
+    let mut packet = Packet::new_query(id);
+    packet.set_flags(PacketFlag::RECURSION_DESIRED);
+    let name = Name::new(name).expect("a name");
+    packet.questions.push(Question::new(name, QTYPE::TYPE(TYPE::A), QCLASS::CLASS(CLASS::IN), false));
+    packet.build_bytes_vec().expect("well-formed")
+}
+
+/// What the server says.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer {
+    /// This address.
+    Address(Ipv4Addr),
+    /// No address, for this reason.
+    No(RCODE),
+}
+
+impl Answer {
+    /// The reply to a query.
+    pub fn to(self, query: &[u8]) -> Vec<u8> {
+        let mut packet = Packet::parse(query).expect("a query").into_reply();
+        let asked = Packet::parse(query).expect("a query");
+        let question = asked.questions.first().expect("one question").clone();
+        match self {
+            Self::Address(address) => packet.answers.push(ResourceRecord::new(
+                question.qname.clone(),
+                CLASS::IN,
+                60,
+                RData::A(address.into()),
+            )),
+            Self::No(rcode) => *packet.rcode_mut() = rcode,
+        }
+        if packet.questions.is_empty() {
+            packet.questions.push(question);
+        }
+        packet.build_bytes_vec().expect("well-formed")
+    }
+}
+
+/// Answers one query over UDP inside, then ends.
+#[track_caller]
+pub fn answer_once(netns: &Netns, at: SocketAddr, answer: Answer) -> JoinHandle<()> {
+    let socket = netns.enter(move || UdpSocket::bind(at).expect("a free port"));
+    netns.thread_named("dns-server", move || {
+        let mut query = [0; 512];
+        let (len, from) = socket.recv_from(&mut query).expect("a query");
+        socket.send_to(&answer.to(&query[..len]), from).expect("the client waits");
+    })
+}
+
+/// Asks over UDP and returns the answer.
+pub fn ask(server: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(server)?;
+    socket.send(query)?;
+    let mut answer = vec![0; 512];
+    let len = socket.recv(&mut answer)?;
+    answer.truncate(len);
+    Ok(answer)
+}

@@ -1,0 +1,181 @@
+//! What the filters let through, and what they keep out.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+
+use crate::{
+    connect::end_of,
+    harness::{
+        Culprit, Netns, Running,
+        netns::Pair,
+        port,
+        process::words,
+        sockets::{begin_connect, connect, listen_on_loopback, me},
+    },
+    needs,
+};
+
+/// A server that forks for each line it reads: the child connects to the port the line names.
+fn forking_server(netns: &Netns) -> Running {
+    let mut bash = words("bash -c");
+    bash.arg("while read -r to; do (exec 3<>/dev/tcp/$to; echo $BASHPID); done");
+    netns.spawn(bash)
+}
+
+#[test]
+fn a_process_is_followed_with_the_children_it_forks_and_nobody_else() {
+    needs!();
+    let netns = Netns::new();
+    let (_listener, to) = listen_on_loopback(&netns);
+    let mut server = forking_server(&netns);
+    let culprit = Culprit::trace(&format!("-p {}", server.pid()));
+    connect(&netns, to).0.expect("it listens");
+    let mut children = Vec::new();
+    for _ in 0..2 {
+        server.say(&format!("{}/{}\n", to.ip(), to.port()));
+        let line = server.next_line(crate::harness::deadline()).expect("in time").expect("the child's number");
+        children.push(line.parse::<u32>().expect("a process id"));
+    }
+    let ended = |pid: u32| move |fact: &crate::harness::Fact| fact.is_to("connect_ended", to) && fact.pid() == pid;
+    for &child in &children {
+        assert_eq!(culprit.wait_for("the child's connect", ended(child)).comm(), "bash");
+        assert_ne!(child, server.pid());
+    }
+    let strangers = culprit.seen(|fact| !children.contains(&fact.pid()));
+    assert_eq!(strangers.len(), 0, "{strangers:#?}");
+}
+
+#[test]
+fn a_child_that_was_there_before_is_followed_too() {
+    needs!();
+    let netns = Netns::new();
+    let (_listener, to) = listen_on_loopback(&netns);
+    let mut parent = netns.spawn({
+        let mut bash = words("bash -c");
+        bash.arg(format!("(echo $BASHPID; read -r; exec 3<>/dev/tcp/{}/{}; read -r); true", to.ip(), to.port()));
+        bash
+    });
+    let child = parent.next_line(crate::harness::deadline()).expect("in time").expect("the child's number");
+    let culprit = Culprit::trace(&format!("-p {}", parent.pid()));
+    parent.say("\n");
+    assert_eq!(end_of(&culprit, to).pid(), child.parse::<u32>().expect("a process id"));
+}
+
+#[test]
+fn only_the_ports_asked_for_are_told() {
+    needs!();
+    let netns = Netns::new();
+    let [first, second, other] = [port(), port(), port()].map(|port| SocketAddr::new(netns.loopback(), port));
+    let culprit = Culprit::trace(&format!("--port {} --port {}", first.port(), second.port()));
+    for to in [other, first, second] {
+        connect(&netns, to).0.expect_err("nobody listens");
+    }
+    end_of(&culprit, first);
+    end_of(&culprit, second);
+    let others = culprit.seen(|fact| ![Some(first), Some(second)].contains(&fact.at("destination")));
+    assert_eq!(others.len(), 0, "{others:#?}");
+}
+
+#[test]
+fn only_the_networks_asked_for_are_told() {
+    needs!();
+    let netns = Netns::new();
+    let IpAddr::V4(inside) = netns.loopback() else { unreachable!("loopback is IPv4") };
+    let [a, b, c, _] = inside.octets();
+    let outside = SocketAddr::new(Ipv4Addr::new(a, b, c.wrapping_add(1), 1).into(), port());
+    let culprit = Culprit::trace(&format!("--dest {a}.{b}.{c}.0/24"));
+    connect(&netns, outside).0.expect_err("nobody listens");
+    let to = SocketAddr::new(inside.into(), port());
+    connect(&netns, to).0.expect_err("nobody listens");
+    end_of(&culprit, to);
+    assert_eq!(culprit.seen(|fact| fact.at("destination") == Some(outside)).len(), 0);
+}
+
+#[test]
+fn only_threads_of_the_name_asked_for_are_told() {
+    needs!();
+    let netns = Netns::new();
+    let name = format!("picked-{}", crate::harness::unique());
+    let culprit = Culprit::trace(&format!("--comm {name}"));
+    let to = SocketAddr::new(netns.loopback(), port());
+    connect(&netns, to).0.expect_err("nobody listens");
+    let task = netns.thread_named(&name, move || {
+        TcpStream::connect(to).expect_err("nobody listens");
+        me()
+    });
+    let task = task.join().expect("it only connects");
+    let end = end_of(&culprit, to);
+    assert_eq!((end.task(), end.comm()), (task, name.as_str()));
+    assert!(culprit.seen(|fact| fact.comm() != name).is_empty());
+}
+
+#[test]
+fn only_the_address_family_asked_for_is_told() {
+    needs!();
+    let netns = Netns::new();
+    let v4 = SocketAddr::new(netns.loopback(), port());
+    let v6 = SocketAddr::new("::1".parse().expect("an address"), port());
+    let culprit = Culprit::trace("-6");
+    connect(&netns, v4).0.expect_err("nobody listens");
+    connect(&netns, v6).0.expect_err("nobody listens");
+    end_of(&culprit, v6);
+    let v4 = culprit.seen(|fact| fact.at("destination").is_some_and(|to| to.is_ipv4()));
+    assert_eq!(v4.len(), 0, "{v4:#?}");
+}
+
+#[test]
+fn only_the_probes_asked_for_speak() {
+    needs!();
+    let netns = Netns::new();
+    let culprit = Culprit::trace("--probes connect");
+    assert_eq!(culprit.start["probes"]["attached"], serde_json::json!(["connect"]));
+    culprit.settle(&netns);
+    assert!(culprit.seen(|fact| fact.text("probe") != "connect").is_empty());
+}
+
+#[test]
+fn failures_only_means_no_beginnings_and_no_success() {
+    needs!();
+    let netns = Netns::new();
+    let (_listener, good) = listen_on_loopback(&netns);
+    let culprit = Culprit::trace("-Z");
+    connect(&netns, good).0.expect("it listens");
+    culprit.settle(&netns);
+    assert_eq!(culprit.seen(|fact| fact.at("destination") == Some(good)).len(), 0);
+    let told = culprit.seen(|fact| fact.within(&netns));
+    assert_eq!(told.len(), 1, "the refusal and nothing else: {told:#?}");
+}
+
+#[test]
+fn only_what_took_long_enough_is_told() {
+    needs!(Nftables);
+    let pair = Pair::new();
+    let slow = pair.service(port());
+    pair.server.drop_tcp("input", slow.port());
+    pair.client.sysctl("net/ipv4/tcp_syn_retries", "1");
+    let culprit = Culprit::trace("--min-ms 500");
+    let quick = SocketAddr::new(pair.client.loopback(), port());
+    connect(&pair.client, quick).0.expect_err("nobody listens");
+    let (_socket, task) = begin_connect(&pair.client, slow);
+    let end = end_of(&culprit, slow);
+    assert_eq!((end.task(), end.text("outcome")), (task, "timed_out"));
+    assert!(end.number("duration_ms") >= 500.0, "{end:?}");
+    assert_eq!(culprit.seen(|fact| fact.at("destination") == Some(quick)).len(), 0);
+}
+
+#[test]
+fn filters_reach_handshakes_too() {
+    needs!(Openssl);
+    let (netns, identity) = (Netns::new(), crate::harness::tls::Identity::new());
+    let services = [port(), port()].map(|port| SocketAddr::new(netns.loopback(), port));
+    let _servers = services.map(|service| identity.server(&netns, service, ""));
+    let culprit = Culprit::trace(&format!("--port {}", services[1].port()));
+    let _clients = services.map(|service| {
+        let client = crate::harness::tls::openssl_client(&netns, service, "");
+        client.wait_for_line("Verify return code");
+        client
+    });
+    for role in ["client", "server"] {
+        crate::tls::step(&culprit, role, services[1], "handshake_done");
+        assert_eq!(crate::tls::story(&culprit, role, services[0]).len(), 0);
+    }
+}
