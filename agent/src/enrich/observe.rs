@@ -57,7 +57,8 @@ impl Wanted {
 pub struct Observer {
     wanted: Wanted,
     followed: Bounded<u32, bool>,
-    seen: Bounded<u32, [u8; 16]>,
+    /// Processes looked up, by name and whether the kernel vouched for them.
+    seen: Bounded<u32, ([u8; 16], bool)>,
     netns: HashMap<u32, bool>,
     listeners_at_ns: Option<u64>,
     pods: HashMap<String, [String; 3]>,
@@ -112,18 +113,22 @@ impl Observer {
             What::ClockSet(record) => [Some(&record.owner), None],
             _ => [None, None],
         };
+        // Connects, handshakes and lookups of other processes were filtered out in the kernel, which also
+        // knows children that are gone before we can look at them.
+        let vouched = matches!(&event.what, What::Connect(..) | What::Tls(..) | What::Dns(_));
         for owner in owners.into_iter().flatten() {
-            self.owner(owner, &mut learn);
+            self.owner(owner, vouched, &mut learn);
         }
     }
 
-    fn owner(&mut self, owner: &Owner, learn: &mut impl FnMut(Context)) {
+    fn owner(&mut self, owner: &Owner, vouched: bool, learn: &mut impl FnMut(Context)) {
         self.namespace(owner.netns, learn);
-        if owner.process == 0 || self.seen.get(&owner.process) == Some(&owner.comm) {
+        let known = self.seen.get(&owner.process);
+        if owner.process == 0 || known.is_some_and(|(comm, sure)| *comm == owner.comm && (*sure || !vouched)) {
             return;
         }
-        self.seen.insert(owner.process, owner.comm);
-        let context = self.process(owner.process, &event::comm(&owner.comm));
+        self.seen.insert(owner.process, (owner.comm, vouched));
+        let context = self.process(owner.process, &event::comm(&owner.comm), vouched);
         learn(Context::Process(context));
     }
 
@@ -139,7 +144,7 @@ impl Observer {
         self.netns.entry(netns).or_insert(false);
     }
 
-    fn process(&mut self, pid: u32, comm: &str) -> ProcessContext {
+    fn process(&mut self, pid: u32, comm: &str, vouched: bool) -> ProcessContext {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let cgroup = fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
         let paths: Vec<&str> = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
@@ -159,12 +164,25 @@ impl Observer {
             context.container = Some(container);
         }
         context.container_id = container_id;
-        context.wanted = self.is_wanted(&context, &paths);
+        context.wanted = self.is_wanted(&context, &paths, vouched);
         context
     }
 
-    fn is_wanted(&mut self, process: &ProcessContext, cgroups: &[&str]) -> bool {
+    /// `vouched`: the kernel's own filters (process, name, cgroup) have let it pass.
+    fn is_wanted(&mut self, process: &ProcessContext, cgroups: &[&str], vouched: bool) -> bool {
         let same = |wanted: &Option<String>, is: &Option<String>| wanted.is_none() || wanted == is;
+        if let Some(wanted) = &self.wanted.container
+            && process.container.as_ref() != Some(wanted)
+            && !process.container_id.as_ref().is_some_and(|id| id.starts_with(wanted.as_str()))
+        {
+            return false;
+        }
+        if !same(&self.wanted.pod, &process.pod) || !same(&self.wanted.namespace, &process.namespace) {
+            return false;
+        }
+        if vouched {
+            return true;
+        }
         if self.wanted.comm.as_ref().is_some_and(|comm| *comm != process.comm) {
             return false;
         }
@@ -173,15 +191,7 @@ impl Observer {
         {
             return false;
         }
-        if let Some(wanted) = &self.wanted.container
-            && process.container.as_ref() != Some(wanted)
-            && !process.container_id.as_ref().is_some_and(|id| id.starts_with(wanted.as_str()))
-        {
-            return false;
-        }
-        same(&self.wanted.pod, &process.pod)
-            && same(&self.wanted.namespace, &process.namespace)
-            && (self.wanted.processes.is_empty() || self.descends(process.pid))
+        self.wanted.processes.is_empty() || self.descends(process.pid)
     }
 
     /// Whether a process is one of the wanted or descends from one.
@@ -247,7 +257,7 @@ impl Observer {
                 let Some(&port) = ports.get(&(ns.ino(), inode)) else { continue };
                 let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
                 let comm = comm.trim_end().to_owned();
-                learn(Context::Process(self.process(pid, &comm)));
+                learn(Context::Process(self.process(pid, &comm, false)));
                 learn(Context::Listener { port, process: pid, comm });
             }
         }
