@@ -118,7 +118,7 @@ pub struct Limits {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_events: Option<u64>,
     /// Size of the ring between kernel and agent in MiB: a power of two.
-    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = parse_ring)]
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = parse_ring)]
     pub ring_mib: u32,
 }
 

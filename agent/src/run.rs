@@ -280,11 +280,6 @@ impl Session {
                 return;
             }
         };
-        for process in self.observer.strangers(&event) {
-            if self.kernel.follows(process) {
-                self.observer.descendant(process);
-            }
-        }
         let mut learnt = Vec::new();
         self.observer.before(&event, |context| learnt.push(context));
         for context in learnt {

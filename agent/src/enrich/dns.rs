@@ -131,7 +131,7 @@ fn asked(
             query_type: query_type.clone(),
             started_ns: boot_ns,
             queries: 1,
-            tell_at_ns: boot_ns + FIRST_NS,
+            tell_at_ns: boot_ns.saturating_add(FIRST_NS),
         };
         world.dns.pending.insert(key, lookup);
     }
@@ -217,7 +217,7 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
         if boot_ns < lookup.tell_at_ns {
             continue;
         }
-        let elapsed = boot_ns - lookup.started_ns;
+        let elapsed = boot_ns.saturating_sub(lookup.started_ns);
         lookup.tell_at_ns = lookup.started_ns.saturating_add(elapsed.saturating_mul(2));
         due.push((lookup.started_ns, *key));
         if elapsed > FORGET_NS {
@@ -233,7 +233,7 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
             name: lookup.name.clone(),
             query_type: lookup.query_type.clone(),
             queries: lookup.queries,
-            elapsed_ms: ms(boot_ns - lookup.started_ns),
+            elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
         };
         told.push(("dns", lookup.owner, what));
     }

@@ -57,7 +57,8 @@ impl Wanted {
 pub struct Observer {
     wanted: Wanted,
     followed: Bounded<u32, bool>,
-    seen: Bounded<u32, [u8; 16]>,
+    /// Processes looked up, by name and whether the kernel vouched for them.
+    seen: Bounded<u32, ([u8; 16], bool)>,
     netns: HashMap<u32, bool>,
     listeners_at_ns: Option<u64>,
     pods: HashMap<String, [String; 3]>,
@@ -86,49 +87,48 @@ impl Observer {
         self.followed.insert(process, true);
     }
 
-    /// Processes of `event` nobody has asked about yet: the kernel saw them forked and can say whether
-    /// they are followed, even when they are gone by now.
-    pub fn strangers(&self, event: &Event) -> Vec<u32> {
-        if self.wanted.processes.is_empty() {
-            return vec![];
-        }
-        let strange = |process: &u32| {
-            *process != 0 && self.followed.get(process).is_none() && self.seen.get(process).is_none()
-        };
-        owners(event).into_iter().flatten().map(|owner| owner.process).filter(strange).collect()
-    }
-
-    /// The kernel follows this process.
-    pub fn descendant(&mut self, process: u32) {
-        self.followed.insert(process, true);
-    }
-
     /// What has to be known before `event` can be told.
     pub fn before(&mut self, event: &Event, mut learn: impl FnMut(Context)) {
-        match &event.what {
-            What::Tls(TlsStep::Pending, handshake)
-                if handshake.role == SERVER
+        let owners: [Option<&Owner>; 2] = match &event.what {
+            What::Connect(_, connect) => [Some(&connect.owner), None],
+            What::Tls(step, handshake) => {
+                if *step == TlsStep::Pending
+                    && handshake.role == SERVER
                     && handshake.owner.process == 0
-                    && handshake.flags & UNREAD != 0 =>
-            {
-                self.listeners(event.boot_ns, &mut learn);
+                    && handshake.flags & UNREAD != 0
+                {
+                    self.listeners(event.boot_ns, &mut learn);
+                }
+                [Some(&handshake.owner), Some(&handshake.reader)]
             }
-            What::Neigh(record) => self.namespace(record.netns, &mut learn),
-            What::Mac(record) => self.namespace(record.netns, &mut learn),
-            _ => {}
-        }
-        for owner in owners(event).into_iter().flatten() {
-            self.owner(owner, &mut learn);
+            What::Dns(message) => [Some(&message.owner), None],
+            What::Neigh(record) => {
+                self.namespace(record.netns, &mut learn);
+                [Some(&record.owner), None]
+            }
+            What::Mac(record) => {
+                self.namespace(record.netns, &mut learn);
+                [None, None]
+            }
+            What::ClockSet(record) => [Some(&record.owner), None],
+            _ => [None, None],
+        };
+        // Connects, handshakes and lookups of other processes were filtered out in the kernel, which also
+        // knows children that are gone before we can look at them.
+        let vouched = matches!(&event.what, What::Connect(..) | What::Tls(..) | What::Dns(_));
+        for owner in owners.into_iter().flatten() {
+            self.owner(owner, vouched, &mut learn);
         }
     }
 
-    fn owner(&mut self, owner: &Owner, learn: &mut impl FnMut(Context)) {
+    fn owner(&mut self, owner: &Owner, vouched: bool, learn: &mut impl FnMut(Context)) {
         self.namespace(owner.netns, learn);
-        if owner.process == 0 || self.seen.get(&owner.process) == Some(&owner.comm) {
+        let known = self.seen.get(&owner.process);
+        if owner.process == 0 || known.is_some_and(|(comm, sure)| *comm == owner.comm && (*sure || !vouched)) {
             return;
         }
-        self.seen.insert(owner.process, owner.comm);
-        let context = self.process(owner.process, &event::comm(&owner.comm));
+        self.seen.insert(owner.process, (owner.comm, vouched));
+        let context = self.process(owner.process, &event::comm(&owner.comm), vouched);
         learn(Context::Process(context));
     }
 
@@ -144,7 +144,7 @@ impl Observer {
         self.netns.entry(netns).or_insert(false);
     }
 
-    fn process(&mut self, pid: u32, comm: &str) -> ProcessContext {
+    fn process(&mut self, pid: u32, comm: &str, vouched: bool) -> ProcessContext {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let cgroup = fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
         let paths: Vec<&str> = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
@@ -164,12 +164,25 @@ impl Observer {
             context.container = Some(container);
         }
         context.container_id = container_id;
-        context.wanted = self.is_wanted(&context, &paths);
+        context.wanted = self.is_wanted(&context, &paths, vouched);
         context
     }
 
-    fn is_wanted(&mut self, process: &ProcessContext, cgroups: &[&str]) -> bool {
+    /// `vouched`: the kernel's own filters (process, name, cgroup) have let it pass.
+    fn is_wanted(&mut self, process: &ProcessContext, cgroups: &[&str], vouched: bool) -> bool {
         let same = |wanted: &Option<String>, is: &Option<String>| wanted.is_none() || wanted == is;
+        if let Some(wanted) = &self.wanted.container
+            && process.container.as_ref() != Some(wanted)
+            && !process.container_id.as_ref().is_some_and(|id| id.starts_with(wanted.as_str()))
+        {
+            return false;
+        }
+        if !same(&self.wanted.pod, &process.pod) || !same(&self.wanted.namespace, &process.namespace) {
+            return false;
+        }
+        if vouched {
+            return true;
+        }
         if self.wanted.comm.as_ref().is_some_and(|comm| *comm != process.comm) {
             return false;
         }
@@ -178,15 +191,7 @@ impl Observer {
         {
             return false;
         }
-        if let Some(wanted) = &self.wanted.container
-            && process.container.as_ref() != Some(wanted)
-            && !process.container_id.as_ref().is_some_and(|id| id.starts_with(wanted.as_str()))
-        {
-            return false;
-        }
-        same(&self.wanted.pod, &process.pod)
-            && same(&self.wanted.namespace, &process.namespace)
-            && (self.wanted.processes.is_empty() || self.descends(process.pid))
+        self.wanted.processes.is_empty() || self.descends(process.pid)
     }
 
     /// Whether a process is one of the wanted or descends from one.
@@ -252,22 +257,10 @@ impl Observer {
                 let Some(&port) = ports.get(&(ns.ino(), inode)) else { continue };
                 let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
                 let comm = comm.trim_end().to_owned();
-                learn(Context::Process(self.process(pid, &comm)));
+                learn(Context::Process(self.process(pid, &comm, false)));
                 learn(Context::Listener { port, process: pid, comm });
             }
         }
-    }
-}
-
-/// Whom an event mentions.
-fn owners(event: &Event) -> [Option<&Owner>; 2] {
-    match &event.what {
-        What::Connect(_, connect) => [Some(&connect.owner), None],
-        What::Tls(_, handshake) => [Some(&handshake.owner), Some(&handshake.reader)],
-        What::Dns(message) => [Some(&message.owner), None],
-        What::Neigh(record) => [Some(&record.owner), None],
-        What::ClockSet(record) => [Some(&record.owner), None],
-        _ => [None, None],
     }
 }
 

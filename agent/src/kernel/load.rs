@@ -106,6 +106,7 @@ impl Kernel {
         fill(&mut ebpf, request)?;
         let mut hooks = plan.hooks;
         attach_all(&mut ebpf, &mut hooks, directory.as_fd())?;
+        give_back();
         Ok(Self { ebpf, hooks, cgroup_root: root, drop_reasons })
     }
 
@@ -150,12 +151,6 @@ impl Kernel {
             }
             other => other.map_err(error),
         }
-    }
-
-    /// Whether a process is followed: asked for, or forked by one that is.
-    pub fn follows(&self, process: u32) -> bool {
-        let Some(map) = self.ebpf.map("PROCESSES") else { return false };
-        HashMap::<_, u32, u32>::try_from(map).is_ok_and(|map| map.get(&process, 0).is_ok())
     }
 
     /// Copies the values of a hash map of in-flight operations.
@@ -214,6 +209,15 @@ fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
 fn raise_memlock() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+}
+
+/// Loading took the kernel's types and the object apart; the C library keeps what was freed unless asked.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, touches only the allocator's own free memory.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
 }
 
 fn put<K: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, key: K, value: u32) -> Result<(), Error> {

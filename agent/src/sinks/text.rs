@@ -66,7 +66,7 @@ pub fn line(fact: &Fact, style: Style, out: &mut impl Write) -> io::Result<()> {
     };
     let at = if said.arrow.is_empty() { said.peer } else { format!("{} {}", said.arrow, said.peer) };
     let probe = fact.probe;
-    writeln!(out, "{dim}{time}{reset}  {who:<24} {probe:<7} {at:<28} {colour}{}{reset}", said.text)
+    writeln!(out, "{dim}{time}{reset}  {who:<29} {probe:<8} {at:<28} {colour}{}{reset}", said.text)
 }
 
 fn time(at: &str, how: Time) -> String {
@@ -481,7 +481,7 @@ mod tests {
     fn a_pending_connect_says_who_where_how_long_and_how_often() {
         assert_eq!(
             text(&fact(pending()), Time::Milliseconds),
-            "14:02:11.204  raven[1017·1043]         connect → 192.35.177.64:80 (apps.identrust.com) pending 3.0 s, 2 SYN retries\n"
+            "14:02:11.204  raven[1017·1043]              connect  → 192.35.177.64:80 (apps.identrust.com) pending 3.0 s, 2 SYN retries\n"
         );
     }
 

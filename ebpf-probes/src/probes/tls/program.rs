@@ -466,6 +466,10 @@ pub fn socket_read(ctx: BtfTracePointContext) -> i32 {
         hs.reader = current(fields::NET_INUM::read(fields::SK_NET::read(sk)));
         hs.read_ns = now();
         if hs.role == SERVER && hs.owner.process == 0 {
+            if !filter::caller(&hs.reader) {
+                forget(hs.cookie, local, remote);
+                return 0;
+            }
             hs.owner = hs.reader;
         }
         if hs.stage >= stage::HELLO && hs.read_stage != hs.stage {
