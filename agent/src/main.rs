@@ -1,6 +1,9 @@
 //! Parse, dispatch, exit code.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, Parser};
 use culprit::{
@@ -34,18 +37,24 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(options) => doctor::doctor(&options.config()),
         Command::List { what: List::Probes { format } } => doctor::list_probes(*format),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "culprit", &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "culprit", &mut text);
+            write(&text)
         }
         Command::Man => {
-            clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?;
-            Ok(ExitCode::SUCCESS)
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+            write(&text)
         }
-        Command::Schema => {
-            serde_json::to_writer_pretty(io::stdout(), &sinks::json::schema())?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Schema => write(&serde_json::to_vec_pretty(&sinks::json::schema())?),
     }
+}
+
+/// In one piece, so that only our own error can be a reader that went away: the libraries that make
+/// these texts panic on it, or hide it.
+fn write(text: &[u8]) -> anyhow::Result<ExitCode> {
+    io::stdout().write_all(text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -79,6 +79,7 @@ struct Session {
     undecodable_why: Option<event::Error>,
     records: u64,
     began: Instant,
+    max_events: Option<u64>,
     failure: Option<anyhow::Error>,
 }
 
@@ -138,6 +139,7 @@ impl Session {
             undecodable_why: None,
             records: 0,
             began: Instant::now(),
+            max_events: config.max_events,
             failure: None,
         })
     }
@@ -194,7 +196,7 @@ impl Session {
                     break;
                 }
             }
-            if self.drain(config.max_events)? {
+            if self.drain()? {
                 break;
             }
         }
@@ -205,7 +207,7 @@ impl Session {
             let _ = child.start_kill();
             let _ = child.wait().await;
         }
-        self.drain_rest(config.max_events)?;
+        self.drain_rest()?;
         self.finish()?;
         Ok(status.map_or(ExitCode::SUCCESS, exit_code))
     }
@@ -236,12 +238,12 @@ impl Session {
     }
 
     /// `true`: enough was seen.
-    fn drain(&mut self, max_events: Option<u64>) -> anyhow::Result<bool> {
+    fn drain(&mut self) -> anyhow::Result<bool> {
         let mut taken: Vec<Bytes> = Vec::new();
         self.drain.take(|record| taken.push(trimmed(record)));
         for record in taken {
             self.take(&record);
-            if self.enough(max_events) {
+            if self.enough() {
                 return Ok(true);
             }
         }
@@ -251,22 +253,22 @@ impl Session {
         if let Some(printer) = &mut self.printer {
             printer.flush()?;
         }
-        Ok(self.enough(None))
+        Ok(self.enough())
     }
 
-    fn drain_rest(&mut self, max_events: Option<u64>) -> anyhow::Result<()> {
+    fn drain_rest(&mut self) -> anyhow::Result<()> {
         loop {
             let before = self.records;
-            if self.enough(max_events) || self.drain(max_events)? || self.records == before {
+            if self.enough() || self.drain()? || self.records == before {
                 return Ok(());
             }
         }
     }
 
-    fn enough(&self, max_events: Option<u64>) -> bool {
-        self.printer.as_ref().is_some_and(|printer| {
-            printer.gone() || max_events.is_some_and(|limit| printer.events() >= limit)
-        }) || (self.printer.is_none() && max_events.is_some_and(|limit| self.records >= limit))
+    /// The reader is gone, or has got as many events as were asked for.
+    fn enough(&self) -> bool {
+        let told = self.printer.as_ref().map_or(self.records, Printer::events);
+        self.printer.as_ref().is_some_and(Printer::gone) || self.max_events.is_some_and(|limit| told >= limit)
     }
 
     /// One record, from the kernel or from us.
@@ -290,9 +292,10 @@ impl Session {
         {
             self.failure.get_or_insert(anyhow::Error::from(error).context("writing the recording"));
         }
-        let (printer, failure) = (&mut self.printer, &mut self.failure);
+        let (printer, failure, limit) = (&mut self.printer, &mut self.failure, self.max_events);
         self.world.tell(&event, |fact| {
             if let Some(printer) = printer
+                && limit.is_none_or(|limit| printer.events() < limit)
                 && let Err(error) = printer.fact(fact)
             {
                 failure.get_or_insert(error);
@@ -344,7 +347,7 @@ impl Session {
         }
         records.push(encode(header::<Header>(Kind::Tick, now)));
         // What is in the ring happened before what we saw just now.
-        self.drain(None)?;
+        self.drain()?;
         self.look_at_clocks();
         for record in records {
             self.take(&record);

@@ -19,7 +19,8 @@ fn held_by(pid: u32) -> (HashSet<u32>, HashSet<u32>) {
     let (mut programs, mut links) = (HashSet::new(), HashSet::new());
     for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("it runs").flatten() {
         let info = std::fs::read_to_string(entry.path()).unwrap_or_default();
-        let number = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok());
+        let number =
+            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok());
         match (number("link_id:"), number("prog_id:")) {
             (Some(link), _) => links.extend([link]),
             (None, Some(program)) => programs.extend([program]),
@@ -130,7 +131,8 @@ fn burst(args: &str, asleep: bool) -> Ended {
 /// Each connect makes two records: each was told or counted as lost, none twice.
 #[track_caller]
 fn adds_up(ended: &Ended) -> u64 {
-    let told = ended.facts.iter().filter(|fact| ["connect_started", "connect_ended"].contains(&fact.kind())).count();
+    let told =
+        ended.facts.iter().filter(|fact| ["connect_started", "connect_ended"].contains(&fact.kind())).count();
     let lost = ended.summary["lost"].as_u64().expect("a number");
     assert_eq!(told as u64 + lost, 2 * BURST, "{}\n{}", ended.summary, ended.stderr);
     lost

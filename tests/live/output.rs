@@ -37,7 +37,8 @@ fn a_line_of_text_names_thread_peer_outcome_and_error() {
     let culprit = trace(&[]);
     let (_, (pid, tid)) = connect(&netns, to);
     let line = culprit.wait_for_line("refused");
-    for part in [format!("inside[{pid}·{tid}]@{}", netns.name()), format!("→ {to}"), "(ECONNREFUSED)".into()] {
+    for part in [format!("inside[{pid}·{tid}]@{}", netns.name()), format!("→ {to}"), "(ECONNREFUSED)".into()]
+    {
         assert!(line.contains(&part), "{part} is not in {line}");
     }
     assert!(!line.contains('\x1b'), "colour without a terminal: {line}");

@@ -52,7 +52,8 @@ fn told(lines: impl Iterator<Item = Value>, netns: &Netns) -> Vec<Value> {
 
 fn lines(output: &[u8]) -> impl Iterator<Item = Value> + '_ {
     output.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(|line| {
-        serde_json::from_slice(line).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(line)))
+        serde_json::from_slice(line)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(line)))
     })
 }
 
@@ -93,10 +94,11 @@ fn record(scratch: &Scratch, netns: &Netns) -> (std::path::PathBuf, Vec<Value>) 
     let service = SocketAddr::new(netns.loopback(), port());
     let running = scenario(netns, &identity, service);
     step(&culprit, "client", service, "handshake_done");
-    drop(running);
     culprit.settle(netns);
     let traced = culprit.stop().facts;
     end_recording(recording);
+    // Only now: both must have had the chance to look at the processes.
+    drop(running);
     (file, traced.into_iter().map(|fact| fact.json).collect())
 }
 

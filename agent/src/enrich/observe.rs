@@ -124,7 +124,8 @@ impl Observer {
     fn owner(&mut self, owner: &Owner, vouched: bool, learn: &mut impl FnMut(Context)) {
         self.namespace(owner.netns, learn);
         let known = self.seen.get(&owner.process);
-        if owner.process == 0 || known.is_some_and(|(comm, sure)| *comm == owner.comm && (*sure || !vouched)) {
+        if owner.process == 0 || known.is_some_and(|(comm, sure)| *comm == owner.comm && (*sure || !vouched))
+        {
             return;
         }
         self.seen.insert(owner.process, (owner.comm, vouched));
