@@ -17,7 +17,10 @@ fn is_up_to_date(path: &str, wanted: &str) {
         fs::write(&file, wanted).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
     let found = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {error}"));
-    assert!(found == wanted, "{path} is not what the code says: CULPRIT_BLESS=1 cargo test -p culprit --test docs");
+    assert!(
+        found == wanted,
+        "{path} is not what the code says: CULPRIT_BLESS=1 cargo test -p culprit --test docs"
+    );
 }
 
 #[test]

@@ -6,19 +6,19 @@
 
 pub mod harness;
 
+#[path = "live/commands.rs"]
+mod commands;
 #[path = "live/connect.rs"]
 mod connect;
-#[path = "live/roads.rs"]
-mod roads;
-#[path = "live/udp.rs"]
-mod udp;
-#[path = "live/tls.rs"]
-mod tls;
-#[path = "live/hellos.rs"]
-mod hellos;
 #[path = "live/dns.rs"]
 mod dns;
 #[path = "live/filters.rs"]
 mod filters;
-#[path = "live/commands.rs"]
-mod commands;
+#[path = "live/hellos.rs"]
+mod hellos;
+#[path = "live/roads.rs"]
+mod roads;
+#[path = "live/tls.rs"]
+mod tls;
+#[path = "live/udp.rs"]
+mod udp;

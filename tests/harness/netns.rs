@@ -71,14 +71,17 @@ impl Netns {
     #[track_caller]
     pub fn sysctl(&self, name: &str, value: &str) {
         let (path, text) = (Path::new("/proc/sys").join(name), value.to_owned());
-        self.enter(move || std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+        self.enter(move || {
+            std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        });
     }
 
     /// A counter of this namespace, e.g. `TcpExt`, `TCPSynRetrans`.
     #[track_caller]
     pub fn counter(&self, group: &str, name: &str) -> u64 {
         let tables = ["snmp", "netstat"].map(|table| format!("/proc/thread-self/net/{table}"));
-        let text = self.enter(move || tables.map(|table| std::fs::read_to_string(table).expect("proc")).concat());
+        let text =
+            self.enter(move || tables.map(|table| std::fs::read_to_string(table).expect("proc")).concat());
         let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         rows.chunks_exact(2)
             .filter(|pair| pair[0][0].trim_end_matches(':') == group)

@@ -28,10 +28,13 @@ impl Feature {
     /// Why it is missing, if it is.
     fn missing(self) -> Option<&'static str> {
         let (here, why) = match self {
-            Self::IoUring => (io_uring::IoUring::new(2).is_ok(), "this kernel has no io_uring, or forbids it"),
-            Self::SocketErrors => {
-                (in_btf("btf_trace_inet_sk_error_report"), "this kernel has no inet_sk_error_report tracepoint")
+            Self::IoUring => {
+                (io_uring::IoUring::new(2).is_ok(), "this kernel has no io_uring, or forbids it")
             }
+            Self::SocketErrors => (
+                in_btf("btf_trace_inet_sk_error_report"),
+                "this kernel has no inet_sk_error_report tracepoint",
+            ),
             Self::DropReasons => {
                 (in_btf("SKB_DROP_REASON_NETFILTER_DROP"), "this kernel does not say why it drops packets")
             }
@@ -43,7 +46,9 @@ impl Feature {
                 );
                 (socket.is_ok(), "this kernel has no MPTCP")
             }
-            Self::Nftables => (runs("nft", "list ruleset"), "there is no nft, or the kernel has no nf_tables"),
+            Self::Nftables => {
+                (runs("nft", "list ruleset"), "there is no nft, or the kernel has no nf_tables")
+            }
             Self::Openssl => (runs("openssl", "version"), "there is no openssl tool"),
             Self::Curl => (runs("curl", "--version"), "there is no curl"),
             Self::HonestClock => (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here"),

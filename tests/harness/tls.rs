@@ -45,8 +45,15 @@ impl Identity {
         let identity = Self { scratch: Scratch::new() };
         let config = identity.scratch.join("request");
         std::fs::write(&config, REQUEST).expect("our own directory");
-        let mut request = words("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2");
-        request.arg("-config").arg(config).arg("-keyout").arg(identity.key()).arg("-out").arg(identity.cert());
+        let mut request =
+            words("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2");
+        request
+            .arg("-config")
+            .arg(config)
+            .arg("-keyout")
+            .arg(identity.key())
+            .arg("-out")
+            .arg(identity.cert());
         run(&mut request);
         identity
     }
@@ -86,7 +93,8 @@ impl Identity {
     pub fn client(&self, change: impl FnOnce(&mut ClientConfig)) -> ClientConnection {
         let mut config = self.client_config();
         change(&mut config);
-        ClientConnection::new(Arc::new(config), NAME.try_into().expect("a name")).expect("a sound configuration")
+        ClientConnection::new(Arc::new(config), NAME.try_into().expect("a name"))
+            .expect("a sound configuration")
     }
 
     /// A rustls server connection waiting for a hello.

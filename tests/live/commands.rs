@@ -4,12 +4,7 @@ use std::{net::SocketAddr, process::Stdio};
 
 use crate::{
     connect::end_of,
-    harness::{
-        Culprit, Netns,
-        culprit::binary,
-        port,
-        sockets::connect,
-    },
+    harness::{Culprit, Netns, culprit::binary, port, sockets::connect},
     needs,
 };
 

@@ -105,7 +105,10 @@ fn a_network_without_a_route_is_told_although_no_packet_was_sent() {
     let (failed, task) = connect(&netns, to);
     assert_eq!(failed.expect_err("no route").kind(), std::io::ErrorKind::NetworkUnreachable);
     let end = end_of(&culprit, to);
-    assert_eq!((end.task(), end.text("outcome"), end.text("errno")), (task, "net_unreachable", "ENETUNREACH"));
+    assert_eq!(
+        (end.task(), end.text("outcome"), end.text("errno")),
+        (task, "net_unreachable", "ENETUNREACH")
+    );
     assert!(end.within(&netns) && end.number("duration_ms") < soon_ms(), "{end:?}");
     assert_eq!(culprit.seen(|fact| fact.is_to("connect_started", to)).len(), 0);
 }
@@ -119,7 +122,10 @@ fn a_host_that_does_not_answer_arp_is_unreachable() {
     let (failed, task) = connect(&pair.client, to);
     assert_eq!(failed.expect_err("no such host").kind(), std::io::ErrorKind::HostUnreachable);
     let end = end_of(&culprit, to);
-    assert_eq!((end.task(), end.text("outcome"), end.text("errno")), (task, "host_unreachable", "EHOSTUNREACH"));
+    assert_eq!(
+        (end.task(), end.text("outcome"), end.text("errno")),
+        (task, "host_unreachable", "EHOSTUNREACH")
+    );
     // Three solicitations, one a second.
     assert!(end.number("duration_ms") >= 1000.0, "{end:?}");
 }
@@ -217,7 +223,8 @@ fn ipv6_is_told_like_ipv4() {
     drop(listener);
     let (refused, task) = connect(&pair.client, to);
     refused.expect_err("nobody listens any more");
-    let end = culprit
-        .wait_for("the refusal", |fact| fact.is_to("connect_ended", to) && fact.text("outcome") != "established");
+    let end = culprit.wait_for("the refusal", |fact| {
+        fact.is_to("connect_ended", to) && fact.text("outcome") != "established"
+    });
     assert_eq!((end.task(), end.text("errno")), (task, "ECONNREFUSED"));
 }

@@ -32,10 +32,12 @@ fn a_process_is_followed_with_the_children_it_forks_and_nobody_else() {
     let mut children = Vec::new();
     for _ in 0..2 {
         server.say(&format!("{}/{}\n", to.ip(), to.port()));
-        let line = server.next_line(crate::harness::deadline()).expect("in time").expect("the child's number");
+        let line =
+            server.next_line(crate::harness::deadline()).expect("in time").expect("the child's number");
         children.push(line.parse::<u32>().expect("a process id"));
     }
-    let ended = |pid: u32| move |fact: &crate::harness::Fact| fact.is_to("connect_ended", to) && fact.pid() == pid;
+    let ended =
+        |pid: u32| move |fact: &crate::harness::Fact| fact.is_to("connect_ended", to) && fact.pid() == pid;
     for &child in &children {
         assert_eq!(culprit.wait_for("the child's connect", ended(child)).comm(), "bash");
         assert_ne!(child, server.pid());
@@ -51,7 +53,11 @@ fn a_child_that_was_there_before_is_followed_too() {
     let (_listener, to) = listen_on_loopback(&netns);
     let mut parent = netns.spawn({
         let mut bash = words("bash -c");
-        bash.arg(format!("(echo $BASHPID; read -r; exec 3<>/dev/tcp/{}/{}; read -r); true", to.ip(), to.port()));
+        bash.arg(format!(
+            "(echo $BASHPID; read -r; exec 3<>/dev/tcp/{}/{}; read -r); true",
+            to.ip(),
+            to.port()
+        ));
         bash
     });
     let child = parent.next_line(crate::harness::deadline()).expect("in time").expect("the child's number");

@@ -125,7 +125,6 @@ fn a_server_that_never_reads_the_hello_is_named_as_the_listening_process() {
 }
 
 #[test]
-#[ignore = "culprit knows listeners by port alone and blames the wrong process"]
 fn a_hung_server_is_not_confused_with_one_on_the_same_port_of_another_network() {
     needs!(Openssl);
     let (hung, healthy, identity) = (Netns::new(), Netns::new(), Identity::new());

@@ -105,7 +105,8 @@ fn a_multipath_connect_belongs_to_the_caller_not_to_the_kernel() {
     let (_listener, to) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
     let task = netns.enter(move || {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).expect("needs! has looked");
+        let socket =
+            Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).expect("needs! has looked");
         socket.connect(&to.into()).expect("a plain TCP listener will do");
         me()
     });

@@ -4,7 +4,8 @@ use std::net::{SocketAddr, TcpStream};
 
 use crate::{
     harness::{
-        Culprit, Fact, Netns, netns::Pair,
+        Culprit, Fact, Netns,
+        netns::Pair,
         port,
         sockets::{listen_on_loopback, me},
         soon_ms,

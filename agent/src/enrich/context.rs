@@ -53,6 +53,10 @@ pub enum Context {
     },
     /// Who listens on a port: for handshakes no thread has read.
     Listener {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Local address; unspecified (`::`) stands for any.
+        address: std::net::IpAddr,
         /// Local port.
         port: u16,
         /// The process.

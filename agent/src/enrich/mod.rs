@@ -38,7 +38,7 @@ pub struct World {
     processes: Bounded<u32, ProcessContext>,
     names: Bounded<(u32, IpAddr), String>,
     netns: HashMap<u32, String>,
-    listeners: Bounded<u16, (u32, String)>,
+    listeners: Bounded<(u32, IpAddr, u16), (u32, String)>,
     devices: Bounded<(u32, u32), String>,
     drop_reasons: HashMap<u32, String>,
     tls: tls::Handshakes,
@@ -90,7 +90,9 @@ impl World {
                 }
             }
             Context::Device { netns, index, name } => self.device(netns, index, name),
-            Context::Listener { port, process, comm } => self.listeners.insert(port, (process, comm)),
+            Context::Listener { netns, address, port, process, comm } => {
+                self.listeners.insert((netns, address, port), (process, comm));
+            }
         }
     }
 
@@ -172,6 +174,13 @@ impl World {
     fn netns_name(&self, inode: u32) -> Option<String> {
         (inode != 0 && inode != self.host_netns)
             .then(|| self.netns.get(&inode).cloned().unwrap_or_else(|| format!("net:[{inode}]")))
+    }
+
+    /// Who listens at an address, or at any address, of a namespace.
+    fn listener(&self, netns: u32, address: IpAddr, port: u16) -> Option<&(u32, String)> {
+        [address, std::net::Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()]
+            .into_iter()
+            .find_map(|address| self.listeners.get(&(netns, address, port)))
     }
 
     fn device(&mut self, netns: u32, index: u32, name: String) {

@@ -38,8 +38,7 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, tol
     };
     let known = record.flags & flag::FIRST == 0;
     // `ip neigh del` sets an entry FAILED first: nobody was asked in vain.
-    let failed =
-        record.flags & flag::FAILED_BETWEEN != 0 || (record.new_state == state::FAILED && !by_hand);
+    let failed = record.flags & flag::FAILED_BETWEEN != 0 || (record.new_state == state::FAILED && !by_hand);
     let what = What::NeighbourChanged {
         address,
         device,

@@ -400,7 +400,11 @@ fn say_clock(what: &What) -> Option<Said> {
             (call_name(*call), text, Mood::Plain)
         }
         What::ClockMoved { before, after, delta_ns, was_set, .. } => {
-            let why = if *was_set { "set by no call that was seen" } else { "nobody set it: it ran at another rate" };
+            let why = if *was_set {
+                "set by no call that was seen"
+            } else {
+                "nobody set it: it ran at another rate"
+            };
             ("no call seen", format!("clock moved {}: {before} → {after} ({why})", by(*delta_ns)), Mood::Bad)
         }
         What::MachineSlept { slept_ms } => {
