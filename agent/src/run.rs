@@ -26,6 +26,7 @@ use crate::{
         World,
         context::Context,
         observe::{Observer, Wanted, with_descendants},
+        select::Select,
     },
     event::{self, encode},
     fact::{Degraded, LostBy, Probes, SCHEMA, Start, Summary},
@@ -114,7 +115,7 @@ impl Session {
             probes: probes.clone(),
             drop_reasons: kernel.drop_reasons.clone(),
             netns: own_netns(),
-            by_owner,
+            select: Select { by_owner, only_bad: request.only_bad, min_ms: request.min_ns / 1_000_000 },
         };
         let clocks = wants(&request, ProbeId::Clock)
             .then(Clockwatch::new)

@@ -43,7 +43,7 @@ pub mod program {
     use aya_ebpf::{
         EbpfContext,
         bindings::__sk_buff,
-        helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes},
+        helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_skc_to_tcp_sock},
         macros::cgroup_skb,
         programs::SkBuffContext,
     };
@@ -203,6 +203,25 @@ pub mod program {
         }
         if packet.ingress && enabled(ProbeId::Neigh) {
             call!(neigh::syn_came(skb, packet));
+        }
+    }
+
+    /// The network namespace of the packet's TCP socket. (Not by the namespace's cookie: cgroup_skb has
+    /// that helper from 6.18 on only.)
+    #[inline(always)]
+    pub fn netns_of(ctx: &SkBuffContext) -> Option<u32> {
+        // SAFETY: a context load, then loads through the BTF-typed socket the helper returns.
+        unsafe {
+            let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
+            if socket.is_null() {
+                return None;
+            }
+            let socket = bpf_skc_to_tcp_sock(socket.cast()).cast::<u8>();
+            if socket.is_null() {
+                return None;
+            }
+            let net = crate::fields::SK_NET::read(socket);
+            (!net.is_null()).then(|| crate::fields::NET_INUM::read(net))
         }
     }
 }

@@ -69,7 +69,7 @@ pub struct Scratch(PathBuf);
 
 impl Scratch {
     /// Makes it.
-    pub fn new() -> Self {
+    pub fn make() -> Self {
         use std::os::unix::fs::PermissionsExt;
         let path = std::env::temp_dir().join(format!("culprit-test-{}-{}", std::process::id(), unique()));
         std::fs::create_dir(&path).expect("a scratch directory");

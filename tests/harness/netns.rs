@@ -27,7 +27,7 @@ pub struct Netns {
 impl Netns {
     /// Makes one.
     #[track_caller]
-    pub fn new() -> Self {
+    pub fn make() -> Self {
         static SWEEP: Once = Once::new();
         SWEEP.call_once(remove_orphans);
         let number = unique();
@@ -112,7 +112,7 @@ impl Netns {
         name: &str,
         code: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let netns = File::open(Path::new("/run/netns").join(&self.name)).expect("made by new()");
+        let netns = File::open(Path::new("/run/netns").join(&self.name)).expect("made by make()");
         let inside = move || {
             move_into_link_name_space(std::os::fd::AsFd::as_fd(&netns), Some(LinkNameSpaceType::Network))
                 .expect("root may enter");
@@ -156,8 +156,8 @@ pub struct Pair {
 impl Pair {
     /// Makes both, addressed in both families.
     #[track_caller]
-    pub fn new() -> Self {
-        let pair = Self { client: Netns::new(), server: Netns::new() };
+    pub fn make() -> Self {
+        let pair = Self { client: Netns::make(), server: Netns::make() };
         let (a, b) = (&pair.client, &pair.server);
         a.ip(&format!("link add wire type veth peer name wire netns {}", b.name));
         for (netns, v4, v6) in [(a, pair.v4(1), pair.v6(1)), (b, pair.v4(2), pair.v6(2))] {

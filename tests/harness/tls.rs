@@ -41,8 +41,8 @@ pub struct Identity {
 impl Identity {
     /// Makes one.
     #[track_caller]
-    pub fn new() -> Self {
-        let identity = Self { scratch: Scratch::new() };
+    pub fn make() -> Self {
+        let identity = Self { scratch: Scratch::make() };
         let config = identity.scratch.join("request");
         std::fs::write(&config, REQUEST).expect("our own directory");
         let mut request =

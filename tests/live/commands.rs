@@ -40,7 +40,7 @@ fn a_command_that_cannot_be_started_is_named() {
 fn curl_is_followed_and_its_own_status_comes_back() {
     needs!(Curl);
     const COULD_NOT_CONNECT: i32 = 7;
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let line = format!("trace --format json -- ip netns exec {} curl --silent http://{to}/", netns.name());
     let mut command = binary();
@@ -60,7 +60,7 @@ fn curl_is_followed_and_its_own_status_comes_back() {
 #[test]
 fn children_of_the_command_are_followed() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let mut command = binary();
     command.args(["trace", "--format", "json", "--", "ip", "netns", "exec", netns.name(), "bash", "-c"]);

@@ -26,7 +26,7 @@ pub(crate) fn end_of(culprit: &Culprit, to: SocketAddr) -> Fact {
 #[test]
 fn an_accepted_connect_is_told_with_its_thread_and_both_ends() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
     let (stream, task) = connect(&netns, to);
@@ -46,7 +46,7 @@ fn an_accepted_connect_is_told_with_its_thread_and_both_ends() {
 #[test]
 fn a_dropped_syn_is_seen_pending_with_its_owner_before_the_application_gives_up() {
     needs!(Nftables);
-    let pair = Pair::new();
+    let pair = Pair::make();
     let to = pair.service(port());
     pair.server.drop_tcp("input", to.port());
     let culprit = Culprit::trace("");
@@ -72,7 +72,7 @@ fn a_dropped_syn_is_seen_pending_with_its_owner_before_the_application_gives_up(
 #[test]
 fn a_refused_connect_names_the_error_and_took_no_time() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let culprit = Culprit::trace("");
     let (refused, task) = connect(&netns, to);
@@ -86,7 +86,7 @@ fn a_refused_connect_names_the_error_and_took_no_time() {
 #[test]
 fn a_connect_refused_by_another_host_is_told_the_same_way() {
     needs!();
-    let pair = Pair::new();
+    let pair = Pair::make();
     let to = pair.service(port());
     let culprit = Culprit::trace("");
     let (refused, task) = connect(&pair.client, to);
@@ -99,7 +99,7 @@ fn a_connect_refused_by_another_host_is_told_the_same_way() {
 #[test]
 fn a_network_without_a_route_is_told_although_no_packet_was_sent() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to: SocketAddr = format!("198.51.100.7:{}", port()).parse().expect("an address");
     let culprit = Culprit::trace("");
     let (failed, task) = connect(&netns, to);
@@ -116,7 +116,7 @@ fn a_network_without_a_route_is_told_although_no_packet_was_sent() {
 #[test]
 fn a_host_that_does_not_answer_arp_is_unreachable() {
     needs!();
-    let pair = Pair::new();
+    let pair = Pair::make();
     let to = SocketAddr::new(pair.v4(99), port());
     let culprit = Culprit::trace("");
     let (failed, task) = connect(&pair.client, to);
@@ -133,7 +133,7 @@ fn a_host_that_does_not_answer_arp_is_unreachable() {
 #[test]
 fn closing_a_socket_while_its_connect_is_pending_aborts_it() {
     needs!(Nftables);
-    let pair = Pair::new();
+    let pair = Pair::make();
     let to = pair.service(port());
     pair.server.drop_tcp("input", to.port());
     let culprit = Culprit::trace("");
@@ -148,7 +148,7 @@ fn closing_a_socket_while_its_connect_is_pending_aborts_it() {
 #[test]
 fn a_connect_nobody_answers_times_out_after_its_retries() {
     needs!(Nftables);
-    let pair = Pair::new();
+    let pair = Pair::make();
     let to = pair.service(port());
     pair.server.drop_tcp("input", to.port());
     pair.client.sysctl("net/ipv4/tcp_syn_retries", "1");
@@ -167,7 +167,7 @@ fn a_connect_nobody_answers_times_out_after_its_retries() {
 #[test]
 fn a_syn_dropped_by_the_hosts_own_output_rule_is_blamed_on_netfilter() {
     needs!(Nftables, DropReasons);
-    let pair = Pair::new();
+    let pair = Pair::make();
     let to = pair.service(port());
     pair.client.drop_tcp("output", to.port());
     let culprit = Culprit::trace("");
@@ -181,7 +181,7 @@ fn a_syn_dropped_by_the_hosts_own_output_rule_is_blamed_on_netfilter() {
 #[test]
 fn a_syn_dropped_by_an_input_rule_of_the_same_machine_is_found_by_its_addresses() {
     needs!(Nftables, DropReasons);
-    let pair = Pair::new();
+    let pair = Pair::make();
     let to = pair.service(port());
     pair.server.drop_tcp("input", to.port());
     let culprit = Culprit::trace("");
@@ -193,7 +193,7 @@ fn a_syn_dropped_by_an_input_rule_of_the_same_machine_is_found_by_its_addresses(
 #[test]
 fn a_v4_mapped_address_is_shown_as_what_it_is_on_the_wire() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
     let task = netns.enter(move || {
@@ -210,7 +210,7 @@ fn a_v4_mapped_address_is_shown_as_what_it_is_on_the_wire() {
 #[test]
 fn ipv6_is_told_like_ipv4() {
     needs!();
-    let pair = Pair::new();
+    let pair = Pair::make();
     let to = SocketAddr::new(pair.v6(2), port());
     let listener = listen(&pair.server, SocketAddr::new("::".parse().expect("any"), to.port()));
     let culprit = Culprit::trace("");

@@ -33,7 +33,7 @@ fn lookup(culprit: &Culprit, kind: &str, server: SocketAddr) -> Fact {
 #[test]
 fn an_answer_tells_who_asked_what_and_how_long_it_took() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let server = server_of(&netns);
     let serving = answer_once(&netns, server, Answer::Address(Ipv4Addr::new(192, 0, 2, 7)));
     let culprit = Culprit::trace("");
@@ -58,7 +58,7 @@ fn an_answer_tells_who_asked_what_and_how_long_it_took() {
 #[test]
 fn a_name_that_was_looked_up_stands_beside_its_address_afterwards() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
     let std::net::IpAddr::V4(address) = to.ip() else { unreachable!("loopback is IPv4") };
     let server = server_of(&netns);
@@ -69,7 +69,7 @@ fn a_name_that_was_looked_up_stands_beside_its_address_afterwards() {
     connect(&netns, to).0.expect("it listens");
     assert_eq!(end_of(&culprit, to).json["destination"]["name"], "named.test");
     // A name is true where it was looked up, and nowhere else.
-    let elsewhere = Netns::new();
+    let elsewhere = Netns::make();
     let there = SocketAddr::new(to.ip(), crate::harness::port());
     connect(&elsewhere, there).0.expect_err("nobody listens");
     assert!(end_of(&culprit, there).json["destination"]["name"].is_null());
@@ -78,7 +78,7 @@ fn a_name_that_was_looked_up_stands_beside_its_address_afterwards() {
 #[test]
 fn a_server_that_refuses_to_answer_is_told_by_its_rcode() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let server = server_of(&netns);
     let serving = answer_once(&netns, server, Answer::No(RCODE::Refused));
     let culprit = Culprit::trace("");
@@ -95,7 +95,7 @@ fn a_server_that_refuses_to_answer_is_told_by_its_rcode() {
 #[test]
 fn a_closed_port_fails_the_lookup_at_once() {
     needs!(SocketErrors);
-    let netns = Netns::new();
+    let netns = Netns::make();
     let server = server_of(&netns);
     let culprit = Culprit::trace("");
     let task = netns.enter(move || {
@@ -112,7 +112,7 @@ fn a_closed_port_fails_the_lookup_at_once() {
 #[test]
 fn silence_is_told_while_it_lasts_and_counts_the_questions() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let server = server_of(&netns);
     let _silent = netns.enter(move || UdpSocket::bind(server).expect("a free port"));
     let culprit = Culprit::trace("");
@@ -147,7 +147,7 @@ fn read_message(stream: &mut TcpStream) -> Vec<u8> {
 
 /// One lookup over TCP, question and answer each cut at this byte if at all.
 fn over_tcp(cut: Option<usize>) {
-    let netns = Netns::new();
+    let netns = Netns::make();
     let server = server_of(&netns);
     let listener = netns.enter(move || TcpListener::bind(server).expect("a free port"));
     let culprit = Culprit::trace("");
@@ -203,7 +203,7 @@ fn a_lookup_over_tcp_whose_length_comes_alone_is_put_together() {
 #[test]
 fn an_unconnected_resolver_socket_belongs_to_who_sends() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let server = server_of(&netns);
     let serving = answer_once(&netns, server, Answer::No(RCODE::NameError));
     let culprit = Culprit::trace("");

@@ -24,7 +24,7 @@ fn forking_server(netns: &Netns) -> Running {
 #[test]
 fn a_process_is_followed_with_the_children_it_forks_and_nobody_else() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
     let mut server = forking_server(&netns);
     let culprit = Culprit::trace(&format!("-p {}", server.pid()));
@@ -49,7 +49,7 @@ fn a_process_is_followed_with_the_children_it_forks_and_nobody_else() {
 #[test]
 fn a_child_that_was_there_before_is_followed_too() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
     let mut parent = netns.spawn({
         let mut bash = words("bash -c");
@@ -69,7 +69,7 @@ fn a_child_that_was_there_before_is_followed_too() {
 #[test]
 fn only_the_ports_asked_for_are_told() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let [first, second, other] = [port(), port(), port()].map(|port| SocketAddr::new(netns.loopback(), port));
     let culprit = Culprit::trace(&format!("--port {} --port {}", first.port(), second.port()));
     for to in [other, first, second] {
@@ -84,7 +84,7 @@ fn only_the_ports_asked_for_are_told() {
 #[test]
 fn only_the_networks_asked_for_are_told() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let IpAddr::V4(inside) = netns.loopback() else { unreachable!("loopback is IPv4") };
     let [a, b, c, _] = inside.octets();
     let outside = SocketAddr::new(Ipv4Addr::new(a, b, c.wrapping_add(1), 1).into(), port());
@@ -99,7 +99,7 @@ fn only_the_networks_asked_for_are_told() {
 #[test]
 fn only_threads_of_the_name_asked_for_are_told() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let name = format!("picked-{}", crate::harness::unique());
     let culprit = Culprit::trace(&format!("--comm {name}"));
     let to = SocketAddr::new(netns.loopback(), port());
@@ -117,7 +117,7 @@ fn only_threads_of_the_name_asked_for_are_told() {
 #[test]
 fn only_the_address_family_asked_for_is_told() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let v4 = SocketAddr::new(netns.loopback(), port());
     let v6 = SocketAddr::new("::1".parse().expect("an address"), port());
     let culprit = Culprit::trace("-6");
@@ -131,7 +131,7 @@ fn only_the_address_family_asked_for_is_told() {
 #[test]
 fn only_the_probes_asked_for_speak() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let culprit = Culprit::trace("--probes connect");
     assert_eq!(culprit.start["probes"]["attached"], serde_json::json!(["connect"]));
     culprit.settle(&netns);
@@ -141,7 +141,7 @@ fn only_the_probes_asked_for_speak() {
 #[test]
 fn failures_only_means_no_beginnings_and_no_success() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let (_listener, good) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("-Z");
     connect(&netns, good).0.expect("it listens");
@@ -154,7 +154,7 @@ fn failures_only_means_no_beginnings_and_no_success() {
 #[test]
 fn only_what_took_long_enough_is_told() {
     needs!(Nftables);
-    let pair = Pair::new();
+    let pair = Pair::make();
     let slow = pair.service(port());
     pair.server.drop_tcp("input", slow.port());
     pair.client.sysctl("net/ipv4/tcp_syn_retries", "1");
@@ -171,7 +171,7 @@ fn only_what_took_long_enough_is_told() {
 #[test]
 fn filters_reach_handshakes_too() {
     needs!(Openssl);
-    let (netns, identity) = (Netns::new(), crate::harness::tls::Identity::new());
+    let (netns, identity) = (Netns::make(), crate::harness::tls::Identity::make());
     let services = [port(), port()].map(|port| SocketAddr::new(netns.loopback(), port));
     let _servers = services.map(|service| identity.server(&netns, service, ""));
     let culprit = Culprit::trace(&format!("--port {}", services[1].port()));

@@ -21,7 +21,7 @@ use crate::{
 
 /// Sends a real ClientHello cut at these places, completes the handshake, and checks what was told.
 fn a_hello_cut_at(cuts: &'static [usize]) {
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let server = identity.server(&netns, service, "");
     let culprit = Culprit::trace("");
@@ -71,7 +71,7 @@ fn a_hello_in_single_bytes_is_put_together() {
 #[test]
 fn a_hello_larger_than_a_segment_is_read_whole() {
     needs!(Openssl);
-    let (pair, identity) = (Pair::new(), Identity::new());
+    let (pair, identity) = (Pair::make(), Identity::make());
     // Segments as they are on a real wire: none longer than its MTU.
     pair.client.ip("link set wire gso_max_segs 1");
     let service = pair.service(port());
@@ -106,7 +106,7 @@ fn a_hung_server(netns: &Netns, identity: &Identity, service: SocketAddr) -> [Ru
 #[test]
 fn a_server_that_never_reads_the_hello_is_named_as_the_listening_process() {
     needs!(Openssl);
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let culprit = Culprit::trace("");
     let [client, server] = a_hung_server(&netns, &identity, service);
@@ -125,10 +125,9 @@ fn a_server_that_never_reads_the_hello_is_named_as_the_listening_process() {
 }
 
 #[test]
-#[ignore = "culprit knows listeners by port alone and blames the wrong process"]
 fn a_hung_server_is_not_confused_with_one_on_the_same_port_of_another_network() {
     needs!(Openssl);
-    let (hung, healthy, identity) = (Netns::new(), Netns::new(), Identity::new());
+    let (hung, healthy, identity) = (Netns::make(), Netns::make(), Identity::make());
     let service = SocketAddr::new(hung.loopback(), port());
     let culprit = Culprit::trace("");
     let [_client, server] = a_hung_server(&hung, &identity, service);
@@ -140,7 +139,7 @@ fn a_hung_server_is_not_confused_with_one_on_the_same_port_of_another_network() 
 #[test]
 fn a_server_that_reads_the_hello_and_says_nothing_owes_its_own() {
     needs!(Openssl);
-    let netns = Netns::new();
+    let netns = Netns::make();
     let (listener, service) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
     let client = openssl_client(&netns, service, "");
@@ -169,7 +168,7 @@ fn plain(stream: &mut TcpStream, lines: &[(&str, &str)]) {
 #[test]
 fn a_handshake_after_plain_talk_is_one_like_any_other() {
     needs!(Openssl);
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let (listener, service) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
     let (mut server, mut client) = (identity.server_connection(), identity.client(|_| ()));
@@ -206,7 +205,7 @@ fn say(netns: &Netns, listener: TcpListener, service: SocketAddr, bytes: &'stati
 #[test]
 fn other_protocols_whose_bytes_begin_alike_are_not_told_as_tls() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let culprit = Culprit::trace("");
     let mut services = Vec::new();
     for bytes in [
@@ -233,7 +232,7 @@ fn other_protocols_whose_bytes_begin_alike_are_not_told_as_tls() {
 #[test]
 fn a_server_that_answers_a_hello_with_plain_text_is_not_tls() {
     needs!(Openssl);
-    let netns = Netns::new();
+    let netns = Netns::make();
     let (listener, service) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
     let client = openssl_client(&netns, service, "");

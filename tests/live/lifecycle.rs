@@ -66,7 +66,7 @@ fn being_killed_leaves_nothing_attached() {
 #[test]
 fn two_instances_do_not_disturb_each_other() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let (first, second) = (Culprit::trace(""), Culprit::trace(""));
     connect(&netns, to).0.expect_err("nobody listens");
@@ -82,7 +82,7 @@ fn two_instances_do_not_disturb_each_other() {
 #[test]
 fn the_summary_counts_what_was_told() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let culprit = Culprit::trace("");
     culprit.settle(&netns);
     let ended = culprit.stop();
@@ -93,7 +93,7 @@ fn the_summary_counts_what_was_told() {
 #[test]
 fn it_ends_by_itself_after_its_time_or_its_number_of_events() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let ended = Culprit::trace("--for 300ms").finish();
     assert!(ended.status.success(), "{ended:?}");
     let to = SocketAddr::new(netns.loopback(), port());
@@ -109,7 +109,7 @@ const BURST: u64 = 20_000;
 
 /// Refused connects, as fast as one thread can, while `culprit` looks on or does not.
 fn burst(args: &str, asleep: bool) -> Ended {
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let culprit = Culprit::trace(&format!("--probes connect --port {} {args}", to.port()));
     if asleep {
@@ -176,7 +176,7 @@ fn it_attaches_within_a_second() {
 #[test]
 fn it_stays_within_forty_mebibytes() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let culprit = Culprit::trace("");
     netns.enter(move || {

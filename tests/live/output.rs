@@ -32,7 +32,7 @@ fn end(mut running: Running) -> Vec<String> {
 #[test]
 fn a_line_of_text_names_thread_peer_outcome_and_error() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let culprit = trace(&[]);
     let (_, (pid, tid)) = connect(&netns, to);
@@ -48,7 +48,7 @@ fn a_line_of_text_names_thread_peer_outcome_and_error() {
 #[test]
 fn the_summary_table_comes_instead_of_the_lines() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let culprit = trace(&["-c", "--port", &to.port().to_string()]);
     for _ in 0..3 {
@@ -63,7 +63,7 @@ fn the_summary_table_comes_instead_of_the_lines() {
 #[test]
 fn a_file_gets_what_standard_output_would() {
     needs!();
-    let (netns, scratch) = (Netns::new(), Scratch::new());
+    let (netns, scratch) = (Netns::make(), Scratch::make());
     let to = SocketAddr::new(netns.loopback(), port());
     let file = scratch.join("out");
     let culprit = trace(&["-o", file.to_str().expect("a plain path")]);
@@ -76,7 +76,7 @@ fn a_file_gets_what_standard_output_would() {
 #[test]
 fn a_reader_that_goes_away_is_a_normal_end() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let mut command = binary();
     command.args(["trace", "--format", "json"]).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut culprit = command.spawn().expect("it starts");

@@ -87,7 +87,7 @@ fn end_recording(mut recording: Running) {
 
 /// A finished recording of the scenario, and the trace of the same.
 fn record(scratch: &Scratch, netns: &Netns) -> (std::path::PathBuf, Vec<Value>) {
-    let identity = Identity::new();
+    let identity = Identity::make();
     let file = scratch.join("recording");
     let recording = begin_recording(&file);
     let culprit = Culprit::trace("");
@@ -105,7 +105,7 @@ fn record(scratch: &Scratch, netns: &Netns) -> (std::path::PathBuf, Vec<Value>) 
 #[test]
 fn a_replay_by_anybody_tells_what_the_trace_told() {
     needs!(Openssl);
-    let (scratch, netns) = (Scratch::new(), Netns::new());
+    let (scratch, netns) = (Scratch::make(), Netns::make());
     let (file, traced) = record(&scratch, &netns);
     let first = replay(&file, &["--format", "json"]);
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
@@ -120,7 +120,7 @@ fn a_replay_by_anybody_tells_what_the_trace_told() {
 #[test]
 fn two_replays_print_the_same_bytes_in_every_form() {
     needs!(Openssl);
-    let (scratch, netns) = (Scratch::new(), Netns::new());
+    let (scratch, netns) = (Scratch::make(), Netns::make());
     let (file, _) = record(&scratch, &netns);
     for form in [&["--format", "json"][..], &["-tt"], &["-c"]] {
         let (first, second) = (replay(&file, form), replay(&file, form));
@@ -133,7 +133,7 @@ fn two_replays_print_the_same_bytes_in_every_form() {
 #[test]
 fn a_torn_recording_tells_all_that_is_whole_and_says_so() {
     needs!(Openssl);
-    let (scratch, netns) = (Scratch::new(), Netns::new());
+    let (scratch, netns) = (Scratch::make(), Netns::make());
     let (file, _) = record(&scratch, &netns);
     let events = |output: &Output| -> Vec<Value> {
         lines(&output.stdout).filter(|line| line["type"] == "event").collect()
@@ -159,7 +159,7 @@ fn a_torn_recording_tells_all_that_is_whole_and_says_so() {
 #[test]
 fn a_recording_that_was_killed_keeps_what_reached_the_disk() {
     needs!();
-    let (scratch, netns) = (Scratch::new(), Netns::new());
+    let (scratch, netns) = (Scratch::make(), Netns::make());
     let file = scratch.join("killed");
     let recording = begin_recording(&file);
     let to = SocketAddr::new(netns.loopback(), port());

@@ -39,7 +39,7 @@ fn io_uring_connect(to: SocketAddr) -> i32 {
 #[test]
 fn an_io_uring_connect_belongs_to_the_process_that_submitted_it() {
     needs!(IoUring);
-    let netns = Netns::new();
+    let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
     let (result, (pid, tid)) = netns.enter(move || (io_uring_connect(to), me()));
@@ -53,7 +53,7 @@ fn an_io_uring_connect_belongs_to_the_process_that_submitted_it() {
 #[test]
 fn a_refused_io_uring_connect_is_told_although_no_system_call_returned_the_error() {
     needs!(IoUring);
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let culprit = Culprit::trace("");
     let (result, (pid, _)) = netns.enter(move || (io_uring_connect(to), me()));
@@ -68,7 +68,7 @@ const FASTOPEN_AT_ONCE: &str = "519";
 #[test]
 fn a_fast_open_connect_is_told_once_its_first_write_sends_the_syn() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     netns.sysctl("net/ipv4/tcp_fastopen", FASTOPEN_AT_ONCE);
     let (_listener, to) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
@@ -86,7 +86,7 @@ fn a_fast_open_connect_is_told_once_its_first_write_sends_the_syn() {
 #[test]
 fn a_fast_open_send_without_any_connect_call_is_a_connect_too() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     netns.sysctl("net/ipv4/tcp_fastopen", FASTOPEN_AT_ONCE);
     let (_listener, to) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
@@ -101,7 +101,7 @@ fn a_fast_open_send_without_any_connect_call_is_a_connect_too() {
 #[test]
 fn a_multipath_connect_belongs_to_the_caller_not_to_the_kernel() {
     needs!(Mptcp);
-    let netns = Netns::new();
+    let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
     let task = netns.enter(move || {
@@ -117,7 +117,7 @@ fn a_multipath_connect_belongs_to_the_caller_not_to_the_kernel() {
 #[test]
 fn a_prohibited_route_is_a_denial_by_this_host() {
     needs!();
-    let pair = Pair::new();
+    let pair = Pair::make();
     pair.client.ip("route add prohibit 198.51.100.0/24");
     let to: SocketAddr = format!("198.51.100.7:{}", port()).parse().expect("an address");
     let culprit = Culprit::trace("");
@@ -132,7 +132,7 @@ fn a_prohibited_route_is_a_denial_by_this_host() {
 #[test]
 fn running_out_of_ports_is_told_by_the_errors_name() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     netns.sysctl("net/ipv4/ip_local_port_range", "40000 40001");
     let (_listener, to) = listen_on_loopback(&netns);
     let mut held = Vec::new();

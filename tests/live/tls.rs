@@ -28,7 +28,7 @@ pub(crate) fn story(culprit: &Culprit, role: &str, service: SocketAddr) -> Vec<S
 }
 
 fn a_handshake_by_openssl(option: &str, version: &str) {
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let server = identity.server(&netns, service, &format!("{option} -alpn h2"));
     let culprit = Culprit::trace("");
@@ -71,7 +71,7 @@ fn a_tls_1_2_handshake_is_told_on_both_sides_with_its_owners() {
 #[test]
 fn a_handshake_by_rustls_belongs_to_its_thread() {
     needs!(Openssl);
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let server = identity.server(&netns, service, "");
     let culprit = Culprit::trace("");
@@ -92,7 +92,7 @@ fn a_handshake_by_rustls_belongs_to_its_thread() {
 #[test]
 fn a_server_thread_that_reads_the_hello_is_its_owner_not_the_one_that_listens() {
     needs!(Openssl);
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let (listener, service) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");
     let client = openssl_client(&netns, service, "");
@@ -110,7 +110,7 @@ fn a_server_thread_that_reads_the_hello_is_its_owner_not_the_one_that_listens() 
 #[test]
 fn a_retry_request_is_part_of_one_handshake() {
     needs!(Openssl);
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let _server = identity.server(&netns, service, "-tls1_3 -groups P-384");
     let culprit = Culprit::trace("");
@@ -135,7 +135,7 @@ fn a_retry_request_is_part_of_one_handshake() {
 #[test]
 fn a_client_certificate_is_seen_between_the_hellos_and_the_end() {
     needs!(Openssl);
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let cert = identity.cert();
     let options = format!("-tls1_3 -Verify 1 -CAfile {}", cert.display());
@@ -154,7 +154,7 @@ fn a_client_certificate_is_seen_between_the_hellos_and_the_end() {
 #[test]
 fn a_server_without_a_shared_cipher_says_so_in_an_alert() {
     needs!(Openssl);
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let server = identity.server(&netns, service, "-tls1_2 -cipher ECDHE-ECDSA-AES128-GCM-SHA256");
     let culprit = Culprit::trace("");
@@ -173,7 +173,7 @@ fn a_server_without_a_shared_cipher_says_so_in_an_alert() {
 #[test]
 fn a_client_that_rejects_the_certificate_is_the_one_who_alerts() {
     needs!(Openssl);
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let _server = identity.server(&netns, service, "-tls1_2");
     let culprit = Culprit::trace("");
@@ -189,12 +189,12 @@ fn a_client_that_rejects_the_certificate_is_the_one_who_alerts() {
 #[test]
 fn a_tls_1_3_alert_is_told_although_it_is_encrypted() {
     needs!(Openssl);
-    let (netns, identity) = (Netns::new(), Identity::new());
+    let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let _server = identity.server(&netns, service, "-tls1_3");
     let culprit = Culprit::trace("");
     // It trusts another certificate of the same name.
-    let mut client = Identity::new().client(|_| ());
+    let mut client = Identity::make().client(|_| ());
     let task = netns.enter(move || {
         let mut stream = TcpStream::connect(service).expect("it listens");
         handshake(&mut client, &mut stream).expect_err("not the certificate it trusts");
@@ -211,7 +211,7 @@ fn a_tls_1_3_alert_is_told_although_it_is_encrypted() {
 #[test]
 fn a_handshake_over_ipv6_between_hosts_is_told_with_its_addresses() {
     needs!(Openssl);
-    let (pair, identity) = (Pair::new(), Identity::new());
+    let (pair, identity) = (Pair::make(), Identity::make());
     let service = SocketAddr::new(pair.v6(2), port());
     let server = identity.server(&pair.server, service, "");
     let culprit = Culprit::trace("");

@@ -10,7 +10,7 @@ use crate::{
 #[test]
 fn a_connected_udp_socket_tells_its_peer_and_not_its_datagrams() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let culprit = Culprit::trace("");
     let task = netns.enter(move || {
@@ -33,7 +33,7 @@ fn a_connected_udp_socket_tells_its_peer_and_not_its_datagrams() {
 #[test]
 fn an_unconnected_udp_socket_tells_each_destination_once() {
     needs!();
-    let netns = Netns::new();
+    let netns = Netns::make();
     let peers = [port(), port()].map(|port| SocketAddr::new(netns.loopback(), port));
     let culprit = Culprit::trace("");
     let task = netns.enter(move || {
@@ -59,7 +59,7 @@ fn an_unconnected_udp_socket_tells_each_destination_once() {
 #[test]
 fn a_udp_peer_that_refuses_is_told() {
     needs!(SocketErrors);
-    let netns = Netns::new();
+    let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let culprit = Culprit::trace("");
     let task = netns.enter(move || {

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::select::Select;
 use crate::fact::Probes;
 
 /// One thing known about the system.
@@ -23,8 +24,9 @@ pub enum Context {
         drop_reasons: Vec<(String, u32)>,
         /// The network namespace culprit runs in: the host's own.
         netns: u32,
-        /// Facts without a known owner are left out: processes were asked for.
-        by_owner: bool,
+        /// What was asked for.
+        #[serde(default)]
+        select: Select,
     },
     /// The wall clock's offset from CLOCK_BOOTTIME, from this moment on.
     Clock {
@@ -53,6 +55,10 @@ pub enum Context {
     },
     /// Who listens on a port: for handshakes no thread has read.
     Listener {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Local address; unspecified (`::`) stands for any.
+        address: std::net::IpAddr,
         /// Local port.
         port: u16,
         /// The process.

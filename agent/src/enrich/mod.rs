@@ -9,6 +9,7 @@ pub mod context;
 mod dns;
 mod neigh;
 pub mod observe;
+pub mod select;
 mod tls;
 
 use std::{collections::HashMap, net::IpAddr};
@@ -16,6 +17,7 @@ use std::{collections::HashMap, net::IpAddr};
 use bounded::Bounded;
 use context::{Context, ProcessContext};
 use ebpf_probes::abi::{Owner, Tuple};
+use select::Select;
 
 use crate::{
     event::{self, Event, What as Raw},
@@ -31,14 +33,14 @@ const DEVICES: usize = 8192;
 /// What is known so far.
 pub struct World {
     host_netns: u32,
-    by_owner: bool,
+    select: Select,
     offset_ns: i64,
     /// How far the calls told since the last look account for the clock's moves.
     accounted_ns: i64,
     processes: Bounded<u32, ProcessContext>,
     names: Bounded<(u32, IpAddr), String>,
     netns: HashMap<u32, String>,
-    listeners: Bounded<u16, (u32, String)>,
+    listeners: Bounded<(u32, IpAddr, u16), (u32, String)>,
     devices: Bounded<(u32, u32), String>,
     drop_reasons: HashMap<u32, String>,
     tls: tls::Handshakes,
@@ -50,7 +52,7 @@ impl Default for World {
     fn default() -> Self {
         Self {
             host_netns: 0,
-            by_owner: false,
+            select: Select::default(),
             offset_ns: 0,
             accounted_ns: 0,
             processes: Bounded::new(PROCESSES),
@@ -73,9 +75,9 @@ impl World {
     /// Learns something about the system.
     pub fn learn(&mut self, context: Context) {
         match context {
-            Context::Origin { drop_reasons, netns, by_owner, .. } => {
+            Context::Origin { drop_reasons, netns, select, .. } => {
                 self.host_netns = netns;
-                self.by_owner = by_owner;
+                self.select = select;
                 let reason = |(name, number): (String, u32)| {
                     let short = name.strip_prefix("SKB_DROP_REASON_").unwrap_or(&name).to_owned();
                     (number, short)
@@ -90,7 +92,9 @@ impl World {
                 }
             }
             Context::Device { netns, index, name } => self.device(netns, index, name),
-            Context::Listener { port, process, comm } => self.listeners.insert(port, (process, comm)),
+            Context::Listener { netns, address, port, process, comm } => {
+                self.listeners.insert((netns, address, port), (process, comm));
+            }
         }
     }
 
@@ -139,7 +143,10 @@ impl World {
 
     fn fact(&self, boot_ns: u64, probe: &'static str, owner: Owner, what: What) -> Option<Fact> {
         let process = (owner.process != 0).then(|| self.process(&owner));
-        if self.by_owner && !self.wanted(&owner) && !concerns_everyone(&what) {
+        if !self.select.wants(&what) {
+            return None;
+        }
+        if self.select.by_owner && !self.wanted(&owner) && !concerns_everyone(&what) {
             return None;
         }
         Some(Fact { at: self.wall(boot_ns), boot_ns, probe, process, what })
@@ -172,6 +179,13 @@ impl World {
     fn netns_name(&self, inode: u32) -> Option<String> {
         (inode != 0 && inode != self.host_netns)
             .then(|| self.netns.get(&inode).cloned().unwrap_or_else(|| format!("net:[{inode}]")))
+    }
+
+    /// Who listens at an address, or at any address, of a namespace.
+    fn listener(&self, netns: u32, address: IpAddr, port: u16) -> Option<&(u32, String)> {
+        [address, std::net::Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()]
+            .into_iter()
+            .find_map(|address| self.listeners.get(&(netns, address, port)))
     }
 
     fn device(&mut self, netns: u32, index: u32, name: String) {

@@ -11,7 +11,7 @@ use tls_parser::{
 
 use super::{Told, World, bounded::Bounded, ms};
 use crate::{
-    event::{HelloBytes, TlsStep},
+    event::{self, HelloBytes, TlsStep},
     fact::{Role, Session, Stage, What},
 };
 
@@ -86,7 +86,8 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
     let mut owner = hs.owner;
     if owner.process == 0
         && hs.role != CLIENT
-        && let Some((process, comm)) = world.listeners.get(&hs.tuple.local_port)
+        && let Some((process, comm)) =
+            world.listener(owner.netns, event::address(hs.tuple.local), hs.tuple.local_port)
     {
         owner.process = *process;
         owner.thread = *process;

@@ -57,7 +57,8 @@ pub const CLIENT_CERTIFICATE: u32 = 64;
 pub struct Handshake {
     /// Socket cookie.
     pub cookie: u64,
-    /// Client: who connected. Server: who read the ClientHello; all zero until somebody did.
+    /// Client: who connected. Server: who read the ClientHello; all zero but the
+    /// network namespace until somebody did.
     pub owner: Owner,
     /// From where to where.
     pub tuple: Tuple,

@@ -262,8 +262,7 @@ mod tests {
 
     #[test]
     fn every_branch_of_a_use_tree_counts() {
-        let text =
-            "use crate::{\n    fact::Fact,\n    correlate::{incident::{self, Incident}, Engine},\n};";
+        let text = "use crate::{\n    fact::Fact,\n    correlate::{incident::{self, Incident}, Engine},\n};";
         let found = complaints("sinks/text.rs", text);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("3: ") && found[0].contains("correlate::Engine"), "{found:?}");

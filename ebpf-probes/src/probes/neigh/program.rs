@@ -13,7 +13,7 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_kernel,
-        generated::{bpf_probe_read_kernel as read_kernel, bpf_skb_load_bytes_relative, bpf_skc_to_tcp_sock},
+        generated::{bpf_probe_read_kernel as read_kernel, bpf_skb_load_bytes_relative},
     },
     macros::{btf_tracepoint, map, raw_tracepoint},
     maps::{Array, LruHashMap},
@@ -25,7 +25,7 @@ use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId, Stat},
     fields, filter,
     kernel::{atomic_add, count, current, current_netns, emit, header, mapped, now, opaque},
-    packet::program::Packet,
+    packet::program::{Packet, netns_of},
 };
 
 /// Every neighbour as last told. The agent adds those that existed before it. Least recently used
@@ -475,23 +475,9 @@ pub fn syn_came(skb: *mut __sk_buff, packet: &Packet) -> u64 {
 #[inline(always)]
 fn syn_came_inlined(skb: *mut __sk_buff, packet: &Packet) {
     let ctx = SkBuffContext::new(skb.cast());
-    // SAFETY: context loads, then loads through the BTF-typed socket the helper returns.
-    let (netns, ifindex) = unsafe {
-        let listener = (*ctx.skb.skb).__bindgen_anon_2.sk;
-        if listener.is_null() {
-            return;
-        }
-        // Not by the namespace's cookie: cgroup_skb has that helper from 6.18 on only.
-        let listener = bpf_skc_to_tcp_sock(listener.cast()).cast::<u8>();
-        if listener.is_null() {
-            return;
-        }
-        let net = fields::SK_NET::read(listener);
-        if net.is_null() {
-            return;
-        }
-        (fields::NET_INUM::read(net), (*ctx.skb.skb).ifindex)
-    };
+    let Some(netns) = netns_of(&ctx) else { return };
+    // SAFETY: a context load.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
     let address = if packet.v4 { ctx.load::<u32>(12).map(mapped) } else { ctx.load::<[u8; 16]>(8) };
     let Ok(address) = address else { return };
     let key = NeighKey { netns, ifindex, address };

@@ -28,7 +28,7 @@ use crate::{
     abi::{Kind, Owner, ProbeId, Stat},
     fields, filter,
     kernel::{SOCKETS, at_most, atomic_add, count, current, emit, header, now, opaque},
-    packet::program::Packet,
+    packet::program::{Packet, netns_of},
 };
 
 /// Handshakes in flight, by socket cookie. Gone when the handshake ends.
@@ -167,6 +167,9 @@ fn begin(ctx: &SkBuffContext, cookie: u64, packet: &Packet) -> Option<*mut Hands
                 Some(known) => (*handshake).owner = *known,
                 None => sender(ctx, &raw mut (*handshake).owner),
             }
+        }
+        if (*handshake).owner.netns == 0 {
+            (*handshake).owner.netns = netns_of(ctx).unwrap_or(0);
         }
         let service = if role == CLIENT { packet.remote } else { packet.local };
         packet.write_tuple(ctx, &raw mut (*handshake).tuple).is_some()
