@@ -72,7 +72,7 @@ impl Netns {
     pub fn sysctl(&self, name: &str, value: &str) {
         let (path, text) = (Path::new("/proc/sys").join(name), value.to_owned());
         self.enter(move || {
-            std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         });
     }
 

@@ -12,6 +12,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+/// Not in time.
+#[derive(Debug)]
+pub struct Late;
+
 /// A process in a process group of its own, ended with all its children when dropped.
 pub struct Running {
     child: Child,
@@ -70,11 +74,11 @@ impl Running {
     }
 
     /// The next line it writes, `None` at the end of its output.
-    pub fn next_line(&self, deadline: Instant) -> Result<Option<String>, ()> {
+    pub fn next_line(&self, deadline: Instant) -> Result<Option<String>, Late> {
         match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => Ok(Some(line)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
-            Err(RecvTimeoutError::Timeout) => Err(()),
+            Err(RecvTimeoutError::Timeout) => Err(Late),
         }
     }
 

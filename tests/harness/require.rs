@@ -65,7 +65,7 @@ impl Feature {
 
 /// Whether a test can run here. Says why when it cannot; fails instead where `CULPRIT_LIVE=require` and
 /// the reason is that nobody made this root.
-pub fn can_run(features: &[Feature]) -> bool {
+pub fn can_run(test: &str, features: &[Feature]) -> bool {
     let root = rustix::process::geteuid().is_root();
     let why = if root {
         features.iter().find_map(|feature| feature.missing())
@@ -75,9 +75,9 @@ pub fn can_run(features: &[Feature]) -> bool {
         Some("live tests need root")
     };
     if let Some(why) = why {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        let test = test.trim_start_matches("live::").trim_end_matches("::here");
         // Past libtest's capture: a skip that nobody sees is a test that nobody runs.
-        let _ = writeln!(std::io::stderr(), "skipped {test}: {why}");
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
     }
     why.is_none()
 }
@@ -86,7 +86,9 @@ pub fn can_run(features: &[Feature]) -> bool {
 #[macro_export]
 macro_rules! needs {
     ($($feature:ident),*) => {
-        if !$crate::harness::require::can_run(&[$($crate::harness::Feature::$feature),*]) {
+        fn here() {}
+        let test = std::any::type_name_of_val(&here);
+        if !$crate::harness::require::can_run(test, &[$($crate::harness::Feature::$feature),*]) {
             return;
         }
     };
