@@ -184,7 +184,7 @@ fn what_happens_after_a_step_carries_the_new_time_and_boot_time_goes_on() {
     let off = nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Boottime);
     drop(right_again);
     let ended = culprit.stop();
-    let last = ended.facts.iter().filter(|fact| fact.kind() == "connect_ended" && fact.within(&netns)).next_back();
+    let last = ended.facts.iter().rfind(|fact| fact.kind() == "connect_ended" && fact.within(&netns));
     let last = last.expect("settle made one");
     let boot = last.json["boot_ns"].as_i64().expect("a number");
     assert!((time(last.text("at")) - boot - off).abs() < (20_000_000.0 * slow()) as i64, "{last:?}");
