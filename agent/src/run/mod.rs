@@ -1,38 +1,37 @@
 //! A live session: kernel → ring → decode → enrich → output or recording, until something ends it.
 //! One task, one direction, nothing clever.
 
+mod attach;
+mod clock;
+mod end;
+
 use std::{
     ffi::OsString,
-    fs::File,
-    io::{self, Write},
-    path::{Path, PathBuf},
+    io::Write,
+    path::Path,
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use clock::{boot_ns, realtime_ns};
 use ebpf_probes::abi::{Header, Kind, LostRecord, ProbeId};
+use end::{Signals, end_command, exit_code, exit_of, until};
 use tokio::{
     process::{Child, Command},
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use crate::{
     clockwatch::Clockwatch,
     config,
-    enrich::{
-        World,
-        context::Context,
-        observe::{Observer, Wanted, with_descendants},
-        select::Select,
-    },
+    enrich::{World, context::Context, observe::Observer},
     event::{self, encode},
-    fact::{Degraded, LostBy, Probes, SCHEMA, Start, Summary},
+    fact::{LostBy, Start, Summary},
     kernel::{
         load::{Kernel, Loss},
-        plan::{Cgroup, Outcome, Request},
+        plan::Request,
         ring::Drain,
         sweep::Sweep,
     },
@@ -85,86 +84,6 @@ struct Session {
 }
 
 impl Session {
-    fn attach(config: &config::Session) -> anyhow::Result<Self> {
-        let mut wanted = config.wanted.clone();
-        let request = request(config, &mut wanted)?;
-        let by_owner = wanted.by_owner();
-        let mut kernel = Kernel::attach(&request)?;
-        let probes = attached(&kernel);
-        for asked in &config.asked {
-            if !probes.attached.contains(asked) {
-                let why: Vec<&str> = probes
-                    .degraded
-                    .iter()
-                    .filter(|degraded| degraded.probe == *asked)
-                    .map(|degraded| degraded.why.as_str())
-                    .collect();
-                anyhow::bail!("probe {asked} was asked for and is not available: {}", why.join("; "));
-            }
-        }
-        let ring = kernel.take_ring().context("the kernel object has no ring")?;
-        let drain = Drain::new(ring).context("watching the ring")?;
-        let uname = rustix::system::uname();
-        let (release, node) =
-            (uname.release().to_string_lossy().into_owned(), uname.nodename().to_string_lossy().into_owned());
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let origin = Context::Origin {
-            version: version.clone(),
-            kernel: release.clone(),
-            node: node.clone(),
-            probes: probes.clone(),
-            drop_reasons: kernel.drop_reasons.clone(),
-            netns: own_netns(),
-            select: Select { by_owner, only_bad: request.only_bad, min_ms: request.min_ns / 1_000_000 },
-        };
-        let clocks = wants(&request, ProbeId::Clock)
-            .then(Clockwatch::new)
-            .transpose()
-            .context("watching the clock")?;
-        let mut world = World::default();
-        world.learn(origin.clone());
-        Ok(Self {
-            request,
-            kernel,
-            drain,
-            world,
-            observer: Observer::new(wanted),
-            sweep: Sweep::default(),
-            clocks,
-            printer: None,
-            writer: None,
-            origin,
-            start: Start { schema: SCHEMA, version, kernel: release, node, probes },
-            known_losses: Vec::new(),
-            undecodable: 0,
-            undecodable_why: None,
-            records: 0,
-            began: Instant::now(),
-            max_events: config.max_events,
-            failure: None,
-        })
-    }
-
-    fn create(&self, path: &Path) -> anyhow::Result<record::Writer<Box<dyn Write>>> {
-        let out: Box<dyn Write> = if path == Path::new("-") {
-            Box::new(io::stdout())
-        } else {
-            Box::new(File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?)
-        };
-        let start = record::Start {
-            created_wall_ns: realtime_ns(),
-            boot_ns: boot_ns(),
-            origin: record::Origin {
-                version: self.start.version.clone(),
-                kernel: self.start.kernel.clone(),
-                arch: std::env::consts::ARCH.into(),
-                node: self.start.node.clone(),
-                byte_order: record::ByteOrder::NATIVE,
-            },
-        };
-        record::Writer::new(out, &start).with_context(|| path.display().to_string())
-    }
-
     /// Whatever ends the session, and however: what was collected is shown or saved, and the last line
     /// is written.
     async fn run(mut self, config: &config::Session) -> anyhow::Result<ExitCode> {
@@ -432,62 +351,6 @@ impl Session {
     }
 }
 
-/// The request, completed with what only the running system can tell.
-fn request(config: &config::Session, wanted: &mut Wanted) -> anyhow::Result<Request> {
-    let mut request = config.request.clone();
-    for pid in &request.processes {
-        if !PathBuf::from(format!("/proc/{pid}")).exists() {
-            anyhow::bail!("-p {pid}: there is no such process");
-        }
-    }
-    if !config.command.is_empty() {
-        // Our own forks: the command is followed from its first instruction on.
-        request.processes.push(std::process::id());
-        request.follow = true;
-        wanted.processes.push(std::process::id());
-    }
-    if !request.processes.is_empty() {
-        request.processes = with_descendants(&request.processes);
-    }
-    if let Some(path) = &wanted.cgroup {
-        let root = crate::kernel::cgroup::root()?;
-        let relative = path.trim_matches('/');
-        let directory = root.join(relative);
-        let metadata = std::fs::metadata(&directory)
-            .with_context(|| format!("--cgroup {path}: {} cannot be read", directory.display()))?;
-        let level = Path::new(relative).components().count();
-        request.cgroup = Some(Cgroup {
-            id: std::os::unix::fs::MetadataExt::ino(&metadata),
-            level: u32::try_from(level).unwrap_or(u32::MAX),
-        });
-    }
-    Ok(request)
-}
-
-/// What is attached, probe by probe, and what is not.
-pub fn attached(kernel: &Kernel) -> Probes {
-    let mut probes = Probes::default();
-    for probe in ebpf_probes::probes::PROBES {
-        let hooks: Vec<_> =
-            kernel.hooks.iter().filter(|planned| planned.probes.contains(&probe.id)).collect();
-        if hooks.is_empty() {
-            continue;
-        }
-        if hooks.iter().all(|planned| !planned.required_by(probe) || planned.outcome == Outcome::Attached) {
-            probes.attached.push(probe.name.into());
-        }
-        for planned in hooks {
-            if let Some(why) = planned.outcome.why() {
-                let why = format!("without {} ({why})", planned.hook.gives);
-                if !probes.degraded.iter().any(|known| known.probe == probe.name && known.why == why) {
-                    probes.degraded.push(Degraded { probe: probe.name.into(), why });
-                }
-            }
-        }
-    }
-    probes
-}
-
 /// The meaningful bytes of a record: what its header says, if that can be.
 fn trimmed(record: &[u8]) -> Bytes {
     let len = record.get(12..16).and_then(|len| len.try_into().ok()).map_or(0, u32::from_ne_bytes) as usize;
@@ -498,26 +361,6 @@ fn header<T>(kind: Kind, boot_ns: u64) -> Header {
     Header { boot_ns, kind: kind as u32, len: size_of::<T>() as u32 }
 }
 
-fn own_netns() -> u32 {
-    std::fs::metadata("/proc/self/ns/net")
-        .ok()
-        .and_then(|metadata| u32::try_from(std::os::unix::fs::MetadataExt::ino(&metadata)).ok())
-        .unwrap_or(0)
-}
-
-fn clock_ns(id: rustix::time::ClockId) -> i64 {
-    let now = rustix::time::clock_gettime(id);
-    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
-}
-
-fn boot_ns() -> u64 {
-    clock_ns(rustix::time::ClockId::Boottime).unsigned_abs()
-}
-
-fn realtime_ns() -> i64 {
-    clock_ns(rustix::time::ClockId::Realtime)
-}
-
 fn ticker(every: Duration) -> tokio::time::Interval {
     let mut ticker = interval(every);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -526,56 +369,4 @@ fn ticker(every: Duration) -> tokio::time::Interval {
 
 fn wants(request: &Request, probe: ProbeId) -> bool {
     request.probes.is_empty() || request.probes.contains(&probe)
-}
-
-async fn until(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn exit_of(child: Option<&mut Child>) -> io::Result<ExitStatus> {
-    match child {
-        Some(child) => child.wait().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The session ended first (a signal, a limit): the command is asked to end, and made to after a while.
-async fn end_command(child: &mut Child) {
-    const PATIENCE: Duration = Duration::from_secs(2);
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
-    if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
-        let _ = child.kill().await;
-    }
-}
-
-/// The command's own status; a signal as shells write it.
-fn exit_code(status: ExitStatus) -> ExitCode {
-    use std::os::unix::process::ExitStatusExt;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
-}
-
-/// ^C, SIGTERM and a terminal that hangs up end a session in order.
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let on = |kind| signal(kind).context("installing a signal handler");
-        Ok(Self([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
-    }
-
-    async fn any(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }

@@ -1,12 +1,16 @@
 //! Facts as lines for people: time, process, probe, peer, what happened. One line a fact, aligned,
 //! coloured only when asked to be.
 
+mod clock;
+mod neigh;
+mod tls;
+
 use std::{
     fmt::Write as _,
     io::{self, Write},
 };
 
-use crate::fact::{ClockCall, Endpoint, Fact, NeighbourCause, Outcome, Protocol, Role, Session, Stage, What};
+use crate::fact::{Endpoint, Fact, Outcome, Protocol, What};
 
 /// How the time is written; all in UTC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -207,229 +211,8 @@ fn say(what: &What) -> Option<Said> {
             format!("{query_type} {} failed ({errno}) after {}", printable(name), duration(*elapsed_ms)),
             Mood::Bad,
         ),
-        other => return say_tls(other).or_else(|| say_neigh(other)).or_else(|| say_clock(other)),
+        other => return tls::say(other).or_else(|| neigh::say(other)).or_else(|| clock::say(other)),
     })
-}
-
-fn say_tls(what: &What) -> Option<Said> {
-    let (session, text, mood) = match what {
-        What::ClientHello { session, alpn, versions, read_after_ms, retried, .. } => {
-            let mut text = String::from(if *retried { "ClientHello again" } else { "ClientHello" });
-            if let Some(sni) = &session.sni {
-                let _ = write!(text, "  sni {}", printable(sni));
-            }
-            if !alpn.is_empty() {
-                let _ = write!(text, "  alpn {}", printable(&alpn.join(",")));
-            }
-            if let Some(highest) = versions.first() {
-                let _ = write!(text, "  up to {highest}");
-            }
-            if let Some(ms) = read_after_ms {
-                let _ = write!(text, "  (read after {})", duration(*ms));
-            }
-            (session, text, Mood::Plain)
-        }
-        What::ServerHello { session, version, retry_request, elapsed_ms, .. } => {
-            let name = if *retry_request { "HelloRetryRequest" } else { "ServerHello" };
-            let version = version.as_deref().unwrap_or("unreadable");
-            (session, format!("{name}  {version}  {}", duration(*elapsed_ms)), Mood::Plain)
-        }
-        What::ServerFlightRead { session, read_after_ms } => {
-            (session, format!("ServerHello read after {}", duration(*read_after_ms)), Mood::Plain)
-        }
-        What::ClientFinished { session, client_certificate, elapsed_ms } => {
-            let with = if *client_certificate { " with a certificate" } else { "" };
-            (session, format!("client finished{with}  {}", duration(*elapsed_ms)), Mood::Plain)
-        }
-        What::HandshakeDone { session, duration_ms, .. } => {
-            (session, format!("handshake done  {}", duration(*duration_ms)), Mood::Good)
-        }
-        What::Alert { session, sent_by, level, description, duration_ms } => {
-            let by = if *sent_by == session.role { "sent" } else { "received" };
-            let level = level.as_deref().unwrap_or("encrypted");
-            let description = description.as_deref().unwrap_or("");
-            let text = format!("alert {by}: {level} {description}").trim_end().to_owned();
-            (session, format!("{text}  {}", duration(*duration_ms)), Mood::Bad)
-        }
-        What::HandshakeClosed { session, stage, duration_ms } => {
-            let text =
-                format!("closed before done, {}  {}", owes(*stage, session.role), duration(*duration_ms));
-            (session, text, Mood::Bad)
-        }
-        What::NotTls { session, duration_ms } => (
-            session,
-            format!("answered with something that is not TLS  {}", duration(*duration_ms)),
-            Mood::Bad,
-        ),
-        What::HandshakePending { session, stage, stall_ms, .. } => {
-            let text = format!("no progress for {}: {}", duration(*stall_ms), owes(*stage, session.role));
-            (session, text, Mood::Slow)
-        }
-        _ => return None,
-    };
-    Some(Said { arrow: arrow(session), peer: peer(&session.peer), text, mood })
-}
-
-fn on(device: &str, netns: Option<&str>) -> String {
-    match netns {
-        Some(netns) => format!("{}@{}", printable(device), printable(netns)),
-        None => printable(device),
-    }
-}
-
-fn say_neigh(what: &What) -> Option<Said> {
-    let about = |address: &std::net::IpAddr, device: &str, netns: &Option<String>, text, mood| Said {
-        arrow: "",
-        peer: format!("{address} {}", on(device, netns.as_deref())),
-        text,
-        mood,
-    };
-    Some(match what {
-        What::NeighbourChanged {
-            address,
-            device,
-            netns,
-            cause,
-            old_state,
-            new_state,
-            old_mac,
-            new_mac,
-            failed,
-            probes,
-            ..
-        } => {
-            let mut text = match (cause, old_state) {
-                (NeighbourCause::Removed, _) => "removed".to_owned(),
-                (_, Some(old)) if old != new_state => format!("{old} → {new_state}"),
-                _ => new_state.clone(),
-            };
-            match (old_mac, new_mac) {
-                (Some(old), Some(new)) if old != new => {
-                    let _ = write!(text, "  MAC changed {old} → {new}");
-                }
-                (_, Some(mac)) if !matches!(new_state.as_str(), "INCOMPLETE" | "FAILED") => {
-                    let _ = write!(text, "  {mac}");
-                }
-                _ => {}
-            }
-            if *failed {
-                text.push_str("  nobody answered");
-            } else if matches!(new_state.as_str(), "INCOMPLETE" | "PROBE") {
-                let _ = write!(text, "  probe {probes}");
-            }
-            text.push_str(match cause {
-                NeighbourCause::Netlink => "  set by hand",
-                NeighbourCause::SentToRemoved => "  packet for a removed entry dropped",
-                _ => "",
-            });
-            let changed = old_mac.is_some() && new_mac.is_some() && old_mac != new_mac;
-            let mood = if *failed {
-                Mood::Bad
-            } else if changed {
-                Mood::Slow
-            } else {
-                Mood::Plain
-            };
-            about(address, device, netns, text, mood)
-        }
-        What::NeighbourTableFull {
-            address, device, netns, family, gc_entries, gc_thresh3, count, ..
-        } => {
-            let text = format!(
-                "{family} neighbour table full: {gc_entries} entries of {gc_thresh3} (gc_thresh3), {count} refused"
-            );
-            about(address, device, netns, text, Mood::Bad)
-        }
-        What::NeighbourMacMismatch { address, device, netns, cached_mac, seen_mac, state, syns, .. } => {
-            let text =
-                format!("SYN from {seen_mac}, but replies go to {cached_mac} ({state}), {syns} so far");
-            about(address, device.as_deref().unwrap_or("?"), netns, text, Mood::Bad)
-        }
-        _ => return None,
-    })
-}
-
-/// A signed duration in nanoseconds, in words: `forward 15 min 35 s`.
-fn by(delta_ns: i64) -> String {
-    let way = if delta_ns < 0 { "back" } else { "forward" };
-    let ms = delta_ns.unsigned_abs() as f64 / 1e6;
-    let size = if ms < 86_400_000.0 {
-        duration(ms)
-    } else {
-        let hours = ms / 3_600_000.0;
-        format!("{} days {:.0} h", (hours / 24.0).floor(), hours % 24.0)
-    };
-    format!("{way} {size}")
-}
-
-fn call_name(call: ClockCall) -> &'static str {
-    match call {
-        ClockCall::ClockSettime => "clock_settime",
-        ClockCall::Settimeofday => "settimeofday",
-        ClockCall::ClockAdjtime => "clock_adjtime",
-        ClockCall::Adjtimex => "adjtimex",
-    }
-}
-
-fn say_clock(what: &What) -> Option<Said> {
-    let (peer, text, mood) = match what {
-        What::ClockSet { call, before, after, delta_ns, refused } => {
-            let text = if *refused {
-                "refused (EPERM)".into()
-            } else {
-                format!("clock set {}: {before} → {after}", by(*delta_ns))
-            };
-            (call_name(*call), text, if *refused { Mood::Slow } else { Mood::Bad })
-        }
-        What::ClockSlewed { call, modes, offset_ns, frequency_ppm, zone_only, refused } => {
-            let mut text = String::from("clock slewed");
-            if *zone_only {
-                text = "kernel time zone set".into();
-            }
-            if let Some(offset) = offset_ns {
-                let _ = write!(text, "  {}", by(*offset));
-            }
-            if let Some(ppm) = frequency_ppm {
-                let _ = write!(text, "  frequency {ppm:+.3} ppm");
-            }
-            if *refused {
-                text.push_str("  refused (EPERM)");
-            } else if offset_ns.is_none() && frequency_ppm.is_none() && !*zone_only {
-                let _ = write!(text, "  modes {modes:#x}");
-            }
-            (call_name(*call), text, Mood::Plain)
-        }
-        What::ClockMoved { before, after, delta_ns, was_set, .. } => {
-            let why = if *was_set {
-                "set by no call that was seen"
-            } else {
-                "nobody set it: it ran at another rate"
-            };
-            ("no call seen", format!("clock moved {}: {before} → {after} ({why})", by(*delta_ns)), Mood::Bad)
-        }
-        What::MachineSlept { slept_ms } => {
-            ("no call seen", format!("the machine slept for {}", duration(*slept_ms)), Mood::Slow)
-        }
-        _ => return None,
-    };
-    Some(Said { arrow: "", peer: peer.into(), text, mood })
-}
-
-fn arrow(session: &Session) -> &'static str {
-    if session.role == Role::Client { "→" } else { "←" }
-}
-
-fn owes(stage: Stage, role: Role) -> &'static str {
-    match (stage, role) {
-        (Stage::ClientHelloIncomplete, _) => "the ClientHello is not complete",
-        (Stage::ClientHelloUnread, _) => "no thread has read the ClientHello",
-        (Stage::AwaitingServerHello, Role::Server) => "this server owes its ServerHello",
-        (Stage::AwaitingServerHello, Role::Client) => "the peer owes its ServerHello",
-        (Stage::AwaitingClientFinish, Role::Server) => "the peer owes its finishing flight",
-        (Stage::AwaitingClientFinish, Role::Client) => "this client owes its finishing flight",
-        (Stage::AwaitingServerFinish, Role::Server) => "this server owes its last message",
-        (Stage::AwaitingServerFinish, Role::Client) => "the peer owes its last message",
-    }
 }
 
 /// An outcome in words.

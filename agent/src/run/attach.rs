@@ -1,0 +1,182 @@
+//! How a session begins: the request completed with what only the running system can tell, the probes
+//! attached, the recording's header written.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use ebpf_probes::abi::ProbeId;
+use tokio::time::Instant;
+
+use super::{
+    Session,
+    clock::{boot_ns, realtime_ns},
+    wants,
+};
+use crate::{
+    clockwatch::Clockwatch,
+    config,
+    enrich::{
+        World,
+        context::Context,
+        observe::{Observer, Wanted, with_descendants},
+        select::Select,
+    },
+    fact::{Degraded, Probes, SCHEMA, Start},
+    kernel::{
+        load::Kernel,
+        plan::{Cgroup, Outcome, Request},
+        ring::Drain,
+        sweep::Sweep,
+    },
+    record,
+};
+
+impl Session {
+    pub(super) fn attach(config: &config::Session) -> anyhow::Result<Self> {
+        let mut wanted = config.wanted.clone();
+        let request = request(config, &mut wanted)?;
+        let by_owner = wanted.by_owner();
+        let mut kernel = Kernel::attach(&request)?;
+        let probes = attached(&kernel);
+        for asked in &config.asked {
+            if !probes.attached.contains(asked) {
+                let why: Vec<&str> = probes
+                    .degraded
+                    .iter()
+                    .filter(|degraded| degraded.probe == *asked)
+                    .map(|degraded| degraded.why.as_str())
+                    .collect();
+                anyhow::bail!("probe {asked} was asked for and is not available: {}", why.join("; "));
+            }
+        }
+        let ring = kernel.take_ring().context("the kernel object has no ring")?;
+        let drain = Drain::new(ring).context("watching the ring")?;
+        let uname = rustix::system::uname();
+        let (release, node) =
+            (uname.release().to_string_lossy().into_owned(), uname.nodename().to_string_lossy().into_owned());
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let origin = Context::Origin {
+            version: version.clone(),
+            kernel: release.clone(),
+            node: node.clone(),
+            probes: probes.clone(),
+            drop_reasons: kernel.drop_reasons.clone(),
+            netns: own_netns(),
+            select: Select { by_owner, only_bad: request.only_bad, min_ms: request.min_ns / 1_000_000 },
+        };
+        let clocks = wants(&request, ProbeId::Clock)
+            .then(Clockwatch::new)
+            .transpose()
+            .context("watching the clock")?;
+        let mut world = World::default();
+        world.learn(origin.clone());
+        Ok(Self {
+            request,
+            kernel,
+            drain,
+            world,
+            observer: Observer::new(wanted),
+            sweep: Sweep::default(),
+            clocks,
+            printer: None,
+            writer: None,
+            origin,
+            start: Start { schema: SCHEMA, version, kernel: release, node, probes },
+            known_losses: Vec::new(),
+            undecodable: 0,
+            undecodable_why: None,
+            records: 0,
+            began: Instant::now(),
+            max_events: config.max_events,
+            failure: None,
+        })
+    }
+
+    pub(super) fn create(&self, path: &Path) -> anyhow::Result<record::Writer<Box<dyn Write>>> {
+        let out: Box<dyn Write> = if path == Path::new("-") {
+            Box::new(io::stdout())
+        } else {
+            Box::new(File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?)
+        };
+        let start = record::Start {
+            created_wall_ns: realtime_ns(),
+            boot_ns: boot_ns(),
+            origin: record::Origin {
+                version: self.start.version.clone(),
+                kernel: self.start.kernel.clone(),
+                arch: std::env::consts::ARCH.into(),
+                node: self.start.node.clone(),
+                byte_order: record::ByteOrder::NATIVE,
+            },
+        };
+        record::Writer::new(out, &start).with_context(|| path.display().to_string())
+    }
+}
+
+/// The request, completed with what only the running system can tell.
+fn request(config: &config::Session, wanted: &mut Wanted) -> anyhow::Result<Request> {
+    let mut request = config.request.clone();
+    for pid in &request.processes {
+        if !PathBuf::from(format!("/proc/{pid}")).exists() {
+            anyhow::bail!("-p {pid}: there is no such process");
+        }
+    }
+    if !config.command.is_empty() {
+        // Our own forks: the command is followed from its first instruction on.
+        request.processes.push(std::process::id());
+        request.follow = true;
+        wanted.processes.push(std::process::id());
+    }
+    if !request.processes.is_empty() {
+        request.processes = with_descendants(&request.processes);
+    }
+    if let Some(path) = &wanted.cgroup {
+        let root = crate::kernel::cgroup::root()?;
+        let relative = path.trim_matches('/');
+        let directory = root.join(relative);
+        let metadata = std::fs::metadata(&directory)
+            .with_context(|| format!("--cgroup {path}: {} cannot be read", directory.display()))?;
+        let level = Path::new(relative).components().count();
+        request.cgroup = Some(Cgroup {
+            id: std::os::unix::fs::MetadataExt::ino(&metadata),
+            level: u32::try_from(level).unwrap_or(u32::MAX),
+        });
+    }
+    Ok(request)
+}
+
+/// What is attached, probe by probe, and what is not.
+fn attached(kernel: &Kernel) -> Probes {
+    let mut probes = Probes::default();
+    for probe in ebpf_probes::probes::PROBES {
+        let hooks: Vec<_> =
+            kernel.hooks.iter().filter(|planned| planned.probes.contains(&probe.id)).collect();
+        if hooks.is_empty() {
+            continue;
+        }
+        if hooks.iter().all(|planned| !planned.required_by(probe) || planned.outcome == Outcome::Attached) {
+            probes.attached.push(probe.name.into());
+        }
+        for planned in hooks {
+            if let Some(why) = planned.outcome.why() {
+                let why = format!("without {} ({why})", planned.hook.gives);
+                if !probes.degraded.iter().any(|known| known.probe == probe.name && known.why == why) {
+                    probes.degraded.push(Degraded { probe: probe.name.into(), why });
+                }
+            }
+        }
+    }
+    probes
+}
+
+/// The network namespace culprit runs in.
+fn own_netns() -> u32 {
+    std::fs::metadata("/proc/self/ns/net")
+        .ok()
+        .and_then(|metadata| u32::try_from(std::os::unix::fs::MetadataExt::ino(&metadata)).ok())
+        .unwrap_or(0)
+}

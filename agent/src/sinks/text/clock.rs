@@ -1,0 +1,72 @@
+//! The wall clock as text.
+
+use std::fmt::Write as _;
+
+use super::{Mood, Said, duration};
+use crate::fact::{ClockCall, What};
+
+/// A signed duration in nanoseconds, in words: `forward 15 min 35 s`.
+fn by(delta_ns: i64) -> String {
+    let way = if delta_ns < 0 { "back" } else { "forward" };
+    let ms = delta_ns.unsigned_abs() as f64 / 1e6;
+    let size = if ms < 86_400_000.0 {
+        duration(ms)
+    } else {
+        let hours = ms / 3_600_000.0;
+        format!("{} days {:.0} h", (hours / 24.0).floor(), hours % 24.0)
+    };
+    format!("{way} {size}")
+}
+
+fn call_name(call: ClockCall) -> &'static str {
+    match call {
+        ClockCall::ClockSettime => "clock_settime",
+        ClockCall::Settimeofday => "settimeofday",
+        ClockCall::ClockAdjtime => "clock_adjtime",
+        ClockCall::Adjtimex => "adjtimex",
+    }
+}
+
+pub(super) fn say(what: &What) -> Option<Said> {
+    let (peer, text, mood) = match what {
+        What::ClockSet { call, before, after, delta_ns, refused } => {
+            let text = if *refused {
+                "refused (EPERM)".into()
+            } else {
+                format!("clock set {}: {before} → {after}", by(*delta_ns))
+            };
+            (call_name(*call), text, if *refused { Mood::Slow } else { Mood::Bad })
+        }
+        What::ClockSlewed { call, modes, offset_ns, frequency_ppm, zone_only, refused } => {
+            let mut text = String::from("clock slewed");
+            if *zone_only {
+                text = "kernel time zone set".into();
+            }
+            if let Some(offset) = offset_ns {
+                let _ = write!(text, "  {}", by(*offset));
+            }
+            if let Some(ppm) = frequency_ppm {
+                let _ = write!(text, "  frequency {ppm:+.3} ppm");
+            }
+            if *refused {
+                text.push_str("  refused (EPERM)");
+            } else if offset_ns.is_none() && frequency_ppm.is_none() && !*zone_only {
+                let _ = write!(text, "  modes {modes:#x}");
+            }
+            (call_name(*call), text, Mood::Plain)
+        }
+        What::ClockMoved { before, after, delta_ns, was_set, .. } => {
+            let why = if *was_set {
+                "set by no call that was seen"
+            } else {
+                "nobody set it: it ran at another rate"
+            };
+            ("no call seen", format!("clock moved {}: {before} → {after} ({why})", by(*delta_ns)), Mood::Bad)
+        }
+        What::MachineSlept { slept_ms } => {
+            ("no call seen", format!("the machine slept for {}", duration(*slept_ms)), Mood::Slow)
+        }
+        _ => return None,
+    };
+    Some(Said { arrow: "", peer: peer.into(), text, mood })
+}

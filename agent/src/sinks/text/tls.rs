@@ -1,0 +1,82 @@
+//! Handshakes as text.
+
+use std::fmt::Write as _;
+
+use super::{Mood, Said, duration, peer, printable};
+use crate::fact::{Role, Session, Stage, What};
+
+pub(super) fn say(what: &What) -> Option<Said> {
+    let (session, text, mood) = match what {
+        What::ClientHello { session, alpn, versions, read_after_ms, retried, .. } => {
+            let mut text = String::from(if *retried { "ClientHello again" } else { "ClientHello" });
+            if let Some(sni) = &session.sni {
+                let _ = write!(text, "  sni {}", printable(sni));
+            }
+            if !alpn.is_empty() {
+                let _ = write!(text, "  alpn {}", printable(&alpn.join(",")));
+            }
+            if let Some(highest) = versions.first() {
+                let _ = write!(text, "  up to {highest}");
+            }
+            if let Some(ms) = read_after_ms {
+                let _ = write!(text, "  (read after {})", duration(*ms));
+            }
+            (session, text, Mood::Plain)
+        }
+        What::ServerHello { session, version, retry_request, elapsed_ms, .. } => {
+            let name = if *retry_request { "HelloRetryRequest" } else { "ServerHello" };
+            let version = version.as_deref().unwrap_or("unreadable");
+            (session, format!("{name}  {version}  {}", duration(*elapsed_ms)), Mood::Plain)
+        }
+        What::ServerFlightRead { session, read_after_ms } => {
+            (session, format!("ServerHello read after {}", duration(*read_after_ms)), Mood::Plain)
+        }
+        What::ClientFinished { session, client_certificate, elapsed_ms } => {
+            let with = if *client_certificate { " with a certificate" } else { "" };
+            (session, format!("client finished{with}  {}", duration(*elapsed_ms)), Mood::Plain)
+        }
+        What::HandshakeDone { session, duration_ms, .. } => {
+            (session, format!("handshake done  {}", duration(*duration_ms)), Mood::Good)
+        }
+        What::Alert { session, sent_by, level, description, duration_ms } => {
+            let by = if *sent_by == session.role { "sent" } else { "received" };
+            let level = level.as_deref().unwrap_or("encrypted");
+            let description = description.as_deref().unwrap_or("");
+            let text = format!("alert {by}: {level} {description}").trim_end().to_owned();
+            (session, format!("{text}  {}", duration(*duration_ms)), Mood::Bad)
+        }
+        What::HandshakeClosed { session, stage, duration_ms } => {
+            let text =
+                format!("closed before done, {}  {}", owes(*stage, session.role), duration(*duration_ms));
+            (session, text, Mood::Bad)
+        }
+        What::NotTls { session, duration_ms } => (
+            session,
+            format!("answered with something that is not TLS  {}", duration(*duration_ms)),
+            Mood::Bad,
+        ),
+        What::HandshakePending { session, stage, stall_ms, .. } => {
+            let text = format!("no progress for {}: {}", duration(*stall_ms), owes(*stage, session.role));
+            (session, text, Mood::Slow)
+        }
+        _ => return None,
+    };
+    Some(Said { arrow: arrow(session), peer: peer(&session.peer), text, mood })
+}
+
+fn arrow(session: &Session) -> &'static str {
+    if session.role == Role::Client { "→" } else { "←" }
+}
+
+fn owes(stage: Stage, role: Role) -> &'static str {
+    match (stage, role) {
+        (Stage::ClientHelloIncomplete, _) => "the ClientHello is not complete",
+        (Stage::ClientHelloUnread, _) => "no thread has read the ClientHello",
+        (Stage::AwaitingServerHello, Role::Server) => "this server owes its ServerHello",
+        (Stage::AwaitingServerHello, Role::Client) => "the peer owes its ServerHello",
+        (Stage::AwaitingClientFinish, Role::Server) => "the peer owes its finishing flight",
+        (Stage::AwaitingClientFinish, Role::Client) => "this client owes its finishing flight",
+        (Stage::AwaitingServerFinish, Role::Server) => "this server owes its last message",
+        (Stage::AwaitingServerFinish, Role::Client) => "the peer owes its last message",
+    }
+}
