@@ -6,6 +6,8 @@
 
 pub mod harness;
 
+#[path = "live/clock.rs"]
+mod clock;
 #[path = "live/commands.rs"]
 mod commands;
 #[path = "live/connect.rs"]
@@ -18,6 +20,8 @@ mod filters;
 mod hellos;
 #[path = "live/lifecycle.rs"]
 mod lifecycle;
+#[path = "live/neigh.rs"]
+mod neigh;
 #[path = "live/output.rs"]
 mod output;
 #[path = "live/recording.rs"]

@@ -165,14 +165,25 @@ impl Session {
         record::Writer::new(out, &start).with_context(|| path.display().to_string())
     }
 
+    /// Whatever ends the session, and however: what was collected is shown or saved, and the last line
+    /// is written.
     async fn run(mut self, config: &config::Session) -> anyhow::Result<ExitCode> {
+        let watched = self.watch(config).await;
+        let finished = self.finish();
+        let status = watched?;
+        finished?;
+        Ok(status.map_or(ExitCode::SUCCESS, exit_code))
+    }
+
+    /// Watches until something ends it; the status of the command, if one was run to its end.
+    async fn watch(&mut self, config: &config::Session) -> anyhow::Result<Option<ExitStatus>> {
         let origin = self.origin.clone();
         self.learn(origin);
         self.learn(Context::Clock { boot_ns: boot_ns(), offset_ns: realtime_ns() - boot_ns() as i64 });
         if wants(&self.request, ProbeId::Neigh) {
             self.learn_neighbours()?;
         }
-        // Whoever reads the first line may end us from then on.
+        // Before the first line, which says that one may interrupt.
         let mut interrupts = Signals::new()?;
         self.announce()?;
         let mut child = match config.command.split_first() {
@@ -204,13 +215,10 @@ impl Session {
         if let Some(child) = child.as_mut()
             && status.is_none()
         {
-            // Ended by a signal or a limit: the command is ours to end.
-            let _ = child.start_kill();
-            let _ = child.wait().await;
+            end_command(child).await;
         }
         self.drain_rest()?;
-        self.finish()?;
-        Ok(status.map_or(ExitCode::SUCCESS, exit_code))
+        Ok(status)
     }
 
     fn announce(&mut self) -> anyhow::Result<()> {
@@ -531,6 +539,18 @@ async fn exit_of(child: Option<&mut Child>) -> io::Result<ExitStatus> {
     match child {
         Some(child) => child.wait().await,
         None => std::future::pending().await,
+    }
+}
+
+/// The session ended first (a signal, a limit): the command is asked to end, and made to after a while.
+async fn end_command(child: &mut Child) {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
+        let _ = child.kill().await;
     }
 }
 

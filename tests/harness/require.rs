@@ -20,6 +20,8 @@ pub enum Feature {
     Openssl,
     /// The curl tool.
     Curl,
+    /// Perl, which makes system calls by number (those of x86-64).
+    Perl,
     /// Time is measured: not under emulation.
     HonestClock,
 }
@@ -51,6 +53,10 @@ impl Feature {
             }
             Self::Openssl => (runs("openssl", "version"), "there is no openssl tool"),
             Self::Curl => (runs("curl", "--version"), "there is no curl"),
+            Self::Perl => (
+                cfg!(target_arch = "x86_64") && runs("perl", "-MTime::HiRes -e 1"),
+                "there is no perl, or the calls have other numbers here",
+            ),
             Self::HonestClock => (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here"),
         };
         (!here).then_some(why)

@@ -18,7 +18,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("kernel", &["event::encode"]),
     ("event", &[]),
     ("fact", &[]),
-    ("clockwatch", &[]),
+    ("clockwatch", &["event::encode"]),
     ("neighdump", &[]),
     ("record", &[]),
     ("enrich", &["event", "fact"]),

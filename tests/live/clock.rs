@@ -1,0 +1,193 @@
+//! The wall clock: stepped by each call, slewed, read, refused. Steps are of one second and put back at
+//! once, even when a test fails; one test at a time steps.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+
+use crate::{
+    harness::{
+        Culprit, Fact, Netns,
+        process::{Running, words},
+        slow,
+    },
+    needs,
+};
+
+const SECOND: i64 = 1_000_000_000;
+
+fn nanoseconds(clock: ClockId) -> i64 {
+    let now = clock_gettime(clock);
+    now.tv_sec * SECOND + now.tv_nsec
+}
+
+/// Only one test steps the clock at a time, and it is right again afterwards.
+struct RightAgain {
+    offset_ns: i64,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl RightAgain {
+    fn afterwards() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { offset_ns: nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Monotonic), _alone: alone }
+    }
+}
+
+impl Drop for RightAgain {
+    fn drop(&mut self) {
+        let right = nanoseconds(ClockId::Monotonic) + self.offset_ns;
+        let to = Timespec { tv_sec: right.div_euclid(SECOND), tv_nsec: right.rem_euclid(SECOND) };
+        clock_settime(ClockId::Realtime, to).expect("root may set the clock");
+    }
+}
+
+/// Makes system calls by number, as the process whose id it returns.
+#[track_caller]
+fn perl(code: &str) -> u32 {
+    let mut perl = words("perl -MTime::HiRes=clock_gettime -e");
+    perl.arg(code);
+    let mut running = Running::spawn(&mut perl);
+    let pid = running.pid();
+    let status = running.wait();
+    assert!(status.success(), "{status}: {}", running.stderr());
+    pid
+}
+
+/// Perl that fills `$x` with a `struct timex`: modes, offset, frequency, and the time's seconds.
+fn timex(modes: u32, frequency: i64, seconds: i64) -> String {
+    format!(
+        "$x = pack('Lx4qqqqlx4qqqqqq', {modes}, 0, {frequency}, 0, 0, 0, 0, 0, 0, {seconds}, 0, 0) . \"\\0\" x 200; "
+    )
+}
+
+/// Perl that sets `$t` to the wall clock plus some seconds, packed as two words; the second counts
+/// `unit` to the second.
+fn time_plus(seconds: i64, unit: i64) -> String {
+    format!("$n = clock_gettime(0) + {seconds}; $t = pack('qq', int $n, ($n - int $n) * {unit}); ")
+}
+
+const CALLED: &str = " >= 0 or die $!";
+
+fn about(fact: &Fact, pid: u32) -> bool {
+    fact.text("probe") == "clock" && !fact.json["process"].is_null() && fact.pid() == pid
+}
+
+/// Steps by +1 s and −1 s, each told once, with its author, and with no move left unexplained.
+#[track_caller]
+fn steps(call: &str, code: impl Fn(i64) -> String) {
+    for seconds in [1, -1] {
+        let right_again = RightAgain::afterwards();
+        let culprit = Culprit::trace("-e clock");
+        let pid = perl(&code(seconds));
+        let step = culprit.wait_for("the step", |fact| about(fact, pid) && fact.kind() == "clock_set");
+        drop(right_again);
+        assert_eq!((step.text("call"), step.comm(), step.is("refused")), (call, "perl", false));
+        let delta = step.json["delta_ns"].as_i64().expect("a number");
+        let tolerance = (50_000_000.0 * slow()) as i64;
+        assert!((delta - seconds * SECOND).abs() < tolerance, "{step:?}");
+        let (before, after) = (time(step.text("before")), time(step.text("after")));
+        assert!((after - before - delta).abs() < 10_000, "{step:?}");
+        let put_back = std::process::id();
+        culprit.wait_for("the way back", |fact| about(fact, put_back) && fact.kind() == "clock_set");
+        let moves: Vec<Fact> =
+            culprit.stop().facts.into_iter().filter(|fact| fact.kind() == "clock_moved").collect();
+        assert!(moves.is_empty(), "a call accounts for each move: {moves:?}");
+    }
+}
+
+/// RFC 3339 as nanoseconds since 1970.
+fn time(text: &str) -> i64 {
+    let at: jiff::Timestamp = text.parse().expect("RFC 3339");
+    i64::try_from(at.as_nanosecond()).expect("this century")
+}
+
+#[test]
+fn a_step_by_clock_settime_names_its_author_and_size() {
+    needs!(Perl);
+    steps("clock_settime", |by| time_plus(by, SECOND) + &format!("syscall(227, 0, $t){CALLED}"));
+}
+
+#[test]
+fn a_step_by_settimeofday_names_its_author_and_size() {
+    needs!(Perl);
+    steps("settimeofday", |by| time_plus(by, 1_000_000) + &format!("syscall(164, $t, 0){CALLED}"));
+}
+
+#[test]
+fn a_step_by_clock_adjtime_names_its_author_and_size() {
+    needs!(Perl);
+    // ADJ_SETOFFSET.
+    steps("clock_adjtime", |by| timex(0x100, 0, by) + &format!("syscall(305, 0, $x){CALLED}"));
+}
+
+#[test]
+fn a_step_by_adjtimex_names_its_author_and_size() {
+    needs!(Perl);
+    steps("adjtimex", |by| timex(0x100, 0, by) + &format!("syscall(159, $x){CALLED}"));
+}
+
+#[test]
+fn reading_the_clock_and_setting_another_one_tell_nothing() {
+    needs!(Perl);
+    let _alone = RightAgain::afterwards();
+    let netns = Netns::make();
+    let culprit = Culprit::trace("-e clock,connect");
+    let reads = timex(0, 0, 0) + &format!("syscall(159, $x){CALLED}; syscall(305, 0, $x){CALLED}; ");
+    // CLOCK_MONOTONIC cannot be set: EINVAL.
+    let pid = perl(&(reads + &time_plus(0, SECOND) + "syscall(227, 1, $t) == -1 or die 'set'"));
+    culprit.settle(&netns);
+    let told = culprit.seen(|fact| about(fact, pid));
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[test]
+fn a_slew_is_told_as_one() {
+    needs!(Perl);
+    let _alone = RightAgain::afterwards();
+    let culprit = Culprit::trace("-e clock");
+    // ADJ_FREQUENCY, set to what it is already.
+    let keep = "$f = (unpack 'Lx4qq', $x)[2]; ";
+    let code = timex(0, 0, 0)
+        + &format!(
+            "syscall(159, $x){CALLED}; {keep}substr($x, 0, 4) = pack('L', 2); syscall(159, $x){CALLED}"
+        );
+    let pid = perl(&code);
+    let slew = culprit.wait_for("the slew", |fact| about(fact, pid));
+    assert_eq!((slew.kind(), slew.text("call")), ("clock_slewed", "adjtimex"));
+    assert_eq!((slew.number("modes"), slew.is("refused")), (2.0, false));
+}
+
+#[test]
+fn a_refused_attempt_is_told_as_refused() {
+    needs!(Perl);
+    let _alone = RightAgain::afterwards();
+    let culprit = Culprit::trace("-e clock");
+    let unprivileged = "$) = '65534 65534'; $> = 65534; ";
+    let code = format!("{unprivileged}{}syscall(227, 0, $t) == -1 or die 'set'", time_plus(1, SECOND));
+    let pid = perl(&code);
+    let refused = culprit.wait_for("the refusal", |fact| about(fact, pid));
+    assert_eq!((refused.kind(), refused.is("refused")), ("clock_set", true));
+    assert_eq!(refused.number("delta_ns"), 0.0);
+}
+
+#[test]
+fn what_happens_after_a_step_carries_the_new_time_and_boot_time_goes_on() {
+    needs!(Perl);
+    let netns = Netns::make();
+    let right_again = RightAgain::afterwards();
+    let culprit = Culprit::trace("-e clock,connect");
+    let pid = perl(&(time_plus(1, SECOND) + &format!("syscall(227, 0, $t){CALLED}")));
+    culprit.wait_for("the step", |fact| about(fact, pid));
+    culprit.settle(&netns);
+    let off = nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Boottime);
+    drop(right_again);
+    let ended = culprit.stop();
+    let last = ended.facts.iter().rfind(|fact| fact.kind() == "connect_ended" && fact.within(&netns));
+    let last = last.expect("settle made one");
+    let boot = last.json["boot_ns"].as_i64().expect("a number");
+    assert!((time(last.text("at")) - boot - off).abs() < (20_000_000.0 * slow()) as i64, "{last:?}");
+    let boots: Vec<i64> = ended.facts.iter().filter_map(|fact| fact.json["boot_ns"].as_i64()).collect();
+    assert!(boots.is_sorted_by(|a, b| a <= &(b + 5_000_000)), "boot time went back: {boots:?}");
+}

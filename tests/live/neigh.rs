@@ -1,0 +1,171 @@
+//! Neighbours: asked for in vain, changing hands, set by hand, and SYNs from another MAC.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::{
+    connect::end_of,
+    harness::{
+        Culprit, Fact, Netns,
+        netns::Pair,
+        port,
+        process::{run, words},
+        sockets::{connect, listen},
+    },
+    needs,
+};
+
+/// A MAC nobody on the wire has.
+const NOBODY: &str = "02:00:5e:10:00:01";
+
+/// A change of this neighbour in this namespace.
+fn changed(fact: &Fact, netns: &Netns, address: IpAddr) -> bool {
+    fact.kind() == "neighbour_changed"
+        && fact.text("address") == address.to_string()
+        && fact.text("netns") == netns.name()
+}
+
+/// The MAC of the wire's end in a namespace.
+fn mac_of(netns: &Netns) -> String {
+    let shown = run(&mut words(&format!("ip -n {} -br link show wire", netns.name())));
+    let shown = String::from_utf8(shown.stdout).expect("text");
+    shown.split_whitespace().nth(2).expect("the third column is the address").to_owned()
+}
+
+/// Both ends know each other: one connect is enough.
+#[track_caller]
+fn introduce(pair: &Pair, server: SocketAddr) {
+    let _listener = listen(&pair.server, server);
+    connect(&pair.client, server).0.expect("the server listens");
+}
+
+#[track_caller]
+fn nobody_answers(address: impl Fn(&Pair) -> IpAddr) {
+    let pair = Pair::make();
+    let to = SocketAddr::new(address(&pair), port());
+    let culprit = Culprit::trace("");
+    let (failed, task) = connect(&pair.client, to);
+    failed.expect_err("nobody has this address");
+    let about = |fact: &Fact| changed(fact, &pair.client, to.ip());
+    let asked =
+        culprit.wait_for("the question", |fact| about(fact) && fact.text("new_state") == "INCOMPLETE");
+    assert_eq!((asked.text("device"), asked.is("failed")), ("wire", false));
+    let failed = culprit.wait_for("its failure", |fact| about(fact) && fact.is("failed"));
+    assert!(asked.index < failed.index);
+    assert!(failed.json["process"].is_null() && failed.json["new_mac"].is_null(), "{failed:?}");
+    let end = end_of(&culprit, to);
+    assert_eq!((end.task(), end.text("outcome")), (task, "host_unreachable"));
+}
+
+#[test]
+fn an_unanswered_arp_question_fails_and_so_does_the_connect_that_waited() {
+    needs!();
+    nobody_answers(|pair| pair.v4(77));
+}
+
+#[test]
+fn an_unanswered_neighbour_solicitation_fails_and_so_does_the_connect_that_waited() {
+    needs!();
+    nobody_answers(|pair| pair.v6(77));
+}
+
+#[test]
+fn a_neighbour_that_answers_is_reachable_with_its_mac_and_no_mismatch_is_told() {
+    needs!();
+    let pair = Pair::make();
+    let culprit = Culprit::trace("");
+    introduce(&pair, pair.service(port()));
+    let back = SocketAddr::new(pair.v4(1), port());
+    let _listener = listen(&pair.client, back);
+    connect(&pair.server, back).0.expect("the client listens too");
+    let reachable = culprit.wait_for("the answer", |fact| {
+        changed(fact, &pair.client, pair.v4(2)) && fact.text("new_state") == "REACHABLE"
+    });
+    assert_eq!(reachable.text("new_mac"), mac_of(&pair.server));
+    culprit.settle(&pair.client);
+    let mismatches = culprit.seen(|fact| {
+        fact.kind() == "neighbour_mac_mismatch"
+            && [pair.client.name(), pair.server.name()].contains(&fact.text("netns"))
+    });
+    assert!(mismatches.is_empty(), "{mismatches:?}");
+}
+
+#[test]
+fn a_gratuitous_arp_tells_the_old_and_the_new_mac() {
+    needs!();
+    let pair = Pair::make();
+    introduce(&pair, pair.service(port()));
+    let old = mac_of(&pair.server);
+    let culprit = Culprit::trace("-e neigh");
+    pair.server.sysctl("net/ipv4/conf/wire/arp_notify", "1");
+    pair.server.ip(&format!("link set wire address {NOBODY}"));
+    let moved = culprit.wait_for("the new MAC", |fact| {
+        changed(fact, &pair.client, pair.v4(2)) && fact.text("new_mac") == NOBODY
+    });
+    assert_eq!((moved.text("old_mac"), moved.text("cause")), (old.as_str(), "packet"));
+    assert!(moved.json["process"].is_null() && !moved.is("failed"), "{moved:?}");
+}
+
+#[test]
+fn an_entry_set_by_hand_names_who_set_it_and_removing_it_is_no_failure() {
+    needs!();
+    let pair = Pair::make();
+    introduce(&pair, pair.service(port()));
+    let culprit = Culprit::trace("-e neigh");
+    let address = pair.v4(2);
+    pair.client.ip(&format!("neigh replace {address} lladdr {NOBODY} dev wire"));
+    let set = culprit.wait_for("the entry set", |fact| {
+        changed(fact, &pair.client, address) && fact.text("new_mac") == NOBODY
+    });
+    assert_eq!((set.text("cause"), set.comm(), set.text("new_state")), ("netlink", "ip", "PERMANENT"));
+    assert_eq!(set.text("old_mac"), mac_of(&pair.server));
+    pair.client.ip(&format!("neigh del {address} dev wire"));
+    culprit.wait_for("its removal", |fact| {
+        changed(fact, &pair.client, address) && fact.text("cause") == "removed"
+    });
+    let failures = culprit.seen(|fact| changed(fact, &pair.client, address) && fact.is("failed"));
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// The client's entry for the server is wrong; the server connects to the client.
+#[track_caller]
+fn replies_go_elsewhere(from: IpAddr, to: IpAddr, pair: &Pair, culprit: &Culprit) {
+    // NDP, unlike ARP, would answer the server's own question by way of the wrong entry.
+    pair.server.ip(&format!("neigh replace {to} lladdr {} nud permanent dev wire", mac_of(&pair.client)));
+    let to = SocketAddr::new(to, port());
+    let _listener = listen(&pair.client, to);
+    // Never established: the SYN-ACKs go to nobody.
+    let server_side = crate::harness::sockets::begin_connect(&pair.server, to);
+    let mismatch = culprit.wait_for("the mismatch", |fact| {
+        fact.kind() == "neighbour_mac_mismatch"
+            && fact.text("address") == from.to_string()
+            && fact.text("netns") == pair.client.name()
+    });
+    assert_eq!(mismatch.text("cached_mac"), NOBODY);
+    assert_eq!(mismatch.text("seen_mac"), mac_of(&pair.server));
+    assert_eq!((mismatch.text("state"), mismatch.text("device")), ("PERMANENT", "wire"));
+    assert_eq!(mismatch.number("local_port"), f64::from(to.port()));
+    drop(server_side);
+}
+
+#[test]
+fn a_syn_from_another_mac_than_the_cached_one_says_that_replies_go_elsewhere() {
+    needs!();
+    let pair = Pair::make();
+    let culprit = Culprit::trace("");
+    for (from, to) in [(pair.v4(2), pair.v4(1)), (pair.v6(2), pair.v6(1))] {
+        pair.client.ip(&format!("neigh replace {from} lladdr {NOBODY} nud permanent dev wire"));
+        replies_go_elsewhere(from, to, &pair, &culprit);
+    }
+}
+
+#[test]
+fn a_wrong_entry_older_than_culprit_is_known_from_the_table() {
+    needs!();
+    let pair = Pair::make();
+    for from in [pair.v4(2), pair.v6(2)] {
+        pair.client.ip(&format!("neigh replace {from} lladdr {NOBODY} nud permanent dev wire"));
+    }
+    let culprit = Culprit::trace("-e neigh");
+    replies_go_elsewhere(pair.v4(2), pair.v4(1), &pair, &culprit);
+    replies_go_elsewhere(pair.v6(2), pair.v6(1), &pair, &culprit);
+}
