@@ -5,9 +5,12 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+fn binary() -> Command {
+    Command::new(std::env::var_os("CULPRIT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_culprit").into()))
+}
+
 fn culprit(args: &[&str]) -> Output {
-    let binary = std::env::var_os("CULPRIT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_culprit").into());
-    Command::new(binary).args(args).stdin(Stdio::null()).output().expect("the binary runs")
+    binary().args(args).stdin(Stdio::null()).output().expect("the binary runs")
 }
 
 fn stdout(output: &Output) -> String {
@@ -115,8 +118,7 @@ fn a_recording_that_is_not_there_or_is_none_is_named() {
 #[test]
 fn a_reader_that_goes_away_is_a_normal_end() {
     for args in [&["schema"][..], &["man"], &["completions", "bash"], &["list", "probes"], &["--help"]] {
-        let binary = std::env::var_os("CULPRIT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_culprit").into());
-        let mut command = Command::new(binary);
+        let mut command = binary();
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary runs");
         drop(child.stdout.take());
@@ -127,12 +129,25 @@ fn a_reader_that_goes_away_is_a_normal_end() {
 
 #[test]
 fn a_recording_comes_from_a_pipe_too() {
-    let binary = std::env::var_os("CULPRIT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_culprit").into());
-    let mut command = Command::new(binary);
+    let mut command = binary();
     command.args(["replay", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary runs");
     child.stdin.take().expect("piped").write_all(b"not a recording").expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(FAILED));
     assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+}
+
+#[test]
+fn without_root_it_says_what_is_missing_and_leaves_no_data() {
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+    let mut command = binary();
+    command.args(["trace", "--for", "1s"]);
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = command.output().expect("the binary runs");
+    assert_eq!((output.status.code(), stdout(&output)), (Some(FAILED), String::new()));
+    assert!(stderr(&output).contains("run culprit as root"), "{}", stderr(&output));
 }

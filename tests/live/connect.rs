@@ -214,7 +214,6 @@ fn ipv6_is_told_like_ipv4() {
     let to = SocketAddr::new(pair.v6(2), port());
     let listener = listen(&pair.server, SocketAddr::new("::".parse().expect("any"), to.port()));
     let culprit = Culprit::trace("");
-    // The kernel may need a moment until the wire's IPv6 addresses can be used.
     let (stream, task) = connect(&pair.client, to);
     stream.expect("somebody listens");
     let end = end_of(&culprit, to);

@@ -344,6 +344,10 @@ pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
     unsafe {
         let sk = fields::SKB_SK::read(skb);
         let cookie = if sk.is_null() {
+            // Without a reason, a SYN answered with a reset looks as if it had been dropped.
+            if HAVE_DROP_REASON.load() == 0 {
+                return 0;
+            }
             match way_of(skb) {
                 Some(way) => match WAYS.get_ptr(&way) {
                     Some(cookie) => *cookie,
