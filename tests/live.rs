@@ -10,6 +10,8 @@ pub mod harness;
 mod clock;
 #[path = "live/commands.rs"]
 mod commands;
+#[path = "live/compat.rs"]
+mod compat;
 #[path = "live/connect.rs"]
 mod connect;
 #[path = "live/dns.rs"]

@@ -20,6 +20,10 @@ pub enum Feature {
     Openssl,
     /// The curl tool.
     Curl,
+    /// A C compiler for x86-64, for a program that enters the kernel the old way.
+    Gcc,
+    /// The machine is the test's own: a virtual one, whose global settings nobody else relies on.
+    OwnMachine,
     /// Perl, which makes system calls by number (those of x86-64).
     Perl,
     /// Time is measured: not under emulation.
@@ -53,6 +57,14 @@ impl Feature {
             }
             Self::Openssl => (runs("openssl", "version"), "there is no openssl tool"),
             Self::Curl => (runs("curl", "--version"), "there is no curl"),
+            Self::Gcc => (
+                cfg!(target_arch = "x86_64") && runs("gcc", "--version"),
+                "there is no gcc, or it makes no x86 programs",
+            ),
+            Self::OwnMachine => (
+                std::env::var_os("CULPRIT_VM").is_some(),
+                "it changes settings of the whole machine: only in a VM",
+            ),
             Self::Perl => (
                 cfg!(target_arch = "x86_64") && runs("perl", "-MTime::HiRes -e 1"),
                 "there is no perl, or the calls have other numbers here",
@@ -75,11 +87,15 @@ pub fn can_run(test: &str, features: &[Feature]) -> bool {
         Some("live tests need root")
     };
     if let Some(why) = why {
-        let test = test.trim_start_matches("live::").trim_end_matches("::here");
-        // Past libtest's capture: a skip that nobody sees is a test that nobody runs.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+        skip(test.trim_start_matches("live::").trim_end_matches("::here"), why);
     }
     why.is_none()
+}
+
+/// Says that a test was skipped, and why: past libtest's capture, for a skip that nobody sees is a test
+/// that nobody runs.
+pub fn skip(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }
 
 /// Ends the test here, with a printed reason, unless the machine can run it.

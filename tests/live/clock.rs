@@ -14,7 +14,7 @@ use crate::{
     needs,
 };
 
-const SECOND: i64 = 1_000_000_000;
+pub(crate) const SECOND: i64 = 1_000_000_000;
 
 fn nanoseconds(clock: ClockId) -> i64 {
     let now = clock_gettime(clock);
@@ -22,13 +22,13 @@ fn nanoseconds(clock: ClockId) -> i64 {
 }
 
 /// Only one test steps the clock at a time, and it is right again afterwards.
-struct RightAgain {
+pub(crate) struct RightAgain {
     offset_ns: i64,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl RightAgain {
-    fn afterwards() -> Self {
+    pub(crate) fn afterwards() -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         Self { offset_ns: nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Monotonic), _alone: alone }

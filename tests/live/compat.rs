@@ -1,0 +1,117 @@
+//! What only some machines can show: a clock set where no tracepoint sees it, a full neighbour table.
+
+use std::process::Command;
+
+use crate::{
+    clock::{RightAgain, SECOND},
+    harness::{
+        Culprit, Netns, Scratch,
+        process::{Running, run, words},
+        slow,
+    },
+    needs,
+};
+
+/// Calls settimeofday by the 32-bit entry, the wall clock plus one second; 77 when there is no such entry.
+const BY_INT_80: &str = r#"
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+static int tv[2]; /* below 4 GiB: linked without PIE */
+static long call(int number, long first, long second) {
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(first), "c"(second) : "memory", "r8", "r9", "r10", "r11");
+    return result;
+}
+static void none(int signal) { _exit(77); }
+int main(void) {
+    signal(SIGSEGV, none);
+    if (call(20, 0, 0) != getpid()) return 77;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    tv[0] = now.tv_sec + 1;
+    tv[1] = now.tv_nsec / 1000;
+    return call(79, (long)tv, 0) != 0;
+}
+"#;
+
+#[test]
+fn a_step_by_a_32_bit_call_is_found_although_no_call_was_seen() {
+    needs!(Gcc);
+    let scratch = Scratch::make();
+    let (source, program) = (scratch.join("step.c"), scratch.join("step"));
+    std::fs::write(&source, BY_INT_80).expect("scratch");
+    run(Command::new("gcc").args(["-O1", "-no-pie", "-o"]).args([&program, &source]));
+    let right_again = RightAgain::afterwards();
+    let culprit = Culprit::trace("-e clock");
+    let mut step = Running::spawn(&mut Command::new(&program));
+    let status = step.wait();
+    if status.code() == Some(77) {
+        let test = "compat::a_step_by_a_32_bit_call_is_found_although_no_call_was_seen";
+        return crate::harness::require::skip(test, "this kernel has no 32-bit system calls");
+    }
+    assert!(status.success(), "{status}");
+    let moved = culprit.wait_for("the move", |fact| fact.kind() == "clock_moved");
+    drop(right_again);
+    let delta = moved.json["delta_ns"].as_i64().expect("a number");
+    assert!((delta - SECOND).abs() < (50_000_000.0 * slow()) as i64, "{moved:?}");
+    assert!(moved.is("was_set") && moved.json["process"].is_null(), "{moved:?}");
+    assert!(culprit.seen(|fact| fact.kind() == "clock_set" && fact.pid() == step.pid()).is_empty());
+}
+
+#[test]
+fn a_full_neighbour_table_is_told_with_its_bound() {
+    // The bound holds for all namespaces together.
+    needs!(OwnMachine);
+    let culprit = Culprit::trace("-e neigh");
+    for (name, value) in [("gc_thresh1", "8"), ("gc_thresh2", "16"), ("gc_thresh3", "32")] {
+        std::fs::write(format!("/proc/sys/net/ipv4/neigh/default/{name}"), value)
+            .expect("root's own machine");
+    }
+    let netns = Netns::make();
+    netns.ip("link add wire type veth peer name other");
+    netns.ip("link set other up");
+    netns.ip("link set wire up");
+    netns.ip("addr add 10.9.0.1/16 dev wire");
+    netns.enter(|| {
+        let socket = std::net::UdpSocket::bind("10.9.0.1:0").expect("our address");
+        for host in 2..200 {
+            // Refused once the table is full.
+            let _ = socket.send_to(b"?", format!("10.9.1.{host}:9"));
+        }
+    });
+    let full = culprit.wait_for("a full table", |fact| fact.kind() == "neighbour_table_full");
+    assert_eq!((full.text("family"), full.text("device")), ("ipv4", "wire"));
+    assert_eq!((full.text("netns"), full.number("gc_thresh3")), (netns.name(), 32.0));
+    assert!(full.number("gc_entries") >= 32.0, "{full:?}");
+}
+
+#[test]
+fn only_the_cgroup_asked_for_is_told() {
+    needs!();
+    let root = culprit::kernel::cgroup::root().expect("a cgroup v2 root");
+    let name = format!("culprit-test-{}", std::process::id());
+    let group = root.join(&name);
+    std::fs::create_dir(&group).expect("root may make a group");
+    let netns = Netns::make();
+    let address = netns.loopback();
+    let culprit = Culprit::trace(&format!("--cgroup {name}"));
+    let connect = |port: u16| {
+        let mut bash = words("bash -c");
+        bash.arg(format!("read line; exec 3<>/dev/tcp/{address}/{port}"));
+        netns.spawn(bash)
+    };
+    let [(mut outside, from), (mut inside, to)] = [crate::harness::port(), crate::harness::port()]
+        .map(|port| (connect(port), std::net::SocketAddr::new(address, port)));
+    std::fs::write(group.join("cgroup.procs"), inside.pid().to_string()).expect("a process moves");
+    for running in [&mut outside, &mut inside] {
+        running.say("\n");
+        running.wait();
+    }
+    let end = crate::connect::end_of(&culprit, to);
+    assert_eq!(end.pid(), inside.pid());
+    assert!(culprit.seen(|fact| fact.at("destination") == Some(from)).is_empty());
+    drop((outside, inside));
+    std::fs::remove_dir(&group).expect("nobody is left in it");
+}
