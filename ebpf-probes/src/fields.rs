@@ -57,6 +57,8 @@ kernel_fields! {
     TASK_TGID: u32 [4] = "task_struct.tgid";
     TASK_PID: u32 [4] = "task_struct.pid";
     TASK_COMM: [u8; 16] [16] = "task_struct.comm";
+    TASK_SIGNAL: *const u8 [8] = "task_struct.signal";
+    SIGNAL_LIVE: i32 [4] = "signal_struct.live.counter";
     TASK_NSPROXY: *const u8 [8] = "task_struct.nsproxy";
     NSPROXY_NET: *const u8 [8] = "nsproxy.net_ns";
     SKB_SK: *const u8 [8] = "sk_buff.sk";

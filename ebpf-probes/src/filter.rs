@@ -16,7 +16,11 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 
-use crate::{abi::Owner, fields};
+use crate::{
+    abi::{Owner, ProbeId, Stat},
+    fields,
+    kernel::count,
+};
 
 /// 1: only processes in [`PROCESSES`], and their children as they appear.
 #[unsafe(no_mangle)]
@@ -134,7 +138,27 @@ pub fn follow_fork(ctx: BtfTracePointContext) -> i32 {
         let child: *const u8 = ctx.arg(1);
         // SAFETY: a BTF-typed argument.
         let child = unsafe { fields::TASK_TGID::read(child) };
-        let _ = PROCESSES.insert(&child, &parent, 0);
+        if PROCESSES.insert(&child, &parent, 0).is_err() {
+            count(ProbeId::Connect, Stat::MapFull);
+        }
+    }
+    0
+}
+
+/// Forgets a process when its last thread exits. Runs once per exit of a thread; only loaded with `-p` or
+/// a command.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn follow_exit(ctx: BtfTracePointContext) -> i32 {
+    if BY_PROCESS.load() == 0 {
+        return 0;
+    }
+    let task: *const u8 = ctx.arg(0);
+    // SAFETY: a BTF-typed argument and a load through it.
+    unsafe {
+        // Counted down just before: kernel/exit.c, do_exit().
+        if fields::SIGNAL_LIVE::read(fields::TASK_SIGNAL::read(task)) == 0 {
+            let _ = PROCESSES.remove(&fields::TASK_TGID::read(task));
+        }
     }
     0
 }

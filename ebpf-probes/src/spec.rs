@@ -76,3 +76,12 @@ pub const FOLLOW_FORK: Hook = Hook {
     required: false,
     fields: &[crate::fields::TASK_TGID],
 };
+
+/// Forgets wanted processes that are gone, so that their numbers can be used again; attached likewise.
+pub const FOLLOW_EXIT: Hook = Hook {
+    program: "follow_exit",
+    attach: Attach::BtfTracepoint("sched_process_exit", &["struct task_struct *"]),
+    gives: "the end of the processes asked for: their numbers stay wanted",
+    required: false,
+    fields: &[crate::fields::TASK_TGID, crate::fields::TASK_SIGNAL, crate::fields::SIGNAL_LIVE],
+};

@@ -150,3 +150,19 @@ fn running_out_of_ports_is_told_by_the_errors_name() {
     });
     assert_eq!((end.task(), end.text("outcome"), end.text("errno")), (task, "failed", "EADDRNOTAVAIL"));
 }
+
+#[test]
+fn an_io_uring_connect_that_fails_inside_the_call_is_told_although_nobody_returns_the_error() {
+    needs!(IoUring);
+    let netns = Netns::make();
+    netns.sysctl("net/ipv4/ip_local_port_range", "40000 40001");
+    let (_listener, to) = listen_on_loopback(&netns);
+    let held: Vec<_> = (0..2).map(|_| connect(&netns, to).0.expect("a port is left")).collect();
+    let culprit = Culprit::trace("");
+    let (result, (pid, _)) = netns.enter(move || (io_uring_connect(to), me()));
+    assert_eq!(-result, rustix::io::Errno::ADDRNOTAVAIL.raw_os_error());
+    let end = end_of(&culprit, to);
+    assert_eq!((end.pid(), end.text("outcome")), (pid, "failed"));
+    assert!(end.json["errno"].is_null(), "{end:?}");
+    drop(held);
+}

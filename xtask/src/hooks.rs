@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow};
 use btf::Btf;
 use ebpf_probes::{
     probes::PROBES,
-    spec::{Attach, FOLLOW_FORK, Field, Hook},
+    spec::{Attach, FOLLOW_EXIT, FOLLOW_FORK, Field, Hook},
 };
 
 use crate::{
@@ -64,7 +64,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 
     let mut hooks: Vec<(&str, &Hook)> = Vec::new();
     let probes = PROBES.iter().flat_map(|probe| probe.hooks.iter().map(|hook| (probe.name, hook)));
-    for (probe, hook) in probes.chain([("-p, --", &FOLLOW_FORK)]) {
+    for (probe, hook) in probes.chain([("-p, --", &FOLLOW_FORK), ("-p, --", &FOLLOW_EXIT)]) {
         if !hooks.iter().any(|(_, known)| known.program == hook.program) {
             hooks.push((probe, hook));
         }

@@ -65,7 +65,9 @@ fn outcome(connect: &Connect) -> (Outcome, Option<String>) {
         return (Outcome::Established, None);
     }
     if connect.errno == 0 {
-        return (Outcome::Aborted, None);
+        // Given up inside a call whose return nobody sees (io_uring): it failed, and who knows why.
+        let failed = connect.phase == ebpf_probes::probes::connect::phase::GIVEN_UP;
+        return (if failed { Outcome::Failed } else { Outcome::Aborted }, None);
     }
     let errno = Errno::from_raw(connect.errno);
     let outcome = match errno {

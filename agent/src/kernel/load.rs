@@ -153,6 +153,18 @@ impl Kernel {
         }
     }
 
+    /// Removes an operation from a map of those in flight; one that is gone already is no error.
+    pub fn forget<V: aya::Pod>(&mut self, name: &'static str, cookie: u64) -> Result<(), Error> {
+        let error = |source| Error::Map { name, source };
+        let Some(map) = self.ebpf.map_mut(name) else { return Ok(()) };
+        let mut map: HashMap<_, u64, V> = HashMap::try_from(map).map_err(error)?;
+        match map.remove(&cookie) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(error(source)),
+        }
+    }
+
     /// Copies the values of a hash map of in-flight operations.
     pub fn in_flight<V: aya::Pod>(&self, name: &'static str) -> Result<Vec<V>, Error> {
         let error = |source| Error::Map { name, source };

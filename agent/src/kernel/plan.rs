@@ -133,8 +133,9 @@ impl Plan {
             }
         }
         if request.follow || !request.processes.is_empty() {
-            let hook = &ebpf_probes::spec::FOLLOW_FORK;
-            hooks.push(Planned { hook, probes: vec![], outcome: check(hook, btf) });
+            for hook in [&ebpf_probes::spec::FOLLOW_FORK, &ebpf_probes::spec::FOLLOW_EXIT] {
+                hooks.push(Planned { hook, probes: vec![], outcome: check(hook, btf) });
+            }
         }
         let mut plan = Self { hooks, constants: BTreeMap::new(), probes };
         plan.set_constants(request, btf);

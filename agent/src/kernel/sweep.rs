@@ -16,6 +16,9 @@ use ebpf_probes::{
 use super::load::{Error, Kernel};
 use crate::event::encode;
 
+/// A connect that failed inside its call and whose call has not returned by then never will.
+const GIVEN_UP_NS: u64 = 1_000_000_000;
+
 /// When waiting becomes worth telling, in nanoseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Thresholds {
@@ -58,14 +61,25 @@ impl Sweep {
     }
 
     /// Writes a record for each operation that is due, oldest first.
-    pub fn sweep(&mut self, kernel: &Kernel, now_ns: u64, mut to: impl FnMut(Bytes)) -> Result<(), Error> {
-        let mut connects: Vec<Connect> = kernel
+    pub fn sweep(
+        &mut self,
+        kernel: &mut Kernel,
+        now_ns: u64,
+        mut to: impl FnMut(Bytes),
+    ) -> Result<(), Error> {
+        let (mut connects, given_up): (Vec<Connect>, Vec<Connect>) = kernel
             .in_flight::<ConnectValue>(PENDING_MAP)?
             .into_iter()
             .map(|value| value.0)
-            .filter(|connect| connect.phase == phase::SYN_SENT)
-            .collect();
+            .partition(|connect| connect.phase == phase::SYN_SENT);
         connects.sort_by_key(|connect| connect.started_ns);
+        // The call's return tells why and clears these at once; io_uring has no such return.
+        for connect in
+            given_up.into_iter().filter(|connect| now_ns.saturating_sub(connect.started_ns) > GIVEN_UP_NS)
+        {
+            kernel.forget::<ConnectValue>(PENDING_MAP, connect.cookie)?;
+            to(encode(ConnectRecord { header: header::<ConnectRecord>(Kind::ConnectEnd, now_ns), connect }));
+        }
         self.connects.keep(connects.iter().map(|connect| connect.cookie));
         for connect in connects {
             if self.connects.due(connect.cookie, connect.started_ns, now_ns, self.thresholds.connect_ns) {

@@ -170,6 +170,13 @@ fn attached(kernel: &Kernel) -> Probes {
             }
         }
     }
+    // Hooks no probe owns: they follow the processes asked for.
+    for planned in kernel.hooks.iter().filter(|planned| planned.probes.is_empty()) {
+        if let Some(why) = planned.outcome.why() {
+            let why = format!("without {} ({why})", planned.hook.gives);
+            probes.degraded.push(Degraded { probe: "-p".into(), why });
+        }
+    }
     probes
 }
 

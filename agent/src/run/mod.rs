@@ -247,7 +247,7 @@ impl Session {
     fn look_around(&mut self) -> anyhow::Result<()> {
         let now = boot_ns();
         let mut records = Vec::new();
-        self.sweep.sweep(&self.kernel, now, |record| records.push(record))?;
+        self.sweep.sweep(&mut self.kernel, now, |record| records.push(record))?;
         for loss in self.kernel.losses()? {
             let known = self
                 .known_losses
