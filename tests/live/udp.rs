@@ -73,3 +73,23 @@ fn a_udp_peer_that_refuses_is_told() {
     assert_eq!((end.task(), end.text("protocol")), (task, "udp"));
     assert_eq!((end.text("outcome"), end.text("errno")), ("refused", "ECONNREFUSED"));
 }
+
+#[test]
+fn a_service_that_answers_its_clients_connects_to_nobody() {
+    needs!();
+    let netns = Netns::make();
+    let service = SocketAddr::new(netns.loopback(), port());
+    let culprit = Culprit::trace("");
+    let client = netns.enter(move || {
+        let server = UdpSocket::bind(service).expect("a free port");
+        let client = UdpSocket::bind("0.0.0.0:0").expect("any port");
+        client.send_to(b"question", service).expect("loopback takes it");
+        let (_, from) = server.recv_from(&mut [0; 16]).expect("it arrived");
+        server.send_to(b"answer", from).expect("loopback takes it");
+        from
+    });
+    culprit.settle(&netns);
+    assert_eq!(culprit.seen(|fact| fact.at("destination") == Some(service)).len(), 1);
+    let answers = culprit.seen(|fact| fact.at("destination") == Some(client));
+    assert!(answers.is_empty(), "{answers:?}");
+}

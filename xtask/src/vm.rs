@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1024)]
     memory: u32,
     /// Processors of a machine
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     cpus: u32,
     /// Seconds after which a machine is stopped
     #[arg(long, default_value_t = 900)]

@@ -140,7 +140,10 @@ impl Machine<'_> {
         // `setpriv --pdeathsig`: should xtask be killed, the machine goes with it.
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config"])
-            .args(["-display", "none", "-no-reboot", "-machine", "pc,accel=tcg,memory-backend=ram"])
+            .args(["-display", "none", "-no-reboot", "-machine", "pc,memory-backend=ram"])
+            // One thread for all processors: emulated side by side, one may run the old translation of
+            // code another has just patched (static keys, as tracepoints come and go): "Oops: int3".
+            .args(["-accel", "tcg,thread=single"])
             // Five-level page tables cost time under emulation and buy nothing.
             .args(["-cpu", "max,la57=off", "-smp", &self.cpus.to_string()])
             .args(["-m", &self.memory_mib.to_string()])

@@ -160,10 +160,31 @@ fn call(ctx: &SockAddrContext, v6: bool) {
     }
 }
 
-/// Runs once per datagram of an unconnected UDP socket; told once per destination.
+/// Below the ports the kernel gives to clients by default: net.ipv4.ip_local_port_range.
+const FIRST_EPHEMERAL: u32 = 32768;
+
+/// Whether a datagram answers a client: from a service's port to an ephemeral one.
+#[inline(always)]
+fn answers(ctx: &SockAddrContext, port: u16) -> bool {
+    // SAFETY: context loads, the socket's checked for null.
+    unsafe {
+        let socket = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        if socket.is_null() {
+            return false;
+        }
+        let local = (&raw const (*socket).src_port).read_volatile();
+        local != 0 && local < FIRST_EPHEMERAL && u32::from(port) >= FIRST_EPHEMERAL
+    }
+}
+
+/// Runs once per datagram of an unconnected UDP socket; told once per destination, and not when a
+/// service answers its clients.
 #[inline(always)]
 fn call_udp_send(ctx: &SockAddrContext, v6: bool) {
     let (remote, port, _) = destination(ctx, v6);
+    if answers(ctx, port) {
+        return;
+    }
     // SAFETY: the context of a cgroup sock_addr program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let told = Told { cookie, remote, port: u64::from(port) };
