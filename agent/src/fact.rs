@@ -70,6 +70,17 @@ pub struct Summary {
     pub duration_ms: u64,
 }
 
+impl Summary {
+    /// The last line of a session or a replay.
+    pub fn new(events: u64, mut lost_by: Vec<LostBy>, undecodable: u64, duration_ms: u64) -> Self {
+        if undecodable > 0 {
+            lost_by.push(LostBy { probe: "any".into(), reason: "undecodable".into(), count: undecodable });
+        }
+        let lost = lost_by.iter().fold(0, |sum: u64, loss| sum.saturating_add(loss.count));
+        Self { events, incidents: 0, lost, lost_by, duration_ms }
+    }
+}
+
 /// Losses of one probe for one reason.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct LostBy {

@@ -14,7 +14,7 @@ use crate::{
     config::Replay,
     enrich::{World, context::Context},
     event,
-    fact::{LostBy, Probes, SCHEMA, Start, Summary},
+    fact::{Probes, SCHEMA, Start, Summary},
     output::{Printer, closing_line},
     record::{Error, Item, Reader, Tail},
 };
@@ -108,21 +108,8 @@ impl Pass {
     }
 
     fn summary(&self, printer: &Printer, began_ns: u64) -> Summary {
-        let mut lost_by = self.world.losses().to_vec();
-        if self.undecodable > 0 {
-            lost_by.push(LostBy {
-                probe: "any".into(),
-                reason: "undecodable".into(),
-                count: self.undecodable,
-            });
-        }
-        Summary {
-            events: printer.events(),
-            incidents: 0,
-            lost: lost_by.iter().map(|loss| loss.count).sum(),
-            lost_by,
-            duration_ms: self.last_ns.saturating_sub(began_ns) / 1_000_000,
-        }
+        let duration_ms = self.last_ns.saturating_sub(began_ns) / 1_000_000;
+        Summary::new(printer.events(), self.world.losses().to_vec(), self.undecodable, duration_ms)
     }
 }
 

@@ -136,7 +136,7 @@ impl World {
             _ => "unreadable",
         };
         match self.losses.iter_mut().find(|loss| loss.probe == probe && loss.reason == reason) {
-            Some(loss) => loss.count += count,
+            Some(loss) => loss.count = loss.count.saturating_add(count),
             None => self.losses.push(LostBy { probe: probe.into(), reason: reason.into(), count }),
         }
     }

@@ -28,7 +28,7 @@ use crate::{
     config,
     enrich::{World, context::Context, observe::Observer},
     event::{self, encode},
-    fact::{LostBy, Start, Summary},
+    fact::{Start, Summary},
     kernel::{
         load::{Kernel, Loss},
         plan::Request,
@@ -319,21 +319,12 @@ impl Session {
 
     fn finish(mut self) -> anyhow::Result<()> {
         self.look_around()?;
-        let mut lost_by = self.world.losses().to_vec();
-        if self.undecodable > 0 {
-            lost_by.push(LostBy {
-                probe: "any".into(),
-                reason: "undecodable".into(),
-                count: self.undecodable,
-            });
-        }
-        let summary = Summary {
-            events: self.printer.as_ref().map_or(self.records, Printer::events),
-            incidents: 0,
-            lost: lost_by.iter().map(|loss| loss.count).sum(),
-            lost_by,
-            duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        };
+        let summary = Summary::new(
+            self.printer.as_ref().map_or(self.records, Printer::events),
+            self.world.losses().to_vec(),
+            self.undecodable,
+            u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        );
         if let Some(printer) = &mut self.printer {
             printer.finish(&summary)?;
         }
