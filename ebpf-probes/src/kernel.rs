@@ -208,7 +208,7 @@ pub fn opaque(value: u64) -> u64 {
     core::hint::black_box(value)
 }
 
-/// Calls a function that is not inlined. It must return `opaque(0)` and its result be used: from 6.13 on
+/// Calls a function that is not inlined. It must return `opaque(0)` and its result be used: after 6.12 (6.18 does)
 /// the verifier wants every function to return a number, and the optimiser would leave anything there.
 #[macro_export]
 macro_rules! call {
