@@ -1,0 +1,255 @@
+//! Incidents: what culprit concludes, as others rely on it (`culprit.incident/v1`, which only grows).
+//!
+//! One incident is one situation: it opens as soon as the evidence suffices, is updated in place,
+//! resolves, and repeats fold into it. Nothing here knows how an incident is found or shown.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::fact::{Endpoint, Outcome, Process, Role, Stage};
+
+/// Version of an incident's shape. Within v1 it only ever grows.
+pub const SCHEMA: &str = "culprit.incident/v1";
+
+/// One situation, as it is known at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Incident {
+    /// `culprit.incident/v1`.
+    pub schema: &'static str,
+    /// A ULID made from event time: a replay gives the same one. Stays the same while the incident lives.
+    pub id: String,
+    /// What kind of situation.
+    pub kind: Kind,
+    /// Where it stands.
+    pub state: State,
+    /// How grave it is.
+    pub severity: Severity,
+    /// When the evidence sufficed, RFC 3339, UTC.
+    pub opened_at: String,
+    /// When the situation ended; absent while it goes on.
+    pub resolved_at: Option<String>,
+    /// How long the situation has lasted, from its first sign (before `opened_at`) until now or its end.
+    pub duration_ms: u64,
+    /// How often it happened: handshakes, connects or failures folded into this incident.
+    pub count: u64,
+    /// The machine.
+    pub node: String,
+    /// The process that suffers, with the thread concerned; absent when none is known.
+    pub process: Option<Process>,
+    /// One sentence that names the culprit.
+    pub summary: String,
+    /// What is to blame, and how sure that is.
+    pub cause: Option<Cause>,
+    /// Ids of incidents that explain this one.
+    pub caused_by: Vec<String>,
+    /// What to do, with real values filled in.
+    pub remedies: Vec<String>,
+    /// What it was concluded from, in order of time.
+    pub evidence: Vec<Evidence>,
+    /// More, by kind.
+    pub details: Details,
+}
+
+/// Kinds of situations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A TLS handshake makes no progress and this host owes the next message.
+    TlsHandshakeStalled,
+    /// A TCP connect is unanswered.
+    ConnectStalled,
+    /// The same process fails to connect to the same destination again and again.
+    ConnectFailing,
+}
+
+impl Kind {
+    /// As JSON, metrics and `culprit list rules` name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TlsHandshakeStalled => "tls_handshake_stalled",
+            Self::ConnectStalled => "connect_stalled",
+            Self::ConnectFailing => "connect_failing",
+        }
+    }
+}
+
+/// Where an incident stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It is told for the first time, or has begun again.
+    Open,
+    /// It goes on, and something about it has changed.
+    Updated,
+    /// It is over.
+    Resolved,
+}
+
+/// How grave an incident is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Worth looking at.
+    Warning,
+    /// Somebody is being refused or kept waiting now.
+    Critical,
+}
+
+/// What is to blame.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+pub struct Cause {
+    /// What kind of thing.
+    pub kind: CauseKind,
+    /// How sure that is.
+    pub confidence: Confidence,
+    /// The peer that is waited for: of the connect, or the DNS server.
+    pub destination: Option<Endpoint>,
+    /// What became of the connect or the lookup: an outcome of a connect, or `pending`; for a lookup
+    /// `pending`, `answered` or `failed`.
+    pub outcome: Option<String>,
+    /// SYN retries of the connect.
+    pub syn_retransmits: Option<u32>,
+    /// Packets of the connect that this host itself dropped.
+    pub dropped_by_host: Option<u32>,
+    /// Why this host dropped the last of them, in the kernel's words without prefix.
+    pub drop_reason: Option<String>,
+    /// The name that was looked up, for a lookup.
+    pub query: Option<String>,
+    /// How long it has lasted.
+    pub elapsed_ms: Option<u64>,
+    /// The process and thread that wait for it, when they are not the incident's own.
+    pub process: Option<Process>,
+}
+
+/// Kinds of causes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CauseKind {
+    /// A connect to somewhere else.
+    OutboundConnect,
+    /// A DNS lookup.
+    DnsLookup,
+    /// A neighbour (ARP, NDP) that does not answer.
+    Neighbour,
+    /// The clock.
+    Clock,
+    /// A peer that accepted the connection and does not answer.
+    Peer,
+    /// Nobody has read the ClientHello.
+    Unread,
+    /// The process did nothing on the network: the snapshot of its threads says what it did.
+    #[default]
+    NoneSeen,
+}
+
+/// How sure a blame is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Confidence {
+    /// It fits, and so may other things.
+    #[default]
+    Possible,
+    /// The same process, begun after the ClientHello was read, pending through most of the stall.
+    Likely,
+    /// The same thread waits for it, or the handshake moved within 100 ms of its end.
+    Certain,
+}
+
+/// One observation.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Evidence {
+    /// When, in milliseconds from `opened_at`; negative before it.
+    pub offset_ms: i64,
+    /// What was seen.
+    pub text: String,
+}
+
+/// What only one kind of incident has.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Details {
+    /// Of `tls_handshake_stalled`.
+    TlsHandshakeStalled(TlsDetails),
+    /// Of `connect_stalled`.
+    ConnectStalled(ConnectStalledDetails),
+    /// Of `connect_failing`.
+    ConnectFailing(ConnectFailingDetails),
+}
+
+/// Of `tls_handshake_stalled`; of the handshake that waits longest.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct TlsDetails {
+    /// Which side this host is.
+    pub role: Role,
+    /// Who owes what.
+    pub stage: Stage,
+    /// Server name the client asked for.
+    pub sni: Option<String>,
+    /// This host's end.
+    pub local: Endpoint,
+    /// The other end.
+    pub peer: Endpoint,
+    /// Time without progress.
+    pub stall_ms: u64,
+    /// How long the peer's last message waited to be read; absent while nobody has.
+    pub read_after_ms: Option<u64>,
+    /// Handshakes of this incident that wait now.
+    pub waiting: u64,
+    /// Those of them whose ClientHello nobody has read.
+    pub unread: u64,
+    /// The process's threads at the moment of the stall, taken once; the one concerned first.
+    pub threads: Vec<Thread>,
+    /// Threads left out of `threads`.
+    pub threads_left_out: u32,
+}
+
+/// A thread at the moment of the snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
+pub struct Thread {
+    /// Thread id.
+    pub tid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Its state as `/proc/PID/stat` writes it: R running, S sleeping, D disk, T stopped, Z dead.
+    pub state: String,
+    /// The kernel function it sleeps in, when the kernel says.
+    pub wchan: Option<String>,
+    /// The system call it is in.
+    pub syscall: Option<String>,
+    /// What it waits on, as far as the system call's arguments tell: sockets with their peers, files, pipes.
+    pub waits_on: Vec<String>,
+    /// Its kernel stack, innermost first, where readable.
+    pub stack: Vec<String>,
+}
+
+/// Of `connect_stalled`; of the connect that waits longest.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ConnectStalledDetails {
+    /// Where to.
+    pub destination: Endpoint,
+    /// How long it has been pending.
+    pub pending_ms: u64,
+    /// Connects of this incident that wait now.
+    pub waiting: u64,
+    /// SYN retries.
+    pub syn_retransmits: u32,
+    /// Packets this host itself dropped.
+    pub dropped_by_host: u32,
+    /// Why it dropped the last of them.
+    pub drop_reason: Option<String>,
+}
+
+/// Of `connect_failing`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ConnectFailingDetails {
+    /// Where to.
+    pub destination: Endpoint,
+    /// Failures by outcome since the incident began.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// The last error by name.
+    pub errno: Option<String>,
+    /// How long the last attempt took.
+    pub last_attempt_ms: u64,
+}

@@ -1,0 +1,3 @@
+//! Events → incidents: pure, in event time.
+
+pub mod incident;
