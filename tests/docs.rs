@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
-use culprit::{doctor::place, sinks::json};
+use culprit::{list::place, sinks::json};
 use ebpf_probes::probes::PROBES;
 
 fn root() -> PathBuf {

@@ -46,8 +46,22 @@ pub enum Command {
     },
     /// Print the manual page (roff).
     Man,
-    /// Print the JSON Schema of `--format json`.
-    Schema,
+    /// Print a JSON Schema: of the stream `--format json` prints, or of an incident alone.
+    Schema {
+        /// Of what.
+        #[arg(value_enum, default_value_t)]
+        of: Schema,
+    },
+}
+
+/// Schemas.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Schema {
+    /// `culprit.stream/v1`: every line of `--format json`.
+    #[default]
+    Stream,
+    /// `culprit.incident/v1`.
+    Incident,
 }
 
 /// Lists.
@@ -55,6 +69,12 @@ pub enum Command {
 pub enum List {
     /// The probes, and the hooks each uses.
     Probes {
+        /// `text` or `json`.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// The rules: kinds of incidents, and when each opens.
+    Rules {
         /// `text` or `json`.
         #[arg(long, value_enum, default_value_t)]
         format: Format,

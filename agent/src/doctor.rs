@@ -6,10 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use ebpf_probes::{
-    probes::PROBES,
-    spec::{Attach, Hook},
-};
+use ebpf_probes::probes::PROBES;
 use serde::Serialize;
 
 use crate::{
@@ -20,6 +17,7 @@ use crate::{
         plan::Outcome,
         tracefs,
     },
+    list::place,
 };
 
 /// One thing that was looked at.
@@ -204,53 +202,4 @@ fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
         }
     }
     found
-}
-
-/// Lists the probes.
-pub fn list_probes(format: Format) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
-    if format == Format::Json {
-        let probes: Vec<_> = PROBES
-            .iter()
-            .map(|probe| {
-                let hooks: Vec<_> = probe
-                    .hooks
-                    .iter()
-                    .map(|hook| {
-                        serde_json::json!({
-                            "program": hook.program, "hook": place(hook), "required": hook.required, "gives": hook.gives,
-                            "fields": hook.fields.iter().map(|field| field.path).collect::<Vec<_>>(),
-                        })
-                    })
-                    .collect();
-                serde_json::json!({ "name": probe.name, "about": probe.about, "hooks": hooks })
-            })
-            .collect();
-        serde_json::to_writer_pretty(&mut out, &probes)?;
-        writeln!(out)?;
-    } else {
-        for probe in PROBES {
-            writeln!(out, "{:<8} {}", probe.name, probe.about)?;
-            for hook in probe.hooks {
-                let needed = if hook.required { "required" } else { "optional" };
-                writeln!(out, "         {:<36} {needed}  {}", place(hook), hook.gives)?;
-            }
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A hook's place as kernel people write it.
-pub fn place(hook: &Hook) -> String {
-    match hook.attach {
-        Attach::BtfTracepoint(name, _) => format!("tp_btf/{name}"),
-        Attach::RawTracepoint(name, _) => format!("raw_tp/{name}"),
-        Attach::Tracepoint(category, name) => format!("tracepoint/{category}/{name}"),
-        Attach::CgroupIngress => "cgroup_skb/ingress".into(),
-        Attach::CgroupEgress => "cgroup_skb/egress".into(),
-        Attach::CgroupConnect4 => "cgroup/connect4".into(),
-        Attach::CgroupConnect6 => "cgroup/connect6".into(),
-        Attach::CgroupSendmsg4 => "cgroup/sendmsg4".into(),
-        Attach::CgroupSendmsg6 => "cgroup/sendmsg6".into(),
-    }
 }

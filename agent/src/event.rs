@@ -70,8 +70,10 @@ pub enum ConnectStep {
     End,
     /// This host dropped one of its packets.
     Drop,
-    /// It is still pending.
+    /// It is still pending, long enough to be told.
     Pending,
+    /// It waits: for the correlation alone.
+    Waiting,
 }
 
 /// What a handshake did.
@@ -161,6 +163,7 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         Kind::ConnectEnd => connect(ConnectStep::End)?,
         Kind::ConnectDrop => connect(ConnectStep::Drop)?,
         Kind::ConnectPending => connect(ConnectStep::Pending)?,
+        Kind::ConnectWaiting => connect(ConnectStep::Waiting)?,
         Kind::TlsPhase => tls(TlsStep::Phase)?,
         Kind::TlsRead => tls(TlsStep::Read)?,
         Kind::TlsPending => tls(TlsStep::Pending)?,
@@ -252,6 +255,14 @@ unsafe impl Encode for ClockSuspended {}
 /// An address as people write it: IPv4-mapped ones as IPv4.
 pub fn address(bytes: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
+}
+
+/// The bytes of an address; IPv4 as IPv4-mapped.
+pub fn address_bytes(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
 }
 
 /// A thread's name without its padding.

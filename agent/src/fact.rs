@@ -9,19 +9,6 @@ use serde::Serialize;
 /// Version of the JSON stream. Within v1 it only ever grows.
 pub const SCHEMA: &str = "culprit.stream/v1";
 
-/// One line of the JSON stream.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "nearly every line is an event, and none is kept")]
-pub enum Line {
-    /// The first line, once everything is attached: safe to begin.
-    Start(Start),
-    /// Something happened.
-    Event(Fact),
-    /// The last line, always.
-    Summary(Summary),
-}
-
 /// What is watching.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Start {
@@ -72,12 +59,18 @@ pub struct Summary {
 
 impl Summary {
     /// The last line of a session or a replay.
-    pub fn new(events: u64, mut lost_by: Vec<LostBy>, undecodable: u64, duration_ms: u64) -> Self {
+    pub fn new(
+        events: u64,
+        incidents: u64,
+        mut lost_by: Vec<LostBy>,
+        undecodable: u64,
+        duration_ms: u64,
+    ) -> Self {
         if undecodable > 0 {
             lost_by.push(LostBy { probe: "any".into(), reason: "undecodable".into(), count: undecodable });
         }
         let lost = lost_by.iter().fold(0, |sum: u64, loss| sum.saturating_add(loss.count));
-        Self { events, incidents: 0, lost, lost_by, duration_ms }
+        Self { events, incidents, lost, lost_by, duration_ms }
     }
 }
 
@@ -178,6 +171,23 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// As JSON writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::TimedOut => "timed_out",
+            Self::HostUnreachable => "host_unreachable",
+            Self::NetUnreachable => "net_unreachable",
+            Self::Aborted => "aborted",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Which side of a handshake this host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -215,6 +225,25 @@ pub struct Session {
     pub peer: Endpoint,
     /// Server name the client asked for.
     pub sni: Option<String>,
+}
+
+/// A thread at the moment somebody looked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
+pub struct Thread {
+    /// Thread id.
+    pub tid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Its state as `/proc/PID/stat` writes it: R running, S sleeping, D disk, T stopped, Z dead.
+    pub state: String,
+    /// The kernel function it sleeps in, when the kernel says.
+    pub wchan: Option<String>,
+    /// The system call it is in.
+    pub syscall: Option<String>,
+    /// What it waits on, as far as the system call's arguments tell: sockets with their peers, files, pipes.
+    pub waits_on: Vec<String>,
+    /// Its kernel stack, innermost first, where readable.
+    pub stack: Vec<String>,
 }
 
 /// What happened; `kind` names it.

@@ -7,8 +7,8 @@ use std::{
 
 use clap::{CommandFactory, Parser};
 use culprit::{
-    cli::{Cli, Command, List},
-    doctor, replay, run, sinks,
+    cli::{Cli, Command, List, Schema},
+    doctor, list, replay, run, sinks,
 };
 
 /// Something did not work.
@@ -35,7 +35,8 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Record(options) => runtime()?.block_on(run::record(&options.config(), &options.file)),
         Command::Replay(options) => replay::replay(&options.config()),
         Command::Doctor(options) => doctor::doctor(&options.config()),
-        Command::List { what: List::Probes { format } } => doctor::list_probes(*format),
+        Command::List { what: List::Probes { format } } => list::probes(*format),
+        Command::List { what: List::Rules { format } } => list::rules(*format),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "culprit", &mut text);
@@ -46,7 +47,10 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
             clap_mangen::Man::new(Cli::command()).render(&mut text)?;
             write(&text)
         }
-        Command::Schema => write(&serde_json::to_vec_pretty(&sinks::json::schema())?),
+        Command::Schema { of: Schema::Stream } => write(&serde_json::to_vec_pretty(&sinks::json::schema())?),
+        Command::Schema { of: Schema::Incident } => {
+            write(&serde_json::to_vec_pretty(&sinks::json::incident_schema())?)
+        }
     }
 }
 

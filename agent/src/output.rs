@@ -11,8 +11,13 @@ use anyhow::Context as _;
 
 use crate::{
     config::{Colour, Format, Output},
-    fact::{Fact, Line, Start, Summary},
-    sinks::{json, summary::Table, text},
+    correlate::incident::Incident,
+    fact::{Fact, Start, Summary},
+    sinks::{
+        json::{self, Line},
+        summary::Table,
+        text,
+    },
 };
 
 /// Where facts go.
@@ -21,6 +26,7 @@ pub struct Printer {
     format: Format,
     style: text::Style,
     table: Option<Table>,
+    incidents: text::Incidents,
     events: u64,
     gone: bool,
 }
@@ -46,6 +52,7 @@ impl Printer {
             format: output.format,
             style: text::Style { time: output.time, colour },
             table: output.summary_only.then(Table::default),
+            incidents: text::Incidents::default(),
             events: 0,
             gone: false,
         })
@@ -73,6 +80,18 @@ impl Printer {
         let result = match self.format {
             Format::Text => text::line(&fact, self.style, &mut self.out),
             Format::Json => json::line(&Line::Event(fact), &mut self.out),
+        };
+        self.check(result)
+    }
+
+    /// One incident.
+    pub fn incident(&mut self, incident: Incident) -> anyhow::Result<()> {
+        if self.gone || (self.table.is_some() && self.format == Format::Json) {
+            return Ok(());
+        }
+        let result = match self.format {
+            Format::Text => self.incidents.write(&incident, self.style, &mut self.out),
+            Format::Json => json::line(&Line::Incident(Box::new(incident)), &mut self.out),
         };
         self.check(result)
     }
@@ -134,5 +153,11 @@ pub fn closing_line(summary: &Summary) -> String {
             .collect();
         format!("{} LOST ({}): narrow the filters, or raise --ring-mib", summary.lost, by.join(", "))
     };
-    format!("culprit: {} events, {lost}, {:.1} s", summary.events, summary.duration_ms as f64 / 1000.0)
+    let incidents = match summary.incidents {
+        0 => "no incident".to_owned(),
+        1 => "1 incident".to_owned(),
+        many => format!("{many} incidents"),
+    };
+    let seconds = summary.duration_ms as f64 / 1000.0;
+    format!("culprit: {} events, {incidents}, {lost}, {seconds:.1} s", summary.events)
 }

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 
 use crate::{
     config::Replay,
+    correlate::Engine,
     enrich::{World, context::Context},
     event,
     fact::{Probes, SCHEMA, Start, Summary},
@@ -51,6 +52,7 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    pass.finish(&mut printer)?;
     let summary = pass.summary(&printer, began_ns);
     printer.finish(&summary)?;
     eprintln!("{}", closing_line(&summary));
@@ -69,6 +71,7 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
 #[derive(Default)]
 struct Pass {
     world: World,
+    engine: Engine,
     started: bool,
     undecodable: u64,
     last_ns: u64,
@@ -86,7 +89,14 @@ impl Pass {
                     self.started = true;
                     printer.start(start(version, kernel, node, probes))?;
                 }
+                let mut failure = None;
+                self.engine.context(&context, &self.world, |incident| {
+                    if let Err(error) = printer.incident(incident) {
+                        failure.get_or_insert(error);
+                    }
+                });
                 self.world.learn(context);
+                failure.map_or(Ok(()), Err)?;
             }
             Item::Record(bytes) => match event::decode(&bytes) {
                 Ok(event) => {
@@ -94,6 +104,11 @@ impl Pass {
                     let mut failure = None;
                     self.world.tell(&event, |fact| {
                         if let Err(error) = printer.fact(fact) {
+                            failure.get_or_insert(error);
+                        }
+                    });
+                    self.engine.event(&event, &self.world, |incident| {
+                        if let Err(error) = printer.incident(incident) {
                             failure.get_or_insert(error);
                         }
                     });
@@ -107,9 +122,25 @@ impl Pass {
         Ok(())
     }
 
+    fn finish(&mut self, printer: &mut Printer) -> anyhow::Result<()> {
+        let mut failure = None;
+        self.engine.finish(&self.world, |incident| {
+            if let Err(error) = printer.incident(incident) {
+                failure.get_or_insert(error);
+            }
+        });
+        failure.map_or(Ok(()), Err)
+    }
+
     fn summary(&self, printer: &Printer, began_ns: u64) -> Summary {
         let duration_ms = self.last_ns.saturating_sub(began_ns) / 1_000_000;
-        Summary::new(printer.events(), self.world.losses().to_vec(), self.undecodable, duration_ms)
+        Summary::new(
+            printer.events(),
+            self.engine.opened(),
+            self.world.losses().to_vec(),
+            self.undecodable,
+            duration_ms,
+        )
     }
 }
 

@@ -100,6 +100,8 @@ numbered! {
         ConnectDrop = 4,
         /// A connect is still pending (written by the agent's sweep).
         ConnectPending = 5,
+        /// A connect waits (written by the agent's sweep, sooner and oftener than people care to be told).
+        ConnectWaiting = 6,
         /// Bytes of a ClientHello or ServerHello: [`crate::probes::tls::TlsBytes`].
         TlsBytes = 16,
         /// A handshake moved: [`crate::probes::tls::TlsRecord`].

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::fact::{Endpoint, Outcome, Process, Role, Stage};
+use crate::fact::{Endpoint, Outcome, Process, Role, Stage, Thread};
 
 /// Version of an incident's shape. Within v1 it only ever grows.
 pub const SCHEMA: &str = "culprit.incident/v1";
@@ -26,6 +26,8 @@ pub struct Incident {
     pub state: State,
     /// How grave it is.
     pub severity: Severity,
+    /// When its first sign was seen, RFC 3339, UTC.
+    pub began_at: String,
     /// When the evidence sufficed, RFC 3339, UTC.
     pub opened_at: String,
     /// When the situation ended; absent while it goes on.
@@ -40,6 +42,8 @@ pub struct Incident {
     pub process: Option<Process>,
     /// One sentence that names the culprit.
     pub summary: String,
+    /// Two or three sentences of why.
+    pub why: Vec<String>,
     /// What is to blame, and how sure that is.
     pub cause: Option<Cause>,
     /// Ids of incidents that explain this one.
@@ -203,25 +207,6 @@ pub struct TlsDetails {
     pub threads: Vec<Thread>,
     /// Threads left out of `threads`.
     pub threads_left_out: u32,
-}
-
-/// A thread at the moment of the snapshot.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
-pub struct Thread {
-    /// Thread id.
-    pub tid: u32,
-    /// Its name.
-    pub comm: String,
-    /// Its state as `/proc/PID/stat` writes it: R running, S sleeping, D disk, T stopped, Z dead.
-    pub state: String,
-    /// The kernel function it sleeps in, when the kernel says.
-    pub wchan: Option<String>,
-    /// The system call it is in.
-    pub syscall: Option<String>,
-    /// What it waits on, as far as the system call's arguments tell: sockets with their peers, files, pipes.
-    pub waits_on: Vec<String>,
-    /// Its kernel stack, innermost first, where readable.
-    pub stack: Vec<String>,
 }
 
 /// Of `connect_stalled`; of the connect that waits longest.

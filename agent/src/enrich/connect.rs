@@ -22,6 +22,7 @@ pub(super) fn tell(
     let elapsed_ns = boot_ns.saturating_sub(connect.started_ns);
     let elapsed_ms = ms(elapsed_ns);
     let what = match step {
+        ConnectStep::Waiting => return,
         ConnectStep::Start => What::ConnectStarted { protocol, destination },
         ConnectStep::Retry => What::SynRetried { destination, syn_retransmits: connect.retries, elapsed_ms },
         ConnectStep::Drop => What::ConnectDropped {
@@ -59,8 +60,8 @@ pub(super) fn tell(
     told.push(("connect", connect.owner, what));
 }
 
-/// What became of it, and the error's name.
-fn outcome(connect: &Connect) -> (Outcome, Option<String>) {
+/// What became of a connect, and the error's name.
+pub fn outcome(connect: &Connect) -> (Outcome, Option<String>) {
     if connect.established != 0 {
         return (Outcome::Established, None);
     }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::select::Select;
-use crate::fact::Probes;
+use crate::fact::{Probes, Thread};
 
 /// One thing known about the system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +66,94 @@ pub enum Context {
         /// Its name.
         comm: String,
     },
+    /// What a process was doing when somebody asked: once per incident.
+    Snapshot(Box<Snapshot>),
+}
+
+/// The threads and TCP sockets of a process at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When, CLOCK_BOOTTIME in nanoseconds.
+    pub boot_ns: u64,
+    /// The process.
+    pub process: u32,
+    /// Its threads, the one asked about first; empty when the process was gone.
+    pub threads: Vec<SeenThread>,
+    /// Threads left out.
+    pub threads_left_out: u32,
+    /// Its TCP sockets that are connecting or connected, and those its threads wait on.
+    pub sockets: Vec<SeenSocket>,
+    /// Not all sockets could be looked at.
+    pub sockets_cut: bool,
+    /// The socket asked about belongs to the process: it was accepted.
+    pub accepted: Option<bool>,
+}
+
+/// A thread, and what it waits on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SeenThread {
+    /// As incidents show it.
+    #[serde(flatten)]
+    pub shown: Thread,
+    /// What kind of waiting this is.
+    pub posture: Posture,
+    /// Cookies of the sockets it waits on.
+    #[serde(default)]
+    pub sockets: Vec<u64>,
+}
+
+/// What a thread is doing, as far as blame is concerned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Posture {
+    /// It could not be told.
+    #[default]
+    Unknown,
+    /// On a CPU, or ready to be.
+    Running,
+    /// Uninterruptible: usually a disk.
+    Disk,
+    /// Stopped by a signal or a debugger.
+    Stopped,
+    /// In a call on particular descriptors: read, connect, poll, select.
+    Descriptors,
+    /// In an event loop: epoll or io_uring.
+    EventLoop,
+    /// For another thread: a futex, an eventfd.
+    Threads,
+    /// For another process: wait4, a pipe.
+    Processes,
+    /// For time to pass.
+    Sleep,
+    /// In some other call.
+    Other,
+}
+
+/// A TCP socket, from the kernel's own account of it (`struct tcp_info`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeenSocket {
+    /// Its cookie.
+    pub cookie: u64,
+    /// Its descriptor.
+    pub fd: u32,
+    /// State as include/net/tcp_states.h numbers it: 1 established, 2 SYN sent, …
+    pub state: u8,
+    /// Its own address.
+    pub local: std::net::SocketAddr,
+    /// The peer's.
+    pub remote: std::net::SocketAddr,
+    /// Bytes the peer has acknowledged.
+    pub acked_bytes: u64,
+    /// Bytes that came from the peer.
+    pub received_bytes: u64,
+    /// Segments sent and not acknowledged.
+    pub unacked: u32,
+    /// Time since data was last sent, milliseconds.
+    pub sent_ms_ago: u32,
+    /// Time since data was last received, milliseconds.
+    pub received_ms_ago: u32,
+    /// Bytes received that the process has not read.
+    pub unread_bytes: u32,
 }
 
 /// A process, as `/proc` told.
@@ -87,6 +175,12 @@ pub struct ProcessContext {
     pub pod: Option<String>,
     /// Container name.
     pub container: Option<String>,
+    /// Its parent, the parent's parent and so on, as far as blame looks.
+    #[serde(default)]
+    pub ancestors: Vec<u32>,
+    /// When it was started, CLOCK_BOOTTIME in nanoseconds (to the clock tick), 0 when it could not be told.
+    #[serde(default)]
+    pub started_ns: u64,
     /// It passes the filters by process, name, cgroup or container.
     pub wanted: bool,
 }

@@ -1,5 +1,7 @@
 //! DNS lookups: queries matched with answers, names remembered, silence told.
 
+use std::collections::VecDeque;
+
 use ebpf_probes::{
     abi::{IPPROTO_UDP, Owner, Tuple},
     probes::connect::Connect,
@@ -9,7 +11,7 @@ use simple_dns::{
     rdata::{A, AAAA, RData},
 };
 
-use super::{Told, World, bounded::Bounded, ms};
+use super::{Told, World, bounded::Bounded, ms, operations::LookupOp};
 use crate::{
     event::DnsMessage,
     fact::{Protocol, What},
@@ -24,17 +26,24 @@ const STREAM_BYTES: usize = 65_537;
 const FIRST_NS: u64 = 1_000_000_000;
 const FORGET_NS: u64 = 60_000_000_000;
 
+/// Lookups that took longer than this are remembered for a while after their end.
+const SLOW_NS: u64 = 100_000_000;
+/// How many.
+const ENDED: usize = 256;
+
 pub(super) struct Lookups {
     pending: Bounded<(u64, u16), Lookup>,
+    ended: VecDeque<LookupOp>,
     streams: Bounded<(u64, bool), Stream>,
 }
 
 impl Default for Lookups {
     fn default() -> Self {
-        Self { pending: Bounded::new(LOOKUPS), streams: Bounded::new(STREAMS) }
+        Self { pending: Bounded::new(LOOKUPS), ended: VecDeque::new(), streams: Bounded::new(STREAMS) }
     }
 }
 
+#[derive(Clone)]
 struct Lookup {
     owner: Owner,
     tuple: Tuple,
@@ -43,6 +52,22 @@ struct Lookup {
     started_ns: u64,
     queries: u32,
     tell_at_ns: u64,
+}
+
+impl Lookup {
+    fn operation(&self, cookie: u64) -> LookupOp {
+        LookupOp {
+            cookie,
+            owner: self.owner,
+            server: self.tuple.remote,
+            name: self.name.clone(),
+            query_type: self.query_type.clone(),
+            started_ns: self.started_ns,
+            queries: self.queries,
+            ended_ns: None,
+            failed: false,
+        }
+    }
 }
 
 /// A TCP stream: bytes that do not make a whole message yet.
@@ -88,7 +113,7 @@ fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
         return;
     }
     let id = u16::from_be_bytes([high, low]);
-    if let Some(lookup) = world.dns.pending.remove(&(message.cookie, id)) {
+    if let Some(lookup) = world.dns.end(boot_ns, (message.cookie, id), false) {
         let server = world.remote(&message.tuple, lookup.owner.netns);
         let rcode = data.get(3).map_or(0, |byte| byte & 15);
         told.push((
@@ -149,8 +174,11 @@ fn answered(
     query_type: String,
     told: &mut Vec<Told>,
 ) {
-    let lookup =
-        world.dns.pending.remove(&(message.cookie, packet.id())).filter(|lookup| lookup.name == name);
+    let key = (message.cookie, packet.id());
+    let lookup = match world.dns.pending.get(&key) {
+        Some(lookup) if lookup.name == name => world.dns.end(boot_ns, key, false),
+        _ => world.dns.pending.remove(&key).and(None),
+    };
     let owner = if message.owner.process != 0 {
         message.owner
     } else {
@@ -197,7 +225,7 @@ pub(super) fn failed(world: &mut World, boot_ns: u64, connect: &Connect, errno: 
         .map(|(key, _)| *key)
         .collect();
     for key in keys {
-        let Some(lookup) = world.dns.pending.remove(&key) else { continue };
+        let Some(lookup) = world.dns.end(boot_ns, key, true) else { continue };
         let what = What::DnsFailed {
             server: world.remote(&lookup.tuple, lookup.owner.netns),
             name: lookup.name,
@@ -243,6 +271,25 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
 }
 
 impl Lookups {
+    /// Lookups under way, and those that took long and have ended.
+    pub(super) fn operations(&self) -> Vec<LookupOp> {
+        let pending = self.pending.iter().map(|((cookie, _), lookup)| lookup.operation(*cookie));
+        pending.chain(self.ended.iter().cloned()).collect()
+    }
+
+    /// A lookup was answered, or failed.
+    fn end(&mut self, boot_ns: u64, key: (u64, u16), failed: bool) -> Option<Lookup> {
+        let lookup = self.pending.remove(&key)?;
+        if boot_ns.saturating_sub(lookup.started_ns) > SLOW_NS {
+            if self.ended.len() >= ENDED {
+                self.ended.pop_front();
+            }
+            let op = LookupOp { ended_ns: Some(boot_ns), failed, ..lookup.operation(key.0) };
+            self.ended.push_back(op);
+        }
+        Some(lookup)
+    }
+
     /// Puts TCP segments together and cuts the whole messages out (RFC 1035 §4.2.2: two bytes of
     /// length before each).
     fn reassemble(&mut self, message: &DnsMessage) -> Vec<Vec<u8>> {

@@ -2,13 +2,15 @@
 //! offset, hellos seen so far, lookups under way. Pure: its only inputs are events and [`Context`]s, so
 //! a recording gives the same facts anywhere.
 
+pub mod ask;
 pub mod bounded;
 mod clock;
-mod connect;
+pub mod connect;
 pub mod context;
 mod dns;
 mod neigh;
 pub mod observe;
+pub mod operations;
 pub mod select;
 mod tls;
 
@@ -29,6 +31,7 @@ const PROCESSES: usize = 8192;
 const NAMES: usize = 16384;
 const LISTENERS: usize = 1024;
 const DEVICES: usize = 8192;
+const NEIGHBOURS: usize = 256;
 
 /// What is known so far.
 pub struct World {
@@ -46,6 +49,10 @@ pub struct World {
     tls: tls::Handshakes,
     dns: dns::Lookups,
     losses: Vec<LostBy>,
+    node: String,
+    attached: Vec<String>,
+    operations: operations::Operations,
+    silent: Bounded<(u32, [u8; 16]), ask::SilentNeighbour>,
 }
 
 impl Default for World {
@@ -64,6 +71,10 @@ impl Default for World {
             tls: tls::Handshakes::default(),
             dns: dns::Lookups::default(),
             losses: Vec::new(),
+            node: String::new(),
+            attached: Vec::new(),
+            operations: operations::Operations::default(),
+            silent: Bounded::new(NEIGHBOURS),
         }
     }
 }
@@ -75,7 +86,9 @@ impl World {
     /// Learns something about the system.
     pub fn learn(&mut self, context: Context) {
         match context {
-            Context::Origin { drop_reasons, netns, select, .. } => {
+            Context::Origin { drop_reasons, netns, select, node, probes, .. } => {
+                self.node = node;
+                self.attached = probes.attached;
                 self.host_netns = netns;
                 self.select = select;
                 let reason = |(name, number): (String, u32)| {
@@ -86,6 +99,8 @@ impl World {
             }
             Context::Clock { offset_ns, .. } => self.offset_ns = offset_ns,
             Context::Process(process) => self.processes.insert(process.pid, process),
+            // For the correlation alone.
+            Context::Snapshot(_) => {}
             Context::Netns { inode, name } => {
                 if self.netns.len() < 65536 {
                     self.netns.insert(inode, name);
@@ -103,6 +118,7 @@ impl World {
         let mut told: Vec<Told> = Vec::new();
         match &event.what {
             Raw::Connect(step, connect) => {
+                self.operations.connect(event.boot_ns, *step, connect);
                 connect::tell(self, event.boot_ns, *step, connect, &mut told);
             }
             Raw::Hello(bytes) => self.tls.bytes(bytes),
@@ -294,8 +310,7 @@ mod tests {
                 if let Ok(event) = crate::event::decode(record) {
                     world.tell(&event, |fact| {
                         let mut out = Vec::new();
-                        let line = crate::fact::Line::Event(fact);
-                        serde_json::to_writer(&mut out, &line).expect("every fact is JSON");
+                        serde_json::to_writer(&mut out, &fact).expect("every fact is JSON");
                     });
                 }
             }

@@ -2,7 +2,7 @@
 
 use ebpf_probes::probes::neigh::{MacRecord, NeighRecord, cause, flag, state};
 
-use super::{Told, World, ms};
+use super::{Told, World, ask::SilentNeighbour, ms};
 use crate::{
     event,
     fact::{NeighbourCause, What},
@@ -27,6 +27,7 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, tol
         told.push(("neigh", record.owner, what));
         return;
     }
+    silence(world, boot_ns, record, &device);
     let by_hand = record.flags & flag::BY_HAND != 0;
     let cause = match record.cause {
         cause::UPDATED if by_hand => NeighbourCause::Netlink,
@@ -53,6 +54,24 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, tol
         old_state_ms: (record.state_since_ns != 0).then(|| ms(boot_ns.saturating_sub(record.state_since_ns))),
     };
     told.push(("neigh", record.owner, what));
+}
+
+/// Remembers who is asked in vain.
+fn silence(world: &mut World, boot_ns: u64, record: &NeighRecord, device: &str) {
+    let key = (record.netns, record.address);
+    let failed = record.flags & flag::FAILED_BETWEEN != 0 || record.new_state == state::FAILED;
+    let since_ns = world.silent.get(&key).map_or(boot_ns, |known| known.since_ns);
+    if record.new_state == state::INCOMPLETE || failed {
+        let failed_ns = failed.then_some(boot_ns);
+        world.silent.remove(&key);
+        world.silent.insert(key, SilentNeighbour { device: device.to_owned(), since_ns, failed_ns });
+    } else if world.silent.remove(&key).is_some_and(|known| known.failed_ns.is_some())
+        && record.cause == cause::REMOVED
+    {
+        // Removed after it failed: it still explains what failed with it.
+        let known = SilentNeighbour { device: device.to_owned(), since_ns, failed_ns: Some(boot_ns) };
+        world.silent.insert(key, known);
+    }
 }
 
 pub(super) fn mismatch(world: &World, boot_ns: u64, record: &MacRecord, told: &mut Vec<Told>) {

@@ -22,6 +22,8 @@ use crate::event::{self, Event, TlsStep, What};
 
 /// Processes remembered at most; one forgotten is looked up again.
 const PROCESSES: usize = 8192;
+/// Generations of ancestors looked up.
+const GENERATIONS: usize = 4;
 /// The listeners of the machine are looked through at most this often, nanoseconds.
 const LISTENERS_EVERY_NS: u64 = 1_000_000_000;
 
@@ -166,6 +168,13 @@ impl Observer {
             context.container = Some(container);
         }
         context.container_id = container_id;
+        if let Some((parent, started_ns)) = parent_and_start(pid) {
+            context.started_ns = started_ns;
+            context.ancestors = std::iter::successors(Some(parent), |&pid| self::parent(pid))
+                .take_while(|&pid| pid > 1)
+                .take(GENERATIONS)
+                .collect();
+        }
         context.wanted = self.is_wanted(&context, &paths, vouched);
         context
     }
@@ -293,9 +302,19 @@ pub fn with_descendants(processes: &[u32]) -> Vec<u32> {
 }
 
 fn parent(pid: u32) -> Option<u32> {
+    parent_and_start(pid).map(|(parent, _)| parent)
+}
+
+/// Parent of a process and CLOCK_BOOTTIME of its start in nanoseconds, to the clock tick.
+fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, more parentheses too.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    let mut after_name = stat.rsplit_once(')')?.1.split_whitespace();
+    let parent = after_name.nth(1)?.parse().ok()?;
+    // The 22nd column; the state was the third.
+    let ticks: u64 = after_name.nth(17)?.parse().ok()?;
+    let hertz = rustix::param::clock_ticks_per_second().max(1);
+    Some((parent, ticks.saturating_mul(1_000_000_000 / hertz)))
 }
 
 /// Address, port and socket inode of each TCP listener in the network namespace of `pid`.

@@ -56,6 +56,11 @@ struct ServerSaid {
 }
 
 impl Handshakes {
+    /// The server name a client asked for, once its hello is known.
+    pub(super) fn server_name(&self, cookie: u64) -> Option<String> {
+        self.known.get(&cookie)?.said.as_ref()?.sni.clone()
+    }
+
     /// Keeps captured bytes until the hello is whole.
     pub(super) fn bytes(&mut self, bytes: &HelloBytes) {
         if self.known.get(&bytes.cookie).is_none() {

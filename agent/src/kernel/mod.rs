@@ -8,4 +8,5 @@ mod object;
 pub mod plan;
 pub mod ring;
 pub mod sweep;
+pub mod tcpinfo;
 pub mod tracefs;

@@ -19,6 +19,11 @@ use crate::event::encode;
 /// A connect that failed inside its call and whose call has not returned by then never will.
 const GIVEN_UP_NS: u64 = 1_000_000_000;
 
+/// A connect older than this waits, as far as the correlation is concerned: no healthy one takes so long.
+const WAITING_NS: u64 = 250_000_000;
+/// Waiting connects written again in one sweep, when a handshake is stalled.
+const WAITING_AGAIN: u32 = 1024;
+
 /// When waiting becomes worth telling, in nanoseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Thresholds {
@@ -51,6 +56,7 @@ unsafe impl aya::Pod for HandshakeValue {}
 pub struct Sweep {
     thresholds: Thresholds,
     connects: Told,
+    waiting: Told,
     handshakes: Told,
 }
 
@@ -81,21 +87,34 @@ impl Sweep {
             to(encode(ConnectRecord { header: header::<ConnectRecord>(Kind::ConnectEnd, now_ns), connect }));
         }
         self.connects.keep(connects.iter().map(|connect| connect.cookie));
-        for connect in connects {
-            if self.connects.due(connect.cookie, connect.started_ns, now_ns, self.thresholds.connect_ns) {
-                let header = header::<ConnectRecord>(Kind::ConnectPending, now_ns);
-                to(encode(ConnectRecord { header, connect }));
-            }
-        }
+        self.waiting.keep(connects.iter().map(|connect| connect.cookie));
         let mut handshakes: Vec<Handshake> =
             kernel.in_flight::<HandshakeValue>(HANDSHAKES_MAP)?.into_iter().map(|value| value.0).collect();
         handshakes.sort_by_key(|handshake| handshake.started_ns);
         self.handshakes.keep(handshakes.iter().map(|handshake| handshake.cookie));
-        for handshake in handshakes {
-            if self.handshakes.due(handshake.cookie, handshake.moved_ns, now_ns, self.thresholds.tls_ns) {
-                let header = header::<TlsRecord>(Kind::TlsPending, now_ns);
-                to(encode(TlsRecord { header, handshake }));
+        handshakes.retain(|handshake| {
+            self.handshakes.due(handshake.cookie, handshake.moved_ns, now_ns, self.thresholds.tls_ns)
+        });
+        for connect in &connects {
+            if self.connects.due(connect.cookie, connect.started_ns, now_ns, self.thresholds.connect_ns) {
+                let header = header::<ConnectRecord>(Kind::ConnectPending, now_ns);
+                to(encode(ConnectRecord { header, connect: *connect }));
             }
+        }
+        // What a stalled handshake may be waiting for comes first, and as it is now.
+        let mut again = if handshakes.is_empty() { 0 } else { WAITING_AGAIN };
+        for connect in connects {
+            let is_new = self.waiting.due(connect.cookie, connect.started_ns, now_ns, WAITING_NS);
+            let waits = now_ns.saturating_sub(connect.started_ns) >= WAITING_NS;
+            if is_new || (waits && again > 0) {
+                again = again.saturating_sub(1);
+                let header = header::<ConnectRecord>(Kind::ConnectWaiting, now_ns);
+                to(encode(ConnectRecord { header, connect }));
+            }
+        }
+        for handshake in handshakes {
+            let header = header::<TlsRecord>(Kind::TlsPending, now_ns);
+            to(encode(TlsRecord { header, handshake }));
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     clockwatch::Clockwatch,
     config,
+    correlate::Engine,
     enrich::{
         World,
         context::Context,
@@ -82,6 +83,7 @@ impl Session {
             observer: Observer::new(wanted),
             sweep: Sweep::default(),
             clocks,
+            engine: Engine::default(),
             printer: None,
             writer: None,
             origin,

@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     clockwatch::Clockwatch,
     config,
+    correlate::{Engine, incident::Incident},
     enrich::{World, context::Context, observe::Observer},
     event::{self, encode},
     fact::{Start, Summary},
@@ -37,7 +38,7 @@ use crate::{
     },
     neighdump,
     output::{Printer, closing_line},
-    record,
+    record, snapshot,
 };
 
 /// How often the ring is looked at when the kernel does not wake us first.
@@ -70,6 +71,7 @@ struct Session {
     observer: Observer,
     sweep: Sweep,
     clocks: Option<Clockwatch>,
+    engine: Engine,
     printer: Option<Printer>,
     writer: Option<record::Writer<Box<dyn Write>>>,
     origin: Context,
@@ -229,6 +231,23 @@ impl Session {
                 failure.get_or_insert(error);
             }
         });
+        let mut incidents = Vec::new();
+        self.engine.event(&event, &self.world, |incident| incidents.push(incident));
+        self.print(incidents);
+        for look in self.engine.looks() {
+            let request =
+                snapshot::Request { process: look.process, thread: look.thread, cookie: look.cookie };
+            self.learn(Context::Snapshot(Box::new(snapshot::take(request, boot_ns()))));
+        }
+    }
+
+    fn print(&mut self, incidents: Vec<Incident>) {
+        let Some(printer) = &mut self.printer else { return };
+        for incident in incidents {
+            if let Err(error) = printer.incident(incident) {
+                self.failure.get_or_insert(error);
+            }
+        }
     }
 
     fn learn(&mut self, context: Context) {
@@ -240,6 +259,9 @@ impl Session {
                 self.failure.get_or_insert(error.context("writing the recording"));
             }
         }
+        let mut incidents = Vec::new();
+        self.engine.context(&context, &self.world, |incident| incidents.push(incident));
+        self.print(incidents);
         self.world.learn(context);
     }
 
@@ -319,8 +341,12 @@ impl Session {
 
     fn finish(mut self) -> anyhow::Result<()> {
         self.look_around()?;
+        let mut incidents = Vec::new();
+        self.engine.finish(&self.world, |incident| incidents.push(incident));
+        self.print(incidents);
         let summary = Summary::new(
             self.printer.as_ref().map_or(self.records, Printer::events),
+            self.engine.opened(),
             self.world.losses().to_vec(),
             self.undecodable,
             u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -2,6 +2,7 @@
 //! coloured only when asked to be.
 
 mod clock;
+mod incident;
 mod neigh;
 mod tls;
 
@@ -9,6 +10,8 @@ use std::{
     fmt::Write as _,
     io::{self, Write},
 };
+
+pub use incident::Incidents;
 
 use crate::fact::{Endpoint, Fact, Outcome, Protocol, What};
 

@@ -1,0 +1,211 @@
+//! The incidents there are: identity, folding of repeats, resolution after a short hold, and what
+//! explains what. Bounded; the oldest resolved one gives way first.
+
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+use ulid::Ulid;
+
+use super::{
+    incident::{Evidence, Incident, Kind, SCHEMA, State},
+    report::Report,
+};
+use crate::enrich::{World, bounded::Bounded};
+
+/// A situation that begins again within this long of its end is the same incident.
+pub(super) const FOLD_NS: u64 = 300_000_000_000;
+/// A situation must be over for this long before its incident is told to be resolved.
+pub(super) const HOLD_NS: u64 = 2_000_000_000;
+/// Incidents kept at most.
+const INCIDENTS: usize = 512;
+/// Operations known to be explained by an incident, at most.
+const CLAIMS: usize = 4096;
+/// Observations shown at most: the first ones and the last ones.
+const EVIDENCE: usize = 24;
+
+/// The incidents there are.
+pub struct Store {
+    held: Vec<Held>,
+    claims: Bounded<u64, String>,
+    out: Vec<Incident>,
+    opened: u64,
+}
+
+struct Held {
+    id: String,
+    report: Report,
+    opened_ns: u64,
+    opened_at: String,
+    /// Occurrences before the situation last began again.
+    earlier: u64,
+    /// The situation is over since.
+    ended_ns: Option<u64>,
+    /// That was told.
+    resolved: bool,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { held: Vec::new(), claims: Bounded::new(CLAIMS), out: Vec::new(), opened: 0 }
+    }
+}
+
+impl Store {
+    /// Opens an incident, or one of the same kind and subject again; returns its id.
+    pub fn open(&mut self, now_ns: u64, world: &World, report: Report) -> String {
+        let known = self
+            .held
+            .iter()
+            .position(|held| held.report.kind == report.kind && held.report.subject == report.subject);
+        if let Some(at) = known {
+            let held = &mut self.held[at];
+            if held.ended_ns.take().is_some() {
+                held.earlier = held.earlier.saturating_add(held.report.count);
+            }
+            let state = if std::mem::take(&mut held.resolved) { State::Open } else { State::Updated };
+            held.report = report;
+            let (incident, id) = (held.incident(now_ns, world, state), held.id.clone());
+            self.out.push(incident);
+            return id;
+        }
+        self.make_room();
+        self.opened += 1;
+        let held = Held {
+            id: id_of(now_ns, world, &report),
+            report,
+            opened_ns: now_ns,
+            opened_at: world.wall_text(now_ns),
+            earlier: 0,
+            ended_ns: None,
+            resolved: false,
+        };
+        let id = held.id.clone();
+        self.out.push(held.incident(now_ns, world, State::Open));
+        self.held.push(held);
+        id
+    }
+
+    /// Says an open incident anew.
+    pub fn update(&mut self, now_ns: u64, world: &World, id: &str, report: Report) {
+        let Some(held) = self.held.iter_mut().find(|held| held.id == id) else { return };
+        held.report = report;
+        held.ended_ns = None;
+        held.resolved = false;
+        let incident = held.incident(now_ns, world, State::Updated);
+        self.out.push(incident);
+    }
+
+    /// The situation ended; it is told when it has stayed so for [`HOLD_NS`].
+    pub fn over(&mut self, ended_ns: u64, id: &str, report: Report) {
+        let Some(held) = self.held.iter_mut().find(|held| held.id == id) else { return };
+        held.report = report;
+        held.ended_ns = Some(ended_ns);
+    }
+
+    /// This incident explains what becomes of an operation.
+    pub fn claim(&mut self, cookie: u64, id: &str) {
+        if self.claims.get(&cookie).is_none_or(|known| known != id) {
+            self.claims.insert(cookie, id.to_owned());
+        }
+    }
+
+    /// The incident that explains an operation.
+    pub fn claimed(&self, cookie: u64) -> Option<&str> {
+        self.claims.get(&cookie).map(String::as_str)
+    }
+
+    /// The id of an incident of this kind and subject that is open.
+    pub fn open_id(&self, kind: Kind, subject: &str) -> Option<&str> {
+        self.held
+            .iter()
+            .find(|held| {
+                held.ended_ns.is_none() && held.report.kind == kind && held.report.subject == subject
+            })
+            .map(|held| held.id.as_str())
+    }
+
+    /// Incidents opened so far.
+    pub fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// Time has come to here.
+    pub(super) fn tick(&mut self, now_ns: u64, world: &World) {
+        for held in &mut self.held {
+            let Some(ended_ns) = held.ended_ns else { continue };
+            if !held.resolved && now_ns.saturating_sub(ended_ns) >= HOLD_NS {
+                held.resolved = true;
+                self.out.push(held.incident(ended_ns, world, State::Resolved));
+            }
+        }
+        let gone = |held: &Held| held.ended_ns.is_some_and(|ended| now_ns.saturating_sub(ended) > FOLD_NS);
+        self.held.retain(|held| !gone(held));
+    }
+
+    /// What is to be told, in order.
+    pub(super) fn take(&mut self) -> Vec<Incident> {
+        std::mem::take(&mut self.out)
+    }
+
+    fn make_room(&mut self) {
+        if self.held.len() < INCIDENTS {
+            return;
+        }
+        let oldest = (0..self.held.len()).min_by_key(|&at| {
+            (!self.held[at].resolved, self.held[at].ended_ns.unwrap_or(self.held[at].opened_ns))
+        });
+        if let Some(at) = oldest {
+            self.held.remove(at);
+        }
+    }
+}
+
+impl Held {
+    /// As it is at `now_ns`; once it is over, that is when it ended.
+    fn incident(&self, now_ns: u64, world: &World, state: State) -> Incident {
+        let report = self.report.clone();
+        let resolved = (state == State::Resolved).then(|| world.wall_text(now_ns));
+        Incident {
+            schema: SCHEMA,
+            id: self.id.clone(),
+            kind: report.kind,
+            state,
+            severity: report.severity,
+            began_at: world.wall_text(report.began_ns),
+            opened_at: self.opened_at.clone(),
+            resolved_at: resolved,
+            duration_ms: now_ns.saturating_sub(report.began_ns) / 1_000_000,
+            count: self.earlier.saturating_add(report.count),
+            node: world.node().to_owned(),
+            process: report.process,
+            summary: report.summary,
+            why: report.why,
+            cause: report.cause,
+            caused_by: report.caused_by,
+            remedies: report.remedies,
+            evidence: self.evidence(report.evidence),
+            details: report.details,
+        }
+    }
+
+    fn evidence(&self, mut seen: Vec<(u64, String)>) -> Vec<Evidence> {
+        seen.sort_by_key(|(at, _)| *at);
+        if seen.len() > EVIDENCE {
+            seen.drain(EVIDENCE / 2..seen.len() - EVIDENCE / 2);
+        }
+        let offset = |at: u64| (at as i64).wrapping_sub(self.opened_ns as i64) / 1_000_000;
+        seen.into_iter().map(|(at, text)| Evidence { offset_ms: offset(at), text }).collect()
+    }
+}
+
+/// A ULID whose time is the wall clock's at opening and whose random part is none: a hash of what the
+/// incident is about, so that a replay makes the same.
+fn id_of(now_ns: u64, world: &World, report: &Report) -> String {
+    let mut hasher = SipHasher13::new();
+    for part in [world.node(), report.kind.name(), &report.subject] {
+        hasher.write(part.as_bytes());
+        hasher.write_u8(0xff);
+    }
+    hasher.write_u64(now_ns);
+    Ulid::from_parts(world.wall_ms(now_ns), hasher.finish128().as_u128()).to_string()
+}

@@ -1,0 +1,124 @@
+//! What the correlation asks the world: names for numbers, and what is under way.
+
+use std::net::IpAddr;
+
+use ebpf_probes::abi::{Owner, ProbeId, Tuple};
+
+use super::{
+    World,
+    context::ProcessContext,
+    operations::{ConnectOp, LookupOp},
+};
+use crate::fact::{Endpoint, Process};
+
+impl World {
+    /// The machine's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Whether a probe is attached: what it does not see did not necessarily not happen.
+    pub fn sees(&self, probe: ProbeId) -> bool {
+        self.attached.iter().any(|name| name == super::probe_name(probe))
+    }
+
+    /// The wall clock at a moment, milliseconds since 1970, by the offset that holds now.
+    pub fn wall_ms(&self, boot_ns: u64) -> u64 {
+        let nanos = i128::from(boot_ns) + i128::from(self.offset_ns);
+        u64::try_from(nanos / 1_000_000).unwrap_or(0)
+    }
+
+    /// The wall clock at a moment as RFC 3339 with microseconds.
+    pub fn wall_text(&self, boot_ns: u64) -> String {
+        self.wall(boot_ns)
+    }
+
+    /// A thread with its process's names; `None` when it is unknown.
+    pub fn named(&self, owner: &Owner) -> Option<Process> {
+        (owner.process != 0).then(|| self.process(owner))
+    }
+
+    /// What is known of a process.
+    pub fn known(&self, process: u32) -> Option<&ProcessContext> {
+        self.processes.get(&process)
+    }
+
+    /// Whether an owner passes the filters by process, container and the like.
+    pub fn is_wanted(&self, owner: &Owner) -> bool {
+        !self.select.by_owner || self.wanted(owner)
+    }
+
+    /// An address with the name somebody in the namespace looked up.
+    pub fn at(&self, address: [u8; 16], port: u16, netns: u32) -> Endpoint {
+        self.endpoint(address, port, netns)
+    }
+
+    /// The own end of a connection.
+    pub fn own_end(&self, tuple: &Tuple) -> Endpoint {
+        self.local(tuple)
+    }
+
+    /// The server name a handshake's client asked for.
+    pub fn server_name(&self, cookie: u64) -> Option<String> {
+        self.tls.server_name(cookie)
+    }
+
+    /// The process that listens at an address of a namespace: its id and name.
+    pub fn listener_at(&self, netns: u32, address: IpAddr, port: u16) -> Option<(u32, String)> {
+        self.listener(netns, address, port).cloned()
+    }
+
+    /// The kernel's word for a drop reason.
+    pub fn drop_reason(&self, reason: u32) -> Option<String> {
+        self.drop_reasons.get(&reason).cloned()
+    }
+
+    /// A connect that waits, or ended slowly or badly.
+    pub fn connect_op(&self, cookie: u64) -> Option<&ConnectOp> {
+        self.operations.connects.get(&cookie)
+    }
+
+    /// All of them, in no particular order.
+    pub fn connect_ops(&self) -> impl Iterator<Item = &ConnectOp> {
+        self.operations.connects.values()
+    }
+
+    /// Lookups under way and those that took long, in no particular order.
+    pub fn lookup_ops(&self) -> Vec<LookupOp> {
+        self.dns.operations()
+    }
+
+    /// A neighbour of the namespace that does not answer, or did not within the last second: its device.
+    pub fn silent_neighbour(&self, netns: u32, address: [u8; 16], now_ns: u64) -> Option<SilentNeighbour> {
+        self.silent.get(&(netns, address)).filter(|silent| silent.holds_at(now_ns)).cloned()
+    }
+
+    /// The last neighbour of the namespace that did not answer.
+    pub fn last_silent_neighbour(&self, netns: u32, now_ns: u64) -> Option<(IpAddr, SilentNeighbour)> {
+        self.silent
+            .iter()
+            .filter(|((at, _), silent)| *at == netns && silent.holds_at(now_ns))
+            .max_by_key(|(_, silent)| silent.since_ns)
+            .map(|((_, address), silent)| (crate::event::address(*address), silent.clone()))
+    }
+}
+
+/// A neighbour that does not answer ARP or NDP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SilentNeighbour {
+    /// The device it should be behind.
+    pub device: String,
+    /// Since when it is asked in vain, CLOCK_BOOTTIME in nanoseconds.
+    pub since_ns: u64,
+    /// When the kernel gave up, if it has.
+    pub failed_ns: Option<u64>,
+}
+
+impl SilentNeighbour {
+    /// A failure explains what failed within the seconds after it.
+    const EXPLAINS_NS: u64 = 2_000_000_000;
+
+    fn holds_at(&self, now_ns: u64) -> bool {
+        self.failed_ns.is_none_or(|failed| now_ns.saturating_sub(failed) < Self::EXPLAINS_NS)
+    }
+}

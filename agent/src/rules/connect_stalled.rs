@@ -1,0 +1,199 @@
+//! `connect_stalled`: a TCP connect that nobody answers, outside any handshake that it explains. Where
+//! the silence comes from (this host, a neighbour, the network) is what it says; it does not ask why
+//! somebody connects there.
+
+use ebpf_probes::probes::connect::Connect;
+
+use super::{Diagnose, Rule, text};
+use crate::{
+    correlate::{
+        View,
+        incident::{Cause, CauseKind, Confidence, ConnectStalledDetails, Details, Kind, Severity},
+        report::Report,
+    },
+    enrich::{bounded::Bounded, connect::outcome as outcome_of},
+    event::{ConnectStep, Event, What},
+};
+
+pub(super) const RULE: Rule = Rule {
+    kind: Kind::ConnectStalled,
+    about: "a TCP connect is unanswered: process, destination, SYN retries, and whether this host drops it",
+    opens: "a connect is pending for 3 s (--connect-stall) and no stalled TLS handshake is explained by it",
+    make: || Box::new(ConnectStalled { waiting: Bounded::new(4096), totals: Bounded::new(512) }),
+};
+
+struct ConnectStalled {
+    /// Connects that are part of an open incident, by cookie.
+    waiting: Bounded<u64, Waiting>,
+    /// How many there have been since it opened, by subject.
+    totals: Bounded<String, u64>,
+}
+
+struct Waiting {
+    connect: Connect,
+    subject: String,
+    id: String,
+}
+
+impl Diagnose for ConnectStalled {
+    fn event(&mut self, event: &Event, view: &mut View<'_>) {
+        let What::Connect(step, connect) = &event.what else { return };
+        match step {
+            ConnectStep::Pending => self.pending(connect, view),
+            ConnectStep::End => self.ended(connect, event.boot_ns, view),
+            _ => {}
+        }
+    }
+}
+
+impl ConnectStalled {
+    fn pending(&mut self, connect: &Connect, view: &mut View<'_>) {
+        if view
+            .store
+            .claimed(connect.cookie)
+            .is_some_and(|id| self.waiting.get(&connect.cookie).is_none_or(|known| known.id != id))
+            || !view.world.is_wanted(&connect.owner)
+        {
+            return;
+        }
+        let subject = subject(connect, view);
+        let is_new = self.waiting.get(&connect.cookie).is_none();
+        let open = view.store.open_id(Kind::ConnectStalled, &subject).map(str::to_owned);
+        self.waiting.insert(
+            connect.cookie,
+            Waiting { connect: *connect, subject: subject.clone(), id: open.clone().unwrap_or_default() },
+        );
+        if is_new {
+            match self.totals.get_mut(&subject) {
+                Some(total) => *total += 1,
+                None => self.totals.insert(subject.clone(), 1),
+            }
+        }
+        let now_ns = view.now_ns;
+        let report = self.report(&subject, now_ns, None, view);
+        let id = match open {
+            Some(id) => {
+                // One connect more is told when their number has doubled; the oldest one's age always is.
+                let first = self.longest(&subject).is_some_and(|lead| lead.cookie == connect.cookie);
+                if first || (is_new && report.count.is_power_of_two()) {
+                    view.store.update(now_ns, view.world, &id, report);
+                }
+                id
+            }
+            None => view.store.open(now_ns, view.world, report),
+        };
+        view.store.claim(connect.cookie, &id);
+        if let Some(waiting) = self.waiting.get_mut(&connect.cookie) {
+            waiting.id = id;
+        }
+    }
+
+    fn ended(&mut self, connect: &Connect, ended_ns: u64, view: &mut View<'_>) {
+        let Some(known) = self.waiting.get(&connect.cookie) else { return };
+        let (subject, id) = (known.subject.clone(), known.id.clone());
+        let alone = self.waiting.values().filter(|other| other.subject == subject).count() == 1;
+        if alone {
+            if let Some(known) = self.waiting.get_mut(&connect.cookie) {
+                known.connect = *connect;
+            }
+            let report = self.report(&subject, ended_ns, Some(connect), view);
+            self.totals.remove(&subject);
+            view.store.over(ended_ns, &id, report);
+        }
+        self.waiting.remove(&connect.cookie);
+    }
+
+    fn longest(&self, subject: &str) -> Option<Connect> {
+        self.waiting
+            .values()
+            .filter(|waiting| waiting.subject == subject)
+            .map(|waiting| waiting.connect)
+            .min_by_key(|connect| (connect.started_ns, connect.cookie))
+    }
+
+    fn report(&self, subject: &str, now_ns: u64, ended: Option<&Connect>, view: &View<'_>) -> Report {
+        let connect = self.longest(subject).unwrap_or_default();
+        let waiting = self.waiting.values().filter(|waiting| waiting.subject == subject).count() as u64;
+        let world = view.world;
+        let destination = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+        let process = world.named(&connect.owner);
+        let who = process.as_ref().map_or_else(|| "somebody".to_owned(), text::process);
+        let age = now_ns.saturating_sub(connect.started_ns);
+        let neighbour = world.silent_neighbour(connect.owner.netns, connect.tuple.remote, now_ns);
+        let fate = match &neighbour {
+            Some(silent) => format!("its neighbour entry on {} gets no answer", silent.device),
+            None => text::fate(&connect, world),
+        };
+        let (port, ip) = (destination.port, destination.ip);
+        let mut remedies = Vec::new();
+        let why = if let Some(silent) = &neighbour {
+            remedies.push(format!("ip neigh show {ip} dev {}", silent.device));
+            format!("{ip} does not answer ARP or NDP on {}: it is down, or not on that link.", silent.device)
+        } else if connect.drops > 0 {
+            remedies.push(format!(
+                "allow egress tcp/{port} to {ip} in this host's own firewall (nft list ruleset)"
+            ));
+            "This host's own kernel drops the packets, so no other machine is to blame.".to_owned()
+        } else {
+            remedies
+                .push(format!("allow tcp/{port} to {ip} in the firewalls and security groups on the way"));
+            remedies
+                .push(format!("check that {ip} is up and its replies find the way back: ip route get {ip}"));
+            "Silence is what a firewall that drops, a missing route back or a dead host looks like; a closed port would have refused.".to_owned()
+        };
+        let verb = if ended.is_some() { "was unanswered" } else { "is unanswered" };
+        let mut evidence =
+            vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];
+        if connect.retries > 0 || connect.drops > 0 {
+            evidence.push((now_ns, fate.clone()));
+        }
+        if let Some(end) = ended {
+            evidence.push((now_ns, format!("it ended: {}", outcome(end))));
+        }
+        Report {
+            kind: Kind::ConnectStalled,
+            subject: subject.to_owned(),
+            severity: Severity::Warning,
+            began_ns: connect.started_ns,
+            count: self.totals.get(&subject.to_owned()).copied().unwrap_or(1),
+            process,
+            summary: format!(
+                "{who}'s connect to {} {verb} after {}: {fate}.",
+                text::place(&destination),
+                text::duration(age)
+            ),
+            why: vec![why],
+            cause: Some(Cause {
+                kind: if neighbour.is_some() { CauseKind::Neighbour } else { CauseKind::OutboundConnect },
+                confidence: Confidence::Certain,
+                destination: Some(destination.clone()),
+                outcome: Some(ended.map_or("pending", |end| outcome(end))).map(str::to_owned),
+                syn_retransmits: Some(connect.retries),
+                dropped_by_host: Some(connect.drops),
+                drop_reason: (connect.drops > 0).then(|| world.drop_reason(connect.drop_reason)).flatten(),
+                elapsed_ms: Some(age / 1_000_000),
+                ..Cause::default()
+            }),
+            caused_by: vec![],
+            remedies,
+            evidence,
+            details: Details::ConnectStalled(ConnectStalledDetails {
+                destination,
+                pending_ms: age / 1_000_000,
+                waiting: if ended.is_some() { 0 } else { waiting },
+                syn_retransmits: connect.retries,
+                dropped_by_host: connect.drops,
+                drop_reason: (connect.drops > 0).then(|| world.drop_reason(connect.drop_reason)).flatten(),
+            }),
+        }
+    }
+}
+
+/// The same program in the same network namespace, and the same destination.
+fn subject(connect: &Connect, view: &View<'_>) -> String {
+    super::connect_failing::subject(connect, view)
+}
+
+fn outcome(connect: &Connect) -> &'static str {
+    outcome_of(connect).0.name()
+}

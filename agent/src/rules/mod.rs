@@ -1,0 +1,35 @@
+//! One diagnosis a file, and the table everything else derives from: `culprit list rules`, the README.
+
+use crate::{
+    correlate::{View, incident::Kind},
+    enrich::context::Snapshot,
+    event::Event,
+};
+
+mod connect_failing;
+mod connect_stalled;
+mod text;
+mod tls_handshake_stalled;
+
+/// A diagnosis.
+pub struct Rule {
+    /// The kind of incident it opens.
+    pub kind: Kind,
+    /// One sentence: what situation.
+    pub about: &'static str,
+    /// When it opens one.
+    pub opens: &'static str,
+    /// A fresh one.
+    pub make: fn() -> Box<dyn Diagnose>,
+}
+
+/// What every rule does: listens, remembers a bounded amount, and reports to the store.
+pub trait Diagnose: Send {
+    /// Something happened, or time passed.
+    fn event(&mut self, event: &Event, view: &mut View<'_>);
+    /// A process was looked at.
+    fn snapshot(&mut self, _snapshot: &Snapshot, _view: &mut View<'_>) {}
+}
+
+/// Every rule. Those that explain come before those that would otherwise tell the same again.
+pub const RULES: &[Rule] = &[tls_handshake_stalled::RULE, connect_stalled::RULE, connect_failing::RULE];

@@ -1,0 +1,53 @@
+//! Words the rules share: addresses, durations and processes as an incident says them.
+
+use ebpf_probes::probes::connect::Connect;
+
+use crate::{
+    enrich::World,
+    fact::{Endpoint, Process},
+};
+
+/// Nanoseconds as people write durations.
+pub(super) fn duration(ns: u64) -> String {
+    let ms = ns / 1_000_000;
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+/// `192.0.2.1:80`, `[2001:db8::1]:80`.
+pub(super) fn address(endpoint: &Endpoint) -> String {
+    std::net::SocketAddr::new(endpoint.ip, endpoint.port).to_string()
+}
+
+/// `name (192.0.2.1:80)`, or the address alone.
+pub(super) fn place(endpoint: &Endpoint) -> String {
+    match &endpoint.name {
+        Some(name) => format!("{name} ({})", address(endpoint)),
+        None => address(endpoint),
+    }
+}
+
+/// `raven[1017]`.
+pub(super) fn process(process: &Process) -> String {
+    format!("{}[{}]", process.comm, process.pid)
+}
+
+/// `one`, `two times`: a count with its noun.
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+}
+
+/// What is known of a connect's way, in words: who swallows its packets.
+pub(super) fn fate(connect: &Connect, world: &World) -> String {
+    if connect.drops > 0 {
+        let reason = world.drop_reason(connect.drop_reason);
+        let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let packets = count(connect.drops.into(), "packet", "packets");
+        return format!("this host itself dropped {packets} of it{reason}");
+    }
+    let syns = connect.syns.max(connect.retries.saturating_add(1));
+    format!("{}, no answer from the network", count(syns.into(), "SYN", "SYNs"))
+}

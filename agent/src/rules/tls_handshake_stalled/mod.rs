@@ -1,0 +1,438 @@
+//! `tls_handshake_stalled`: a handshake makes no progress and this host owes the next message. Groups
+//! the handshakes that stall for one reason into one situation; whom to blame is [`blame`]'s business,
+//! what to say about it [`say`]'s. A handshake whose peer owes the next message is none of this rule's.
+
+mod blame;
+mod say;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use blame::{Blame, Stall, Suspect};
+use ebpf_probes::{
+    abi::Owner,
+    probes::tls::{CLIENT, Handshake, UNREAD, stage},
+};
+
+use super::{Diagnose, Rule};
+use crate::{
+    correlate::{
+        Look, View,
+        incident::{Confidence, Kind},
+    },
+    enrich::{bounded::Bounded, context::Snapshot, operations::ConnectOp},
+    event::{Event, TlsStep, What},
+};
+
+/// Handshakes followed at most, and situations.
+const HANDSHAKES: usize = 4096;
+const SITUATIONS: usize = 128;
+/// A process is looked at at most this often.
+const LOOK_EVERY_NS: u64 = 1_000_000_000;
+
+pub(super) const RULE: Rule = Rule {
+    kind: Kind::TlsHandshakeStalled,
+    about: "a TLS handshake stands still and this host owes the next message: what its process waits for",
+    opens: "no progress for 1 s (--tls-stall) while the next message is this host's to send",
+    make: || Box::new(TlsHandshakeStalled::default()),
+};
+
+struct TlsHandshakeStalled {
+    /// Stalled handshakes by cookie.
+    stalled: Bounded<u64, Waiting>,
+    /// Those that belong to no situation yet, in the order they came.
+    fresh: Vec<u64>,
+    situations: BTreeMap<u64, Situation>,
+    next: u64,
+    snapshots: Bounded<u32, Arc<Snapshot>>,
+    looked_ns: Bounded<u32, u64>,
+    /// Connects that were blamed for some stall: their like is no unrelated habit.
+    blamed: Bounded<u64, ()>,
+}
+
+impl Default for TlsHandshakeStalled {
+    fn default() -> Self {
+        Self {
+            stalled: Bounded::new(HANDSHAKES),
+            fresh: Vec::new(),
+            situations: BTreeMap::new(),
+            next: 0,
+            snapshots: Bounded::new(64),
+            looked_ns: Bounded::new(1024),
+            blamed: Bounded::new(4096),
+        }
+    }
+}
+
+/// A stalled handshake.
+struct Waiting {
+    hs: Handshake,
+    sni: Option<String>,
+    situation: Option<u64>,
+    asked: bool,
+}
+
+/// Handshakes of one service that stall for one reason.
+struct Situation {
+    service: String,
+    key: String,
+    id: String,
+    /// The handshake it is told by.
+    lead: Handshake,
+    sni: Option<String>,
+    blame: Option<Blame>,
+    snapshot: Option<Arc<Snapshot>>,
+    began_ns: u64,
+    count: u64,
+    /// Stalled handshakes, and whether each is unread.
+    waiting: BTreeMap<u64, bool>,
+    told: (String, Option<Confidence>),
+}
+
+impl Diagnose for TlsHandshakeStalled {
+    fn event(&mut self, event: &Event, view: &mut View<'_>) {
+        match &event.what {
+            What::Tls(TlsStep::Pending, hs) => self.pending(hs, view),
+            What::Tls(TlsStep::Read, hs) => self.read(hs, view),
+            What::Tls(TlsStep::Phase, hs) => self.moved(hs, event.boot_ns, view),
+            What::Tick => self.judge(true, view),
+            _ => {}
+        }
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot, view: &mut View<'_>) {
+        self.snapshots.insert(snapshot.process, Arc::new(snapshot.clone()));
+        self.judge(false, view);
+    }
+}
+
+/// Whether this host owes the handshake's next message.
+fn owed_here(hs: &Handshake) -> bool {
+    match hs.stage {
+        stage::HELLO | stage::CLIENT_FINISH => hs.role != CLIENT,
+        stage::SERVER_FLIGHT => hs.role == CLIENT,
+        _ => false,
+    }
+}
+
+/// Nobody has read the ClientHello.
+fn unread(hs: &Handshake) -> bool {
+    hs.role != CLIENT && hs.stage == stage::HELLO && hs.flags & UNREAD != 0
+}
+
+/// The thread that owes the next message; for what nobody has read, whoever listens.
+fn owner(hs: &Handshake, view: &View<'_>) -> Owner {
+    if hs.reader.process != 0 && !unread(hs) {
+        return hs.reader;
+    }
+    if hs.owner.process != 0 {
+        return hs.owner;
+    }
+    let mut owner = hs.owner;
+    let local = crate::event::address(hs.tuple.local);
+    if let Some((process, comm)) = view.world.listener_at(owner.netns, local, hs.tuple.local_port) {
+        (owner.process, owner.thread) = (process, process);
+        let len = comm.len().min(15);
+        owner.comm[..len].copy_from_slice(&comm.as_bytes()[..len]);
+    }
+    owner
+}
+
+/// What clients of one service have in common; for a client, its own process.
+fn service(hs: &Handshake, owner: &Owner) -> String {
+    if hs.role == CLIENT {
+        format!("client {} {}", owner.netns, owner.process)
+    } else {
+        format!("server {} {}", owner.netns, hs.tuple.local_port)
+    }
+}
+
+impl TlsHandshakeStalled {
+    fn pending(&mut self, hs: &Handshake, view: &mut View<'_>) {
+        if !owed_here(hs) {
+            return;
+        }
+        let sni = view.world.server_name(hs.cookie);
+        let known = self.stalled.get_mut(&hs.cookie).and_then(|known| {
+            (known.hs, known.sni) = (*hs, sni.clone());
+            known.situation
+        });
+        if let Some(number) = known {
+            // Told again each time its age has doubled.
+            if self.situations.get(&number).is_some_and(|situation| situation.lead.cookie == hs.cookie) {
+                self.refresh(number, true, view);
+            }
+            return;
+        }
+        if self.stalled.get(&hs.cookie).is_none() {
+            self.stalled.insert(hs.cookie, Waiting { hs: *hs, sni, situation: None, asked: false });
+        }
+        if !self.fresh.contains(&hs.cookie) && self.fresh.len() < HANDSHAKES {
+            self.fresh.push(hs.cookie);
+        }
+    }
+
+    /// Somebody has read what waited: the stall goes on, and is that thread's now.
+    fn read(&mut self, hs: &Handshake, view: &mut View<'_>) {
+        let Some(known) = self.stalled.get_mut(&hs.cookie) else { return };
+        known.hs = *hs;
+        let Some(number) = known.situation else { return };
+        let Some(situation) = self.situations.get_mut(&number) else { return };
+        situation.waiting.insert(hs.cookie, unread(hs));
+        if situation.lead.cookie == hs.cookie {
+            self.refresh(number, false, view);
+        }
+    }
+
+    /// Gives each new stall its situation. Those somebody has read come first: they may be why the others
+    /// are not read. With `last`, what was asked and not answered is judged without the answer.
+    fn judge(&mut self, last: bool, view: &mut View<'_>) {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.retain(|cookie| self.stalled.get(cookie).is_some());
+        fresh.sort_by_key(|cookie| {
+            self.stalled.get(cookie).map(|waiting| (unread(&waiting.hs), waiting.hs.moved_ns, *cookie))
+        });
+        for cookie in fresh {
+            if !self.place(cookie, last, view) {
+                self.fresh.push(cookie);
+            }
+        }
+        if last {
+            let numbers: Vec<u64> = self.situations.keys().copied().collect();
+            for number in numbers {
+                self.refresh(number, false, view);
+            }
+        }
+    }
+
+    /// `false`: not yet.
+    fn place(&mut self, cookie: u64, last: bool, view: &mut View<'_>) -> bool {
+        let Some(waiting) = self.stalled.get(&cookie) else { return true };
+        let (mut hs, sni, asked) = (waiting.hs, waiting.sni.clone(), waiting.asked);
+        let owner = owner(&hs, view);
+        if !view.world.is_wanted(&owner) {
+            return true;
+        }
+        if unread(&hs) {
+            hs.owner = owner;
+        }
+        let service = service(&hs, &owner);
+        let snapshot = self.snapshot_for(&hs, owner.process);
+        let stall = self.stall(&hs, view.now_ns, false, snapshot.as_deref(), view);
+        if stall.waits_for_peer() {
+            return true;
+        }
+        let blame = if unread(&hs) { None } else { stall.blame() };
+        let key = key(&hs, blame.as_ref());
+        if let Some(number) = self.like(&service, &key, unread(&hs)) {
+            self.join(number, cookie, &hs, view);
+            return true;
+        }
+        let may_look = owner.process != 0
+            && !asked
+            && snapshot.is_none()
+            && self
+                .looked_ns
+                .get(&owner.process)
+                .is_none_or(|at| view.now_ns.saturating_sub(*at) >= LOOK_EVERY_NS);
+        if may_look {
+            self.looked_ns.insert(owner.process, view.now_ns);
+            view.looks.push(Look { process: owner.process, thread: hs.reader.thread, cookie: hs.cookie });
+            if let Some(waiting) = self.stalled.get_mut(&cookie) {
+                waiting.asked = true;
+            }
+            return false;
+        }
+        if asked && snapshot.is_none() && !last {
+            return false;
+        }
+        self.begin(&hs, sni, service, key, blame, snapshot, view);
+        true
+    }
+
+    /// A situation of this service and reason; for what nobody has read, any that keeps the service busy.
+    fn like(&self, service: &str, key: &str, unread: bool) -> Option<u64> {
+        let same = |situation: &&Situation| situation.service == service;
+        let exact = self.situations.iter().find(|(_, situation)| same(situation) && situation.key == key);
+        let any = || self.situations.iter().find(|(_, situation)| unread && same(situation));
+        exact.or_else(any).map(|(number, _)| *number)
+    }
+
+    fn join(&mut self, number: u64, cookie: u64, hs: &Handshake, view: &mut View<'_>) {
+        if let Some(waiting) = self.stalled.get_mut(&cookie) {
+            waiting.situation = Some(number);
+        }
+        let Some(situation) = self.situations.get_mut(&number) else { return };
+        situation.waiting.insert(cookie, unread(hs));
+        situation.count += 1;
+        // One handshake more is told when their number has doubled.
+        if situation.count.is_power_of_two() {
+            self.refresh(number, true, view);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a situation, each with a name")]
+    fn begin(
+        &mut self,
+        hs: &Handshake,
+        sni: Option<String>,
+        service: String,
+        key: String,
+        blame: Option<Blame>,
+        snapshot: Option<Arc<Snapshot>>,
+        view: &mut View<'_>,
+    ) {
+        if self.situations.len() >= SITUATIONS {
+            return;
+        }
+        self.next += 1;
+        let number = self.next;
+        if let Some(waiting) = self.stalled.get_mut(&hs.cookie) {
+            waiting.situation = Some(number);
+        }
+        let mut situation = Situation {
+            service,
+            told: (key.clone(), blame.as_ref().map(|blame| blame.confidence)),
+            key,
+            id: String::new(),
+            lead: *hs,
+            sni,
+            blame,
+            snapshot,
+            began_ns: hs.moved_ns,
+            count: 1,
+            waiting: BTreeMap::from([(hs.cookie, unread(hs))]),
+        };
+        let report = say::report(&situation, view.now_ns, None, view);
+        situation.id = view.store.open(view.now_ns, view.world, report);
+        self.note_blamed(&situation, view);
+        self.situations.insert(number, situation);
+    }
+
+    /// Weighs the evidence anew; tells it when the conclusion has changed, or when it is due.
+    fn refresh(&mut self, number: u64, due: bool, view: &mut View<'_>) {
+        let Some(situation) = self.situations.get(&number) else { return };
+        let Some(waiting) = self.stalled.get(&situation.lead.cookie) else { return };
+        let (mut hs, sni) = (waiting.hs, waiting.sni.clone());
+        if unread(&hs) {
+            hs.owner = owner(&hs, view);
+        }
+        let snapshot = situation.snapshot.clone();
+        let stall = self.stall(&hs, view.now_ns, false, snapshot.as_deref(), view);
+        let blame = if unread(&hs) { None } else { stall.blame() };
+        let Some(mut situation) = self.situations.remove(&number) else { return };
+        // Doubt does not take back what was sure; a new suspect does.
+        let kept = blame.is_none() && situation.blame.is_some() && !unread(&hs);
+        if !kept {
+            situation.key = key(&hs, blame.as_ref());
+            situation.blame = blame;
+        }
+        (situation.lead, situation.sni) = (hs, sni);
+        let now = (situation.key.clone(), situation.blame.as_ref().map(|blame| blame.confidence));
+        if due || now != situation.told {
+            situation.told = now;
+            let report = say::report(&situation, view.now_ns, None, view);
+            view.store.update(view.now_ns, view.world, &situation.id, report);
+        }
+        self.note_blamed(&situation, view);
+        self.situations.insert(number, situation);
+    }
+
+    /// A handshake moved, or ended.
+    fn moved(&mut self, hs: &Handshake, at_ns: u64, view: &mut View<'_>) {
+        let Some(waiting) = self.stalled.get(&hs.cookie) else { return };
+        let (before, number) = (waiting.hs, waiting.situation);
+        self.stalled.remove(&hs.cookie);
+        let Some(number) = number else { return };
+        let Some(mut situation) = self.situations.remove(&number) else { return };
+        situation.waiting.remove(&hs.cookie);
+        let leads = situation.lead.cookie == hs.cookie;
+        if leads {
+            self.settle(&mut situation, &before, at_ns, view);
+        }
+        if situation.waiting.is_empty() {
+            let report = say::report(&situation, at_ns, Some(hs), view);
+            view.store.over(at_ns, &situation.id, report);
+            return;
+        }
+        if leads {
+            let next = situation
+                .waiting
+                .iter()
+                .filter_map(|(cookie, unread)| Some((*unread, self.stalled.get(cookie)?)))
+                .min_by_key(|(unread, waiting)| (*unread, waiting.hs.moved_ns, waiting.hs.cookie))
+                .map(|(_, waiting)| (waiting.hs, waiting.sni.clone()));
+            if let Some((hs, sni)) = next {
+                (situation.lead, situation.sni) = (hs, sni);
+            }
+        }
+        self.situations.insert(number, situation);
+    }
+
+    /// What the end of a stall proves: whatever ended just before it was what it waited for.
+    fn settle(&self, situation: &mut Situation, before: &Handshake, at_ns: u64, view: &View<'_>) {
+        if unread(before) {
+            return;
+        }
+        let snapshot = situation.snapshot.clone();
+        let stall = self.stall(before, at_ns, true, snapshot.as_deref(), view);
+        let proven = stall.blame();
+        situation.blame = match (proven, situation.blame.take()) {
+            (Some(proven), Some(before)) if before.confidence > proven.confidence => Some(before),
+            (Some(proven), _) => Some(proven),
+            // It went on while the suspect was still pending: that was not it.
+            (None, Some(mut before)) if still_pending(&before, view) => {
+                before.confidence = Confidence::Possible;
+                Some(before)
+            }
+            (None, before) => before,
+        };
+        situation.key = key(before, situation.blame.as_ref());
+    }
+
+    fn stall<'a>(
+        &'a self,
+        hs: &'a Handshake,
+        now_ns: u64,
+        moved: bool,
+        snapshot: Option<&'a Snapshot>,
+        view: &View<'a>,
+    ) -> Stall<'a> {
+        Stall { hs, now_ns, moved, world: view.world, snapshot, blamed: &self.blamed }
+    }
+
+    /// A look at the process that is younger than the stall.
+    fn snapshot_for(&self, hs: &Handshake, process: u32) -> Option<Arc<Snapshot>> {
+        let snapshot = self.snapshots.get(&process)?;
+        (snapshot.boot_ns >= hs.read_ns.max(hs.moved_ns)).then(|| snapshot.clone())
+    }
+
+    /// What is blamed explains itself here, and nowhere else.
+    fn note_blamed(&mut self, situation: &Situation, view: &mut View<'_>) {
+        let Some(Blame { suspect: Suspect::Connect(op, _), confidence, .. }) = &situation.blame else {
+            return;
+        };
+        if *confidence > Confidence::Possible {
+            view.store.claim(op.connect.cookie, &situation.id);
+            if self.blamed.get(&op.connect.cookie).is_none() {
+                self.blamed.insert(op.connect.cookie, ());
+            }
+        }
+    }
+}
+
+fn still_pending(blame: &Blame, view: &View<'_>) -> bool {
+    match &blame.suspect {
+        Suspect::Connect(op, _) => {
+            view.world.connect_op(op.connect.cookie).is_some_and(|now: &ConnectOp| now.ended_ns.is_none())
+        }
+        Suspect::Lookup(_) | Suspect::Peer(..) => false,
+    }
+}
+
+fn key(hs: &Handshake, blame: Option<&Blame>) -> String {
+    match blame {
+        Some(blame) => blame.suspect.key(),
+        None if unread(hs) => "unread".into(),
+        None => "none".into(),
+    }
+}

@@ -1,0 +1,133 @@
+//! Incidents as paragraphs for people, to be pasted into a ticket: headline, what and why, what it was
+//! concluded from, what to do. An update that changes nothing but the duration is one line.
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+};
+
+use super::{Style, Time, duration, printable, time};
+use crate::{
+    correlate::incident::{CauseKind, Confidence, Details, Incident, Severity, State},
+    fact::Role,
+};
+
+/// Where lines are broken, in columns.
+const WIDTH: usize = 118;
+/// Incidents whose last paragraph is remembered, at most.
+const REMEMBERED: usize = 1024;
+
+/// What was last written of each incident, by id.
+#[derive(Debug, Default)]
+pub struct Incidents {
+    written: HashMap<String, (Option<CauseKind>, Option<Confidence>, String)>,
+}
+
+impl Incidents {
+    /// Writes an incident: whole when it is new or its cause has changed, else in one line.
+    pub fn write(&mut self, incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
+        let cause = incident.cause.as_ref();
+        let to =
+            cause.and_then(|cause| cause.destination.as_ref()).map(|to| format!("{} {}", to.ip, to.port));
+        let now =
+            (cause.map(|cause| cause.kind), cause.map(|cause| cause.confidence), to.unwrap_or_default());
+        let same = self.written.get(&incident.id) == Some(&now);
+        if self.written.len() >= REMEMBERED {
+            self.written.clear();
+        }
+        self.written.insert(incident.id.clone(), now);
+        match incident.state {
+            State::Updated if same => headline(incident, style, out),
+            State::Resolved => {
+                writeln!(out)?;
+                headline(incident, style, out)?;
+                wrapped(&incident.summary, "    ", "    ", out)?;
+                writeln!(out)
+            }
+            _ => whole(incident, style, out),
+        }
+    }
+}
+
+fn whole(incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
+    let (dim, reset) = if style.colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+    writeln!(out)?;
+    headline(incident, style, out)?;
+    wrapped(&incident.summary, "    ", "    ", out)?;
+    for why in &incident.why {
+        wrapped(why, "    ", "    ", out)?;
+    }
+    for seen in &incident.evidence {
+        let at = seen.offset_ms as f64 / 1000.0;
+        write!(out, "{dim}")?;
+        wrapped(&seen.text, &format!("    {at:>+9.3} s  "), "                 ", out)?;
+        write!(out, "{reset}")?;
+    }
+    let mut lead = "    Try:  ";
+    for remedy in &incident.remedies {
+        wrapped(remedy, lead, "          ", out)?;
+        lead = "          ";
+    }
+    writeln!(out)
+}
+
+/// `  TLS HANDSHAKE STALLED   raven[1017]  server on :443, since 14:02:11 (3.0 s, still going)   certain`
+fn headline(incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
+    let kind = incident.kind.name().replace('_', " ").to_uppercase();
+    let who = incident.process.as_ref().map_or_else(String::new, |process| {
+        let netns = process.netns.as_ref().map(|netns| format!("@{netns}")).unwrap_or_default();
+        format!("{}[{}]{netns}  ", printable(&process.comm), process.pid)
+    });
+    let since = time(&incident.began_at, if style.time == Time::Epoch { Time::Epoch } else { Time::Seconds });
+    let lasted = duration(incident.duration_ms as f64);
+    let times = if incident.count > 1 { format!(", {} times", incident.count) } else { String::new() };
+    let standing = match incident.state {
+        State::Resolved => format!("resolved after {lasted}{times}"),
+        _ => format!("since {since} ({lasted}{times}, still going)"),
+    };
+    let confidence = incident.cause.as_ref().map_or("", |cause| match cause.confidence {
+        Confidence::Certain => "certain",
+        Confidence::Likely => "likely",
+        Confidence::Possible => "possible",
+    });
+    let (colour, reset) = match (style.colour, incident.state, incident.severity) {
+        (false, ..) => ("", ""),
+        (true, State::Resolved, _) => ("\x1b[1;32m", "\x1b[0m"),
+        (true, _, Severity::Critical) => ("\x1b[1;31m", "\x1b[0m"),
+        (true, _, Severity::Warning) => ("\x1b[1;33m", "\x1b[0m"),
+    };
+    let text = format!("{kind}   {who}{}{standing}", place(incident));
+    writeln!(out, "  {colour}{text:<100}{reset}  {confidence}")
+}
+
+fn place(incident: &Incident) -> String {
+    match &incident.details {
+        Details::TlsHandshakeStalled(details) => match details.role {
+            Role::Server => format!("server on :{}, ", details.local.port),
+            Role::Client => {
+                format!("client of {}, ", std::net::SocketAddr::new(details.peer.ip, details.peer.port))
+            }
+        },
+        Details::ConnectStalled(_) | Details::ConnectFailing(_) => String::new(),
+    }
+}
+
+/// Words broken into lines of at most [`WIDTH`] columns, with nothing in them that steers a terminal.
+fn wrapped(text: &str, first: &str, rest: &str, out: &mut impl Write) -> io::Result<()> {
+    let text = printable(text);
+    let mut line = first.to_owned();
+    let mut empty = true;
+    for word in text.split(' ') {
+        if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            writeln!(out, "{line}")?;
+            line = rest.to_owned();
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    writeln!(out, "{line}")
+}

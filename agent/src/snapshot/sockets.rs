@@ -1,0 +1,227 @@
+//! A process's sockets, each looked at through a duplicate of its descriptor (`pidfd_getfd(2)`) that is
+//! closed at once: cookie, ends, and what `TCP_INFO` says, in whatever network namespace they live.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    net::sockopt,
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
+};
+
+use crate::{
+    enrich::context::SeenSocket,
+    kernel::tcpinfo::{TcpInfo, tcp_info},
+};
+
+/// Sockets looked at, at most: the youngest descriptors, where what is under way is usually found.
+const SOCKETS: usize = 512;
+/// Descriptors gone through, at most.
+const DESCRIPTORS: usize = 65_536;
+/// Sockets kept in a snapshot, at most.
+const KEPT: usize = 128;
+
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
+const CLOSE_WAIT: u8 = 8;
+
+/// A socket, as far as it is known.
+#[derive(Debug, Clone)]
+pub(super) struct Socket {
+    pub(super) cookie: u64,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Tcp { info: TcpInfo, local: SocketAddr, remote: Option<SocketAddr>, unread: u32 },
+    Udp { remote: Option<SocketAddr> },
+    Unix(String),
+    Other,
+}
+
+/// The sockets of a process.
+pub(super) struct Sockets {
+    proc: PathBuf,
+    process: Option<OwnedFd>,
+    by_fd: HashMap<u32, Socket>,
+    complete: bool,
+}
+
+impl Sockets {
+    pub(super) fn open(pid: u32, proc: &Path) -> Self {
+        let process = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let mut sockets = Self { proc: proc.to_owned(), process, by_fd: HashMap::new(), complete: true };
+        let Ok(entries) = fs::read_dir(proc.join("fd")) else {
+            sockets.complete = false;
+            return sockets;
+        };
+        let mut fds: Vec<u32> = entries
+            .take(DESCRIPTORS)
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        sockets.complete = fds.len() < DESCRIPTORS;
+        fds.sort_unstable_by(|a, b| b.cmp(a));
+        for fd in fds {
+            if !sockets.link(fd).is_some_and(|target| target.starts_with("socket:")) {
+                continue;
+            }
+            if sockets.by_fd.len() >= SOCKETS {
+                sockets.complete = false;
+                break;
+            }
+            if let Some(socket) = sockets.look(fd) {
+                sockets.by_fd.insert(fd, socket);
+            } else {
+                sockets.complete = false;
+            }
+        }
+        sockets
+    }
+
+    /// Every socket was looked at.
+    pub(super) fn complete(&self) -> bool {
+        self.complete
+    }
+
+    /// One of them has this cookie.
+    pub(super) fn has(&self, cookie: u64) -> bool {
+        self.by_fd.values().any(|socket| socket.cookie == cookie)
+    }
+
+    /// The socket behind a descriptor.
+    pub(super) fn at(&self, fd: u32) -> Option<&Socket> {
+        self.by_fd.get(&fd)
+    }
+
+    /// What a descriptor is, in words.
+    pub(super) fn describe(&self, fd: u32) -> String {
+        if let Some(socket) = self.at(fd) {
+            return socket.describe();
+        }
+        match self.link(fd) {
+            Some(link) if link.starts_with("pipe:") => "a pipe".into(),
+            Some(link) => match link.strip_prefix("anon_inode:") {
+                Some(kind) => kind.trim_matches(['[', ']']).to_owned(),
+                None => link,
+            },
+            None => format!("descriptor {fd}"),
+        }
+    }
+
+    /// TCP sockets that are connecting or connected.
+    pub(super) fn connected(&self) -> Vec<SeenSocket> {
+        let mut seen: Vec<SeenSocket> =
+            self.by_fd.iter().filter_map(|(&fd, socket)| socket.seen(fd)).collect();
+        seen.sort_by_key(|socket| std::cmp::Reverse(socket.fd));
+        // Those that may be owed an answer first, should there be too many.
+        seen.sort_by_key(|socket| socket.received_ms_ago <= socket.sent_ms_ago);
+        seen.truncate(KEPT);
+        seen
+    }
+
+    pub(super) fn link(&self, fd: u32) -> Option<String> {
+        let target = fs::read_link(self.proc.join("fd").join(fd.to_string())).ok()?;
+        Some(target.to_string_lossy().into_owned())
+    }
+
+    fn look(&self, fd: u32) -> Option<Socket> {
+        let fd = i32::try_from(fd).ok()?;
+        let socket = pidfd_getfd(self.process.as_ref()?, fd, PidfdGetfdFlags::empty()).ok()?;
+        Some(Socket { cookie: sockopt::socket_cookie(&socket).unwrap_or(0), kind: kind(&socket) })
+    }
+}
+
+fn kind(socket: &OwnedFd) -> Kind {
+    use rustix::net::{AddressFamily, SocketType, ipproto};
+    let remote = || SocketAddr::try_from(rustix::net::getpeername(socket).ok()??).ok();
+    let family = sockopt::socket_domain(socket);
+    if family == Ok(AddressFamily::UNIX) {
+        let peer = rustix::net::getpeername(socket).ok().flatten();
+        let path = peer.and_then(|peer| rustix::net::SocketAddrUnix::try_from(peer).ok());
+        let path = path.and_then(|path| Some(path.path()?.to_string_lossy().into_owned()));
+        return Kind::Unix(path.unwrap_or_default());
+    }
+    if family != Ok(AddressFamily::INET) && family != Ok(AddressFamily::INET6) {
+        return Kind::Other;
+    }
+    if sockopt::socket_protocol(socket) == Ok(Some(ipproto::TCP))
+        && let Ok(info) = tcp_info(socket)
+        && let Some(local) =
+            rustix::net::getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok())
+    {
+        let unread = rustix::io::ioctl_fionread(socket.as_fd()).unwrap_or(0);
+        return Kind::Tcp {
+            info,
+            local,
+            remote: remote(),
+            unread: u32::try_from(unread).unwrap_or(u32::MAX),
+        };
+    }
+    if sockopt::socket_type(socket) == Ok(SocketType::DGRAM) {
+        return Kind::Udp { remote: remote() };
+    }
+    Kind::Other
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl Socket {
+    fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Tcp { info, local, remote: None, .. } if info.state == 10 => {
+                format!("TCP {} listening", canonical(*local))
+            }
+            Kind::Tcp { info, local, remote, .. } => {
+                let state = match info.state {
+                    ESTABLISHED => "connected",
+                    SYN_SENT => "connecting",
+                    CLOSE_WAIT => "closed by the peer",
+                    _ => "not connected",
+                };
+                match remote {
+                    Some(remote) => format!("TCP {} → {} {state}", canonical(*local), canonical(*remote)),
+                    None => format!("TCP {} {state}", canonical(*local)),
+                }
+            }
+            Kind::Udp { remote: Some(remote) } => format!("UDP → {}", canonical(*remote)),
+            Kind::Udp { remote: None } => "UDP".into(),
+            Kind::Unix(path) if path.is_empty() => "a unix socket".into(),
+            Kind::Unix(path) => format!("unix socket {path}"),
+            Kind::Other => "a socket".into(),
+        }
+    }
+
+    fn seen(&self, fd: u32) -> Option<SeenSocket> {
+        let Kind::Tcp { info, local, remote, unread } = &self.kind else { return None };
+        if ![ESTABLISHED, SYN_SENT, CLOSE_WAIT].contains(&info.state) {
+            return None;
+        }
+        let unspecified = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
+        Some(SeenSocket {
+            cookie: self.cookie,
+            fd,
+            state: info.state,
+            local: canonical(*local),
+            // A socket that is still connecting has no peer to ask for; its connect is known otherwise.
+            remote: canonical(remote.unwrap_or(unspecified)),
+            acked_bytes: info.acked_bytes,
+            received_bytes: info.received_bytes,
+            unacked: info.unacked,
+            sent_ms_ago: info.sent_ms_ago,
+            received_ms_ago: info.received_ms_ago,
+            unread_bytes: *unread,
+        })
+    }
+}

@@ -1,0 +1,222 @@
+//! A process's threads: what each is doing, and what its system call waits on.
+
+use std::{fs, path::Path};
+
+use nix::{
+    sys::uio::{RemoteIoVec, process_vm_readv},
+    unistd::Pid,
+};
+
+use super::{Request, sockets::Sockets};
+use crate::{
+    enrich::context::{Posture, SeenThread},
+    fact::Thread,
+};
+
+/// Threads looked at, at most; the one asked about always is.
+const THREADS: usize = 32;
+/// Descriptors of one poll or select described, at most.
+const DESCRIPTORS: usize = 8;
+/// Frames of a kernel stack kept, at most.
+const FRAMES: usize = 16;
+
+/// The threads, the one asked about first, and how many were left out.
+pub(super) fn look(proc: &Path, request: Request, sockets: &Sockets) -> (Vec<SeenThread>, u32) {
+    let Ok(entries) = fs::read_dir(proc.join("task")) else { return (vec![], 0) };
+    let mut tids: Vec<u32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    tids.sort_by_key(|&tid| (tid != request.thread, tid));
+    let left_out = tids.len().saturating_sub(THREADS);
+    tids.truncate(THREADS);
+    let threads = tids.into_iter().filter_map(|tid| thread(proc, request, tid, sockets)).collect();
+    (threads, u32::try_from(left_out).unwrap_or(u32::MAX))
+}
+
+fn thread(proc: &Path, request: Request, tid: u32, sockets: &Sockets) -> Option<SeenThread> {
+    let task = proc.join("task").join(tid.to_string());
+    let stat = fs::read_to_string(task.join("stat")).ok()?;
+    let state = stat.rsplit_once(") ")?.1.chars().next()?;
+    let comm = fs::read_to_string(task.join("comm")).unwrap_or_default().trim_end().to_owned();
+    let wchan = fs::read_to_string(task.join("wchan")).ok().filter(|name| !name.is_empty() && name != "0");
+    let call = fs::read_to_string(task.join("syscall")).ok().and_then(|text| Call::parse(&text));
+    let mut seen = SeenThread {
+        shown: Thread {
+            tid,
+            comm,
+            state: state.to_string(),
+            wchan,
+            syscall: call.as_ref().map(|call| call.name.to_owned()),
+            ..Thread::default()
+        },
+        ..SeenThread::default()
+    };
+    if tid == request.thread || tid == request.process {
+        seen.shown.stack = stack(&task);
+    }
+    if let Some(call) = &call {
+        waits(&mut seen, call, request.process, sockets);
+    }
+    seen.posture = match state {
+        'R' => Posture::Running,
+        'D' => Posture::Disk,
+        'T' | 't' => Posture::Stopped,
+        _ => seen.posture,
+    };
+    Some(seen)
+}
+
+/// A system call and its arguments, as `/proc/PID/task/TID/syscall` shows them.
+#[derive(Debug, PartialEq, Eq)]
+struct Call {
+    name: &'static str,
+    args: [u64; 6],
+}
+
+impl Call {
+    /// `None` for a thread that runs or is in no call.
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let number: usize = words.next()?.parse().ok()?;
+        let name = syscalls::Sysno::new(number)?.name();
+        let mut args = [0; 6];
+        for arg in &mut args {
+            *arg = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
+        }
+        Some(Self { name, args })
+    }
+}
+
+fn waits(seen: &mut SeenThread, call: &Call, process: u32, sockets: &Sockets) {
+    let [first, second, third, ..] = call.args;
+    let one = vec![first as u32];
+    let fds: Vec<u32> = match call.name {
+        "read" | "readv" | "recvfrom" | "recvmsg" | "recvmmsg" | "write" | "writev" | "sendto"
+        | "sendmsg" | "connect" | "accept" | "accept4" | "sendfile" | "splice" => {
+            seen.posture = Posture::Descriptors;
+            one
+        }
+        "poll" | "ppoll" => {
+            seen.posture = Posture::Descriptors;
+            polled(process, first, second)
+        }
+        "select" | "pselect6" => {
+            seen.posture = Posture::Descriptors;
+            selected(process, first, [second, third])
+        }
+        "epoll_wait" | "epoll_pwait" | "epoll_pwait2" | "io_uring_enter" | "io_getevents" => {
+            seen.posture = Posture::EventLoop;
+            return;
+        }
+        "futex" | "futex_wait" | "futex_waitv" => {
+            seen.posture = Posture::Threads;
+            return;
+        }
+        "wait4" | "waitid" => {
+            seen.posture = Posture::Processes;
+            let pid = i32::try_from(first as i64).unwrap_or(-1);
+            if call.name == "wait4" && pid > 0 {
+                seen.shown.waits_on.push(format!("process {pid}"));
+            }
+            return;
+        }
+        "nanosleep" | "clock_nanosleep" | "pause" | "restart_syscall" => {
+            seen.posture = Posture::Sleep;
+            return;
+        }
+        _ => {
+            seen.posture = Posture::Other;
+            return;
+        }
+    };
+    // poll() and select() without descriptors are a way to sleep.
+    if fds.is_empty() {
+        seen.posture = Posture::Sleep;
+    }
+    for fd in fds {
+        let what = sockets.describe(fd);
+        match sockets.at(fd) {
+            Some(socket) if socket.cookie != 0 => seen.sockets.push(socket.cookie),
+            _ if what == "a pipe" => seen.posture = Posture::Processes,
+            _ if what == "eventfd" => seen.posture = Posture::Threads,
+            _ => {}
+        }
+        seen.shown.waits_on.push(what);
+    }
+    if !seen.sockets.is_empty() {
+        seen.posture = Posture::Descriptors;
+    }
+}
+
+/// Descriptors of a `struct pollfd` array that are waited for.
+fn polled(process: u32, array: u64, count: u64) -> Vec<u32> {
+    let count = usize::try_from(count).unwrap_or(0).min(DESCRIPTORS);
+    let bytes = memory(process, array, count * 8);
+    bytes
+        .chunks_exact(8)
+        .filter_map(|pollfd| u32::try_from(i32::from_ne_bytes(*pollfd.first_chunk()?)).ok())
+        .collect()
+}
+
+/// Descriptors of the read and write sets of a select.
+fn selected(process: u32, highest: u64, sets: [u64; 2]) -> Vec<u32> {
+    let bytes = usize::try_from(highest).unwrap_or(0).min(1024).div_ceil(64) * 8;
+    let mut fds: Vec<u32> = sets
+        .into_iter()
+        .filter(|&set| set != 0)
+        .flat_map(|set| memory(process, set, bytes))
+        .enumerate()
+        .flat_map(|(at, byte)| {
+            let at = (at % bytes.max(1)) as u32;
+            (0..8).filter(move |bit| byte & (1 << bit) != 0).map(move |bit| at * 8 + bit)
+        })
+        .collect();
+    fds.sort_unstable();
+    fds.dedup();
+    fds.truncate(DESCRIPTORS);
+    fds
+}
+
+/// Memory of another process; less or nothing when it cannot be read.
+fn memory(process: u32, address: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let Ok(pid) = i32::try_from(process) else { return vec![] };
+    let remote = [RemoteIoVec { base: address as usize, len }];
+    let read = process_vm_readv(Pid::from_raw(pid), &mut [std::io::IoSliceMut::new(&mut bytes)], &remote);
+    bytes.truncate(read.unwrap_or(0));
+    bytes
+}
+
+/// `[<0>] function+0x1/0x2` lines, innermost first.
+fn stack(task: &Path) -> Vec<String> {
+    let text = fs::read_to_string(task.join("stack")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .map(|frame| frame.split('+').next().unwrap_or(frame).to_owned())
+        .take(FRAMES)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_call_is_read_with_its_name_and_arguments() {
+        let call = Call::parse("45 0x7 0x7f93 0x1 0x0 0x0 0x0 0x7ffd 0x7f93\n").expect("a call");
+        assert_eq!((call.name, call.args[0]), ("recvfrom", 7));
+        assert_eq!(Call::parse("running\n"), None);
+        assert_eq!(Call::parse("-1 0x7ffd 0x7f93\n"), None);
+        assert_eq!(Call::parse("99999 0x0 0x0 0x0 0x0 0x0 0x0 0x1 0x2"), None);
+    }
+
+    #[test]
+    fn descriptors_of_poll_and_select_are_found_in_memory() {
+        let me = std::process::id();
+        let pollfds: [[i32; 2]; 3] = [[5, 1], [-1, 1], [9, 1]];
+        assert_eq!(polled(me, pollfds.as_ptr() as u64, 3), [5, 9]);
+        let set: [u64; 2] = [1 << 3 | 1 << 63, 1];
+        assert_eq!(selected(me, 65, [set.as_ptr() as u64, 0]), [3, 63, 64]);
+        assert_eq!(polled(me, 8, 3), [0u32; 0]);
+    }
+}
