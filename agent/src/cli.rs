@@ -9,7 +9,10 @@ use ebpf_probes::{abi::ProbeId, probes::PROBES};
 use crate::{
     config::{self, Colour, Format},
     enrich::observe::Wanted,
-    kernel::plan::{Family, Request},
+    kernel::{
+        plan::{Family, Request},
+        sweep::Thresholds as StallThresholds,
+    },
     sinks::text::Time,
 };
 
@@ -27,6 +30,8 @@ pub struct Cli {
 pub enum Command {
     /// Show live who connects where and what becomes of it, TLS handshakes, DNS, neighbours, clock.
     Trace(Trace),
+    /// Watch for as long as you like and tell incidents only: healthy traffic costs nothing but counters.
+    Run(Run),
     /// Record the same to a file, to be replayed elsewhere.
     Record(Record),
     /// Print what `trace` would have printed, from a recording; needs no root.
@@ -127,6 +132,18 @@ pub struct Filters {
     pub min_ms: u64,
 }
 
+/// When waiting becomes an incident.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "When to open incidents")]
+pub struct Thresholds {
+    /// A TLS handshake that makes no progress for this long is stalled.
+    #[arg(long = "tls-stall", value_name = "TIME", default_value = "1s", value_parser = parse_threshold)]
+    pub tls_stall: Duration,
+    /// A connect that is pending for this long is stalled.
+    #[arg(long = "connect-stall", value_name = "TIME", default_value = "3s", value_parser = parse_threshold)]
+    pub connect_stall: Duration,
+}
+
 /// When to end.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "When to end")]
@@ -169,6 +186,9 @@ pub struct Trace {
     /// Filters.
     #[command(flatten)]
     pub filters: Filters,
+    /// Thresholds.
+    #[command(flatten)]
+    pub thresholds: Thresholds,
     /// Limits.
     #[command(flatten)]
     pub limits: Limits,
@@ -180,6 +200,45 @@ pub struct Trace {
     pub command: Vec<OsString>,
 }
 
+/// `culprit run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Filters.
+    #[command(flatten)]
+    pub filters: RunFilters,
+    /// Thresholds.
+    #[command(flatten)]
+    pub thresholds: Thresholds,
+    /// End after this long, e.g. 500ms, 30s, 5m, 1h.
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Size of the ring between kernel and agent in MiB: a power of two.
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = parse_ring)]
+    pub ring_mib: u32,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Write to this file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// When to colour.
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Colour,
+}
+
+/// What `culprit run` watches: the machine, or a part of it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "What to watch")]
+pub struct RunFilters {
+    /// Only these probes, comma-separated.
+    #[arg(short, long = "probes", value_name = "PROBE,…", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(PROBES.iter().map(|probe| probe.name)))]
+    pub events: Vec<String>,
+    /// Only this cgroup and those below it, as a path below the cgroup root.
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<String>,
+}
+
 /// `culprit record`.
 #[derive(Debug, Args)]
 pub struct Record {
@@ -188,6 +247,9 @@ pub struct Record {
     /// Filters.
     #[command(flatten)]
     pub filters: Filters,
+    /// Thresholds.
+    #[command(flatten)]
+    pub thresholds: Thresholds,
     /// Limits.
     #[command(flatten)]
     pub limits: Limits,
@@ -228,7 +290,7 @@ fn probe_ids(names: &[String]) -> Vec<ProbeId> {
 
 impl Filters {
     /// A session with these filters and limits.
-    fn session(&self, limits: &Limits, command: &[OsString]) -> config::Session {
+    fn session(&self, thresholds: &Thresholds, limits: &Limits, command: &[OsString]) -> config::Session {
         let comm = self.comm.as_ref().map(|name| {
             let mut bytes = [0; 16];
             bytes[..name.len()].copy_from_slice(name.as_bytes());
@@ -247,6 +309,7 @@ impl Filters {
             },
             only_bad: self.failed_only,
             min_ns: self.min_ms.saturating_mul(1_000_000),
+            thresholds: thresholds.config(),
             ring_bytes: limits.ring_mib << 20,
             ..Request::default()
         };
@@ -272,14 +335,50 @@ impl Filters {
 impl Trace {
     /// As plain data.
     pub fn config(&self) -> (config::Session, config::Output) {
-        (self.filters.session(&self.limits, &self.command), self.output.config())
+        (self.filters.session(&self.thresholds, &self.limits, &self.command), self.output.config())
     }
 }
 
 impl Record {
     /// As plain data.
     pub fn config(&self) -> config::Session {
-        self.filters.session(&self.limits, &self.command)
+        self.filters.session(&self.thresholds, &self.limits, &self.command)
+    }
+}
+
+impl Run {
+    /// As plain data.
+    pub fn config(&self) -> (config::Session, config::Output) {
+        let request = Request {
+            probes: probe_ids(&self.filters.events),
+            quiet: true,
+            thresholds: self.thresholds.config(),
+            ring_bytes: self.ring_mib << 20,
+            ..Request::default()
+        };
+        let cgroup = self.filters.cgroup.as_ref().map(|path| format!("/{}", path.trim_matches('/')));
+        let session = config::Session {
+            request,
+            wanted: Wanted { cgroup, ..Wanted::default() },
+            asked: self.filters.events.clone(),
+            duration: self.duration,
+            ..config::Session::default()
+        };
+        let output = config::Output {
+            format: self.format,
+            file: self.output.clone(),
+            incidents_only: true,
+            colour: self.color,
+            ..config::Output::default()
+        };
+        (session, output)
+    }
+}
+
+impl Thresholds {
+    fn config(&self) -> StallThresholds {
+        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        StallThresholds { connect_ns: ns(self.connect_stall), tls_ns: ns(self.tls_stall) }
     }
 }
 
@@ -307,6 +406,7 @@ impl Output {
         config::Output {
             format: self.format,
             file: self.output.clone(),
+            incidents_only: false,
             summary_only: self.summary_only,
             time: match self.time {
                 0 => Time::Milliseconds,
@@ -357,6 +457,15 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number.parse().map_err(|_| format!("{text} does not begin with a number"))?;
     Duration::try_from_secs_f64(number * factor).map_err(|_| format!("{text} is out of range"))
+}
+
+/// Below a quarter second every retransmission would look like a stall, and the sweep could not keep up.
+fn parse_threshold(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    if time < Duration::from_millis(250) || time > Duration::from_secs(3600) {
+        return Err(format!("{text} is not between 250ms and 1h"));
+    }
+    Ok(time)
 }
 
 fn parse_ring(text: &str) -> Result<u32, String> {

@@ -51,6 +51,8 @@ pub struct Output {
     pub format: Format,
     /// A file instead of standard output.
     pub file: Option<PathBuf>,
+    /// Incidents, and nothing else.
+    pub incidents_only: bool,
     /// Only a table at the end.
     pub summary_only: bool,
     /// How times are written.

@@ -115,6 +115,8 @@ pub struct DnsMessage {
     pub wire_len: u32,
     /// It arrived (an answer).
     pub ingress: bool,
+    /// A question the kernel held: how often it was sent so far; 0 for a message that has just passed.
+    pub queries: u32,
     /// The bytes, possibly fewer than on the wire.
     pub data: Bytes,
 }
@@ -180,6 +182,7 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
             seq: read(&record, 104)?,
             wire_len: read(&record, 108)?,
             ingress: read::<u32>(&record, 112)? != 0,
+            queries: read(&record, 116)?,
             data: rest(&record, DNS_BYTES_HEAD)?,
         }),
         Kind::Lost => {
@@ -241,6 +244,10 @@ pub fn encode<T: Encode>(value: T) -> Bytes {
 pub unsafe trait Encode: Copy {}
 // SAFETY: explicit padding only; sizes are asserted in ebpf_probes.
 unsafe impl Encode for Header {}
+// SAFETY: as above.
+unsafe impl Encode for Owner {}
+// SAFETY: as above.
+unsafe impl Encode for Tuple {}
 // SAFETY: as above.
 unsafe impl Encode for LostRecord {}
 // SAFETY: as above.

@@ -32,6 +32,10 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
             let (session, output) = options.config();
             runtime()?.block_on(run::trace(&session, &output))
         }
+        Command::Run(options) => {
+            let (session, output) = options.config();
+            runtime()?.block_on(run::trace(&session, &output))
+        }
         Command::Record(options) => runtime()?.block_on(run::record(&options.config(), &options.file)),
         Command::Replay(options) => replay::replay(&options.config()),
         Command::Doctor(options) => doctor::doctor(&options.config()),

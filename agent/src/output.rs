@@ -27,6 +27,7 @@ pub struct Printer {
     style: text::Style,
     table: Option<Table>,
     incidents: text::Incidents,
+    incidents_only: bool,
     events: u64,
     gone: bool,
 }
@@ -53,6 +54,7 @@ impl Printer {
             style: text::Style { time: output.time, colour },
             table: output.summary_only.then(Table::default),
             incidents: text::Incidents::default(),
+            incidents_only: output.incidents_only,
             events: 0,
             gone: false,
         })
@@ -70,6 +72,9 @@ impl Printer {
     /// One fact.
     pub fn fact(&mut self, fact: Fact) -> anyhow::Result<()> {
         self.events += 1;
+        if self.incidents_only {
+            return Ok(());
+        }
         if let Some(table) = &mut self.table {
             table.add(&fact);
             return Ok(());

@@ -59,6 +59,17 @@ pub static ONLY_BAD: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static MIN_NS: Global<u64> = Global::new(0);
 
+/// 1: the intensity of `culprit run`: healthy operations put nothing on the ring. What may be needed to
+/// tell the story of an unhealthy one is held in maps, from which the agent fetches it.
+#[unsafe(no_mangle)]
+pub static RUN: Global<u32> = Global::new(0);
+/// With [`RUN`]: operations that took longer are told, in nanoseconds.
+#[unsafe(no_mangle)]
+pub static SLOW_NS: Global<u64> = Global::new(250_000_000);
+/// With [`RUN`]: a handshake that made no progress for this long is told from then on, in nanoseconds.
+#[unsafe(no_mangle)]
+pub static STALL_NS: Global<u64> = Global::new(1_000_000_000);
+
 /// The wanted processes; the agent fills in those that run, forks add their children.
 #[map]
 pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
@@ -118,13 +129,22 @@ pub fn by_owner() -> bool {
 /// Whether something that took `ns` is worth a record; `bad` says that it failed or retried.
 #[inline(always)]
 pub fn worth(ns: u64, bad: bool) -> bool {
+    if RUN.load() != 0 {
+        return bad || ns >= SLOW_NS.load();
+    }
     (ONLY_BAD.load() == 0 || bad) && ns >= MIN_NS.load()
+}
+
+/// Whether healthy operations stay off the ring.
+#[inline(always)]
+pub fn quiet() -> bool {
+    RUN.load() != 0
 }
 
 /// Whether beginnings are worth a record: not when only outcomes can tell.
 #[inline(always)]
 pub fn beginnings() -> bool {
-    ONLY_BAD.load() == 0 && MIN_NS.load() == 0
+    ONLY_BAD.load() == 0 && MIN_NS.load() == 0 && !quiet()
 }
 
 /// Follows the children of wanted processes. Runs once per fork; only loaded with `-p` or a command.

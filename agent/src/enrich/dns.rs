@@ -147,7 +147,14 @@ fn asked(
         && lookup.name == name
         && lookup.query_type == query_type
     {
-        lookup.queries += 1;
+        // A question the kernel held says itself how often it was sent.
+        match message.queries {
+            0 => lookup.queries = lookup.queries.saturating_add(1),
+            sent => {
+                lookup.queries = sent;
+                return;
+            }
+        }
     } else {
         let lookup = Lookup {
             owner: message.owner,
@@ -155,7 +162,7 @@ fn asked(
             name: name.clone(),
             query_type: query_type.clone(),
             started_ns: boot_ns,
-            queries: 1,
+            queries: message.queries.max(1),
             tell_at_ns: boot_ns.saturating_add(FIRST_NS),
         };
         world.dns.pending.insert(key, lookup);

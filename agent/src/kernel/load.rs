@@ -15,7 +15,9 @@ use aya::{
 };
 use ebpf_probes::{
     abi::{ProbeId, STATS_COLUMNS, Stat},
+    probes::dns::{ANSWERS_MAP, LOOKUPS_MAP},
     probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
+    probes::tls::HELLOS_MAP,
     spec::Attach,
 };
 
@@ -154,15 +156,35 @@ impl Kernel {
     }
 
     /// Removes an operation from a map of those in flight; one that is gone already is no error.
-    pub fn forget<V: aya::Pod>(&mut self, name: &'static str, cookie: u64) -> Result<(), Error> {
+    pub fn forget<K: aya::Pod, V: aya::Pod>(&mut self, name: &'static str, key: &K) -> Result<(), Error> {
         let error = |source| Error::Map { name, source };
         let Some(map) = self.ebpf.map_mut(name) else { return Ok(()) };
-        let mut map: HashMap<_, u64, V> = HashMap::try_from(map).map_err(error)?;
-        match map.remove(&cookie) {
+        let mut map: HashMap<_, K, V> = HashMap::try_from(map).map_err(error)?;
+        match map.remove(key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(error(source)),
         }
+    }
+
+    /// One value of a hash map.
+    pub fn value<K: aya::Pod, V: aya::Pod>(&self, name: &'static str, key: &K) -> Result<Option<V>, Error> {
+        let error = |source| Error::Map { name, source };
+        let Some(map) = self.ebpf.map(name) else { return Ok(None) };
+        let map: HashMap<_, K, V> = HashMap::try_from(map).map_err(error)?;
+        match map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(error(source)),
+        }
+    }
+
+    /// Copies the entries of a hash map.
+    pub fn entries<K: aya::Pod, V: aya::Pod>(&self, name: &'static str) -> Result<Vec<(K, V)>, Error> {
+        let error = |source| Error::Map { name, source };
+        let Some(map) = self.ebpf.map(name) else { return Ok(vec![]) };
+        let map: HashMap<_, K, V> = HashMap::try_from(map).map_err(error)?;
+        Ok(map.iter().filter_map(Result::ok).collect())
     }
 
     /// Copies the values of a hash map of in-flight operations.
@@ -200,6 +222,12 @@ fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
     loader.btf(None).verifier_log_level(VerifierLogLevel::DEBUG);
     if request.ring_bytes != 0 {
         loader.map_max_entries("EVENTS", request.ring_bytes);
+    }
+    if !request.quiet {
+        for name in [HELLOS_MAP, LOOKUPS_MAP, ANSWERS_MAP] {
+            // Everything crosses the ring: nothing is held.
+            loader.map_max_entries(name, 1);
+        }
     }
     for (name, value) in &plan.constants {
         match value {

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod cgroup;
+mod held;
 pub mod load;
 mod object;
 pub mod plan;

@@ -9,7 +9,10 @@ use ebpf_probes::{
     spec::{Attach, Field, Hook, Probe},
 };
 
-use super::btf::Btf;
+use super::{
+    btf::Btf,
+    sweep::{Thresholds, WAITING_NS},
+};
 
 /// What somebody asked to see. Everything here is decided in the kernel.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +37,10 @@ pub struct Request {
     pub only_bad: bool,
     /// Only what took at least this long, nanoseconds.
     pub min_ns: u64,
+    /// Only what is unhealthy: the intensity of `culprit run`.
+    pub quiet: bool,
+    /// When waiting becomes worth telling.
+    pub thresholds: Thresholds,
     /// Size of the ring in bytes; a power of two and a multiple of the page size.
     pub ring_bytes: u32,
 }
@@ -179,6 +186,9 @@ impl Plan {
             ("V6", bit(request.family != Some(Family::V4))),
             ("ONLY_BAD", bit(request.only_bad)),
             ("MIN_NS", Constant::U64(request.min_ns)),
+            ("RUN", bit(request.quiet)),
+            ("STALL_NS", Constant::U64(request.thresholds.tls_ns)),
+            ("SLOW_NS", Constant::U64(WAITING_NS)),
         ];
         self.constants.extend(constants.map(|(name, value)| (name.to_owned(), value)));
         for planned in &self.hooks {

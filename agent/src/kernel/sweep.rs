@@ -13,19 +13,22 @@ use ebpf_probes::{
     },
 };
 
-use super::load::{Error, Kernel};
+use super::{
+    held::Held,
+    load::{Error, Kernel},
+};
 use crate::event::encode;
 
 /// A connect that failed inside its call and whose call has not returned by then never will.
 const GIVEN_UP_NS: u64 = 1_000_000_000;
 
 /// A connect older than this waits, as far as the correlation is concerned: no healthy one takes so long.
-const WAITING_NS: u64 = 250_000_000;
+pub(super) const WAITING_NS: u64 = 250_000_000;
 /// Waiting connects written again in one sweep, when a handshake is stalled.
 const WAITING_AGAIN: u32 = 1024;
 
 /// When waiting becomes worth telling, in nanoseconds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
     /// A connect without an answer.
     pub connect_ns: u64,
@@ -58,12 +61,14 @@ pub struct Sweep {
     connects: Told,
     waiting: Told,
     handshakes: Told,
+    /// What the kernel holds back; `None` when it puts everything on the ring.
+    held: Option<Held>,
 }
 
 impl Sweep {
-    /// A sweep with these thresholds.
-    pub fn new(thresholds: Thresholds) -> Self {
-        Self { thresholds, ..Self::default() }
+    /// A sweep with these thresholds; `quiet` when the kernel tells only what is unhealthy.
+    pub fn new(thresholds: Thresholds, quiet: bool) -> Self {
+        Self { thresholds, held: quiet.then(Held::default), ..Self::default() }
     }
 
     /// Writes a record for each operation that is due, oldest first.
@@ -83,7 +88,7 @@ impl Sweep {
         for connect in
             given_up.into_iter().filter(|connect| now_ns.saturating_sub(connect.started_ns) > GIVEN_UP_NS)
         {
-            kernel.forget::<ConnectValue>(PENDING_MAP, connect.cookie)?;
+            kernel.forget::<u64, ConnectValue>(PENDING_MAP, &connect.cookie)?;
             to(encode(ConnectRecord { header: header::<ConnectRecord>(Kind::ConnectEnd, now_ns), connect }));
         }
         self.connects.keep(connects.iter().map(|connect| connect.cookie));
@@ -95,6 +100,11 @@ impl Sweep {
         handshakes.retain(|handshake| {
             self.handshakes.due(handshake.cookie, handshake.moved_ns, now_ns, self.thresholds.tls_ns)
         });
+        if let Some(held) = &mut self.held {
+            let waits =
+                connects.iter().any(|connect| now_ns.saturating_sub(connect.started_ns) >= WAITING_NS);
+            held.fetch(kernel, now_ns, &handshakes, waits, &mut to)?;
+        }
         for connect in &connects {
             if self.connects.due(connect.cookie, connect.started_ns, now_ns, self.thresholds.connect_ns) {
                 let header = header::<ConnectRecord>(Kind::ConnectPending, now_ns);

@@ -81,7 +81,7 @@ impl Session {
             drain,
             world,
             observer: Observer::new(wanted),
-            sweep: Sweep::default(),
+            sweep: Sweep::new(config.request.thresholds, config.request.quiet),
             clocks,
             engine: Engine::default(),
             printer: None,

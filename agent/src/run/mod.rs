@@ -147,7 +147,11 @@ impl Session {
             eprintln!("culprit: {} sees less: {}", degraded.probe, degraded.why);
         }
         let attached = self.start.probes.attached.join(", ");
-        let doing = if self.writer.is_some() { "recording" } else { "tracing" };
+        let doing = match (&self.writer, self.request.quiet) {
+            (Some(_), _) => "recording",
+            (None, true) => "watching",
+            (None, false) => "tracing",
+        };
         eprintln!("culprit: {doing} {attached}; ^C ends");
         match &mut self.printer {
             Some(printer) => printer.start(self.start.clone()),

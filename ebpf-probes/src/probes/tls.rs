@@ -48,6 +48,9 @@ pub const ALERT_BY_CLIENT: u32 = 8;
 pub const ALERT_ENCRYPTED: u32 = 16;
 /// [`Handshake::flags`]: the peer's last flight has not been read by any thread yet.
 pub const UNREAD: u32 = 32;
+/// [`Handshake::flags`]: it once made no progress for as long as a stall takes; kept only when nothing but
+/// the unhealthy is told.
+pub const STALLED: u32 = 128;
 /// [`Handshake::flags`]: the client sent a certificate flight (TLS 1.3: longer than a Finished).
 pub const CLIENT_CERTIFICATE: u32 = 64;
 
@@ -140,6 +143,28 @@ assert_layout!(
     TlsBytes<SMALL> = SMALL + TLS_BYTES_HEAD,
     TlsBytes<LARGE> = LARGE + TLS_BYTES_HEAD,
 );
+
+/// Bytes of a ClientHello that are held at most, of those that lie in its first segments.
+pub const HELLO_HELD: usize = 2048;
+
+/// A ClientHello held for the agent, should its handshake stall: value of the `HELLOS` map, by cookie.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldHello {
+    /// Bytes held so far.
+    pub len: u32,
+    /// Unused, 0.
+    pub pad: u32,
+    /// The bytes, record header included; twice as many as are kept, which the verifier can follow.
+    pub data: [u8; 2 * HELLO_HELD],
+}
+
+assert_layout!(HeldHello = 8 + 2 * HELLO_HELD);
+
+/// The `HELLOS` map.
+pub const HELLOS_MAP: &str = "HELLOS";
+/// ClientHellos held at most.
+pub const HELLOS: u32 = 1 << 10;
 
 /// The `HANDSHAKES` map, which the agent sweeps.
 pub const HANDSHAKES_MAP: &str = "HANDSHAKES";

@@ -49,7 +49,7 @@ const RULES: &[(&str, &[&str])] = &[
             "neighdump",
         ],
     ),
-    ("cli", &["config", "enrich::observe", "kernel::plan", "sinks::text"]),
+    ("cli", &["config", "enrich::observe", "kernel::plan", "kernel::sweep", "sinks::text"]),
 ];
 
 /// The files that only tie the modules together.

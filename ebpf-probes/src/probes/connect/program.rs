@@ -46,6 +46,10 @@ static WAYS: LruHashMap<Tuple, u64> = LruHashMap::with_max_entries(1 << 13, 0);
 #[map]
 static TOLD: LruHashMap<Told, u32> = LruHashMap::with_max_entries(1 << 13, 0);
 
+/// Processes and ports of which the last connect failed; used when only the unhealthy is told.
+#[map]
+static FAILED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1 << 10, 0);
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Told {
@@ -294,7 +298,17 @@ unsafe fn settled(sk: *const u8, cookie: u64, established: bool) {
 
 #[inline(always)]
 fn end(connect: &Connect) {
-    let bad = connect.established == 0 || connect.retries != 0 || connect.drops != 0;
+    let mut bad = connect.established == 0 || connect.retries != 0 || connect.drops != 0;
+    if filter::quiet() {
+        // A success after a failure is news: it was a fallback, or it is over.
+        let way = u64::from(connect.owner.process) << 16 | u64::from(connect.tuple.remote_port);
+        if connect.established == 0 {
+            let _ = FAILED.insert(&way, &1, 0);
+        } else if FAILED.get_ptr(&way).is_some() {
+            let _ = FAILED.remove(&way);
+            bad = true;
+        }
+    }
     if enabled(ProbeId::Connect) && filter::worth(now() - connect.started_ns, bad) {
         tell(Kind::ConnectEnd, connect);
     }
@@ -345,7 +359,7 @@ pub fn retransmit(ctx: BtfTracePointContext) -> i32 {
         }
         if let Some(connect) = PENDING.get_ptr_mut(&fields::SK_COOKIE::read(sk)) {
             (*connect).retries += 1;
-            if enabled(ProbeId::Connect) && filter::MIN_NS.load() == 0 {
+            if enabled(ProbeId::Connect) && filter::MIN_NS.load() == 0 && !filter::quiet() {
                 tell(Kind::ConnectRetry, &*connect);
             }
         }
@@ -384,7 +398,7 @@ pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
         if let Some(connect) = PENDING.get_ptr_mut(&cookie) {
             (*connect).drops += 1;
             (*connect).drop_reason = reason;
-            if enabled(ProbeId::Connect) {
+            if enabled(ProbeId::Connect) && !filter::quiet() {
                 tell(Kind::ConnectDrop, &*connect);
             }
         }

@@ -4,16 +4,36 @@ use aya_ebpf::{
     EbpfContext,
     bindings::__sk_buff,
     helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes},
+    macros::map,
+    maps::{Array, LruHashMap},
     programs::SkBuffContext,
 };
 
-use super::{DNS_BYTES_HEAD, DnsBytes, LARGE, SMALL};
+use super::{
+    ANY_TCP, DNS_BYTES_HEAD, DnsBytes, HELD, HeldMessage, LARGE, LOOKUPS as FOLLOWED, LookupKey, SMALL,
+};
 use crate::{
-    abi::{Kind, Owner, ProbeId},
+    abi::{Header, IPPROTO_TCP, Kind, Owner, ProbeId},
     filter,
-    kernel::{SOCKETS, at_most, emit, header, opaque},
+    kernel::{SOCKETS, at_most, emit, header, now, opaque},
     packet::program::Packet,
 };
+
+/// Questions that wait for their answers, when they are not put on the ring.
+#[map]
+static LOOKUPS: LruHashMap<LookupKey, HeldMessage> = LruHashMap::with_max_entries(FOLLOWED, 0);
+
+/// The last answers, likewise: where the names of addresses come from once a name is needed.
+#[map]
+static ANSWERS: LruHashMap<LookupKey, HeldMessage> = LruHashMap::with_max_entries(FOLLOWED, 0);
+
+/// An empty message, to begin from. Never written.
+#[map]
+static NO_MESSAGE: Array<HeldMessage> = Array::with_max_entries(1, 0);
+
+/// Bytes of a message before its question: RFC 1035 §4.1.1.
+const MESSAGE_HEADER: u32 = 12;
+const NO_SUCH_NAME: u8 = 3;
 
 /// A datagram or a segment to or from port 53. Not inlined, for the stack.
 #[inline(never)]
@@ -34,11 +54,106 @@ fn message_inlined(skb: *mut __sk_buff, packet: &Packet) {
     if owner.is_none() && filter::by_owner() {
         return;
     }
+    if filter::quiet() {
+        held(&ctx, cookie, owner, packet);
+        return;
+    }
     if packet.len <= SMALL as u32 {
         copy::<SMALL>(&ctx, cookie, owner, packet);
     } else {
         copy::<LARGE>(&ctx, cookie, owner, packet);
     }
+}
+
+/// Holds a question until its answer; tells both only when that was slow or failed.
+#[inline(always)]
+fn held(ctx: &SkBuffContext, cookie: u64, owner: Option<*const Owner>, packet: &Packet) {
+    let mut key = LookupKey { cookie, id: ANY_TCP };
+    let mut refused = false;
+    if packet.protocol != IPPROTO_TCP {
+        if packet.len < MESSAGE_HEADER {
+            return;
+        }
+        let Ok(start) = ctx.load::<[u8; 4]>(packet.offset as usize) else { return };
+        let is_answer = start[2] & 0x80 != 0;
+        if is_answer != packet.ingress {
+            return;
+        }
+        key.id = u64::from(u16::from_be_bytes([start[0], start[1]]));
+        refused = is_answer && start[3] & 15 != 0 && start[3] & 15 != NO_SUCH_NAME;
+    }
+    let known = LOOKUPS.get_ptr_mut(&key);
+    if !packet.ingress {
+        match known {
+            // SAFETY: a live map value; a count torn by another CPU does no harm.
+            Some(known) => unsafe { (*known).queries += 1 },
+            None => keep(&LOOKUPS, ctx, &key, owner, packet),
+        }
+        return;
+    }
+    let Some(known) = known else { return };
+    // SAFETY: a live map value.
+    let slow = now().wrapping_sub(unsafe { (*known).boot_ns }) >= filter::SLOW_NS.load();
+    if slow || refused {
+        told(cookie, known);
+        copy::<HELD>(ctx, cookie, owner, packet);
+    } else {
+        keep(&ANSWERS, ctx, &key, owner, packet);
+    }
+    let _ = LOOKUPS.remove(&key);
+}
+
+#[inline(always)]
+fn keep(
+    map: &LruHashMap<LookupKey, HeldMessage>,
+    ctx: &SkBuffContext,
+    key: &LookupKey,
+    owner: Option<*const Owner>,
+    packet: &Packet,
+) {
+    let Some(empty) = NO_MESSAGE.get_ptr(0) else { return };
+    // SAFETY: a live array slot that nobody writes; then the value just made, which only this socket's
+    // packets write. What cannot be read stays empty.
+    unsafe {
+        let _ = map.insert(key, &*empty, 0);
+        let Some(held) = map.get_ptr_mut(key) else { return };
+        (*held).boot_ns = now();
+        if let Some(owner) = owner {
+            (*held).owner = *owner;
+        }
+        let _ = packet.write_tuple(ctx, &raw mut (*held).tuple);
+        (*held).seq = packet.seq;
+        (*held).wire_len = packet.len;
+        (*held).ingress = u32::from(packet.ingress);
+        (*held).queries = 1;
+        let len = at_most::<HELD>(packet.len);
+        let data = (&raw mut (*held).data).cast();
+        if bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.offset, data, len) == 0 {
+            (*held).len = len;
+        }
+    }
+}
+
+/// Tells a question that was held, dated when it was asked.
+#[inline(always)]
+fn told(cookie: u64, held: *const HeldMessage) {
+    emit::<DnsBytes<HELD>>(ProbeId::Dns, |record| {
+        // SAFETY: a fresh reservation of which every byte is written, and a live map value.
+        unsafe {
+            let len = DNS_BYTES_HEAD as u32 + at_most::<HELD>((*held).len);
+            let header = Header { boot_ns: (*held).boot_ns, kind: Kind::DnsMessage as u32, len };
+            (&raw mut (*record).header).write(header);
+            (&raw mut (*record).cookie).write(cookie);
+            core::ptr::copy_nonoverlapping(&raw const (*held).owner, &raw mut (*record).owner, 1);
+            core::ptr::copy_nonoverlapping(&raw const (*held).tuple, &raw mut (*record).tuple, 1);
+            (&raw mut (*record).seq).write((*held).seq);
+            (&raw mut (*record).wire_len).write((*held).wire_len);
+            (&raw mut (*record).ingress).write((*held).ingress);
+            (&raw mut (*record).queries).write((*held).queries);
+            core::ptr::copy_nonoverlapping(&raw const (*held).data, &raw mut (*record).data, 1);
+        }
+        Some(())
+    });
 }
 
 #[inline(always)]
@@ -60,7 +175,7 @@ fn copy<const N: usize>(ctx: &SkBuffContext, cookie: u64, owner: Option<*const O
             (&raw mut (*record).seq).write(packet.seq);
             (&raw mut (*record).wire_len).write(packet.len);
             (&raw mut (*record).ingress).write(u32::from(packet.ingress));
-            (&raw mut (*record).pad).write(0);
+            (&raw mut (*record).queries).write(0);
             let data = (&raw mut (*record).data).cast();
             (bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.offset, data, len) == 0).then_some(())
         }

@@ -141,10 +141,24 @@ struct Change<'a> {
     count: u32,
 }
 
+impl Change<'_> {
+    /// Nobody answers, or somebody else does.
+    #[inline(always)]
+    fn grave(&self) -> bool {
+        let old = u64::from_ne_bytes(self.old.mac);
+        self.state == state::FAILED
+            || self.flags & flag::FAILED_BETWEEN != 0
+            || (old != 0 && self.mac != 0 && old != self.mac)
+    }
+}
+
 /// # Safety
 /// `neighbour` must be a BTF-typed `struct neighbour`.
 #[inline(always)]
 unsafe fn tell(neighbour: *const u8, key: &NeighKey, family: u16, change: &Change<'_>) {
+    if filter::quiet() && !change.grave() {
+        return;
+    }
     emit::<NeighRecord>(ProbeId::Neigh, |record| {
         // SAFETY: a fresh reservation of the record's size, of which every byte is written; the entry's
         // fields by checked loads, the device's name by a helper that cannot fault.

@@ -15,14 +15,14 @@ use aya_ebpf::{
         generated::{bpf_get_socket_cookie, bpf_skb_cgroup_id, bpf_skb_load_bytes},
     },
     macros::{btf_tracepoint, map},
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, LruHashMap},
     programs::{BtfTracePointContext, SkBuffContext},
 };
 
 use super::{
     ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CCS, CLIENT_CERTIFICATE, CLIENT_HELLO, ENCRYPTED_FINISH,
-    HELLO_CAPTURED, Handshake, LARGE, RETRIED, SERVER, SERVER_HELLO, SMALL, TLS_BYTES_HEAD, TlsBytes,
-    TlsRecord, UNREAD, stage,
+    HELLO_CAPTURED, HELLO_HELD, HELLOS as HELLOS_HELD, Handshake, HeldHello, LARGE, RETRIED, SERVER,
+    SERVER_HELLO, SMALL, STALLED, TLS_BYTES_HEAD, TlsBytes, TlsRecord, UNREAD, stage,
 };
 use crate::{
     abi::{Kind, Owner, ProbeId, Stat},
@@ -44,6 +44,14 @@ const GATE_SLOTS: u32 = 1 << 16;
 /// An empty handshake, to begin new ones from: too large for the stack. Never written.
 #[map]
 static EMPTY: Array<Handshake> = Array::with_max_entries(1, 0);
+
+/// ClientHellos of handshakes in flight, when they are not put on the ring.
+#[map]
+static HELLOS: LruHashMap<u64, HeldHello> = LruHashMap::with_max_entries(HELLOS_HELD, 0);
+
+/// An empty one, to begin from. Never written.
+#[map]
+static NO_HELLO: Array<HeldHello> = Array::with_max_entries(1, 0);
 
 /// Record types of RFC 8446 §5.1, and handshake types of §4.
 const CHANGE_CIPHER_SPEC: u8 = 20;
@@ -133,6 +141,17 @@ fn segment_inlined(skb: *mut __sk_buff, packet: &Packet) {
 fn forget(cookie: u64, local: u16, remote: u16) {
     if HANDSHAKES.remove(&cookie).is_ok() {
         gate(local, remote, u64::MAX);
+        if filter::quiet() {
+            let _ = HELLOS.remove(&cookie);
+        }
+    }
+}
+
+/// Marks a handshake that has made no progress for too long: from now on it is told.
+#[inline(always)]
+fn note_stall(hs: &mut Handshake) {
+    if filter::quiet() && now().wrapping_sub(hs.moved_ns) >= filter::STALL_NS.load() {
+        hs.flags |= STALLED;
     }
 }
 
@@ -208,6 +227,7 @@ unsafe fn sender(ctx: &SkBuffContext, owner: *mut Owner) {
 unsafe fn moved(ctx: &SkBuffContext, handshake: *mut Handshake, packet: &Packet) -> bool {
     // SAFETY: as promised by the caller: a live map value.
     let hs = unsafe { &mut *handshake };
+    note_stall(hs);
     let from_client = (hs.role == CLIENT) != packet.ingress;
     let next = packet.seq.wrapping_add(packet.len);
     if hs.stage == stage::HELLO_PARTIAL && from_client {
@@ -396,6 +416,12 @@ fn capture<const N: usize>(ctx: &SkBuffContext, cookie: u64, hello: u32, at: u32
 where
     TlsBytes<N>: 'static,
 {
+    if filter::quiet() {
+        if hello == CLIENT_HELLO {
+            hold(ctx, cookie, at, offset, len);
+        }
+        return;
+    }
     emit::<TlsBytes<N>>(ProbeId::Tls, |record| {
         let len = at_most::<N>(len);
         // SAFETY: a fresh reservation; the head is written whole, the data as far as `len` says.
@@ -412,6 +438,29 @@ where
     });
 }
 
+/// Keeps a ClientHello's bytes where the agent finds them, should the handshake stall.
+#[inline(always)]
+fn hold(ctx: &SkBuffContext, cookie: u64, at: u32, offset: u32, len: u32) {
+    if at >= HELLO_HELD as u32 {
+        return;
+    }
+    if at == 0 {
+        let Some(empty) = NO_HELLO.get_ptr(0) else { return };
+        // SAFETY: a live array slot that nobody writes.
+        let _ = HELLOS.insert(&cookie, unsafe { &*empty }, 0);
+    }
+    let Some(held) = HELLOS.get_ptr_mut(&cookie) else { return };
+    let want = at_most::<HELLO_HELD>(len);
+    // SAFETY: at < HELLO_HELD and want <= HELLO_HELD stay within the data.
+    unsafe {
+        let at = opaque(u64::from(at)) & (HELLO_HELD as u64 - 1);
+        let to = (&raw mut (*held).data).cast::<u8>().add(at as usize);
+        if bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, to.cast(), want) == 0 {
+            (*held).len = at as u32 + want;
+        }
+    }
+}
+
 #[inline(always)]
 fn over(hs: &mut Handshake, how: u32) -> bool {
     hs.read_stage = hs.stage;
@@ -422,6 +471,9 @@ fn over(hs: &mut Handshake, how: u32) -> bool {
 
 #[inline(always)]
 fn tell(kind: Kind, hs: &Handshake) {
+    if filter::quiet() && hs.flags & STALLED == 0 {
+        return;
+    }
     emit::<TlsRecord>(ProbeId::Tls, |record| {
         // SAFETY: a fresh reservation of the record's size; every byte is written.
         unsafe {
@@ -442,6 +494,7 @@ pub unsafe fn closed(cookie: u64) {
     // SAFETY: a live map value.
     let hs = unsafe { &mut *handshake };
     let (local, remote) = (hs.tuple.local_port, hs.tuple.remote_port);
+    note_stall(hs);
     if hs.stage != stage::HELLO_PARTIAL || hs.hello_seen >= 11 {
         over(hs, stage::CLOSED);
     }
@@ -476,6 +529,7 @@ pub fn socket_read(ctx: BtfTracePointContext) -> i32 {
             hs.owner = hs.reader;
         }
         if hs.stage >= stage::HELLO && hs.read_stage != hs.stage {
+            note_stall(hs);
             hs.read_stage = hs.stage;
             tell(Kind::TlsRead, hs);
         }
