@@ -26,6 +26,8 @@ mod lifecycle;
 mod neigh;
 #[path = "live/output.rs"]
 mod output;
+#[path = "live/quiet.rs"]
+mod quiet;
 #[path = "live/recording.rs"]
 mod recording;
 #[path = "live/roads.rs"]

@@ -130,6 +130,19 @@ pub struct Filters {
     /// Only what took at least this long.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub min_ms: u64,
+    /// How much the kernel tells: all that passes the filters, or, as `culprit run`, only what is unhealthy.
+    #[arg(long, value_enum, default_value_t)]
+    pub intensity: Intensity,
+}
+
+/// How much the kernel tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Intensity {
+    /// All that passes the filters.
+    #[default]
+    Trace,
+    /// Only what is slow, failed or waits.
+    Run,
 }
 
 /// When waiting becomes an incident.
@@ -309,6 +322,7 @@ impl Filters {
             },
             only_bad: self.failed_only,
             min_ns: self.min_ms.saturating_mul(1_000_000),
+            quiet: self.intensity == Intensity::Run,
             thresholds: thresholds.config(),
             ring_bytes: limits.ring_mib << 20,
             ..Request::default()
