@@ -5,6 +5,7 @@
 
 mod ci;
 mod cmd;
+mod demo;
 mod hooks;
 mod run;
 mod setup;
@@ -36,6 +37,8 @@ enum Command {
     Ci(ci::Args),
     /// Run the live tests, or any command, in VMs with other kernels
     Vm(vm::Args),
+    /// Build an outage in network namespaces, watch it with culprit, and explain it
+    Demo(demo::Args),
     /// Check every hook and kernel field against the BTF of each kernel
     Hooks(hooks::Args),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Ci(args) => ci::main(&args),
         Command::Vm(args) => vm::main(&args),
+        Command::Demo(args) => demo::main(&args),
         Command::Hooks(args) => hooks::main(&args),
     };
     done.unwrap_or_else(|error| {

@@ -38,6 +38,8 @@ fn thread(proc: &Path, request: Request, tid: u32, sockets: &Sockets) -> Option<
     let state = stat.rsplit_once(") ")?.1.chars().next()?;
     let comm = fs::read_to_string(task.join("comm")).unwrap_or_default().trim_end().to_owned();
     let wchan = fs::read_to_string(task.join("wchan")).ok().filter(|name| !name.is_empty() && name != "0");
+    // The compiler's clones of a function are that function.
+    let wchan = wchan.map(|name| name.split('.').next().unwrap_or(&name).to_owned());
     let call = fs::read_to_string(task.join("syscall")).ok().and_then(|text| Call::parse(&text));
     let mut seen = SeenThread {
         shown: Thread {
@@ -191,7 +193,7 @@ fn stack(task: &Path) -> Vec<String> {
     let text = fs::read_to_string(task.join("stack")).unwrap_or_default();
     text.lines()
         .filter_map(|line| line.split_whitespace().nth(1))
-        .map(|frame| frame.split('+').next().unwrap_or(frame).to_owned())
+        .map(|frame| frame.split(['+', '.']).next().unwrap_or(frame).to_owned())
         .take(FRAMES)
         .collect()
 }

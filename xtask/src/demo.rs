@@ -1,0 +1,62 @@
+//! `cargo xtask demo [NAME]`: an outage, built on this machine in network namespaces, watched by culprit,
+//! and explained. Every demo takes less than half a minute and leaves nothing behind.
+
+mod lab;
+mod tls;
+
+use std::{ffi::OsStr, process::ExitCode};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    cmd,
+    setup::{self, Need},
+};
+
+/// The demos there are.
+const DEMOS: &[Demo] = &[Demo {
+    name: "tls",
+    about: "every TLS handshake hangs behind a certificate fetch that a firewall drops",
+    play: tls::play,
+}];
+
+struct Demo {
+    name: &'static str,
+    about: &'static str,
+    play: fn() -> Result<()>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which one; without it, the list
+    name: Option<String>,
+}
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    let Some(name) = &args.name else {
+        for demo in DEMOS {
+            println!("{:<8} {}", demo.name, demo.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Some(demo) = DEMOS.iter().find(|demo| demo.name == name) else {
+        let names: Vec<_> = DEMOS.iter().map(|demo| demo.name).collect();
+        bail!("there is no demo {name}: there is {}", names.join(", "));
+    };
+    if !cmd::is_root() {
+        // Namespaces and probes need root; the build above has been done as the caller.
+        let mut again = cmd::as_root(std::env::current_exe()?, &[])?;
+        again.args([OsStr::new("demo"), OsStr::new(demo.name)]);
+        cmd::run(&mut again)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    (demo.play)()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds what demos run.
+fn build() -> Result<std::path::PathBuf> {
+    setup::ensure(&[Need::Build, Need::Test])?;
+    cmd::run(cmd::cargo().args(["build", "--release", "--package", "culprit"]))?;
+    Ok(cmd::target_dir()?.join("release/culprit"))
+}

@@ -1,0 +1,104 @@
+//! A small network for a demo: namespaces joined by wires, processes in them, files beside them. All of
+//! it goes away when the [`Lab`] is dropped, whatever happened.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+
+use crate::cmd;
+
+/// The network, its processes and its files.
+pub(super) struct Lab {
+    files: tempfile::TempDir,
+    netns: Vec<String>,
+    processes: Vec<Child>,
+}
+
+impl Lab {
+    /// An empty one.
+    pub(super) fn new() -> Result<Self> {
+        let files = tempfile::tempdir().context("making a directory for the demo")?;
+        Ok(Self { files, netns: Vec::new(), processes: Vec::new() })
+    }
+
+    /// Makes a network namespace; its name begins with `culprit-demo-`.
+    pub(super) fn host(&mut self, name: &str) -> Result<String> {
+        let netns = format!("culprit-demo-{name}");
+        // Left over from a demo that was killed.
+        if PathBuf::from("/run/netns").join(&netns).exists() {
+            cmd::run(Command::new("ip").args(["netns", "del", &netns]))?;
+        }
+        cmd::run(Command::new("ip").args(["netns", "add", &netns]))?;
+        self.netns.push(netns.clone());
+        self.ip(&netns, "link set lo up")?;
+        Ok(netns)
+    }
+
+    /// `ip`, inside.
+    pub(super) fn ip(&self, netns: &str, args: &str) -> Result<()> {
+        cmd::run(Command::new("ip").args(["-n", netns]).args(args.split_whitespace()))
+    }
+
+    /// A wire between two hosts, with an address at each end.
+    pub(super) fn wire(&self, a: (&str, &str), b: (&str, &str)) -> Result<()> {
+        self.ip(a.0, &format!("link add {0} type veth peer name {0} netns {1}", "eth0", b.0))?;
+        for (netns, address) in [a, b] {
+            self.ip(netns, &format!("addr add {address} dev eth0"))?;
+            self.ip(netns, "link set eth0 up")?;
+        }
+        Ok(())
+    }
+
+    /// Writes a file, and says where it is.
+    pub(super) fn file(&self, name: &str, content: &str) -> Result<PathBuf> {
+        let path = self.files.path().join(name);
+        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// A path among the demo's files.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    /// A command that will run inside.
+    pub(super) fn inside(netns: &str, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", netns, program]);
+        command
+    }
+
+    /// Starts a process and waits until it says `ready`.
+    pub(super) fn start(&mut self, command: &mut Command) -> Result<u32> {
+        let line = cmd::line(command);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("starting `{line}`"))?;
+        let out = child.stdout.take().context("its output is a pipe")?;
+        let pid = child.id();
+        self.processes.push(child);
+        let mut said = String::new();
+        BufReader::new(out).read_line(&mut said).with_context(|| format!("reading from `{line}`"))?;
+        anyhow::ensure!(said.trim() == "ready", "`{line}` did not become ready: {said:?}");
+        Ok(pid)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        for netns in &self.netns {
+            let _ = Command::new("ip").args(["netns", "del", netns]).status();
+        }
+    }
+}
