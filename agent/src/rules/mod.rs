@@ -8,6 +8,8 @@ use crate::{
 
 mod connect_failing;
 mod connect_stalled;
+#[cfg(test)]
+mod scene;
 mod text;
 mod tls_handshake_stalled;
 

@@ -4,6 +4,8 @@
 
 mod blame;
 mod say;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -68,7 +70,6 @@ struct Waiting {
     hs: Handshake,
     sni: Option<String>,
     situation: Option<u64>,
-    asked: bool,
 }
 
 /// Handshakes of one service that stall for one reason.
@@ -164,7 +165,7 @@ impl TlsHandshakeStalled {
             return;
         }
         if self.stalled.get(&hs.cookie).is_none() {
-            self.stalled.insert(hs.cookie, Waiting { hs: *hs, sni, situation: None, asked: false });
+            self.stalled.insert(hs.cookie, Waiting { hs: *hs, sni, situation: None });
         }
         if !self.fresh.contains(&hs.cookie) && self.fresh.len() < HANDSHAKES {
             self.fresh.push(hs.cookie);
@@ -184,19 +185,21 @@ impl TlsHandshakeStalled {
     }
 
     /// Gives each new stall its situation. Those somebody has read come first: they may be why the others
-    /// are not read. With `last`, what was asked and not answered is judged without the answer.
-    fn judge(&mut self, last: bool, view: &mut View<'_>) {
+    /// are not read. With `all`, the situations there are are weighed anew.
+    fn judge(&mut self, all: bool, view: &mut View<'_>) {
         let mut fresh = std::mem::take(&mut self.fresh);
         fresh.retain(|cookie| self.stalled.get(cookie).is_some());
         fresh.sort_by_key(|cookie| {
             self.stalled.get(cookie).map(|waiting| (unread(&waiting.hs), waiting.hs.moved_ns, *cookie))
         });
+        let mut undecided = Vec::new();
         for cookie in fresh {
-            if !self.place(cookie, last, view) {
+            if let Some(service) = self.place(cookie, &undecided, view) {
+                undecided.push(service);
                 self.fresh.push(cookie);
             }
         }
-        if last {
+        if all {
             let numbers: Vec<u64> = self.situations.keys().copied().collect();
             for number in numbers {
                 self.refresh(number, false, view);
@@ -204,13 +207,14 @@ impl TlsHandshakeStalled {
         }
     }
 
-    /// `false`: not yet.
-    fn place(&mut self, cookie: u64, last: bool, view: &mut View<'_>) -> bool {
-        let Some(waiting) = self.stalled.get(&cookie) else { return true };
-        let (mut hs, sni, asked) = (waiting.hs, waiting.sni.clone(), waiting.asked);
+    /// Finds or begins the handshake's situation. Its service: not yet, its process is being looked at, or,
+    /// for what nobody has read, that of another handshake of the same service is.
+    fn place(&mut self, cookie: u64, undecided: &[String], view: &mut View<'_>) -> Option<String> {
+        let waiting = self.stalled.get(&cookie)?;
+        let (mut hs, sni) = (waiting.hs, waiting.sni.clone());
         let owner = owner(&hs, view);
         if !view.world.is_wanted(&owner) {
-            return true;
+            return None;
         }
         if unread(&hs) {
             hs.owner = owner;
@@ -219,34 +223,31 @@ impl TlsHandshakeStalled {
         let snapshot = self.snapshot_for(&hs, owner.process);
         let stall = self.stall(&hs, view.now_ns, false, snapshot.as_deref(), view);
         if stall.waits_for_peer() {
-            return true;
+            return None;
         }
         let blame = if unread(&hs) { None } else { stall.blame() };
         let key = key(&hs, blame.as_ref());
         if let Some(number) = self.like(&service, &key, unread(&hs)) {
             self.join(number, cookie, &hs, view);
-            return true;
+            return None;
         }
-        let may_look = owner.process != 0
-            && !asked
-            && snapshot.is_none()
-            && self
-                .looked_ns
-                .get(&owner.process)
-                .is_none_or(|at| view.now_ns.saturating_sub(*at) >= LOOK_EVERY_NS);
-        if may_look {
-            self.looked_ns.insert(owner.process, view.now_ns);
-            view.looks.push(Look { process: owner.process, thread: hs.reader.thread, cookie: hs.cookie });
-            if let Some(waiting) = self.stalled.get_mut(&cookie) {
-                waiting.asked = true;
+        if unread(&hs) && undecided.contains(&service) {
+            return Some(service);
+        }
+        if snapshot.is_none() && owner.process != 0 {
+            let looked_ns = self.looked_ns.get(&owner.process).copied();
+            if looked_ns.is_none_or(|at| view.now_ns.saturating_sub(at) >= LOOK_EVERY_NS) {
+                self.looked_ns.insert(owner.process, view.now_ns);
+                view.looks.push(Look { process: owner.process, thread: hs.reader.thread, cookie: hs.cookie });
+                return Some(service);
             }
-            return false;
-        }
-        if asked && snapshot.is_none() && !last {
-            return false;
+            // The answer comes before time goes on, or not at all.
+            if looked_ns == Some(view.now_ns) {
+                return Some(service);
+            }
         }
         self.begin(&hs, sni, service, key, blame, snapshot, view);
-        true
+        None
     }
 
     /// A situation of this service and reason; for what nobody has read, any that keeps the service busy.

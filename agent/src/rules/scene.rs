@@ -1,0 +1,220 @@
+//! A stage for rules: records as the kernel and the sweep would write them, in milliseconds from the
+//! beginning, and the incidents that come of them.
+
+use bytes::Bytes;
+use ebpf_probes::{
+    abi::{Header, IPPROTO_TCP, Kind as Record, Owner, Tuple},
+    probes::{
+        connect::{Connect, ConnectRecord, phase},
+        tls::{CLIENT, Handshake, SERVER, TlsRecord, UNREAD, stage},
+    },
+};
+
+use crate::{
+    correlate::{
+        Engine, Look,
+        incident::{Cause, Incident, Kind, State},
+    },
+    enrich::{
+        World,
+        context::{Context, Posture, ProcessContext, SeenThread, Snapshot},
+        select::Select,
+    },
+    event::{self, encode},
+    fact::{Probes, Thread},
+};
+
+pub(super) const PROCESS: u32 = 1017;
+/// Where scenes begin, in nanoseconds since boot.
+const BEGAN: u64 = 100_000_000_000;
+
+pub(super) struct Scene {
+    world: World,
+    engine: Engine,
+    pub(super) told: Vec<Incident>,
+    pub(super) looks: Vec<Look>,
+}
+
+fn ns(ms: u64) -> u64 {
+    BEGAN + ms * 1_000_000
+}
+
+pub(super) fn owner(process: u32, thread: u32) -> Owner {
+    Owner { process, thread, netns: 1, comm: *b"raven\0\0\0\0\0\0\0\0\0\0\0", ..Owner::default() }
+}
+
+fn v4(last: u8) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, last]
+}
+
+/// A connect of `thread` to 192.0.2.`to`:80 that began at `at`.
+pub(super) fn connect(cookie: u64, thread: u32, to: u8, at: u64) -> Connect {
+    Connect {
+        cookie,
+        owner: owner(PROCESS, thread),
+        tuple: Tuple {
+            remote: v4(to),
+            remote_port: 80,
+            family: 2,
+            protocol: IPPROTO_TCP,
+            ..Tuple::default()
+        },
+        started_ns: ns(at),
+        syns: 1,
+        phase: phase::SYN_SENT,
+        ..Connect::default()
+    }
+}
+
+/// A ClientHello that came at `at` and was read by `thread` one millisecond later.
+pub(super) fn hello(cookie: u64, thread: u32, at: u64) -> Handshake {
+    Handshake {
+        cookie,
+        owner: owner(PROCESS, thread),
+        tuple: Tuple {
+            local: v4(1),
+            remote: v4(9),
+            local_port: 443,
+            remote_port: 50_000 + cookie as u16,
+            family: 2,
+            protocol: IPPROTO_TCP,
+        },
+        started_ns: ns(at),
+        moved_ns: ns(at),
+        read_ns: ns(at + 1),
+        reader: owner(PROCESS, thread),
+        stage: stage::HELLO,
+        role: SERVER,
+        ..Handshake::default()
+    }
+}
+
+/// A ClientHello nobody has read.
+pub(super) fn unread_hello(cookie: u64, at: u64) -> Handshake {
+    let nobody = Owner { netns: 1, ..Owner::default() };
+    Handshake { owner: nobody, reader: Owner::default(), read_ns: 0, flags: UNREAD, ..hello(cookie, 0, at) }
+}
+
+/// The client's side: the server's flight was read, and the client owes its own.
+pub(super) fn flight(cookie: u64, thread: u32, at: u64) -> Handshake {
+    let mut hs = hello(cookie, thread, at);
+    (hs.role, hs.stage, hs.tuple.local_port, hs.tuple.remote_port) =
+        (CLIENT, stage::SERVER_FLIGHT, 50_000, 443);
+    hs
+}
+
+/// A thread as a snapshot shows it.
+pub(super) fn thread(tid: u32, posture: Posture, sockets: &[u64]) -> SeenThread {
+    let shown = Thread { tid, comm: "raven".into(), state: "S".into(), ..Thread::default() };
+    SeenThread { shown, posture, sockets: sockets.to_vec() }
+}
+
+impl Scene {
+    pub(super) fn new() -> Self {
+        let mut scene =
+            Self { world: World::default(), engine: Engine::default(), told: vec![], looks: vec![] };
+        scene.learn(Context::Origin {
+            version: "0".into(),
+            kernel: "6".into(),
+            node: "node-7".into(),
+            probes: Probes { attached: vec!["connect".into(), "tls".into(), "dns".into()], degraded: vec![] },
+            drop_reasons: vec![("SKB_DROP_REASON_NETFILTER_DROP".into(), 8)],
+            netns: 1,
+            select: Select::default(),
+        });
+        scene.learn(Context::Clock { boot_ns: BEGAN, offset_ns: 1_760_000_000_000_000_000 });
+        scene.process(PROCESS, &[], 0);
+        scene
+    }
+
+    /// A process, its ancestors, and when it was started.
+    pub(super) fn process(&mut self, pid: u32, ancestors: &[u32], started: u64) {
+        self.learn(Context::Process(ProcessContext {
+            pid,
+            comm: "raven".into(),
+            exe: Some("/usr/bin/raven".into()),
+            ancestors: ancestors.to_vec(),
+            started_ns: if started == 0 { 1 } else { ns(started) },
+            ..ProcessContext::default()
+        }));
+    }
+
+    pub(super) fn learn(&mut self, context: Context) {
+        self.engine.context(&context, &self.world, |incident| self.told.push(incident));
+        self.world.learn(context);
+    }
+
+    pub(super) fn record(&mut self, record: &Bytes) {
+        let Ok(event) = event::decode(record) else { return };
+        self.world.tell(&event, |_| {});
+        self.engine.event(&event, &self.world, |incident| self.told.push(incident));
+        self.looks.extend(self.engine.looks());
+    }
+
+    pub(super) fn connect(&mut self, at: u64, kind: Record, connect: Connect) {
+        let len = size_of::<ConnectRecord>() as u32;
+        let header = Header { boot_ns: ns(at), kind: kind as u32, len };
+        self.record(&encode(ConnectRecord { header, connect }));
+    }
+
+    pub(super) fn tls(&mut self, at: u64, kind: Record, handshake: Handshake) {
+        let len = size_of::<TlsRecord>() as u32;
+        let header = Header { boot_ns: ns(at), kind: kind as u32, len };
+        self.record(&encode(TlsRecord { header, handshake }));
+    }
+
+    /// The connect waits, as the sweep says before it says which handshakes stall.
+    pub(super) fn waits(&mut self, at: u64, connect: Connect) {
+        self.connect(at, Record::ConnectWaiting, connect);
+    }
+
+    /// The connect is given up.
+    pub(super) fn gives_up(&mut self, at: u64, connect: Connect) {
+        self.connect(at, Record::ConnectEnd, Connect { phase: phase::CALLED, ..connect });
+    }
+
+    /// The handshake stalls, and the sweep is over.
+    pub(super) fn stalls(&mut self, at: u64, handshakes: &[Handshake]) {
+        for handshake in handshakes {
+            self.tls(at, Record::TlsPending, *handshake);
+        }
+        self.tick(at);
+    }
+
+    pub(super) fn tick(&mut self, at: u64) {
+        self.record(&encode(Header { boot_ns: ns(at), kind: Record::Tick as u32, len: 16 }));
+    }
+
+    /// The answer to a look.
+    pub(super) fn sees(&mut self, at: u64, threads: Vec<SeenThread>) {
+        let snapshot = Snapshot { boot_ns: ns(at), process: PROCESS, threads, ..Snapshot::default() };
+        self.learn(Context::Snapshot(Box::new(snapshot)));
+    }
+
+    /// The server answers.
+    pub(super) fn moves(&mut self, at: u64, handshake: Handshake) {
+        let answered = Handshake { stage: stage::SERVER_FLIGHT, moved_ns: ns(at), ..handshake };
+        self.tls(at, Record::TlsPhase, answered);
+    }
+
+    /// The stream ends.
+    pub(super) fn ends(&mut self) {
+        self.engine.finish(&self.world, |incident| self.told.push(incident));
+    }
+
+    pub(super) fn opened(&self, kind: Kind) -> Vec<&Incident> {
+        self.told.iter().filter(|incident| incident.kind == kind && incident.state == State::Open).collect()
+    }
+
+    /// The last thing told.
+    #[track_caller]
+    pub(super) fn last(&self) -> &Incident {
+        self.told.last().expect("something was told")
+    }
+
+    /// The cause that was told last.
+    #[track_caller]
+    pub(super) fn cause(&self) -> &Cause {
+        self.last().cause.as_ref().expect("every incident has one here")
+    }
+}
