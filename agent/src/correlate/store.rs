@@ -52,7 +52,7 @@ impl Default for Store {
 
 impl Store {
     /// Opens an incident, or one of the same kind and subject again; returns its id.
-    pub fn open(&mut self, now_ns: u64, world: &World, report: Report) -> String {
+    pub fn open(&mut self, now_ns: u64, world: &World, mut report: Report) -> String {
         let known = self
             .held
             .iter()
@@ -63,6 +63,10 @@ impl Store {
                 held.earlier = held.earlier.saturating_add(held.report.count);
             }
             let state = if std::mem::take(&mut held.resolved) { State::Open } else { State::Updated };
+            if state == State::Updated {
+                // It was never told to be over: it has lasted since its first beginning.
+                report.began_ns = report.began_ns.min(held.report.began_ns);
+            }
             held.report = report;
             let (incident, id) = (held.incident(now_ns, world, state), held.id.clone());
             self.out.push(incident);
@@ -88,7 +92,7 @@ impl Store {
     /// Says an open incident anew.
     pub fn update(&mut self, now_ns: u64, world: &World, id: &str, report: Report) {
         let Some(held) = self.held.iter_mut().find(|held| held.id == id) else { return };
-        held.report = report;
+        held.replace(report);
         held.ended_ns = None;
         held.resolved = false;
         let incident = held.incident(now_ns, world, State::Updated);
@@ -98,7 +102,7 @@ impl Store {
     /// The situation ended; it is told when it has stayed so for [`HOLD_NS`].
     pub fn over(&mut self, ended_ns: u64, id: &str, report: Report) {
         let Some(held) = self.held.iter_mut().find(|held| held.id == id) else { return };
-        held.report = report;
+        held.replace(report);
         held.ended_ns = Some(ended_ns);
     }
 
@@ -161,6 +165,12 @@ impl Store {
 }
 
 impl Held {
+    /// The same situation, said anew: it began when it began.
+    fn replace(&mut self, report: Report) {
+        let began_ns = report.began_ns.min(self.report.began_ns);
+        self.report = Report { began_ns, ..report };
+    }
+
     /// As it is at `now_ns`; once it is over, that is when it ended.
     fn incident(&self, now_ns: u64, world: &World, state: State) -> Incident {
         let report = self.report.clone();

@@ -278,26 +278,14 @@ impl Says<'_> {
 
     /// What the thread does instead, when it does nothing on the network.
     fn nothing_seen(&self) -> String {
-        let Some(seen) = self.seen() else {
-            return "the process did nothing on the network meanwhile".into();
-        };
-        let mut text = match seen.posture {
-            Posture::Running => format!("{} is computing", self.thread()),
-            Posture::Disk => format!("{} waits for a disk or a file system", self.thread()),
-            Posture::Stopped => format!("{} is stopped", self.thread()),
-            Posture::Sleep => format!("{} sleeps", self.thread()),
-            Posture::Threads => format!("{} waits for another thread", self.thread()),
-            Posture::Processes => format!("{} waits for another process", self.thread()),
-            Posture::EventLoop => format!("{} is in its event loop", self.thread()),
-            Posture::Descriptors if !seen.shown.waits_on.is_empty() => {
-                format!("{} waits on {}", self.thread(), seen.shown.waits_on.join(", "))
-            }
-            _ => format!("{} waits", self.thread()),
-        };
-        if let Some(call) = &seen.shown.syscall {
-            text.push_str(&format!(" in {call}"));
+        match self.seen() {
+            Some(seen) => format!(
+                "when looked at, {} was {}; the process did nothing on the network meanwhile",
+                self.thread(),
+                thread_words(seen)
+            ),
+            None => "the process did nothing on the network meanwhile".into(),
         }
-        text + ", and the process did nothing on the network meanwhile"
     }
 
     fn why(&self, cause: &Cause) -> Vec<String> {
@@ -380,7 +368,7 @@ impl Says<'_> {
         groups
             .into_iter()
             .map(|(what, number)| match (number, all) {
-                (1, 1) => format!("Its only thread {what}."),
+                (1, 1) => format!("Its only thread: {what}."),
                 (number, _) => format!("{number} of {all} threads: {what}."),
             })
             .collect()
@@ -598,7 +586,7 @@ impl Says<'_> {
 
     fn snapshot_words(&self, snapshot: &Snapshot) -> String {
         match self.seen() {
-            Some(thread) => format!("{} {}", self.thread(), thread_words(thread)),
+            Some(thread) => format!("{}: {}", self.thread(), thread_words(thread)),
             None if snapshot.threads.is_empty() => "the process is gone".into(),
             None => {
                 let threads = text::count(snapshot.threads.len() as u64, "thread", "threads");
@@ -612,14 +600,14 @@ fn unread_key(situation: &Situation) -> bool {
     situation.key == "unread"
 }
 
-/// What a thread was seen doing.
+/// What a thread was seen doing: `asleep in poll on … (do_sys_poll)`.
 fn thread_words(thread: &SeenThread) -> String {
     let shown = &thread.shown;
     let mut words = match thread.posture {
-        Posture::Running => "is running".to_owned(),
-        Posture::Disk => "is in uninterruptible sleep".into(),
-        Posture::Stopped => "is stopped".into(),
-        _ => "sleeps".into(),
+        Posture::Running => "running".to_owned(),
+        Posture::Disk => "in uninterruptible sleep".into(),
+        Posture::Stopped => "stopped".into(),
+        _ => "asleep".into(),
     };
     if let Some(call) = &shown.syscall {
         words.push_str(&format!(" in {call}"));
@@ -627,8 +615,14 @@ fn thread_words(thread: &SeenThread) -> String {
     if !shown.waits_on.is_empty() {
         words.push_str(&format!(" on {}", shown.waits_on.join(", ")));
     }
-    if let Some(wchan) = &shown.wchan {
-        words.push_str(&format!(" ({wchan})"));
+    match thread.posture {
+        Posture::EventLoop => words.push_str(" (its event loop)"),
+        Posture::Threads => words.push_str(" (waiting for another thread)"),
+        _ => {}
+    }
+    match &shown.wchan {
+        Some(wchan) if shown.syscall.is_none() => words.push_str(&format!(" in the kernel's {wchan}")),
+        _ => {}
     }
     words
 }

@@ -142,11 +142,12 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Nobody answers, or somebody else does.
+    /// Nobody answers (not even the second probe), or somebody else does.
     #[inline(always)]
     fn grave(&self) -> bool {
         let old = u64::from_ne_bytes(self.old.mac);
         self.state == state::FAILED
+            || (self.state == state::INCOMPLETE && self.probes > 1)
             || self.flags & flag::FAILED_BETWEEN != 0
             || (old != 0 && self.mac != 0 && old != self.mac)
     }
