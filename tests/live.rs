@@ -20,6 +20,8 @@ mod dns;
 mod filters;
 #[path = "live/hellos.rs"]
 mod hellos;
+#[path = "live/incidents/mod.rs"]
+mod incidents;
 #[path = "live/lifecycle.rs"]
 mod lifecycle;
 #[path = "live/neigh.rs"]

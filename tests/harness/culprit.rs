@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Netns, Running, netns::Pair};
+use super::{Incident, Netns, Running, netns::Pair};
 
 /// The binary under test.
 pub fn binary() -> Command {
@@ -103,6 +103,7 @@ pub struct Culprit {
     /// The first line.
     pub start: Value,
     facts: RefCell<Vec<Fact>>,
+    pub(super) told: RefCell<Vec<Incident>>,
     summary: RefCell<Option<Value>>,
 }
 
@@ -138,7 +139,13 @@ impl Culprit {
         };
         let start: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(start["type"], "start", "{line}");
-        Self { running, start, facts: RefCell::default(), summary: RefCell::default() }
+        Self {
+            running,
+            start,
+            facts: RefCell::default(),
+            told: RefCell::default(),
+            summary: RefCell::default(),
+        }
     }
 
     /// Its process id.
@@ -201,25 +208,30 @@ impl Culprit {
     }
 
     /// Takes in one more line. `false`: there is none, or not in time.
-    fn read(&self, deadline: Instant) -> bool {
+    pub(super) fn read(&self, deadline: Instant) -> bool {
         let Ok(Some(line)) = self.running.next_line(deadline) else { return false };
         let json: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        if json["type"] == "summary" {
-            *self.summary.borrow_mut() = Some(json);
-        } else {
-            let mut facts = self.facts.borrow_mut();
-            let index = facts.len();
-            facts.push(Fact { json, index });
+        match json["type"].as_str() {
+            Some("summary") => *self.summary.borrow_mut() = Some(json),
+            Some("incident") => self.told.borrow_mut().push(Incident { json }),
+            _ => {
+                let mut facts = self.facts.borrow_mut();
+                let index = facts.len();
+                facts.push(Fact { json, index });
+            }
         }
         true
     }
 
-    fn everything(&self) -> String {
+    pub(super) fn everything(&self) -> String {
         let facts = self.facts.borrow();
         let skipped = facts.len().saturating_sub(200);
         let mut text = format!("seen ({skipped} earlier ones left out):\n");
         for fact in facts.iter().skip(skipped) {
             text.push_str(&format!("  {}\n", fact.json));
+        }
+        for incident in self.told.borrow().iter() {
+            text.push_str(&format!("  {}\n", incident.json));
         }
         text + "stderr:\n" + &self.running.stderr()
     }

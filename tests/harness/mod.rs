@@ -7,16 +7,20 @@
 
 pub mod culprit;
 pub mod dns;
+pub mod incident;
 pub mod netns;
 pub mod process;
 pub mod require;
 pub mod sockets;
+pub mod stage;
 pub mod tls;
 
 pub use culprit::{Culprit, Fact};
+pub use incident::Incident;
 pub use netns::Netns;
 pub use process::Running;
 pub use require::Feature;
+pub use stage::Stage;
 
 use std::{
     path::{Path, PathBuf},

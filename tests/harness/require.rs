@@ -26,6 +26,12 @@ pub enum Feature {
     OwnMachine,
     /// Perl, which makes system calls by number (those of x86-64).
     Perl,
+    /// tun devices: a network that swallows everything.
+    Tun,
+    /// Java, at a speed a test can wait for.
+    Java,
+    /// Node.js.
+    Node,
     /// Time is measured: not under emulation.
     HonestClock,
 }
@@ -68,6 +74,15 @@ impl Feature {
             Self::Perl => (
                 cfg!(target_arch = "x86_64") && runs("perl", "-MTime::HiRes -e 1"),
                 "there is no perl, or the calls have other numbers here",
+            ),
+            Self::Tun => (has_tun(), "this kernel has no tun devices"),
+            Self::Java => (
+                super::slow() <= 1.0 && runs("java", "-version"),
+                "there is no java, or it takes minutes to start here",
+            ),
+            Self::Node => (
+                super::slow() <= 1.0 && runs("node", "--version"),
+                "there is no node, or it takes minutes to start here",
             ),
             Self::HonestClock => (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here"),
         };
@@ -116,6 +131,16 @@ fn in_btf(name: &str) -> bool {
     let mut wanted = name.as_bytes().to_vec();
     wanted.push(0);
     btf.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// A VM's /dev lacks the node of a module that is not loaded yet; opening it loads it.
+fn has_tun() -> bool {
+    let path = std::path::Path::new("/dev/net/tun");
+    if std::env::var_os("CULPRIT_VM").is_some() && !path.exists() {
+        let _ = std::fs::create_dir_all("/dev/net");
+        let _ = Command::new("mknod").args(["/dev/net/tun", "c", "10", "200"]).status();
+    }
+    std::fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
 }
 
 fn runs(program: &str, args: &str) -> bool {

@@ -35,6 +35,12 @@ pub fn listen(netns: &Netns, at: SocketAddr) -> TcpListener {
     netns.enter(move || TcpListener::bind(at).unwrap_or_else(|error| panic!("{at}: {error}")))
 }
 
+/// A listener inside that accepts everybody and hangs up, for as long as the test process lives.
+pub fn listen_and_accept(netns: &Netns, at: SocketAddr) {
+    let listener = listen(netns, at);
+    std::thread::spawn(move || while listener.accept().is_ok() {});
+}
+
 /// A listener on the loopback inside, and where it is.
 pub fn listen_on_loopback(netns: &Netns) -> (TcpListener, SocketAddr) {
     let at = SocketAddr::new(netns.loopback(), super::port());

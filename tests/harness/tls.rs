@@ -11,6 +11,7 @@ use std::{
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::danger::ClientCertVerifier,
 };
 
 use super::{
@@ -106,6 +107,22 @@ impl Identity {
             .expect("a sound configuration");
         ServerConnection::new(Arc::new(config)).expect("a sound configuration")
     }
+
+    /// The same, asking for a client certificate that `verifier` judges.
+    pub fn server_connection_with(&self, verifier: Arc<dyn ClientCertVerifier>) -> ServerConnection {
+        let key = PrivateKeyDer::from_pem_file(self.key()).expect("made by openssl");
+        let config = ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![self.cert_der()], key)
+            .expect("a sound configuration");
+        ServerConnection::new(Arc::new(config)).expect("a sound configuration")
+    }
+}
+
+/// `openssl s_client` inside, asking for a name.
+#[track_caller]
+pub fn openssl_client_for(netns: &Netns, to: SocketAddr, name: &str, options: &str) -> Running {
+    netns.spawn(words(&format!("openssl s_client -connect {to} -servername {name} {options}")))
 }
 
 /// `openssl s_client` inside; it stays connected until hushed.

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     harness::{
-        Culprit, Fact, Netns,
+        Culprit, Fact, Incident, Netns,
         dns::{self, Answer, answer_once, ask},
         netns::Pair,
         port,
@@ -86,15 +86,14 @@ fn a_stall_at(intensity: &str) -> serde_json::Value {
     let culprit = Culprit::trace(&format!("--intensity {intensity}"));
     let server = fetching_server(&pair.server, &identity, listener, resolver, fetched);
     let _client = openssl_client(&pair.client, service, "");
-    let about = |fact: &Fact| {
-        fact.json["type"] == "incident" && fact.json["details"]["local"]["port"] == service.port()
-    };
-    let opened = culprit.wait_for("the incident", |fact| about(fact) && fact.text("state") == "open");
-    let resolved = culprit.wait_for("its end", |fact| about(fact) && fact.text("state") == "resolved");
+    let about = |incident: &Incident| incident.json["details"]["local"]["port"] == service.port();
+    let opened = culprit.wait_for_incident("the incident", |told| about(told) && told.opens());
+    let resolved =
+        culprit.wait_for_incident("its end", |told| about(told) && told.text("/state") == "resolved");
     answering.join().expect("no panic");
-    let task = server.join().expect("no panic");
-    assert_eq!((opened.task(), resolved.text("id")), (task, opened.text("id")));
-    assert_eq!(culprit.seen(|fact| about(fact) && fact.text("state") == "open").len(), 1);
+    let (pid, tid) = server.join().expect("no panic");
+    assert_eq!((opened.task(), resolved.id()), ((pid.into(), tid.into()), opened.id()));
+    assert_eq!(culprit.incidents(|told| about(told) && told.opens()).len(), 1);
     assert_eq!(resolved.json["cause"]["outcome"], "aborted", "{resolved:?}");
     opened.json
 }

@@ -228,7 +228,7 @@ impl TlsHandshakeStalled {
         let blame = if unread(&hs) { None } else { stall.blame() };
         let key = key(&hs, blame.as_ref());
         if let Some(number) = self.like(&service, &key, unread(&hs)) {
-            self.join(number, cookie, &hs, view);
+            self.join(number, cookie, &hs, blame.as_ref(), view);
             return None;
         }
         if unread(&hs) && undecided.contains(&service) {
@@ -258,15 +258,17 @@ impl TlsHandshakeStalled {
         exact.or_else(any).map(|(number, _)| *number)
     }
 
-    fn join(&mut self, number: u64, cookie: u64, hs: &Handshake, view: &mut View<'_>) {
+    fn join(&mut self, number: u64, cookie: u64, hs: &Handshake, blame: Option<&Blame>, view: &mut View<'_>) {
         if let Some(waiting) = self.stalled.get_mut(&cookie) {
             waiting.situation = Some(number);
         }
         let Some(situation) = self.situations.get_mut(&number) else { return };
         situation.waiting.insert(cookie, unread(hs));
         situation.count += 1;
+        let (id, due) = (situation.id.clone(), situation.count.is_power_of_two());
+        self.note_blamed(&id, blame, view);
         // One handshake more is told when their number has doubled.
-        if situation.count.is_power_of_two() {
+        if due {
             self.refresh(number, true, view);
         }
     }
@@ -305,7 +307,7 @@ impl TlsHandshakeStalled {
         };
         let report = say::report(&situation, view.now_ns, None, view);
         situation.id = view.store.open(view.now_ns, view.world, report);
-        self.note_blamed(&situation, view);
+        self.note_blamed(&situation.id, situation.blame.as_ref(), view);
         self.situations.insert(number, situation);
     }
 
@@ -334,7 +336,7 @@ impl TlsHandshakeStalled {
             let report = say::report(&situation, view.now_ns, None, view);
             view.store.update(view.now_ns, view.world, &situation.id, report);
         }
-        self.note_blamed(&situation, view);
+        self.note_blamed(&situation.id, situation.blame.as_ref(), view);
         self.situations.insert(number, situation);
     }
 
@@ -408,12 +410,10 @@ impl TlsHandshakeStalled {
     }
 
     /// What is blamed explains itself here, and nowhere else.
-    fn note_blamed(&mut self, situation: &Situation, view: &mut View<'_>) {
-        let Some(Blame { suspect: Suspect::Connect(op, _), confidence, .. }) = &situation.blame else {
-            return;
-        };
+    fn note_blamed(&mut self, id: &str, blame: Option<&Blame>, view: &mut View<'_>) {
+        let Some(Blame { suspect: Suspect::Connect(op, _), confidence, .. }) = blame else { return };
         if *confidence > Confidence::Possible {
-            view.store.claim(op.connect.cookie, &situation.id);
+            view.store.claim(op.connect.cookie, id);
             if self.blamed.get(&op.connect.cookie).is_none() {
                 self.blamed.insert(op.connect.cookie, ());
             }

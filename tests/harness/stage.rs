@@ -1,0 +1,208 @@
+//! A stage for incidents: two hosts and a wire, a network that swallows everything behind a tun device,
+//! a real TLS server that does what a plan says, and culprit watching. With `CULPRIT_KEEP_INCIDENTS` the
+//! situation is also recorded for `tests/incidents/` (then run with `--test-threads=1`).
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{
+    Culprit, Running, Scratch,
+    culprit::binary,
+    incident::Incident,
+    netns::Pair,
+    port,
+    tls::{Identity, openssl_client_for},
+};
+
+/// Behind the tun device of the server's host: nobody ever answers.
+pub const VOID: &str = "192.0.2.64";
+/// Another such address.
+pub const OTHER_VOID: &str = "192.0.2.65";
+/// The same in IPv6.
+pub const VOID6: &str = "2001:db8::64";
+/// How long a fetch is given before its program goes on, seconds.
+pub const PATIENCE: f64 = 2.5;
+
+/// The stage.
+pub struct Stage {
+    /// The client's and the server's host.
+    pub pair: Pair,
+    /// The server's certificate.
+    pub identity: Identity,
+    /// Where the server listens.
+    pub service: SocketAddr,
+    /// What watches.
+    pub culprit: Culprit,
+    programs: Scratch,
+    actors: Vec<Running>,
+    _void: Running,
+    recorder: Option<(Running, &'static str, PathBuf)>,
+}
+
+impl Stage {
+    /// Sets it, over IPv4. `case` names the recording.
+    #[track_caller]
+    pub fn set(case: &'static str) -> Self {
+        Self::with(case, |pair| pair.v4(2))
+    }
+
+    /// Sets it, over IPv6.
+    #[track_caller]
+    pub fn set_v6(case: &'static str) -> Self {
+        Self::with(case, |pair| pair.v6(2))
+    }
+
+    #[track_caller]
+    fn with(case: &'static str, address: impl Fn(&Pair) -> std::net::IpAddr) -> Self {
+        let pair = Pair::make();
+        let service = SocketAddr::new(address(&pair), port());
+        let programs = Scratch::make();
+        for (name, text) in PROGRAMS {
+            std::fs::write(programs.join(name), text).expect("our own directory");
+        }
+        let void = pair.server.spawn({
+            let mut python = python();
+            python.arg(programs.join("void.py")).arg("void0");
+            python
+        });
+        void.wait_for_line("ready");
+        pair.server.ip("link set void0 up");
+        pair.server.ip("route add default dev void0");
+        pair.server.ip("-6 route add default dev void0");
+        let recorder = std::env::var_os("CULPRIT_KEEP_INCIDENTS").map(|_| {
+            let file = programs.join("recording.culprit");
+            let mut record = binary();
+            record.arg("record").arg(&file).args(["-e", "connect,tls,dns,neigh"]);
+            let running = Running::spawn(&mut record);
+            super::eventually("the recorder attaches", || running.stderr().contains("^C ends"));
+            (running, case, file)
+        });
+        Self {
+            pair,
+            identity: Identity::make(),
+            service,
+            culprit: Culprit::trace(""),
+            programs,
+            actors: Vec::new(),
+            _void: void,
+            recorder,
+        }
+    }
+
+    /// Starts the Python server with a plan; its process id.
+    #[track_caller]
+    pub fn serve(&mut self, plan: &Value) -> u64 {
+        let mut server = python();
+        server
+            .arg(self.program("tls_server.py"))
+            .arg(self.service.ip().to_string())
+            .arg(self.service.port().to_string())
+            .args([self.identity.cert(), self.identity.key()])
+            .arg(plan.to_string());
+        self.act(server)
+    }
+
+    /// The Python server does this, in the thread that shakes hands, for a client that asks for `slow.test`.
+    #[track_caller]
+    pub fn serve_slowly(&mut self, action: &Value) -> u64 {
+        self.serve(&json!({ "sni": { "slow.test": action } }))
+    }
+
+    /// Starts a process on the server's host and waits for its `ready`; its process id.
+    #[track_caller]
+    pub fn act(&mut self, command: Command) -> u64 {
+        let running = self.pair.server.spawn(command);
+        running.wait_for_line("ready");
+        let pid = running.pid();
+        self.actors.push(running);
+        pid.into()
+    }
+
+    /// The last process started.
+    pub fn actor(&mut self) -> &mut Running {
+        self.actors.last_mut().expect("somebody acts")
+    }
+
+    /// A fixture program.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    /// An OpenSSL client that asks for this name.
+    #[track_caller]
+    pub fn client(&self, name: &str, options: &str) -> Running {
+        openssl_client_for(&self.pair.client, self.service, name, options)
+    }
+
+    /// The incident of the service, as it opens.
+    #[track_caller]
+    pub fn stalled(&self) -> Incident {
+        let opened = self
+            .culprit
+            .wait_for_incident("a stalled handshake", |incident| self.serves(incident) && incident.opens());
+        // At most 500 ms after the threshold of one second.
+        let late = opened.number("/details/stall_ms");
+        let most = 1500.0 * super::slow();
+        assert!(late >= 1000 && (late as f64) < most, "opened after {late} ms: {:#}", opened.json);
+        assert_eq!(opened.text("/kind"), "tls_handshake_stalled");
+        opened
+    }
+
+    /// The same incident's end.
+    #[track_caller]
+    pub fn resolved(&self, opened: &Incident) -> Incident {
+        self.culprit.wait_for_incident("its end", |incident| {
+            incident.id() == opened.id() && incident.text("/state") == "resolved"
+        })
+    }
+
+    /// Whether an incident is about a handshake the service owes.
+    pub fn serves(&self, incident: &Incident) -> bool {
+        incident.text("/details/role") == "server"
+            && incident.text("/details/local/ip").parse() == Ok(self.service.ip())
+            && incident.json["details"]["local"]["port"] == self.service.port()
+    }
+
+    /// Everything that was opened on this stage.
+    pub fn opened(&self) -> Vec<Incident> {
+        self.culprit.incidents(|incident| {
+            incident.opens()
+                && (self.serves(incident)
+                    || incident.within(&self.pair.server)
+                    || incident.within(&self.pair.client))
+        })
+    }
+
+    /// Ends the scene. Exactly `expected` incidents were opened on it, and whatever was open may still be.
+    #[track_caller]
+    pub fn ends_with(mut self, expected: usize) {
+        self.culprit.settle(&self.pair.client);
+        let opened = self.opened();
+        assert_eq!(opened.len(), expected, "{opened:#?}");
+        if let Some((mut recorder, case, file)) = self.recorder.take() {
+            recorder.signal(Signal::INT);
+            assert!(recorder.wait().success(), "{}", recorder.stderr());
+            let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/incidents").join(case);
+            std::fs::create_dir_all(&kept).expect("the checkout is writable");
+            std::fs::copy(file, kept.join("recording.culprit")).expect("the checkout is writable");
+        }
+    }
+}
+
+/// Debian's own: one that a version manager put first in the path is slow in a VM.
+pub fn python() -> Command {
+    Command::new("/usr/bin/python3")
+}
+
+const PROGRAMS: &[(&str, &str)] = &[
+    ("tls_server.py", include_str!("../programs/tls_server.py")),
+    ("tls_server.js", include_str!("../programs/tls_server.js")),
+    ("AiaClient.java", include_str!("../programs/AiaClient.java")),
+    ("void.py", include_str!("../programs/void.py")),
+];

@@ -1,0 +1,179 @@
+//! What must not open an incident, or not that one: healthy traffic, slow peers, fallbacks; and the
+//! connects that stall or fail outside any handshake.
+
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpStream},
+};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::{
+    harness::{
+        Culprit, Netns, Stage, port,
+        sockets::{begin_connect, connect, listen, listen_and_accept},
+        stage::VOID,
+        tls::{Identity, drain, handshake, hello_of},
+    },
+    needs,
+};
+
+#[test]
+fn a_busy_healthy_server_that_connects_in_every_handshake_opens_nothing() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("busy_and_healthy");
+    let elsewhere = SocketAddr::new(stage.pair.v4(1), port());
+    listen_and_accept(&stage.pair.client, elsewhere);
+    let action = json!(["fetch", elsewhere.ip().to_string(), elsewhere.port(), 5]);
+    stage.serve(&json!({ "sni": { "service.test": action } }));
+    for _ in 0..4 {
+        let (service, clients) = (stage.service, 50);
+        let mut connections: Vec<_> = (0..clients).map(|_| stage.identity.client(|_| ())).collect();
+        stage.pair.client.enter(move || {
+            for connection in &mut connections {
+                let mut stream = TcpStream::connect(service).expect("it listens");
+                handshake(connection, &mut stream).expect("they agree");
+            }
+        });
+    }
+    stage.culprit.settle(&stage.pair.server);
+    let done =
+        stage.culprit.seen(|fact| fact.kind() == "handshake_done" && fact.handshake("server", stage.service));
+    assert_eq!(done.len(), 200);
+    stage.ends_with(0);
+}
+
+#[test]
+fn a_connect_nobody_answers_outside_any_handshake_is_a_stalled_connect() {
+    needs!(Tun);
+    let stage = Stage::set("connect_stalled");
+    let to = SocketAddr::new(VOID.parse().expect("an address"), port());
+    let (socket, (pid, tid)) = begin_connect(&stage.pair.server, to);
+    let opened =
+        stage.culprit.wait_for_incident("the stalled connect", |told| told.blamed() == to.to_string());
+    assert_eq!((opened.text("/kind"), opened.task()), ("connect_stalled", (pid.into(), tid.into())));
+    let pending = opened.number("/details/pending_ms");
+    assert!(pending >= 3000 && (pending as f64) < 3000.0 + 500.0 * crate::harness::slow(), "{pending}");
+    assert!(opened.number("/details/syn_retransmits") >= 1);
+    assert_eq!(opened.number("/details/dropped_by_host"), 0);
+    drop(socket);
+    let resolved = stage.resolved(&opened);
+    assert_eq!(resolved.text("/cause/outcome"), "aborted");
+    stage.ends_with(1);
+}
+
+#[test]
+fn connects_refused_three_times_are_failing_connects() {
+    needs!(Tun);
+    let stage = Stage::set("connect_failing_refused");
+    let to = SocketAddr::new(stage.pair.v4(1), port());
+    for _ in 0..3 {
+        connect(&stage.pair.server, to).0.expect_err("nobody listens");
+    }
+    let opened =
+        stage.culprit.wait_for_incident("the failing connect", |told| told.blamed() == to.to_string());
+    assert_eq!((opened.text("/kind"), opened.number("/count")), ("connect_failing", 3));
+    assert_eq!((opened.text("/cause/outcome"), opened.text("/details/errno")), ("refused", "ECONNREFUSED"));
+    assert_eq!(opened.json["details"]["outcomes"], json!({ "refused": 3 }));
+    let _listener = listen(&stage.pair.client, to);
+    connect(&stage.pair.server, to).0.expect("now it listens");
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_fallback_to_the_other_address_family_is_healthy() {
+    needs!();
+    let netns = Netns::make();
+    let v4 = SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), port());
+    let v6 = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), v4.port());
+    let _listener = listen(&netns, v4);
+    let culprit = Culprit::trace("");
+    for _ in 0..5 {
+        netns.enter(move || {
+            TcpStream::connect(v6).expect_err("nobody listens there");
+            TcpStream::connect(v4).expect("it listens here");
+        });
+    }
+    // The same failures alone do open one, which comes last.
+    let proof = SocketAddr::new(netns.loopback(), port());
+    for _ in 0..3 {
+        connect(&netns, proof).0.expect_err("nobody listens");
+    }
+    culprit.wait_for_incident("the failures without a fallback", |told| told.blamed() == proof.to_string());
+    let opened = culprit.incidents(|told| told.blamed().ends_with(&format!(":{}", v4.port())));
+    assert!(opened.is_empty(), "{opened:#?}");
+}
+
+#[test]
+fn a_client_that_dawdles_is_not_this_host_s_fault() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("slow_clients");
+    stage.serve(&json!({}));
+    let service = stage.service;
+    let (mut half, mut mute) = (stage.identity.client(|_| ()), stage.identity.client(|_| ()));
+    let _streams = stage.pair.client.enter(move || {
+        let mut one = TcpStream::connect(service).expect("it listens");
+        one.write_all(&hello_of(&mut half)[..90]).expect("loopback takes it");
+        let mut two = TcpStream::connect(service).expect("it listens");
+        two.write_all(&hello_of(&mut mute)).expect("loopback takes it");
+        (one, two)
+    });
+    // Told twice means that it would have opened long since.
+    stage.culprit.wait_for("a wait of two seconds and more", |fact| {
+        fact.kind() == "handshake_pending"
+            && fact.handshake("server", service)
+            && fact.number("stall_ms") > 1900.0
+    });
+    let about = stage.culprit.incidents(|told| stage.serves(told));
+    assert!(about.is_empty(), "{about:#?}");
+    // The mute client's host is this one too: there it is an incident, and the only one.
+    let client = stage.culprit.wait_for_incident("the client's own", |told| told.within(&stage.pair.client));
+    assert_eq!(
+        (client.text("/details/role"), client.text("/details/stage")),
+        ("client", "awaiting_client_finish")
+    );
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_server_elsewhere_that_does_not_answer_is_not_this_client_s_fault() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("peer_stopped");
+    stage.serve(&json!({}));
+    stage.actor().signal(Signal::STOP);
+    let client = stage.client("service.test", "");
+    stage.culprit.wait_for("the client's wait", |fact| {
+        fact.kind() == "handshake_pending"
+            && fact.handshake("client", stage.service)
+            && fact.number("stall_ms") > 1900.0
+    });
+    let about = stage
+        .culprit
+        .incidents(|told| told.text("/details/role") == "client" && told.within(&stage.pair.client));
+    assert!(about.is_empty(), "{about:#?}");
+    drop(client);
+    stage.actor().signal(Signal::CONT);
+    // The server's host is this one too: there it is an incident, and the only one.
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_handshake_that_is_merely_closed_opens_nothing() {
+    needs!(Openssl);
+    let (netns, identity) = (Netns::make(), Identity::make());
+    let service = SocketAddr::new(netns.loopback(), port());
+    let _server = identity.server(&netns, service, "");
+    let culprit = Culprit::trace("");
+    let mut connection = identity.client(|_| ());
+    netns.enter(move || {
+        let mut stream = TcpStream::connect(service).expect("it listens");
+        stream.write_all(&hello_of(&mut connection)).expect("loopback takes it");
+        stream.shutdown(std::net::Shutdown::Write).expect("our own socket");
+        drain(&mut stream);
+    });
+    culprit.settle(&netns);
+    let told = culprit.incidents(|told| told.within(&netns));
+    assert!(told.is_empty(), "{told:#?}");
+}

@@ -1,0 +1,206 @@
+//! What a server's handshake waits for: every kind of cause, by real software, named.
+
+use serde_json::json;
+
+use crate::{
+    harness::{
+        Stage, port,
+        sockets::{listen, listen_and_accept},
+        stage::{OTHER_VOID, PATIENCE, VOID, VOID6},
+    },
+    needs,
+};
+
+#[test]
+fn a_fetch_the_network_swallows_inside_a_tls_1_2_handshake_is_blamed() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("fetch_swallowed_tls12");
+    let pid = stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
+    let client = stage.client("slow.test", "-tls1_2");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "certain"), format!("{VOID}:80")));
+    assert_eq!((opened.task().0, opened.text("/process/comm")), (pid, "python3"));
+    assert_eq!(opened.text("/details/stage"), "awaiting_server_hello");
+    assert_eq!((opened.text("/details/sni"), opened.text("/cause/outcome")), ("slow.test", "pending"));
+    assert_eq!(opened.number("/cause/dropped_by_host"), 0, "{:#}", opened.json);
+    assert!(opened.text("/summary").contains("no answer from the network"));
+    let threads = opened.json["details"]["threads"].as_array().expect("a snapshot");
+    assert_eq!(threads[0]["tid"], opened.task().1);
+    assert!(threads[0]["waits_on"][0].as_str().is_some_and(|what| what.starts_with("TCP ")), "{threads:?}");
+    let remedies = opened.json["remedies"].to_string();
+    assert!(remedies.contains(&format!("allow egress tcp/80 to {VOID}")) && remedies.contains("full chain"));
+    client.wait_for_line("Verify return code");
+    let resolved = stage.resolved(&opened);
+    assert_eq!(resolved.text("/cause/outcome"), "aborted");
+    let lasted = resolved.number("/duration_ms") as f64 / 1000.0;
+    assert!(lasted >= PATIENCE && lasted < PATIENCE + crate::harness::soon_ms() / 1000.0, "{lasted}");
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_fetch_the_network_swallows_inside_a_tls_1_3_handshake_over_ipv6_is_blamed() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set_v6("fetch_swallowed_tls13_ipv6");
+    stage.serve_slowly(&json!(["fetch", VOID6, 80, PATIENCE]));
+    let _client = stage.client("slow.test", "-tls1_3");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "certain"), format!("{VOID6}:80")));
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_fetch_this_host_drops_itself_is_said_to_be_dropped_here() {
+    needs!(Openssl, Tun, Nftables, DropReasons);
+    let mut stage = Stage::set("fetch_dropped_here");
+    stage.pair.server.drop_tcp("output", 80);
+    stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "certain"), format!("{VOID}:80")));
+    assert!(opened.number("/cause/dropped_by_host") >= 1);
+    assert_eq!(opened.text("/cause/drop_reason"), "NETFILTER_DROP");
+    assert!(
+        opened.json["remedies"][0].as_str().is_some_and(|text| text.contains("this host's own firewall"))
+    );
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_fetch_by_a_thread_of_a_pool_is_likely_and_its_end_proves_it() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("fetch_by_executor");
+    stage.serve_slowly(&json!(["executor", "fetch", VOID, 80, PATIENCE]));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "likely"), format!("{VOID}:80")));
+    assert_ne!(opened.number("/cause/process/tid"), opened.task().1);
+    let resolved = stage.resolved(&opened);
+    assert_eq!(resolved.blame(), ("outbound_connect", "certain"), "{:#}", resolved.json);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_fetch_by_a_helper_process_is_named_with_that_process() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("fetch_by_helper");
+    let pid = stage.serve_slowly(&json!(["helper", VOID, 80, PATIENCE]));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "likely"), format!("{VOID}:80")));
+    assert_eq!(opened.task().0, pid);
+    assert_ne!(opened.number("/cause/process/pid"), pid);
+    let resolved = stage.resolved(&opened);
+    assert_eq!(resolved.blame(), ("outbound_connect", "certain"), "{:#}", resolved.json);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_dns_server_that_does_not_answer_is_blamed_with_the_name_asked_for() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("dns_unanswered");
+    stage.serve_slowly(&json!(["resolve", VOID, PATIENCE]));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("dns_lookup", "certain"), format!("{VOID}:53")));
+    assert_eq!(opened.text("/cause/query"), "A apps.identrust.example");
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_dns_server_that_accepts_over_tcp_and_does_not_answer_is_blamed() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("dns_unanswered_over_tcp");
+    let resolver = std::net::SocketAddr::new(stage.pair.v4(1), 53);
+    let _silent = listen(&stage.pair.client, resolver);
+    stage.serve_slowly(&json!(["resolve_tcp", resolver.ip().to_string(), PATIENCE]));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("dns_lookup", "certain"), resolver.to_string()));
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_peer_that_accepts_and_says_nothing_is_blamed() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("peer_silent");
+    let peer = std::net::SocketAddr::new(stage.pair.v4(1), 80);
+    let _silent = listen(&stage.pair.client, peer);
+    stage.serve_slowly(&json!(["request", peer.ip().to_string(), 80, PATIENCE]));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("peer", "certain"), peer.to_string()));
+    assert!(opened.text("/summary").contains("accepted the connection and does not answer"));
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("neighbour_under_the_fetch");
+    let nobody = stage.pair.v4(77);
+    stage.serve_slowly(&json!(["fetch", nobody.to_string(), 80, PATIENCE]));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("neighbour", "certain"), format!("{nobody}:80")));
+    assert!(opened.text("/summary").contains("does not answer ARP or NDP on wire"), "{:#}", opened.json);
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn concurrent_fetches_from_two_places_are_two_incidents_each_with_its_own() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("two_causes");
+    let plan = json!({ "sni": {
+        "slow.test": ["fetch", VOID, 80, PATIENCE], "other.test": ["fetch", OTHER_VOID, 8080, PATIENCE],
+    } });
+    stage.serve(&plan);
+    let _clients = [stage.client("slow.test", ""), stage.client("other.test", "")];
+    let blamed = |to: String| {
+        stage.culprit.wait_for_incident(&to.clone(), |told| stage.serves(told) && told.blamed() == to)
+    };
+    let (one, other) = (blamed(format!("{VOID}:80")), blamed(format!("{OTHER_VOID}:8080")));
+    assert_ne!(one.id(), other.id());
+    assert_eq!((one.text("/details/sni"), other.text("/details/sni")), ("slow.test", "other.test"));
+    for opened in [&one, &other] {
+        assert_eq!(opened.blame(), ("outbound_connect", "certain"));
+        stage.resolved(opened);
+    }
+    stage.ends_with(2);
+}
+
+#[test]
+fn five_clients_behind_one_cause_are_one_incident() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("five_clients_one_cause");
+    stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
+    let _clients: Vec<_> = (0..5).map(|_| stage.client("slow.test", "")).collect();
+    let opened = stage.stalled();
+    let resolved = stage.resolved(&opened);
+    assert_eq!((resolved.number("/count"), resolved.blamed()), (5, format!("{VOID}:80")));
+    stage.ends_with(1);
+}
+
+#[test]
+fn healthy_connects_of_other_threads_during_a_stall_are_not_named() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("healthy_background_connects");
+    let busy = std::net::SocketAddr::new(stage.pair.v4(1), port());
+    listen_and_accept(&stage.pair.client, busy);
+    let background = json!(["fetch", busy.ip().to_string(), busy.port(), 1, 2000]);
+    let action = json!(["executor", "fetch", VOID, 80, PATIENCE]);
+    stage.serve(&json!({ "sni": { "slow.test": action }, "background": [background, background] }));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    let resolved = stage.resolved(&opened);
+    for told in [&opened, &resolved] {
+        assert_eq!(told.blamed(), format!("{VOID}:80"));
+        assert!(!told.json.to_string().contains(&format!(":{}\"", busy.port())), "{:#}", told.json);
+    }
+    stage.ends_with(1);
+}

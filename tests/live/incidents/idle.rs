@@ -1,0 +1,141 @@
+//! Stalls that nothing on the network explains: what the process was doing instead, and who was not read.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::{
+    harness::{
+        Running, Stage,
+        stage::{PATIENCE, VOID},
+    },
+    needs,
+};
+
+/// The server does something that is no network's business; culprit says so, and what it saw.
+fn nothing_on_the_network(case: &'static str, action: &serde_json::Value, seen: &str) {
+    let mut stage = Stage::set(case);
+    stage.serve_slowly(action);
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed().as_str()), (("none_seen", "certain"), ""));
+    let summary = opened.text("/summary");
+    assert!(summary.contains(seen) && summary.contains("did nothing on the network"), "{summary}");
+    let threads = opened.json["details"]["threads"].as_array().expect("a snapshot");
+    assert_eq!(threads[0]["tid"], opened.task().1, "{threads:?}");
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_server_that_sleeps_in_its_handshake_is_said_to_sleep() {
+    needs!(Openssl, Tun);
+    nothing_on_the_network("asleep", &json!(["sleep", PATIENCE]), "nanosleep");
+}
+
+#[test]
+fn a_server_that_waits_for_a_lock_is_said_to_wait_for_a_thread() {
+    needs!(Openssl, Tun);
+    nothing_on_the_network("locked", &json!(["locked", PATIENCE]), "waiting for another thread");
+}
+
+#[test]
+fn a_server_that_computes_is_said_to_run() {
+    needs!(Openssl, Tun);
+    nothing_on_the_network("computing", &json!(["spin", PATIENCE]), "running");
+}
+
+#[test]
+fn a_stuck_connect_of_another_thread_from_before_is_not_blamed() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("asleep_beside_a_stuck_connect");
+    let action = json!(["sleep", PATIENCE]);
+    stage.serve(&json!({ "sni": { "slow.test": action }, "background": [["fetch", VOID, 443, 30]] }));
+    // Its own incident, as a connect outside any handshake, comes after three seconds.
+    let stuck = stage.culprit.wait_for_incident("the stuck connect", |told| {
+        told.within(&stage.pair.server) && told.text("/kind") == "connect_stalled"
+    });
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame().0, opened.blamed().as_str()), ("none_seen", ""));
+    assert!(opened.json["evidence"].to_string().contains("not blamed: thread"), "{:#}", opened.json);
+    assert_eq!(stuck.blamed(), format!("{VOID}:443"));
+    stage.resolved(&opened);
+    stage.ends_with(2);
+}
+
+fn five_clients(stage: &Stage) -> Vec<Running> {
+    (0..5).map(|_| stage.client("slow.test", "")).collect()
+}
+
+#[test]
+fn hellos_a_stopped_server_does_not_read_are_one_incident_that_says_so() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("server_stopped");
+    let pid = stage.serve(&json!({}));
+    stage.actor().signal(Signal::STOP);
+    let _clients = five_clients(&stage);
+    let opened = stage.stalled();
+    assert_eq!(
+        (opened.blame(), opened.text("/details/stage")),
+        (("unread", "certain"), "client_hello_unread")
+    );
+    assert_eq!(opened.task().0, pid);
+    assert!(opened.text("/summary").contains("the process is stopped"), "{:#}", opened.json);
+    assert!(opened.json["remedies"].to_string().contains(&format!("kill -CONT {pid}")));
+    stage.actor().signal(Signal::CONT);
+    let resolved = stage.resolved(&opened);
+    assert_eq!(resolved.number("/count"), 5, "{:#}", resolved.json);
+    stage.ends_with(1);
+}
+
+#[test]
+fn hellos_in_the_accept_queue_of_a_busy_server_are_said_to_wait_there() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("accept_queue");
+    // Busy with its first customer, of whom it has not read a word either.
+    stage.serve(&json!({ "serve": "single", "before": ["sleep", PATIENCE] }));
+    let _clients = five_clients(&stage);
+    let opened = stage.stalled();
+    assert_eq!(opened.blame(), ("unread", "certain"));
+    let told = stage.culprit.wait_for_incident("all five", |told| {
+        told.id() == opened.id() && told.number("/details/waiting") >= 4
+    });
+    assert_eq!(told.text("/details/stage"), "client_hello_unread");
+    stage.ends_with(1);
+}
+
+#[test]
+fn hellos_accepted_by_an_exhausted_thread_pool_are_said_to_wait_for_a_thread() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("thread_pool_exhausted");
+    stage.serve(&json!({ "serve": "pool", "before": ["sleep", PATIENCE] }));
+    let _clients = five_clients(&stage);
+    let opened = stage.stalled();
+    assert_eq!(
+        (opened.blame(), opened.text("/details/stage")),
+        (("unread", "certain"), "client_hello_unread")
+    );
+    assert!(opened.text("/summary").contains("is accepted, and no thread is free"), "{:#}", opened.json);
+    stage.ends_with(1);
+}
+
+#[test]
+fn clients_that_queue_behind_a_stalled_handshake_are_part_of_its_incident() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("queue_behind_a_fetch");
+    let action = json!(["fetch", VOID, 80, PATIENCE]);
+    stage.serve(&json!({ "serve": "single", "sni": { "slow.test": action } }));
+    let _first = stage.client("slow.test", "");
+    stage.culprit.wait_for("the hello read", |fact| {
+        fact.kind() == "client_hello" && fact.handshake("server", stage.service)
+    });
+    let _others: Vec<_> = (0..5).map(|_| stage.client("fast.test", "")).collect();
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "certain"), format!("{VOID}:80")));
+    let all = stage.culprit.wait_for_incident("all six", |told| {
+        told.id() == opened.id() && told.number("/count") >= 4 && told.number("/details/unread") >= 3
+    });
+    assert_eq!(all.blamed(), format!("{VOID}:80"));
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}

@@ -1,0 +1,6 @@
+//! Incidents, live: real servers and clients on real sockets, each situation named exactly once.
+
+mod calm;
+mod causes;
+mod idle;
+mod runtimes;

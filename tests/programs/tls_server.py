@@ -1,0 +1,118 @@
+# A TLS server (OpenSSL) whose SNI callback does what PLAN says for the name asked for.
+#
+#   tls_server.py ADDRESS PORT CERT KEY PLAN
+#
+# PLAN is JSON: {"sni": {"name": ["fetch", "192.0.2.64", 80, 3]}, "serve": "threads"|"single"|"pool",
+# "background": [["fetch", …]]}. Prints "ready" when it listens.
+import json, socket, ssl, subprocess, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+
+QUESTION = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\4apps\tidentrust\7example\0\0\1\0\1"
+
+
+def fetch(address, port, timeout, times=1):
+    for _ in range(times):
+        try:
+            socket.create_connection((address, port), timeout=timeout).close()
+        except OSError:
+            pass
+
+
+def request(address, port, timeout):
+    with socket.create_connection((address, port)) as peer:
+        peer.settimeout(timeout)
+        peer.sendall(b"GET /issuer.der HTTP/1.0\r\n\r\n")
+        try:
+            peer.recv(4096)
+        except OSError:
+            pass
+
+
+def resolve(address, timeout):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
+        resolver.settimeout(timeout)
+        resolver.connect((address, 53))
+        resolver.send(QUESTION)
+        try:
+            resolver.recv(512)
+        except OSError:
+            pass
+
+
+def resolve_tcp(address, timeout):
+    with socket.create_connection((address, 53)) as resolver:
+        resolver.settimeout(timeout)
+        resolver.sendall(len(QUESTION).to_bytes(2, "big") + QUESTION)
+        try:
+            resolver.recv(512)
+        except OSError:
+            pass
+
+
+def helper(address, port, timeout):
+    code = f"import socket\ntry: socket.create_connection(({address!r}, {port}), timeout={timeout})\nexcept OSError: pass"
+    subprocess.run([sys.executable, "-S", "-c", code], capture_output=True)
+
+
+def locked(seconds):
+    lock = threading.Lock()
+    lock.acquire()
+    threading.Timer(seconds, lock.release).start()
+    lock.acquire()
+
+
+def spin(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def executor(*args):
+    pool.submit(ACTIONS[args[0]], *args[1:]).result()
+
+
+ACTIONS = dict(
+    fetch=fetch, request=request, resolve=resolve, resolve_tcp=resolve_tcp, helper=helper, locked=locked, spin=spin,
+    executor=executor, sleep=time.sleep,
+)
+
+
+def act(action):
+    ACTIONS[action[0]](*action[1:])
+
+
+def on_name(connection, name, _):
+    if name in plan.get("sni", {}):
+        act(plan["sni"][name])
+
+
+def serve(client):
+    # A worker that is busy with its first customer before it has read a word.
+    if "before" in plan:
+        act(plan["before"])
+    try:
+        context.wrap_socket(client, server_side=True).close()
+    except OSError:
+        pass
+
+
+address, port, cert, key, plan = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], json.loads(sys.argv[5])
+pool = ThreadPoolExecutor(4)
+workers = ThreadPoolExecutor(1)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(cert, key)
+context.sni_callback = on_name
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+listener = socket.create_server((address, port), family=family, backlog=64)
+for action in plan.get("background", []):
+    threading.Thread(target=act, args=(action,), daemon=True).start()
+print("ready", flush=True)
+while True:
+    client, _ = listener.accept()
+    how = plan.get("serve", "threads")
+    if how == "single":
+        serve(client)
+    elif how == "pool":
+        workers.submit(serve, client)
+    else:
+        threading.Thread(target=serve, args=(client,), daemon=True).start()
