@@ -182,6 +182,9 @@ pub struct Output {
     /// Write to this file instead of standard output.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Print incidents only, no facts.
+    #[arg(short = 'i', long)]
+    pub incidents_only: bool,
     /// Print only a table of counts and times at the end.
     #[arg(short = 'c', long = "summary-only")]
     pub summary_only: bool,
@@ -420,7 +423,7 @@ impl Output {
         config::Output {
             format: self.format,
             file: self.output.clone(),
-            incidents_only: false,
+            incidents_only: self.incidents_only,
             summary_only: self.summary_only,
             time: match self.time {
                 0 => Time::Milliseconds,

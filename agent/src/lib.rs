@@ -1,10 +1,12 @@
 //! culprit's agent, in the order data flows:
 //!
 //! ```text
-//! kernel ──ring──▶ event ──▶ enrich ──▶ fact ──▶ sinks (text · json · summary)
-//!                    ▲          ▲
-//!                    └─ record ─┘   replay enters here: no root, no kernel
+//! kernel ──ring──▶ event ──▶ enrich ──▶ fact ──────────────────────────▶ sinks (text · json · summary)
+//!                    ▲          ├──▶ correlate (rules) ──▶ incident ──────▶
+//!                    └─ record ─┘            └─▶ look: a snapshot of a process, once per incident
 //! ```
+//!
+//! A replay enters at `event`: no root, no kernel. The correlation is pure and in event time.
 //!
 //! Imports go one way, and `cargo xtask ci` checks it. `run` and `cli` may use everything; nothing uses
 //! them but `main`.

@@ -91,7 +91,7 @@ impl Printer {
 
     /// One incident.
     pub fn incident(&mut self, incident: Incident) -> anyhow::Result<()> {
-        if self.gone || (self.table.is_some() && self.format == Format::Json) {
+        if self.gone || self.table.is_some() {
             return Ok(());
         }
         let result = match self.format {

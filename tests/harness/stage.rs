@@ -26,6 +26,7 @@ pub const VOID: &str = "192.0.2.64";
 pub const OTHER_VOID: &str = "192.0.2.65";
 /// The same in IPv6.
 pub const VOID6: &str = "2001:db8::64";
+const RECORDING: &str = "recording.culprit";
 /// How long a fetch is given before its program goes on, seconds.
 pub const PATIENCE: f64 = 2.5;
 
@@ -42,7 +43,8 @@ pub struct Stage {
     programs: Scratch,
     actors: Vec<Running>,
     _void: Running,
-    recorder: Option<(Running, &'static str, PathBuf)>,
+    case: &'static str,
+    recorder: Option<Running>,
 }
 
 impl Stage {
@@ -75,14 +77,6 @@ impl Stage {
         pair.server.ip("link set void0 up");
         pair.server.ip("route add default dev void0");
         pair.server.ip("-6 route add default dev void0");
-        let recorder = std::env::var_os("CULPRIT_KEEP_INCIDENTS").map(|_| {
-            let file = programs.join("recording.culprit");
-            let mut record = binary();
-            record.arg("record").arg(&file).args(["-e", "connect,tls,dns,neigh"]);
-            let running = Running::spawn(&mut record);
-            super::eventually("the recorder attaches", || running.stderr().contains("^C ends"));
-            (running, case, file)
-        });
         Self {
             pair,
             identity: Identity::make(),
@@ -91,8 +85,28 @@ impl Stage {
             programs,
             actors: Vec::new(),
             _void: void,
-            recorder,
+            case,
+            recorder: None,
         }
+    }
+
+    /// Keeps a recording of what this process is part of, if recordings are to be kept.
+    #[track_caller]
+    pub fn keep(&mut self, pid: u32) {
+        if self.recorder.is_some() || std::env::var_os("CULPRIT_KEEP_INCIDENTS").is_none() {
+            return;
+        }
+        let mut record = binary();
+        record.arg("record").arg(self.program(RECORDING)).args(["-e", "connect,tls,dns,neigh", "-p"]);
+        let running = Running::spawn(record.arg(pid.to_string()));
+        super::eventually("the recorder attaches", || running.stderr().contains("^C ends"));
+        self.recorder = Some(running);
+    }
+
+    /// The same, of the test's own threads.
+    #[track_caller]
+    pub fn keep_own(&mut self) {
+        self.keep(std::process::id());
     }
 
     /// Starts the Python server with a plan; its process id.
@@ -105,7 +119,9 @@ impl Stage {
             .arg(self.service.port().to_string())
             .args([self.identity.cert(), self.identity.key()])
             .arg(plan.to_string());
-        self.act(server)
+        let pid = self.act(server);
+        self.actor().say("begin\n");
+        pid
     }
 
     /// The Python server does this, in the thread that shakes hands, for a client that asks for `slow.test`.
@@ -121,6 +137,7 @@ impl Stage {
         running.wait_for_line("ready");
         let pid = running.pid();
         self.actors.push(running);
+        self.keep(pid);
         pid.into()
     }
 
@@ -185,12 +202,12 @@ impl Stage {
         self.culprit.settle(&self.pair.client);
         let opened = self.opened();
         assert_eq!(opened.len(), expected, "{opened:#?}");
-        if let Some((mut recorder, case, file)) = self.recorder.take() {
+        if let Some(mut recorder) = self.recorder.take() {
             recorder.signal(Signal::INT);
             assert!(recorder.wait().success(), "{}", recorder.stderr());
-            let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/incidents").join(case);
+            let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/incidents").join(self.case);
             std::fs::create_dir_all(&kept).expect("the checkout is writable");
-            std::fs::copy(file, kept.join("recording.culprit")).expect("the checkout is writable");
+            std::fs::copy(self.program(RECORDING), kept.join(RECORDING)).expect("the checkout is writable");
         }
     }
 }

@@ -3,15 +3,17 @@
 #   tls_server.py ADDRESS PORT CERT KEY PLAN
 #
 # PLAN is JSON: {"sni": {"name": ["fetch", "192.0.2.64", 80, 3]}, "serve": "threads"|"single"|"pool",
-# "background": [["fetch", …]]}. Prints "ready" when it listens.
+# "background": [["fetch", …]]}. Prints "ready" when it listens; what is in the background begins with the
+# first line of its standard input.
 import json, socket, ssl, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
 QUESTION = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\4apps\tidentrust\7example\0\0\1\0\1"
 
 
-def fetch(address, port, timeout, times=1):
+def fetch(address, port, timeout, times=1, pause=0):
     for _ in range(times):
+        time.sleep(pause)
         try:
             socket.create_connection((address, port), timeout=timeout).close()
         except OSError:
@@ -104,9 +106,11 @@ context.load_cert_chain(cert, key)
 context.sni_callback = on_name
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 listener = socket.create_server((address, port), family=family, backlog=64)
+print("ready", flush=True)
+if "background" in plan:
+    sys.stdin.readline()  # Whoever watches is watching now.
 for action in plan.get("background", []):
     threading.Thread(target=act, args=(action,), daemon=True).start()
-print("ready", flush=True)
 while True:
     client, _ = listener.accept()
     how = plan.get("serve", "threads")

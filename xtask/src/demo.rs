@@ -34,9 +34,8 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let Some(name) = &args.name else {
-        for demo in DEMOS {
-            println!("{:<8} {}", demo.name, demo.about);
-        }
+        let list: String = DEMOS.iter().map(|demo| format!("{:<8} {}\n", demo.name, demo.about)).collect();
+        std::io::Write::write_all(&mut std::io::stdout(), list.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     };
     let Some(demo) = DEMOS.iter().find(|demo| demo.name == name) else {

@@ -89,6 +89,8 @@ const TOOLS: &[Tool] = &[
     tool("nft", Program("nft"), Package(&["nftables"]), Need::Test, "tests drop and reject packets"),
     tool("openssl", Program("openssl"), Package(&["openssl"]), Need::Test, "tests speak TLS with certificates of their own"),
     tool("curl", Program("curl"), Package(&["curl"]), Need::Test, "tests and demos are its HTTP clients"),
+    tool("node", Program("node"), Package(&["nodejs"]), Need::Test, "tests need a TLS server with an event loop"),
+    tool("java", Program("java"), Package(&["openjdk-17-jdk-headless", "default-jdk-headless"]), Need::Test, "tests need a TLS client that fetches issuers"),
     tool("python3", AnyFile(&["/usr/bin/python3"]), Package(&["python3-minimal"]), Need::Test, "tests need a server in another language; a shim would be slow in a VM"),
     tool("arping", AnyFile(&["/usr/bin/arping", "/usr/sbin/arping"]), Package(&["iputils-arping"]), Need::Test, "tests announce addresses"),
     tool("bpftool", Program("bpftool"), Package(&["bpftool", "linux-tools-common"]), Need::Test, "shows what is loaded, for diagnosis"),

@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Only the live tests
     #[arg(long)]
     live: bool,
+    /// Make the recordings of tests/incidents/ anew from the live tests, one after the other
+    #[arg(long, conflicts_with_all = ["unit", "live"])]
+    keep_incidents: bool,
     /// Arguments of the test binaries (a filter, `--nocapture`, …)
     #[arg(last = true)]
     args: Vec<OsString>,
@@ -47,6 +50,9 @@ impl Live {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     setup::ensure(&[Need::Build, Need::Test])?;
+    if args.keep_incidents {
+        return keep_incidents(&args.args);
+    }
     if !args.live {
         unit(&args.args)?;
     }
@@ -64,6 +70,26 @@ fn unit(args: &[OsString]) -> Result<()> {
         command.args(["--test", name]);
     }
     cmd::run(command.arg("--").args(args))
+}
+
+/// Recordings name the executables they saw: they are made by copies that stand elsewhere than here.
+fn keep_incidents(args: &[OsString]) -> Result<()> {
+    let live = build_live()?.context("there are no live tests")?;
+    let elsewhere = tempfile::Builder::new().prefix("culprit-keep-").tempdir()?;
+    let copy = |from: &PathBuf, name: &str| -> Result<PathBuf> {
+        let to = elsewhere.path().join(name);
+        std::fs::copy(from, &to)
+            .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+        Ok(to)
+    };
+    let copies = Live { tests: copy(&live.tests, "live")?, culprit: copy(&live.culprit, "culprit")? };
+    let mut keep = copies.env().to_vec();
+    keep.push(("CULPRIT_KEEP_INCIDENTS", "1".as_ref()));
+    let mut command = cmd::as_root(&copies.tests, &keep)?;
+    command.args(["--test-threads=1", "incidents::"]).args(args);
+    cmd::run(command.current_dir(cmd::workspace().join("agent")))?;
+    eprintln!("test: now look at them: CULPRIT_BLESS=1 cargo test -p culprit --test replay && git diff");
+    Ok(())
 }
 
 fn live(args: &[OsString]) -> Result<()> {

@@ -167,7 +167,7 @@ impl ConnectStalled {
                 kind: if neighbour.is_some() { CauseKind::Neighbour } else { CauseKind::OutboundConnect },
                 confidence: Confidence::Certain,
                 destination: Some(destination.clone()),
-                outcome: Some(ended.map_or("pending", |end| outcome(end))).map(str::to_owned),
+                outcome: Some(ended.map_or("pending", outcome).to_owned()),
                 syn_retransmits: Some(connect.retries),
                 dropped_by_host: Some(connect.drops),
                 drop_reason: (connect.drops > 0).then(|| world.drop_reason(connect.drop_reason)).flatten(),

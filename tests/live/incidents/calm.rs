@@ -28,7 +28,7 @@ fn a_busy_healthy_server_that_connects_in_every_handshake_opens_nothing() {
     let action = json!(["fetch", elsewhere.ip().to_string(), elsewhere.port(), 5]);
     stage.serve(&json!({ "sni": { "service.test": action } }));
     for _ in 0..4 {
-        let (service, clients) = (stage.service, 50);
+        let (service, clients) = (stage.service, 25);
         let mut connections: Vec<_> = (0..clients).map(|_| stage.identity.client(|_| ())).collect();
         stage.pair.client.enter(move || {
             for connection in &mut connections {
@@ -40,14 +40,15 @@ fn a_busy_healthy_server_that_connects_in_every_handshake_opens_nothing() {
     stage.culprit.settle(&stage.pair.server);
     let done =
         stage.culprit.seen(|fact| fact.kind() == "handshake_done" && fact.handshake("server", stage.service));
-    assert_eq!(done.len(), 200);
+    assert_eq!(done.len(), 100);
     stage.ends_with(0);
 }
 
 #[test]
 fn a_connect_nobody_answers_outside_any_handshake_is_a_stalled_connect() {
     needs!(Tun);
-    let stage = Stage::set("connect_stalled");
+    let mut stage = Stage::set("connect_stalled");
+    stage.keep_own();
     let to = SocketAddr::new(VOID.parse().expect("an address"), port());
     let (socket, (pid, tid)) = begin_connect(&stage.pair.server, to);
     let opened =
@@ -66,7 +67,8 @@ fn a_connect_nobody_answers_outside_any_handshake_is_a_stalled_connect() {
 #[test]
 fn connects_refused_three_times_are_failing_connects() {
     needs!(Tun);
-    let stage = Stage::set("connect_failing_refused");
+    let mut stage = Stage::set("connect_failing_refused");
+    stage.keep_own();
     let to = SocketAddr::new(stage.pair.v4(1), port());
     for _ in 0..3 {
         connect(&stage.pair.server, to).0.expect_err("nobody listens");

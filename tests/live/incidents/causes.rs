@@ -192,7 +192,7 @@ fn healthy_connects_of_other_threads_during_a_stall_are_not_named() {
     let mut stage = Stage::set("healthy_background_connects");
     let busy = std::net::SocketAddr::new(stage.pair.v4(1), port());
     listen_and_accept(&stage.pair.client, busy);
-    let background = json!(["fetch", busy.ip().to_string(), busy.port(), 1, 2000]);
+    let background = json!(["fetch", busy.ip().to_string(), busy.port(), 1, 1000, 0.02]);
     let action = json!(["executor", "fetch", VOID, 80, PATIENCE]);
     stage.serve(&json!({ "sni": { "slow.test": action }, "background": [background, background] }));
     let _client = stage.client("slow.test", "");

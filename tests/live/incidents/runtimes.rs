@@ -200,7 +200,8 @@ impl ClientCertVerifier for Fetching {
 #[test]
 fn a_rustls_client_that_fetches_before_it_trusts_stalls_after_the_server_s_flight() {
     needs!(Openssl, Tun);
-    let stage = Stage::set("rustls_client");
+    let mut stage = Stage::set("rustls_client");
+    stage.keep_own();
     let service = SocketAddr::new(stage.pair.v4(1), port());
     let _server = stage.identity.server(&stage.pair.client, service, "");
     let mut client = stage.identity.client(|config| {
@@ -225,7 +226,8 @@ fn a_rustls_client_that_fetches_before_it_trusts_stalls_after_the_server_s_fligh
 #[test]
 fn a_server_that_fetches_before_it_trusts_a_client_stalls_after_the_client_s_last_flight() {
     needs!(Openssl, Tun);
-    let stage = Stage::set("rustls_client_certificate");
+    let mut stage = Stage::set("rustls_client_certificate");
+    stage.keep_own();
     let service = stage.service;
     let listener = stage.pair.server.enter(move || TcpListener::bind(service).expect("a free port"));
     let mut connection = stage.identity.server_connection_with(Arc::new(Fetching));

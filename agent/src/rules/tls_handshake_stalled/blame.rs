@@ -171,7 +171,9 @@ impl Stall<'_> {
                 })
             }))
             .collect();
-        candidates.extend(self.silent_peers());
+        // What is known of a socket by what it does says more than that it waits.
+        let known: Vec<u64> = candidates.iter().map(|candidate| candidate.cookie).collect();
+        candidates.extend(self.silent_peers().into_iter().filter(|peer| !known.contains(&peer.cookie)));
         candidates.sort_by_key(|candidate| (candidate.started_ns, candidate.cookie));
         candidates
     }
@@ -238,7 +240,8 @@ impl Stall<'_> {
             return None;
         }
         let pending = candidate.ended_ns.is_none();
-        if !covers_most && !(pending && candidate.relation == Relation::SameThread) {
+        let in_its_way = covers_most || (pending && candidate.relation == Relation::SameThread);
+        if !in_its_way {
             return None;
         }
         let posture = self.posture();

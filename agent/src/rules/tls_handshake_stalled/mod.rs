@@ -2,7 +2,9 @@
 //! the handshakes that stall for one reason into one situation; whom to blame is [`blame`]'s business,
 //! what to say about it [`say`]'s. A handshake whose peer owes the next message is none of this rule's.
 
+mod advice;
 mod blame;
+mod evidence;
 mod say;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,171 @@
+//! What the conclusion rests on, in order of time.
+
+use ebpf_probes::probes::tls::stage;
+
+use super::{
+    blame::{Blame, Suspect},
+    say::Says,
+    unread,
+};
+use crate::{
+    enrich::{
+        connect::outcome,
+        context::{Posture, SeenThread, Snapshot},
+    },
+    fact::Process,
+    rules::text::{self, address, place},
+};
+
+impl Says<'_> {
+    pub(super) fn evidence(&self, process: Option<&Process>) -> Vec<(u64, String)> {
+        let (hs, world) = (self.hs, self.view.world);
+        let peer = address(&self.peer());
+        let sni = self.situation.sni.as_ref().map(|sni| format!(" for {sni}")).unwrap_or_default();
+        let mut seen = vec![if self.is_client() {
+            (hs.started_ns, format!("ClientHello sent to {peer}{sni}"))
+        } else {
+            (hs.started_ns, format!("ClientHello{sni} came from {peer}"))
+        }];
+        if hs.moved_ns > hs.started_ns.saturating_add(1_000_000) && hs.stage != stage::HELLO {
+            let what = if self.is_client() { "the server's answer came" } else { "the client's flight came" };
+            seen.push((hs.moved_ns, what.into()));
+        }
+        if !unread(hs) && hs.read_ns >= hs.moved_ns {
+            seen.push((hs.read_ns, format!("read by {}", self.thread())));
+        }
+        if let Some(blame) = self.blame() {
+            self.blame_evidence(blame, &mut seen);
+        }
+        if let Some(snapshot) = self.situation.snapshot.as_deref() {
+            seen.push((snapshot.boot_ns, self.snapshot_words(snapshot)));
+        }
+        let bystanders = world
+            .connect_ops()
+            .filter(|op| op.ended_ns.is_none() && op.connect.owner.process == hs.reader.process)
+            .filter(|op| op.connect.started_ns < hs.read_ns.max(hs.moved_ns) && hs.reader.process != 0);
+        let mut bystanders: Vec<_> = bystanders.copied().collect();
+        bystanders.sort_by_key(|op| (op.connect.started_ns, op.connect.cookie));
+        for op in bystanders.into_iter().take(3) {
+            let to = world.at(op.connect.tuple.remote, op.connect.tuple.remote_port, op.connect.owner.netns);
+            let text = format!(
+                "not blamed: thread {} has been connecting to {} since before",
+                op.connect.owner.thread,
+                place(&to)
+            );
+            seen.push((op.connect.started_ns, text));
+        }
+        if let Some(ended) = self.ended {
+            let who = process.map_or_else(|| "this host".into(), text::process);
+            let what = match ended.stage {
+                stage::CLOSED => "the connection was closed before the handshake was done".into(),
+                stage::ALERT => "the handshake ended by an alert".into(),
+                _ => format!("{who} went on"),
+            };
+            seen.push((self.now_ns, what));
+        }
+        seen
+    }
+
+    fn blame_evidence(&self, blame: &Blame, seen: &mut Vec<(u64, String)>) {
+        let world = self.view.world;
+        match &blame.suspect {
+            Suspect::Connect(op, silent) => {
+                let connect = &op.connect;
+                let to = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+                let by = format!(
+                    "{}[{}·{}]",
+                    crate::event::comm(&connect.owner.comm),
+                    connect.owner.process,
+                    connect.owner.thread
+                );
+                seen.push((connect.started_ns, format!("{by} began to connect to {}", place(&to))));
+                if let Some((ip, silent)) = silent {
+                    seen.push((
+                        silent.since_ns,
+                        format!("{ip} is asked for by ARP or NDP on {} and does not answer", silent.device),
+                    ));
+                }
+                match op.ended_ns {
+                    Some(ended) => {
+                        let how = outcome(connect).0.name().replace('_', " ");
+                        seen.push((
+                            ended,
+                            format!("the connect ended: {how}, {}", text::fate(connect, world)),
+                        ));
+                    }
+                    None => {
+                        seen.push((op.seen_ns, format!("still connecting: {}", text::fate(connect, world))));
+                    }
+                }
+            }
+            Suspect::Lookup(op) => {
+                let server = world.at(op.server, 53, op.owner.netns);
+                seen.push((
+                    op.started_ns,
+                    format!(
+                        "thread {} asked {} for {} {}",
+                        op.owner.thread,
+                        address(&server),
+                        op.query_type,
+                        op.name
+                    ),
+                ));
+                if let Some(ended) = op.ended_ns {
+                    seen.push((
+                        ended,
+                        if op.failed { "the lookup failed" } else { "the answer came" }.into(),
+                    ));
+                }
+            }
+            Suspect::Peer(socket, seen_ns) => {
+                let asked = seen_ns.saturating_sub(u64::from(socket.sent_ms_ago) * 1_000_000);
+                let sent = socket.acked_bytes.saturating_sub(1);
+                seen.push((
+                    asked,
+                    format!(
+                        "last data to {} (descriptor {}): {sent} bytes acknowledged, {} received",
+                        socket.remote, socket.fd, socket.received_bytes
+                    ),
+                ));
+            }
+        }
+    }
+
+    fn snapshot_words(&self, snapshot: &Snapshot) -> String {
+        match self.seen() {
+            Some(thread) => format!("{}: {}", self.thread(), thread_words(thread)),
+            None if snapshot.threads.is_empty() => "the process is gone".into(),
+            None => {
+                let threads = text::count(snapshot.threads.len() as u64, "thread", "threads");
+                format!("{threads}: {}", thread_words(&snapshot.threads[0]))
+            }
+        }
+    }
+}
+
+/// What a thread was seen doing: `asleep in poll on … (do_sys_poll)`.
+pub(super) fn thread_words(thread: &SeenThread) -> String {
+    let shown = &thread.shown;
+    let mut words = match thread.posture {
+        Posture::Running => "running".to_owned(),
+        Posture::Disk => "in uninterruptible sleep".into(),
+        Posture::Stopped => "stopped".into(),
+        _ => "asleep".into(),
+    };
+    if let Some(call) = &shown.syscall {
+        words.push_str(&format!(" in {call}"));
+    }
+    if !shown.waits_on.is_empty() {
+        words.push_str(&format!(" on {}", shown.waits_on.join(", ")));
+    }
+    match thread.posture {
+        Posture::EventLoop => words.push_str(" (its event loop)"),
+        Posture::Threads => words.push_str(" (waiting for another thread)"),
+        _ => {}
+    }
+    match &shown.wchan {
+        Some(wchan) if shown.syscall.is_none() => words.push_str(&format!(" in the kernel's {wchan}")),
+        _ => {}
+    }
+    words
+}

@@ -1,0 +1,121 @@
+//! Every live case of an incident, replayed from its recording without root and without a kernel: the
+//! same incidents, word for word. `CULPRIT_BLESS=1 cargo test -p culprit --test replay` rewrites the
+//! goldens; the table below is written by hand, so that nobody blesses nonsense.
+//!
+//! Recordings are made by the live tests: `cargo xtask test --keep-incidents`.
+
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+
+use serde_json::Value;
+
+/// A case: its directory, and of each incident in order of opening its kind, and the kind of cause and
+/// the confidence it ends with.
+type Case = (&'static str, &'static [(&'static str, &'static str, &'static str)]);
+
+const STALLED: &str = "tls_handshake_stalled";
+const FETCH: (&str, &str, &str) = (STALLED, "outbound_connect", "certain");
+
+const CASES: &[Case] = &[
+    ("accept_queue", &[(STALLED, "unread", "certain")]),
+    ("asleep", &[(STALLED, "none_seen", "certain")]),
+    (
+        "asleep_beside_a_stuck_connect",
+        &[("connect_stalled", "outbound_connect", "certain"), (STALLED, "none_seen", "certain")],
+    ),
+    ("busy_and_healthy", &[]),
+    ("computing", &[(STALLED, "none_seen", "certain")]),
+    ("connect_failing_refused", &[("connect_failing", "outbound_connect", "certain")]),
+    ("connect_stalled", &[("connect_stalled", "outbound_connect", "certain")]),
+    ("dns_unanswered", &[(STALLED, "dns_lookup", "certain")]),
+    ("dns_unanswered_over_tcp", &[(STALLED, "dns_lookup", "certain")]),
+    ("fetch_by_executor", &[FETCH]),
+    ("fetch_by_helper", &[FETCH]),
+    ("fetch_dropped_here", &[FETCH]),
+    ("fetch_swallowed_tls12", &[FETCH]),
+    ("fetch_swallowed_tls13_ipv6", &[FETCH]),
+    ("five_clients_one_cause", &[FETCH]),
+    ("healthy_background_connects", &[FETCH]),
+    ("java_aia_client", &[FETCH]),
+    ("locked", &[(STALLED, "none_seen", "certain")]),
+    ("neighbour_under_the_fetch", &[(STALLED, "neighbour", "certain")]),
+    ("node_sni_callback", &[FETCH]),
+    ("peer_silent", &[(STALLED, "peer", "certain")]),
+    ("peer_stopped", &[(STALLED, "unread", "certain")]),
+    ("queue_behind_a_fetch", &[FETCH]),
+    ("rustls_client", &[FETCH]),
+    ("rustls_client_certificate", &[FETCH]),
+    ("server_stopped", &[(STALLED, "unread", "certain")]),
+    ("slow_clients", &[]),
+    ("thread_pool_exhausted", &[(STALLED, "unread", "certain")]),
+    ("two_causes", &[FETCH, FETCH]),
+];
+
+fn incidents() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/incidents")
+}
+
+/// The incidents of a recording, as `culprit replay` prints them.
+fn replayed(case: &str, format: &str) -> String {
+    let recording = incidents().join(case).join("recording.culprit");
+    let mut culprit = Command::new(env!("CARGO_BIN_EXE_culprit"));
+    culprit.args(["replay", "--incidents-only", "--format", format]).arg(recording);
+    let output = culprit.output().expect("the binary under test");
+    assert!(output.status.success(), "{case}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn golden(case: &str, name: &str, found: &str) {
+    let path = incidents().join(case).join(name);
+    if std::env::var_os("CULPRIT_BLESS").is_some() {
+        fs::write(&path, found).expect("the checkout is writable");
+    }
+    let wanted = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{case}/{name}: {error}"));
+    assert!(found == wanted, "{case}/{name} is no longer what comes of the recording; it is:\n{found}");
+}
+
+#[test]
+fn every_kept_case_has_its_row_and_every_row_its_recording() {
+    let kept: BTreeSet<String> = fs::read_dir(incidents())
+        .expect("the cases")
+        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+        .collect();
+    let rows: BTreeSet<String> = CASES.iter().map(|(case, _)| (*case).to_owned()).collect();
+    assert_eq!(kept, rows);
+}
+
+#[test]
+fn every_recording_replays_to_the_incidents_that_were_seen_live() {
+    for (case, expected) in CASES {
+        let json = replayed(case, "json");
+        let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let told: Vec<&Value> = lines.iter().filter(|line| line["type"] == "incident").collect();
+        let opened: Vec<&Value> = told.iter().filter(|line| line["state"] == "open").copied().collect();
+        let found: Vec<(&str, &str, &str)> = opened
+            .iter()
+            .map(|opened| {
+                let last = told.iter().rfind(|line| line["id"] == opened["id"]).expect("itself at least");
+                let text = |path: &str| last.pointer(path).and_then(Value::as_str).unwrap_or_default();
+                (text("/kind"), text("/cause/kind"), text("/cause/confidence"))
+            })
+            .collect();
+        assert_eq!(found, *expected, "{case}");
+        golden(case, "expected.jsonl", &json);
+        golden(case, "expected.txt", &replayed(case, "text"));
+    }
+}
+
+#[test]
+fn recordings_are_small_and_name_no_checkout() {
+    for (case, _) in CASES {
+        let recording = incidents().join(case).join("recording.culprit");
+        let bytes = fs::metadata(recording).expect("kept").len();
+        assert!(bytes < 100_000, "{case}: {bytes} bytes");
+        let everything = Command::new(env!("CARGO_BIN_EXE_culprit"))
+            .args(["replay", "--format", "json"])
+            .arg(incidents().join(case).join("recording.culprit"))
+            .output()
+            .expect("the binary under test");
+        let text = String::from_utf8_lossy(&everything.stdout).into_owned();
+        assert!(!text.contains("/target/"), "{case} names a build directory");
+    }
+}
