@@ -135,6 +135,13 @@ pub fn worth(ns: u64, bad: bool) -> bool {
     (ONLY_BAD.load() == 0 || bad) && ns >= MIN_NS.load()
 }
 
+/// Whether the owner of each connected TCP socket is remembered: not when only the unhealthy is told, where
+/// whoever sends the first bytes is asked when it matters.
+#[inline(always)]
+pub fn remember() -> bool {
+    !quiet() || by_owner()
+}
+
 /// Whether healthy operations stay off the ring.
 #[inline(always)]
 pub fn quiet() -> bool {

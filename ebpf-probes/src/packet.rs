@@ -171,10 +171,16 @@ pub mod program {
                 return;
             }
             packet.seq = u32::from_be_bytes([*ports.add(4), *ports.add(5), *ports.add(6), *ports.add(7)]);
-            let first = (&raw mut packet.first).cast();
-            let want = at_most::<16>(packet.len);
-            if bpf_skb_load_bytes(skb.cast(), packet.offset, first, want) != 0 {
-                return;
+            let payload = transport + usize::from(*ports.add(12) >> 4) * 4;
+            if payload + 16 <= end {
+                packet.first = (payload as *const [u8; 16]).read_unaligned();
+            } else {
+                // Short, or not in the packet's first piece.
+                let first = (&raw mut packet.first).cast();
+                let want = at_most::<16>(packet.len);
+                if bpf_skb_load_bytes(skb.cast(), packet.offset, first, want) != 0 {
+                    return;
+                }
             }
             if enabled(ProbeId::Tls)
                 && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len))

@@ -134,7 +134,9 @@ fn connect_of(ctx: &SockAddrContext, v6: bool) -> Option<Connect> {
     if !filter::peer(&remote, is_v6, remote_port) {
         return None;
     }
-    let owner = current(current_netns());
+    // The namespace of a TCP socket is read from the socket, once it sends its SYN.
+    let netns = if protocol == IPPROTO_TCP { 0 } else { current_netns() };
+    let owner = current(netns);
     if !filter::caller(&owner) {
         return None;
     }
@@ -230,7 +232,9 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
             if enabled(ProbeId::Tls) {
                 tls::closed(cookie);
             }
-            let _ = SOCKETS.remove(&cookie);
+            if filter::remember() {
+                let _ = SOCKETS.remove(&cookie);
+            }
         }
     }
     0
@@ -252,7 +256,9 @@ unsafe fn syn_sent(sk: *const u8, cookie: u64) {
         (*call).phase = phase::SYN_SENT;
         (*call).tuple = tuple_of(sk);
         (*call).owner.netns = fields::NET_INUM::read(fields::SK_NET::read(sk));
-        let _ = SOCKETS.insert(&cookie, &(*call).owner, 0);
+        if filter::remember() {
+            let _ = SOCKETS.insert(&cookie, &(*call).owner, 0);
+        }
         if PENDING.insert(&cookie, &*call, 0).is_err() {
             return count(ProbeId::Connect, Stat::MapFull);
         }
@@ -459,6 +465,10 @@ pub fn syn_left(ctx: &SkBuffContext, cookie: u64, packet: &Packet) {
     // SAFETY: a live map value, written by this socket's packets only.
     unsafe {
         (*connect).syns += 1;
+        // The first SYN of a healthy connect is nobody's business: its way is noted with the second.
+        if filter::quiet() && (*connect).syns == 1 {
+            return;
+        }
         let family = (*connect).tuple.family;
         if packet.write_tuple(ctx, &raw mut (*connect).tuple).is_some() {
             let tuple = &(*connect).tuple;
@@ -492,6 +502,9 @@ pub fn exit_connect(ctx: TracePointContext) -> u32 {
             };
             if over {
                 (*call).errno = -ret as i32;
+                if (*call).owner.netns == 0 {
+                    (*call).owner.netns = current_netns();
+                }
                 end(&*call);
                 let _ = PENDING.remove(&cookie);
             }

@@ -16,7 +16,8 @@ use crate::{
     abi::{Header, IPPROTO_TCP, Kind, Owner, ProbeId},
     filter,
     kernel::{SOCKETS, at_most, emit, header, now, opaque},
-    packet::program::Packet,
+    packet::program::{Packet, netns_of},
+    probes::tls::program::sender,
 };
 
 /// Questions that wait for their answers, when they are not put on the ring.
@@ -118,8 +119,13 @@ fn keep(
         let _ = map.insert(key, &*empty, 0);
         let Some(held) = map.get_ptr_mut(key) else { return };
         (*held).boot_ns = now();
-        if let Some(owner) = owner {
-            (*held).owner = *owner;
+        match owner {
+            Some(owner) => (*held).owner = *owner,
+            None if !packet.ingress => {
+                sender(ctx, &raw mut (*held).owner);
+                (*held).owner.netns = netns_of(ctx).unwrap_or(0);
+            }
+            None => {}
         }
         let _ = packet.write_tuple(ctx, &raw mut (*held).tuple);
         (*held).seq = packet.seq;

@@ -207,7 +207,7 @@ fn begin(ctx: &SkBuffContext, cookie: u64, packet: &Packet) -> Option<*mut Hands
 /// # Safety
 /// `owner` must be a live map value.
 #[inline(always)]
-unsafe fn sender(ctx: &SkBuffContext, owner: *mut Owner) {
+pub unsafe fn sender(ctx: &SkBuffContext, owner: *mut Owner) {
     // SAFETY: the running task, read by a helper that cannot fault; the packet's own context.
     unsafe {
         let task = bpf_get_current_task() as *const u8;
