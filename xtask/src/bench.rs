@@ -14,7 +14,6 @@ mod table;
 pub(crate) mod measure;
 
 use std::{
-    env,
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
@@ -203,8 +202,7 @@ fn measure(args: &Args, dir: &Path) -> Result<Report> {
     let build = ["build", "--release", "--package", "xtask", "--features", "bench"];
     cmd::run(cmd::cargo().args(build))?;
 
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut measuring = cmd::as_root(release.join("xtask"), &[("PATH", path.as_os_str())])?;
+    let mut measuring = cmd::as_root(release.join("xtask"), &[])?;
     measuring.arg("bench-measure").args(args.plan.args());
     measuring.args([OsStr::new("--culprit"), culprit.as_os_str()]);
     measuring.args([OsStr::new("--scratch"), dir.as_os_str()]);

@@ -92,14 +92,10 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// As many as this user may have: a crowd needs one for each end of each connection.
+/// As many as this process may have: a crowd needs one for each connection.
 fn more_descriptors() -> Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of descriptors")?;
-    let wanted = (crowd::DESCRIPTORS).max(soft);
-    // Root may go above the hard limit, up to fs.nr_open.
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted.max(hard))
-        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
-        .context("raising the limit of descriptors")
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of descriptors")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raising the limit of descriptors")
 }
 
 fn serve(kind: Kind) -> Result<()> {
