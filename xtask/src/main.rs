@@ -3,6 +3,7 @@
 //! Standard output carries what was asked for (test results, a command's output in a VM); what
 //! xtask has to say about its own doings goes to standard error.
 
+mod bench;
 mod ci;
 mod cmd;
 mod demo;
@@ -41,6 +42,16 @@ enum Command {
     Demo(demo::Args),
     /// Check every hook and kernel field against the BTF of each kernel
     Hooks(hooks::Args),
+    /// Measure what culprit costs, against nothing attached and against strace
+    Bench(bench::Args),
+    /// The measuring part of `bench`, as root
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    BenchMeasure(bench::measure::Args),
+    /// The load of `bench`
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    BenchLoad(bench::measure::load::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +63,11 @@ fn main() -> ExitCode {
         Command::Vm(args) => vm::main(&args),
         Command::Demo(args) => demo::main(&args),
         Command::Hooks(args) => hooks::main(&args),
+        Command::Bench(args) => bench::main(&args),
+        #[cfg(feature = "bench")]
+        Command::BenchMeasure(args) => bench::measure::main(&args),
+        #[cfg(feature = "bench")]
+        Command::BenchLoad(args) => bench::measure::load::main(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -28,9 +28,11 @@ pub(crate) enum Need {
     Lint,
     /// Fetch kernels and boot them.
     Vm,
+    /// Measure what culprit costs.
+    Bench,
 }
 
-const ALL: &[Need] = &[Need::Build, Need::Test, Need::Lint, Need::Vm];
+const ALL: &[Need] = &[Need::Build, Need::Test, Need::Lint, Need::Vm, Need::Bench];
 
 /// One tool: how it is recognised, and what brings it.
 struct Tool {
@@ -100,6 +102,7 @@ const TOOLS: &[Tool] = &[
     tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Vm, "is the user space of the initramfs"),
     tool("modprobe", Program("modprobe"), Package(&["kmod"]), Need::Vm, "loads modules in a VM"),
     tool("xz", Program("xz"), Package(&["xz-utils"]), Need::Vm, "unpacks kernel modules"),
+    tool("strace", Program("strace"), Package(&["strace"]), Need::Bench, "is what culprit is compared with"),
 ];
 
 const fn tool(name: &'static str, found: Found, brought_by: Source, need: Need, why: &'static str) -> Tool {

@@ -65,7 +65,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 /// Everything but the live tests, which would run a second time, unprivileged, and skip.
 fn unit(args: &[OsString]) -> Result<()> {
     let mut command = cmd::cargo();
-    command.args(["test", "--workspace", "--lib", "--bins"]);
+    command.args(["test", "--workspace", "--lib", "--bins", "--features", "xtask/bench"]);
     for name in test_targets()?.iter().filter(|name| *name != "live") {
         command.args(["--test", name]);
     }
