@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    report::{Condition, Culprit, Report, Slice, Traffic, Workload},
+    report::{Condition, Culprit, DISTURBING, Report, Slice, Traffic, Workload},
     stats::{Spread, multiple_of_slowdown},
 };
 
@@ -102,6 +102,9 @@ pub(crate) fn text(spread: &Spread, write: fn(f64) -> String) -> String {
     if min == max { median } else { format!("{median} ({min}–{max})") }
 }
 
+/// Rounds a share can be taken from, if they are all that nobody disturbed.
+pub(crate) const ENOUGH: usize = 3;
+
 /// Every budget this benchmark knows.
 pub(crate) fn rows(report: &Report) -> Vec<Row> {
     let attached = [Condition::Run, Condition::Trace];
@@ -159,20 +162,23 @@ fn multiples(report: &Report, condition: Condition) -> Vec<f64> {
         .collect()
 }
 
-/// The rates of some conditions, for each round that has them all.
+/// The rates of some conditions, for each round that has them all; rounds that others disturbed are
+/// left out as long as [`ENOUGH`] remain.
 fn rounds<const N: usize>(
     report: &Report,
     workload: Workload,
     conditions: [Condition; N],
 ) -> impl Iterator<Item = [f64; N]> {
-    let of = move |round: u32, condition: Condition| {
-        let found = slices(report, workload, condition).find(|slice| slice.round == round);
-        found.map(Slice::rate)
+    let of = |round: u32| -> Option<[&Slice; N]> {
+        let found = conditions
+            .iter()
+            .map_while(|&condition| slices(report, workload, condition).find(|slice| slice.round == round));
+        found.collect::<Vec<_>>().try_into().ok()
     };
-    (0..report.settings.rounds).filter_map(move |round| {
-        let rates: Vec<f64> = conditions.iter().map_while(|&condition| of(round, condition)).collect();
-        rates.try_into().ok()
-    })
+    let all: Vec<_> = (0..report.settings.rounds).filter_map(of).collect();
+    let is_quiet = |slices: &&[&Slice; N]| slices.iter().all(|slice| slice.disturbance() <= DISTURBING);
+    let enough = all.iter().filter(is_quiet).count() >= ENOUGH;
+    all.into_iter().filter(move |slices| !enough || is_quiet(&slices)).map(|slices| slices.map(Slice::rate))
 }
 
 /// The slices of a load under a condition.
@@ -280,6 +286,24 @@ mod tests {
         // 40,000 and 20,000 bare, 30,000 and 10,000 under trace.
         assert_eq!(ratios(&report, Workload::Connects, Condition::Trace), [0.75, 0.5]);
         assert_eq!(ratios(&report, Workload::Connects, Condition::Run), [0.0; 0]);
+    }
+
+    #[test]
+    fn disturbed_rounds_are_left_out_while_enough_remain() {
+        let mut report = crate::bench::tests::report();
+        let mut more = crate::bench::tests::report().slices;
+        for slice in &mut more {
+            slice.round += 2;
+        }
+        report.slices.append(&mut more);
+        report.settings.rounds = 4;
+        let shares = |report: &Report| ratios(report, Workload::Connects, Condition::Trace);
+        assert_eq!(shares(&report), [0.75, 0.5, 0.75, 0.5]);
+        report.slices[1].cpu.others = 0.5;
+        assert_eq!(shares(&report), [0.5, 0.75, 0.5]);
+        // A bare slice with another culprit attached: two quiet rounds are not enough.
+        report.slices[3].strangers = 1;
+        assert_eq!(shares(&report), [0.75, 0.5, 0.75, 0.5]);
     }
 
     #[test]

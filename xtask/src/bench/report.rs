@@ -134,7 +134,15 @@ pub(crate) struct Slice {
     pub(crate) strangers: usize,
 }
 
+/// As much of a processor used by others makes a slice no measurement of what it is called.
+pub(crate) const DISTURBING: f64 = 0.15;
+
 impl Slice {
+    /// How much of a processor others used; another culprit attached to everything counts as one.
+    pub(crate) fn disturbance(&self) -> f64 {
+        self.cpu.others + self.strangers as f64
+    }
+
     /// Operations (for bulk: bytes) a second.
     pub(crate) fn rate(&self) -> f64 {
         self.done as f64 / self.seconds

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
-    budget::{self, Row, Verdict, text, whole},
+    budget::{self, ENOUGH, Row, Verdict, text, whole},
     inside,
-    report::{Condition, Report, Settings, Slice, Workload},
+    report::{Condition, DISTURBING, Report, Settings, Slice, Workload},
     stats::Spread,
 };
 
@@ -130,29 +130,23 @@ fn budgets(settings: &Settings, rows: &[Row], to: &mut String) {
 fn notes(report: &Report) -> Vec<String> {
     let mut notes = report.notes.clone();
     let others: Vec<_> = report.slices.iter().map(|slice| slice.cpu.others).collect();
+    let disturbed = report.slices.iter().filter(|slice| slice.disturbance() > DISTURBING).count();
     if let Some(others) = Spread::of(&others)
-        && others.max > 0.05
+        && disturbed > 0
     {
         notes.push(format!(
-            "Others used up to {:.0} % of a processor meanwhile ({:.0} % by the median).",
+            "In {disturbed} of {} slices others used more than {:.0} % of a processor (at most {:.0} %), or had a culprit of \
+             their own attached. Shares leave such rounds out as long as {ENOUGH} remain; {} rounds of a load had been measured \
+             again because of them.",
+            report.slices.len(),
+            DISTURBING * 100.0,
             others.max * 100.0,
-            others.median * 100.0
-        ));
-    }
-    if report.settings.repeated > 0 {
-        notes.push(format!(
-            "{} rounds of a load were measured again because others had disturbed them.",
             report.settings.repeated
         ));
     }
     let stalls = report.slices.iter().filter(|slice| slice.stalls > 0).count();
     if stalls > 0 {
         notes.push(format!("In {stalls} slices the load stood still for at least half a second."));
-    }
-    let strangers = report.slices.iter().filter(|slice| slice.strangers > 0).count();
-    if strangers > 0 {
-        let what = "began while another culprit was attached: they are not what they say";
-        notes.push(format!("{strangers} slices {what}."));
     }
     notes
 }

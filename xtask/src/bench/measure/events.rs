@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A load that goes on for as long as it takes, and a moment longer.
 const WHILE_STARTING: f64 = 2.0;
 /// Events a second that `trace` is offered, one step after the other.
-const STEPS: &[f64] = &[50e3, 100e3, 150e3, 200e3, 250e3, 300e3, 400e3, 500e3];
+const STEPS: &[f64] = &[50e3, 100e3, 150e3, 200e3, 250e3, 300e3, 400e3, 500e3, 750e3, 1e6];
 
 /// Starts of `trace` while connects go on.
 pub(crate) fn starts(bench: &Bench<'_>, starts: &mut Vec<Start>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Full TLS 1.3 handshakes: no resumption, no tickets, a certificate made when the server starts.
-//! Two connections wait for each processor, so that the server is never idle. The client takes any
-//! certificate: it is here to keep the server busy.
+//! Four threads of the client go for each processor, and two of the server, so that no processor is
+//! ever idle. The client takes any certificate: it is here to keep the server busy.
 
 use std::{
     io::{self, Read},
@@ -32,13 +32,17 @@ const NAME: &str = "service.test";
 
 pub(super) fn serve(listener: &TcpListener) -> Result<()> {
     let config = Arc::new(server_config()?);
-    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let threads = 2 * processors();
     thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(|| answer(listener, &config));
         }
         answer(listener, &config)
     })
+}
+
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn answer(listener: &TcpListener, config: &Arc<ServerConfig>) -> Result<()> {
@@ -131,7 +135,7 @@ impl Driver {
 impl Drive for Driver {
     fn drive(&mut self, order: &Order) -> Result<Done> {
         let began = Instant::now();
-        let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
+        let threads = 4 * processors();
         let done: Vec<Result<Done>> = thread::scope(|scope| {
             let running: Vec<_> =
                 (0..threads).map(|_| scope.spawn(|| self.go_on(began, order.duration()))).collect();
