@@ -223,11 +223,12 @@ fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
     if request.ring_bytes != 0 {
         loader.map_max_entries("EVENTS", request.ring_bytes);
     }
+    // What crosses the ring at once is not held.
     if !request.quiet {
-        for name in [HELLOS_MAP, LOOKUPS_MAP, ANSWERS_MAP] {
-            // Everything crosses the ring: nothing is held.
-            loader.map_max_entries(name, 1);
-        }
+        loader.map_max_entries(LOOKUPS_MAP, 1).map_max_entries(ANSWERS_MAP, 1);
+    }
+    if !request.quiet && !request.by_owner() {
+        loader.map_max_entries(HELLOS_MAP, 1);
     }
     for (name, value) in &plan.constants {
         match value {

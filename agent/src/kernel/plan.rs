@@ -45,6 +45,13 @@ pub struct Request {
     pub ring_bytes: u32,
 }
 
+impl Request {
+    /// Only some processes are wanted: what has no owner yet is held back.
+    pub fn by_owner(&self) -> bool {
+        self.follow || !self.processes.is_empty() || self.comm.is_some() || self.cgroup.is_some()
+    }
+}
+
 /// One address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {

@@ -66,9 +66,9 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// A sweep with these thresholds; `quiet` when the kernel tells only what is unhealthy.
-    pub fn new(thresholds: Thresholds, quiet: bool) -> Self {
-        Self { thresholds, held: quiet.then(Held::default), ..Self::default() }
+    /// A sweep with these thresholds; `held` when the kernel holds records back.
+    pub fn new(thresholds: Thresholds, held: bool) -> Self {
+        Self { thresholds, held: held.then(Held::default), ..Self::default() }
     }
 
     /// Writes a record for each operation that is due, oldest first.

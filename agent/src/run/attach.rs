@@ -75,13 +75,14 @@ impl Session {
             .context("watching the clock")?;
         let mut world = World::default();
         world.learn(origin.clone());
+        let sweep = Sweep::new(request.thresholds, request.quiet || request.by_owner());
         Ok(Self {
             request,
             kernel,
             drain,
             world,
             observer: Observer::new(wanted),
-            sweep: Sweep::new(config.request.thresholds, config.request.quiet),
+            sweep,
             clocks,
             engine: Engine::default(),
             printer: None,

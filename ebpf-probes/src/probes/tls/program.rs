@@ -12,7 +12,10 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
         bpf_get_current_task, bpf_probe_read_kernel,
-        generated::{bpf_get_socket_cookie, bpf_skb_cgroup_id, bpf_skb_load_bytes},
+        generated::{
+            bpf_get_socket_cookie, bpf_probe_read_kernel as read_kernel, bpf_skb_cgroup_id,
+            bpf_skb_load_bytes,
+        },
     },
     macros::{btf_tracepoint, map},
     maps::{Array, HashMap, LruHashMap},
@@ -141,16 +144,44 @@ fn segment_inlined(skb: *mut __sk_buff, packet: &Packet) {
 fn forget(cookie: u64, local: u16, remote: u16) {
     if HANDSHAKES.remove(&cookie).is_ok() {
         gate(local, remote, u64::MAX);
-        if filter::quiet() {
+        if filter::quiet() || filter::by_owner() {
             let _ = HELLOS.remove(&cookie);
         }
     }
 }
 
+/// A server's handshake that nobody has read, where only some processes are wanted: it is held back until it
+/// is known whose it is.
+#[inline(always)]
+fn nobodys(hs: &Handshake) -> bool {
+    filter::by_owner() && hs.role == SERVER && hs.owner.process == 0
+}
+
+/// Hands on a ClientHello that was held back.
+#[inline(always)]
+fn release(cookie: u64) {
+    let Some(held) = HELLOS.get_ptr(&cookie) else { return };
+    emit::<TlsBytes<HELLO_HELD>>(ProbeId::Tls, |record| {
+        // SAFETY: a fresh reservation; the head is written whole, the data by a helper from a live map
+        // value. What lies beyond `len` is not looked at.
+        unsafe {
+            let mut head = header::<TlsBytes<HELLO_HELD>>(Kind::TlsBytes);
+            head.len = TLS_BYTES_HEAD as u32 + at_most::<HELLO_HELD>((*held).len);
+            (&raw mut (*record).header).write(head);
+            (&raw mut (*record).cookie).write(cookie);
+            (&raw mut (*record).hello).write(CLIENT_HELLO);
+            (&raw mut (*record).at).write(0);
+            let from = (&raw const (*held).data).cast();
+            let to = (&raw mut (*record).data).cast();
+            (read_kernel(to, HELLO_HELD as u32, from) == 0).then_some(())
+        }
+    });
+}
+
 /// Marks a handshake that has made no progress for too long: from now on it is told.
 #[inline(always)]
 fn note_stall(hs: &mut Handshake) {
-    if filter::quiet() && now().wrapping_sub(hs.moved_ns) >= filter::STALL_NS.load() {
+    if (filter::quiet() || nobodys(hs)) && now().wrapping_sub(hs.moved_ns) >= filter::STALL_NS.load() {
         hs.flags |= STALLED;
     }
 }
@@ -274,7 +305,7 @@ fn server(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet) -> bool {
                 hs.stage = stage::HELLO;
                 tell(Kind::TlsPhase, hs);
             }
-            capture::<SMALL>(ctx, hs.cookie, SERVER_HELLO, 0, packet.offset, packet.len);
+            capture::<SMALL>(ctx, hs, SERVER_HELLO, 0, packet.offset, packet.len);
             hs.stage = stage::SERVER_FLIGHT;
             tell(Kind::TlsPhase, hs);
             false
@@ -392,14 +423,14 @@ fn hello_bytes(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, skip: u
         hs.hello_len = 5 + u32::from(u16::from_be_bytes([first[3], first[4]]));
     }
     if len <= SMALL as u32 {
-        capture::<SMALL>(ctx, hs.cookie, CLIENT_HELLO, at, offset, len);
+        capture::<SMALL>(ctx, hs, CLIENT_HELLO, at, offset, len);
     } else {
         let mut done = 0;
         for _ in 0..4 {
             if done >= len {
                 break;
             }
-            capture::<LARGE>(ctx, hs.cookie, CLIENT_HELLO, at + done, offset + done, len - done);
+            capture::<LARGE>(ctx, hs, CLIENT_HELLO, at + done, offset + done, len - done);
             done += LARGE as u32;
         }
     }
@@ -412,11 +443,12 @@ fn hello_bytes(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, skip: u
 
 /// Hands up to `N` bytes of the packet to the agent.
 #[inline(always)]
-fn capture<const N: usize>(ctx: &SkBuffContext, cookie: u64, hello: u32, at: u32, offset: u32, len: u32)
+fn capture<const N: usize>(ctx: &SkBuffContext, hs: &Handshake, hello: u32, at: u32, offset: u32, len: u32)
 where
     TlsBytes<N>: 'static,
 {
-    if filter::quiet() {
+    let cookie = hs.cookie;
+    if filter::quiet() || nobodys(hs) {
         if hello == CLIENT_HELLO {
             hold(ctx, cookie, at, offset, len);
         }
@@ -471,7 +503,7 @@ fn over(hs: &mut Handshake, how: u32) -> bool {
 
 #[inline(always)]
 fn tell(kind: Kind, hs: &Handshake) {
-    if filter::quiet() && hs.flags & STALLED == 0 {
+    if (filter::quiet() || nobodys(hs)) && hs.flags & STALLED == 0 {
         return;
     }
     emit::<TlsRecord>(ProbeId::Tls, |record| {
@@ -526,7 +558,11 @@ pub fn socket_read(ctx: BtfTracePointContext) -> i32 {
                 forget(hs.cookie, local, remote);
                 return 0;
             }
+            let was_held = nobodys(hs);
             hs.owner = hs.reader;
+            if was_held && !filter::quiet() {
+                release(hs.cookie);
+            }
         }
         if hs.stage >= stage::HELLO && hs.read_stage != hs.stage {
             note_stall(hs);
