@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     culprit: Option<PathBuf>,
     /// Put the table into README.md too
-    #[arg(long, conflicts_with = "quick")]
+    #[arg(long)]
     readme: bool,
     /// Measure nothing: write the tables again from what the last run measured
     #[arg(long)]
@@ -51,7 +51,7 @@ pub(crate) struct Args {
 /// What to measure; passed on to the part that runs as root.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Plan {
-    /// A smoke run: everything once and briefly, nothing to conclude from; writes only JSON
+    /// A smoke run: everything once and briefly, nothing to conclude from; writes no docs
     #[arg(long)]
     quick: bool,
     /// Rounds; each runs every condition once per load [default: 7]
@@ -100,6 +100,11 @@ impl Plan {
         self.seconds.unwrap_or(if self.quick { 0.4 } else { 2.0 })
     }
 
+    /// Something was left out on purpose.
+    fn is_partial(&self) -> bool {
+        !(self.loads.is_empty() && self.conditions.is_empty() && self.parts.is_empty())
+    }
+
     /// As arguments of the part that runs as root.
     fn args(&self) -> Vec<String> {
         let mut args = vec![format!("--rounds={}", self.rounds()), format!("--seconds={}", self.seconds())];
@@ -127,11 +132,6 @@ impl Plan {
         self.parts.is_empty() || self.parts.contains(&part)
     }
 
-    /// Something was left out.
-    fn is_partial(&self) -> bool {
-        !(self.loads.is_empty() && self.conditions.is_empty() && self.parts.is_empty())
-    }
-
     fn patience(&self) -> std::time::Duration {
         std::time::Duration::from_secs(self.patience.unwrap_or(if self.quick { 0 } else { 60 }))
     }
@@ -157,7 +157,13 @@ fn names<T: ValueEnum>(values: &[T]) -> Vec<String> {
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let dir = cmd::target_dir()?.join("bench");
-    let json = dir.join("culprit-bench.json");
+    let whole = !args.plan.quick && !args.plan.is_partial();
+    ensure!(
+        whole || !args.readme,
+        "README.md shows a whole run: leave --quick, --loads, --conditions and --parts out"
+    );
+    // A smoke run or a part does not replace what a whole run measured.
+    let json = dir.join(if whole { "culprit-bench.json" } else { "culprit-bench-part.json" });
     let report: Report = if args.again {
         read(&json)?
     } else {
@@ -169,11 +175,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     ensure!(report.schema == SCHEMA, "this is {}, and {SCHEMA} is wanted", report.schema);
     let rows = budget::rows(&report);
     let mut value = serde_json::to_value(&report)?;
+    value["rates"] = serde_json::to_value(budget::rates(&report))?;
     value["budgets"] = serde_json::to_value(&rows)?;
     write(&json, &(serde_json::to_string_pretty(&value)? + "\n"))?;
     eprintln!("\n{}", table::short(&report, &rows));
     eprintln!("bench: {} holds every sample", json.display());
-    if !report.settings.partial && !report.settings.quick {
+    if whole {
         write(&cmd::workspace().join("docs/bench.md"), &table::long(&report, &rows))?;
         eprintln!("bench: docs/bench.md is new");
     }

@@ -150,6 +150,29 @@ pub(crate) fn rows(report: &Report) -> Vec<Row> {
     rows
 }
 
+/// How fast a load went under a condition.
+#[derive(Debug, Serialize)]
+pub(crate) struct Rate {
+    workload: Workload,
+    condition: Condition,
+    /// Operations (for bulk: bytes) a second.
+    rate: Option<Spread>,
+    /// The same as a share of bare.
+    share: Option<Spread>,
+}
+
+/// Every load under every condition that was measured.
+pub(crate) fn rates(report: &Report) -> Vec<Rate> {
+    let all =
+        Workload::ALL.into_iter().flat_map(|workload| Condition::ALL.map(|condition| (workload, condition)));
+    all.filter_map(|(workload, condition)| {
+        let rates: Vec<_> = slices(report, workload, condition).map(Slice::rate).collect();
+        let share = Spread::of(&ratios(report, workload, condition));
+        (!rates.is_empty()).then(|| Rate { workload, condition, rate: Spread::of(&rates), share })
+    })
+    .collect()
+}
+
 /// Rates of a condition over bare ones, round by round.
 pub(crate) fn ratios(report: &Report, workload: Workload, condition: Condition) -> Vec<f64> {
     rounds(report, workload, [Condition::Bare, condition]).map(|[bare, with]| with / bare).collect()

@@ -129,19 +129,21 @@ fn budgets(settings: &Settings, rows: &[Row], to: &mut String) {
 /// What a reader should know, derived from the samples too.
 fn notes(report: &Report) -> Vec<String> {
     let mut notes = report.notes.clone();
-    let others: Vec<_> = report.slices.iter().map(|slice| slice.cpu.others).collect();
+    if report.settings.repeated > 0 {
+        notes.push(format!(
+            "{} rounds of a load were measured again because others had disturbed them.",
+            report.settings.repeated
+        ));
+    }
     let disturbed = report.slices.iter().filter(|slice| slice.disturbance() > DISTURBING).count();
-    if let Some(others) = Spread::of(&others)
-        && disturbed > 0
-    {
+    if disturbed > 0 {
+        let most = report.slices.iter().map(|slice| slice.cpu.others).fold(0.0, f64::max);
         notes.push(format!(
             "In {disturbed} of {} slices others used more than {:.0} % of a processor (at most {:.0} %), or had a culprit of \
-             their own attached. Shares leave such rounds out as long as {ENOUGH} remain; {} rounds of a load had been measured \
-             again because of them.",
+             their own attached. Shares leave such rounds out as long as {ENOUGH} remain.",
             report.slices.len(),
             DISTURBING * 100.0,
-            others.max * 100.0,
-            report.settings.repeated
+            most * 100.0,
         ));
     }
     let stalls = report.slices.iter().filter(|slice| slice.stalls > 0).count();
