@@ -136,8 +136,8 @@ impl Says<'_> {
             Some(thread) => format!("{}: {}", self.thread(), thread_words(thread)),
             None if snapshot.threads.is_empty() => "the process is gone".into(),
             None => {
-                let threads = text::count(snapshot.threads.len() as u64, "thread", "threads");
-                format!("{threads}: {}", thread_words(&snapshot.threads[0]))
+                let first = &snapshot.threads[0];
+                format!("thread {}: {}", first.shown.tid, thread_words(first))
             }
         }
     }

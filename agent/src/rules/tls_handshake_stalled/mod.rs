@@ -30,6 +30,8 @@ use crate::{
 /// Handshakes followed at most, and situations.
 const HANDSHAKES: usize = 4096;
 const SITUATIONS: usize = 128;
+/// A thread that has read what was unread is given this long before the stall is its own.
+const READ_NS: u64 = 1_000_000_000;
 /// A process is looked at at most this often.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 
@@ -318,6 +320,9 @@ impl TlsHandshakeStalled {
         let Some(situation) = self.situations.get(&number) else { return };
         let Some(waiting) = self.stalled.get(&situation.lead.cookie) else { return };
         let (mut hs, sni) = (waiting.hs, waiting.sni.clone());
+        if was_unread(situation, &hs, view.now_ns) {
+            return;
+        }
         if unread(&hs) {
             hs.owner = owner(&hs, view);
         }
@@ -375,7 +380,7 @@ impl TlsHandshakeStalled {
 
     /// What the end of a stall proves: whatever ended just before it was what it waited for.
     fn settle(&self, situation: &mut Situation, before: &Handshake, at_ns: u64, view: &View<'_>) {
-        if unread(before) {
+        if unread(before) || was_unread(situation, before, at_ns) {
             return;
         }
         let snapshot = situation.snapshot.clone();
@@ -421,6 +426,11 @@ impl TlsHandshakeStalled {
             }
         }
     }
+}
+
+/// Somebody has just read what nobody had: until the reader has had its time, the stall is explained by that.
+fn was_unread(situation: &Situation, hs: &Handshake, now_ns: u64) -> bool {
+    unread(&situation.lead) && !unread(hs) && now_ns.saturating_sub(hs.read_ns) < READ_NS
 }
 
 fn still_pending(blame: &Blame, view: &View<'_>) -> bool {

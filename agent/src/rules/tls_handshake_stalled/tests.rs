@@ -212,6 +212,20 @@ fn what_nobody_reads_is_said_to_be_unread() {
 }
 
 #[test]
+fn what_is_read_late_and_answered_at_once_was_unread() {
+    let mut scene = Scene::new();
+    scene.stalls(1100, &[unread_hello(1, 0)]);
+    scene.tick(1350);
+    let mut read = hello(1, 43, 0);
+    read.read_ns += 4_000_000_000;
+    scene.tls(4001, Record::TlsRead, read);
+    scene.tick(4100);
+    scene.moves(4102, read);
+    scene.ends();
+    assert_eq!((scene.last().state, scene.cause().kind), (State::Resolved, CauseKind::Unread));
+}
+
+#[test]
 fn a_thread_that_waits_for_its_own_peer_is_nobody_s_fault_here() {
     let mut scene = Scene::new();
     scene.stalls(1100, &[hello(1, 43, 0)]);
