@@ -49,6 +49,7 @@ fn connects_that_other_threads_keep_retrying_are_at_most_possible() {
     let gone: SocketAddr = format!("{VOID}:6379").parse().expect("an address");
     let told = stall_beside(&mut stage, |fact| fact.is_to("connect_ended", gone));
     nobody_is_blamed(&told);
+    stage.ends_with(1);
 }
 
 #[test]
@@ -64,6 +65,7 @@ fn lookups_that_other_threads_keep_repeating_are_at_most_possible() {
         asked.get() > 9
     });
     nobody_is_blamed(&told);
+    stage.ends_with(1);
 }
 
 #[test]
@@ -80,6 +82,7 @@ fn connects_an_event_loop_keeps_retrying_are_at_most_possible() {
     let gone: SocketAddr = format!("{VOID}:6379").parse().expect("an address");
     let told = stall_beside(&mut stage, |fact| fact.is_to("connect_ended", gone));
     nobody_is_blamed(&told);
+    stage.ends_with(1);
 }
 
 #[test]
@@ -110,6 +113,22 @@ fn a_log_line_nobody_answers_is_not_what_a_handshake_waits_for() {
     let action = json!(["both", ["executor", log[0], log[1], log[2]], ["locked", PATIENCE]]);
     stage.serve(&json!({ "sni": { "slow.test": action }, "background": [log] }));
     let told = stall_beside(&mut stage, |fact| fact.is_to("connect_ended", collector));
+    nobody_is_blamed(&told);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_lookup_given_up_before_is_not_what_a_handshake_waits_for() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("locked_after_a_lookup");
+    // As with a name server that is gone and another that answers: a short wait, and then a long one.
+    let action = json!(["both", ["resolve", VOID, 0.2], ["locked", PATIENCE]]);
+    stage.serve_slowly(&action);
+    let server: SocketAddr = format!("{VOID}:53").parse().expect("an address");
+    let client = stage.client("slow.test", "");
+    let told =
+        stall_beside(&mut stage, |fact| fact.kind() == "dns_query" && fact.at("server") == Some(server));
+    drop(client);
     nobody_is_blamed(&told);
     stage.ends_with(1);
 }
