@@ -218,6 +218,8 @@ fn live_on(args: &Args, kernel: &Kernel, live: &test::Live) -> Report {
     env.push(("CULPRIT_VM".into(), kernel.id.clone().into()));
     // Emulated, on one CPU: no deadline of a real machine holds.
     env.push(("CULPRIT_TEST_SLOW".into(), "5".into()));
+    // Most of what they do is wait for something to stall: several at a time, even on one processor.
+    env.push(("RUST_TEST_THREADS".into(), "3".into()));
     let mut command = vec![live.tests.clone().into_os_string()];
     command.extend(args.args.iter().cloned());
 
