@@ -220,6 +220,7 @@ pub fn python() -> Command {
 const PROGRAMS: &[(&str, &str)] = &[
     ("tls_server.py", include_str!("../programs/tls_server.py")),
     ("tls_server.js", include_str!("../programs/tls_server.js")),
+    ("tls_reconnect.js", include_str!("../programs/tls_reconnect.js")),
     ("AiaClient.java", include_str!("../programs/AiaClient.java")),
     ("void.py", include_str!("../programs/void.py")),
 ];

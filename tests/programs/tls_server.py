@@ -73,9 +73,30 @@ def executor(*args):
     pool.submit(ACTIONS[args[0]], *args[1:]).result()
 
 
+def shell(command):
+    subprocess.run(command, shell=True, capture_output=True)
+
+
+def again(delay, times, action):
+    time.sleep(delay)
+    for _ in range(times):
+        act(action)
+
+
+def log(address, port):
+    if address not in logs:
+        logs[address] = socket.create_connection((address, port))
+    logs[address].sendall(b"<134>tls: a client came\n")
+
+
+def both(*actions):
+    for action in actions:
+        act(action)
+
+
 ACTIONS = dict(
     fetch=fetch, request=request, resolve=resolve, resolve_tcp=resolve_tcp, helper=helper, locked=locked, spin=spin,
-    executor=executor, sleep=time.sleep,
+    executor=executor, sleep=time.sleep, shell=shell, again=again, log=log, both=both,
 )
 
 
@@ -101,6 +122,7 @@ def serve(client):
 address, port, cert, key, plan = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], json.loads(sys.argv[5])
 pool = ThreadPoolExecutor(4)
 workers = ThreadPoolExecutor(1)
+logs = {}  # Connections to collectors of log lines, who never say a word.
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(cert, key)
 context.sni_callback = on_name

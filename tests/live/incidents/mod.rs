@@ -2,5 +2,7 @@
 
 mod calm;
 mod causes;
+mod decoys;
 mod idle;
+mod lasting;
 mod runtimes;

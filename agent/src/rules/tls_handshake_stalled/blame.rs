@@ -1,7 +1,10 @@
 //! Whom a stalled handshake waits for: weighs what is under way, and what a snapshot of the process
 //! showed, by thread, start, coverage and alignment. A wrong name is worse than none.
 
-use ebpf_probes::{abi::Owner, probes::tls::Handshake};
+use ebpf_probes::{
+    abi::Owner,
+    probes::{connect::Connect, tls::Handshake},
+};
 
 use crate::{
     correlate::incident::{CauseKind, Confidence},
@@ -18,6 +21,9 @@ use crate::{
 const ALIGNED_NS: u64 = 100_000_000;
 /// Process start times are known to the clock tick only.
 const CLOCK_TICK_NS: u64 = 20_000_000;
+
+/// A thread that waits on this many descriptors may wait on more than a snapshot lists.
+const MANY: usize = 8;
 
 /// What is blamed.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,8 +70,14 @@ pub(super) struct Stall<'a> {
     pub(super) moved: bool,
     pub(super) world: &'a World,
     pub(super) snapshot: Option<&'a Snapshot>,
-    /// Connects blamed for some stall: another attempt like them is no unrelated habit of the process.
+    /// Connects and lookups blamed for some stall: another attempt like them is no unrelated habit of the process.
     pub(super) blamed: &'a Bounded<u64, ()>,
+}
+
+/// Connects of one process to one place.
+fn alike(one: &Connect, other: &Connect) -> bool {
+    (one.owner.process, one.tuple.remote, one.tuple.remote_port)
+        == (other.owner.process, other.tuple.remote, other.tuple.remote_port)
 }
 
 impl Suspect {
@@ -81,6 +93,21 @@ impl Suspect {
             }
             Self::Lookup(op) => format!("dns {}", crate::event::address(op.server)),
             Self::Peer(socket, _) => format!("to {} {}", socket.remote.ip(), socket.remote.port()),
+        }
+    }
+
+    /// It, and what was tried to the same end since then: cookies.
+    pub(super) fn attempts(&self, world: &World) -> Vec<u64> {
+        match self {
+            Self::Connect(op, _) => {
+                let since = op.connect.started_ns;
+                let same = |other: &&ConnectOp| {
+                    other.connect.started_ns >= since && alike(&op.connect, &other.connect)
+                };
+                world.connect_ops().filter(same).map(|other| other.connect.cookie).collect()
+            }
+            Self::Lookup(op) => vec![op.cookie],
+            Self::Peer(..) => vec![],
         }
     }
 
@@ -232,8 +259,13 @@ impl Stall<'_> {
         let covers_most = end.saturating_sub(candidate.started_ns) * 2 >= stall;
         let aligned = self.moved
             && candidate.ended_ns.is_some_and(|ended| self.now_ns.saturating_sub(ended) <= ALIGNED_NS);
+        let posture = self.posture();
+        // What a thread begins itself is its own doing, unless it serves many.
+        let habit = (candidate.relation != Relation::SameThread || posture == Posture::EventLoop)
+            && self.is_habit(candidate);
         if aligned && covers_most {
-            return Some(Confidence::Certain);
+            // One of many attempts ends at any time.
+            return Some(if habit { Confidence::Possible } else { Confidence::Certain });
         }
         // It went on without it.
         if self.moved && candidate.ended_ns.is_none() && candidate.relation != Relation::SameThread {
@@ -244,14 +276,15 @@ impl Stall<'_> {
         if !in_its_way {
             return None;
         }
-        let posture = self.posture();
         let in_it = self.thread().is_some_and(|thread| thread.sockets.contains(&candidate.cookie));
         // What began after the snapshot cannot be in it.
         let later = self.snapshot.is_some_and(|snapshot| candidate.started_ns > snapshot.boot_ns);
         match candidate.relation {
             Relation::SameThread => Some(match posture {
                 _ if in_it => Confidence::Certain,
+                _ if habit || (pending && !self.is_attended(candidate)) => Confidence::Possible,
                 Posture::EventLoop | Posture::Threads => Confidence::Likely,
+                Posture::Descriptors | Posture::Processes if !later && pending => Confidence::Likely,
                 Posture::Running | Posture::Disk | Posture::Stopped | Posture::Sleep if !later && pending => {
                     Confidence::Possible
                 }
@@ -264,7 +297,7 @@ impl Stall<'_> {
                 | Posture::Disk
                 | Posture::Stopped
                 | Posture::Sleep => None,
-                _ if self.is_habit(candidate) => Some(Confidence::Possible),
+                _ if habit || !self.is_attended(candidate) => Some(Confidence::Possible),
                 _ => Some(Confidence::Likely),
             },
             Relation::Helper => match posture {
@@ -274,18 +307,46 @@ impl Stall<'_> {
         }
     }
 
+    /// The process did the same before this handshake, for no handshake's sake: it will be at it again.
     fn is_habit(&self, candidate: &Candidate) -> bool {
+        let before = |cookie: u64, started_ns: u64| {
+            cookie != candidate.cookie && started_ns < self.since_ns() && self.blamed.get(&cookie).is_none()
+        };
         match &candidate.suspect {
             Suspect::Connect(op, _) => self.world.connect_ops().any(|other| {
-                other.connect.cookie != op.connect.cookie
-                    && other.connect.owner.process == op.connect.owner.process
-                    && other.connect.tuple.remote == op.connect.tuple.remote
-                    && other.connect.tuple.remote_port == op.connect.tuple.remote_port
-                    && other.connect.started_ns < self.since_ns()
-                    && self.blamed.get(&other.connect.cookie).is_none()
+                before(other.connect.cookie, other.connect.started_ns) && alike(&op.connect, &other.connect)
             }),
-            _ => false,
+            Suspect::Lookup(op) => self.world.lookup_ops().iter().any(|other| {
+                before(other.cookie, other.started_ns)
+                    && (other.owner.process, other.server, &other.name)
+                        == (op.owner.process, op.server, &op.name)
+            }),
+            Suspect::Peer(..) => false,
         }
+    }
+
+    /// Somebody in the process waits for it, as far as the snapshot can tell: a connection over which a
+    /// line of a log was sent is owed no answer, and a lookup given up looks like one still under way.
+    fn is_attended(&self, candidate: &Candidate) -> bool {
+        let Some(snapshot) = self.snapshot.filter(|snapshot| snapshot.boot_ns >= self.since_ns()) else {
+            return true;
+        };
+        let waits = |thread: &SeenThread| {
+            thread.sockets.contains(&candidate.cookie)
+                || thread.posture == Posture::EventLoop
+                || thread.shown.waits_on.len() >= MANY
+        };
+        let seen = match &candidate.suspect {
+            Suspect::Connect(ConnectOp { connect: Connect { owner, .. }, .. }, _)
+            | Suspect::Lookup(LookupOp { owner, .. }) => {
+                snapshot.threads.iter().any(|thread| thread.shown.tid == owner.thread)
+            }
+            Suspect::Peer(..) => snapshot.threads_left_out == 0,
+        };
+        !seen
+            || snapshot.sockets_cut
+            || candidate.started_ns > snapshot.boot_ns
+            || snapshot.threads.iter().any(waits)
     }
 
     /// The neighbour that does not answer underneath a connect: the destination, or the way to it.

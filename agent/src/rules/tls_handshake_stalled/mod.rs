@@ -51,7 +51,7 @@ struct TlsHandshakeStalled {
     next: u64,
     snapshots: Bounded<u32, Arc<Snapshot>>,
     looked_ns: Bounded<u32, u64>,
-    /// Connects that were blamed for some stall: their like is no unrelated habit.
+    /// Connects and lookups that were blamed for some stall: their like is no unrelated habit.
     blamed: Bounded<u64, ()>,
 }
 
@@ -418,11 +418,16 @@ impl TlsHandshakeStalled {
 
     /// What is blamed explains itself here, and nowhere else.
     fn note_blamed(&mut self, id: &str, blame: Option<&Blame>, view: &mut View<'_>) {
-        let Some(Blame { suspect: Suspect::Connect(op, _), confidence, .. }) = blame else { return };
-        if *confidence > Confidence::Possible {
+        let Some(Blame { suspect, confidence, .. }) = blame else { return };
+        if *confidence == Confidence::Possible {
+            return;
+        }
+        if let Suspect::Connect(op, _) = suspect {
             view.store.claim(op.connect.cookie, id);
-            if self.blamed.get(&op.connect.cookie).is_none() {
-                self.blamed.insert(op.connect.cookie, ());
+        }
+        for cookie in suspect.attempts(view.world) {
+            if self.blamed.get(&cookie).is_none() {
+                self.blamed.insert(cookie, ());
             }
         }
     }

@@ -115,6 +115,64 @@ fn a_thread_that_keeps_retrying_the_same_place_is_at_most_possible() {
 }
 
 #[test]
+fn of_many_retries_one_ends_as_the_handshake_goes_on_and_that_proves_nothing() {
+    let mut scene = Scene::new();
+    scene.waits(400, connect(6, 44, 64, 100));
+    scene.gives_up(900, connect(6, 44, 64, 100));
+    scene.stalls(2100, &[hello(1, 43, 1000)]);
+    scene.sees(2101, vec![thread(43, Posture::Threads, &[])]);
+    scene.waits(2350, connect(7, 44, 64, 1600));
+    scene.gives_up(2550, connect(7, 44, 64, 1600));
+    scene.moves(2560, hello(1, 43, 1000));
+    scene.ends();
+    assert!(scene.told.iter().all(|told| {
+        told.cause
+            .as_ref()
+            .is_none_or(|cause| cause.kind == CauseKind::NoneSeen || cause.confidence == Confidence::Possible)
+    }));
+}
+
+#[test]
+fn an_event_loop_that_keeps_retrying_the_same_place_is_at_most_possible() {
+    let mut scene = Scene::new();
+    scene.waits(400, connect(6, 43, 64, 100));
+    scene.gives_up(900, connect(6, 43, 64, 100));
+    scene.waits(2100, connect(7, 43, 64, 1010));
+    scene.stalls(2100, &[hello(1, 43, 1000)]);
+    scene.sees(2101, vec![thread(43, Posture::EventLoop, &[])]);
+    assert_eq!(scene.cause().confidence, Confidence::Possible, "{:#?}", scene.last());
+}
+
+#[test]
+fn what_no_thread_waits_for_is_at_most_possible() {
+    for waits in [&[9][..], &[7]] {
+        let mut scene = Scene::new();
+        scene.waits(1100, connect(7, 44, 64, 5));
+        scene.stalls(1100, &[hello(1, 43, 0)]);
+        let others = thread(44, Posture::Descriptors, waits);
+        scene.sees(1101, vec![thread(43, Posture::Threads, &[]), others]);
+        let expected = if waits == [7] { Confidence::Likely } else { Confidence::Possible };
+        assert_eq!(scene.cause().confidence, expected, "{:#?}", scene.last());
+    }
+}
+
+#[test]
+fn several_attempts_within_one_stall_make_no_habit_of_the_next() {
+    let mut scene = Scene::new();
+    scene.waits(900, connect(7, 44, 64, 5));
+    scene.gives_up(1000, connect(7, 44, 64, 5));
+    scene.waits(1250, connect(8, 44, 64, 1005));
+    scene.stalls(1250, &[hello(1, 43, 0)]);
+    scene.sees(1251, vec![thread(43, Posture::Threads, &[])]);
+    scene.gives_up(2000, connect(8, 44, 64, 1005));
+    scene.moves(2001, hello(1, 43, 0));
+    scene.waits(4200, connect(9, 44, 64, 3105));
+    scene.stalls(4200, &[hello(2, 43, 3100)]);
+    scene.sees(4201, vec![thread(43, Posture::Threads, &[])]);
+    assert_eq!((scene.cause().confidence, scene.last().count), (Confidence::Likely, 2));
+}
+
+#[test]
 fn the_same_fetch_in_every_handshake_is_no_unrelated_habit() {
     let mut scene = stall(44, 5, Posture::Threads, &[]);
     scene.gives_up(3000, connect(7, 44, 64, 5));

@@ -1,0 +1,196 @@
+//! Situations that last and come again: one incident each, whatever their age, however often clients give
+//! up and return; and that connects which explain a stall open none of their own.
+
+use std::{
+    io::Read,
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::Acceptor,
+};
+use serde_json::json;
+
+use crate::{
+    harness::{
+        Stage, port,
+        sockets::{listen, me},
+        stage::{PATIENCE, VOID, VOID6},
+    },
+    needs,
+};
+
+/// Longer than a connect outside any handshake may be pending.
+const LONG: f64 = 4.5;
+
+#[test]
+fn a_blamed_connect_of_another_thread_is_no_incident_of_its_own_however_old() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("fetch_by_executor_lasting");
+    stage.serve_slowly(&json!(["executor", "fetch", VOID, 80, LONG]));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    let gone: SocketAddr = format!("{VOID}:80").parse().expect("an address");
+    stage.culprit.wait_for("the connect, three seconds old", |fact| fact.is_to("connect_pending", gone));
+    let resolved = stage.resolved(&opened);
+    assert_eq!((resolved.blame(), resolved.blamed()), (("outbound_connect", "certain"), gone.to_string()));
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_stall_that_comes_again_is_the_same_incident_with_a_count() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("fetch_again");
+    stage.serve_slowly(&json!(["fetch", VOID, 80, 1.3]));
+    let client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    client.wait_for_line("Verify return code");
+    let resolved = stage.resolved(&opened);
+    assert_eq!(resolved.number("/count"), 1);
+    let _again = stage.client("slow.test", "");
+    let again = stage.culprit.wait_for_incident("its return", |told| {
+        stage.serves(told) && told.number("/count") == 2 && told.opens()
+    });
+    assert_eq!((again.id(), again.blamed()), (opened.id(), format!("{VOID}:80")));
+    assert_eq!(again.text("/opened_at"), opened.text("/opened_at"));
+    // Opened twice, and one incident all the same.
+    stage.culprit.wait_for_incident("its second end", |told| {
+        told.id() == opened.id() && told.text("/state") == "resolved" && told.number("/count") == 2
+    });
+    stage.ends_with(2);
+}
+
+#[test]
+fn clients_that_give_up_and_return_are_one_incident() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("clients_give_up");
+    stage.serve_slowly(&json!(["fetch", VOID, 80, LONG]));
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let client = stage.client("slow.test", "");
+        let hello = client.pid();
+        stage.culprit.wait_for("its wait", |fact| {
+            fact.kind() == "handshake_pending"
+                && fact.handshake("client", stage.service)
+                && fact.pid() == hello
+        });
+        ids.push(stage.stalled().id().to_owned());
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1);
+    let last = stage.culprit.wait_for_incident("its end", |told| {
+        told.id() == ids[0] && told.text("/state") == "resolved" && told.number("/count") == 3
+    });
+    assert_eq!(last.blamed(), format!("{VOID}:80"));
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_place_that_used_to_answer_is_likely_when_it_no_longer_does() {
+    needs!(Openssl, Tun, Nftables);
+    let mut stage = Stage::set("fetch_that_used_to_work");
+    let fetched = SocketAddr::new(stage.pair.v4(1), port());
+    let _listener = listen(&stage.pair.client, fetched);
+    let to = (fetched.ip().to_string(), fetched.port());
+    stage.serve_slowly(&json!(["executor", "fetch", to.0, to.1, PATIENCE]));
+    for _ in 0..3 {
+        stage.client("slow.test", "").wait_for_line("Verify return code");
+    }
+    stage.pair.client.drop_tcp("input", fetched.port());
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "likely"), fetched.to_string()));
+    let resolved = stage.resolved(&opened);
+    assert_eq!(resolved.blame(), ("outbound_connect", "certain"), "{:#}", resolved.json);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_fetch_by_curl_behind_a_shell_is_named_with_curl() {
+    needs!(Openssl, Tun, Curl);
+    let mut stage = Stage::set("fetch_by_curl");
+    // The shell stays: curl is the child of a child.
+    let command = format!("curl -s -m {PATIENCE} http://{VOID}/issuer.der; true");
+    let pid = stage.serve_slowly(&json!(["shell", command]));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "likely"), format!("{VOID}:80")));
+    assert_eq!((opened.task().0, opened.text("/cause/process/comm")), (pid, "curl"));
+    let resolved = stage.resolved(&opened);
+    assert_eq!(resolved.blame(), ("outbound_connect", "certain"), "{:#}", resolved.json);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_name_server_that_is_silent_to_an_event_loop_is_likely_and_its_end_proves_it() {
+    needs!(Openssl, Tun, Node);
+    let mut stage = Stage::set("node_dns_unanswered");
+    let mut node = Command::new("node");
+    node.arg(stage.program("tls_reconnect.js"))
+        .arg(stage.service.ip().to_string())
+        .arg(stage.service.port().to_string())
+        .args([stage.identity.cert(), stage.identity.key()])
+        .args(["slow.test", "dns", VOID, "2500"]);
+    stage.act(node);
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("dns_lookup", "likely"), format!("{VOID}:53")));
+    assert_eq!(opened.text("/cause/query"), "A issuer.example");
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn an_ipv6_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set_v6("neighbour_under_the_fetch_ipv6");
+    let nobody = stage.pair.v6(77);
+    stage.serve_slowly(&json!(["fetch", nobody.to_string(), 80, PATIENCE]));
+    let _client = stage.client("slow.test", "-tls1_2");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("neighbour", "certain"), format!("{nobody}:80")));
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_rustls_server_that_fetches_between_the_hellos_is_named_with_its_thread() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set_v6("rustls_server");
+    stage.keep_own();
+    let service = stage.service;
+    let listener = stage.pair.server.enter(move || TcpListener::bind(service).expect("a free port"));
+    let cert = CertificateDer::from_pem_file(stage.identity.cert()).expect("made by openssl");
+    let key = PrivateKeyDer::from_pem_file(stage.identity.key()).expect("made by openssl");
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![cert], key);
+    let config = Arc::new(config.expect("a sound configuration"));
+    let thread = stage.pair.server.thread(move || {
+        let (mut stream, _) = listener.accept().expect("a client comes");
+        let mut acceptor = Acceptor::default();
+        let accepted = loop {
+            acceptor.read_tls(&mut stream).expect("the client speaks first");
+            if let Some(accepted) = acceptor.accept().expect("a hello") {
+                break accepted;
+            }
+        };
+        let to = SocketAddr::new(VOID6.parse().expect("an address"), 80);
+        TcpStream::connect_timeout(&to, Duration::from_secs_f64(PATIENCE)).expect_err("nobody answers");
+        let mut connection = accepted.into_connection(config).expect("they agree");
+        crate::harness::tls::handshake(&mut connection, &mut stream).expect("they agree");
+        let _ = stream.read(&mut [0; 1]);
+        me()
+    });
+    let client = stage.client("slow.test", "-tls1_2");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "certain"), format!("{VOID6}:80")));
+    stage.resolved(&opened);
+    drop(client);
+    let (pid, tid) = thread.join().expect("no panic");
+    assert_eq!(opened.task(), (pid.into(), tid.into()));
+    stage.ends_with(1);
+}
