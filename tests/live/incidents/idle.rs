@@ -123,7 +123,7 @@ fn hellos_accepted_by_an_exhausted_thread_pool_are_said_to_wait_for_a_thread() {
 fn clients_that_queue_behind_a_stalled_handshake_are_part_of_its_incident() {
     needs!(Openssl, Tun);
     let mut stage = Stage::set("queue_behind_a_fetch");
-    let action = json!(["fetch", VOID, 80, PATIENCE]);
+    let action = json!(["fetch", VOID, 80, PATIENCE * crate::harness::slow()]);
     stage.serve(&json!({ "serve": "single", "sni": { "slow.test": action } }));
     let _first = stage.client("slow.test", "");
     stage.culprit.wait_for("the hello read", |fact| {
