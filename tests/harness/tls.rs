@@ -98,6 +98,12 @@ impl Identity {
             .expect("a sound configuration")
     }
 
+    /// The same, asking for a name that is not in the certificate.
+    pub fn client_for(&self, name: &'static str) -> ClientConnection {
+        ClientConnection::new(Arc::new(self.client_config()), name.try_into().expect("a name"))
+            .expect("a sound configuration")
+    }
+
     /// A rustls server connection waiting for a hello.
     pub fn server_connection(&self) -> ServerConnection {
         let key = PrivateKeyDer::from_pem_file(self.key()).expect("made by openssl");

@@ -2,10 +2,10 @@
 #
 #   tls_server.py ADDRESS PORT CERT KEY PLAN
 #
-# PLAN is JSON: {"sni": {"name": ["fetch", "192.0.2.64", 80, 3]}, "serve": "threads"|"single"|"pool",
+# PLAN is JSON: {"sni": {"name": ["fetch", "192.0.2.64", 80, 3]}, "serve": "threads"|"single"|"pool"|"fork",
 # "background": [["fetch", …]]}. Prints "ready" when it listens; what is in the background begins with the
 # first line of its standard input.
-import json, socket, ssl, subprocess, sys, threading, time
+import json, os, socket, ssl, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
 QUESTION = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\4apps\tidentrust\7example\0\0\1\0\1"
@@ -138,6 +138,12 @@ while True:
     how = plan.get("serve", "threads")
     if how == "single":
         serve(client)
+    elif how == "fork":
+        if os.fork() == 0:
+            listener.close()
+            serve(client)
+            os._exit(0)
+        client.close()
     elif how == "pool":
         workers.submit(serve, client)
     else:

@@ -83,9 +83,9 @@ impl World {
         self.operations.connects.values()
     }
 
-    /// Lookups under way and those that took long, in no particular order.
-    pub fn lookup_ops(&self) -> Vec<LookupOp> {
-        self.dns.operations()
+    /// Lookups of these owners under way and those that took long, in no particular order.
+    pub fn lookup_ops(&self, of: impl Fn(&Owner) -> bool) -> Vec<LookupOp> {
+        self.dns.operations(of)
     }
 
     /// A neighbour of the namespace that does not answer, or did not within the last second: its device.

@@ -278,10 +278,11 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
 }
 
 impl Lookups {
-    /// Lookups under way, and those that took long and have ended.
-    pub(super) fn operations(&self) -> Vec<LookupOp> {
-        let pending = self.pending.iter().map(|((cookie, _), lookup)| lookup.operation(*cookie));
-        pending.chain(self.ended.iter().cloned()).collect()
+    /// Lookups of these owners under way, and those that took long and have ended.
+    pub(super) fn operations(&self, of: impl Fn(&Owner) -> bool) -> Vec<LookupOp> {
+        let pending = self.pending.iter().filter(|(_, lookup)| of(&lookup.owner));
+        let pending = pending.map(|((cookie, _), lookup)| lookup.operation(*cookie));
+        pending.chain(self.ended.iter().filter(|op| of(&op.owner)).cloned()).collect()
     }
 
     /// A lookup was answered, or failed.

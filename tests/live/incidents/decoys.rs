@@ -11,7 +11,7 @@ use crate::{
     harness::{
         Incident, Stage, port,
         sockets::{listen, listen_and_accept},
-        stage::{PATIENCE, VOID},
+        stage::{OTHER_VOID, PATIENCE, VOID},
     },
     needs,
 };
@@ -157,6 +157,27 @@ fn a_stall_of_another_handshake_s_making_does_not_lend_its_cause() {
     for opened in [&opened, &other] {
         let resolved = stage.resolved(opened);
         assert_eq!(resolved.blamed(), opened.blamed());
+    }
+    stage.ends_with(2);
+}
+
+#[test]
+fn concurrent_fetches_by_a_pool_stay_apart() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("two_causes_by_executor");
+    let plan = json!({ "sni": {
+        "slow.test": ["executor", "fetch", VOID, 80, PATIENCE],
+        "other.test": ["executor", "fetch", OTHER_VOID, 8080, PATIENCE],
+    } });
+    stage.serve(&plan);
+    let _clients = [stage.client("slow.test", ""), stage.client("other.test", "")];
+    for (name, to) in [("slow.test", format!("{VOID}:80")), ("other.test", format!("{OTHER_VOID}:8080"))] {
+        let opened = stage
+            .culprit
+            .wait_for_incident(name, |told| stage.serves(told) && told.text("/details/sni") == name);
+        assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "likely"), to.clone()));
+        let resolved = stage.resolved(&opened);
+        assert_eq!((resolved.blame(), resolved.blamed()), (("outbound_connect", "certain"), to));
     }
     stage.ends_with(2);
 }

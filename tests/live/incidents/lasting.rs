@@ -2,7 +2,7 @@
 //! up and return; and that connects which explain a stall open none of their own.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
     sync::Arc,
@@ -21,6 +21,7 @@ use crate::{
         Stage, port,
         sockets::{listen, me},
         stage::{PATIENCE, VOID, VOID6},
+        tls::hello_of,
     },
     needs,
 };
@@ -88,6 +89,63 @@ fn clients_that_give_up_and_return_are_one_incident() {
     });
     assert_eq!(last.blamed(), format!("{VOID}:80"));
     stage.ends_with(1);
+}
+
+#[test]
+fn a_pool_of_threads_that_all_fetch_is_one_incident_with_those_who_wait_for_a_thread() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("pool_behind_a_fetch");
+    let action = json!(["fetch", VOID, 80, PATIENCE]);
+    stage.serve(&json!({ "serve": "pool", "sni": { "slow.test": action } }));
+    let _clients: Vec<_> = (0..3).map(|_| stage.client("slow.test", "")).collect();
+    let opened = stage.culprit.wait_for_incident("the fetch blamed", |told| {
+        stage.serves(told) && told.blame() == ("outbound_connect", "certain")
+    });
+    let all = stage.culprit.wait_for_incident("those who wait for the thread", |told| {
+        told.id() == opened.id() && told.number("/details/unread") >= 1
+    });
+    assert_eq!(all.blamed(), format!("{VOID}:80"));
+    stage.resolved(&opened);
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_server_that_forks_for_each_client_is_one_service() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("forking_server");
+    let action = json!(["fetch", VOID, 80, PATIENCE]);
+    let pid = stage.serve(&json!({ "serve": "fork", "sni": { "slow.test": action } }));
+    let _clients: Vec<_> = (0..5).map(|_| stage.client("slow.test", "")).collect();
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "certain"), format!("{VOID}:80")));
+    assert_ne!(opened.task().0, pid);
+    let resolved = stage.resolved(&opened);
+    assert_eq!((resolved.number("/count"), resolved.blamed()), (5, format!("{VOID}:80")));
+    stage.ends_with(1);
+}
+
+#[test]
+fn a_crowd_that_waits_for_one_fetch_is_one_incident_in_time() {
+    needs!(Openssl, Tun);
+    let mut stage = Stage::set("crowd");
+    stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
+    let service = stage.service;
+    let mut connection = stage.identity.client_for("slow.test");
+    let _streams = stage.pair.client.enter(move || {
+        let hello = hello_of(&mut connection);
+        let say = |_| {
+            let mut stream = TcpStream::connect(service).expect("it listens");
+            stream.write_all(&hello).expect("the server buffers");
+            stream
+        };
+        (0..60).map(say).collect::<Vec<_>>()
+    });
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "certain"), format!("{VOID}:80")));
+    let resolved = stage.resolved(&opened);
+    assert_eq!((resolved.number("/count"), resolved.blamed()), (60, format!("{VOID}:80")));
+    // The mute clients' host is this one too: there it is an incident as well.
+    stage.ends_with(2);
 }
 
 #[test]

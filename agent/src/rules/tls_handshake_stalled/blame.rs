@@ -1,27 +1,27 @@
 //! Whom a stalled handshake waits for: weighs what is under way, and what a snapshot of the process
 //! showed, by thread, start, coverage and alignment. A wrong name is worse than none.
 
-use ebpf_probes::{
-    abi::Owner,
-    probes::{connect::Connect, tls::Handshake},
-};
+use std::cell::OnceCell;
 
+use ebpf_probes::probes::tls::Handshake;
+
+pub(super) use super::suspects::{Relation, Suspect};
+use super::{
+    Waiting,
+    rivals::Rivals,
+    suspects::{Candidate, Habits},
+};
 use crate::{
-    correlate::incident::{CauseKind, Confidence},
+    correlate::incident::Confidence,
     enrich::{
         World,
-        ask::SilentNeighbour,
         bounded::Bounded,
-        context::{Posture, SeenSocket, SeenThread, Snapshot},
-        operations::{ConnectOp, LookupOp},
+        context::{Posture, SeenThread, Snapshot},
     },
 };
 
 /// A handshake that moves within this long of an operation's end was waiting for it.
 const ALIGNED_NS: u64 = 100_000_000;
-/// Process start times are known to the clock tick only.
-const CLOCK_TICK_NS: u64 = 20_000_000;
-
 /// A thread that waits on this many descriptors may wait on more than a snapshot lists.
 const MANY: usize = 8;
 
@@ -32,33 +32,6 @@ pub(super) struct Blame {
     pub(super) confidence: Confidence,
     /// How it is related to the handshake's thread.
     pub(super) relation: Relation,
-}
-
-/// An operation a thread may be waiting for.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Suspect {
-    /// A connect, and the neighbour that does not answer underneath.
-    Connect(ConnectOp, Option<(std::net::IpAddr, SilentNeighbour)>),
-    /// A DNS lookup.
-    Lookup(LookupOp),
-    /// An established peer that owes an answer, and when the snapshot saw that.
-    Peer(SeenSocket, u64),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Relation {
-    SameThread,
-    SameProcess,
-    Helper,
-}
-
-/// A suspect with what its blame is weighed by.
-struct Candidate {
-    suspect: Suspect,
-    cookie: u64,
-    started_ns: u64,
-    ended_ns: Option<u64>,
-    relation: Relation,
 }
 
 /// The circumstances of a stall.
@@ -72,59 +45,21 @@ pub(super) struct Stall<'a> {
     pub(super) snapshot: Option<&'a Snapshot>,
     /// Connects and lookups blamed for some stall: another attempt like them is no unrelated habit of the process.
     pub(super) blamed: &'a Bounded<u64, ()>,
+    /// All handshakes that stall.
+    pub(super) stalled: &'a Bounded<u64, Waiting>,
+    /// Found out at most once.
+    pub(super) posture: OnceCell<Posture>,
+    pub(super) habits: Habits,
 }
 
-/// Connects of one process to one place.
-fn alike(one: &Connect, other: &Connect) -> bool {
-    (one.owner.process, one.tuple.remote, one.tuple.remote_port)
-        == (other.owner.process, other.tuple.remote, other.tuple.remote_port)
-}
-
-impl Suspect {
-    /// What sets situations apart.
-    pub(super) fn key(&self) -> String {
-        match self {
-            Self::Connect(op, _) => {
-                format!(
-                    "to {} {}",
-                    crate::event::address(op.connect.tuple.remote),
-                    op.connect.tuple.remote_port
-                )
-            }
-            Self::Lookup(op) => format!("dns {}", crate::event::address(op.server)),
-            Self::Peer(socket, _) => format!("to {} {}", socket.remote.ip(), socket.remote.port()),
-        }
-    }
-
-    /// It, and what was tried to the same end since then: cookies.
-    pub(super) fn attempts(&self, world: &World) -> Vec<u64> {
-        match self {
-            Self::Connect(op, _) => {
-                let since = op.connect.started_ns;
-                let same = |other: &&ConnectOp| {
-                    other.connect.started_ns >= since && alike(&op.connect, &other.connect)
-                };
-                world.connect_ops().filter(same).map(|other| other.connect.cookie).collect()
-            }
-            Self::Lookup(op) => vec![op.cookie],
-            Self::Peer(..) => vec![],
-        }
-    }
-
-    pub(super) fn kind(&self) -> CauseKind {
-        match self {
-            Self::Connect(_, None) => CauseKind::OutboundConnect,
-            Self::Connect(_, Some(_)) => CauseKind::Neighbour,
-            Self::Lookup(_) => CauseKind::DnsLookup,
-            Self::Peer(..) => CauseKind::Peer,
-        }
-    }
+/// Since when a handshake could have gone on: the reading of the peer's last message.
+pub(super) fn since_ns(hs: &Handshake) -> u64 {
+    hs.read_ns.max(hs.moved_ns)
 }
 
 impl Stall<'_> {
-    /// Since when this host could have answered: the reading of the peer's last message.
-    fn since_ns(&self) -> u64 {
-        self.hs.read_ns.max(self.hs.moved_ns)
+    pub(super) fn since_ns(&self) -> u64 {
+        since_ns(self.hs)
     }
 
     /// The thread that owes the next message, as a snapshot during this stall saw it.
@@ -139,11 +74,11 @@ impl Stall<'_> {
 
     /// What the thread is doing. A thread once seen in an event loop is still one that serves many.
     fn posture(&self) -> Posture {
-        match (self.thread(), self.seen()) {
+        *self.posture.get_or_init(|| match (self.thread(), self.seen()) {
             (Some(thread), _) => thread.posture,
             (None, Some(SeenThread { posture: Posture::EventLoop, .. })) => Posture::EventLoop,
             _ => Posture::Unknown,
-        }
+        })
     }
 
     /// The thread waits for the peer of this very handshake: nothing of this host's is in the way.
@@ -151,105 +86,59 @@ impl Stall<'_> {
         self.thread().is_some_and(|thread| thread.sockets == [self.hs.cookie])
     }
 
-    /// The most convincing suspect.
-    pub(super) fn blame(&self) -> Option<Blame> {
-        let candidates = self.candidates();
-        let mut weighed: Vec<(Blame, u64)> = candidates
-            .into_iter()
-            .filter_map(|candidate| {
-                let confidence = self.weigh(&candidate)?;
-                // Of one thread's operations the last, of other threads' the first after the reading.
-                let gap = candidate.started_ns.saturating_sub(self.since_ns());
-                let rank = match candidate.relation {
-                    Relation::SameThread => u64::MAX - gap,
-                    _ => gap,
-                };
-                let Candidate { suspect, relation, .. } = candidate;
-                Some((Blame { suspect, confidence, relation }, rank))
-            })
-            .collect();
-        weighed.sort_by_key(|(blame, rank)| {
-            (std::cmp::Reverse(blame.confidence), blame.relation != Relation::SameThread, *rank)
+    /// The most convincing suspect; of several as convincing, the one with the cookie `before`.
+    pub(super) fn blame(&self, before: Option<u64>) -> Option<Blame> {
+        // In a crowd, nearly every thread is in an operation of its own: the others need not be looked at.
+        if self.posture() != Posture::EventLoop
+            && let Some(blame) = self.best(self.candidates(true), before)
+            && blame.confidence == Confidence::Certain
+        {
+            return Some(blame);
+        }
+        self.best(self.candidates(false), before)
+    }
+
+    fn best(&self, candidates: Vec<Candidate<'_>>, before: Option<u64>) -> Option<Blame> {
+        let shared = |candidate: &&Candidate<'_>| self.shared(candidate);
+        let rivals = candidates.iter().any(|candidate| self.shared(candidate)).then(|| Rivals::of(self));
+        let own =
+            rivals.as_ref().and_then(|rivals| rivals.pair(self.hs.cookie, candidates.iter().filter(shared)));
+        let weighed = candidates.into_iter().filter_map(|candidate| {
+            let others = rivals.as_ref().is_some_and(|rivals| rivals.began(&candidate));
+            if candidate.relation == Relation::SameProcess && others {
+                return None;
+            }
+            let confidence = self.weigh(&candidate)?;
+            // Of one thread's operations the last; of those begun on others' behalf the one that is this
+            // handshake's by the order of things, or the first after the reading.
+            let gap = candidate.started_ns.saturating_sub(self.since_ns());
+            let rank = if !self.shared(&candidate) {
+                u64::MAX - gap
+            } else if own == Some(candidate.cookie) {
+                0
+            } else {
+                gap.saturating_add(1)
+            };
+            let other = candidate.relation != Relation::SameThread;
+            // While it waits, it waits for what is pending.
+            let over = !self.moved && candidate.ended_ns.is_some();
+            let new = Some(candidate.cookie) != before;
+            let order = (std::cmp::Reverse(confidence), other, new, over, rank);
+            Some((order, confidence, candidate))
         });
-        weighed.into_iter().next().map(|(blame, _)| blame)
+        weighed.min_by_key(|(order, ..)| *order).map(|(_, confidence, candidate)| {
+            let relation = candidate.relation;
+            Blame { suspect: candidate.suspect(self), confidence, relation }
+        })
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
-        let mut candidates: Vec<Candidate> = self
-            .world
-            .connect_ops()
-            .filter_map(|op| {
-                let connect = &op.connect;
-                Some(Candidate {
-                    relation: self.relation(&connect.owner)?,
-                    cookie: connect.cookie,
-                    started_ns: connect.started_ns,
-                    ended_ns: op.ended_ns,
-                    suspect: Suspect::Connect(*op, self.neighbour(op)),
-                })
-            })
-            .chain(self.world.lookup_ops().into_iter().filter_map(|op| {
-                Some(Candidate {
-                    relation: self.relation(&op.owner)?,
-                    cookie: op.cookie,
-                    started_ns: op.started_ns,
-                    ended_ns: op.ended_ns,
-                    suspect: Suspect::Lookup(op),
-                })
-            }))
-            .collect();
-        // What is known of a socket by what it does says more than that it waits.
-        let known: Vec<u64> = candidates.iter().map(|candidate| candidate.cookie).collect();
-        candidates.extend(self.silent_peers().into_iter().filter(|peer| !known.contains(&peer.cookie)));
-        candidates.sort_by_key(|candidate| (candidate.started_ns, candidate.cookie));
-        candidates
-    }
-
-    /// Connections over which something was asked after the reading, and nothing has come back.
-    fn silent_peers(&self) -> Vec<Candidate> {
-        let Some(snapshot) = self.snapshot else { return vec![] };
-        let own = snapshot.process == self.hs.reader.process;
-        let ago = |ms: u32| snapshot.boot_ns.saturating_sub(u64::from(ms) * 1_000_000);
-        snapshot
-            .sockets
-            .iter()
-            .filter(|socket| own && socket.cookie != self.hs.cookie && socket.state == 1)
-            .filter(|socket| socket.unread_bytes == 0)
-            .filter_map(|socket| {
-                let asked = ago(socket.sent_ms_ago);
-                let owed = socket.received_bytes == 0 || socket.received_ms_ago > socket.sent_ms_ago;
-                let same = self.thread().is_some_and(|thread| thread.sockets.contains(&socket.cookie));
-                if !owed || (asked.saturating_add(1_000_000) < self.since_ns() && !same) {
-                    return None;
-                }
-                Some(Candidate {
-                    suspect: Suspect::Peer(socket.clone(), snapshot.boot_ns),
-                    cookie: socket.cookie,
-                    started_ns: asked.max(self.since_ns()),
-                    ended_ns: None,
-                    relation: if same { Relation::SameThread } else { Relation::SameProcess },
-                })
-            })
-            .collect()
-    }
-
-    fn relation(&self, owner: &Owner) -> Option<Relation> {
-        let reader = &self.hs.reader;
-        if owner.process == 0 || reader.process == 0 {
-            return None;
-        }
-        if owner.process == reader.process {
-            let same = owner.thread == reader.thread;
-            return Some(if same { Relation::SameThread } else { Relation::SameProcess });
-        }
-        let known = self.world.known(owner.process)?;
-        // Begun for this handshake: a worker that was there before is somebody else's.
-        let begun = known.started_ns.saturating_add(CLOCK_TICK_NS) >= self.since_ns();
-        (begun && known.ancestors.contains(&reader.process)).then_some(Relation::Helper)
+    /// It was begun by one that serves other handshakes too.
+    fn shared(&self, candidate: &Candidate<'_>) -> bool {
+        candidate.relation != Relation::SameThread || self.posture() == Posture::EventLoop
     }
 
     /// How sure it is that the handshake waits for this; `None`: it does not.
-    fn weigh(&self, candidate: &Candidate) -> Option<Confidence> {
+    fn weigh(&self, candidate: &Candidate<'_>) -> Option<Confidence> {
         let since = self.since_ns();
         if candidate.started_ns < since || candidate.started_ns > self.now_ns {
             return None;
@@ -307,27 +196,9 @@ impl Stall<'_> {
         }
     }
 
-    /// The process did the same before this handshake, for no handshake's sake: it will be at it again.
-    fn is_habit(&self, candidate: &Candidate) -> bool {
-        let before = |cookie: u64, started_ns: u64| {
-            cookie != candidate.cookie && started_ns < self.since_ns() && self.blamed.get(&cookie).is_none()
-        };
-        match &candidate.suspect {
-            Suspect::Connect(op, _) => self.world.connect_ops().any(|other| {
-                before(other.connect.cookie, other.connect.started_ns) && alike(&op.connect, &other.connect)
-            }),
-            Suspect::Lookup(op) => self.world.lookup_ops().iter().any(|other| {
-                before(other.cookie, other.started_ns)
-                    && (other.owner.process, other.server, &other.name)
-                        == (op.owner.process, op.server, &op.name)
-            }),
-            Suspect::Peer(..) => false,
-        }
-    }
-
     /// Somebody in the process waits for it, as far as the snapshot can tell: a connection over which a
     /// line of a log was sent is owed no answer, and a lookup given up looks like one still under way.
-    fn is_attended(&self, candidate: &Candidate) -> bool {
+    fn is_attended(&self, candidate: &Candidate<'_>) -> bool {
         let Some(snapshot) = self.snapshot.filter(|snapshot| snapshot.boot_ns >= self.since_ns()) else {
             return true;
         };
@@ -336,33 +207,13 @@ impl Stall<'_> {
                 || thread.posture == Posture::EventLoop
                 || thread.shown.waits_on.len() >= MANY
         };
-        let seen = match &candidate.suspect {
-            Suspect::Connect(ConnectOp { connect: Connect { owner, .. }, .. }, _)
-            | Suspect::Lookup(LookupOp { owner, .. }) => {
-                snapshot.threads.iter().any(|thread| thread.shown.tid == owner.thread)
-            }
-            Suspect::Peer(..) => snapshot.threads_left_out == 0,
+        let seen = match candidate.owner() {
+            Some(owner) => snapshot.threads.iter().any(|thread| thread.shown.tid == owner.thread),
+            None => snapshot.threads_left_out == 0,
         };
         !seen
             || snapshot.sockets_cut
             || candidate.started_ns > snapshot.boot_ns
             || snapshot.threads.iter().any(waits)
-    }
-
-    /// The neighbour that does not answer underneath a connect: the destination, or the way to it.
-    fn neighbour(&self, op: &ConnectOp) -> Option<(std::net::IpAddr, SilentNeighbour)> {
-        let (netns, remote) = (op.connect.owner.netns, op.connect.tuple.remote);
-        if op.connect.established != 0 {
-            return None;
-        }
-        if let Some(silent) = self.world.silent_neighbour(netns, remote, self.now_ns) {
-            return Some((crate::event::address(remote), silent));
-        }
-        /// EHOSTUNREACH of include/uapi/asm-generic/errno.h.
-        const HOST_UNREACHABLE: i32 = 113;
-        if op.connect.errno == HOST_UNREACHABLE {
-            return self.world.last_silent_neighbour(netns, self.now_ns);
-        }
-        None
     }
 }

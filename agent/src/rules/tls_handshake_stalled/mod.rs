@@ -5,7 +5,9 @@
 mod advice;
 mod blame;
 mod evidence;
+mod rivals;
 mod say;
+mod suspects;
 #[cfg(test)]
 mod tests;
 
@@ -229,7 +231,7 @@ impl TlsHandshakeStalled {
         if stall.waits_for_peer() {
             return None;
         }
-        let blame = if unread(&hs) { None } else { stall.blame() };
+        let blame = if unread(&hs) { None } else { stall.blame(None) };
         let key = key(&hs, blame.as_ref());
         if let Some(number) = self.like(&service, &key, unread(&hs)) {
             self.join(number, cookie, &hs, blame.as_ref(), view);
@@ -328,7 +330,7 @@ impl TlsHandshakeStalled {
         }
         let snapshot = situation.snapshot.clone();
         let stall = self.stall(&hs, view.now_ns, false, snapshot.as_deref(), view);
-        let blame = if unread(&hs) { None } else { stall.blame() };
+        let blame = if unread(&hs) { None } else { stall.blame(None) };
         let Some(mut situation) = self.situations.remove(&number) else { return };
         // Doubt does not take back what was sure; a new suspect does.
         let kept = blame.is_none() && situation.blame.is_some() && !unread(&hs);
@@ -385,7 +387,8 @@ impl TlsHandshakeStalled {
         }
         let snapshot = situation.snapshot.clone();
         let stall = self.stall(before, at_ns, true, snapshot.as_deref(), view);
-        let proven = stall.blame();
+        let suspected = situation.blame.as_ref().map(|blame| blame.suspect.cookie());
+        let proven = stall.blame(suspected);
         situation.blame = match (proven, situation.blame.take()) {
             (Some(proven), Some(before)) if before.confidence > proven.confidence => Some(before),
             (Some(proven), _) => Some(proven),
@@ -407,7 +410,9 @@ impl TlsHandshakeStalled {
         snapshot: Option<&'a Snapshot>,
         view: &View<'a>,
     ) -> Stall<'a> {
-        Stall { hs, now_ns, moved, world: view.world, snapshot, blamed: &self.blamed }
+        let (world, blamed, stalled) = (view.world, &self.blamed, &self.stalled);
+        let (posture, habits) = Default::default();
+        Stall { hs, now_ns, moved, world, snapshot, blamed, stalled, posture, habits }
     }
 
     /// A look at the process that is younger than the stall.
