@@ -163,7 +163,7 @@ fn a_stall_of_another_handshake_s_making_does_not_lend_its_cause() {
 
 #[test]
 fn concurrent_fetches_by_a_pool_stay_apart() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, HonestClock);
     let mut stage = Stage::set("two_causes_by_executor");
     let plan = json!({ "sni": {
         "slow.test": ["executor", "fetch", VOID, 80, PATIENCE],

