@@ -28,6 +28,7 @@ const CASES: &[Case] = &[
     ("computing", &[(STALLED, "none_seen", "certain")]),
     ("connect_failing_refused", &[("connect_failing", "outbound_connect", "certain")]),
     ("connect_stalled", &[("connect_stalled", "outbound_connect", "certain")]),
+    ("crowd", &[FETCH]),
     ("dns_unanswered", &[(STALLED, "dns_lookup", "certain")]),
     ("dns_unanswered_over_tcp", &[(STALLED, "dns_lookup", "certain")]),
     ("fetch_again", &[FETCH]),
@@ -40,6 +41,7 @@ const CASES: &[Case] = &[
     ("fetch_swallowed_tls13_ipv6", &[FETCH]),
     ("fetch_that_used_to_work", &[FETCH]),
     ("five_clients_one_cause", &[FETCH]),
+    ("forking_server", &[FETCH]),
     ("healthy_background_connects", &[FETCH]),
     ("java_aia_client", &[FETCH]),
     ("locked", &[(STALLED, "none_seen", "certain")]),
@@ -55,6 +57,7 @@ const CASES: &[Case] = &[
     ("node_timer_beside_retried_connects", &[(STALLED, "outbound_connect", "possible")]),
     ("peer_silent", &[(STALLED, "peer", "certain")]),
     ("peer_stopped", &[(STALLED, "unread", "certain")]),
+    ("pool_behind_a_fetch", &[FETCH]),
     ("queue_behind_a_fetch", &[FETCH]),
     ("rustls_client", &[FETCH]),
     ("rustls_client_certificate", &[FETCH]),
@@ -63,6 +66,7 @@ const CASES: &[Case] = &[
     ("slow_clients", &[]),
     ("thread_pool_exhausted", &[(STALLED, "unread", "certain")]),
     ("two_causes", &[FETCH, FETCH]),
+    ("two_causes_by_executor", &[FETCH, FETCH]),
 ];
 
 fn incidents() -> PathBuf {

@@ -167,7 +167,7 @@ fn concurrent_fetches_by_a_pool_stay_apart() {
     let mut stage = Stage::set("two_causes_by_executor");
     let plan = json!({ "sni": {
         "slow.test": ["executor", "fetch", VOID, 80, PATIENCE],
-        "other.test": ["executor", "fetch", OTHER_VOID, 8080, PATIENCE],
+        "other.test": ["executor", "fetch", OTHER_VOID, 8080, PATIENCE + 0.3],
     } });
     stage.serve(&plan);
     let _clients = [stage.client("slow.test", ""), stage.client("other.test", "")];
@@ -175,7 +175,9 @@ fn concurrent_fetches_by_a_pool_stay_apart() {
         let opened = stage
             .culprit
             .wait_for_incident(name, |told| stage.serves(told) && told.text("/details/sni") == name);
-        assert_eq!((opened.blame(), opened.blamed()), (("outbound_connect", "likely"), to.clone()));
+        // When both hellos were read before both fetches began, nobody can tell which is whose.
+        let sure = opened.blame() == ("outbound_connect", "likely") && opened.blamed() == to;
+        assert!(sure || opened.blame() == ("outbound_connect", "possible"), "{:#}", opened.json);
         let resolved = stage.resolved(&opened);
         assert_eq!((resolved.blame(), resolved.blamed()), (("outbound_connect", "certain"), to));
     }

@@ -1,7 +1,7 @@
 //! Whom a stalled handshake waits for: weighs what is under way, and what a snapshot of the process
 //! showed, by thread, start, coverage and alignment. A wrong name is worse than none.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, cmp::Reverse};
 
 use ebpf_probes::probes::tls::Handshake;
 
@@ -22,6 +22,8 @@ use crate::{
 
 /// A handshake that moves within this long of an operation's end was waiting for it.
 const ALIGNED_NS: u64 = 100_000_000;
+/// Operations that end within this long end together.
+const TOGETHER_NS: u64 = 5_000_000;
 /// A thread that waits on this many descriptors may wait on more than a snapshot lists.
 const MANY: usize = 8;
 
@@ -32,6 +34,8 @@ pub(super) struct Blame {
     pub(super) confidence: Confidence,
     /// How it is related to the handshake's thread.
     pub(super) relation: Relation,
+    /// It is one of several operations for several handshakes, and which is whose cannot be told.
+    pub(super) mixed: bool,
 }
 
 /// The circumstances of a stall.
@@ -110,26 +114,53 @@ impl Stall<'_> {
             }
             let confidence = self.weigh(&candidate)?;
             // Of one thread's operations the last; of those begun on others' behalf the one that is this
-            // handshake's by the order of things, or the first after the reading.
+            // handshake's by the order of things, or the first after the reading, or the last to end.
             let gap = candidate.started_ns.saturating_sub(self.since_ns());
-            let rank = if !self.shared(&candidate) {
-                u64::MAX - gap
-            } else if own == Some(candidate.cookie) {
-                0
-            } else {
-                gap.saturating_add(1)
+            let rank = match candidate.ended_ns {
+                _ if !self.shared(&candidate) => u64::MAX - gap,
+                Some(ended_ns) if self.moved => self.now_ns.saturating_sub(ended_ns),
+                _ if own.as_ref().is_some_and(|own| own.cookie == candidate.cookie) => 0,
+                _ => gap.saturating_add(1),
             };
             let other = candidate.relation != Relation::SameThread;
             // While it waits, it waits for what is pending.
             let over = !self.moved && candidate.ended_ns.is_some();
-            let new = Some(candidate.cookie) != before;
-            let order = (std::cmp::Reverse(confidence), other, new, over, rank);
-            Some((order, confidence, candidate))
+            Some(((Reverse(confidence), other, over, rank), candidate))
         });
-        weighed.min_by_key(|(order, ..)| *order).map(|(_, confidence, candidate)| {
-            let relation = candidate.relation;
-            Blame { suspect: candidate.suspect(self), confidence, relation }
-        })
+        let mut weighed: Vec<_> = weighed.collect();
+        weighed.sort_by_key(|(order, _)| *order);
+        let (order, best) = weighed.first()?;
+        let (Reverse(mut confidence), .., first) = *order;
+        // Whose end it was, when several end at once, is what was thought before.
+        let as_good: Vec<&Candidate<'_>> = weighed
+            .iter()
+            .filter(|((Reverse(other), .., rank), candidate)| {
+                self.moved
+                    && candidate.ended_ns.is_some()
+                    && self.shared(candidate)
+                    && *other == confidence
+                    && rank.abs_diff(first) < TOGETHER_NS
+            })
+            .map(|(_, candidate)| candidate)
+            .collect();
+        let known = as_good.iter().find(|candidate| Some(candidate.cookie) == before);
+        let chosen = known.map_or(best.cookie, |known| known.cookie);
+        let mut mixed = as_good.iter().any(|other| !other.is_like(best));
+        if mixed {
+            confidence = confidence.min(Confidence::Likely);
+        }
+        if let Some(own) = own
+            && own.mixed
+            && (mixed || !self.moved)
+            && confidence == Confidence::Likely
+            && self.shared(best)
+        {
+            mixed = true;
+            confidence = Confidence::Possible;
+        }
+        let (_, candidate) = weighed.into_iter().find(|(_, candidate)| candidate.cookie == chosen)?;
+        let relation = candidate.relation;
+        Some(Blame { suspect: candidate.suspect(self), confidence, relation, mixed })
     }
 
     /// It was begun by one that serves other handshakes too.

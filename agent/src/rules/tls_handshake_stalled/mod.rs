@@ -423,8 +423,8 @@ impl TlsHandshakeStalled {
 
     /// What is blamed explains itself here, and nowhere else.
     fn note_blamed(&mut self, id: &str, blame: Option<&Blame>, view: &mut View<'_>) {
-        let Some(Blame { suspect, confidence, .. }) = blame else { return };
-        if *confidence == Confidence::Possible {
+        let Some(Blame { suspect, confidence, mixed, .. }) = blame else { return };
+        if *confidence == Confidence::Possible && !mixed {
             return;
         }
         if let Suspect::Connect(op, _) = suspect {

@@ -13,6 +13,9 @@ use super::{
     unread,
 };
 
+/// Hellos read within this long of each other are served in any order.
+const NEAR_NS: u64 = 50_000_000;
+
 /// A stalled handshake of the same process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rival {
@@ -60,7 +63,7 @@ impl Rivals {
         &self,
         cookie: u64,
         begun: impl Iterator<Item = &'c Candidate<'a>>,
-    ) -> Option<u64> {
+    ) -> Option<Paired> {
         let mut coming = self.all.iter().peekable();
         let (mut free, mut served, mut operations) = (Vec::new(), Vec::new(), Vec::new());
         for operation in begun.filter(|candidate| !self.began(candidate)) {
@@ -69,13 +72,27 @@ impl Rivals {
             }
             if let Some(rival) = free.pop() {
                 served.push(rival);
-                operations.push(operation.cookie);
+                operations.push(operation);
             }
         }
         served.sort_unstable();
         let at = served.iter().position(|rival| rival.cookie == cookie)?;
-        operations.get(at).copied()
+        let (own, operation) = (served.get(at)?, operations.get(at)?);
+        let mixed = served.iter().zip(&operations).any(|(rival, other)| {
+            rival.since_ns.abs_diff(own.since_ns) <= NEAR_NS
+                && rival.since_ns <= operation.started_ns
+                && own.since_ns <= other.started_ns
+                && !other.is_like(operation)
+        });
+        Some(Paired { cookie: operation.cookie, mixed })
     }
+}
+
+/// Which operation is a handshake's.
+pub(super) struct Paired {
+    pub(super) cookie: u64,
+    /// It could as well be another's, who has one to another end: both hellos had been read when both began.
+    pub(super) mixed: bool,
 }
 
 #[cfg(test)]
@@ -83,42 +100,74 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use crate::{
-        correlate::incident::{Incident, Kind},
+        correlate::incident::{Confidence, Details, Incident, Kind},
         enrich::context::Posture,
         rules::scene::{Scene, connect, hello, thread},
     };
 
     const STALLED: Kind = Kind::TlsHandshakeStalled;
 
-    /// Two stalls of one process and what thread or event loop `threads` began for each: where blame goes.
-    fn two_stalls(readers: [u32; 2], posture: Posture, begun: &[(u32, u8, u64)]) -> Vec<Option<String>> {
+    /// Two stalls of one process and what thread or event loop began for each.
+    fn two_stalls(readers: [u32; 2], posture: Posture, begun: &[(u32, u8, u64)]) -> Scene {
         let mut scene = Scene::new();
         for (at, &(thread, to, started)) in begun.iter().enumerate() {
             scene.waits(1300, connect(7 + at as u64, thread, to, started));
         }
         scene.stalls(1300, &[hello(1, readers[0], 0), hello(2, readers[1], 2)]);
         scene.sees(1301, readers.map(|tid| thread(tid, posture, &[])).to_vec());
-        let named =
-            |incident: &Incident| incident.cause.as_ref()?.destination.as_ref().map(|to| to.ip.to_string());
-        scene.opened(STALLED).into_iter().map(named).collect()
+        scene
+    }
+
+    /// Where blame goes, and how surely.
+    fn named(scene: &Scene) -> Vec<(Option<String>, Confidence)> {
+        let cause = |incident: &&Incident| {
+            let cause = incident.cause.as_ref().expect("every incident has one here");
+            (cause.destination.as_ref().map(|to| to.ip.to_string()), cause.confidence)
+        };
+        scene.opened(STALLED).iter().map(cause).collect()
     }
 
     #[test]
     fn what_a_pool_or_an_event_loop_begins_for_two_handshakes_is_told_apart_by_order() {
-        let expected = ["192.0.2.64", "192.0.2.65"].map(|ip| Some(ip.to_owned()));
-        // Begun in turn, and begun when both hellos had been read.
-        for [first, second] in [[2, 4], [5, 6]] {
-            let pool = two_stalls([43, 44], Posture::Threads, &[(50, 64, first), (51, 65, second)]);
-            assert_eq!(pool, expected);
-            let event_loop = two_stalls([17, 17], Posture::EventLoop, &[(17, 64, first), (17, 65, second)]);
-            assert_eq!(event_loop, expected);
+        for (readers, posture, workers) in
+            [([43, 44], Posture::Threads, [50, 51]), ([17, 17], Posture::EventLoop, [17, 17])]
+        {
+            // Begun in turn; begun when both hellos had been read; to the same end.
+            for (starts, to, confidence) in [
+                ([2, 4], [64, 65], Confidence::Likely),
+                ([5, 6], [64, 65], Confidence::Possible),
+                ([5, 6], [64, 64], Confidence::Likely),
+            ] {
+                let begun = [0, 1].map(|at| (workers[at], to[at], starts[at]));
+                let mut expected = to.map(|to| (Some(format!("192.0.2.{to}")), confidence)).to_vec();
+                expected.dedup();
+                assert_eq!(named(&two_stalls(readers, posture, &begun)), expected, "{starts:?} {to:?}");
+            }
         }
     }
 
     #[test]
+    fn what_ends_with_a_handshake_was_that_one_s_whatever_the_order_was() {
+        let mut scene = two_stalls([43, 44], Posture::Threads, &[(50, 64, 5), (51, 65, 6)]);
+        // The other way round than thought.
+        scene.gives_up(2500, connect(7, 50, 64, 5));
+        scene.moves(2501, hello(2, 44, 2));
+        scene.gives_up(2540, connect(8, 51, 65, 6));
+        scene.moves(2541, hello(1, 43, 0));
+        scene.ends();
+        let last = |port: u16| {
+            let of = |told: &&Incident| matches!(&told.details, Details::TlsHandshakeStalled(at) if at.peer.port == port);
+            let cause = scene.told.iter().rfind(of).and_then(|told| told.cause.clone()).expect("told");
+            (cause.destination.map(|to| to.ip.to_string()), cause.confidence)
+        };
+        assert_eq!(last(50_001), (Some("192.0.2.65".into()), Confidence::Certain));
+        assert_eq!(last(50_002), (Some("192.0.2.64".into()), Confidence::Certain));
+    }
+
+    #[test]
     fn what_another_handshake_s_thread_began_is_that_one_s() {
-        let named = two_stalls([43, 44], Posture::Threads, &[(44, 64, 5)]);
-        assert_eq!(named, [None, Some("192.0.2.64".to_owned())]);
+        let named = named(&two_stalls([43, 44], Posture::Threads, &[(44, 64, 5)]));
+        assert_eq!(named.iter().map(|(to, _)| to.as_deref()).collect::<Vec<_>>(), [None, Some("192.0.2.64")]);
     }
 
     #[test]

@@ -124,6 +124,16 @@ impl Candidate<'_> {
         }
     }
 
+    /// Whether both are to the same end.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        match (&self.what, &other.what) {
+            (Seen::Connect(one), Seen::Connect(other)) => place(one) == place(other),
+            (Seen::Lookup(one), Seen::Lookup(other)) => one.server == other.server,
+            (Seen::Peer(one, _), Seen::Peer(other, _)) => one.remote == other.remote,
+            _ => false,
+        }
+    }
+
     pub(super) fn suspect(self, stall: &Stall<'_>) -> Suspect {
         match self.what {
             Seen::Connect(op) => Suspect::Connect(*op, stall.neighbour(op)),
