@@ -111,7 +111,7 @@ fn a_pool_of_threads_that_all_fetch_is_one_incident_with_those_who_wait_for_a_th
 
 #[test]
 fn a_server_that_forks_for_each_client_is_one_service() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, HonestClock);
     let mut stage = Stage::set("forking_server");
     let action = json!(["fetch", VOID, 80, PATIENCE]);
     let pid = stage.serve(&json!({ "serve": "fork", "sni": { "slow.test": action } }));
