@@ -13,7 +13,7 @@ use super::{Diagnose, Rule, text};
 use crate::{
     correlate::{
         View,
-        incident::{Cause, CauseKind, Confidence, ConnectFailingDetails, Details, Kind, Severity},
+        incident::{Cause, Confidence, ConnectFailingDetails, Details, Kind, Severity},
         report::Report,
     },
     enrich::{bounded::Bounded, connect::outcome as outcome_of},
@@ -112,7 +112,12 @@ impl ConnectFailing {
     }
 
     fn failed(&mut self, due: &Due, view: &mut View<'_>) {
-        let subject = subject(&due.connect, view);
+        let subject = text::subject(&due.connect, view.world);
+        let is_told = self.destinations.get(&subject).is_some_and(|failing| failing.id.is_some());
+        // Part of a situation that is told already.
+        if !is_told && view.store.claimed(due.connect.cookie).is_some() {
+            return;
+        }
         if self.destinations.get(&subject).is_none() {
             self.destinations.insert(subject.clone(), Failing::default());
         }
@@ -125,18 +130,11 @@ impl ConnectFailing {
         let lasted = due.ended_ns.saturating_sub(due.connect.started_ns);
         failing.failures.push((due.ended_ns, outcome, lasted));
         (failing.last, failing.errno) = (due.connect, errno);
-        // Part of a situation that is told already.
-        if view.store.claimed(due.connect.cookie).is_some() && failing.id.is_none() {
-            failing.failures.pop();
-            return;
-        }
-        if failing.id.is_some() {
+        if let Some(id) = &failing.id {
             *failing.since_open.entry(outcome).or_default() += 1;
             let total: u64 = failing.since_open.values().sum();
-            let report = failing.report(&subject, view);
-            if let Some(id) = &failing.id
-                && total.is_power_of_two()
-            {
+            if total.is_power_of_two() {
+                let report = failing.report(&subject, view);
                 view.store.update(view.now_ns, view.world, id, report);
             }
         } else if failing.failures.len() >= FAILURES {
@@ -151,7 +149,7 @@ impl ConnectFailing {
 
     /// A success ends it.
     fn succeeded(&mut self, connect: &Connect, ended_ns: u64, view: &mut View<'_>) {
-        let subject = subject(connect, view);
+        let subject = text::subject(connect, view.world);
         if let Some(failing) = self.destinations.remove(&subject)
             && let Some(id) = &failing.id
         {
@@ -214,15 +212,8 @@ impl Failing {
             process,
             why: vec![why],
             cause: Some(Cause {
-                kind: CauseKind::OutboundConnect,
                 confidence: Confidence::Certain,
-                destination: Some(destination.clone()),
-                outcome: Some(worst.name().to_owned()),
-                syn_retransmits: Some(connect.retries),
-                dropped_by_host: Some(connect.drops),
-                drop_reason: (connect.drops > 0).then(|| world.drop_reason(connect.drop_reason)).flatten(),
-                elapsed_ms: Some(lasted / 1_000_000),
-                ..Cause::default()
+                ..text::cause(connect, world, worst.name(), lasted)
             }),
             caused_by: vec![],
             remedies,
@@ -307,16 +298,4 @@ fn advice(outcome: Outcome, to: &Endpoint, connect: &Connect, view: &View<'_>) -
         ),
     };
     (why, vec![remedy])
-}
-
-/// The same program in the same network namespace, and the same destination.
-pub(super) fn subject(connect: &Connect, view: &View<'_>) -> String {
-    let owner = &connect.owner;
-    let program = view
-        .world
-        .known(owner.process)
-        .and_then(|known| known.exe.clone())
-        .unwrap_or_else(|| event::comm(&owner.comm));
-    let to = event::address(connect.tuple.remote);
-    format!("{}|{program}|{to}|{}", owner.netns, connect.tuple.remote_port)
 }

@@ -56,7 +56,7 @@ impl ConnectStalled {
         {
             return;
         }
-        let subject = subject(connect, view);
+        let subject = text::subject(connect, view.world);
         let is_new = self.waiting.get(&connect.cookie).is_none();
         let open = view.store.open_id(Kind::ConnectStalled, &subject).map(str::to_owned);
         self.waiting.insert(
@@ -166,13 +166,7 @@ impl ConnectStalled {
             cause: Some(Cause {
                 kind: if neighbour.is_some() { CauseKind::Neighbour } else { CauseKind::OutboundConnect },
                 confidence: Confidence::Certain,
-                destination: Some(destination.clone()),
-                outcome: Some(ended.map_or("pending", outcome).to_owned()),
-                syn_retransmits: Some(connect.retries),
-                dropped_by_host: Some(connect.drops),
-                drop_reason: (connect.drops > 0).then(|| world.drop_reason(connect.drop_reason)).flatten(),
-                elapsed_ms: Some(age / 1_000_000),
-                ..Cause::default()
+                ..text::cause(&connect, world, ended.map_or("pending", outcome), age)
             }),
             caused_by: vec![],
             remedies,
@@ -183,15 +177,10 @@ impl ConnectStalled {
                 waiting: if ended.is_some() { 0 } else { waiting },
                 syn_retransmits: connect.retries,
                 dropped_by_host: connect.drops,
-                drop_reason: (connect.drops > 0).then(|| world.drop_reason(connect.drop_reason)).flatten(),
+                drop_reason: text::drop_reason(&connect, world),
             }),
         }
     }
-}
-
-/// The same program in the same network namespace, and the same destination.
-fn subject(connect: &Connect, view: &View<'_>) -> String {
-    super::connect_failing::subject(connect, view)
 }
 
 fn outcome(connect: &Connect) -> &'static str {

@@ -3,7 +3,9 @@
 use ebpf_probes::probes::connect::Connect;
 
 use crate::{
+    correlate::incident::{Cause, CauseKind},
     enrich::World,
+    event,
     fact::{Endpoint, Process},
 };
 
@@ -38,6 +40,34 @@ pub(super) fn process(process: &Process) -> String {
 /// `one`, `two times`: a count with its noun.
 pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+}
+
+/// The same program in the same network namespace, and the same destination.
+pub(super) fn subject(connect: &Connect, world: &World) -> String {
+    let owner = &connect.owner;
+    let known = world.known(owner.process).and_then(|known| known.exe.clone());
+    let program = known.unwrap_or_else(|| event::comm(&owner.comm));
+    let to = event::address(connect.tuple.remote);
+    format!("{}|{program}|{to}|{}", owner.netns, connect.tuple.remote_port)
+}
+
+/// Why this host dropped the last packet of a connect, if it dropped one.
+pub(super) fn drop_reason(connect: &Connect, world: &World) -> Option<String> {
+    (connect.drops > 0).then(|| world.drop_reason(connect.drop_reason)).flatten()
+}
+
+/// A connect as a cause: all but how sure that is, and whose connect it is.
+pub(super) fn cause(connect: &Connect, world: &World, outcome: &str, elapsed_ns: u64) -> Cause {
+    Cause {
+        kind: CauseKind::OutboundConnect,
+        destination: Some(world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns)),
+        outcome: Some(outcome.to_owned()),
+        syn_retransmits: Some(connect.retries),
+        dropped_by_host: Some(connect.drops),
+        drop_reason: drop_reason(connect, world),
+        elapsed_ms: Some(elapsed_ns / 1_000_000),
+        ..Cause::default()
+    }
 }
 
 /// What is known of a connect's way, in words: who swallows its packets.

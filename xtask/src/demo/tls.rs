@@ -33,7 +33,7 @@ Building it in network namespaces …"
     let (node, client) = (lab.host("node")?, lab.host("client")?);
     lab.wire((&node, &format!("{SERVER}/24")), (&client, &format!("{CLIENT}/24")))?;
     let python = |lab: &Lab, name: &str, code: &str| lab.file(name, code);
-    let void = python(&lab, "void.py", include_str!("void.py"))?;
+    let void = python(&lab, "void.py", include_str!("../../../tests/programs/void.py"))?;
     lab.start(Lab::inside(&node, "/usr/bin/python3").arg(void).arg("uplink0"))?;
     lab.ip(&node, "link set uplink0 up")?;
     lab.ip(&node, "route add default dev uplink0")?;

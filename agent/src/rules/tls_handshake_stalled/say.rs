@@ -146,14 +146,13 @@ impl Says<'_> {
             Suspect::Connect(op, _) => {
                 let connect = &op.connect;
                 let end = op.ended_ns.unwrap_or(self.now_ns).min(self.now_ns);
-                cause.destination =
-                    Some(world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns));
-                cause.outcome = Some(op.ended_ns.map_or("pending", |_| outcome(connect).0.name()).to_owned());
-                cause.syn_retransmits = Some(connect.retries);
-                cause.dropped_by_host = Some(connect.drops);
-                cause.drop_reason =
-                    (connect.drops > 0).then(|| world.drop_reason(connect.drop_reason)).flatten();
-                cause.elapsed_ms = Some(end.saturating_sub(connect.started_ns) / 1_000_000);
+                let became = op.ended_ns.map_or("pending", |_| outcome(connect).0.name());
+                let elapsed_ns = end.saturating_sub(connect.started_ns);
+                cause = Cause {
+                    kind: cause.kind,
+                    confidence: cause.confidence,
+                    ..text::cause(connect, world, became, elapsed_ns)
+                };
                 if blame.relation != Relation::SameThread {
                     cause.process = world.named(&connect.owner);
                 }
