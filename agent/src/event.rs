@@ -11,7 +11,7 @@ use ebpf_probes::{
         clock::{ClockMoved, ClockRecord, ClockSuspended},
         connect::{Connect, ConnectRecord},
         dns::DNS_BYTES_HEAD,
-        neigh::{MacRecord, NeighRecord},
+        neigh::{ClaimRecord, MacRecord, NeighRecord, UnheardRecord, WaiterRecord},
         tls::{Handshake, TLS_BYTES_HEAD, TlsRecord},
     },
 };
@@ -40,6 +40,12 @@ pub enum What {
     Neigh(NeighRecord),
     /// A SYN came from another MAC than the cached one.
     Mac(MacRecord),
+    /// Another MAC claims a neighbour's address.
+    Claim(ClaimRecord),
+    /// A neighbour does not hear us, or does again.
+    Unheard(UnheardRecord),
+    /// A packet waits for a neighbour that does not answer.
+    Waiter(WaiterRecord),
     /// A call set or slewed the clock, or was refused.
     ClockSet(ClockRecord),
     /// The wall clock moved between two looks.
@@ -197,6 +203,9 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         Kind::Tick => What::Tick,
         Kind::NeighChange => What::Neigh(read(&record, 0)?),
         Kind::NeighMismatch => What::Mac(read(&record, 0)?),
+        Kind::NeighClaim => What::Claim(read(&record, 0)?),
+        Kind::NeighUnheard => What::Unheard(read(&record, 0)?),
+        Kind::NeighWaiter => What::Waiter(read(&record, 0)?),
         Kind::ClockSet => What::ClockSet(read(&record, 0)?),
         Kind::ClockMoved => What::ClockMoved(read(&record, 0)?),
         Kind::ClockSuspended => What::ClockSuspended(read(&record, 0)?),
@@ -214,7 +223,16 @@ macro_rules! plain { ($($ty:ty),+) => { $(
     unsafe impl Plain for $ty {}
 )+ } }
 plain!(u32, u64, Header, Owner, Tuple, ConnectRecord, TlsRecord, LostRecord);
-plain!(NeighRecord, MacRecord, ClockRecord, ClockMoved, ClockSuspended);
+plain!(
+    NeighRecord,
+    MacRecord,
+    ClaimRecord,
+    UnheardRecord,
+    WaiterRecord,
+    ClockRecord,
+    ClockMoved,
+    ClockSuspended
+);
 
 fn read<T: Plain>(record: &[u8], at: usize) -> Result<T, Error> {
     let need = at + size_of::<T>();

@@ -116,6 +116,12 @@ numbered! {
         NeighChange = 48,
         /// A SYN came from another MAC than the cached one: [`crate::probes::neigh::MacRecord`].
         NeighMismatch = 49,
+        /// Another MAC claims a neighbour's address: [`crate::probes::neigh::ClaimRecord`].
+        NeighClaim = 50,
+        /// A neighbour does not hear us, or does again: [`crate::probes::neigh::UnheardRecord`].
+        NeighUnheard = 51,
+        /// A packet waits for a neighbour that does not answer: [`crate::probes::neigh::WaiterRecord`].
+        NeighWaiter = 52,
         /// A call set or slewed the clock: [`crate::probes::clock::ClockRecord`].
         ClockSet = 64,
         /// The wall clock moved against the monotonic one (written by the agent).

@@ -52,6 +52,16 @@ kernel_fields! {
     SK_V6_RCV_SADDR: [u64; 2] [16] = "sock.__sk_common.skc_v6_rcv_saddr";
     SK_COOKIE: u64 [8] = "sock.__sk_common.skc_cookie";
     SK_ERR: i32 [4] = "sock.sk_err";
+    SK_DST_CACHE: *const u8 [8] = "sock.sk_dst_cache";
+    DST_DEV: *const u8 [8] = "dst_entry.dev";
+    ICSK_RETRANSMITS: u8 [1] = "inet_connection_sock.icsk_retransmits";
+    REQ_DADDR: u32 [4] = "request_sock.__req_common.skc_daddr";
+    REQ_RCV_SADDR: u32 [4] = "request_sock.__req_common.skc_rcv_saddr";
+    REQ_DPORT: u16 [2] = "request_sock.__req_common.skc_dport";
+    REQ_NUM: u16 [2] = "request_sock.__req_common.skc_num";
+    REQ_FAMILY: u16 [2] = "request_sock.__req_common.skc_family";
+    REQ_V6_DADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_daddr";
+    REQ_V6_RCV_SADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_rcv_saddr";
     SK_PROTOCOL: u16 [2] = "sock.sk_protocol";
     NET_INUM: u32 [4] = "net.ns.inum";
     TASK_TGID: u32 [4] = "task_struct.tgid";
@@ -72,6 +82,8 @@ kernel_fields! {
     NEIGH_HA: u64 [32] = "neighbour.ha";
     NEIGH_KEY: u8 [0] = "neighbour.primary_key";
     NEIGH_PROBES: u32 [4] = "neighbour.probes.counter";
+    NEIGH_QUEUE: *const u8 [0] = "neighbour.arp_queue";
+    NEIGH_QUEUED: u32 [4] = "neighbour.arp_queue.qlen";
     NEIGH_TABLE_FAMILY: u32 [4] = "neigh_table.family";
     NEIGH_TABLE_ENTRIES: u32 [4] = "neigh_table.entries.counter";
     NEIGH_TABLE_GC_ENTRIES: u32 [4] = "neigh_table.gc_entries.counter";

@@ -126,6 +126,8 @@ impl World {
             Raw::Dns(message) => dns::tell(self, event.boot_ns, message, &mut told),
             Raw::Neigh(record) => neigh::changed(self, event.boot_ns, record, &mut told),
             Raw::Mac(record) => neigh::mismatch(self, event.boot_ns, record, &mut told),
+            // For the correlation alone.
+            Raw::Claim(_) | Raw::Unheard(_) | Raw::Waiter(_) => {}
             Raw::ClockSet(record) => clock::set(self, event.boot_ns, record, &mut told),
             Raw::ClockMoved(record) => clock::moved(self, event.boot_ns, record, &mut told),
             Raw::ClockSuspended(record) => clock::suspended(record, &mut told),

@@ -60,6 +60,18 @@ pub mod flag {
     pub const BY_HAND: u32 = 4;
 }
 
+/// What an [`UnheardRecord`] is about.
+pub mod unheard {
+    /// A SYN-ACK was sent again: this host is the server.
+    pub const SYN_ACK: u32 = 1;
+    /// A SYN was sent again: this host is the client.
+    pub const SYN: u32 = 2;
+    /// Data was sent again.
+    pub const DATA: u32 = 3;
+    /// A connection was established after all: the neighbour hears us.
+    pub const ANSWERED: u32 = 4;
+}
+
 /// Names a neighbour on this machine: key of the `NEIGHBOURS` map.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -70,6 +82,18 @@ pub struct NeighKey {
     pub ifindex: u32,
     /// The neighbour's address; IPv4 as `::ffff:a.b.c.d`.
     pub address: [u8; 16],
+}
+
+/// Names a peer whatever device it is behind: key of the neighbours under suspicion.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct PeerKey {
+    /// Its address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Unused, 0.
+    pub pad: u32,
 }
 
 /// A neighbour as last told: value of the `NEIGHBOURS` map.
@@ -88,12 +112,28 @@ pub struct Neighbour {
     pub state_since_ns: u64,
     /// CLOCK_BOOTTIME since which it has this MAC, nanoseconds, 0 when unknown.
     pub mac_since_ns: u64,
-    /// The other MAC a SYN came from last, and when that was told: kept by the kernel.
+    /// An ARP or NDP packet from the cached MAC confirmed it last; CLOCK_BOOTTIME, nanoseconds, 0 for never.
+    pub confirmed_ns: u64,
+    /// The other MAC that its IP packets come from; zero when they come from the cached one.
     pub other_mac: [u8; 8],
-    /// See `other_mac`; CLOCK_BOOTTIME, nanoseconds.
+    /// Since when, and when last; CLOCK_BOOTTIME, nanoseconds.
+    pub other_since_ns: u64,
+    /// See `other_since_ns`.
+    pub other_last_ns: u64,
+    /// When that was told last.
     pub other_told_ns: u64,
-    /// SYNs from another MAC since that was told.
+    /// Packets from another MAC so far.
     pub others: u64,
+    /// When it last answered a connection although its packets come from another MAC: 0 for never.
+    pub answered_ns: u64,
+    /// When something to it, sent again, was told last.
+    pub unheard_told_ns: u64,
+    /// When a claim of its address was told last.
+    pub claim_told_ns: u64,
+    /// Packets to it sent again since its packets come from another MAC, or since it is watched.
+    pub unanswered: u32,
+    /// 1: what was told of it last was bad, so that its recovery is news.
+    pub told_bad: u32,
 }
 
 /// A neighbour changed, or could not be made.
@@ -181,7 +221,101 @@ pub struct MacRecord {
     pub count: u32,
 }
 
-assert_layout!(NeighKey = 24, Neighbour = 56, NeighRecord = 184, MacRecord = 104);
+/// An ARP or NDP packet from another MAC than the cached one, which the kernel did not believe.
+///
+/// At most once a second and neighbour.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClaimRecord {
+    /// The header; `kind` is [`crate::abi::Kind::NeighClaim`].
+    pub header: Header,
+    /// The neighbour's address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// The cached MAC.
+    pub cached_mac: [u8; 8],
+    /// The one that claims the address too.
+    pub claimed_mac: [u8; 8],
+    /// CLOCK_BOOTTIME since which the entry holds its MAC, nanoseconds, 0 when unknown.
+    pub mac_since_ns: u64,
+    /// When a packet from the cached MAC confirmed it last, CLOCK_BOOTTIME in nanoseconds, 0 for never.
+    pub confirmed_ns: u64,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The device's index in it.
+    pub ifindex: u32,
+    /// One of [`state`].
+    pub state: u32,
+    /// Unused, 0.
+    pub pad: u32,
+}
+
+/// Something sent to a neighbour whose packets come from another MAC than the cached one was not answered
+/// in time and was sent again; or such a neighbour answered after all.
+///
+/// The first at once, then at most five a second and neighbour.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnheardRecord {
+    /// The header; `kind` is [`crate::abi::Kind::NeighUnheard`].
+    pub header: Header,
+    /// The connection; the remote end is the neighbour.
+    pub tuple: Tuple,
+    /// Whose connection; all zero when that is not known, as for a SYN-ACK.
+    pub owner: Owner,
+    /// Socket cookie, 0 for a SYN-ACK.
+    pub cookie: u64,
+    /// Where it goes.
+    pub cached_mac: [u8; 8],
+    /// Where the neighbour's packets come from.
+    pub seen_mac: [u8; 8],
+    /// Since when they do, CLOCK_BOOTTIME in nanoseconds.
+    pub seen_since_ns: u64,
+    /// CLOCK_BOOTTIME since which the entry is in its state, nanoseconds, 0 when unknown.
+    pub state_since_ns: u64,
+    /// CLOCK_BOOTTIME since which the entry holds its MAC, nanoseconds, 0 when unknown.
+    pub mac_since_ns: u64,
+    /// When it last answered a connection all the same, CLOCK_BOOTTIME in nanoseconds, 0 for never.
+    pub answered_ns: u64,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The device's index in it.
+    pub ifindex: u32,
+    /// State of the entry: one of [`state`].
+    pub state: u32,
+    /// One of [`unheard`].
+    pub what: u32,
+    /// Packets sent again so far, this one included.
+    pub unanswered: u32,
+    /// Packets that came from the other MAC so far.
+    pub seen: u32,
+}
+
+/// A packet that waits for a neighbour that does not answer, told at each of its unanswered probes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WaiterRecord {
+    /// The header; `kind` is [`crate::abi::Kind::NeighWaiter`].
+    pub header: Header,
+    /// The neighbour's address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Where the packet is from and where to; ports are 0 unless it is TCP or UDP.
+    pub tuple: Tuple,
+    /// Whose packet, when that is known.
+    pub owner: Owner,
+    /// Cookie of its socket, 0 when it has none: it is forwarded, or the kernel's own.
+    pub cookie: u64,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The device's index in it.
+    pub ifindex: u32,
+    /// Packets that wait.
+    pub queued: u32,
+    /// Probes of the entry so far.
+    pub probes: u32,
+}
+
+assert_layout!(NeighKey = 24, PeerKey = 24, Neighbour = 112, NeighRecord = 184, MacRecord = 104);
+assert_layout!(ClaimRecord = 80, UnheardRecord = 176, WaiterRecord = 136);
 
 /// The `NEIGHBOURS` map, which the agent fills in at start.
 pub const NEIGHBOURS_MAP: &str = "NEIGHBOURS";
@@ -227,12 +361,14 @@ pub const PROBE: Probe = Probe {
         },
         Hook {
             program: "neigh_updating",
-            attach: Attach::BtfTracepoint("neigh_update", &[NEIGHBOUR, "const u8 *", "u8", "u32", "u32"]),
-            gives: "who changes a neighbour by hand",
+            attach: Attach::RawTracepoint("neigh_update", &[NEIGHBOUR, "const u8 *", "u8", "u32", "u32"]),
+            gives: "who changes a neighbour by hand, and who else claims its address",
             required: false,
             fields: &[
                 fields::NEIGH_STATE,
                 fields::NEIGH_HA,
+                fields::NEIGH_DEV,
+                fields::DEV_ADDR_LEN,
                 fields::TASK_NSPROXY,
                 fields::NSPROXY_NET,
                 fields::NET_INUM,
