@@ -158,7 +158,7 @@ pub unsafe fn tuple_of(sk: *const u8) -> Tuple {
 /// # Safety
 /// `at` must lie in a BTF-typed structure.
 #[inline(always)]
-unsafe fn v6(at: *const [u64; 2]) -> [u8; 16] {
+pub unsafe fn v6(at: *const [u64; 2]) -> [u8; 16] {
     // SAFETY: two direct loads, checked by the verifier.
     unsafe {
         let words =

@@ -52,9 +52,7 @@ pub mod program {
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
         call,
         kernel::{at_most, enabled, mapped, opaque},
-        probes::{
-            connect::program as connect, dns::program as dns, neigh::program as neigh, tls::program as tls,
-        },
+        probes::{connect::program as connect, dns::program as dns, neigh::road, tls::program as tls},
     };
 
     /// What one packet carries, as far as we look.
@@ -171,6 +169,8 @@ pub mod program {
             let flags = *ports.add(13);
             if flags & SYN != 0 && flags & ACK == 0 {
                 call!(syn(skb, &packet));
+            } else if ingress && enabled(ProbeId::Neigh) && road::watching() {
+                call!(road::came(skb, &packet, false));
             }
             packet.offset = at as u32 + u32::from(*ports.add(12) >> 4) * 4;
             packet.len = (*skb).len.wrapping_sub(packet.offset);
@@ -215,7 +215,7 @@ pub mod program {
             connect::syn_left(&ctx, cookie, packet);
         }
         if packet.ingress && enabled(ProbeId::Neigh) {
-            call!(neigh::syn_came(skb, packet));
+            call!(road::came(skb, packet, true));
         }
     }
 

@@ -109,16 +109,7 @@ pub const PROBE: Probe = Probe {
             required: false,
             fields: &[fields::SK_ERR, fields::SK_STATE, fields::SK_PROTOCOL, fields::SK_COOKIE],
         },
-        Hook {
-            program: "retransmit",
-            attach: Attach::BtfTracepoint(
-                "tcp_retransmit_skb",
-                &["const struct sock *", "const struct sk_buff *"],
-            ),
-            gives: "SYN retries as they happen",
-            required: false,
-            fields: &[fields::SK_STATE, fields::SK_COOKIE],
-        },
+        RETRANSMIT,
         Hook {
             program: "drop_skb",
             attach: Attach::BtfTracepoint("kfree_skb", &["struct sk_buff *", "void *"]),
@@ -170,6 +161,32 @@ pub const SET_STATE: Hook = Hook {
         fields::SK_COOKIE,
         fields::SK_ERR,
         fields::SK_PROTOCOL,
+        fields::NET_INUM,
+    ],
+};
+
+/// What TCP sends again: shared by connects and neighbours.
+pub const RETRANSMIT: Hook = Hook {
+    program: "retransmit",
+    attach: Attach::BtfTracepoint("tcp_retransmit_skb", &["const struct sock *", "const struct sk_buff *"]),
+    gives: "SYN retries as they happen, and neighbours that do not hear this host",
+    required: false,
+    fields: &[
+        fields::SK_STATE,
+        fields::SK_COOKIE,
+        fields::SK_DADDR,
+        fields::SK_RCV_SADDR,
+        fields::SK_DPORT,
+        fields::SK_NUM,
+        fields::SK_FAMILY,
+        fields::SK_PROTOCOL,
+        fields::SK_NET,
+        fields::SK_V6_DADDR,
+        fields::SK_V6_RCV_SADDR,
+        fields::SK_DST_CACHE,
+        fields::DST_DEV,
+        fields::ICSK_RETRANSMITS,
+        fields::DEV_IFINDEX,
         fields::NET_INUM,
     ],
 };

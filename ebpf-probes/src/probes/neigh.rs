@@ -337,6 +337,29 @@ const ENTRY: &[Field] = &[
     fields::NET_INUM,
 ];
 
+/// What [`ENTRY`] reads, and the packets that wait.
+const TIMER: &[Field] = &[
+    fields::NEIGH_TBL,
+    fields::NEIGH_DEV,
+    fields::NEIGH_STATE,
+    fields::NEIGH_FLAGS,
+    fields::NEIGH_HA,
+    fields::NEIGH_KEY,
+    fields::NEIGH_PROBES,
+    fields::NEIGH_QUEUE,
+    fields::NEIGH_QUEUED,
+    fields::NEIGH_TABLE_FAMILY,
+    fields::DEV_IFINDEX,
+    fields::DEV_NAME,
+    fields::DEV_ADDR_LEN,
+    fields::DEV_NET,
+    fields::NET_INUM,
+    fields::SKB_SK,
+    fields::SKB_HEAD,
+    fields::SKB_NETWORK_HEADER,
+    fields::SK_COOKIE,
+];
+
 const NEIGHBOUR: &str = "struct neighbour *";
 
 /// What this file contributes.
@@ -348,9 +371,9 @@ pub const PROBE: Probe = Probe {
         Hook {
             program: "neigh_timer",
             attach: Attach::BtfTracepoint("neigh_timer_handler", &[NEIGHBOUR]),
-            gives: "unanswered probes and failures",
+            gives: "unanswered probes and failures, and who waits",
             required: true,
-            fields: ENTRY,
+            fields: TIMER,
         },
         Hook {
             program: "neigh_updated",
@@ -415,9 +438,37 @@ pub const PROBE: Probe = Probe {
                 fields::NET_INUM,
             ],
         },
+        Hook {
+            program: "synack_again",
+            attach: Attach::BtfTracepoint(
+                "tcp_retransmit_synack",
+                &["const struct sock *", "const struct request_sock *"],
+            ),
+            gives: "neighbours that do not hear this host's SYN-ACKs",
+            required: false,
+            fields: &[
+                fields::REQ_DADDR,
+                fields::REQ_RCV_SADDR,
+                fields::REQ_DPORT,
+                fields::REQ_NUM,
+                fields::REQ_FAMILY,
+                fields::REQ_V6_DADDR,
+                fields::REQ_V6_RCV_SADDR,
+                fields::SK_NET,
+                fields::NET_INUM,
+            ],
+        },
+        Hook { required: false, ..crate::probes::connect::RETRANSMIT },
+        Hook { required: false, ..crate::probes::connect::SET_STATE },
         Hook { required: false, ..crate::packet::INGRESS },
     ],
 };
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod overflow;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub mod program;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub mod road;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod waiters;

@@ -18,11 +18,11 @@ use aya_ebpf::{
 
 use super::{Connect, ConnectRecord, phase};
 use crate::{
-    abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Kind, ProbeId, Stat, Tuple},
+    abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Kind, Owner, ProbeId, Stat, Tuple},
     fields, filter,
     kernel::{SOCKETS, count, current, current_netns, emit, enabled, header, mapped, now, tuple_of},
     packet::program::Packet,
-    probes::tls::program as tls,
+    probes::{neigh::road, tls::program as tls},
 };
 
 /// TCP states of include/net/tcp_states.h.
@@ -67,6 +67,24 @@ static HAVE_DROP_REASON: Global<u32> = Global::new(0);
 /// The number of SKB_DROP_REASON_NO_SOCKET here: the SYN was answered with a reset, not dropped.
 #[unsafe(no_mangle)]
 static DROP_NO_SOCKET: Global<u32> = Global::new(u32::MAX);
+
+/// Writes whose socket it is, as far as that is known.
+///
+/// # Safety
+/// `to` must be a reservation or another live place.
+#[inline(always)]
+pub unsafe fn write_owner(cookie: u64, to: *mut Owner) {
+    // SAFETY: live map values; `to` as promised by the caller.
+    unsafe {
+        if let Some(connect) = PENDING.get_ptr(&cookie) {
+            to.write((*connect).owner);
+        } else if let Some(owner) = SOCKETS.get_ptr(&cookie) {
+            to.write(*owner);
+        } else {
+            to.write(Owner::default());
+        }
+    }
+}
 
 #[inline(always)]
 fn tell(kind: Kind, connect: &Connect) {
@@ -213,6 +231,9 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
     let new: i32 = ctx.arg(2);
     // SAFETY: `sk` is a BTF-typed argument.
     unsafe {
+        if new == TCP_ESTABLISHED && enabled(ProbeId::Neigh) {
+            road::established(sk);
+        }
         if old != TCP_SYN_SENT && new != TCP_SYN_SENT && new != TCP_CLOSE {
             return 0;
         }
@@ -354,16 +375,17 @@ pub fn sk_error(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Runs at each TCP retransmission: one load for those of established connections.
+/// Runs at each TCP retransmission: a few loads for those of established connections.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn retransmit(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: `sk` is a BTF-typed argument; the map value is live.
     unsafe {
-        if i32::from(fields::SK_STATE::read(sk)) != TCP_SYN_SENT {
-            return 0;
+        let syn = i32::from(fields::SK_STATE::read(sk)) == TCP_SYN_SENT;
+        if enabled(ProbeId::Neigh) {
+            road::sent_again(sk, syn);
         }
-        if let Some(connect) = PENDING.get_ptr_mut(&fields::SK_COOKIE::read(sk)) {
+        if syn && let Some(connect) = PENDING.get_ptr_mut(&fields::SK_COOKIE::read(sk)) {
             (*connect).retries += 1;
             if enabled(ProbeId::Connect) && filter::MIN_NS.load() == 0 && !filter::quiet() {
                 tell(Kind::ConnectRetry, &*connect);

@@ -1,6 +1,6 @@
 //! The programs behind `neigh`: each looks at one entry and tells it when it differs from what was
 //! last told. None of them runs per packet, except `neigh_sent` for packets that wait for an
-//! unresolved entry; the packet path pays one map look per incoming SYN.
+//! unresolved entry.
 
 #![expect(
     missing_docs,
@@ -10,22 +10,19 @@
 )]
 
 use aya_ebpf::{
-    bindings::__sk_buff,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
-        generated::{bpf_probe_read_kernel as read_kernel, bpf_skb_load_bytes_relative},
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated::bpf_probe_read_kernel as read_kernel,
     },
     macros::{btf_tracepoint, map, raw_tracepoint},
     maps::{Array, LruHashMap},
-    programs::{BtfTracePointContext, RawTracePointContext, SkBuffContext},
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
 
-use super::{MacRecord, NeighKey, NeighRecord, Neighbour, cause, flag, state};
+use super::{ClaimRecord, NeighKey, NeighRecord, Neighbour, cause, flag, state, waiters};
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId, Stat},
     fields, filter,
-    kernel::{atomic_add, count, current, current_netns, emit, header, mapped, now, opaque},
-    packet::program::{Packet, netns_of},
+    kernel::{atomic_add, count, current, current_netns, emit, header, mapped, now},
 };
 
 /// Every neighbour as last told. The agent adds those that existed before it. Least recently used
@@ -49,6 +46,8 @@ struct UpdateKey {
 struct Update {
     owner: Owner,
     mac: u64,
+    /// What the packet or the request says; 0 when it says none, or one of another length than Ethernet's.
+    claimed: u64,
     state: u32,
     flags: u32,
     netlink_pid: u32,
@@ -66,22 +65,19 @@ struct Repeat {
     count: u64,
 }
 
-const OVERFLOW_V4: u32 = 0;
-const OVERFLOW_V6: u32 = 1;
+pub(super) const OVERFLOW_V4: u32 = 0;
+pub(super) const OVERFLOW_V6: u32 = 1;
 const DEAD: u32 = 2;
-const SECOND: u64 = 1_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
 
 /// `NEIGH_UPDATE_F_ADMIN` of include/net/neighbour.h: netlink and the ARP ioctls set it, packets never do.
 const F_ADMIN: u32 = 0x8000_0000;
-/// `BPF_HDR_START_MAC` of include/uapi/linux/bpf.h.
-const HDR_START_MAC: u32 = 0;
-/// Where the source address of an Ethernet frame is, and how long it is.
-const ETH_SOURCE: u32 = 6;
-const ETH_ALEN: u32 = 6;
+/// Length of an Ethernet address.
+const ETH_ALEN: u8 = 6;
 
 /// Counts one more, and says how many there were since the last telling when it is time to tell.
 #[inline(always)]
-fn repeated(what: u32) -> Option<u32> {
+pub(super) fn repeated(what: u32) -> Option<u32> {
     let repeat = REPEATS.get_ptr_mut(what)?;
     // SAFETY: a live array slot; a race between CPUs costs one record too many or a count too low.
     unsafe {
@@ -142,14 +138,22 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Nobody answers (not even the second probe), or somebody else does.
+    /// Nobody answers.
+    #[inline(always)]
+    fn silent(&self) -> bool {
+        self.state == state::FAILED
+            || (self.state == state::INCOMPLETE && self.cause == cause::TIMER)
+            || self.flags & flag::FAILED_BETWEEN != 0
+    }
+
+    /// Nobody answers, somebody else does, or what was bad has changed.
     #[inline(always)]
     fn grave(&self) -> bool {
         let old = u64::from_ne_bytes(self.old.mac);
-        self.state == state::FAILED
-            || (self.state == state::INCOMPLETE && self.probes > 1)
-            || self.flags & flag::FAILED_BETWEEN != 0
+        self.silent()
             || (old != 0 && self.mac != 0 && old != self.mac)
+            || self.old.told_bad != 0
+            || self.old.unanswered != 0
     }
 }
 
@@ -206,7 +210,7 @@ unsafe fn tell(neighbour: *const u8, key: &NeighKey, family: u16, change: &Chang
 /// # Safety
 /// `to` must be a reservation.
 #[inline(always)]
-unsafe fn read_name(device: *const u8, to: *mut [u8; 16]) -> Option<()> {
+pub(super) unsafe fn read_name(device: *const u8, to: *mut [u8; 16]) -> Option<()> {
     // SAFETY: 16 bytes into the reservation, by a helper that cannot fault.
     unsafe { (read_kernel(to.cast(), 16, fields::DEV_NAME::address(device).cast()) == 0).then_some(()) }
 }
@@ -260,13 +264,11 @@ unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*const Update>) 
             || old.state == state::FAILED
             || flags & flag::FAILED_BETWEEN != 0
             || (mac_changed && old.mac != [0; 8]);
+        let change = Change { cause, flags, old: &old, state, mac, probes, update, count: 0 };
+        // What is still asked for has not recovered.
+        let bad_now = change.silent() || (state == state::INCOMPLETE && old.told_bad != 0);
         if filter::ONLY_BAD.load() == 0 || bad {
-            tell(
-                neighbour,
-                &key,
-                family,
-                &Change { cause, flags, old: &old, state, mac, probes, update, count: 0 },
-            );
+            tell(neighbour, &key, family, &change);
         }
         let at = now();
         match known {
@@ -274,8 +276,11 @@ unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*const Update>) 
                 if mac_changed {
                     (*known).mac = mac.to_ne_bytes();
                     (*known).mac_since_ns = at;
-                    (*known).other_told_ns = 0;
+                    (*known).other_mac = [0; 8];
+                    (*known).answered_ns = 0;
+                    (*known).unanswered = 0;
                 }
+                (*known).told_bad = u32::from(bad_now);
                 if state != old.state {
                     (*known).state = state;
                     (*known).state_since_ns = at;
@@ -290,6 +295,7 @@ unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*const Update>) 
                     probes,
                     state_since_ns: at,
                     mac_since_ns,
+                    told_bad: u32::from(bad_now),
                     ..Neighbour::default()
                 };
                 let _ = NEIGHBOURS.insert(&key, &new, 0);
@@ -302,8 +308,16 @@ unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*const Update>) 
 /// while it is in use. The only hook that sees FAILED, and the unanswered probes before it.
 #[btf_tracepoint(function = "neigh_timer_handler")]
 pub fn neigh_timer(ctx: BtfTracePointContext) -> i32 {
+    let neighbour: *const u8 = ctx.arg(0);
     // SAFETY: a BTF-typed argument.
-    unsafe { look(ctx.arg(0), cause::TIMER, None) };
+    unsafe {
+        look(neighbour, cause::TIMER, None);
+        if u32::from(fields::NEIGH_STATE::read(neighbour)) == state::INCOMPLETE
+            && let Some((key, family)) = key_of(neighbour)
+        {
+            waiters::tell(neighbour, &key, family == AF_INET);
+        }
+    }
     0
 }
 
@@ -317,41 +331,110 @@ pub fn neigh_sent(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// Runs for each received ARP or NDP packet that concerns an entry, and each change by netlink, before
-/// the change: the only place that knows who asks. The new MAC is not read here (5.10 refuses to load a
-/// program that touches that argument) but from the entry, once it is done.
-#[btf_tracepoint(function = "neigh_update")]
-pub fn neigh_updating(ctx: BtfTracePointContext) -> i32 {
+/// the change: the only place that knows who asks, and what is asked for. A raw tracepoint, because 5.10
+/// refuses a tp_btf program that touches the MAC's argument.
+#[raw_tracepoint(tracepoint = "neigh_update")]
+pub fn neigh_updating(ctx: RawTracePointContext) -> i32 {
     let neighbour: *const u8 = ctx.arg(0);
     let flags: u32 = ctx.arg(3);
     let netlink_pid: u32 = ctx.arg(4);
     let by_hand = netlink_pid != 0 || flags & F_ADMIN != 0;
     // By hand means in the thread that asks: rtnetlink and ioctls change neighbours synchronously.
     let owner = if by_hand { current(current_netns()) } else { Owner::default() };
-    // SAFETY: `neighbour` is a BTF-typed argument.
-    let update = unsafe {
-        Update {
-            owner,
-            mac: fields::NEIGH_HA::read(neighbour),
-            state: u32::from(fields::NEIGH_STATE::read(neighbour)),
-            flags,
-            netlink_pid,
-            by_hand: u32::from(by_hand),
-        }
+    let update = Update {
+        owner,
+        mac: bpf_read(fields::NEIGH_HA::address(neighbour)),
+        claimed: claimed(neighbour, ctx.arg(1)),
+        state: u32::from(bpf_read(fields::NEIGH_STATE::address(neighbour))),
+        flags,
+        netlink_pid,
+        by_hand: u32::from(by_hand),
     };
     let key = UpdateKey { neighbour: neighbour as u64, thread: bpf_get_current_pid_tgid() };
     let _ = UPDATES.insert(&key, &update, 0);
     0
 }
 
-/// As often as `neigh_update`, when it is done: tells it if it changed anything.
+/// A field of a kernel structure by a helper that cannot fault, zero where that fails.
+#[inline(always)]
+fn bpf_read<T: Default>(at: *const T) -> T {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(at) }.unwrap_or_default()
+}
+
+/// The Ethernet address in an update.
+#[inline(always)]
+fn claimed(neighbour: *const u8, mac: *const u8) -> u64 {
+    let mut claimed = 0u64;
+    // SAFETY: helpers that check addresses; six bytes into eight.
+    unsafe {
+        let Ok(device) = bpf_probe_read_kernel(fields::NEIGH_DEV::address(neighbour)) else { return 0 };
+        if mac.is_null() || bpf_read(fields::DEV_ADDR_LEN::address(device)) != ETH_ALEN {
+            return 0;
+        }
+        let _ = read_kernel((&raw mut claimed).cast(), u32::from(ETH_ALEN), mac.cast());
+    }
+    claimed
+}
+
+/// As often as `neigh_update`, when it is done: tells it if it changed anything, and if it did not although
+/// it names another MAC.
 #[btf_tracepoint(function = "neigh_update_done")]
 pub fn neigh_updated(ctx: BtfTracePointContext) -> i32 {
     let neighbour: *const u8 = ctx.arg(0);
     let key = UpdateKey { neighbour: neighbour as u64, thread: bpf_get_current_pid_tgid() };
+    let update = UPDATES.get_ptr(&key);
     // SAFETY: a BTF-typed argument, and a live map value.
-    unsafe { look(neighbour, cause::UPDATED, UPDATES.get_ptr(&key)) };
+    unsafe {
+        look(neighbour, cause::UPDATED, update);
+        if let Some(update) = update
+            && (*update).claimed != 0
+            && (*update).by_hand == 0
+            && let Some((key, _)) = key_of(neighbour)
+        {
+            claim(&key, (*update).claimed, fields::NEIGH_HA::read(neighbour));
+        }
+    }
     let _ = UPDATES.remove(&key);
     0
+}
+
+/// A packet named a MAC: the cached one, which confirms it, or another, which the kernel did not believe.
+///
+/// Unbelieved claims are told at most once a second; when only the unhealthy is told, only those of an entry
+/// that its own MAC confirms too.
+#[inline(always)]
+fn claim(key: &NeighKey, claimed: u64, cached: u64) {
+    let Some(known) = NEIGHBOURS.get_ptr_mut(key) else { return };
+    let at = now();
+    // SAFETY: a live map value; races between CPUs cost a record too many.
+    unsafe {
+        if claimed == cached {
+            (*known).confirmed_ns = at;
+            return;
+        }
+        let told = (*known).claim_told_ns;
+        if cached == 0
+            || (filter::quiet() && (*known).confirmed_ns == 0)
+            || (told != 0 && at.wrapping_sub(told) < SECOND)
+        {
+            return;
+        }
+        (*known).claim_told_ns = at;
+        emit::<ClaimRecord>(ProbeId::Neigh, |record| {
+            (&raw mut (*record).header).write(header::<ClaimRecord>(Kind::NeighClaim));
+            (&raw mut (*record).address).write(key.address);
+            (&raw mut (*record).cached_mac).write(cached.to_ne_bytes());
+            (&raw mut (*record).claimed_mac).write(claimed.to_ne_bytes());
+            (&raw mut (*record).mac_since_ns).write((*known).mac_since_ns);
+            (&raw mut (*record).confirmed_ns).write((*known).confirmed_ns);
+            (&raw mut (*record).netns).write(key.netns);
+            (&raw mut (*record).ifindex).write(key.ifindex);
+            (&raw mut (*record).state).write((*known).state);
+            (&raw mut (*record).pad).write(0);
+            Some(())
+        });
+    }
 }
 
 /// Runs for a packet that meets an entry in the moment of its removal: rare, told once a second.
@@ -409,133 +492,4 @@ pub fn neigh_removed(ctx: BtfTracePointContext) -> i32 {
         }
     }
     0
-}
-
-/// Runs once per new entry: one compare. A table that is full hands over a null entry, for each packet
-/// to a new address until there is room. A raw tracepoint, because tp_btf declares that argument never
-/// null and newer verifiers drop the compare.
-#[raw_tracepoint(tracepoint = "neigh_create")]
-pub fn neigh_created(ctx: RawTracePointContext) -> i32 {
-    let made: *const u8 = ctx.arg(3);
-    if made.is_null() {
-        let _ = overflow(ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    }
-    0
-}
-
-#[inline(always)]
-fn overflow(table: *const u8, device: *const u8, address: *const u8) -> Option<()> {
-    // SAFETY: kernel structures, read by a helper that cannot fault.
-    unsafe {
-        let family = bpf_probe_read_kernel(fields::NEIGH_TABLE_FAMILY::address(table)).ok()? as u16;
-        let v4 = family == AF_INET;
-        let wanted = if v4 { filter::V4.load() != 0 } else { family == AF_INET6 && filter::V6.load() != 0 };
-        if !wanted {
-            return None;
-        }
-        let count = repeated(if v4 { OVERFLOW_V4 } else { OVERFLOW_V6 })?;
-        emit::<NeighRecord>(ProbeId::Neigh, |record| {
-            (&raw mut (*record).header).write(header::<NeighRecord>(Kind::NeighChange));
-            (&raw mut (*record).owner).write(Owner::default());
-            if v4 {
-                (&raw mut (*record).address).write(mapped(bpf_probe_read_kernel(address.cast()).ok()?));
-            } else {
-                (&raw mut (*record).address).write(bpf_probe_read_kernel(address.cast()).ok()?);
-            }
-            read_name(device, &raw mut (*record).device)?;
-            let net = bpf_probe_read_kernel(fields::DEV_NET::address(device)).ok()?;
-            (&raw mut (*record).old_mac).write([0; 8]);
-            (&raw mut (*record).new_mac).write([0; 8]);
-            (&raw mut (*record).state_since_ns).write(0);
-            (&raw mut (*record).mac_since_ns).write(0);
-            (&raw mut (*record).netns).write(bpf_probe_read_kernel(fields::NET_INUM::address(net)).ok()?);
-            (&raw mut (*record).ifindex)
-                .write(bpf_probe_read_kernel(fields::DEV_IFINDEX::address(device)).ok()?);
-            (&raw mut (*record).cause).write(cause::OVERFLOW);
-            (&raw mut (*record).flags).write(0);
-            (&raw mut (*record).old_state).write(state::NONE);
-            (&raw mut (*record).new_state).write(state::NONE);
-            (&raw mut (*record).probes).write(0);
-            (&raw mut (*record).update_flags).write(0);
-            (&raw mut (*record).netlink_pid).write(0);
-            (&raw mut (*record).entry_flags).write(0);
-            (&raw mut (*record).entries)
-                .write(bpf_probe_read_kernel(fields::NEIGH_TABLE_ENTRIES::address(table)).ok()?);
-            (&raw mut (*record).gc_entries)
-                .write(bpf_probe_read_kernel(fields::NEIGH_TABLE_GC_ENTRIES::address(table)).ok()?);
-            (&raw mut (*record).gc_thresh3)
-                .write(bpf_probe_read_kernel(fields::NEIGH_TABLE_GC_THRESH3::address(table)).ok()?);
-            (&raw mut (*record).count).write(count);
-            (&raw mut (*record).family).write(family);
-            let mac_len = bpf_probe_read_kernel(fields::DEV_ADDR_LEN::address(device)).ok()?;
-            (&raw mut (*record).mac_len).write(u16::from(mac_len));
-            (&raw mut (*record).pad).write(0);
-            Some(())
-        });
-    }
-    Some(())
-}
-
-/// A SYN arrived: is its Ethernet source where a reply would go? Called by the ingress program, once a
-/// connection: five loads and one map look. Not inlined, for the stack.
-///
-/// Only an address in the neighbour table of the very device it came in on is compared: behind a router
-/// the peer's own address is not there. A socket below a VRF sees the VRF's device and is not compared.
-#[inline(never)]
-pub fn syn_came(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-    syn_came_inlined(skb, packet);
-    opaque(0)
-}
-
-#[inline(always)]
-fn syn_came_inlined(skb: *mut __sk_buff, packet: &Packet) {
-    let ctx = SkBuffContext::new(skb.cast());
-    let Some(netns) = netns_of(&ctx) else { return };
-    // SAFETY: a context load.
-    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
-    let address = if packet.v4 { ctx.load::<u32>(12).map(mapped) } else { ctx.load::<[u8; 16]>(8) };
-    let Ok(address) = address else { return };
-    let key = NeighKey { netns, ifindex, address };
-    let Some(known) = NEIGHBOURS.get_ptr_mut(&key) else { return };
-    let mut seen = [0u8; 8];
-    // SAFETY: six bytes into eight, by a helper that checks that the frame has them.
-    let read = unsafe {
-        bpf_skb_load_bytes_relative(skb.cast(), ETH_SOURCE, (&raw mut seen).cast(), ETH_ALEN, HDR_START_MAC)
-    };
-    // SAFETY: a live map value; races between CPUs cost a record too many.
-    unsafe {
-        let cached = (*known).mac;
-        if read != 0 || seen == cached || seen == [0; 8] || cached == [0; 8] {
-            return;
-        }
-        let state = (*known).state;
-        if state & (state::NOARP | state::INCOMPLETE | state::FAILED) != 0
-            || !filter::peer(&key.address, !packet.v4, packet.local)
-        {
-            return;
-        }
-        (*known).others += 1;
-        let at = now();
-        let told = (*known).other_told_ns;
-        if told != 0 && at.wrapping_sub(told) < SECOND && (*known).other_mac == seen {
-            return;
-        }
-        let count = (*known).others as u32;
-        (*known).other_mac = seen;
-        (*known).other_told_ns = at;
-        (*known).others = 0;
-        emit::<MacRecord>(ProbeId::Neigh, |record| {
-            (&raw mut (*record).header).write(header::<MacRecord>(Kind::NeighMismatch));
-            packet.write_tuple(&ctx, &raw mut (*record).tuple)?;
-            (&raw mut (*record).cached_mac).write(cached);
-            (&raw mut (*record).seen_mac).write(seen);
-            (&raw mut (*record).state_since_ns).write((*known).state_since_ns);
-            (&raw mut (*record).mac_since_ns).write((*known).mac_since_ns);
-            (&raw mut (*record).netns).write(key.netns);
-            (&raw mut (*record).ifindex).write(key.ifindex);
-            (&raw mut (*record).state).write(state);
-            (&raw mut (*record).count).write(count);
-            Some(())
-        });
-    }
 }
