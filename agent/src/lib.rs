@@ -22,6 +22,7 @@ pub mod fact;
 pub mod kernel;
 pub mod list;
 pub mod neighdump;
+pub mod network;
 pub mod output;
 pub mod record;
 pub mod replay;

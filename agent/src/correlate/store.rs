@@ -7,7 +7,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use ulid::Ulid;
 
 use super::{
-    incident::{Evidence, Incident, Kind, SCHEMA, State},
+    incident::{Details, Evidence, Incident, Kind, SCHEMA, State},
     report::Report,
 };
 use crate::enrich::{World, bounded::Bounded};
@@ -126,6 +126,24 @@ impl Store {
                 held.ended_ns.is_none() && held.report.kind == kind && held.report.subject == subject
             })
             .map(|held| held.id.as_str())
+    }
+
+    /// Ids of incidents of this kind whose subjects begin so and that are not resolved yet.
+    pub fn live_ids<'a>(&'a self, kind: Kind, subject: &'a str) -> impl Iterator<Item = &'a str> {
+        self.held
+            .iter()
+            .filter(move |held| {
+                !held.resolved && held.report.kind == kind && held.report.subject.starts_with(subject)
+            })
+            .map(|held| held.id.as_str())
+    }
+
+    /// Incidents of this kind that are not resolved yet: ids and details.
+    pub fn live(&self, kind: Kind) -> impl Iterator<Item = (&str, &Details)> {
+        self.held
+            .iter()
+            .filter(move |held| !held.resolved && held.report.kind == kind)
+            .map(|held| (held.id.as_str(), &held.report.details))
     }
 
     /// Incidents opened so far.

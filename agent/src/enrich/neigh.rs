@@ -90,7 +90,7 @@ pub(super) fn mismatch(world: &World, boot_ns: u64, record: &MacRecord, told: &m
 }
 
 /// `None` for an address of zeros: there is none.
-fn mac(bytes: &[u8; 8], len: u16) -> Option<String> {
+pub(crate) fn mac(bytes: &[u8; 8], len: u16) -> Option<String> {
     let len = usize::from(len).min(bytes.len());
     if bytes[..len].iter().all(|&byte| byte == 0) {
         return None;
@@ -99,7 +99,7 @@ fn mac(bytes: &[u8; 8], len: u16) -> Option<String> {
 }
 
 /// As `ip neigh` writes it.
-fn state_name(bits: u32) -> String {
+pub(crate) fn state_name(bits: u32) -> String {
     const NAMES: [(u32, &str); 8] = [
         (state::INCOMPLETE, "INCOMPLETE"),
         (state::REACHABLE, "REACHABLE"),

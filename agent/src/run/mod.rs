@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     clockwatch::Clockwatch,
     config,
-    correlate::{Engine, incident::Incident},
+    correlate::{Engine, Look, incident::Incident},
     enrich::{World, context::Context, observe::Observer},
     event::{self, encode},
     fact::{Start, Summary},
@@ -36,7 +36,7 @@ use crate::{
         ring::Drain,
         sweep::Sweep,
     },
-    neighdump,
+    neighdump, network,
     output::{Printer, closing_line},
     record, snapshot,
 };
@@ -235,22 +235,22 @@ impl Session {
                 failure.get_or_insert(error);
             }
         });
-        let mut incidents = Vec::new();
-        self.engine.event(&event, &self.world, |incident| incidents.push(incident));
+        let incidents = self.engine.event(&event, &self.world);
         self.print(incidents);
         for look in self.engine.looks() {
-            let request =
-                snapshot::Request { process: look.process, thread: look.thread, cookie: look.cookie };
-            self.learn(Context::Snapshot(Box::new(snapshot::take(request, boot_ns()))));
+            let seen = match look {
+                Look::Process(whom) => Context::Snapshot(Box::new(snapshot::take(whom, boot_ns()))),
+                Look::Network(netns) => Context::Network(Box::new(network::look(netns, boot_ns()))),
+                Look::Tables(netns) => Context::Network(Box::new(network::tables(netns, boot_ns()))),
+            };
+            self.learn(seen);
         }
     }
 
     fn print(&mut self, incidents: Vec<Incident>) {
         let Some(printer) = &mut self.printer else { return };
-        for incident in incidents {
-            if let Err(error) = printer.incident(incident) {
-                self.failure.get_or_insert(error);
-            }
+        if let Err(error) = printer.incidents(incidents) {
+            self.failure.get_or_insert(error);
         }
     }
 
@@ -263,10 +263,9 @@ impl Session {
                 self.failure.get_or_insert(error.context("writing the recording"));
             }
         }
-        let mut incidents = Vec::new();
-        self.engine.context(&context, &self.world, |incident| incidents.push(incident));
+        self.world.learn(context.clone());
+        let incidents = self.engine.context(&context, &self.world);
         self.print(incidents);
-        self.world.learn(context);
     }
 
     /// What the kernel does not tell by itself: what is pending, what was lost, that time passed.
@@ -322,11 +321,14 @@ impl Session {
         let dump = neighdump::everywhere().context("reading the neighbour tables")?;
         let now = boot_ns();
         for namespace in dump.namespaces {
-            if let Some(name) = namespace.name {
-                self.learn(Context::Netns { inode: namespace.netns, name });
+            if let Some(name) = &namespace.name {
+                self.learn(Context::Netns { inode: namespace.netns, name: name.clone() });
             }
-            for (index, name) in namespace.devices {
-                self.learn(Context::Device { netns: namespace.netns, index, name });
+            for (index, name) in &namespace.devices {
+                self.learn(Context::Device { netns: namespace.netns, index: *index, name: name.clone() });
+            }
+            if !namespace.gateways.is_empty() {
+                self.learn(Context::Network(Box::new(network::gateways(&namespace, now))));
             }
             for neighbour in &namespace.neighbours {
                 let (key, value) = neighbour.map_entry(now);
@@ -345,8 +347,7 @@ impl Session {
 
     fn finish(mut self) -> anyhow::Result<()> {
         self.look_around()?;
-        let mut incidents = Vec::new();
-        self.engine.finish(&self.world, |incident| incidents.push(incident));
+        let incidents = self.engine.finish(&self.world);
         self.print(incidents);
         let summary = Summary::new(
             self.printer.as_ref().map_or(self.records, Printer::events),
