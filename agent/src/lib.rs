@@ -21,6 +21,7 @@ pub mod event;
 pub mod fact;
 pub mod kernel;
 pub mod list;
+pub mod neighbours;
 pub mod neighdump;
 pub mod network;
 pub mod output;

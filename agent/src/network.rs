@@ -3,15 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use ebpf_probes::abi::AF_INET6;
+use ebpf_probes::{abi::AF_INET6, probes::neigh::state};
 
 use crate::{
-    enrich::context::{Gateway, NeighbourTable, NeighbourUse, Network},
+    enrich::context::{Gateway, NeighbourTable, NeighbourUse, Network, SeenNeighbour},
     neighdump::{self, Namespace},
 };
 
 /// Devices told at most, of each family.
 const USERS: usize = 10;
+/// Neighbours told at most, of each namespace.
+const NEIGHBOURS: usize = 4096;
 
 /// Looks at the gateways of a namespace; one that is gone has none.
 pub fn look(netns: u32, boot_ns: u64) -> Network {
@@ -29,7 +31,14 @@ pub fn tables(netns: u32, boot_ns: u64) -> Network {
         let [gc_thresh1, gc_thresh2, gc_thresh3] = table.thresholds;
         NeighbourTable { family: table.family, entries: table.entries, gc_thresh1, gc_thresh2, gc_thresh3 }
     });
-    Network { boot_ns, netns, gateways, tables: tables.collect(), users: users(&everywhere.namespaces) }
+    Network {
+        boot_ns,
+        netns,
+        gateways,
+        tables: tables.collect(),
+        users: users(&everywhere.namespaces),
+        neighbours: None,
+    }
 }
 
 /// A namespace's gateways alone.
@@ -42,6 +51,20 @@ pub fn gateways(namespace: &Namespace, boot_ns: u64) -> Network {
         gateways: namespace.gateways.iter().map(gateway).collect(),
         ..Network::default()
     }
+}
+
+/// A namespace after records were lost: what its neighbours are now.
+pub fn again(namespace: &Namespace, boot_ns: u64) -> Network {
+    let known = |neighbour: &&neighdump::Neighbour| {
+        neighbour.mac != [0; 8] && neighbour.state & (state::INCOMPLETE | state::FAILED) == 0
+    };
+    let seen = |neighbour: &neighdump::Neighbour| SeenNeighbour {
+        ifindex: neighbour.ifindex,
+        address: neighbour.address,
+        mac: neighbour.mac,
+    };
+    let neighbours = namespace.neighbours.iter().filter(known).take(NEIGHBOURS).map(seen).collect();
+    Network { neighbours: Some(neighbours), ..gateways(namespace, boot_ns) }
 }
 
 /// The devices with the most neighbours, most first.

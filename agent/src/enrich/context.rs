@@ -110,6 +110,20 @@ pub struct Network {
     /// The devices with the most neighbours, all namespaces together; empty unless somebody asked.
     #[serde(default)]
     pub users: Vec<NeighbourUse>,
+    /// Its neighbours, when records about neighbours were lost and the tables were read again.
+    #[serde(default)]
+    pub neighbours: Option<Vec<SeenNeighbour>>,
+}
+
+/// A neighbour that has a MAC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenNeighbour {
+    /// The index of its device.
+    pub ifindex: u32,
+    /// Its address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Its MAC.
+    pub mac: [u8; 8],
 }
 
 /// The next hop of a default route.

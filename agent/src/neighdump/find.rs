@@ -37,6 +37,11 @@ pub(super) fn find() -> io::Result<BTreeMap<u32, Found>> {
     Ok(found)
 }
 
+/// The namespace of this process.
+pub(super) fn own() -> Option<u32> {
+    inode_of(&fs::read_link("/proc/self/ns/net").ok()?)
+}
+
 /// `net:[4026531840]`.
 fn inode_of(link: &Path) -> Option<u32> {
     link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()

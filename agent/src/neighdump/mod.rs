@@ -14,7 +14,7 @@ use ebpf_probes::{
     abi::{AF_INET, AF_INET6, V4_MAPPED},
     probes::neigh,
 };
-use find::{Found, enter, find};
+use find::{Found, enter, find, own};
 use netlink::{Go, dump};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -114,10 +114,15 @@ pub fn some(wanted: &[u32]) -> io::Result<Dump> {
 }
 
 fn visit(found: BTreeMap<u32, Found>) -> io::Result<Dump> {
+    let own = own();
     let visit = move || {
         let mut dump = Dump::default();
+        let mut found: Vec<(u32, Found)> = found.into_iter().collect();
+        // The own one first, from where this thread is: that takes no privilege.
+        found.sort_by_key(|(netns, _)| Some(*netns) != own);
         for (netns, Found { path, name }) in found {
-            match enter(&path).and_then(|()| current(netns, name)) {
+            let entered = if Some(netns) == own { Ok(()) } else { enter(&path) };
+            match entered.and_then(|()| current(netns, name)) {
                 Ok(namespace) => dump.namespaces.push(namespace),
                 Err(error) => dump.refused.push((netns, error)),
             }

@@ -4,6 +4,7 @@
 mod attach;
 mod clock;
 mod end;
+mod neighbours;
 
 use std::{
     ffi::OsString,
@@ -36,7 +37,7 @@ use crate::{
         ring::Drain,
         sweep::Sweep,
     },
-    neighdump, network,
+    network,
     output::{Printer, closing_line},
     record, snapshot,
 };
@@ -83,6 +84,7 @@ struct Session {
     began: Instant,
     max_events: Option<u64>,
     failure: Option<anyhow::Error>,
+    tables: neighbours::Tables,
 }
 
 impl Session {
@@ -273,6 +275,7 @@ impl Session {
         let now = boot_ns();
         let mut records = Vec::new();
         self.sweep.sweep(&mut self.kernel, now, |record| records.push(record))?;
+        let mut blind = false;
         for loss in self.kernel.losses()? {
             let known = self
                 .known_losses
@@ -289,6 +292,7 @@ impl Session {
                     loss.count
                 }
             };
+            blind |= grown > 0 && loss.probe == ProbeId::Neigh;
             if grown > 0 {
                 records.push(encode(LostRecord {
                     header: header::<LostRecord>(Kind::Lost, now),
@@ -298,6 +302,7 @@ impl Session {
                 }));
             }
         }
+        self.read_neighbours_again(blind)?;
         records.push(encode(header::<Header>(Kind::Tick, now)));
         // What is in the ring happened before what we saw just now.
         self.drain()?;
@@ -314,28 +319,6 @@ impl Session {
         for record in changes.records() {
             self.take(&record);
         }
-    }
-
-    /// Tells the kernel and the world of the neighbours there were before us.
-    fn learn_neighbours(&mut self) -> anyhow::Result<()> {
-        let dump = neighdump::everywhere().context("reading the neighbour tables")?;
-        let now = boot_ns();
-        for namespace in dump.namespaces {
-            if let Some(name) = &namespace.name {
-                self.learn(Context::Netns { inode: namespace.netns, name: name.clone() });
-            }
-            for (index, name) in &namespace.devices {
-                self.learn(Context::Device { netns: namespace.netns, index: *index, name: name.clone() });
-            }
-            if !namespace.gateways.is_empty() {
-                self.learn(Context::Network(Box::new(network::gateways(&namespace, now))));
-            }
-            for neighbour in &namespace.neighbours {
-                let (key, value) = neighbour.map_entry(now);
-                self.kernel.add_neighbour(key, value)?;
-            }
-        }
-        Ok(())
     }
 
     fn save(&mut self) -> anyhow::Result<()> {

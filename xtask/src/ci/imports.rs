@@ -22,6 +22,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("snapshot", &["enrich::context", "fact", "kernel::tcpinfo"]),
     ("clockwatch", &["event::encode"]),
     ("neighdump", &[]),
+    ("neighbours", &["config", "enrich::neigh", "neighdump", "network::family"]),
     ("network", &["enrich::context", "neighdump"]),
     ("record", &[]),
     ("enrich", &["event", "fact"]),

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     correlate::{View, incident::Kind},
-    enrich::bounded::Bounded,
+    enrich::{bounded::Bounded, context::Network},
     event::{self, Event, What},
 };
 
@@ -78,6 +78,8 @@ struct Suspect {
 enum End<'a> {
     /// The entry holds another MAC now, or is gone.
     Entry(&'a NeighRecord),
+    /// The table, read again, no longer has it.
+    Found,
     /// The neighbour hears us although the MACs still differ.
     Answered,
     /// Nobody tries any more.
@@ -98,6 +100,24 @@ impl Diagnose for NeighbourStale {
             What::Tick if !self.suspects.is_empty() => self.tick(view),
             _ => {}
         }
+    }
+
+    fn network(&mut self, network: &Network, view: &mut View<'_>) {
+        let Some(neighbours) = &network.neighbours else { return };
+        // Read again: an entry that is gone, or holds another MAC, is no longer wrong as it was.
+        let still = |key: &Key, suspect: &Suspect| {
+            neighbours
+                .iter()
+                .any(|seen| (seen.ifindex, seen.address, seen.mac) == (key.1, key.2, suspect.last.cached_mac))
+        };
+        let mut gone: Vec<Key> = self
+            .suspects
+            .iter()
+            .filter(|(key, suspect)| key.0 == network.netns && !still(key, suspect))
+            .map(|(key, _)| *key)
+            .collect();
+        gone.sort_unstable();
+        gone.into_iter().for_each(|key| self.over(key, view.now_ns, End::Found, view));
     }
 }
 

@@ -91,6 +91,9 @@ impl Suspect {
                     _ => format!("The wrong entry of {address} {where_} was removed{by}, after {lasted}."),
                 }
             }
+            Some(End::Found) => {
+                format!("The wrong entry of {address} {where_} is no longer in the table, after {lasted}.")
+            }
             Some(End::Answered) => {
                 format!(
                     "{address} {where_} hears this host again, after {lasted}; its entry still holds {}.",
@@ -216,6 +219,7 @@ impl Suspect {
         match end {
             Some(End::Entry(_)) => seen.push((now_ns, self.summary(place, now_ns, end, view))),
             Some(End::Answered) => seen.push((now_ns, "a connection is established after all".to_owned())),
+            Some(End::Found) => seen.push((now_ns, "the table was read again".to_owned())),
             Some(End::Quiet) | None => {}
         }
         seen
@@ -235,6 +239,7 @@ impl End<'_> {
             End::Entry(_) if suspect.asks_since_ns.is_some() => "healed",
             End::Entry(record) if record.new_mac == [0; 8] => "removed",
             End::Entry(_) => "corrected",
+            End::Found => "corrected",
             End::Answered => "answered",
             End::Quiet => "quiet",
         }

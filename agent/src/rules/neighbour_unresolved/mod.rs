@@ -95,6 +95,8 @@ struct Waiter {
 enum End<'a> {
     Answered(&'a NeighRecord),
     Removed(&'a NeighRecord),
+    /// The table says that it has this MAC.
+    Found([u8; 8]),
     Quiet,
 }
 
@@ -113,7 +115,11 @@ impl Diagnose for NeighbourUnresolved {
         }
     }
 
-    fn network(&mut self, _: &Network, view: &mut View<'_>) {
+    fn network(&mut self, network: &Network, view: &mut View<'_>) {
+        for seen in network.neighbours.iter().flatten() {
+            let key = (network.netns, seen.ifindex, seen.address);
+            self.over(key, view.now_ns, End::Found(seen.mac), view);
+        }
         self.judge(view);
     }
 }

@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// Ethernet addresses have as many bytes.
+const ETH_ALEN: u16 = 6;
+
 impl Silent {
     pub(super) fn report(&self, key: &Key, now_ns: u64, end: Option<End<'_>>, view: &View<'_>) -> Report {
         let mut place = neighbours::place(key, &self.device, view.world);
@@ -44,7 +47,7 @@ impl Silent {
                 outcome: Some(match end {
                     None if self.failed_ns.is_some() => "failed".to_owned(),
                     None => "pending".to_owned(),
-                    Some(End::Answered(_)) => "answered".to_owned(),
+                    Some(End::Answered(_) | End::Found(_)) => "answered".to_owned(),
                     Some(End::Removed(_)) => "removed".to_owned(),
                     Some(End::Quiet) => "quiet".to_owned(),
                 }),
@@ -78,7 +81,7 @@ impl Silent {
         let how = neighbours::resolution(place.address);
         let where_ = on(place);
         match end {
-            Some(End::Answered(_)) => {
+            Some(End::Answered(_) | End::Found(_)) => {
                 return format!("{what} answers {how} {where_} again, after {}.", duration(asked_ns));
             }
             Some(End::Removed(_)) => {
@@ -156,6 +159,10 @@ impl Silent {
                 let by =
                     if record.flags & flag::BY_HAND != 0 { by_hand(record, view) } else { String::new() };
                 seen.push((now_ns, format!("the entry was removed{by}")));
+            }
+            Some(End::Found(found)) => {
+                let at = mac(&found, ETH_ALEN).unwrap_or_default();
+                seen.push((now_ns, format!("it is at {at}, says the table, which was read again")));
             }
             Some(End::Quiet) | None => {}
         }

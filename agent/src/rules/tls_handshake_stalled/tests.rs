@@ -4,7 +4,10 @@ use ebpf_probes::abi::Kind as Record;
 use proptest::prelude::*;
 
 use crate::{
-    correlate::incident::{CauseKind, Confidence, Details, Kind, State, TlsDetails},
+    correlate::{
+        Look, Whom,
+        incident::{CauseKind, Confidence, Details, Kind, State, TlsDetails},
+    },
     enrich::context::Posture,
     fact::Stage,
     rules::scene::{PROCESS, Scene, connect, flight, hello, owner, thread, unread_hello},
