@@ -15,14 +15,8 @@ const USERS: usize = 10;
 /// Neighbours told at most, of each namespace.
 const NEIGHBOURS: usize = 4096;
 
-/// Looks at the gateways of a namespace; one that is gone has none.
-pub fn look(netns: u32, boot_ns: u64) -> Network {
-    let found = neighdump::some(&[netns]).unwrap_or_default();
-    let empty = || Network { boot_ns, netns, ..Network::default() };
-    found.namespaces.first().map_or_else(empty, |namespace| gateways(namespace, boot_ns))
-}
-
-/// Looks at the neighbour tables too, and at who fills them. What cannot be read is left out.
+/// Looks at the gateways of a namespace, at the neighbour tables, and at who fills them. What cannot be read is
+/// left out.
 pub fn tables(netns: u32, boot_ns: u64) -> Network {
     let everywhere = neighdump::everywhere().unwrap_or_default();
     let own = everywhere.namespaces.iter().find(|namespace| namespace.netns == netns);

@@ -113,6 +113,23 @@ impl Store {
         }
     }
 
+    /// Incident `id` explains what became of an operation: whatever incident that is part of points to it.
+    pub fn explain(&mut self, now_ns: u64, world: &World, cookie: u64, id: &str) {
+        let Some(claimer) = self.claims.get(&cookie) else { return };
+        let Some(held) = self.held.iter_mut().find(|held| held.id == *claimer && !held.resolved) else {
+            return;
+        };
+        if held.id == id || held.report.caused_by.iter().any(|known| known == id) {
+            return;
+        }
+        held.report.caused_by.push(id.to_owned());
+        // One that is over says so when it is told to be.
+        if held.ended_ns.is_none() {
+            let incident = held.incident(now_ns, world, State::Updated);
+            self.out.push(incident);
+        }
+    }
+
     /// The incident that explains an operation.
     pub fn claimed(&self, cookie: u64) -> Option<&str> {
         self.claims.get(&cookie).map(String::as_str)

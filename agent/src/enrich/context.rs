@@ -77,7 +77,7 @@ pub enum Context {
 pub enum Look {
     /// A process: answered with a [`Snapshot`].
     Process(Whom),
-    /// The gateways of a network namespace, by inode number: answered with a [`Network`].
+    /// The devices and gateways of a network namespace, by inode number: answered with a [`Network`].
     Network(u32),
     /// The same, and the neighbour tables with their biggest users.
     Tables(u32),

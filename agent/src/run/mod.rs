@@ -240,12 +240,15 @@ impl Session {
         let incidents = self.engine.event(&event, &self.world);
         self.print(incidents);
         for look in self.engine.looks() {
-            let seen = match look {
-                Look::Process(whom) => Context::Snapshot(Box::new(snapshot::take(whom, boot_ns()))),
-                Look::Network(netns) => Context::Network(Box::new(network::look(netns, boot_ns()))),
-                Look::Tables(netns) => Context::Network(Box::new(network::tables(netns, boot_ns()))),
-            };
-            self.learn(seen);
+            match look {
+                Look::Process(whom) => {
+                    self.learn(Context::Snapshot(Box::new(snapshot::take(whom, boot_ns()))));
+                }
+                Look::Network(netns) => self.look_at_network(netns),
+                Look::Tables(netns) => {
+                    self.learn(Context::Network(Box::new(network::tables(netns, boot_ns()))));
+                }
+            }
         }
     }
 

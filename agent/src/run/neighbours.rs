@@ -6,7 +6,11 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 use super::{Session, clock::boot_ns};
-use crate::{enrich::context::Context, neighdump, network};
+use crate::{
+    enrich::context::{Context, Network},
+    neighdump::{self, Namespace},
+    network,
+};
 
 /// The tables are read again at most this often.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -25,12 +29,7 @@ impl Session {
         let again = self.tables.read.replace(Instant::now()).is_some();
         let now = boot_ns();
         for namespace in dump.namespaces {
-            if let Some(name) = &namespace.name {
-                self.learn(Context::Netns { inode: namespace.netns, name: name.clone() });
-            }
-            for (index, name) in &namespace.devices {
-                self.learn(Context::Device { netns: namespace.netns, index: *index, name: name.clone() });
-            }
+            self.learn_names(&namespace);
             if again {
                 self.learn(Context::Network(Box::new(network::again(&namespace, now))));
             } else if !namespace.gateways.is_empty() {
@@ -42,6 +41,29 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    fn learn_names(&mut self, namespace: &Namespace) {
+        if let Some(name) = &namespace.name {
+            self.learn(Context::Netns { inode: namespace.netns, name: name.clone() });
+        }
+        for (index, name) in &namespace.devices {
+            self.learn(Context::Device { netns: namespace.netns, index: *index, name: name.clone() });
+        }
+    }
+
+    /// Looks at the devices and gateways of a namespace; one that is gone has none.
+    pub(super) fn look_at_network(&mut self, netns: u32) {
+        let now = boot_ns();
+        let found = neighdump::some(&[netns]).unwrap_or_default();
+        let network = match found.namespaces.first() {
+            Some(namespace) => {
+                self.learn_names(namespace);
+                network::gateways(namespace, now)
+            }
+            None => Network { boot_ns: now, netns, ..Network::default() },
+        };
+        self.learn(Context::Network(Box::new(network)));
     }
 
     /// `blind`: records about neighbours were lost. Reads the tables again, now or as soon as the last time is

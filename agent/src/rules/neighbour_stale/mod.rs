@@ -19,7 +19,7 @@ use super::{
     neighbours::{self, Key},
 };
 use crate::{
-    correlate::{View, incident::Kind},
+    correlate::{Look, View, incident::Kind},
     enrich::{bounded::Bounded, context::Network},
     event::{self, Event, What},
 };
@@ -142,6 +142,8 @@ impl NeighbourStale {
                 id: None,
             };
             self.suspects.insert(key, fresh);
+            // The answer is here long before the incident is due: what the device is called, who is a gateway.
+            view.looks.push(Look::Network(key.0));
         }
         let Some(suspect) = self.suspects.get_mut(&key) else { return };
         (suspect.last, suspect.last_ns) = (*record, at_ns);

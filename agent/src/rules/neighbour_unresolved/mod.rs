@@ -37,26 +37,24 @@ const WAITERS: usize = 16;
 const ASKED_NS: u64 = 5_000_000_000;
 /// A situation in which nobody has asked for this long is over.
 const QUIET_NS: u64 = 60_000_000_000;
-/// The network is looked at at most this often.
+/// A network is looked at at most this often.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 /// As many neighbours behind one device have an incident of their own; more are counted with the first.
 const OWN: usize = 4;
 /// `EHOSTUNREACH`.
 const HOST_UNREACHABLE: i32 = 113;
 
-#[derive(Default)]
 struct NeighbourUnresolved {
-    asked: Asked,
-    /// Those whose incident is due as soon as the network has been looked at.
+    asked: Bounded<Key, Silent>,
+    /// Those whose incident is due as soon as their network has been looked at.
     due: Vec<Key>,
-    looked_ns: u64,
+    /// When each namespace was looked at last.
+    looked_ns: Bounded<u32, u64>,
 }
 
-struct Asked(Bounded<Key, Silent>);
-
-impl Default for Asked {
+impl Default for NeighbourUnresolved {
     fn default() -> Self {
-        Self(Bounded::new(NEIGHBOURS))
+        Self { asked: Bounded::new(NEIGHBOURS), due: Vec::new(), looked_ns: Bounded::new(NEIGHBOURS) }
     }
 }
 
@@ -137,7 +135,7 @@ impl NeighbourUnresolved {
             }
             return;
         }
-        let Some(silent) = self.asked.0.get(&key) else { return };
+        let Some(silent) = self.asked.get(&key) else { return };
         // An entry that failed is removed in time; what still waits makes it anew.
         if silent.id.is_some() {
             let removed = record.cause == cause::REMOVED || record.new_state == state::FAILED;
@@ -147,17 +145,17 @@ impl NeighbourUnresolved {
             let end = if removed { End::Removed(record) } else { End::Answered(record) };
             self.over(key, at_ns, end, view);
         } else if record.cause != cause::REMOVED {
-            self.asked.0.remove(&key);
+            self.asked.remove(&key);
         }
     }
 
     fn asked_for(&mut self, key: Key, record: &NeighRecord, at_ns: u64) {
-        if self.asked.0.get(&key).is_none() {
+        if self.asked.get(&key).is_none() {
             let already = record.old_state == state::INCOMPLETE && record.state_since_ns != 0;
             let since_ns = if already { record.state_since_ns } else { at_ns };
-            self.asked.0.insert(key, Silent { since_ns, ..Silent::default() });
+            self.asked.insert(key, Silent { since_ns, ..Silent::default() });
         }
-        let Some(silent) = self.asked.0.get_mut(&key) else { return };
+        let Some(silent) = self.asked.get_mut(&key) else { return };
         silent.device = crate::event::comm(&record.device);
         silent.last_ns = at_ns;
         if record.cause == cause::TIMER {
@@ -172,7 +170,7 @@ impl NeighbourUnresolved {
     }
 
     fn failed(&mut self, key: Key, at_ns: u64, view: &mut View<'_>) {
-        let Some(silent) = self.asked.0.get_mut(&key) else { return };
+        let Some(silent) = self.asked.get_mut(&key) else { return };
         silent.failures += 1;
         silent.failed_ns = Some(at_ns);
         if silent.id.is_some() {
@@ -190,10 +188,10 @@ impl NeighbourUnresolved {
             return;
         }
         let key = (record.netns, record.ifindex, record.address);
-        if self.asked.0.get(&key).is_none() {
-            self.asked.0.insert(key, Silent { since_ns: at_ns, ..Silent::default() });
+        if self.asked.get(&key).is_none() {
+            self.asked.insert(key, Silent { since_ns: at_ns, ..Silent::default() });
         }
-        let Some(silent) = self.asked.0.get_mut(&key) else { return };
+        let Some(silent) = self.asked.get_mut(&key) else { return };
         silent.last_ns = at_ns;
         let same = |known: &Waiter| {
             known.record.cookie == record.cookie && (record.cookie != 0 || known.record.tuple == record.tuple)
@@ -218,8 +216,8 @@ impl NeighbourUnresolved {
             (key.0 == netns && key.2 == remote)
                 || silent.waiters.iter().any(|waiter| waiter.record.cookie == connect.cookie)
         };
-        let Some(key) = self.asked.0.iter().find(waiting).map(|(key, _)| *key) else { return };
-        let Some(silent) = self.asked.0.get_mut(&key) else { return };
+        let Some(key) = self.asked.iter().find(waiting).map(|(key, _)| *key) else { return };
+        let Some(silent) = self.asked.get_mut(&key) else { return };
         let room = silent.waiters.len() < WAITERS;
         match silent.waiters.iter_mut().find(|waiter| waiter.record.cookie == connect.cookie) {
             Some(waiter) => waiter.ended = Some((*connect, at_ns)),
@@ -250,8 +248,9 @@ impl NeighbourUnresolved {
             return;
         }
         self.due.push(key);
-        if self.looked_ns == 0 || view.now_ns.saturating_sub(self.looked_ns) >= LOOK_EVERY_NS {
-            self.looked_ns = view.now_ns;
+        let looked_ns = self.looked_ns.get(&key.0);
+        if looked_ns.is_none_or(|at| view.now_ns.saturating_sub(*at) >= LOOK_EVERY_NS) {
+            self.looked_ns.insert(key.0, view.now_ns);
             view.looks.push(Look::Network(key.0));
         }
     }
@@ -259,7 +258,6 @@ impl NeighbourUnresolved {
     fn tick(&mut self, view: &mut View<'_>) {
         let late: Vec<Key> = self
             .asked
-            .0
             .iter()
             .filter(|(_, silent)| silent.id.is_none() && !silent.waiters.is_empty())
             .filter(|(_, silent)| silent.last_ns.saturating_sub(silent.since_ns) >= ASKED_NS)
@@ -269,14 +267,13 @@ impl NeighbourUnresolved {
         self.judge(view);
         let quiet: Vec<Key> = self
             .asked
-            .0
             .iter()
             .filter(|(_, silent)| view.now_ns.saturating_sub(silent.last_ns) >= QUIET_NS)
             .map(|(key, _)| *key)
             .collect();
         for key in quiet {
             self.over(key, view.now_ns, End::Quiet, view);
-            self.asked.0.remove(&key);
+            self.asked.remove(&key);
         }
     }
 
@@ -287,11 +284,11 @@ impl NeighbourUnresolved {
                 (other.0, other.1) == (key.0, key.1) && silent.id.is_some()
             };
             let mut open: Vec<(u64, Key)> =
-                self.asked.0.iter().filter(own).map(|(other, silent)| (silent.since_ns, *other)).collect();
+                self.asked.iter().filter(own).map(|(other, silent)| (silent.since_ns, *other)).collect();
             if open.len() >= OWN {
                 open.sort_unstable();
                 let (_, first) = open[0];
-                if let Some(silent) = self.asked.0.get_mut(&first) {
+                if let Some(silent) = self.asked.get_mut(&first) {
                     silent.others += 1;
                     if silent.others.is_power_of_two() {
                         self.update(first, view);
@@ -299,27 +296,30 @@ impl NeighbourUnresolved {
                 }
                 continue;
             }
-            let Some(silent) = self.asked.0.get(&key) else { continue };
+            let Some(silent) = self.asked.get(&key) else { continue };
             if silent.id.is_some() || !silent.is_wanted(view) {
                 continue;
             }
             let report = silent.report(&key, view.now_ns, None, view);
             let id = view.store.open(view.now_ns, view.world, report);
-            if let Some(silent) = self.asked.0.get_mut(&key) {
+            if let Some(silent) = self.asked.get_mut(&key) {
+                for waiter in &silent.waiters {
+                    view.store.explain(view.now_ns, view.world, waiter.record.cookie, &id);
+                }
                 silent.id = Some(id);
             }
         }
     }
 
     fn update(&mut self, key: Key, view: &mut View<'_>) {
-        let Some(silent) = self.asked.0.get(&key) else { return };
+        let Some(silent) = self.asked.get(&key) else { return };
         let Some(id) = &silent.id else { return };
         let report = silent.report(&key, view.now_ns, None, view);
         view.store.update(view.now_ns, view.world, id, report);
     }
 
     fn over(&mut self, key: Key, at_ns: u64, end: End<'_>, view: &mut View<'_>) {
-        let Some(silent) = self.asked.0.remove(&key) else { return };
+        let Some(silent) = self.asked.remove(&key) else { return };
         let Some(id) = &silent.id else { return };
         let report = silent.report(&key, at_ns, Some(end), view);
         view.store.over(at_ns, id, report);

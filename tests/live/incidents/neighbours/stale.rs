@@ -9,7 +9,7 @@ use std::{
 use super::{Again, STALE, STALLED, comes_through};
 use crate::{
     harness::{
-        Incident, Lan, eventually,
+        Culprit, Incident, Lan, eventually,
         lan::{Host, NOBODY},
         sockets::{begin_connect, connect, listen},
     },
@@ -201,4 +201,28 @@ fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_goes_on_sendin
     database.carries_out(opened.text("/remedies/0"));
     lan.resolved(&opened);
     lan.ends_with(&[&database], &[STALE]);
+}
+
+#[test]
+fn a_black_hole_is_the_same_incident_at_the_intensity_of_a_daemon() {
+    needs!();
+    let told = ["trace", "run"].map(|intensity| {
+        let lan = Lan::watched_by("unused", Culprit::trace(&format!("--intensity {intensity}")));
+        let (database, worker) = (lan.host(10), lan.host(90));
+        let service = database.service(database.v4);
+        let _server = database.serves(service);
+        wrong(&database, &worker, worker.v4, "permanent");
+        let (socket, _) = begin_connect(&worker.netns, service);
+        let opened = lan.opened(STALE, &database.netns, worker.v4);
+        tells(&opened, &worker, service);
+        database.carries_out(opened.text("/remedies/0"));
+        let resolved = lan.resolved(&opened);
+        assert_eq!(resolved.text("/details/ended_by"), "removed", "{intensity}");
+        comes_through(&socket, service);
+        opened.json
+    });
+    let shape = |json: &serde_json::Value| {
+        (json["cause"]["kind"].clone(), json["details"]["nud_state"].clone(), json["process"]["comm"].clone())
+    };
+    assert_eq!(shape(&told[0]), shape(&told[1]));
 }
