@@ -8,7 +8,7 @@ mod clock;
 pub mod connect;
 pub mod context;
 mod dns;
-mod neigh;
+pub(crate) mod neigh;
 pub mod observe;
 pub mod operations;
 pub mod select;
@@ -23,7 +23,7 @@ use select::Select;
 
 use crate::{
     event::{self, Event, What as Raw},
-    fact::{Endpoint, Fact, LostBy, Process, What},
+    fact::{Endpoint, Fact, LostBy, NeighbourMeaning, Process, What},
 };
 
 /// Processes, names and handshakes remembered at most.
@@ -53,6 +53,7 @@ pub struct World {
     attached: Vec<String>,
     operations: operations::Operations,
     silent: Bounded<(u32, [u8; 16]), ask::SilentNeighbour>,
+    neighbours: neigh::Memory,
 }
 
 impl Default for World {
@@ -75,6 +76,7 @@ impl Default for World {
             attached: Vec::new(),
             operations: operations::Operations::default(),
             silent: Bounded::new(NEIGHBOURS),
+            neighbours: neigh::Memory::default(),
         }
     }
 }
@@ -115,6 +117,11 @@ impl World {
 
     /// Takes in an event and tells what it means, in order.
     pub fn tell(&mut self, event: &Event, mut to: impl FnMut(Fact)) {
+        while let Some((boot_ns, (probe, owner, what))) = neigh::overdue(self, event.boot_ns) {
+            if let Some(fact) = self.fact(boot_ns, probe, owner, what) {
+                to(fact);
+            }
+        }
         let mut told: Vec<Told> = Vec::new();
         match &event.what {
             Raw::Connect(step, connect) => {
@@ -126,8 +133,9 @@ impl World {
             Raw::Dns(message) => dns::tell(self, event.boot_ns, message, &mut told),
             Raw::Neigh(record) => neigh::changed(self, event.boot_ns, record, &mut told),
             Raw::Mac(record) => neigh::mismatch(self, event.boot_ns, record, &mut told),
-            // For the correlation alone.
-            Raw::Claim(_) | Raw::Unheard(_) | Raw::Waiter(_) => {}
+            Raw::Claim(record) => neigh::claimed(self, event.boot_ns, record, &mut told),
+            Raw::Unheard(record) => neigh::unheard(self, event.boot_ns, record, &mut told),
+            Raw::Waiter(record) => neigh::waited(self, record, &mut told),
             Raw::ClockSet(record) => clock::set(self, event.boot_ns, record, &mut told),
             Raw::ClockMoved(record) => clock::moved(self, event.boot_ns, record, &mut told),
             Raw::ClockSuspended(record) => clock::suspended(record, &mut told),
@@ -206,6 +214,18 @@ impl World {
             .find_map(|address| self.listeners.get(&(netns, address, port)))
     }
 
+    /// Gives what nobody has taken yet to the process that listens for it, when that is known.
+    fn adopt(&self, owner: &mut Owner, tuple: &Tuple) {
+        let local = event::address(tuple.local);
+        if let Some((process, comm)) = self.listener(owner.netns, local, tuple.local_port) {
+            owner.process = *process;
+            owner.thread = *process;
+            let name = comm.as_bytes();
+            let len = name.len().min(15);
+            owner.comm[..len].copy_from_slice(&name[..len]);
+        }
+    }
+
     fn device(&mut self, netns: u32, index: u32, name: String) {
         if self.devices.get(&(netns, index)) != Some(&name) {
             self.devices.insert((netns, index), name);
@@ -237,12 +257,15 @@ impl World {
     }
 }
 
-/// The clock, and neighbours that fail, concern every process: filters by process let them pass.
+/// The clock, and neighbours that fail or do not hear us, concern every process: filters by process let them pass.
 fn concerns_everyone(what: &What) -> bool {
     match what {
-        What::NeighbourChanged { failed, .. } => *failed,
-        What::NeighbourTableFull { .. }
-        | What::NeighbourMacMismatch { .. }
+        What::NeighbourChanged(change) => change.failed || change.meaning == NeighbourMeaning::Dropped,
+        What::NeighbourTableFull(_)
+        | What::NeighbourMacMismatch(_)
+        | What::NeighbourClaimed(_)
+        | What::NeighbourUnheard(_)
+        | What::NeighbourHeard(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
         | What::MachineSlept { .. } => true,

@@ -15,7 +15,10 @@ use serde::Serialize;
 
 pub use clock::ClockCall;
 pub use connect::Outcome;
-pub use neigh::NeighbourCause;
+pub use neigh::{
+    NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
+    NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
+};
 pub use stream::{Degraded, LostBy, Probes, SCHEMA, Start, Summary};
 pub use tls::{Role, Session, Stage};
 pub use what::What;

@@ -1,11 +1,12 @@
 //! What can happen, one variant each. Durations are in milliseconds; what is absent is not known.
 
-use std::net::IpAddr;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{ClockCall, Endpoint, NeighbourCause, Outcome, Protocol, Role, Session, Stage};
+use super::{
+    ClockCall, Endpoint, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
+    NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, Role, Session, Stage,
+};
 
 /// What happened; `kind` names it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -226,71 +227,20 @@ pub enum What {
         /// Time since the first query.
         elapsed_ms: f64,
     },
-    /// A neighbour (ARP or NDP entry) changed.
-    NeighbourChanged {
-        /// Its address.
-        address: IpAddr,
-        /// The device it is behind.
-        device: String,
-        /// The device's network namespace; absent for the host's own.
-        netns: Option<String>,
-        /// What made it change; `process` says who, when a process did.
-        cause: NeighbourCause,
-        /// State before, as `ip neigh` writes it; absent when it was not known.
-        old_state: Option<String>,
-        /// State now. NONE: removed.
-        new_state: String,
-        /// Cached MAC before.
-        old_mac: Option<String>,
-        /// Cached MAC now.
-        new_mac: Option<String>,
-        /// Nobody answered: what waited for it was told EHOSTUNREACH.
-        failed: bool,
-        /// Probes sent in this state.
-        probes: u32,
-        /// How long it was in the old state.
-        old_state_ms: Option<f64>,
-    },
+    /// What is known of a neighbour (ARP or NDP entry) changed.
+    NeighbourChanged(NeighbourChanged),
     /// The neighbour table was full and an entry was not made.
-    NeighbourTableFull {
-        /// `ipv4` or `ipv6`.
-        family: String,
-        /// The address there was no room for.
-        address: IpAddr,
-        /// The device.
-        device: String,
-        /// The device's network namespace; absent for the host's own.
-        netns: Option<String>,
-        /// Entries in the table, all namespaces together.
-        entries: u32,
-        /// Those of them that count against the bound.
-        gc_entries: u32,
-        /// The bound: `net.ipv4.neigh.default.gc_thresh3`, or ipv6.
-        gc_thresh3: u32,
-        /// How often since it was last told.
-        count: u32,
-    },
+    NeighbourTableFull(NeighbourTableFull),
     /// A SYN came from another MAC than the one cached for its source: replies go elsewhere.
-    NeighbourMacMismatch {
-        /// The peer.
-        address: IpAddr,
-        /// The device, when its name is known.
-        device: Option<String>,
-        /// The device's network namespace; absent for the host's own.
-        netns: Option<String>,
-        /// Where replies go.
-        cached_mac: String,
-        /// Where the SYN came from.
-        seen_mac: String,
-        /// State of the entry.
-        state: String,
-        /// How long the MAC has been cached.
-        cached_for_ms: Option<f64>,
-        /// The port the SYN was for.
-        local_port: u16,
-        /// SYNs from another MAC since it was last told.
-        syns: u32,
-    },
+    NeighbourMacMismatch(NeighbourMacMismatch),
+    /// An ARP or NDP packet from another MAC than the cached one, which the kernel did not believe.
+    NeighbourClaimed(NeighbourClaimed),
+    /// Something was sent again to a neighbour whose packets come from another MAC than the cached one.
+    NeighbourUnheard(NeighbourUnheard),
+    /// A neighbour whose packets come from another MAC than the cached one answered after all.
+    NeighbourHeard(NeighbourHeard),
+    /// A packet waits for a neighbour that does not answer: told once while it waits.
+    NeighbourWaited(NeighbourWaited),
     /// A call set the wall clock, or was refused.
     ClockSet {
         /// Which call.
