@@ -43,6 +43,14 @@ fn nobody_answers(address: impl Fn(&Pair) -> IpAddr) {
     assert_eq!((asked.text("device"), asked.is("failed")), ("wire", false));
     let failed = culprit.wait_for("its failure", |fact| about(fact) && fact.is("failed"));
     assert!(asked.index < failed.index);
+    assert_eq!((asked.text("meaning"), failed.text("meaning")), ("asked", "failed"));
+    assert_eq!(failed.number("unanswered"), 3.0, "{failed:?}");
+    let changes = culprit.seen(|fact| about(fact) && fact.index < failed.index);
+    assert_eq!(changes.len(), 1, "questions in between are no news: {changes:?}");
+    let waits =
+        culprit.seen(|fact| fact.kind() == "neighbour_waited" && fact.text("address") == to.ip().to_string());
+    let [waits] = &waits[..] else { panic!("told once while it waits: {waits:?}") };
+    assert_eq!((waits.task(), waits.text("protocol")), (task, "tcp"));
     assert!(failed.json["process"].is_null() && failed.json["new_mac"].is_null(), "{failed:?}");
     let end = end_of(&culprit, to);
     assert_eq!((end.task(), end.text("outcome")), (task, "host_unreachable"));

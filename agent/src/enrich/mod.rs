@@ -24,7 +24,7 @@ use select::Select;
 
 use crate::{
     event::{self, Event, What as Raw},
-    fact::{Endpoint, Fact, LostBy, Process, What},
+    fact::{Endpoint, Fact, LostBy, NeighbourMeaning, Process, What},
 };
 
 /// Processes, names and handshakes remembered at most.
@@ -59,6 +59,7 @@ pub struct World {
     gateways: Bounded<u32, Vec<context::Gateway>>,
     /// Connects that wait for a neighbour, by cookie.
     held_up: Bounded<u64, (u32, [u8; 16])>,
+    neighbours: neigh::Memory,
 }
 
 impl Default for World {
@@ -83,6 +84,7 @@ impl Default for World {
             silent: Bounded::new(NEIGHBOURS),
             gateways: Bounded::new(NAMESPACES),
             held_up: Bounded::new(silence::HELD_UP),
+            neighbours: neigh::Memory::default(),
         }
     }
 }
@@ -124,6 +126,11 @@ impl World {
 
     /// Takes in an event and tells what it means, in order.
     pub fn tell(&mut self, event: &Event, mut to: impl FnMut(Fact)) {
+        while let Some((boot_ns, (probe, owner, what))) = neigh::overdue(self, event.boot_ns) {
+            if let Some(fact) = self.fact(boot_ns, probe, owner, what) {
+                to(fact);
+            }
+        }
         let mut told: Vec<Told> = Vec::new();
         match &event.what {
             Raw::Connect(step, connect) => {
@@ -135,9 +142,12 @@ impl World {
             Raw::Dns(message) => dns::tell(self, event.boot_ns, message, &mut told),
             Raw::Neigh(record) => neigh::changed(self, event.boot_ns, record, &mut told),
             Raw::Mac(record) => neigh::mismatch(self, event.boot_ns, record, &mut told),
-            Raw::Waiter(record) => self.waits(record),
-            // For the correlation alone.
-            Raw::Claim(_) | Raw::Unheard(_) => {}
+            Raw::Claim(record) => neigh::claimed(self, event.boot_ns, record, &mut told),
+            Raw::Unheard(record) => neigh::unheard(self, event.boot_ns, record, &mut told),
+            Raw::Waiter(record) => {
+                self.waits(record);
+                neigh::waited(self, record, &mut told);
+            }
             Raw::ClockSet(record) => clock::set(self, event.boot_ns, record, &mut told),
             Raw::ClockMoved(record) => clock::moved(self, event.boot_ns, record, &mut told),
             Raw::ClockSuspended(record) => clock::suspended(record, &mut told),
@@ -216,6 +226,18 @@ impl World {
             .find_map(|address| self.listeners.get(&(netns, address, port)))
     }
 
+    /// Gives what nobody has taken yet to the process that listens for it, when that is known.
+    fn adopt(&self, owner: &mut Owner, tuple: &Tuple) {
+        let local = event::address(tuple.local);
+        if let Some((process, comm)) = self.listener(owner.netns, local, tuple.local_port) {
+            owner.process = *process;
+            owner.thread = *process;
+            let name = comm.as_bytes();
+            let len = name.len().min(15);
+            owner.comm[..len].copy_from_slice(&name[..len]);
+        }
+    }
+
     fn device(&mut self, netns: u32, index: u32, name: String) {
         if self.devices.get(&(netns, index)) != Some(&name) {
             self.devices.insert((netns, index), name);
@@ -247,12 +269,15 @@ impl World {
     }
 }
 
-/// The clock, and neighbours that fail, concern every process: filters by process let them pass.
+/// The clock, and neighbours that fail or do not hear us, concern every process: filters by process let them pass.
 fn concerns_everyone(what: &What) -> bool {
     match what {
-        What::NeighbourChanged { failed, .. } => *failed,
-        What::NeighbourTableFull { .. }
-        | What::NeighbourMacMismatch { .. }
+        What::NeighbourChanged(change) => change.failed || change.meaning == NeighbourMeaning::Dropped,
+        What::NeighbourTableFull(_)
+        | What::NeighbourMacMismatch(_)
+        | What::NeighbourClaimed(_)
+        | What::NeighbourUnheard(_)
+        | What::NeighbourHeard(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
         | What::MachineSlept { .. } => true,

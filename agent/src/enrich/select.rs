@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fact::{Outcome, What};
+use crate::fact::{NeighbourMeaning, Outcome, What};
 
 /// Slower than this is slow, milliseconds.
 const SLOW_MS: f64 = 1000.0;
@@ -47,11 +47,16 @@ fn judge(what: &What) -> (bool, Option<f64>) {
         What::DnsAnswer { rcode, latency_ms, .. } => {
             (rcode != "NOERROR" || latency_ms.is_some_and(|ms| ms >= SLOW_MS), *latency_ms)
         }
-        What::NeighbourChanged { failed, old_mac, new_mac, .. } => {
-            (*failed || (old_mac.is_some() && new_mac.is_some() && old_mac != new_mac), None)
+        What::NeighbourChanged(change) => {
+            let lost = matches!(change.meaning, NeighbourMeaning::Failed | NeighbourMeaning::Dropped);
+            let moved = change.new_mac.is_some() && change.old_mac.is_some();
+            (lost || (moved && change.old_mac != change.new_mac), None)
         }
-        What::NeighbourTableFull { .. }
-        | What::NeighbourMacMismatch { .. }
+        What::NeighbourTableFull(_)
+        | What::NeighbourMacMismatch(_)
+        | What::NeighbourClaimed(_)
+        | What::NeighbourUnheard(_)
+        | What::NeighbourWaited(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
         | What::MachineSlept { .. } => (true, None),
@@ -61,6 +66,7 @@ fn judge(what: &What) -> (bool, Option<f64>) {
         | What::ServerHello { .. }
         | What::ServerFlightRead { .. }
         | What::ClientFinished { .. }
+        | What::NeighbourHeard(_)
         | What::DnsQuery { .. } => (false, None),
     }
 }

@@ -11,7 +11,7 @@ use tls_parser::{
 
 use super::{Told, World, bounded::Bounded, ms};
 use crate::{
-    event::{self, HelloBytes, TlsStep},
+    event::{HelloBytes, TlsStep},
     fact::{Role, Session, Stage, What},
 };
 
@@ -89,16 +89,8 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
         world.tls.known.insert(hs.cookie, Hellos::default());
     }
     let mut owner = hs.owner;
-    if owner.process == 0
-        && hs.role != CLIENT
-        && let Some((process, comm)) =
-            world.listener(owner.netns, event::address(hs.tuple.local), hs.tuple.local_port)
-    {
-        owner.process = *process;
-        owner.thread = *process;
-        let name = comm.as_bytes();
-        let len = name.len().min(15);
-        owner.comm[..len].copy_from_slice(&name[..len]);
+    if owner.process == 0 && hs.role != CLIENT {
+        world.adopt(&mut owner, &hs.tuple);
     }
     let elapsed_ms = ms(boot_ns.saturating_sub(hs.started_ns));
     let retried = hs.flags & RETRIED != 0;

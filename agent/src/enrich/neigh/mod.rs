@@ -1,0 +1,263 @@
+//! Neighbours: what each change means in words. One fact a change of meaning: an entry's own clockwork, and
+//! each further question to somebody silent, are no news.
+
+mod meaning;
+mod memory;
+#[cfg(test)]
+mod tests;
+
+use ebpf_probes::{
+    abi::{AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Owner},
+    probes::neigh::{
+        ClaimRecord, MacRecord, NeighKey, NeighRecord, UnheardRecord, WaiterRecord, cause, flag, state,
+        unheard,
+    },
+};
+
+pub(super) use memory::Memory;
+
+use super::{Told, World, ask::SilentNeighbour, ms};
+use crate::{
+    event,
+    fact::{
+        NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
+        NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain, What,
+    },
+};
+
+pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, told: &mut Vec<Told>) {
+    let device = event::comm(&record.device);
+    world.device(record.netns, record.ifindex, device.clone());
+    let address = event::address(record.address);
+    let netns = world.netns_name(record.netns);
+    if record.cause == cause::OVERFLOW {
+        let what = What::NeighbourTableFull(NeighbourTableFull {
+            family: if record.family == AF_INET6 { "ipv6".into() } else { "ipv4".into() },
+            address,
+            device,
+            netns,
+            entries: record.entries,
+            gc_entries: record.gc_entries,
+            gc_thresh3: record.gc_thresh3,
+            count: record.count,
+        });
+        told.push(("neigh", record.owner, what));
+        return;
+    }
+    silence(world, boot_ns, record, &device);
+    let key = NeighKey { netns: record.netns, ifindex: record.ifindex, address: record.address };
+    let unanswered = world.neighbours.count(key, record);
+    let held = world.neighbours.release(&key);
+    let Some(meaning) = meaning::of(record) else {
+        told.extend(held.map(told_late));
+        return;
+    };
+    let by_hand = record.flags & flag::BY_HAND != 0;
+    let cause = match record.cause {
+        cause::UPDATED if by_hand => NeighbourCause::Netlink,
+        cause::UPDATED => NeighbourCause::Packet,
+        cause::TIMER => NeighbourCause::Timer,
+        cause::SENT => NeighbourCause::Sent,
+        cause::DEAD => NeighbourCause::SentToRemoved,
+        _ => NeighbourCause::Removed,
+    };
+    let known = record.flags & flag::FIRST == 0 || record.old_state != state::NONE;
+    let failed = meaning == NeighbourMeaning::Failed;
+    let mut owner = record.owner;
+    let mut change = NeighbourChanged {
+        meaning,
+        address,
+        device,
+        netns,
+        cause,
+        old_state: known.then(|| state_name(record.old_state)),
+        new_state: state_name(record.new_state),
+        old_mac: mac(&record.old_mac, record.mac_len),
+        new_mac: mac(&record.new_mac, record.mac_len),
+        failed,
+        probes: record.probes,
+        unanswered,
+        old_state_ms: ago(boot_ns, record.state_since_ns),
+    };
+    match held {
+        Some(held) if record.cause == cause::REMOVED => {
+            owner = held.owner;
+            change.old_state = held.change.old_state;
+            change.old_mac = held.change.old_mac;
+            change.old_state_ms = held.change.old_state_ms;
+        }
+        held => told.extend(held.map(told_late)),
+    }
+    // `ip neigh del` sets an entry FAILED first: nobody was asked in vain.
+    if by_hand && record.new_state == state::FAILED {
+        world.neighbours.hold(memory::Held { boot_ns, key, owner, change });
+    } else {
+        told.push(("neigh", owner, What::NeighbourChanged(change)));
+    }
+}
+
+/// What was held back and is no removal, with the moment it happened.
+pub(super) fn overdue(world: &mut World, now_ns: u64) -> Option<(u64, Told)> {
+    world.neighbours.overdue(now_ns).map(|held| (held.boot_ns, told_late(held)))
+}
+
+fn told_late(held: memory::Held) -> Told {
+    ("neigh", held.owner, What::NeighbourChanged(held.change))
+}
+
+/// Remembers who is asked in vain.
+fn silence(world: &mut World, boot_ns: u64, record: &NeighRecord, device: &str) {
+    let key = (record.netns, record.address);
+    let failed = record.flags & flag::FAILED_BETWEEN != 0 || record.new_state == state::FAILED;
+    let since_ns = world.silent.get(&key).map_or(boot_ns, |known| known.since_ns);
+    if record.new_state == state::INCOMPLETE || failed {
+        let failed_ns = failed.then_some(boot_ns);
+        world.silent.remove(&key);
+        world.silent.insert(key, SilentNeighbour { device: device.to_owned(), since_ns, failed_ns });
+    } else if world.silent.remove(&key).is_some_and(|known| known.failed_ns.is_some())
+        && record.cause == cause::REMOVED
+    {
+        // Removed after it failed: it still explains what failed with it.
+        let known = SilentNeighbour { device: device.to_owned(), since_ns, failed_ns: Some(boot_ns) };
+        world.silent.insert(key, known);
+    }
+}
+
+pub(super) fn mismatch(world: &World, boot_ns: u64, record: &MacRecord, told: &mut Vec<Told>) {
+    let what = What::NeighbourMacMismatch(NeighbourMacMismatch {
+        address: event::address(record.tuple.remote),
+        device: world.device_name(record.netns, record.ifindex),
+        netns: world.netns_name(record.netns),
+        cached_mac: mac(&record.cached_mac, 6).unwrap_or_default(),
+        seen_mac: mac(&record.seen_mac, 6).unwrap_or_default(),
+        state: state_name(record.state),
+        cached_for_ms: ago(boot_ns, record.mac_since_ns),
+        local_port: record.tuple.local_port,
+        syns: record.count,
+    });
+    told.push(("neigh", Owner::default(), what));
+}
+
+pub(super) fn claimed(world: &World, boot_ns: u64, record: &ClaimRecord, told: &mut Vec<Told>) {
+    let what = What::NeighbourClaimed(NeighbourClaimed {
+        address: event::address(record.address),
+        device: world.device_name(record.netns, record.ifindex),
+        netns: world.netns_name(record.netns),
+        cached_mac: mac(&record.cached_mac, 6).unwrap_or_default(),
+        claimed_mac: mac(&record.claimed_mac, 6).unwrap_or_default(),
+        state: state_name(record.state),
+        cached_for_ms: ago(boot_ns, record.mac_since_ns),
+        confirmed_ms: ago(boot_ns, record.confirmed_ns),
+    });
+    told.push(("neigh", Owner::default(), what));
+}
+
+pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told: &mut Vec<Told>) {
+    let sent = match record.what {
+        unheard::ANSWERED => None,
+        unheard::SYN_ACK => Some(SentAgain::SynAck),
+        unheard::SYN => Some(SentAgain::Syn),
+        _ => Some(SentAgain::Data),
+    };
+    let mut owner = record.owner;
+    if owner.process == 0 && sent == Some(SentAgain::SynAck) {
+        owner.netns = record.netns;
+        world.adopt(&mut owner, &record.tuple);
+    }
+    let address = event::address(record.tuple.remote);
+    let device = world.device_name(record.netns, record.ifindex);
+    let netns = world.netns_name(record.netns);
+    let cached_mac = mac(&record.cached_mac, 6).unwrap_or_default();
+    let seen_mac = mac(&record.seen_mac, 6).unwrap_or_default();
+    let state = state_name(record.state);
+    let destination = world.remote(&record.tuple, record.netns);
+    let local_port = record.tuple.local_port;
+    let unanswered = record.unanswered;
+    let what = match sent {
+        Some(sent) => What::NeighbourUnheard(NeighbourUnheard {
+            address,
+            device,
+            netns,
+            cached_mac,
+            seen_mac,
+            state,
+            seen_for_ms: ago(boot_ns, record.seen_since_ns),
+            cached_for_ms: ago(boot_ns, record.mac_since_ns),
+            sent,
+            destination,
+            local_port,
+            unanswered,
+        }),
+        None => What::NeighbourHeard(NeighbourHeard {
+            address,
+            device,
+            netns,
+            cached_mac,
+            seen_mac,
+            state,
+            destination,
+            local_port,
+            unanswered,
+        }),
+    };
+    told.push(("neigh", owner, what));
+}
+
+pub(super) fn waited(world: &mut World, record: &WaiterRecord, told: &mut Vec<Told>) {
+    let key = NeighKey { netns: record.netns, ifindex: record.ifindex, address: record.address };
+    if !world.neighbours.is_news(key, record) {
+        return;
+    }
+    // Names are known where the packet's owner lives, which need not be where it leaves.
+    let netns = if record.owner.netns == 0 { record.netns } else { record.owner.netns };
+    let what = What::NeighbourWaited(NeighbourWaited {
+        address: event::address(record.address),
+        device: world.device_name(record.netns, record.ifindex),
+        netns: world.netns_name(record.netns),
+        protocol: protocol_name(record.tuple.protocol),
+        source: world.local(&record.tuple),
+        destination: world.remote(&record.tuple, netns),
+        queued: record.queued,
+    });
+    told.push(("neigh", record.owner, what));
+}
+
+/// How long ago something was, when that is known.
+fn ago(boot_ns: u64, since_ns: u64) -> Option<f64> {
+    (since_ns != 0).then(|| ms(boot_ns.saturating_sub(since_ns)))
+}
+
+fn protocol_name(protocol: u16) -> String {
+    match protocol {
+        IPPROTO_TCP => "tcp".into(),
+        IPPROTO_UDP => "udp".into(),
+        1 => "icmp".into(),
+        58 => "icmpv6".into(),
+        other => other.to_string(),
+    }
+}
+
+/// `None` for an address of zeros: there is none.
+pub(crate) fn mac(bytes: &[u8; 8], len: u16) -> Option<String> {
+    let len = usize::from(len).min(bytes.len());
+    if bytes[..len].iter().all(|&byte| byte == 0) {
+        return None;
+    }
+    Some(bytes[..len].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"))
+}
+
+/// As `ip neigh` writes it.
+pub(crate) fn state_name(bits: u32) -> String {
+    const NAMES: [(u32, &str); 8] = [
+        (state::INCOMPLETE, "INCOMPLETE"),
+        (state::REACHABLE, "REACHABLE"),
+        (state::STALE, "STALE"),
+        (state::DELAY, "DELAY"),
+        (state::PROBE, "PROBE"),
+        (state::FAILED, "FAILED"),
+        (state::NOARP, "NOARP"),
+        (state::PERMANENT, "PERMANENT"),
+    ];
+    let names: Vec<&str> = NAMES.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
+    if names.is_empty() { "NONE".into() } else { names.join("|") }
+}

@@ -1,0 +1,332 @@
+//! What is told of sequences of records, and what is not.
+
+use ebpf_probes::{
+    abi::Tuple,
+    probes::neigh::state::{DELAY, FAILED, INCOMPLETE, NOARP, NONE, PERMANENT, PROBE, REACHABLE, STALE},
+};
+
+use super::*;
+use crate::{
+    event::{Event, What as Raw},
+    fact::Fact,
+};
+
+const NOBODY: u8 = 0;
+const A: u8 = 1;
+const B: u8 = 2;
+
+/// One record: what made it, its flags, the state and the MAC the entry has then, and its count of probes.
+type Step = (u32, u32, u32, u8, u32);
+
+/// A world that watches one entry of eth0.
+#[derive(Default)]
+struct Watched {
+    world: World,
+    now_ns: u64,
+    state: u32,
+    mac: u8,
+    told: Vec<Fact>,
+}
+
+impl Watched {
+    fn tell(&mut self, what: Raw) {
+        let event = Event { boot_ns: self.now_ns, what };
+        self.world.tell(&event, |fact| self.told.push(fact));
+    }
+
+    fn step(&mut self, (cause, flags, state, mac, probes): Step) {
+        let bytes = |mac| if mac == NOBODY { [0; 8] } else { [2, 0, 0, 0, 0, mac, 0, 0] };
+        let mut record = NeighRecord {
+            address: event::address_bytes([10, 0, 1, 90].into()),
+            device: *b"eth0\0\0\0\0\0\0\0\0\0\0\0\0",
+            netns: 7,
+            ifindex: 2,
+            old_mac: bytes(self.mac),
+            new_mac: bytes(mac),
+            state_since_ns: self.now_ns,
+            cause,
+            flags,
+            old_state: self.state,
+            new_state: state,
+            probes,
+            mac_len: 6,
+            ..NeighRecord::default()
+        };
+        if flags & flag::BY_HAND != 0 {
+            record.owner = Owner { process: 4711, thread: 4711, ..Owner::default() };
+        }
+        (self.state, self.mac) = (state, mac);
+        // A tenth of a millisecond: what one system call does in two steps.
+        self.now_ns += 100_000;
+        self.tell(Raw::Neigh(record));
+    }
+
+    fn waiter(&mut self, cookie: u64, remote_port: u16) {
+        let tuple = Tuple { remote_port, protocol: IPPROTO_TCP, ..Tuple::default() };
+        let address = event::address_bytes([10, 0, 1, 90].into());
+        let record = WaiterRecord {
+            address,
+            tuple,
+            cookie,
+            netns: 7,
+            ifindex: 2,
+            queued: 1,
+            ..WaiterRecord::default()
+        };
+        self.tell(Raw::Waiter(record));
+    }
+
+    fn later(&mut self) {
+        self.now_ns += 1_000_000_000;
+        self.tell(Raw::Tick);
+    }
+
+    fn changes(&self) -> Vec<&NeighbourChanged> {
+        self.told
+            .iter()
+            .filter_map(|fact| match &fact.what {
+                What::NeighbourChanged(change) => Some(change),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// What a sequence of records comes to: the meanings told, in JSON's words.
+fn meanings(steps: &[Step]) -> Vec<String> {
+    let mut watched = Watched::default();
+    steps.iter().for_each(|step| watched.step(*step));
+    watched.later();
+    let name = |change: &NeighbourChanged| {
+        serde_json::to_value(change.meaning).expect("JSON").as_str().expect("a word").to_owned()
+    };
+    watched.changes().into_iter().map(name).collect()
+}
+
+const UPDATED: u32 = cause::UPDATED;
+const TIMER: u32 = cause::TIMER;
+const SENT: u32 = cause::SENT;
+const REMOVED: u32 = cause::REMOVED;
+const FIRST: u32 = flag::FIRST;
+const BY_HAND: u32 = flag::BY_HAND;
+const FAILED_BETWEEN: u32 = flag::FAILED_BETWEEN;
+
+const ASKED: Step = (SENT, FIRST, INCOMPLETE, NOBODY, 4);
+const ANSWERED: Step = (UPDATED, 0, REACHABLE, A, 4);
+
+#[test]
+fn records_become_one_fact_a_change_of_meaning() {
+    let table: &[(&str, &[Step], &[&str])] = &[
+        ("a resolution", &[ASKED, ANSWERED], &["asked", "answered"]),
+        (
+            "an entry's clockwork",
+            &[
+                ASKED,
+                ANSWERED,
+                (TIMER, 0, STALE, A, 0),
+                (SENT, 0, DELAY, A, 0),
+                (TIMER, 0, PROBE, A, 1),
+                (TIMER, 0, PROBE, A, 2),
+                (UPDATED, 0, REACHABLE, A, 2),
+            ],
+            &["asked", "answered"],
+        ),
+        (
+            "questions in vain",
+            &[
+                ASKED,
+                (TIMER, 0, INCOMPLETE, NOBODY, 5),
+                (TIMER, 0, INCOMPLETE, NOBODY, 6),
+                (TIMER, 0, FAILED, NOBODY, 6),
+            ],
+            &["asked", "failed"],
+        ),
+        (
+            "questions in vain for traffic that goes on",
+            &[
+                ASKED,
+                (TIMER, 0, INCOMPLETE, NOBODY, 5),
+                (SENT, FAILED_BETWEEN, INCOMPLETE, NOBODY, 4),
+                (TIMER, 0, INCOMPLETE, NOBODY, 5),
+                (UPDATED, 0, REACHABLE, B, 5),
+            ],
+            &["asked", "failed", "answered"],
+        ),
+        (
+            "a failed entry that is asked for again",
+            &[ASKED, (TIMER, 0, FAILED, NOBODY, 6), (SENT, 0, INCOMPLETE, NOBODY, 4), ANSWERED],
+            &["asked", "failed", "asked", "answered"],
+        ),
+        (
+            "a confirmation in vain",
+            &[ASKED, ANSWERED, (TIMER, 0, PROBE, A, 1), (TIMER, 0, FAILED, A, 3)],
+            &["asked", "answered", "failed"],
+        ),
+        (
+            "a confirmation in vain, asked for again",
+            &[ASKED, ANSWERED, (TIMER, 0, PROBE, A, 1), (SENT, FAILED_BETWEEN, INCOMPLETE, A, 4)],
+            &["asked", "answered", "failed"],
+        ),
+        (
+            "another MAC",
+            &[ASKED, ANSWERED, (UPDATED, 0, STALE, B, 0), (SENT, 0, DELAY, B, 0)],
+            &["asked", "answered", "moved"],
+        ),
+        (
+            "another MAC after a failure",
+            &[
+                ASKED,
+                ANSWERED,
+                (TIMER, 0, FAILED, A, 3),
+                (SENT, 0, INCOMPLETE, A, 4),
+                (UPDATED, 0, REACHABLE, B, 4),
+            ],
+            &["asked", "answered", "failed", "asked", "moved"],
+        ),
+        ("who asked us", &[(UPDATED, FIRST, STALE, A, 0), (SENT, 0, DELAY, A, 0)], &["learnt"]),
+        ("an entry older than culprit", &[(TIMER, FIRST, STALE, A, 0), (SENT, 0, DELAY, A, 0)], &[]),
+        (
+            "an entry set by hand, even to what it was",
+            &[
+                (UPDATED, BY_HAND, PERMANENT, B, 0),
+                (UPDATED, BY_HAND, STALE, B, 0),
+                (REMOVED, 0, NONE, NOBODY, 0),
+            ],
+            &["set", "set", "removed"],
+        ),
+        (
+            "a removal by hand",
+            &[ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0), (REMOVED, 0, NONE, NOBODY, 0)],
+            &["asked", "answered", "removed"],
+        ),
+        (
+            "a failure by hand",
+            &[ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0)],
+            &["asked", "answered", "set"],
+        ),
+        (
+            "a failure by hand, asked for at once",
+            &[ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0), (SENT, 0, INCOMPLETE, A, 4)],
+            &["asked", "answered", "set", "asked"],
+        ),
+        (
+            "garbage",
+            &[ASKED, ANSWERED, (TIMER, 0, STALE, A, 0), (REMOVED, 0, NONE, NOBODY, 0)],
+            &["asked", "answered", "removed"],
+        ),
+        ("an entry made and never used", &[(REMOVED, FIRST, NONE, NOBODY, 0)], &[]),
+        (
+            "no more resolution",
+            &[ASKED, ANSWERED, (UPDATED, 0, NOARP, A, 0), (UPDATED, 0, NOARP, A, 0)],
+            &["asked", "answered", "noarp"],
+        ),
+        (
+            "a packet that came too late",
+            &[ASKED, (cause::DEAD, 0, INCOMPLETE, NOBODY, 0)],
+            &["asked", "dropped"],
+        ),
+    ];
+    for (name, steps, expected) in table {
+        assert_eq!(meanings(steps), *expected, "{name}");
+    }
+}
+
+#[test]
+fn a_failure_counts_the_questions_and_not_the_kernel_s_setting() {
+    let mut watched = Watched::default();
+    let ticks = [(TIMER, 0, INCOMPLETE, NOBODY, 5), (TIMER, 0, INCOMPLETE, NOBODY, 6)];
+    let again = [(SENT, FAILED_BETWEEN, INCOMPLETE, NOBODY, 4), ticks[0], (TIMER, 0, FAILED, NOBODY, 0)];
+    [ASKED].iter().chain(&ticks).chain(&again).for_each(|step| watched.step(*step));
+    let counts: Vec<_> = watched.changes().iter().map(|change| (change.failed, change.unanswered)).collect();
+    assert_eq!(counts, [(false, None), (true, Some(3)), (true, Some(2))]);
+}
+
+#[test]
+fn a_failure_of_which_not_all_was_seen_counts_nothing() {
+    let mut watched = Watched::default();
+    watched.step((TIMER, FIRST, INCOMPLETE, NOBODY, 5));
+    watched.step((TIMER, 0, FAILED, NOBODY, 6));
+    assert_eq!(watched.changes().last().expect("told").unanswered, None);
+}
+
+#[test]
+fn a_removal_by_hand_names_its_author_and_what_was_lost() {
+    let mut watched = Watched::default();
+    for step in [ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0), (REMOVED, 0, NONE, NOBODY, 0)] {
+        watched.step(step);
+    }
+    let removed = watched.changes().last().copied().expect("told").clone();
+    assert_eq!((removed.cause, removed.failed), (NeighbourCause::Removed, false));
+    assert_eq!(removed.old_state.as_deref(), Some("REACHABLE"));
+    assert_eq!(removed.old_mac.as_deref(), Some("02:00:00:00:00:01"));
+    let process = watched.told.last().and_then(|fact| fact.process.as_ref());
+    assert_eq!(process.map(|process| process.pid), Some(4711));
+}
+
+#[test]
+fn a_failure_by_hand_is_told_with_the_moment_it_happened() {
+    let mut watched = Watched::default();
+    watched.step((UPDATED, BY_HAND, FAILED, A, 0));
+    let at = watched.now_ns;
+    assert!(watched.told.is_empty());
+    watched.later();
+    assert_eq!(watched.told.iter().map(|fact| fact.boot_ns).collect::<Vec<_>>(), [at]);
+}
+
+#[test]
+fn a_waiter_is_told_once_while_it_waits() {
+    let mut watched = Watched::default();
+    watched.step(ASKED);
+    for _ in 0..3 {
+        watched.waiter(11, 80);
+        watched.waiter(0, 80);
+        watched.waiter(0, 81);
+        watched.step((TIMER, 0, INCOMPLETE, NOBODY, 5));
+    }
+    let waiters = |watched: &Watched| {
+        watched.told.iter().filter(|fact| matches!(fact.what, What::NeighbourWaited(_))).count()
+    };
+    assert_eq!(waiters(&watched), 3);
+    watched.step((SENT, FAILED_BETWEEN, INCOMPLETE, NOBODY, 4));
+    watched.waiter(11, 80);
+    assert_eq!(waiters(&watched), 4);
+}
+
+#[test]
+fn silence_is_remembered_of_records_that_are_not_told() {
+    let mut watched = Watched::default();
+    watched.step(ASKED);
+    watched.step((TIMER, 0, INCOMPLETE, NOBODY, 5));
+    let address = event::address_bytes([10, 0, 1, 90].into());
+    assert!(watched.world.silent_neighbour(7, address, watched.now_ns).is_some());
+    watched.step(ANSWERED);
+    assert!(watched.world.silent_neighbour(7, address, watched.now_ns).is_none());
+}
+
+#[test]
+fn who_does_not_hear_us_and_who_does_after_all_are_two_kinds() {
+    let mut watched = Watched::default();
+    for what in [unheard::SYN_ACK, unheard::ANSWERED] {
+        let record = UnheardRecord { what, unanswered: 3, ..UnheardRecord::default() };
+        watched.tell(Raw::Unheard(record));
+    }
+    watched.tell(Raw::Claim(ClaimRecord::default()));
+    let [Fact { what: What::NeighbourUnheard(unheard), .. }, heard, claimed] = &watched.told[..] else {
+        panic!("{:?}", watched.told);
+    };
+    assert_eq!((unheard.sent, unheard.unanswered), (SentAgain::SynAck, 3));
+    assert!(matches!(heard.what, What::NeighbourHeard(_)));
+    assert!(matches!(claimed.what, What::NeighbourClaimed(_)));
+}
+
+#[test]
+fn states_are_written_as_ip_neigh_writes_them() {
+    assert_eq!(state_name(STALE), "STALE");
+    assert_eq!(state_name(0), "NONE");
+}
+
+#[test]
+fn an_address_of_zeros_is_none() {
+    assert_eq!(mac(&[0; 8], 6), None);
+    assert_eq!(mac(&[2, 0, 0, 0, 0, 1, 0, 0], 6).as_deref(), Some("02:00:00:00:00:01"));
+}

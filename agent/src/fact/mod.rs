@@ -1,0 +1,105 @@
+//! Facts: what `trace` prints, one line each, and the JSON stream's documented shape. A fact is an
+//! event with names, processes and latencies worked out; nothing here knows how it is shown.
+
+mod clock;
+mod connect;
+mod neigh;
+mod stream;
+mod tls;
+mod what;
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+pub use clock::ClockCall;
+pub use connect::Outcome;
+pub use neigh::{
+    NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
+    NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
+};
+pub use stream::{Degraded, LostBy, Probes, SCHEMA, Start, Summary};
+pub use tls::{Role, Session, Stage};
+pub use what::What;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Fact {
+    /// When, RFC 3339 with microseconds, UTC.
+    pub at: String,
+    /// When, CLOCK_BOOTTIME in nanoseconds.
+    pub boot_ns: u64,
+    /// Which probe saw it.
+    pub probe: &'static str,
+    /// Who did it, as far as known.
+    pub process: Option<Process>,
+    /// What it was.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// A process and the thread that acted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// The thread's name.
+    pub comm: String,
+    /// Path of the executable, when it could still be read.
+    pub exe: Option<String>,
+    /// Container id, when it runs in one.
+    pub container_id: Option<String>,
+    /// systemd unit.
+    pub unit: Option<String>,
+    /// Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// Kubernetes pod.
+    pub pod: Option<String>,
+    /// Name of the container in the pod.
+    pub container: Option<String>,
+    /// Network namespace: its name, or `net:[inode]`; absent for the host's own.
+    pub netns: Option<String>,
+}
+
+/// An address, a port, and the name DNS gave for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Endpoint {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The name somebody in the same network namespace looked up and got this address for.
+    pub name: Option<String>,
+}
+
+/// Transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A thread at the moment somebody looked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
+pub struct Thread {
+    /// Thread id.
+    pub tid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Its state as `/proc/PID/stat` writes it: R running, S sleeping, D disk, T stopped, Z dead.
+    pub state: String,
+    /// The kernel function it sleeps in, when the kernel says.
+    pub wchan: Option<String>,
+    /// The system call it is in.
+    pub syscall: Option<String>,
+    /// What it waits on, as far as the system call's arguments tell: sockets with their peers, files, pipes.
+    pub waits_on: Vec<String>,
+    /// Its kernel stack, innermost first, where readable.
+    pub stack: Vec<String>,
+}

@@ -1,0 +1,236 @@
+//! What happens to neighbours: entries of the ARP and NDP tables. MACs are written `02:00:00:00:00:01`,
+//! states as `ip neigh` writes them.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Endpoint;
+
+/// What is known of a neighbour changed. Not told: an entry that is only being confirmed (REACHABLE, STALE,
+/// DELAY and PROBE with the same MAC all mean the same), and each further question of a resolution.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourChanged {
+    /// What the change means.
+    pub meaning: NeighbourMeaning,
+    /// Its address.
+    pub address: IpAddr,
+    /// The device it is behind.
+    pub device: String,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// What made it change; `process` says who, when a process did.
+    pub cause: NeighbourCause,
+    /// State before, as `ip neigh` writes it; absent when it was not known.
+    pub old_state: Option<String>,
+    /// State now. NONE: removed.
+    pub new_state: String,
+    /// Cached MAC before.
+    pub old_mac: Option<String>,
+    /// Cached MAC now.
+    pub new_mac: Option<String>,
+    /// Nobody answered: what waited for it was told EHOSTUNREACH.
+    pub failed: bool,
+    /// Probes sent in this state.
+    pub probes: u32,
+    /// Questions (ARP requests, neighbour solicitations) that nobody answered; with `failed`, when all of
+    /// them were seen.
+    pub unanswered: Option<u32>,
+    /// How long it was in the old state.
+    pub old_state_ms: Option<f64>,
+}
+
+/// What a change of a neighbour means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NeighbourMeaning {
+    /// It is asked for: its MAC is not known.
+    Asked,
+    /// It was asked for, and answered: its MAC is known.
+    Answered,
+    /// Its MAC is known without having been asked for: a packet of its own told it.
+    Learnt,
+    /// It has another MAC than before.
+    Moved,
+    /// It was set by hand: through netlink (`ip neigh`, a control plane) or an ioctl.
+    Set,
+    /// It needs no resolution any more.
+    Noarp,
+    /// Nobody answered: the kernel gave up.
+    Failed,
+    /// The entry is gone: by hand when there is a process, else by the garbage collector or with its device.
+    Removed,
+    /// A packet to an entry that had just been removed was dropped.
+    Dropped,
+}
+
+/// What made a neighbour change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NeighbourCause {
+    /// An ARP or NDP packet arrived.
+    Packet,
+    /// Somebody asked for it through netlink, e.g. `ip neigh`.
+    Netlink,
+    /// The entry's timer ran out.
+    Timer,
+    /// Something was sent to it.
+    Sent,
+    /// Something was sent to an entry already removed.
+    SentToRemoved,
+    /// It was removed.
+    Removed,
+}
+
+/// The neighbour table was full and an entry was not made.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourTableFull {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// The address there was no room for.
+    pub address: IpAddr,
+    /// The device.
+    pub device: String,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// Entries in the table, all namespaces together.
+    pub entries: u32,
+    /// Those of them that count against the bound.
+    pub gc_entries: u32,
+    /// The bound: `net.ipv4.neigh.default.gc_thresh3`, or ipv6.
+    pub gc_thresh3: u32,
+    /// How often since it was last told.
+    pub count: u32,
+}
+
+/// A SYN came from another MAC than the one cached for its source: replies go elsewhere.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourMacMismatch {
+    /// The peer.
+    pub address: IpAddr,
+    /// The device, when its name is known.
+    pub device: Option<String>,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// Where replies go.
+    pub cached_mac: String,
+    /// Where the SYN came from.
+    pub seen_mac: String,
+    /// State of the entry.
+    pub state: String,
+    /// How long the MAC has been cached.
+    pub cached_for_ms: Option<f64>,
+    /// The port the SYN was for.
+    pub local_port: u16,
+    /// SYNs from another MAC since it was last told.
+    pub syns: u32,
+}
+
+/// An ARP or NDP packet from another MAC than the cached one, which the kernel did not believe. Told at most
+/// once a second and neighbour.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourClaimed {
+    /// The address that is claimed.
+    pub address: IpAddr,
+    /// The device, when its name is known.
+    pub device: Option<String>,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// Where packets go.
+    pub cached_mac: String,
+    /// The MAC that claims the address too.
+    pub claimed_mac: String,
+    /// State of the entry.
+    pub state: String,
+    /// How long the cached MAC has been cached.
+    pub cached_for_ms: Option<f64>,
+    /// How long ago a packet from the cached MAC confirmed it; absent when none was seen.
+    pub confirmed_ms: Option<f64>,
+}
+
+/// Something was sent again to a neighbour whose packets come from another MAC than the cached one: it does
+/// not hear this host. The first at once, then at most five a second and neighbour.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourUnheard {
+    /// The neighbour.
+    pub address: IpAddr,
+    /// The device, when its name is known.
+    pub device: Option<String>,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// Where packets to it go.
+    pub cached_mac: String,
+    /// Where its packets come from.
+    pub seen_mac: String,
+    /// State of the entry.
+    pub state: String,
+    /// How long its packets have come from there.
+    pub seen_for_ms: Option<f64>,
+    /// How long the cached MAC has been cached.
+    pub cached_for_ms: Option<f64>,
+    /// What was sent again.
+    pub sent: SentAgain,
+    /// The neighbour's end of the connection.
+    pub destination: Endpoint,
+    /// This host's port.
+    pub local_port: u16,
+    /// Packets sent again since its packets come from another MAC.
+    pub unanswered: u32,
+}
+
+/// What was sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SentAgain {
+    /// The answer to a SYN: this host is the server.
+    SynAck,
+    /// A SYN: this host is the client.
+    Syn,
+    /// Data.
+    Data,
+}
+
+/// A neighbour whose packets come from another MAC than the cached one answered a connection after all: it
+/// hears this host, whatever the MACs.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourHeard {
+    /// The neighbour.
+    pub address: IpAddr,
+    /// The device, when its name is known.
+    pub device: Option<String>,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// Where packets to it go.
+    pub cached_mac: String,
+    /// Where its packets come from.
+    pub seen_mac: String,
+    /// State of the entry.
+    pub state: String,
+    /// The neighbour's end of the connection that was established.
+    pub destination: Endpoint,
+    /// This host's port.
+    pub local_port: u16,
+    /// Packets that had been sent again before.
+    pub unanswered: u32,
+}
+
+/// A packet waits for a neighbour that does not answer. Told once while it waits, for each socket, or for
+/// each two ends when there is no socket.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourWaited {
+    /// The neighbour: the destination, or the next hop towards it.
+    pub address: IpAddr,
+    /// The device, when its name is known.
+    pub device: Option<String>,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// The packet's protocol: `tcp`, `udp`, `icmp`, `icmpv6`, or its number.
+    pub protocol: String,
+    /// Where the packet is from; port 0 unless it is TCP or UDP.
+    pub source: Endpoint,
+    /// Where it is to; port 0 unless it is TCP or UDP.
+    pub destination: Endpoint,
+    /// Packets that wait for this neighbour.
+    pub queued: u32,
+}

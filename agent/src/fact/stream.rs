@@ -1,0 +1,84 @@
+//! What frames a stream of facts: its first line, which says what is watching, and its last, which says
+//! what was seen and what was lost.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// Version of the JSON stream. Within v1 it only ever grows.
+pub const SCHEMA: &str = "culprit.stream/v1";
+
+/// What is watching.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Start {
+    /// `culprit.stream/v1`.
+    pub schema: &'static str,
+    /// Version of culprit.
+    pub version: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Name of the machine.
+    pub node: String,
+    /// What is attached and what is not.
+    pub probes: Probes,
+}
+
+/// What is attached and what is not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
+pub struct Probes {
+    /// Probes of which at least the required hooks are attached.
+    pub attached: Vec<String>,
+    /// What is missing, and why.
+    pub degraded: Vec<Degraded>,
+}
+
+/// A hook that is missing.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
+pub struct Degraded {
+    /// The probe.
+    pub probe: String,
+    /// What is lost and why.
+    pub why: String,
+}
+
+/// The end.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+pub struct Summary {
+    /// Facts told.
+    pub events: u64,
+    /// Incidents opened.
+    pub incidents: u64,
+    /// Records lost, or operations not followed.
+    pub lost: u64,
+    /// The same, by probe and reason.
+    pub lost_by: Vec<LostBy>,
+    /// How long it watched, milliseconds.
+    pub duration_ms: u64,
+}
+
+impl Summary {
+    /// The last line of a session or a replay.
+    pub fn new(
+        events: u64,
+        incidents: u64,
+        mut lost_by: Vec<LostBy>,
+        undecodable: u64,
+        duration_ms: u64,
+    ) -> Self {
+        if undecodable > 0 {
+            lost_by.push(LostBy { probe: "any".into(), reason: "undecodable".into(), count: undecodable });
+        }
+        let lost = lost_by.iter().fold(0, |sum: u64, loss| sum.saturating_add(loss.count));
+        Self { events, incidents, lost, lost_by, duration_ms }
+    }
+}
+
+/// Losses of one probe for one reason.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct LostBy {
+    /// The probe.
+    pub probe: String,
+    /// `ring_full`, `map_full`, `unreadable` or `undecodable`.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}

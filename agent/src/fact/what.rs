@@ -1,0 +1,290 @@
+//! What can happen, one variant each. Durations are in milliseconds; what is absent is not known.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{
+    ClockCall, Endpoint, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
+    NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, Role, Session, Stage,
+};
+
+/// What happened; `kind` names it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum What {
+    /// A connect began (TCP), or a UDP socket got a peer.
+    ConnectStarted {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where to.
+        destination: Endpoint,
+    },
+    /// A SYN was sent again.
+    SynRetried {
+        /// Where to.
+        destination: Endpoint,
+        /// How many retries so far.
+        syn_retransmits: u32,
+        /// Time since the connect began.
+        elapsed_ms: f64,
+    },
+    /// This host dropped a packet of a pending connect.
+    ConnectDropped {
+        /// Where to.
+        destination: Endpoint,
+        /// The kernel's reason, without its prefix.
+        reason: String,
+        /// Packets of this connect dropped here so far.
+        drops: u32,
+        /// Time since the connect began.
+        elapsed_ms: f64,
+    },
+    /// A connect is still unanswered.
+    ConnectPending {
+        /// Where to.
+        destination: Endpoint,
+        /// SYN retries so far.
+        syn_retransmits: u32,
+        /// Packets of this connect dropped on this host so far.
+        drops: u32,
+        /// Time since the connect began.
+        elapsed_ms: f64,
+    },
+    /// A connect ended, or failed before it began.
+    ConnectEnded {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where from; port 0 when none was chosen.
+        source: Endpoint,
+        /// Where to.
+        destination: Endpoint,
+        /// What became of it.
+        outcome: Outcome,
+        /// The error by name, e.g. `ECONNREFUSED`.
+        errno: Option<String>,
+        /// SYN retries.
+        syn_retransmits: u32,
+        /// Time from call to end.
+        duration_ms: f64,
+    },
+    /// A ClientHello was sent, or received and read.
+    ClientHello {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// Application protocols offered.
+        alpn: Vec<String>,
+        /// TLS versions offered, highest first.
+        versions: Vec<String>,
+        /// Length of the ClientHello's record in bytes.
+        hello_bytes: u32,
+        /// Server: how long it waited to be read; absent while no thread did.
+        read_after_ms: Option<f64>,
+        /// This is the second hello of a handshake, asked for by the server.
+        retried: bool,
+    },
+    /// A ServerHello was sent or received.
+    ServerHello {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// The version chosen.
+        version: Option<String>,
+        /// The cipher suite chosen.
+        cipher: Option<String>,
+        /// It asks for another ClientHello.
+        retry_request: bool,
+        /// Time since the ClientHello began.
+        elapsed_ms: f64,
+    },
+    /// A client's thread read the server's flight.
+    ServerFlightRead {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// How long it waited to be read.
+        read_after_ms: f64,
+    },
+    /// The client's finishing flight was seen and the server still owes something.
+    ClientFinished {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// The client sent a certificate flight (TLS 1.3).
+        client_certificate: bool,
+        /// Time since the ClientHello began.
+        elapsed_ms: f64,
+    },
+    /// The handshake is done.
+    HandshakeDone {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// The version chosen.
+        version: Option<String>,
+        /// Time since the ClientHello began.
+        duration_ms: f64,
+    },
+    /// The handshake ended by an alert.
+    Alert {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// Who sent it.
+        sent_by: Role,
+        /// `fatal` or `warning`; absent when it was encrypted.
+        level: Option<String>,
+        /// What it says, e.g. `certificate_expired`; absent when it was encrypted.
+        description: Option<String>,
+        /// Time since the ClientHello began.
+        duration_ms: f64,
+    },
+    /// The socket closed before the handshake was done.
+    HandshakeClosed {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// Who owed what.
+        stage: Stage,
+        /// Time since the ClientHello began.
+        duration_ms: f64,
+    },
+    /// The ClientHello was answered with something that is not TLS.
+    NotTls {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// Time since the ClientHello began.
+        duration_ms: f64,
+    },
+    /// A handshake makes no progress.
+    HandshakePending {
+        /// The handshake.
+        #[serde(flatten)]
+        session: Session,
+        /// Who owes what.
+        stage: Stage,
+        /// Time without progress.
+        stall_ms: f64,
+        /// Time since the ClientHello began.
+        elapsed_ms: f64,
+    },
+    /// A DNS query was sent.
+    DnsQuery {
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// Whom it asked.
+        server: Endpoint,
+        /// The name asked for.
+        name: String,
+        /// The record type asked for, e.g. `AAAA`.
+        query_type: String,
+    },
+    /// A DNS answer arrived.
+    DnsAnswer {
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// Who answered.
+        server: Endpoint,
+        /// The name asked for.
+        name: String,
+        /// The record type asked for.
+        query_type: String,
+        /// `NOERROR`, `NXDOMAIN`, …
+        rcode: String,
+        /// Addresses and names in the answer.
+        answers: Vec<String>,
+        /// The answer was cut; a resolver asks again over TCP.
+        truncated: bool,
+        /// Time since the query; absent when the query was not seen.
+        latency_ms: Option<f64>,
+    },
+    /// A DNS query is unanswered.
+    DnsPending {
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// Whom it asked.
+        server: Endpoint,
+        /// The name asked for.
+        name: String,
+        /// The record type asked for.
+        query_type: String,
+        /// How often the same question was sent.
+        queries: u32,
+        /// Time since the first.
+        elapsed_ms: f64,
+    },
+    /// A DNS query failed: the server's port is closed, or the server cannot be reached.
+    DnsFailed {
+        /// Whom it asked.
+        server: Endpoint,
+        /// The name asked for.
+        name: String,
+        /// The record type asked for.
+        query_type: String,
+        /// The error by name.
+        errno: String,
+        /// Time since the first query.
+        elapsed_ms: f64,
+    },
+    /// What is known of a neighbour (ARP or NDP entry) changed.
+    NeighbourChanged(NeighbourChanged),
+    /// The neighbour table was full and an entry was not made.
+    NeighbourTableFull(NeighbourTableFull),
+    /// A SYN came from another MAC than the one cached for its source: replies go elsewhere.
+    NeighbourMacMismatch(NeighbourMacMismatch),
+    /// An ARP or NDP packet from another MAC than the cached one, which the kernel did not believe.
+    NeighbourClaimed(NeighbourClaimed),
+    /// Something was sent again to a neighbour whose packets come from another MAC than the cached one.
+    NeighbourUnheard(NeighbourUnheard),
+    /// A neighbour whose packets come from another MAC than the cached one answered after all.
+    NeighbourHeard(NeighbourHeard),
+    /// A packet waits for a neighbour that does not answer: told once while it waits.
+    NeighbourWaited(NeighbourWaited),
+    /// A call set the wall clock, or was refused.
+    ClockSet {
+        /// Which call.
+        call: ClockCall,
+        /// The wall clock before.
+        before: String,
+        /// The wall clock after.
+        after: String,
+        /// By how much it moved, nanoseconds.
+        delta_ns: i64,
+        /// The call was refused (EPERM); nothing moved.
+        refused: bool,
+    },
+    /// A call changed the clock's pace, or the time zone.
+    ClockSlewed {
+        /// Which call.
+        call: ClockCall,
+        /// `timex.modes`: what was asked for.
+        modes: u32,
+        /// The offset to be slewed away, nanoseconds.
+        offset_ns: Option<i64>,
+        /// The frequency set, parts per million.
+        frequency_ppm: Option<f64>,
+        /// Only the kernel's time zone was set.
+        zone_only: bool,
+        /// The call was refused (EPERM).
+        refused: bool,
+    },
+    /// The wall clock moved and no call explains it: suspend, hypervisor, or a 32-bit process.
+    ClockMoved {
+        /// The wall clock before.
+        before: String,
+        /// The wall clock after.
+        after: String,
+        /// By how much it moved beyond what calls account for, nanoseconds.
+        delta_ns: i64,
+        /// The kernel said that the clock was set.
+        was_set: bool,
+        /// It happened within this long before `at`.
+        within_ms: f64,
+    },
+    /// The machine slept: BOOTTIME moved against MONOTONIC.
+    MachineSlept {
+        /// For how long.
+        slept_ms: f64,
+    },
+}
