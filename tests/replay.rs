@@ -13,6 +13,10 @@ use serde_json::Value;
 type Case = (&'static str, &'static [(&'static str, &'static str, &'static str)]);
 
 const STALLED: &str = "tls_handshake_stalled";
+const STALE: (&str, &str, &str) = ("neighbour_stale", "neighbour", "certain");
+const BEHIND_STALE: (&str, &str, &str) = ("connect_stalled", "neighbour", "certain");
+const UNRESOLVED: (&str, &str, &str) = ("neighbour_unresolved", "neighbour", "certain");
+const CONFLICT: (&str, &str, &str) = ("neighbour_conflict", "neighbour", "certain");
 const FETCH: (&str, &str, &str) = (STALLED, "outbound_connect", "certain");
 
 const CASES: &[Case] = &[
@@ -24,8 +28,17 @@ const CASES: &[Case] = &[
         &[("connect_stalled", "outbound_connect", "certain"), (STALLED, "none_seen", "certain")],
     ),
     ("busy_and_healthy", &[]),
+    ("calm_asymmetric", &[]),
+    ("calm_asymmetric_loss", &[]),
+    ("calm_crowd", &[]),
+    ("calm_failover", &[]),
+    ("calm_nobody_waits", &[]),
+    ("calm_proxy_arp", &[]),
+    ("calm_second_question", &[]),
     ("clients_give_up", &[FETCH]),
     ("computing", &[(STALLED, "none_seen", "certain")]),
+    ("conflict_arp", &[CONFLICT]),
+    ("conflict_ndp", &[CONFLICT]),
     ("connect_failing_refused", &[("connect_failing", "outbound_connect", "certain")]),
     ("connect_stalled", &[("connect_stalled", "outbound_connect", "certain")]),
     ("crowd", &[FETCH]),
@@ -50,8 +63,8 @@ const CASES: &[Case] = &[
     ("locked_beside_healthy_connects", &[(STALLED, "none_seen", "certain")]),
     ("locked_beside_repeated_lookups", &[(STALLED, "dns_lookup", "possible")]),
     ("locked_beside_retried_connects", &[(STALLED, "outbound_connect", "possible")]),
-    ("neighbour_under_the_fetch", &[(STALLED, "neighbour", "certain")]),
-    ("neighbour_under_the_fetch_ipv6", &[(STALLED, "neighbour", "certain")]),
+    ("neighbour_under_the_fetch", &[(STALLED, "neighbour", "certain"), UNRESOLVED]),
+    ("neighbour_under_the_fetch_ipv6", &[(STALLED, "neighbour", "certain"), UNRESOLVED]),
     ("node_dns_unanswered", &[(STALLED, "dns_lookup", "likely")]),
     ("node_sni_callback", &[FETCH]),
     ("node_timer_beside_retried_connects", &[(STALLED, "outbound_connect", "possible")]),
@@ -64,9 +77,23 @@ const CASES: &[Case] = &[
     ("rustls_server", &[FETCH]),
     ("server_stopped", &[(STALLED, "unread", "certain")]),
     ("slow_clients", &[]),
+    ("stale_client", &[STALE, BEHIND_STALE, BEHIND_STALE]),
+    ("stale_confirmed", &[STALE]),
+    ("stale_heals", &[STALE]),
+    ("stale_moved", &[STALE]),
+    ("stale_permanent", &[STALE]),
+    ("stale_permanent_ipv6", &[STALE]),
+    ("stale_reused_address", &[STALE]),
     ("thread_pool_exhausted", &[(STALLED, "unread", "certain")]),
     ("two_causes", &[FETCH, FETCH]),
     ("two_causes_by_executor", &[FETCH, FETCH]),
+    ("unresolved_comes_back", &[UNRESOLVED, ("connect_failing", "outbound_connect", "certain")]),
+    ("unresolved_datagram", &[UNRESOLVED]),
+    ("unresolved_forwarded", &[UNRESOLVED]),
+    ("unresolved_gateway", &[UNRESOLVED]),
+    ("unresolved_gateway_ipv6", &[UNRESOLVED]),
+    ("unresolved_host", &[UNRESOLVED]),
+    ("unresolved_host_ipv6", &[UNRESOLVED]),
 ];
 
 fn incidents() -> PathBuf {

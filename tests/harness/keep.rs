@@ -1,7 +1,7 @@
 //! Recordings of situations for `tests/incidents/`: made while a live test runs, with
 //! `CULPRIT_KEEP_INCIDENTS` (then run with `--test-threads=1`).
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use rustix::process::Signal;
 
@@ -11,7 +11,7 @@ const RECORDING: &str = "recording.culprit";
 
 /// Keeps the recording of one case.
 pub struct Keeper {
-    case: &'static str,
+    case: Option<&'static str>,
     recorder: Option<Running>,
     scratch: Scratch,
 }
@@ -19,13 +19,21 @@ pub struct Keeper {
 impl Keeper {
     /// For this case. It records nothing yet.
     pub fn new(case: &'static str) -> Self {
-        Self { case, recorder: None, scratch: Scratch::make() }
+        Self { case: Some(case), recorder: None, scratch: Scratch::make() }
+    }
+
+    /// Keeps nothing.
+    pub fn idle() -> Self {
+        Self { case: None, recorder: None, scratch: Scratch::make() }
     }
 
     /// Records what this process is part of from now on, if recordings are to be kept.
     #[track_caller]
     pub fn keep(&mut self, pid: u32) {
-        if self.recorder.is_some() || std::env::var_os("CULPRIT_KEEP_INCIDENTS").is_none() {
+        if self.case.is_none()
+            || self.recorder.is_some()
+            || std::env::var_os("CULPRIT_KEEP_INCIDENTS").is_none()
+        {
             return;
         }
         let mut record = binary();
@@ -35,13 +43,20 @@ impl Keeper {
         self.recorder = Some(running);
     }
 
+    /// Lets the situation last until the recorder, whose clock ticks at other moments, has seen it too.
+    pub fn catches_up(&self) {
+        if self.recorder.is_some() {
+            std::thread::sleep(Duration::from_millis(700));
+        }
+    }
+
     /// Ends the recording and puts it where it belongs.
     #[track_caller]
     pub fn end(&mut self) {
-        let Some(mut recorder) = self.recorder.take() else { return };
+        let (Some(case), Some(mut recorder)) = (self.case, self.recorder.take()) else { return };
         recorder.signal(Signal::INT);
         assert!(recorder.wait().success(), "{}", recorder.stderr());
-        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/incidents").join(self.case);
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/incidents").join(case);
         std::fs::create_dir_all(&kept).expect("the checkout is writable");
         std::fs::copy(self.scratch.join(RECORDING), kept.join(RECORDING)).expect("the checkout is writable");
     }

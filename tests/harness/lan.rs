@@ -46,16 +46,20 @@ impl Lan {
     /// Sets it up. `case` names the recording.
     #[track_caller]
     pub fn set(case: &'static str) -> Self {
-        Self::watched_by(case, Culprit::trace(""))
+        Self::with(Keeper::new(case), Culprit::trace(""))
     }
 
-    /// The same, with another culprit.
+    /// The same, with another culprit, and no recording.
     #[track_caller]
-    pub fn watched_by(case: &'static str, culprit: Culprit) -> Self {
+    pub fn watched_by(culprit: Culprit) -> Self {
+        Self::with(Keeper::idle(), culprit)
+    }
+
+    #[track_caller]
+    fn with(mut keeper: Keeper, culprit: Culprit) -> Self {
         let switch = Netns::make();
         switch.ip("link add br0 type bridge");
         switch.ip("link set br0 up");
-        let mut keeper = Keeper::new(case);
         keeper.keep(std::process::id());
         Self { switch, culprit, keeper }
     }
@@ -98,7 +102,10 @@ impl Lan {
     /// The incident of this kind about a neighbour, as it opens.
     #[track_caller]
     pub fn opened(&self, kind: &str, netns: &Netns, address: IpAddr) -> Incident {
-        self.culprit.wait_for_incident(kind, |told| told.about(kind, netns, address) && told.opens())
+        let opened =
+            self.culprit.wait_for_incident(kind, |told| told.about(kind, netns, address) && told.opens());
+        self.keeper.catches_up();
+        opened
     }
 
     /// The same incident's end.

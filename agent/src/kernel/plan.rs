@@ -185,6 +185,7 @@ impl Plan {
             ("HAVE_DROP_REASON", bit(drop_args.get(2).is_some_and(|arg| arg == "enum skb_drop_reason"))),
             ("DROP_NO_SOCKET", reason("NO_SOCKET")),
             ("DROP_NOT_SPECIFIED", reason("NOT_SPECIFIED")),
+            ("DROP_OTHERHOST", reason("OTHERHOST")),
             ("HAVE_TAI", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_ktime_get_tai_ns"))),
             ("BY_PROCESS", bit(request.follow || !request.processes.is_empty())),
             ("BY_COMM", bit(request.comm.is_some())),

@@ -67,6 +67,9 @@ static HAVE_DROP_REASON: Global<u32> = Global::new(0);
 /// The number of SKB_DROP_REASON_NOT_SPECIFIED here: among others a SYN that came again, taken note of.
 #[unsafe(no_mangle)]
 static DROP_NOT_SPECIFIED: Global<u32> = Global::new(u32::MAX);
+/// The number of SKB_DROP_REASON_OTHERHOST here: a switch on this host handed a copy to everybody.
+#[unsafe(no_mangle)]
+static DROP_OTHERHOST: Global<u32> = Global::new(u32::MAX);
 /// The number of SKB_DROP_REASON_NO_SOCKET here: the SYN was answered with a reset, not dropped.
 #[unsafe(no_mangle)]
 static DROP_NO_SOCKET: Global<u32> = Global::new(u32::MAX);
@@ -412,7 +415,10 @@ pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
         let cookie = if sk.is_null() {
             // Without a reason, a SYN answered with a reset, or one that came again, looks as if it had been
             // dropped.
-            if HAVE_DROP_REASON.load() == 0 || reason == DROP_NOT_SPECIFIED.load() {
+            if HAVE_DROP_REASON.load() == 0
+                || reason == DROP_NOT_SPECIFIED.load()
+                || reason == DROP_OTHERHOST.load()
+            {
                 return 0;
             }
             match way_of(skb) {

@@ -180,7 +180,7 @@ fn healthy_neighbours_put_nothing_on_the_ring_of_a_daemon() {
     needs!();
     let mut run = binary();
     run.args(["trace", "--format", "json", "--intensity", "run", "-e", "neigh"]);
-    let lan = Lan::watched_by("unused", Culprit::spawn(run));
+    let lan = Lan::watched_by(Culprit::spawn(run));
     let client = lan.host(10);
     let (crowded, all) = crowd(&lan, port(), 50);
     greets(&client.netns, &all);

@@ -207,7 +207,7 @@ fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_goes_on_sendin
 fn a_black_hole_is_the_same_incident_at_the_intensity_of_a_daemon() {
     needs!();
     let told = ["trace", "run"].map(|intensity| {
-        let lan = Lan::watched_by("unused", Culprit::trace(&format!("--intensity {intensity}")));
+        let lan = Lan::watched_by(Culprit::trace(&format!("--intensity {intensity}")));
         let (database, worker) = (lan.host(10), lan.host(90));
         let service = database.service(database.v4);
         let _server = database.serves(service);
