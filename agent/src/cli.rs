@@ -84,6 +84,12 @@ pub enum List {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// The neighbours (ARP, NDP) of this machine: how many, by device and state, in every network namespace.
+    Neighbours {
+        /// `text` or `json`.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
 }
 
 /// What to see: decided in the kernel where it can be.

@@ -297,6 +297,14 @@ pub fn comm(bytes: &[u8; 16]) -> String {
 }
 
 #[cfg(test)]
+macro_rules! encode_in_tests { ($($ty:ty),+) => { $(
+    // SAFETY: explicit padding only; sizes are asserted in ebpf_probes.
+    unsafe impl Encode for $ty {}
+)+ } }
+#[cfg(test)]
+encode_in_tests!(NeighRecord, ClaimRecord, UnheardRecord, WaiterRecord);
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

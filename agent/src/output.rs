@@ -89,8 +89,12 @@ impl Printer {
         self.check(result)
     }
 
-    /// One incident.
-    pub fn incident(&mut self, incident: Incident) -> anyhow::Result<()> {
+    /// Incidents, in order.
+    pub fn incidents(&mut self, incidents: Vec<Incident>) -> anyhow::Result<()> {
+        incidents.into_iter().try_for_each(|incident| self.incident(incident))
+    }
+
+    fn incident(&mut self, incident: Incident) -> anyhow::Result<()> {
         if self.gone || self.table.is_some() {
             return Ok(());
         }

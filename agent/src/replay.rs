@@ -89,14 +89,8 @@ impl Pass {
                     self.started = true;
                     printer.start(start(version, kernel, node, probes))?;
                 }
-                let mut failure = None;
-                self.engine.context(&context, &self.world, |incident| {
-                    if let Err(error) = printer.incident(incident) {
-                        failure.get_or_insert(error);
-                    }
-                });
-                self.world.learn(context);
-                failure.map_or(Ok(()), Err)?;
+                self.world.learn(context.clone());
+                printer.incidents(self.engine.context(&context, &self.world))?;
             }
             Item::Record(bytes) => match event::decode(&bytes) {
                 Ok(event) => {
@@ -107,14 +101,8 @@ impl Pass {
                             failure.get_or_insert(error);
                         }
                     });
-                    self.engine.event(&event, &self.world, |incident| {
-                        if let Err(error) = printer.incident(incident) {
-                            failure.get_or_insert(error);
-                        }
-                    });
-                    if let Some(error) = failure {
-                        return Err(error);
-                    }
+                    failure.map_or(Ok(()), Err)?;
+                    printer.incidents(self.engine.event(&event, &self.world))?;
                 }
                 Err(_) => self.undecodable += 1,
             },
@@ -123,13 +111,7 @@ impl Pass {
     }
 
     fn finish(&mut self, printer: &mut Printer) -> anyhow::Result<()> {
-        let mut failure = None;
-        self.engine.finish(&self.world, |incident| {
-            if let Err(error) = printer.incident(incident) {
-                failure.get_or_insert(error);
-            }
-        });
-        failure.map_or(Ok(()), Err)
+        printer.incidents(self.engine.finish(&self.world))
     }
 
     fn summary(&self, printer: &Printer, began_ns: u64) -> Summary {

@@ -48,9 +48,16 @@ impl Incident {
         (self.number("/process/pid"), self.number("/process/tid"))
     }
 
-    /// Whether who suffers lives in this namespace.
+    /// Whether who suffers lives in this namespace, or the device it is about.
     pub fn within(&self, netns: &Netns) -> bool {
-        self.text("/process/netns") == netns.name()
+        self.text("/process/netns") == netns.name() || self.text("/details/netns") == netns.name()
+    }
+
+    /// Whether it is of this kind, about a neighbour of this address in this namespace.
+    pub fn about(&self, kind: &str, netns: &Netns, address: std::net::IpAddr) -> bool {
+        self.text("/kind") == kind
+            && self.text("/details/netns") == netns.name()
+            && self.text("/details/address") == address.to_string()
     }
 
     /// Whether it opens here.

@@ -8,6 +8,8 @@
 pub mod culprit;
 pub mod dns;
 pub mod incident;
+pub mod keep;
+pub mod lan;
 pub mod netns;
 pub mod process;
 pub mod require;
@@ -17,6 +19,7 @@ pub mod tls;
 
 pub use culprit::{Culprit, Fact};
 pub use incident::Incident;
+pub use lan::Lan;
 pub use netns::Netns;
 pub use process::Running;
 pub use require::Feature;

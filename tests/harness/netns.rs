@@ -95,6 +95,25 @@ impl Netns {
         Ipv4Addr::new(127, high, low, 1).into()
     }
 
+    /// An IPv4 address of a network that is this namespace's own.
+    pub fn v4(&self, host: u8) -> IpAddr {
+        let [high, low] = self.subnet.to_be_bytes();
+        Ipv4Addr::new(10, high, low, host).into()
+    }
+
+    /// The same in IPv6.
+    pub fn v6(&self, host: u16) -> IpAddr {
+        Ipv6Addr::new(0xfd00, 0, 0, self.subnet, 0, 0, 0, host).into()
+    }
+
+    /// The MAC of a device inside.
+    #[track_caller]
+    pub fn mac(&self, device: &str) -> String {
+        let shown = run(&mut words(&format!("ip -n {} -br link show {device}", self.name)));
+        let shown = String::from_utf8(shown.stdout).expect("text");
+        shown.split_whitespace().nth(2).expect("the third column is the address").to_owned()
+    }
+
     /// Runs code in a thread inside, and waits for it.
     #[track_caller]
     pub fn enter<T: Send + 'static>(&self, code: impl FnOnce() -> T + Send + 'static) -> T {
@@ -170,12 +189,11 @@ impl Pair {
 
     /// An IPv4 address on the wire: host 1 is the client, 2 the server, others do not exist.
     pub fn v4(&self, host: u8) -> IpAddr {
-        let [high, low] = self.client.subnet.to_be_bytes();
-        Ipv4Addr::new(10, high, low, host).into()
+        self.client.v4(host)
     }
 
     /// An IPv6 address on the wire.
     pub fn v6(&self, host: u16) -> IpAddr {
-        Ipv6Addr::new(0xfd00, 0, 0, self.client.subnet, 0, 0, 0, host).into()
+        self.client.v6(host)
     }
 }

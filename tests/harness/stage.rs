@@ -1,20 +1,14 @@
 //! A stage for incidents: two hosts and a wire, a network that swallows everything behind a tun device,
-//! a real TLS server that does what a plan says, and culprit watching. With `CULPRIT_KEEP_INCIDENTS` the
-//! situation is also recorded for `tests/incidents/` (then run with `--test-threads=1`).
+//! a real TLS server that does what a plan says, and culprit watching.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{net::SocketAddr, path::PathBuf, process::Command};
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{
     Culprit, Running, Scratch,
-    culprit::binary,
     incident::Incident,
+    keep::Keeper,
     netns::Pair,
     port,
     tls::{Identity, openssl_client_for},
@@ -26,7 +20,6 @@ pub const VOID: &str = "192.0.2.64";
 pub const OTHER_VOID: &str = "192.0.2.65";
 /// The same in IPv6.
 pub const VOID6: &str = "2001:db8::64";
-const RECORDING: &str = "recording.culprit";
 /// How long a fetch is given before its program goes on, seconds.
 pub const PATIENCE: f64 = 2.5;
 
@@ -43,8 +36,7 @@ pub struct Stage {
     programs: Scratch,
     actors: Vec<Running>,
     _void: Running,
-    case: &'static str,
-    recorder: Option<Running>,
+    keeper: Keeper,
 }
 
 impl Stage {
@@ -85,22 +77,14 @@ impl Stage {
             programs,
             actors: Vec::new(),
             _void: void,
-            case,
-            recorder: None,
+            keeper: Keeper::new(case),
         }
     }
 
     /// Keeps a recording of what this process is part of, if recordings are to be kept.
     #[track_caller]
     pub fn keep(&mut self, pid: u32) {
-        if self.recorder.is_some() || std::env::var_os("CULPRIT_KEEP_INCIDENTS").is_none() {
-            return;
-        }
-        let mut record = binary();
-        record.arg("record").arg(self.program(RECORDING)).args(["-e", "connect,tls,dns,neigh", "-p"]);
-        let running = Running::spawn(record.arg(pid.to_string()));
-        super::eventually("the recorder attaches", || running.stderr().contains("^C ends"));
-        self.recorder = Some(running);
+        self.keeper.keep(pid);
     }
 
     /// The same, of the test's own threads.
@@ -202,13 +186,7 @@ impl Stage {
         self.culprit.settle(&self.pair.client);
         let opened = self.opened();
         assert_eq!(opened.len(), expected, "{opened:#?}");
-        if let Some(mut recorder) = self.recorder.take() {
-            recorder.signal(Signal::INT);
-            assert!(recorder.wait().success(), "{}", recorder.stderr());
-            let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/incidents").join(self.case);
-            std::fs::create_dir_all(&kept).expect("the checkout is writable");
-            std::fs::copy(self.program(RECORDING), kept.join(RECORDING)).expect("the checkout is writable");
-        }
+        self.keeper.end();
     }
 }
 

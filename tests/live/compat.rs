@@ -64,7 +64,7 @@ fn a_step_by_a_32_bit_call_is_found_although_no_call_was_seen() {
 fn a_full_neighbour_table_is_told_with_its_bound() {
     // The bound holds for all namespaces together.
     needs!(OwnMachine);
-    let culprit = Culprit::trace("-e neigh");
+    let culprit = Culprit::trace("");
     for (name, value) in [("gc_thresh1", "8"), ("gc_thresh2", "16"), ("gc_thresh3", "32")] {
         std::fs::write(format!("/proc/sys/net/ipv4/neigh/default/{name}"), value)
             .expect("root's own machine");
@@ -85,6 +85,22 @@ fn a_full_neighbour_table_is_told_with_its_bound() {
     assert_eq!((full.text("family"), full.text("device")), ("ipv4", "wire"));
     assert_eq!((full.text("netns"), full.number("gc_thresh3")), (netns.name(), 32.0));
     assert!(full.number("gc_entries") >= 32.0, "{full:?}");
+    let told = culprit.wait_for_incident("the incident", |told| told.text("/kind") == "neighbour_table_full");
+    assert_eq!((told.text("/details/family"), told.text("/details/device")), ("ipv4", "wire"));
+    assert_eq!((told.number("/details/gc_thresh1"), told.number("/details/gc_thresh3")), (8, 32));
+    let most = &told.json["details"]["users"][0];
+    assert_eq!((most["device"].as_str(), most["netns"].as_str()), (Some("wire"), Some(netns.name())));
+    let remedy = told.text("/remedies/0").split(" (").next().unwrap_or_default().to_owned();
+    assert!(remedy.starts_with("sysctl -w net.ipv4.neigh.default.gc_thresh3="), "{remedy}");
+    // Word for word: there is room again.
+    run(&mut words(&remedy));
+    let bound =
+        std::fs::read_to_string("/proc/sys/net/ipv4/neigh/default/gc_thresh3").expect("root's own machine");
+    assert!(remedy.contains(&format!("gc_thresh3={}", bound.trim())), "{remedy}: {bound}");
+    assert_eq!(
+        culprit.incidents(|told| told.text("/kind") == "neighbour_table_full" && told.opens()).len(),
+        1
+    );
 }
 
 #[test]

@@ -8,7 +8,6 @@ use crate::{
         Culprit, Fact, Netns,
         netns::Pair,
         port,
-        process::{run, words},
         sockets::{connect, listen},
     },
     needs,
@@ -22,13 +21,6 @@ fn changed(fact: &Fact, netns: &Netns, address: IpAddr) -> bool {
     fact.kind() == "neighbour_changed"
         && fact.text("address") == address.to_string()
         && fact.text("netns") == netns.name()
-}
-
-/// The MAC of the wire's end in a namespace.
-fn mac_of(netns: &Netns) -> String {
-    let shown = run(&mut words(&format!("ip -n {} -br link show wire", netns.name())));
-    let shown = String::from_utf8(shown.stdout).expect("text");
-    shown.split_whitespace().nth(2).expect("the third column is the address").to_owned()
 }
 
 /// Both ends know each other: one connect is enough.
@@ -88,7 +80,7 @@ fn a_neighbour_that_answers_is_reachable_with_its_mac_and_no_mismatch_is_told() 
     let reachable = culprit.wait_for("the answer", |fact| {
         changed(fact, &pair.client, pair.v4(2)) && fact.text("new_state") == "REACHABLE"
     });
-    assert_eq!(reachable.text("new_mac"), mac_of(&pair.server));
+    assert_eq!(reachable.text("new_mac"), pair.server.mac("wire"));
     culprit.settle(&pair.client);
     let mismatches = culprit.seen(|fact| {
         fact.kind() == "neighbour_mac_mismatch"
@@ -102,7 +94,7 @@ fn a_gratuitous_arp_tells_the_old_and_the_new_mac() {
     needs!();
     let pair = Pair::make();
     introduce(&pair, pair.service(port()));
-    let old = mac_of(&pair.server);
+    let old = pair.server.mac("wire");
     let culprit = Culprit::trace("-e neigh");
     pair.server.sysctl("net/ipv4/conf/wire/arp_notify", "1");
     pair.server.ip(&format!("link set wire address {NOBODY}"));
@@ -125,7 +117,7 @@ fn an_entry_set_by_hand_names_who_set_it_and_removing_it_is_no_failure() {
         changed(fact, &pair.client, address) && fact.text("new_mac") == NOBODY
     });
     assert_eq!((set.text("cause"), set.comm(), set.text("new_state")), ("netlink", "ip", "PERMANENT"));
-    assert_eq!(set.text("old_mac"), mac_of(&pair.server));
+    assert_eq!(set.text("old_mac"), pair.server.mac("wire"));
     pair.client.ip(&format!("neigh del {address} dev wire"));
     culprit.wait_for("its removal", |fact| {
         changed(fact, &pair.client, address) && fact.text("cause") == "removed"
@@ -138,7 +130,7 @@ fn an_entry_set_by_hand_names_who_set_it_and_removing_it_is_no_failure() {
 #[track_caller]
 fn replies_go_elsewhere(from: IpAddr, to: IpAddr, pair: &Pair, culprit: &Culprit) {
     // NDP, unlike ARP, would answer the server's own question by way of the wrong entry.
-    pair.server.ip(&format!("neigh replace {to} lladdr {} nud permanent dev wire", mac_of(&pair.client)));
+    pair.server.ip(&format!("neigh replace {to} lladdr {} nud permanent dev wire", pair.client.mac("wire")));
     let to = SocketAddr::new(to, port());
     let _listener = listen(&pair.client, to);
     // Never established: the SYN-ACKs go to nobody.
@@ -149,7 +141,7 @@ fn replies_go_elsewhere(from: IpAddr, to: IpAddr, pair: &Pair, culprit: &Culprit
             && fact.text("netns") == pair.client.name()
     });
     assert_eq!(mismatch.text("cached_mac"), NOBODY);
-    assert_eq!(mismatch.text("seen_mac"), mac_of(&pair.server));
+    assert_eq!(mismatch.text("seen_mac"), pair.server.mac("wire"));
     assert_eq!((mismatch.text("state"), mismatch.text("device")), ("PERMANENT", "wire"));
     assert_eq!(mismatch.number("local_port"), f64::from(to.port()));
     drop(server_side);

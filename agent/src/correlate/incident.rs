@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use super::neighbours::{
+    ClaimedMac, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
+    NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
+};
 use crate::fact::{Endpoint, Outcome, Process, Role, Stage, Thread};
 
 /// Version of an incident's shape. Within v1 it only ever grows.
@@ -66,6 +70,14 @@ pub enum Kind {
     ConnectStalled,
     /// The same process fails to connect to the same destination again and again.
     ConnectFailing,
+    /// Somebody waits for a neighbour (ARP, NDP) that does not answer.
+    NeighbourUnresolved,
+    /// Replies go to a MAC that is not the one the neighbour's packets come from, and it does not hear them.
+    NeighbourStale,
+    /// Two machines claim one address.
+    NeighbourConflict,
+    /// There is no room for another neighbour.
+    NeighbourTableFull,
 }
 
 impl Kind {
@@ -75,6 +87,10 @@ impl Kind {
             Self::TlsHandshakeStalled => "tls_handshake_stalled",
             Self::ConnectStalled => "connect_stalled",
             Self::ConnectFailing => "connect_failing",
+            Self::NeighbourUnresolved => "neighbour_unresolved",
+            Self::NeighbourStale => "neighbour_stale",
+            Self::NeighbourConflict => "neighbour_conflict",
+            Self::NeighbourTableFull => "neighbour_table_full",
         }
     }
 }
@@ -108,7 +124,7 @@ pub struct Cause {
     pub kind: CauseKind,
     /// How sure that is.
     pub confidence: Confidence,
-    /// The peer that is waited for: of the connect, or the DNS server.
+    /// The peer that is waited for: of the connect, the DNS server, or the neighbour (port 0).
     pub destination: Option<Endpoint>,
     /// What became of the connect or the lookup: an outcome of a connect, or `pending`; for a lookup
     /// `pending`, `answered` or `failed`.
@@ -135,7 +151,7 @@ pub enum CauseKind {
     OutboundConnect,
     /// A DNS lookup.
     DnsLookup,
-    /// A neighbour (ARP, NDP) that does not answer.
+    /// A neighbour (ARP, NDP) that does not answer, or this host's entry for it.
     Neighbour,
     /// The clock.
     Clock,
@@ -180,6 +196,14 @@ pub enum Details {
     ConnectStalled(ConnectStalledDetails),
     /// Of `connect_failing`.
     ConnectFailing(ConnectFailingDetails),
+    /// Of `neighbour_unresolved`.
+    NeighbourUnresolved(NeighbourUnresolvedDetails),
+    /// Of `neighbour_stale`.
+    NeighbourStale(NeighbourStaleDetails),
+    /// Of `neighbour_conflict`.
+    NeighbourConflict(NeighbourConflictDetails),
+    /// Of `neighbour_table_full`.
+    NeighbourTableFull(NeighbourTableFullDetails),
 }
 
 /// Of `tls_handshake_stalled`; of the handshake that waits longest.

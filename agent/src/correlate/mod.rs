@@ -1,31 +1,22 @@
 //! Events → incidents: pure, in event time. The engine hands every event and every piece of context to
 //! each rule of [`RULES`]; what they conclude is kept, folded and told by the [`Store`]. It never reads
 //! a clock, a file or a socket, so a recording gives the same incidents anywhere. When a rule needs to
-//! know what a process is doing it says so ([`Look`]); whoever runs live answers with a snapshot.
+//! know what a process or the network looks like it says so ([`Look`]); whoever runs live answers.
 
 pub mod incident;
+mod neighbours;
 pub mod report;
 mod store;
 
 use incident::Incident;
 pub use store::Store;
 
+pub use crate::enrich::context::{Look, Whom};
 use crate::{
     enrich::{World, context::Context},
     event::Event,
     rules::{Diagnose, RULES},
 };
-
-/// A process a rule wants to be looked at, once, now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
-    /// The process.
-    pub process: u32,
-    /// The thread that matters, 0 for none.
-    pub thread: u32,
-    /// A socket that should be the process's, 0 for none.
-    pub cookie: u64,
-}
 
 /// What a rule works with.
 pub struct View<'a> {
@@ -35,7 +26,7 @@ pub struct View<'a> {
     pub world: &'a World,
     /// The incidents.
     pub store: &'a mut Store,
-    /// Processes to be looked at.
+    /// What is to be looked at.
     pub looks: &'a mut Vec<Look>,
 }
 
@@ -55,8 +46,8 @@ impl Default for Engine {
 }
 
 impl Engine {
-    /// Takes in an event the world has just been told of.
-    pub fn event(&mut self, event: &Event, world: &World, to: impl FnMut(Incident)) {
+    /// Takes in an event the world has just been told of; what it made of it.
+    pub fn event(&mut self, event: &Event, world: &World) -> Vec<Incident> {
         // Recordings may hold anything: time does not go back.
         self.now_ns = self.now_ns.max(event.boot_ns);
         let mut view = View { now_ns: self.now_ns, world, store: &mut self.store, looks: &mut self.looks };
@@ -66,26 +57,29 @@ impl Engine {
         if matches!(event.what, crate::event::What::Tick) {
             self.store.tick(self.now_ns, world);
         }
-        self.store.take().into_iter().for_each(to);
+        self.store.take()
     }
 
-    /// Takes in something learnt about the system.
-    pub fn context(&mut self, context: &Context, world: &World, to: impl FnMut(Incident)) {
-        let Context::Snapshot(snapshot) = context else { return };
+    /// Takes in something the world has just learnt about the system.
+    pub fn context(&mut self, context: &Context, world: &World) -> Vec<Incident> {
         let mut view = View { now_ns: self.now_ns, world, store: &mut self.store, looks: &mut self.looks };
         for rule in &mut self.rules {
-            rule.snapshot(snapshot, &mut view);
+            match context {
+                Context::Snapshot(snapshot) => rule.snapshot(snapshot, &mut view),
+                Context::Network(network) => rule.network(network, &mut view),
+                _ => {}
+            }
         }
-        self.store.take().into_iter().for_each(to);
+        self.store.take()
     }
 
     /// The stream ends: what is over and waits to be told is told.
-    pub fn finish(&mut self, world: &World, to: impl FnMut(Incident)) {
+    pub fn finish(&mut self, world: &World) -> Vec<Incident> {
         self.store.tick(u64::MAX, world);
-        self.store.take().into_iter().for_each(to);
+        self.store.take()
     }
 
-    /// Processes to be looked at now.
+    /// What is to be looked at now.
     pub fn looks(&mut self) -> Vec<Look> {
         std::mem::take(&mut self.looks)
     }

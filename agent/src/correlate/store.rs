@@ -7,7 +7,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use ulid::Ulid;
 
 use super::{
-    incident::{Evidence, Incident, Kind, SCHEMA, State},
+    incident::{Details, Evidence, Incident, Kind, SCHEMA, State},
     report::Report,
 };
 use crate::enrich::{World, bounded::Bounded};
@@ -113,6 +113,23 @@ impl Store {
         }
     }
 
+    /// Incident `id` explains what became of an operation: whatever incident that is part of points to it.
+    pub fn explain(&mut self, now_ns: u64, world: &World, cookie: u64, id: &str) {
+        let Some(claimer) = self.claims.get(&cookie) else { return };
+        let Some(held) = self.held.iter_mut().find(|held| held.id == *claimer && !held.resolved) else {
+            return;
+        };
+        if held.id == id || held.report.caused_by.iter().any(|known| known == id) {
+            return;
+        }
+        held.report.caused_by.push(id.to_owned());
+        // One that is over says so when it is told to be.
+        if held.ended_ns.is_none() {
+            let incident = held.incident(now_ns, world, State::Updated);
+            self.out.push(incident);
+        }
+    }
+
     /// The incident that explains an operation.
     pub fn claimed(&self, cookie: u64) -> Option<&str> {
         self.claims.get(&cookie).map(String::as_str)
@@ -126,6 +143,24 @@ impl Store {
                 held.ended_ns.is_none() && held.report.kind == kind && held.report.subject == subject
             })
             .map(|held| held.id.as_str())
+    }
+
+    /// Ids of incidents of this kind whose subjects begin so and that are not resolved yet.
+    pub fn live_ids<'a>(&'a self, kind: Kind, subject: &'a str) -> impl Iterator<Item = &'a str> {
+        self.held
+            .iter()
+            .filter(move |held| {
+                !held.resolved && held.report.kind == kind && held.report.subject.starts_with(subject)
+            })
+            .map(|held| held.id.as_str())
+    }
+
+    /// Incidents of this kind that are not resolved yet: ids and details.
+    pub fn live(&self, kind: Kind) -> impl Iterator<Item = (&str, &Details)> {
+        self.held
+            .iter()
+            .filter(move |held| !held.resolved && held.report.kind == kind)
+            .map(|held| (held.id.as_str(), &held.report.details))
     }
 
     /// Incidents opened so far.

@@ -68,6 +68,99 @@ pub enum Context {
     },
     /// What a process was doing when somebody asked: once per incident.
     Snapshot(Box<Snapshot>),
+    /// A network namespace and the machine's neighbour tables, at start and when somebody asked.
+    Network(Box<Network>),
+}
+
+/// What a rule wants to be looked at, once, now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Look {
+    /// A process: answered with a [`Snapshot`].
+    Process(Whom),
+    /// The devices and gateways of a network namespace, by inode number: answered with a [`Network`].
+    Network(u32),
+    /// The same, and the neighbour tables with their biggest users.
+    Tables(u32),
+}
+
+/// A process to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Whom {
+    /// The process.
+    pub process: u32,
+    /// The thread that matters, 0 for none.
+    pub thread: u32,
+    /// A socket that should be the process's, 0 for none.
+    pub cookie: u64,
+}
+
+/// The gateways of a network namespace; and, when somebody asked, the neighbour tables and who fills them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// When, CLOCK_BOOTTIME in nanoseconds.
+    pub boot_ns: u64,
+    /// Inode number of the namespace.
+    pub netns: u32,
+    /// The next hops of its default routes.
+    #[serde(default)]
+    pub gateways: Vec<Gateway>,
+    /// The machine's neighbour tables; empty unless somebody asked.
+    #[serde(default)]
+    pub tables: Vec<NeighbourTable>,
+    /// The devices with the most neighbours, all namespaces together; empty unless somebody asked.
+    #[serde(default)]
+    pub users: Vec<NeighbourUse>,
+    /// Its neighbours, when records about neighbours were lost and the tables were read again.
+    #[serde(default)]
+    pub neighbours: Option<Vec<SeenNeighbour>>,
+}
+
+/// A neighbour that has a MAC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenNeighbour {
+    /// The index of its device.
+    pub ifindex: u32,
+    /// Its address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Its MAC.
+    pub mac: [u8; 8],
+}
+
+/// The next hop of a default route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// Its address.
+    pub address: std::net::IpAddr,
+    /// The device it is behind.
+    pub device: String,
+}
+
+/// A neighbour table, which all network namespaces share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourTable {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Entries.
+    pub entries: u32,
+    /// Below this the garbage collector leaves the table alone.
+    pub gc_thresh1: u32,
+    /// Above this it collects what is older than five seconds.
+    pub gc_thresh2: u32,
+    /// The bound.
+    pub gc_thresh3: u32,
+}
+
+/// A device's share of a neighbour table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourUse {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Inode number of the device's network namespace.
+    pub netns: u32,
+    /// The device.
+    pub device: String,
+    /// Its entries.
+    pub entries: u32,
 }
 
 /// The threads and TCP sockets of a process at one moment.

@@ -12,6 +12,7 @@ pub(crate) mod neigh;
 pub mod observe;
 pub mod operations;
 pub mod select;
+mod silence;
 mod tls;
 
 use std::{collections::HashMap, net::IpAddr};
@@ -32,6 +33,7 @@ const NAMES: usize = 16384;
 const LISTENERS: usize = 1024;
 const DEVICES: usize = 8192;
 const NEIGHBOURS: usize = 256;
+const NAMESPACES: usize = 4096;
 
 /// What is known so far.
 pub struct World {
@@ -53,6 +55,10 @@ pub struct World {
     attached: Vec<String>,
     operations: operations::Operations,
     silent: Bounded<(u32, [u8; 16]), ask::SilentNeighbour>,
+    /// Next hops of default routes, by namespace.
+    gateways: Bounded<u32, Vec<context::Gateway>>,
+    /// Connects that wait for a neighbour, by cookie.
+    held_up: Bounded<u64, (u32, [u8; 16])>,
     neighbours: neigh::Memory,
 }
 
@@ -76,6 +82,8 @@ impl Default for World {
             attached: Vec::new(),
             operations: operations::Operations::default(),
             silent: Bounded::new(NEIGHBOURS),
+            gateways: Bounded::new(NAMESPACES),
+            held_up: Bounded::new(silence::HELD_UP),
             neighbours: neigh::Memory::default(),
         }
     }
@@ -103,6 +111,7 @@ impl World {
             Context::Process(process) => self.processes.insert(process.pid, process),
             // For the correlation alone.
             Context::Snapshot(_) => {}
+            Context::Network(network) => self.network(*network),
             Context::Netns { inode, name } => {
                 if self.netns.len() < 65536 {
                     self.netns.insert(inode, name);
@@ -135,7 +144,10 @@ impl World {
             Raw::Mac(record) => neigh::mismatch(self, event.boot_ns, record, &mut told),
             Raw::Claim(record) => neigh::claimed(self, event.boot_ns, record, &mut told),
             Raw::Unheard(record) => neigh::unheard(self, event.boot_ns, record, &mut told),
-            Raw::Waiter(record) => neigh::waited(self, record, &mut told),
+            Raw::Waiter(record) => {
+                self.waits(record);
+                neigh::waited(self, record, &mut told);
+            }
             Raw::ClockSet(record) => clock::set(self, event.boot_ns, record, &mut told),
             Raw::ClockMoved(record) => clock::moved(self, event.boot_ns, record, &mut told),
             Raw::ClockSuspended(record) => clock::suspended(record, &mut told),

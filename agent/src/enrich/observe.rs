@@ -11,7 +11,10 @@ use std::{
 
 use ebpf_probes::{
     abi::Owner,
-    probes::tls::{SERVER, UNREAD},
+    probes::{
+        neigh::unheard,
+        tls::{SERVER, UNREAD},
+    },
 };
 
 use super::{
@@ -112,6 +115,21 @@ impl Observer {
             What::Mac(record) => {
                 self.namespace(record.netns, &mut learn);
                 [None, None]
+            }
+            What::Claim(record) => {
+                self.namespace(record.netns, &mut learn);
+                [None, None]
+            }
+            What::Waiter(record) => {
+                self.namespace(record.netns, &mut learn);
+                [Some(&record.owner), None]
+            }
+            What::Unheard(record) => {
+                self.namespace(record.netns, &mut learn);
+                if record.what == unheard::SYN_ACK {
+                    self.listeners(event.boot_ns, &mut learn);
+                }
+                [Some(&record.owner), None]
             }
             What::ClockSet(record) => [Some(&record.owner), None],
             _ => [None, None],

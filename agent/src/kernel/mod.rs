@@ -5,6 +5,7 @@ pub mod btf;
 pub mod cgroup;
 mod held;
 pub mod load;
+pub mod neighbours;
 mod object;
 pub mod plan;
 pub mod ring;

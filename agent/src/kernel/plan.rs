@@ -169,7 +169,11 @@ impl Plan {
         let drop_args = btf.tracepoint("kfree_skb").unwrap_or_default();
         let reasons = btf.enumerators("skb_drop_reason").unwrap_or_default();
         let helpers = btf.enumerators("bpf_func_id").unwrap_or_default();
-        let no_socket = reasons.iter().find(|(name, _)| name == "SKB_DROP_REASON_NO_SOCKET");
+        let reason = |wanted: &str| {
+            let found =
+                reasons.iter().find(|(name, _)| name.strip_prefix("SKB_DROP_REASON_") == Some(wanted));
+            Constant::U32(found.map_or(u32::MAX, |(_, number)| *number))
+        };
         let comm = request.comm.unwrap_or_default();
         let half = |at: usize| {
             Constant::U64(u64::from_ne_bytes(std::array::from_fn(|i| comm.get(at + i).copied().unwrap_or(0))))
@@ -179,7 +183,8 @@ impl Plan {
             ("WAKE_BYTES", Constant::U32(request.ring_bytes / 4)),
             ("HAVE_CONNECT_EXIT", bit(self.has("enter_connect") && self.has("exit_connect"))),
             ("HAVE_DROP_REASON", bit(drop_args.get(2).is_some_and(|arg| arg == "enum skb_drop_reason"))),
-            ("DROP_NO_SOCKET", Constant::U32(no_socket.map_or(u32::MAX, |(_, number)| *number))),
+            ("DROP_NO_SOCKET", reason("NO_SOCKET")),
+            ("DROP_NOT_SPECIFIED", reason("NOT_SPECIFIED")),
             ("HAVE_TAI", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_ktime_get_tai_ns"))),
             ("BY_PROCESS", bit(request.follow || !request.processes.is_empty())),
             ("BY_COMM", bit(request.comm.is_some())),

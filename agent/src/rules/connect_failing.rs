@@ -9,7 +9,7 @@ use ebpf_probes::{
     probes::connect::Connect,
 };
 
-use super::{Diagnose, Rule, text};
+use super::{Diagnose, Rule, neighbours, text};
 use crate::{
     correlate::{
         View,
@@ -215,7 +215,7 @@ impl Failing {
                 confidence: Confidence::Certain,
                 ..text::cause(connect, world, worst.name(), lasted)
             }),
-            caused_by: vec![],
+            caused_by: neighbours::explaining(connect, view),
             remedies,
             evidence,
             details: Details::ConnectFailing(ConnectFailingDetails {

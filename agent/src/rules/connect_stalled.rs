@@ -1,10 +1,10 @@
 //! `connect_stalled`: a TCP connect that nobody answers, outside any handshake that it explains. Where
-//! the silence comes from (this host, a neighbour, the network) is what it says; it does not ask why
-//! somebody connects there.
+//! the silence comes from (this host, the network) is what it says; a neighbour that does not answer has a
+//! rule of its own. It does not ask why somebody connects there.
 
 use ebpf_probes::probes::connect::Connect;
 
-use super::{Diagnose, Rule, text};
+use super::{Diagnose, Rule, neighbours, text};
 use crate::{
     correlate::{
         View,
@@ -54,6 +54,10 @@ impl ConnectStalled {
             .is_some_and(|id| self.waiting.get(&connect.cookie).is_none_or(|known| known.id != id))
             || !view.world.is_wanted(&connect.owner)
         {
+            return;
+        }
+        // A neighbour that does not answer is told as such as soon as the kernel gives up: moments from now.
+        if view.world.neighbour_under(connect, view.now_ns).is_some() {
             return;
         }
         let subject = text::subject(connect, view.world);
@@ -119,16 +123,18 @@ impl ConnectStalled {
         let process = world.named(&connect.owner);
         let who = process.as_ref().map_or_else(|| "somebody".to_owned(), text::process);
         let age = now_ns.saturating_sub(connect.started_ns);
-        let neighbour = world.silent_neighbour(connect.owner.netns, connect.tuple.remote, now_ns);
-        let fate = match &neighbour {
-            Some(silent) => format!("its neighbour entry on {} gets no answer", silent.device),
-            None => text::fate(&connect, world),
+        let caused_by = neighbours::explaining(&connect, view);
+        let fate = if caused_by.is_empty() {
+            text::fate(&connect, world)
+        } else {
+            format!("{}, because a neighbour entry on the way is wrong", text::fate(&connect, world))
         };
         let (port, ip) = (destination.port, destination.ip);
         let mut remedies = Vec::new();
-        let why = if let Some(silent) = &neighbour {
-            remedies.push(format!("ip neigh show {ip} dev {}", silent.device));
-            format!("{ip} does not answer ARP or NDP on {}: it is down, or not on that link.", silent.device)
+        let why = if !caused_by.is_empty() {
+            remedies.push(format!("mend that entry first, as incident {} says", caused_by.join(", ")));
+            "Packets go to a MAC that is no longer the neighbour's: nothing is wrong with either end."
+                .to_owned()
         } else if connect.drops > 0 {
             remedies.push(format!(
                 "allow egress tcp/{port} to {ip} in this host's own firewall (nft list ruleset)"
@@ -164,11 +170,11 @@ impl ConnectStalled {
             ),
             why: vec![why],
             cause: Some(Cause {
-                kind: if neighbour.is_some() { CauseKind::Neighbour } else { CauseKind::OutboundConnect },
+                kind: if caused_by.is_empty() { CauseKind::OutboundConnect } else { CauseKind::Neighbour },
                 confidence: Confidence::Certain,
                 ..text::cause(&connect, world, ended.map_or("pending", outcome), age)
             }),
-            caused_by: vec![],
+            caused_by,
             remedies,
             evidence,
             details: Details::ConnectStalled(ConnectStalledDetails {

@@ -2,12 +2,17 @@
 
 use crate::{
     correlate::{View, incident::Kind},
-    enrich::context::Snapshot,
+    enrich::context::{Network, Snapshot},
     event::Event,
 };
 
 mod connect_failing;
 mod connect_stalled;
+mod neighbour_conflict;
+mod neighbour_stale;
+mod neighbour_table_full;
+mod neighbour_unresolved;
+mod neighbours;
 #[cfg(test)]
 mod scene;
 mod text;
@@ -31,7 +36,17 @@ pub trait Diagnose: Send {
     fn event(&mut self, event: &Event, view: &mut View<'_>);
     /// A process was looked at.
     fn snapshot(&mut self, _snapshot: &Snapshot, _view: &mut View<'_>) {}
+    /// A network namespace was looked at.
+    fn network(&mut self, _network: &Network, _view: &mut View<'_>) {}
 }
 
 /// Every rule. Those that explain come before those that would otherwise tell the same again.
-pub const RULES: &[Rule] = &[tls_handshake_stalled::RULE, connect_stalled::RULE, connect_failing::RULE];
+pub const RULES: &[Rule] = &[
+    neighbour_unresolved::RULE,
+    neighbour_stale::RULE,
+    neighbour_conflict::RULE,
+    neighbour_table_full::RULE,
+    tls_handshake_stalled::RULE,
+    connect_stalled::RULE,
+    connect_failing::RULE,
+];

@@ -6,6 +6,7 @@ use ebpf_probes::{
     abi::{Header, IPPROTO_TCP, Kind as Record, Owner, Tuple},
     probes::{
         connect::{Connect, ConnectRecord, phase},
+        neigh::{self, ClaimRecord, NeighRecord, UnheardRecord, WaiterRecord},
         tls::{CLIENT, Handshake, SERVER, TlsRecord, UNREAD, stage},
     },
 };
@@ -37,6 +38,10 @@ pub(super) struct Scene {
 
 fn ns(ms: u64) -> u64 {
     BEGAN + ms * 1_000_000
+}
+
+fn header<T>(at: u64, kind: Record) -> Header {
+    Header { boot_ns: ns(at), kind: kind as u32, len: size_of::<T>() as u32 }
 }
 
 pub(super) fn owner(process: u32, thread: u32) -> Owner {
@@ -103,6 +108,70 @@ pub(super) fn flight(cookie: u64, thread: u32, at: u64) -> Handshake {
     hs
 }
 
+/// Its MAC, as a record holds it.
+pub(super) fn mac(last: u8) -> [u8; 8] {
+    if last == 0 { [0; 8] } else { [2, 0, 0, 0, 0, last, 0, 0] }
+}
+
+/// The entry of 192.0.2.`host` on eth0 goes from one state and MAC to another.
+pub(super) fn entry(host: u8, from: (u32, u8), to: (u32, u8)) -> NeighRecord {
+    NeighRecord {
+        address: v4(host),
+        device: *b"eth0\0\0\0\0\0\0\0\0\0\0\0\0",
+        old_mac: mac(from.1),
+        new_mac: mac(to.1),
+        netns: 1,
+        ifindex: 2,
+        cause: neigh::cause::UPDATED,
+        old_state: from.0,
+        new_state: to.0,
+        family: 2,
+        mac_len: 6,
+        ..NeighRecord::default()
+    }
+}
+
+/// A packet of `cookie` waits for 192.0.2.`host`.
+pub(super) fn waiter(cookie: u64, host: u8) -> WaiterRecord {
+    WaiterRecord {
+        address: v4(host),
+        tuple: connect(cookie, 1, host, 0).tuple,
+        owner: owner(PROCESS, 1),
+        cookie,
+        netns: 1,
+        ifindex: 2,
+        queued: 1,
+        ..WaiterRecord::default()
+    }
+}
+
+/// The `unanswered`th SYN-ACK for port 443 to 192.0.2.`host`, whose MAC is cached as 1 and seen as 2 since
+/// `seen`, was sent again.
+pub(super) fn unheard(host: u8, port: u16, unanswered: u32, seen: u64) -> UnheardRecord {
+    UnheardRecord {
+        tuple: Tuple {
+            local: v4(1),
+            remote: v4(host),
+            local_port: 443,
+            remote_port: port,
+            family: 2,
+            protocol: IPPROTO_TCP,
+        },
+        cached_mac: mac(1),
+        seen_mac: mac(2),
+        seen_since_ns: ns(seen),
+        state_since_ns: ns(seen) - 60_000_000_000,
+        mac_since_ns: ns(seen) - 60_000_000_000,
+        netns: 1,
+        ifindex: 2,
+        state: neigh::state::STALE,
+        what: neigh::unheard::SYN_ACK,
+        unanswered,
+        seen: unanswered,
+        ..UnheardRecord::default()
+    }
+}
+
 /// A thread as a snapshot shows it.
 pub(super) fn thread(tid: u32, posture: Posture, sockets: &[u64]) -> SeenThread {
     let shown = Thread { tid, comm: "raven".into(), state: "S".into(), ..Thread::default() };
@@ -140,14 +209,14 @@ impl Scene {
     }
 
     pub(super) fn learn(&mut self, context: Context) {
-        self.engine.context(&context, &self.world, |incident| self.told.push(incident));
-        self.world.learn(context);
+        self.world.learn(context.clone());
+        self.told.extend(self.engine.context(&context, &self.world));
     }
 
     pub(super) fn record(&mut self, record: &Bytes) {
         let Ok(event) = event::decode(record) else { return };
         self.world.tell(&event, |_| {});
-        self.engine.event(&event, &self.world, |incident| self.told.push(incident));
+        self.told.extend(self.engine.event(&event, &self.world));
         self.looks.extend(self.engine.looks());
     }
 
@@ -161,6 +230,43 @@ impl Scene {
         let len = size_of::<TlsRecord>() as u32;
         let header = Header { boot_ns: ns(at), kind: kind as u32, len };
         self.record(&encode(TlsRecord { header, handshake }));
+    }
+
+    pub(super) fn neigh(&mut self, at: u64, record: NeighRecord) {
+        let header = header::<NeighRecord>(at, Record::NeighChange);
+        self.record(&encode(NeighRecord { header, ..record }));
+    }
+
+    pub(super) fn waiter(&mut self, at: u64, record: WaiterRecord) {
+        let header = header::<WaiterRecord>(at, Record::NeighWaiter);
+        self.record(&encode(WaiterRecord { header, ..record }));
+    }
+
+    pub(super) fn unheard(&mut self, at: u64, record: UnheardRecord) {
+        let header = header::<UnheardRecord>(at, Record::NeighUnheard);
+        self.record(&encode(UnheardRecord { header, ..record }));
+    }
+
+    /// MAC `claimed` claims 192.0.2.`host`, whose MAC 1 was confirmed at `confirmed`.
+    pub(super) fn claim(&mut self, at: u64, host: u8, claimed: u8, confirmed: u64) {
+        self.record(&encode(ClaimRecord {
+            header: header::<ClaimRecord>(at, Record::NeighClaim),
+            address: v4(host),
+            cached_mac: mac(1),
+            claimed_mac: mac(claimed),
+            confirmed_ns: ns(confirmed),
+            netns: 1,
+            ifindex: 2,
+            state: neigh::state::REACHABLE,
+            ..ClaimRecord::default()
+        }));
+    }
+
+    /// Half a second's ticks from `from` to `to`.
+    pub(super) fn passes(&mut self, from: u64, to: u64) {
+        for at in (from..=to).step_by(500) {
+            self.tick(at);
+        }
     }
 
     /// The connect waits, as the sweep says before it says which handshakes stall.
@@ -199,7 +305,7 @@ impl Scene {
 
     /// The stream ends.
     pub(super) fn ends(&mut self) {
-        self.engine.finish(&self.world, |incident| self.told.push(incident));
+        self.told.extend(self.engine.finish(&self.world));
     }
 
     pub(super) fn opened(&self, kind: Kind) -> Vec<&Incident> {

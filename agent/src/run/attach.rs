@@ -96,6 +96,7 @@ impl Session {
             began: Instant::now(),
             max_events: config.max_events,
             failure: None,
+            tables: super::neighbours::Tables::default(),
         })
     }
 

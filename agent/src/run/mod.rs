@@ -4,6 +4,7 @@
 mod attach;
 mod clock;
 mod end;
+mod neighbours;
 
 use std::{
     ffi::OsString,
@@ -26,7 +27,7 @@ use tokio::{
 use crate::{
     clockwatch::Clockwatch,
     config,
-    correlate::{Engine, incident::Incident},
+    correlate::{Engine, Look, incident::Incident},
     enrich::{World, context::Context, observe::Observer},
     event::{self, encode},
     fact::{Start, Summary},
@@ -36,7 +37,7 @@ use crate::{
         ring::Drain,
         sweep::Sweep,
     },
-    neighdump,
+    network,
     output::{Printer, closing_line},
     record, snapshot,
 };
@@ -83,6 +84,7 @@ struct Session {
     began: Instant,
     max_events: Option<u64>,
     failure: Option<anyhow::Error>,
+    tables: neighbours::Tables,
 }
 
 impl Session {
@@ -235,22 +237,25 @@ impl Session {
                 failure.get_or_insert(error);
             }
         });
-        let mut incidents = Vec::new();
-        self.engine.event(&event, &self.world, |incident| incidents.push(incident));
+        let incidents = self.engine.event(&event, &self.world);
         self.print(incidents);
         for look in self.engine.looks() {
-            let request =
-                snapshot::Request { process: look.process, thread: look.thread, cookie: look.cookie };
-            self.learn(Context::Snapshot(Box::new(snapshot::take(request, boot_ns()))));
+            match look {
+                Look::Process(whom) => {
+                    self.learn(Context::Snapshot(Box::new(snapshot::take(whom, boot_ns()))));
+                }
+                Look::Network(netns) => self.look_at_network(netns),
+                Look::Tables(netns) => {
+                    self.learn(Context::Network(Box::new(network::tables(netns, boot_ns()))));
+                }
+            }
         }
     }
 
     fn print(&mut self, incidents: Vec<Incident>) {
         let Some(printer) = &mut self.printer else { return };
-        for incident in incidents {
-            if let Err(error) = printer.incident(incident) {
-                self.failure.get_or_insert(error);
-            }
+        if let Err(error) = printer.incidents(incidents) {
+            self.failure.get_or_insert(error);
         }
     }
 
@@ -263,10 +268,9 @@ impl Session {
                 self.failure.get_or_insert(error.context("writing the recording"));
             }
         }
-        let mut incidents = Vec::new();
-        self.engine.context(&context, &self.world, |incident| incidents.push(incident));
+        self.world.learn(context.clone());
+        let incidents = self.engine.context(&context, &self.world);
         self.print(incidents);
-        self.world.learn(context);
     }
 
     /// What the kernel does not tell by itself: what is pending, what was lost, that time passed.
@@ -274,6 +278,7 @@ impl Session {
         let now = boot_ns();
         let mut records = Vec::new();
         self.sweep.sweep(&mut self.kernel, now, |record| records.push(record))?;
+        let mut blind = false;
         for loss in self.kernel.losses()? {
             let known = self
                 .known_losses
@@ -290,6 +295,7 @@ impl Session {
                     loss.count
                 }
             };
+            blind |= grown > 0 && loss.probe == ProbeId::Neigh;
             if grown > 0 {
                 records.push(encode(LostRecord {
                     header: header::<LostRecord>(Kind::Lost, now),
@@ -299,6 +305,7 @@ impl Session {
                 }));
             }
         }
+        self.read_neighbours_again(blind)?;
         records.push(encode(header::<Header>(Kind::Tick, now)));
         // What is in the ring happened before what we saw just now.
         self.drain()?;
@@ -317,25 +324,6 @@ impl Session {
         }
     }
 
-    /// Tells the kernel and the world of the neighbours there were before us.
-    fn learn_neighbours(&mut self) -> anyhow::Result<()> {
-        let dump = neighdump::everywhere().context("reading the neighbour tables")?;
-        let now = boot_ns();
-        for namespace in dump.namespaces {
-            if let Some(name) = namespace.name {
-                self.learn(Context::Netns { inode: namespace.netns, name });
-            }
-            for (index, name) in namespace.devices {
-                self.learn(Context::Device { netns: namespace.netns, index, name });
-            }
-            for neighbour in &namespace.neighbours {
-                let (key, value) = neighbour.map_entry(now);
-                self.kernel.add_neighbour(key, value)?;
-            }
-        }
-        Ok(())
-    }
-
     fn save(&mut self) -> anyhow::Result<()> {
         match &mut self.writer {
             Some(writer) => writer.flush().context("writing the recording"),
@@ -345,8 +333,7 @@ impl Session {
 
     fn finish(mut self) -> anyhow::Result<()> {
         self.look_around()?;
-        let mut incidents = Vec::new();
-        self.engine.finish(&self.world, |incident| incidents.push(incident));
+        let incidents = self.engine.finish(&self.world);
         self.print(incidents);
         let summary = Summary::new(
             self.printer.as_ref().map_or(self.records, Printer::events),

@@ -10,21 +10,10 @@ use std::path::PathBuf;
 
 use sockets::Sockets;
 
-use crate::enrich::context::Snapshot;
-
-/// Whom to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Request {
-    /// The process.
-    pub process: u32,
-    /// The thread that matters, 0 for none.
-    pub thread: u32,
-    /// A socket that should be the process's, 0 for none.
-    pub cookie: u64,
-}
+use crate::enrich::context::{Snapshot, Whom};
 
 /// Looks. A process that is gone gives an empty snapshot.
-pub fn take(request: Request, boot_ns: u64) -> Snapshot {
+pub fn take(request: Whom, boot_ns: u64) -> Snapshot {
     let proc = PathBuf::from(format!("/proc/{}", request.process));
     let sockets = Sockets::open(request.process, &proc);
     let (threads, threads_left_out) = threads::look(&proc, request, &sockets);
@@ -63,7 +52,7 @@ mod tests {
                 .expect("the test waits");
             near.read(&mut [0; 1]).expect("the peer closes")
         });
-        let request = Request { process: std::process::id(), thread: told.recv().expect("it began"), cookie };
+        let request = Whom { process: std::process::id(), thread: told.recv().expect("it began"), cookie };
         let deadline = Instant::now() + Duration::from_secs(10);
         let seen = loop {
             let seen = take(request, 1);
@@ -85,7 +74,7 @@ mod tests {
     fn a_process_that_is_gone_gives_an_empty_snapshot() {
         let mut child = std::process::Command::new("true").spawn().expect("it runs");
         child.wait().expect("our child");
-        let seen = take(Request { process: child.id(), thread: 0, cookie: 1 }, 7);
+        let seen = take(Whom { process: child.id(), thread: 0, cookie: 1 }, 7);
         assert_eq!((seen.threads.len(), seen.sockets.len(), seen.boot_ns), (0, 0, 7));
     }
 }

@@ -312,10 +312,14 @@ pub struct WaiterRecord {
     pub queued: u32,
     /// Probes of the entry so far.
     pub probes: u32,
+    /// 1: it has no socket on this host, which forwards it for somebody else.
+    pub forwarded: u32,
+    /// Unused, 0.
+    pub pad: u32,
 }
 
 assert_layout!(NeighKey = 24, PeerKey = 24, Neighbour = 112, NeighRecord = 184, MacRecord = 104);
-assert_layout!(ClaimRecord = 80, UnheardRecord = 176, WaiterRecord = 136);
+assert_layout!(ClaimRecord = 80, UnheardRecord = 176, WaiterRecord = 144);
 
 /// The `NEIGHBOURS` map, which the agent fills in at start.
 pub const NEIGHBOURS_MAP: &str = "NEIGHBOURS";

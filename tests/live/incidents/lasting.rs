@@ -223,8 +223,13 @@ fn an_ipv6_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
     let _client = stage.client("slow.test", "-tls1_2");
     let opened = stage.stalled();
     assert_eq!((opened.blame(), opened.blamed()), (("neighbour", "certain"), format!("{nobody}:80")));
-    stage.resolved(&opened);
-    stage.ends_with(1);
+    let resolved = stage.resolved(&opened);
+    // The neighbour itself is another, which explains it.
+    let neighbour = stage.culprit.wait_for_incident("the neighbour", |told| {
+        told.about("neighbour_unresolved", &stage.pair.server, nobody)
+    });
+    assert_eq!(resolved.json["caused_by"], json!([neighbour.id()]), "{:#}", resolved.json);
+    stage.ends_with(2);
 }
 
 #[test]

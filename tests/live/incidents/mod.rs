@@ -5,4 +5,5 @@ mod causes;
 mod decoys;
 mod idle;
 mod lasting;
+mod neighbours;
 mod runtimes;

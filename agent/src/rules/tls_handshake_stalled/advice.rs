@@ -10,10 +10,13 @@ use super::{
     unread,
 };
 use crate::{
-    correlate::incident::{Cause, Confidence},
+    correlate::{
+        View,
+        incident::{Cause, Confidence},
+    },
     enrich::context::Posture,
     fact::Process,
-    rules::text::address,
+    rules::{neighbours, text::address},
 };
 
 /// Plain HTTP: where issuer certificates, CRLs and OCSP answers come from (RFC 5280 §4.2.2.1, §4.2.1.13).
@@ -108,8 +111,8 @@ impl Says<'_> {
 
     /// Other incidents that explain what nobody reads.
     pub(super) fn caused_by(&self) -> Vec<String> {
-        if self.blame().is_some() {
-            return vec![];
+        if let Some(blame) = self.blame() {
+            return explained(&blame.suspect, self.view);
         }
         let process = self.hs.owner.process;
         let mut ids: Vec<String> = self
@@ -205,4 +208,12 @@ impl Says<'_> {
 
 fn unread_key(situation: &Situation) -> bool {
     situation.key == "unread"
+}
+
+/// Incidents about the neighbour underneath what is waited for.
+pub(super) fn explained(suspect: &Suspect, view: &View<'_>) -> Vec<String> {
+    match suspect {
+        Suspect::Connect(op, _) => neighbours::explaining(&op.connect, view),
+        Suspect::Lookup(_) | Suspect::Peer(..) => vec![],
+    }
 }

@@ -22,7 +22,7 @@ use ebpf_probes::{
 use super::{Diagnose, Rule};
 use crate::{
     correlate::{
-        Look, View,
+        Look, View, Whom,
         incident::{Confidence, Kind},
     },
     enrich::{bounded::Bounded, context::Snapshot, operations::ConnectOp},
@@ -92,7 +92,15 @@ struct Situation {
     count: u64,
     /// Stalled handshakes, and whether each is unread.
     waiting: BTreeMap<u64, bool>,
-    told: (String, Option<Confidence>),
+    told: Conclusion,
+}
+
+/// What was concluded: reason, confidence, and the incidents that explain it.
+type Conclusion = (String, Option<Confidence>, Vec<String>);
+
+fn conclusion(key: &str, blame: Option<&Blame>, view: &View<'_>) -> Conclusion {
+    let explained = blame.map(|blame| advice::explained(&blame.suspect, view)).unwrap_or_default();
+    (key.to_owned(), blame.map(|blame| blame.confidence), explained)
 }
 
 impl Diagnose for TlsHandshakeStalled {
@@ -244,7 +252,8 @@ impl TlsHandshakeStalled {
             let looked_ns = self.looked_ns.get(&owner.process).copied();
             if looked_ns.is_none_or(|at| view.now_ns.saturating_sub(at) >= LOOK_EVERY_NS) {
                 self.looked_ns.insert(owner.process, view.now_ns);
-                view.looks.push(Look { process: owner.process, thread: hs.reader.thread, cookie: hs.cookie });
+                let whom = Whom { process: owner.process, thread: hs.reader.thread, cookie: hs.cookie };
+                view.looks.push(Look::Process(whom));
                 return Some(service);
             }
             // The answer comes before time goes on, or not at all.
@@ -300,7 +309,7 @@ impl TlsHandshakeStalled {
         }
         let mut situation = Situation {
             service,
-            told: (key.clone(), blame.as_ref().map(|blame| blame.confidence)),
+            told: conclusion(&key, blame.as_ref(), view),
             key,
             id: String::new(),
             lead: *hs,
@@ -339,7 +348,7 @@ impl TlsHandshakeStalled {
             situation.blame = blame;
         }
         (situation.lead, situation.sni) = (hs, sni);
-        let now = (situation.key.clone(), situation.blame.as_ref().map(|blame| blame.confidence));
+        let now = conclusion(&situation.key, situation.blame.as_ref(), view);
         if due || now != situation.told {
             situation.told = now;
             let report = say::report(&situation, view.now_ns, None, view);

@@ -19,7 +19,6 @@ use crate::{
 /// Process start times are known to the clock tick only.
 const CLOCK_TICK_NS: u64 = 20_000_000;
 /// EHOSTUNREACH of include/uapi/asm-generic/errno.h.
-const HOST_UNREACHABLE: i32 = 113;
 
 /// An operation a thread may be waiting for.
 #[derive(Debug, Clone, PartialEq)]
@@ -260,16 +259,6 @@ impl<'a> Stall<'a> {
 
     /// The neighbour that does not answer underneath a connect: the destination, or the way to it.
     fn neighbour(&self, op: &ConnectOp) -> Option<(IpAddr, SilentNeighbour)> {
-        let (netns, remote) = (op.connect.owner.netns, op.connect.tuple.remote);
-        if op.connect.established != 0 {
-            return None;
-        }
-        if let Some(silent) = self.world.silent_neighbour(netns, remote, self.now_ns) {
-            return Some((crate::event::address(remote), silent));
-        }
-        if op.connect.errno == HOST_UNREACHABLE {
-            return self.world.last_silent_neighbour(netns, self.now_ns);
-        }
-        None
+        self.world.neighbour_under(&op.connect, self.now_ns)
     }
 }

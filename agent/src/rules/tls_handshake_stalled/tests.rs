@@ -4,7 +4,10 @@ use ebpf_probes::abi::Kind as Record;
 use proptest::prelude::*;
 
 use crate::{
-    correlate::incident::{CauseKind, Confidence, Details, Kind, State, TlsDetails},
+    correlate::{
+        Look, Whom,
+        incident::{CauseKind, Confidence, Details, Kind, State, TlsDetails},
+    },
     enrich::context::Posture,
     fact::Stage,
     rules::scene::{PROCESS, Scene, connect, flight, hello, owner, thread, unread_hello},
@@ -53,7 +56,7 @@ fn a_process_is_looked_at_once_and_the_incident_waits_for_the_answer() {
     let mut scene = Scene::new();
     scene.stalls(1100, &[hello(1, 43, 0)]);
     assert_eq!((scene.told.len(), scene.looks.len()), (0, 1));
-    assert_eq!((scene.looks[0].process, scene.looks[0].thread, scene.looks[0].cookie), (PROCESS, 43, 1));
+    assert_eq!(scene.looks[0], Look::Process(Whom { process: PROCESS, thread: 43, cookie: 1 }));
     // No answer comes: it is told at the next sweep all the same.
     scene.tick(1350);
     assert_eq!((scene.opened(STALLED).len(), scene.looks.len()), (1, 1));

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Style, Time, duration, printable, time};
 use crate::{
-    correlate::incident::{CauseKind, Confidence, Details, Incident, Severity, State},
+    correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Severity, State},
     fact::Role,
 };
 
@@ -109,7 +109,17 @@ fn place(incident: &Incident) -> String {
             }
         },
         Details::ConnectStalled(_) | Details::ConnectFailing(_) => String::new(),
+        Details::NeighbourUnresolved(details) => neighbour(&details.neighbour),
+        Details::NeighbourStale(details) => neighbour(&details.neighbour),
+        Details::NeighbourConflict(details) => neighbour(&details.neighbour),
+        Details::NeighbourTableFull(details) => format!("{}, ", details.family),
     }
+}
+
+/// `10.0.1.90 on eth0, `.
+fn neighbour(place: &NeighbourPlace) -> String {
+    let netns = place.netns.as_ref().map(|netns| format!("@{netns}")).unwrap_or_default();
+    format!("{} on {}{netns}, ", place.address, printable(&place.device))
 }
 
 /// Words broken into lines of at most [`WIDTH`] columns, with nothing in them that steers a terminal.

@@ -64,6 +64,9 @@ static HAVE_CONNECT_EXIT: Global<u32> = Global::new(0);
 /// 1: `kfree_skb` says why.
 #[unsafe(no_mangle)]
 static HAVE_DROP_REASON: Global<u32> = Global::new(0);
+/// The number of SKB_DROP_REASON_NOT_SPECIFIED here: among others a SYN that came again, taken note of.
+#[unsafe(no_mangle)]
+static DROP_NOT_SPECIFIED: Global<u32> = Global::new(u32::MAX);
 /// The number of SKB_DROP_REASON_NO_SOCKET here: the SYN was answered with a reset, not dropped.
 #[unsafe(no_mangle)]
 static DROP_NO_SOCKET: Global<u32> = Global::new(u32::MAX);
@@ -407,8 +410,9 @@ pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
     unsafe {
         let sk = fields::SKB_SK::read(skb);
         let cookie = if sk.is_null() {
-            // Without a reason, a SYN answered with a reset looks as if it had been dropped.
-            if HAVE_DROP_REASON.load() == 0 {
+            // Without a reason, a SYN answered with a reset, or one that came again, looks as if it had been
+            // dropped.
+            if HAVE_DROP_REASON.load() == 0 || reason == DROP_NOT_SPECIFIED.load() {
                 return 0;
             }
             match way_of(skb) {

@@ -138,10 +138,10 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Nobody answers.
+    /// Nobody answers. (Whoever removes an entry by hand sets it FAILED first.)
     #[inline(always)]
     fn silent(&self) -> bool {
-        self.state == state::FAILED
+        (self.state == state::FAILED && self.flags & flag::BY_HAND == 0)
             || (self.state == state::INCOMPLETE && self.cause == cause::TIMER)
             || self.flags & flag::FAILED_BETWEEN != 0
     }

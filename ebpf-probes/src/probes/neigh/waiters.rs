@@ -78,6 +78,8 @@ unsafe fn waits(skb: *const u8, key: &NeighKey, v4: bool, queued: u32, probes: u
             (&raw mut (*record).ifindex).write(key.ifindex);
             (&raw mut (*record).queued).write(queued);
             (&raw mut (*record).probes).write(probes);
+            (&raw mut (*record).forwarded).write(u32::from(sk.is_null()));
+            (&raw mut (*record).pad).write(0);
             Some(())
         });
     }

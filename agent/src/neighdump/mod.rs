@@ -1,34 +1,28 @@
-//! The neighbours, devices and names of every network namespace, as they are now: what the `neigh` probe
-//! cannot know because it was there before. Asked over rtnetlink, once, at start.
+//! The neighbours, gateways, devices and names of every network namespace, as they are now: what the `neigh`
+//! probe cannot know because it was there before. Asked over rtnetlink, at start and when something is amiss.
 //!
 //! Blocking: it enters each namespace from a thread of its own, which ends with it. A namespace that only
 //! a thread (not a process, nor a file below `/run/netns`) keeps alive is not found.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs::{self, File},
-    io,
-    os::{fd::AsFd, unix::fs::MetadataExt},
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+mod find;
+mod netlink;
+mod routes;
+
+use std::{collections::BTreeMap, io, thread, time::Duration};
 
 use ebpf_probes::{
     abi::{AF_INET, AF_INET6, V4_MAPPED},
     probes::neigh,
 };
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use find::{Found, enter, find, own};
+use netlink::{Go, dump};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
-/// Where `ip netns` and container engines keep namespaces by name.
-const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
+use routes::gateways;
+pub use routes::{Gateway, Table, tables};
 
 /// One network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +35,8 @@ pub struct Namespace {
     pub devices: BTreeMap<u32, String>,
     /// Its neighbours, those that need no resolution left out.
     pub neighbours: Vec<Neighbour>,
+    /// The next hops of its default routes.
+    pub gateways: Vec<Gateway>,
 }
 
 /// One neighbour.
@@ -99,22 +95,34 @@ pub struct Dump {
     pub refused: Vec<(u32, io::Error)>,
 }
 
-/// A namespace that was found, and how to get there.
-struct Found {
-    path: PathBuf,
-    name: Option<String>,
-}
-
 /// Every network namespace of this machine.
 ///
 /// # Errors
 /// When `/proc` cannot be read or no thread can be started; single namespaces end up in `refused`.
 pub fn everywhere() -> io::Result<Dump> {
-    let found = find()?;
+    visit(find()?)
+}
+
+/// Network namespaces by inode number, those that exist.
+///
+/// # Errors
+/// As [`everywhere`].
+pub fn some(wanted: &[u32]) -> io::Result<Dump> {
+    let mut found = find()?;
+    found.retain(|netns, _| wanted.contains(netns));
+    visit(found)
+}
+
+fn visit(found: BTreeMap<u32, Found>) -> io::Result<Dump> {
+    let own = own();
     let visit = move || {
         let mut dump = Dump::default();
+        let mut found: Vec<(u32, Found)> = found.into_iter().collect();
+        // The own one first, from where this thread is: that takes no privilege.
+        found.sort_by_key(|(netns, _)| Some(*netns) != own);
         for (netns, Found { path, name }) in found {
-            match enter(&path).and_then(|()| current(netns, name)) {
+            let entered = if Some(netns) == own { Ok(()) } else { enter(&path) };
+            match entered.and_then(|()| current(netns, name)) {
                 Ok(namespace) => dump.namespaces.push(namespace),
                 Err(error) => dump.refused.push((netns, error)),
             }
@@ -125,63 +133,13 @@ pub fn everywhere() -> io::Result<Dump> {
     visitor.join().map_err(|_| io::Error::other("the thread that visits network namespaces panicked"))
 }
 
-/// The namespaces by inode number: of processes, and named ones.
-fn find() -> io::Result<BTreeMap<u32, Found>> {
-    let mut found = BTreeMap::new();
-    let names = names();
-    for process in fs::read_dir("/proc")?.flatten() {
-        let is_process = process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        let path = process.path().join("ns/net");
-        // Processes come and go, and not all may be looked at.
-        if is_process && let Some(netns) = fs::read_link(&path).ok().and_then(|link| inode_of(&link)) {
-            found.entry(netns).or_insert(Found { path, name: None });
-        }
-    }
-    for (netns, (name, path)) in names {
-        found.entry(netns).or_insert(Found { path, name: None }).name = Some(name);
-    }
-    Ok(found)
-}
-
-/// `net:[4026531840]`.
-fn inode_of(link: &Path) -> Option<u32> {
-    link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// Named namespaces, by inode number.
-fn names() -> HashMap<u32, (String, PathBuf)> {
-    NAMED
-        .iter()
-        .filter_map(|directory| fs::read_dir(directory).ok())
-        .flat_map(Iterator::flatten)
-        .filter_map(|entry| {
-            // A name whose namespace is gone is an empty file on another file system.
-            let netns = u32::try_from(fs::metadata(entry.path()).ok()?.ino()).ok()?;
-            let is_namespace = rustix::fs::statfs(entry.path()).ok()?.f_type == NSFS_MAGIC;
-            is_namespace.then(|| (netns, (entry.file_name().to_string_lossy().into_owned(), entry.path())))
-        })
-        .collect()
-}
-
-/// `NSFS_MAGIC` of include/uapi/linux/magic.h.
-const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
-
-/// Moves the calling thread, for good.
-fn enter(path: &Path) -> io::Result<()> {
-    let namespace = File::open(path)?;
-    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
-}
-
 /// The namespace the calling thread is in, which the caller knows by number and name.
 ///
 /// # Errors
 /// What the netlink socket says.
 pub fn current(netns: u32, name: Option<String>) -> io::Result<Namespace> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
     let mut devices = BTreeMap::new();
-    dump(&socket, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+    dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
         if let RouteNetlinkMessage::NewLink(link) = message {
             let name = link.attributes.into_iter().find_map(|attribute| match attribute {
                 LinkAttribute::IfName(name) => Some(name),
@@ -189,51 +147,19 @@ pub fn current(netns: u32, name: Option<String>) -> io::Result<Namespace> {
             });
             devices.insert(link.header.index, name.unwrap_or_default());
         }
+        Go::On
     })?;
     let mut neighbours = Vec::new();
     let ticks = rustix::param::clock_ticks_per_second();
-    dump(&socket, RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), |message| {
+    dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), |message| {
         if let RouteNetlinkMessage::NewNeighbour(entry) = message {
             neighbours.extend(neighbour(netns, &devices, &entry, ticks));
         }
+        Go::On
     })?;
-    Ok(Namespace { netns, name, devices, neighbours })
+    let gateways = gateways(&devices)?;
+    Ok(Namespace { netns, name, devices, neighbours, gateways })
 }
-
-/// Sends a request and hands each message of the answer to `each`. Messages this crate does not
-/// understand are left out.
-fn dump(
-    socket: &Socket,
-    request: RouteNetlinkMessage,
-    mut each: impl FnMut(RouteNetlinkMessage),
-) -> io::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut request = NetlinkMessage::new(header, NetlinkPayload::from(request));
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        let mut rest = answer.as_slice();
-        while let Some(length) = rest.first_chunk().map(|length| u32::from_ne_bytes(*length) as usize) {
-            let Some(message) = rest.get(..length).filter(|message| message.len() >= NETLINK_HEADER) else {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a netlink message breaks off"));
-            };
-            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).map(|message| message.payload) {
-                Ok(NetlinkPayload::Done(_)) => return Ok(()),
-                Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
-                Ok(NetlinkPayload::InnerMessage(message)) => each(message),
-                Ok(_) | Err(_) => {}
-            }
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
-}
-
-/// `sizeof(struct nlmsghdr)`.
-const NETLINK_HEADER: usize = 16;
 
 /// `None`: no IP neighbour, or one that needs no resolution.
 fn neighbour(
@@ -348,13 +274,6 @@ mod tests {
         let found = neighbour(9, &BTreeMap::new(), &entry, 100).expect("an IPv4 neighbour");
         assert_eq!(found.confirmed, Some(Duration::from_millis(1500)));
         assert_eq!(found.updated, Some(Duration::from_millis(500)));
-    }
-
-    #[test]
-    fn namespace_links_are_read() {
-        assert_eq!(inode_of(Path::new("net:[4026531840]")), Some(4026531840));
-        assert_eq!(inode_of(Path::new("mnt:[4026531840]")), None);
-        assert_eq!(inode_of(Path::new("net:[]")), None);
     }
 
     #[test]

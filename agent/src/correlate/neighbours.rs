@@ -1,0 +1,147 @@
+//! What incidents about neighbours (ARP, NDP) have of their own.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::fact::{Endpoint, Outcome, Process};
+
+/// Which neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct NeighbourPlace {
+    /// Its address.
+    pub address: IpAddr,
+    /// The device it should be behind.
+    pub device: String,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// How it is asked for: `arp` or `ndp`.
+    pub resolution: String,
+    /// It is the next hop of a default route.
+    pub is_gateway: bool,
+}
+
+/// Of `neighbour_unresolved`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourUnresolvedDetails {
+    /// Which neighbour.
+    #[serde(flatten)]
+    pub neighbour: NeighbourPlace,
+    /// How long it has been asked for.
+    pub asked_ms: u64,
+    /// Questions sent without an answer, as far as they were counted.
+    pub unanswered_probes: u32,
+    /// The MAC it had before, if it ever answered.
+    pub last_mac: Option<String>,
+    /// Who waited for it, those that waited first.
+    pub waiters: Vec<NeighbourWaiter>,
+    /// Waiters left out of `waiters`.
+    pub waiters_left_out: u32,
+    /// Other neighbours behind the same device that did not answer either and have no incident of their own.
+    pub others: u64,
+}
+
+/// Somebody whose packet waited for a neighbour.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourWaiter {
+    /// Whose packet; absent when that is not known.
+    pub process: Option<Process>,
+    /// `tcp`, `udp`, or the IP protocol's number.
+    pub protocol: String,
+    /// Where the packet is from.
+    pub source: Endpoint,
+    /// Where it was to go.
+    pub destination: Endpoint,
+    /// This host forwards it for another one, or for a container.
+    pub forwarded: bool,
+    /// What became of the connect; absent while it is pending, and for what is no connect.
+    pub outcome: Option<Outcome>,
+}
+
+/// Of `neighbour_stale`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourStaleDetails {
+    /// Which neighbour.
+    #[serde(flatten)]
+    pub neighbour: NeighbourPlace,
+    /// The cached MAC: where replies go.
+    pub cached_mac: String,
+    /// The MAC the neighbour's packets come from.
+    pub seen_mac: String,
+    /// State of the entry, as `ip neigh` writes it.
+    pub nud_state: String,
+    /// How long it has been in that state.
+    pub state_ms: Option<u64>,
+    /// How long the MAC has been cached.
+    pub cached_ms: Option<u64>,
+    /// How long packets have come from the other MAC: since the address changed hands, or was first seen to have.
+    pub seen_ms: u64,
+    /// Packets sent again without an answer.
+    pub unanswered: u32,
+    /// Connections they belong to.
+    pub connections: u32,
+    /// Ports of this host they are about (remote ports, where this host is the client), in order.
+    pub ports: Vec<u16>,
+    /// How it ended: `corrected`, `removed`, `healed` (by the kernel itself), `answered` or `quiet`; absent while it goes on.
+    pub ended_by: Option<String>,
+}
+
+/// Of `neighbour_conflict`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourConflictDetails {
+    /// Which neighbour.
+    #[serde(flatten)]
+    pub neighbour: NeighbourPlace,
+    /// The MACs that claim the address, the one seen last first.
+    pub macs: Vec<ClaimedMac>,
+    /// Changes within the last minute.
+    pub changes: u32,
+}
+
+/// A MAC that claims an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ClaimedMac {
+    /// The MAC.
+    pub mac: String,
+    /// How often it claimed the address within the last minute.
+    pub claims: u32,
+    /// How long ago it did last.
+    pub last_ms: u64,
+}
+
+/// Of `neighbour_table_full`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourTableFullDetails {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// The device of the last neighbour there was no room for.
+    pub device: String,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// Entries in the table, all network namespaces together.
+    pub entries: u32,
+    /// Those of them that count against the bounds.
+    pub gc_entries: u32,
+    /// Below this the garbage collector leaves the table alone.
+    pub gc_thresh1: Option<u32>,
+    /// Above this it collects what is older than five seconds.
+    pub gc_thresh2: Option<u32>,
+    /// The bound.
+    pub gc_thresh3: u32,
+    /// Neighbours there was no room for.
+    pub refused: u64,
+    /// Who has the most entries.
+    pub users: Vec<NeighbourUser>,
+}
+
+/// A device's share of a neighbour table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct NeighbourUser {
+    /// The device.
+    pub device: String,
+    /// Its network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// Its entries.
+    pub entries: u32,
+}

@@ -1,0 +1,64 @@
+//! Neighbours that do not answer, and what waits for them: what explains connects that fail.
+
+use std::net::IpAddr;
+
+use ebpf_probes::probes::{connect::Connect, neigh::WaiterRecord};
+
+use super::{
+    World,
+    ask::SilentNeighbour,
+    context::{Gateway, Network},
+};
+use crate::event;
+
+/// Connects known to wait for a neighbour, at most.
+pub(super) const HELD_UP: usize = 4096;
+/// `EHOSTUNREACH`: what waited for a neighbour is told this when nobody answered.
+const HOST_UNREACHABLE: i32 = 113;
+
+impl World {
+    /// The next hop of a default route of a namespace, if the address is one.
+    pub fn gateway(&self, netns: u32, address: IpAddr) -> Option<&Gateway> {
+        self.gateways.get(&netns)?.iter().find(|gateway| gateway.address == address)
+    }
+
+    pub(super) fn network(&mut self, network: Network) {
+        self.gateways.insert(network.netns, network.gateways);
+    }
+
+    pub(super) fn waits(&mut self, record: &WaiterRecord) {
+        if record.cookie != 0 {
+            self.held_up.insert(record.cookie, (record.netns, record.address));
+        }
+    }
+
+    /// The neighbour that does not answer underneath a connect: its destination, or the next hop on the way.
+    pub fn neighbour_under(&self, connect: &Connect, now_ns: u64) -> Option<(IpAddr, SilentNeighbour)> {
+        if connect.established != 0 {
+            return None;
+        }
+        let netns = connect.owner.netns;
+        if let Some(silent) = self.silent_neighbour(netns, connect.tuple.remote, now_ns) {
+            return Some((event::address(connect.tuple.remote), silent));
+        }
+        if let Some((netns, address)) = self.held_up.get(&connect.cookie)
+            && let Some(silent) = self.silent_neighbour(*netns, *address, now_ns)
+        {
+            return Some((event::address(*address), silent));
+        }
+        if connect.errno == HOST_UNREACHABLE {
+            return self.last_silent_neighbour(netns, now_ns);
+        }
+        None
+    }
+
+    /// The name of a network namespace other than the host's own.
+    pub fn namespace(&self, netns: u32) -> Option<String> {
+        self.netns_name(netns)
+    }
+
+    /// The name of a device.
+    pub fn device_at(&self, netns: u32, ifindex: u32) -> Option<String> {
+        self.device_name(netns, ifindex)
+    }
+}

@@ -1,0 +1,63 @@
+//! Dumps over rtnetlink: a request, and the messages of its answer until there are no more.
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// `sizeof(struct nlmsghdr)`.
+const NETLINK_HEADER: usize = 16;
+/// Messages taken in at most: as many as the fullest neighbour table has, and some.
+const MESSAGES: usize = 1 << 17;
+
+/// Sends a request and hands each message of the answer to `each`, until that says that it has enough. Messages
+/// this crate does not understand are left out.
+///
+/// # Errors
+/// What the netlink socket says.
+pub(super) fn dump(
+    request: RouteNetlinkMessage,
+    mut each: impl FnMut(RouteNetlinkMessage) -> Go,
+) -> io::Result<()> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut request = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let mut taken = 0;
+    loop {
+        let (answer, _) = socket.recv_from_full()?;
+        let mut rest = answer.as_slice();
+        while let Some(length) = rest.first_chunk().map(|length| u32::from_ne_bytes(*length) as usize) {
+            let Some(message) = rest.get(..length).filter(|message| message.len() >= NETLINK_HEADER) else {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a netlink message breaks off"));
+            };
+            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).map(|message| message.payload) {
+                Ok(NetlinkPayload::Done(_)) => return Ok(()),
+                Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
+                Ok(NetlinkPayload::InnerMessage(message)) => {
+                    taken += 1;
+                    // The rest of the answer goes with the socket.
+                    if each(message) == Go::Enough || taken >= MESSAGES {
+                        return Ok(());
+                    }
+                }
+                Ok(_) | Err(_) => {}
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// Whether to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Go {
+    On,
+    Enough,
+}

@@ -1,0 +1,253 @@
+//! `neighbour_stale`: what this host sends to a neighbour goes to a MAC the neighbour no longer has. Two things
+//! together prove it: its own packets come from another MAC than the cached one, and what is sent to it goes
+//! unanswered. Either alone is healthy (proxy ARP, asymmetric routers, bonding; packet loss). What to say is
+//! [`say`]'s.
+
+mod say;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use ebpf_probes::{
+    abi::Owner,
+    probes::neigh::{NeighRecord, UnheardRecord, cause, flag, state, unheard},
+};
+
+use super::{
+    Diagnose, Rule,
+    neighbours::{self, Key},
+};
+use crate::{
+    correlate::{Look, View, incident::Kind},
+    enrich::{bounded::Bounded, context::Network},
+    event::{self, Event, What},
+};
+
+pub(super) const RULE: Rule = Rule {
+    kind: Kind::NeighbourStale,
+    about: "replies go to a cached MAC that is not the one the neighbour's packets come from, and it does not hear them",
+    opens: "a packet came from another MAC than the cached one, and 1 s after a first retransmission to that neighbour nothing was answered",
+    make: || Box::new(NeighbourStale::default()),
+};
+
+/// Neighbours followed at most.
+const NEIGHBOURS: usize = 512;
+/// Connections told apart at most.
+const CONNECTIONS: usize = 64;
+/// What was sent again is given this long to be answered.
+const ANSWER_NS: u64 = 1_000_000_000;
+/// A pair of MACs that worked before (asymmetric routes) is judged by more than one connection's silence.
+const DOUBT_CONNECTIONS: usize = 2;
+/// See `DOUBT_CONNECTIONS`.
+const DOUBT_UNANSWERED: u32 = 4;
+/// Nothing was sent in vain for this long: TCP's longest pause between two attempts, and some.
+const QUIET_NS: u64 = 130_000_000_000;
+
+struct NeighbourStale {
+    suspects: Bounded<Key, Suspect>,
+}
+
+impl Default for NeighbourStale {
+    fn default() -> Self {
+        Self { suspects: Bounded::new(NEIGHBOURS) }
+    }
+}
+
+/// A neighbour that does not hear this host.
+struct Suspect {
+    /// As it was last told.
+    last: UnheardRecord,
+    /// When something was first sent again, and last, CLOCK_BOOTTIME in nanoseconds.
+    first_ns: u64,
+    last_ns: u64,
+    /// Connections, by local and remote port.
+    connections: BTreeSet<(u16, u16)>,
+    /// Ports that name the services concerned.
+    ports: BTreeSet<u16>,
+    /// Somebody whose connection it is, and whether this host is the server.
+    owner: Owner,
+    serves: bool,
+    /// The kernel has begun to ask anew.
+    asks_since_ns: Option<u64>,
+    id: Option<String>,
+}
+
+/// How it ended.
+#[derive(Clone, Copy)]
+enum End<'a> {
+    /// The entry holds another MAC now, or is gone.
+    Entry(&'a NeighRecord),
+    /// The table, read again, no longer has it.
+    Found,
+    /// The neighbour hears us although the MACs still differ.
+    Answered,
+    /// Nobody tries any more.
+    Quiet,
+}
+
+impl Diagnose for NeighbourStale {
+    fn event(&mut self, event: &Event, view: &mut View<'_>) {
+        match &event.what {
+            What::Unheard(record) if record.what == unheard::ANSWERED => {
+                let key = (record.netns, record.ifindex, record.tuple.remote);
+                self.over(key, event.boot_ns, End::Answered, view);
+            }
+            What::Unheard(record) => self.unheard(record, event.boot_ns, view),
+            What::Neigh(record) if record.cause != cause::OVERFLOW => {
+                self.changed(record, event.boot_ns, view);
+            }
+            What::Tick if !self.suspects.is_empty() => self.tick(view),
+            _ => {}
+        }
+    }
+
+    fn network(&mut self, network: &Network, view: &mut View<'_>) {
+        let Some(neighbours) = &network.neighbours else { return };
+        // Read again: an entry that is gone, or holds another MAC, is no longer wrong as it was.
+        let still = |key: &Key, suspect: &Suspect| {
+            neighbours
+                .iter()
+                .any(|seen| (seen.ifindex, seen.address, seen.mac) == (key.1, key.2, suspect.last.cached_mac))
+        };
+        let mut gone: Vec<Key> = self
+            .suspects
+            .iter()
+            .filter(|(key, suspect)| key.0 == network.netns && !still(key, suspect))
+            .map(|(key, _)| *key)
+            .collect();
+        gone.sort_unstable();
+        gone.into_iter().for_each(|key| self.over(key, view.now_ns, End::Found, view));
+    }
+}
+
+impl NeighbourStale {
+    fn unheard(&mut self, record: &UnheardRecord, at_ns: u64, view: &mut View<'_>) {
+        let key = (record.netns, record.ifindex, record.tuple.remote);
+        let other_pair = |known: &Suspect| {
+            known.last.cached_mac != record.cached_mac || known.last.seen_mac != record.seen_mac
+        };
+        if self.suspects.get(&key).is_none_or(other_pair) {
+            // Whatever was said of another pair of MACs is over.
+            self.over(key, at_ns, End::Quiet, view);
+            let fresh = Suspect {
+                last: *record,
+                first_ns: at_ns,
+                last_ns: at_ns,
+                connections: BTreeSet::new(),
+                ports: BTreeSet::new(),
+                owner: Owner::default(),
+                serves: false,
+                asks_since_ns: None,
+                id: None,
+            };
+            self.suspects.insert(key, fresh);
+            // The answer is here long before the incident is due: what the device is called, who is a gateway.
+            view.looks.push(Look::Network(key.0));
+        }
+        let Some(suspect) = self.suspects.get_mut(&key) else { return };
+        (suspect.last, suspect.last_ns) = (*record, at_ns);
+        if suspect.connections.len() < CONNECTIONS {
+            suspect.connections.insert((record.tuple.local_port, record.tuple.remote_port));
+        }
+        // A service's port says more than the one its client happens to have.
+        suspect.serves |= record.what == unheard::SYN_ACK;
+        let port = match record.what {
+            unheard::SYN_ACK => record.tuple.local_port,
+            unheard::SYN => record.tuple.remote_port,
+            _ => record.tuple.local_port.min(record.tuple.remote_port),
+        };
+        if suspect.ports.len() < CONNECTIONS {
+            suspect.ports.insert(port);
+        }
+        if suspect.owner.process == 0 {
+            suspect.owner = if record.owner.process == 0 { listener(record, view) } else { record.owner };
+        }
+        if suspect.id.is_some() && record.unanswered.is_power_of_two() {
+            self.update(key, view);
+        }
+    }
+
+    fn changed(&mut self, record: &NeighRecord, at_ns: u64, view: &mut View<'_>) {
+        let key = (record.netns, record.ifindex, record.address);
+        let Some(suspect) = self.suspects.get_mut(&key) else { return };
+        let by_hand = record.flags & flag::BY_HAND != 0;
+        let removed = record.cause == cause::REMOVED || (record.new_state == state::FAILED && by_hand);
+        let corrected = record.new_mac != [0; 8]
+            && record.new_mac != suspect.last.cached_mac
+            && record.new_state & (state::INCOMPLETE | state::FAILED) == 0;
+        if removed || corrected {
+            self.over(key, at_ns, End::Entry(record), view);
+        } else if record.new_state & (state::INCOMPLETE | state::FAILED | state::PROBE) != 0 {
+            suspect.asks_since_ns.get_or_insert(at_ns);
+        }
+    }
+
+    fn tick(&mut self, view: &mut View<'_>) {
+        let mut due = Vec::new();
+        let mut quiet = Vec::new();
+        for (key, suspect) in self.suspects.iter() {
+            if view.now_ns.saturating_sub(suspect.last_ns) >= QUIET_NS {
+                quiet.push(*key);
+            } else if suspect.id.is_none()
+                && view.now_ns.saturating_sub(suspect.first_ns) >= ANSWER_NS
+                && suspect.convinces()
+            {
+                due.push(*key);
+            }
+        }
+        due.sort_unstable();
+        quiet.sort_unstable();
+        for key in due {
+            let Some(suspect) = self.suspects.get(&key) else { continue };
+            let report = suspect.report(&key, view.now_ns, None, view);
+            let id = view.store.open(view.now_ns, view.world, report);
+            if let Some(suspect) = self.suspects.get_mut(&key) {
+                suspect.id = Some(id);
+            }
+        }
+        for key in quiet {
+            self.over(key, view.now_ns, End::Quiet, view);
+        }
+    }
+
+    fn update(&mut self, key: Key, view: &mut View<'_>) {
+        let Some(suspect) = self.suspects.get(&key) else { return };
+        let Some(id) = &suspect.id else { return };
+        let report = suspect.report(&key, view.now_ns, None, view);
+        view.store.update(view.now_ns, view.world, id, report);
+    }
+
+    fn over(&mut self, key: Key, at_ns: u64, end: End<'_>, view: &mut View<'_>) {
+        let Some(suspect) = self.suspects.remove(&key) else { return };
+        let Some(id) = &suspect.id else { return };
+        let report = suspect.report(&key, at_ns, Some(end), view);
+        view.store.over(at_ns, id, report);
+    }
+}
+
+impl Suspect {
+    /// Whether the silence is more than a lost packet on a way that works.
+    fn convinces(&self) -> bool {
+        self.last.answered_ns == 0
+            || (self.connections.len() >= DOUBT_CONNECTIONS && self.last.unanswered >= DOUBT_UNANSWERED)
+    }
+
+    fn subject(&self, key: &Key, device: &str) -> String {
+        neighbours::subject(key, device)
+    }
+}
+
+/// The process that listens where a SYN-ACK comes from.
+fn listener(record: &UnheardRecord, view: &View<'_>) -> Owner {
+    let mut owner = Owner { netns: record.netns, ..Owner::default() };
+    let local = event::address(record.tuple.local);
+    if record.what == unheard::SYN_ACK
+        && let Some((process, comm)) = view.world.listener_at(record.netns, local, record.tuple.local_port)
+    {
+        (owner.process, owner.thread) = (process, process);
+        let len = comm.len().min(15);
+        owner.comm[..len].copy_from_slice(&comm.as_bytes()[..len]);
+    }
+    owner
+}

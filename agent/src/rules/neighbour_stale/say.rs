@@ -1,0 +1,251 @@
+//! What is said about a neighbour entry that points to the wrong MAC.
+
+use ebpf_probes::probes::neigh::{flag, state, unheard};
+
+use super::{End, Suspect};
+use crate::{
+    correlate::{
+        View,
+        incident::{
+            Cause, CauseKind, Confidence, Details, Kind, NeighbourPlace, NeighbourStaleDetails, Severity,
+        },
+        report::Report,
+    },
+    enrich::neigh::{mac, state_name},
+    rules::{
+        neighbours::{self, Key, ip, on},
+        text::{self, duration},
+    },
+};
+
+/// Ethernet addresses have as many bytes.
+const ETH_ALEN: u16 = 6;
+/// As many unanswered packets leave no doubt.
+const CERTAIN: u32 = 3;
+
+impl Suspect {
+    pub(super) fn report(&self, key: &Key, now_ns: u64, end: Option<End<'_>>, view: &View<'_>) -> Report {
+        let mut place = neighbours::place(key, "", view.world);
+        place.is_gateway = view.world.gateway(key.0, place.address).is_some();
+        let process = view.world.named(&self.owner);
+        let certain = self.last.unanswered >= CERTAIN || self.connections.len() > 1;
+        Report {
+            kind: Kind::NeighbourStale,
+            subject: self.subject(key, &place.device),
+            severity: Severity::Critical,
+            began_ns: self.last.seen_since_ns.min(self.first_ns),
+            count: self.connections.len().max(1) as u64,
+            summary: self.summary(&place, now_ns, end, view),
+            why: self.why(&place, now_ns, view),
+            cause: Some(Cause {
+                kind: CauseKind::Neighbour,
+                confidence: if certain { Confidence::Certain } else { Confidence::Likely },
+                destination: Some(neighbours::destination(place.address)),
+                outcome: Some(end.map_or("pending", |end| end.name(self)).to_owned()),
+                elapsed_ms: Some(now_ns.saturating_sub(self.last.seen_since_ns) / 1_000_000),
+                ..Cause::default()
+            }),
+            caused_by: vec![],
+            remedies: self.remedies(&place, process.as_ref().map(|process| process.pid)),
+            evidence: self.evidence(&place, now_ns, end, view),
+            process,
+            details: Details::NeighbourStale(NeighbourStaleDetails {
+                cached_mac: self.cached(),
+                seen_mac: self.seen(),
+                nud_state: state_name(self.last.state),
+                state_ms: age_ms(self.last.state_since_ns, now_ns),
+                cached_ms: age_ms(self.last.mac_since_ns, now_ns),
+                seen_ms: now_ns.saturating_sub(self.last.seen_since_ns) / 1_000_000,
+                unanswered: self.last.unanswered,
+                connections: self.connections.len() as u32,
+                ports: self.ports.iter().copied().collect(),
+                ended_by: end.map(|end| end.name(self).to_owned()),
+                neighbour: place,
+            }),
+        }
+    }
+
+    fn cached(&self) -> String {
+        mac(&self.last.cached_mac, ETH_ALEN).unwrap_or_default()
+    }
+
+    fn seen(&self) -> String {
+        mac(&self.last.seen_mac, ETH_ALEN).unwrap_or_default()
+    }
+
+    fn summary(&self, place: &NeighbourPlace, now_ns: u64, end: Option<End<'_>>, view: &View<'_>) -> String {
+        let (address, where_) = (place.address, on(place));
+        let lasted = duration(now_ns.saturating_sub(self.last.seen_since_ns));
+        match end {
+            Some(End::Entry(record)) => {
+                let now = mac(&record.new_mac, record.mac_len);
+                let by = match view.world.named(&record.owner) {
+                    Some(who) if record.flags & flag::BY_HAND != 0 => format!(" by {}", text::process(&who)),
+                    _ if self.asks_since_ns.is_some() => " by the kernel itself, which asked anew".to_owned(),
+                    _ => " by a packet of its own".to_owned(),
+                };
+                match now {
+                    Some(now) if record.new_mac != self.last.cached_mac => {
+                        format!("The entry of {address} {where_} was corrected to {now}{by}, after {lasted}.")
+                    }
+                    _ => format!("The wrong entry of {address} {where_} was removed{by}, after {lasted}."),
+                }
+            }
+            Some(End::Found) => {
+                format!("The wrong entry of {address} {where_} is no longer in the table, after {lasted}.")
+            }
+            Some(End::Answered) => {
+                format!(
+                    "{address} {where_} hears this host again, after {lasted}; its entry still holds {}.",
+                    self.cached()
+                )
+            }
+            Some(End::Quiet) => format!(
+                "Nothing is sent to {address} {where_} any more; its entry still held {} when last seen, while it is at {}.",
+                self.cached(),
+                self.seen()
+            ),
+            None => {
+                let what = if place.is_gateway {
+                    format!("the default gateway {address}")
+                } else {
+                    address.to_string()
+                };
+                format!(
+                    "Replies to {what} {where_} go to {}, which this host has cached ({}); its packets come from {}, and it does not hear this host: {}.",
+                    self.cached(),
+                    self.entry(now_ns),
+                    self.seen(),
+                    self.loss()
+                )
+            }
+        }
+    }
+
+    /// `STALE, cached for 3 min 2 s`.
+    fn entry(&self, now_ns: u64) -> String {
+        let state = state_name(self.last.state);
+        match self.last.mac_since_ns {
+            0 => state,
+            since => format!("{state}, cached for {}", duration(now_ns.saturating_sub(since))),
+        }
+    }
+
+    /// `4 packets unanswered on 2 connections to port 5432`.
+    fn loss(&self) -> String {
+        let packets = text::count(self.last.unanswered.into(), "packet", "packets");
+        let connections = text::count(self.connections.len() as u64, "connection", "connections");
+        let ports: Vec<String> = self.ports.iter().take(4).map(u16::to_string).collect();
+        let port = if self.ports.len() == 1 { "port" } else { "ports" };
+        let to = if self.serves { "to" } else { "of" };
+        format!("{packets} sent again in vain on {connections} {to} {port} {}", ports.join(", "))
+    }
+
+    fn why(&self, place: &NeighbourPlace, now_ns: u64, view: &View<'_>) -> Vec<String> {
+        let seen = duration(now_ns.saturating_sub(self.last.seen_since_ns));
+        let mut why = vec![format!(
+            "The address has changed hands: a packet came from {} {seen} ago, while frames for it still go to {}, which may be gone.",
+            self.seen(),
+            self.cached()
+        )];
+        why.push(match self.last.state {
+            state if state & state::PERMANENT != 0 => {
+                "The entry is PERMANENT: somebody set it by hand, and the kernel will never ask.".to_owned()
+            }
+            state::REACHABLE => "The entry is REACHABLE: other traffic confirms it (MSG_CONFIRM, or acknowledgements by way of the old MAC), so the kernel does not ask.".to_owned(),
+            state::STALE => "The entry is STALE: the kernel believes it until something is sent, and then for five seconds more.".to_owned(),
+            state::DELAY => "The entry is in DELAY: the kernel asks when five seconds have passed without a sign of life.".to_owned(),
+            state::PROBE => "The entry is in PROBE: the kernel asks the old MAC, and anew for the address only when that stays silent.".to_owned(),
+            other => format!("The entry's state is {}.", state_name(other)),
+        });
+        if let Some(who) = view.world.named(&self.owner) {
+            let role = if self.serves { "serves" } else { "talks to" };
+            why.push(format!("{} {role} {}; nothing is wrong with it.", text::process(&who), place.address));
+        }
+        why
+    }
+
+    fn remedies(&self, place: &NeighbourPlace, process: Option<u32>) -> Vec<String> {
+        let ip = ip(place.netns.as_deref(), process);
+        let (address, device) = (place.address, &place.device);
+        let mut remedies = vec![format!("{ip} neigh del {address} dev {device}")];
+        if self.last.state & state::PERMANENT != 0 {
+            remedies.push(format!(
+                "or set it right: {ip} neigh replace {address} lladdr {} dev {device} nud reachable; and find who sets it PERMANENT",
+                self.seen()
+            ));
+        } else {
+            remedies.push(format!(
+                "or set it right: {ip} neigh replace {address} lladdr {} dev {device} nud reachable",
+                self.seen()
+            ));
+            remedies.push(format!(
+                "where addresses are reused: announce them when they move (arping -A -I … {address} on the new machine), or lower net.ipv4.neigh.{device}.base_reachable_time_ms",
+            ).replace("ipv4", if address.is_ipv4() { "ipv4" } else { "ipv6" }));
+        }
+        remedies
+    }
+
+    fn evidence(
+        &self,
+        place: &NeighbourPlace,
+        now_ns: u64,
+        end: Option<End<'_>>,
+        view: &View<'_>,
+    ) -> Vec<(u64, String)> {
+        let mut seen = Vec::new();
+        if self.last.mac_since_ns != 0 {
+            seen.push((
+                self.last.mac_since_ns,
+                format!("{} is cached at {} on {}", place.address, self.cached(), place.device),
+            ));
+        }
+        seen.push((
+            self.last.seen_since_ns,
+            format!("a packet of {} comes from {} instead", place.address, self.seen()),
+        ));
+        let what = match self.last.what {
+            unheard::SYN_ACK => "SYN-ACK",
+            unheard::SYN => "SYN",
+            _ => "data",
+        };
+        seen.push((self.first_ns, format!("the first packet is sent to {} again", place.address)));
+        if self.last_ns != self.first_ns {
+            seen.push((self.last_ns, format!("{what} sent again: {}", self.loss())));
+        }
+        if let Some(at) = self.asks_since_ns {
+            seen.push((at, "the kernel begins to doubt the entry, and asks".to_owned()));
+        }
+        match end {
+            Some(End::Entry(_)) => seen.push((now_ns, self.summary(place, now_ns, end, view))),
+            Some(End::Answered) => seen.push((now_ns, "a connection is established after all".to_owned())),
+            Some(End::Found) => seen.push((now_ns, "the table was read again".to_owned())),
+            Some(End::Quiet) | None => {}
+        }
+        seen
+    }
+}
+
+impl End<'_> {
+    fn name(self, suspect: &Suspect) -> &'static str {
+        match self {
+            End::Entry(record) if record.flags & flag::BY_HAND != 0 => {
+                if record.new_state == state::FAILED {
+                    "removed"
+                } else {
+                    "corrected"
+                }
+            }
+            End::Entry(_) if suspect.asks_since_ns.is_some() => "healed",
+            End::Entry(record) if record.new_mac == [0; 8] => "removed",
+            End::Entry(_) => "corrected",
+            End::Found => "corrected",
+            End::Answered => "answered",
+            End::Quiet => "quiet",
+        }
+    }
+}
+
+fn age_ms(since_ns: u64, now_ns: u64) -> Option<u64> {
+    (since_ns != 0).then(|| now_ns.saturating_sub(since_ns) / 1_000_000)
+}

@@ -1,0 +1,132 @@
+//! Neighbours that do not hear this host, step by step.
+
+use ebpf_probes::{
+    abi::Owner,
+    probes::neigh::{NeighRecord, UnheardRecord, flag, state, unheard},
+};
+
+use crate::{
+    correlate::incident::{Confidence, Details, Incident, Kind, NeighbourStaleDetails, State},
+    rules::scene::{Scene, entry, unheard as sent_again},
+};
+
+fn details(incident: &Incident) -> &NeighbourStaleDetails {
+    match &incident.details {
+        Details::NeighbourStale(details) => details,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A SYN-ACK at 1000 and 3000 ms, to 192.0.2.90, whose SYN came from elsewhere at 0 ms.
+fn stale() -> Scene {
+    let mut scene = Scene::new();
+    scene.unheard(1000, sent_again(90, 50_001, 1, 0));
+    scene.passes(1000, 2500);
+    scene.unheard(3000, sent_again(90, 50_001, 2, 0));
+    scene
+}
+
+#[test]
+fn a_syn_from_elsewhere_and_an_unanswered_syn_ack_open_it_within_two_seconds() {
+    let scene = stale();
+    let opened = scene.opened(Kind::NeighbourStale);
+    assert_eq!(opened.len(), 1);
+    let opened = opened[0];
+    assert!(opened.duration_ms <= 2500, "{}", opened.duration_ms);
+    let told = details(opened);
+    assert_eq!(
+        (told.cached_mac.as_str(), told.seen_mac.as_str()),
+        ("02:00:00:00:00:01", "02:00:00:00:00:02")
+    );
+    assert_eq!(
+        (told.nud_state.as_str(), told.neighbour.device.as_str(), &told.ports[..]),
+        ("STALE", "if2", &[443][..])
+    );
+    assert_eq!(opened.remedies[0], "ip neigh del 192.0.2.90 dev if2");
+    assert_eq!(opened.cause.as_ref().map(|cause| cause.confidence), Some(Confidence::Likely));
+    assert!(
+        opened.summary.contains("go to 02:00:00:00:00:01")
+            && opened.summary.contains("come from 02:00:00:00:00:02")
+    );
+}
+
+#[test]
+fn what_is_answered_within_a_second_of_its_retransmission_is_none() {
+    let mut scene = Scene::new();
+    scene.unheard(1000, sent_again(90, 50_001, 1, 0));
+    scene.unheard(1010, UnheardRecord { what: unheard::ANSWERED, ..sent_again(90, 50_001, 1, 0) });
+    scene.passes(1000, 10_000);
+    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+}
+
+#[test]
+fn a_pair_of_macs_that_worked_before_needs_more_than_one_connection_s_silence() {
+    let worked = |port, unanswered| UnheardRecord { answered_ns: 7, ..sent_again(90, port, unanswered, 0) };
+    let mut scene = Scene::new();
+    for (at, unanswered) in [(1000, 1), (3000, 2), (7000, 3), (15_000, 4), (31_000, 5)] {
+        scene.unheard(at, worked(50_001, unanswered));
+        scene.passes(at, at + 1500);
+    }
+    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    scene.unheard(32_000, worked(50_002, 6));
+    scene.passes(32_000, 33_000);
+    assert_eq!(scene.opened(Kind::NeighbourStale).len(), 1);
+}
+
+#[test]
+fn an_entry_set_right_by_hand_ends_it_and_says_who_did() {
+    let mut scene = stale();
+    let right = NeighRecord {
+        flags: flag::BY_HAND,
+        owner: Owner { comm: *b"ip\0\0\0\0\0\0\0\0\0\0\0\0\0\0", ..crate::rules::scene::owner(99, 99) },
+        ..entry(90, (state::STALE, 1), (state::REACHABLE, 2))
+    };
+    scene.neigh(4000, right);
+    scene.passes(4000, 7000);
+    let last = scene.last();
+    assert_eq!((last.state, details(last).ended_by.as_deref()), (State::Resolved, Some("corrected")));
+    assert!(last.summary.contains("corrected to 02:00:00:00:00:02 by ip[99]"), "{}", last.summary);
+}
+
+#[test]
+fn an_entry_the_kernel_asks_for_anew_heals_and_says_how_long_it_took() {
+    let mut scene = stale();
+    scene.neigh(6000, entry(90, (state::DELAY, 1), (state::PROBE, 1)));
+    scene.neigh(9000, entry(90, (state::PROBE, 1), (state::FAILED, 1)));
+    scene.neigh(9100, entry(90, (state::FAILED, 1), (state::INCOMPLETE, 1)));
+    scene.neigh(9200, entry(90, (state::INCOMPLETE, 1), (state::REACHABLE, 2)));
+    scene.passes(9200, 12_000);
+    let last = scene.last();
+    assert_eq!((last.state, details(last).ended_by.as_deref()), (State::Resolved, Some("healed")));
+    assert!(last.summary.contains("after 9.2 s"), "{}", last.summary);
+    assert_eq!(last.duration_ms, 9200);
+}
+
+#[test]
+fn traffic_that_is_answered_again_ends_it() {
+    let mut scene = stale();
+    scene.unheard(5000, UnheardRecord { what: unheard::ANSWERED, ..sent_again(90, 50_001, 2, 0) });
+    scene.passes(5000, 8000);
+    let last = scene.last();
+    assert_eq!((last.state, details(last).ended_by.as_deref()), (State::Resolved, Some("answered")));
+}
+
+#[test]
+fn silence_on_both_sides_ends_it_in_time() {
+    let mut scene = stale();
+    scene.passes(3000, 140_000);
+    let last = scene.last();
+    assert_eq!((last.state, details(last).ended_by.as_deref()), (State::Resolved, Some("quiet")));
+    assert_eq!(scene.opened(Kind::NeighbourStale).len(), 1);
+}
+
+#[test]
+fn more_of_the_same_is_told_at_each_doubling() {
+    let mut scene = stale();
+    for unanswered in 3..=16 {
+        scene.unheard(3000 + u64::from(unanswered) * 300, sent_again(90, 50_001, unanswered, 0));
+    }
+    let told: Vec<u32> = scene.told.iter().map(|incident| details(incident).unanswered).collect();
+    assert_eq!(told, [1, 2, 4, 8, 16]);
+    assert_eq!(scene.cause().confidence, Confidence::Certain);
+}

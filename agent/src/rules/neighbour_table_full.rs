@@ -1,0 +1,251 @@
+//! `neighbour_table_full`: the kernel has no room for another neighbour, so that new ones cannot be reached
+//! although nothing is wrong with them. The table is shared by all network namespaces of the machine.
+
+use std::collections::BTreeMap;
+
+use ebpf_probes::{
+    abi::AF_INET6,
+    probes::neigh::{NeighRecord, cause},
+};
+
+use super::{Diagnose, Rule, text};
+use crate::{
+    correlate::{
+        Look, View,
+        incident::{
+            Cause, CauseKind, Confidence, Details, Kind, NeighbourTableFullDetails, NeighbourUser, Severity,
+        },
+        report::Report,
+    },
+    enrich::context::Network,
+    event::{self, Event, What},
+    fact::Endpoint,
+    rules::text::duration,
+};
+
+pub(super) const RULE: Rule = Rule {
+    kind: Kind::NeighbourTableFull,
+    about: "the neighbour table is full: family, entries, thresholds, and who has the most entries",
+    opens: "the kernel could not make an entry",
+    make: || Box::new(NeighbourTableFull::default()),
+};
+
+/// The table had room for this long.
+const QUIET_NS: u64 = 30_000_000_000;
+
+#[derive(Default)]
+struct NeighbourTableFull {
+    /// By family.
+    full: BTreeMap<&'static str, Full>,
+}
+
+struct Full {
+    first_ns: u64,
+    last_ns: u64,
+    last: NeighRecord,
+    refused: u64,
+    told: u64,
+    network: Option<Network>,
+    id: Option<String>,
+}
+
+impl Diagnose for NeighbourTableFull {
+    fn event(&mut self, event: &Event, view: &mut View<'_>) {
+        match &event.what {
+            What::Neigh(record) if record.cause == cause::OVERFLOW => {
+                self.overflowed(record, event.boot_ns, view);
+            }
+            What::Tick if !self.full.is_empty() => {
+                self.judge(view);
+                self.quiet(view);
+            }
+            _ => {}
+        }
+    }
+
+    fn network(&mut self, network: &Network, view: &mut View<'_>) {
+        // Gateways alone say nothing about tables.
+        if network.tables.is_empty() || self.full.is_empty() {
+            return;
+        }
+        for full in self.full.values_mut() {
+            full.network = Some(network.clone());
+        }
+        self.judge(view);
+    }
+}
+
+impl NeighbourTableFull {
+    fn overflowed(&mut self, record: &NeighRecord, at_ns: u64, view: &mut View<'_>) {
+        let family = if record.family == AF_INET6 { "ipv6" } else { "ipv4" };
+        let is_new = !self.full.contains_key(family);
+        let full = self.full.entry(family).or_insert(Full {
+            first_ns: at_ns,
+            last_ns: at_ns,
+            last: *record,
+            refused: 0,
+            told: 0,
+            network: None,
+            id: None,
+        });
+        (full.last, full.last_ns) = (*record, at_ns);
+        full.refused = full.refused.saturating_add(record.count.max(1).into());
+        if is_new {
+            view.looks.push(Look::Tables(record.netns));
+            return;
+        }
+        if let Some(id) = &full.id
+            && full.refused >= full.told.saturating_mul(2)
+        {
+            full.told = full.refused;
+            let report = full.report(family, false, view);
+            view.store.update(view.now_ns, view.world, id, report);
+        }
+    }
+
+    /// Opens what has been looked at, or was not within a tick.
+    fn judge(&mut self, view: &mut View<'_>) {
+        for (family, full) in &mut self.full {
+            if full.id.is_none() {
+                full.told = full.refused;
+                let report = full.report(family, false, view);
+                full.id = Some(view.store.open(view.now_ns, view.world, report));
+            }
+        }
+    }
+
+    fn quiet(&mut self, view: &mut View<'_>) {
+        let now_ns = view.now_ns;
+        self.full.retain(|family, full| {
+            if now_ns.saturating_sub(full.last_ns) < QUIET_NS {
+                return true;
+            }
+            if let Some(id) = &full.id {
+                let report = full.report(family, true, view);
+                view.store.over(now_ns, id, report);
+            }
+            false
+        });
+    }
+}
+
+impl Full {
+    fn report(&self, family: &str, ended: bool, view: &View<'_>) -> Report {
+        let record = &self.last;
+        let place = super::neighbours::place(
+            &(record.netns, record.ifindex, record.address),
+            &event::comm(&record.device),
+            view.world,
+        );
+        let table = self
+            .network
+            .as_ref()
+            .and_then(|network| network.tables.iter().find(|table| table.family == family));
+        let users: Vec<NeighbourUser> = self
+            .network
+            .iter()
+            .flat_map(|network| network.users.iter())
+            .filter(|user| user.family == family)
+            .take(5)
+            .map(|user| NeighbourUser {
+                device: user.device.clone(),
+                netns: view.world.namespace(user.netns),
+                entries: user.entries,
+            })
+            .collect();
+        let (entries, bound) = (record.gc_entries, record.gc_thresh3);
+        let refused = text::count(self.refused, "entry", "entries");
+        let summary = if ended {
+            format!("The {family} neighbour table has had room again for {}.", duration(QUIET_NS))
+        } else {
+            format!(
+                "The {family} neighbour table is full: {entries} entries of at most {bound} (gc_thresh3), and no room for {} on {}.",
+                place.address, place.device
+            )
+        };
+        let mut why = vec![format!(
+            "All network namespaces of this machine share the table; {refused} could not be made, and packets to those addresses were dropped here (ENOBUFS)."
+        )];
+        if let Some(most) = users.first() {
+            let names: Vec<String> = users.iter().map(named).collect();
+            why.push(format!(
+                "The biggest users: {}.{}",
+                names.join(", "),
+                if most.entries > bound / 2 { " One device alone holds more than half: look for a scan there, or a subnet without routers." } else { "" }
+            ));
+        }
+        let [one, two, three] = thresholds(bound, record.entries);
+        let key = format!("net.{family}.neigh.default.gc_thresh");
+        Report {
+            kind: Kind::NeighbourTableFull,
+            subject: family.to_owned(),
+            severity: Severity::Critical,
+            began_ns: self.first_ns,
+            count: self.refused,
+            process: None,
+            summary,
+            why,
+            cause: Some(Cause {
+                kind: CauseKind::Neighbour,
+                confidence: Confidence::Certain,
+                destination: Some(Endpoint { ip: place.address, port: 0, name: None }),
+                ..Cause::default()
+            }),
+            caused_by: vec![],
+            remedies: vec![
+                format!(
+                    "sysctl -w {key}3={three} {key}2={two} {key}1={one} (in the host's own network namespace)"
+                ),
+                "see who fills it: culprit list neighbours".to_owned(),
+            ],
+            evidence: vec![
+                (
+                    self.first_ns,
+                    format!(
+                        "no room for {} on {}: {entries} of {bound} entries",
+                        place.address, place.device
+                    ),
+                ),
+                (self.last_ns, format!("{refused} refused so far")),
+            ],
+            details: Details::NeighbourTableFull(NeighbourTableFullDetails {
+                family: family.to_owned(),
+                device: place.device,
+                netns: place.netns,
+                entries: record.entries,
+                gc_entries: entries,
+                gc_thresh1: table.map(|table| table.gc_thresh1),
+                gc_thresh2: table.map(|table| table.gc_thresh2),
+                gc_thresh3: bound,
+                refused: self.refused,
+                users,
+            }),
+        }
+    }
+}
+
+/// `eth0: 900`, `eth0 in blue: 12`.
+fn named(user: &NeighbourUser) -> String {
+    match &user.netns {
+        Some(netns) => format!("{} in {netns}: {}", user.device, user.entries),
+        None => format!("{}: {}", user.device, user.entries),
+    }
+}
+
+/// Thresholds with room for twice of what there is, in the proportions the kernel has by default.
+fn thresholds(bound: u32, entries: u32) -> [u32; 3] {
+    let three = bound.max(entries).max(1024).saturating_mul(2).checked_next_power_of_two().unwrap_or(1 << 31);
+    [three / 8, three / 2, three]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_have_room_for_twice_as_many() {
+        assert_eq!(thresholds(1024, 1024), [256, 1024, 2048]);
+        assert_eq!(thresholds(16, 20), [256, 1024, 2048]);
+        assert_eq!(thresholds(u32::MAX, 0)[2], 1 << 31);
+    }
+}

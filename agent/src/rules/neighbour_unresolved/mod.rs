@@ -1,0 +1,340 @@
+//! `neighbour_unresolved`: somebody waits for a neighbour that answers no ARP or NDP question. A neighbour
+//! nobody waits for, or one that answers after all, is none. What else fails because of it points here; what
+//! to say is [`say`]'s.
+
+mod say;
+#[cfg(test)]
+mod tests;
+
+use ebpf_probes::probes::{
+    connect::Connect,
+    neigh::{NeighRecord, WaiterRecord, cause, flag, state},
+};
+
+use super::{
+    Diagnose, Rule,
+    neighbours::{self, Key},
+};
+use crate::{
+    correlate::{Look, View, incident::Kind},
+    enrich::{bounded::Bounded, context::Network},
+    event::{ConnectStep, Event, What},
+};
+
+pub(super) const RULE: Rule = Rule {
+    kind: Kind::NeighbourUnresolved,
+    about: "a neighbour (ARP, NDP) does not answer and somebody waits for it: who, for how long, what failed with it",
+    opens: "a neighbour somebody waits for goes FAILED, or is asked for 5 s in vain",
+    make: || Box::new(NeighbourUnresolved::default()),
+};
+
+/// Neighbours followed at most.
+const NEIGHBOURS: usize = 1024;
+/// Waiters remembered of each at most.
+const WAITERS: usize = 16;
+/// A neighbour that is asked for this long has as good as failed (the kernel gives up after three seconds
+/// unless it is told otherwise).
+const ASKED_NS: u64 = 5_000_000_000;
+/// A situation in which nobody has asked for this long is over.
+const QUIET_NS: u64 = 60_000_000_000;
+/// A network is looked at at most this often.
+const LOOK_EVERY_NS: u64 = 1_000_000_000;
+/// As many neighbours behind one device have an incident of their own; more are counted with the first.
+const OWN: usize = 4;
+/// `EHOSTUNREACH`.
+const HOST_UNREACHABLE: i32 = 113;
+
+struct NeighbourUnresolved {
+    asked: Bounded<Key, Silent>,
+    /// Those whose incident is due as soon as their network has been looked at.
+    due: Vec<Key>,
+    /// When each namespace was looked at last.
+    looked_ns: Bounded<u32, u64>,
+}
+
+impl Default for NeighbourUnresolved {
+    fn default() -> Self {
+        Self { asked: Bounded::new(NEIGHBOURS), due: Vec::new(), looked_ns: Bounded::new(NEIGHBOURS) }
+    }
+}
+
+/// A neighbour that is asked for.
+#[derive(Default)]
+struct Silent {
+    device: String,
+    /// Since when, CLOCK_BOOTTIME in nanoseconds.
+    since_ns: u64,
+    /// When it was asked for last, as far as was told.
+    last_ns: u64,
+    /// Questions that went unanswered: timer ticks told, and the first of each round.
+    unanswered: u32,
+    /// Its MAC when it last had one.
+    mac: Option<String>,
+    /// Until when it had it.
+    known_until_ns: Option<u64>,
+    waiters: Vec<Waiter>,
+    left_out: u32,
+    failures: u64,
+    failed_ns: Option<u64>,
+    /// Neighbours behind the same device that are counted here.
+    others: u64,
+    id: Option<String>,
+}
+
+struct Waiter {
+    record: WaiterRecord,
+    at_ns: u64,
+    /// The connect it belongs to, as it ended, and when.
+    ended: Option<(Connect, u64)>,
+}
+
+/// How it ended.
+#[derive(Clone, Copy)]
+enum End<'a> {
+    Answered(&'a NeighRecord),
+    Removed(&'a NeighRecord),
+    /// The table says that it has this MAC.
+    Found([u8; 8]),
+    Quiet,
+}
+
+impl Diagnose for NeighbourUnresolved {
+    fn event(&mut self, event: &Event, view: &mut View<'_>) {
+        match &event.what {
+            What::Neigh(record) if record.cause != cause::OVERFLOW => {
+                self.changed(record, event.boot_ns, view);
+            }
+            What::Waiter(record) => self.waits(record, event.boot_ns, view),
+            What::Connect(ConnectStep::End, connect) if connect.errno == HOST_UNREACHABLE => {
+                self.unreachable(connect, event.boot_ns, view);
+            }
+            What::Tick => self.tick(view),
+            _ => {}
+        }
+    }
+
+    fn network(&mut self, network: &Network, view: &mut View<'_>) {
+        for seen in network.neighbours.iter().flatten() {
+            let key = (network.netns, seen.ifindex, seen.address);
+            self.over(key, view.now_ns, End::Found(seen.mac), view);
+        }
+        self.judge(view);
+    }
+}
+
+impl NeighbourUnresolved {
+    fn changed(&mut self, record: &NeighRecord, at_ns: u64, view: &mut View<'_>) {
+        let key = (record.netns, record.ifindex, record.address);
+        let by_hand = record.flags & flag::BY_HAND != 0;
+        let failed =
+            record.flags & flag::FAILED_BETWEEN != 0 || (record.new_state == state::FAILED && !by_hand);
+        if failed || record.new_state == state::INCOMPLETE {
+            self.asked_for(key, record, at_ns);
+            if failed {
+                self.failed(key, at_ns, view);
+            }
+            return;
+        }
+        let Some(silent) = self.asked.get(&key) else { return };
+        // An entry that failed is removed in time; what still waits makes it anew.
+        if silent.id.is_some() {
+            let removed = record.cause == cause::REMOVED || record.new_state == state::FAILED;
+            if removed && !by_hand && record.old_state != state::INCOMPLETE {
+                return;
+            }
+            let end = if removed { End::Removed(record) } else { End::Answered(record) };
+            self.over(key, at_ns, end, view);
+        } else if record.cause != cause::REMOVED {
+            self.asked.remove(&key);
+        }
+    }
+
+    fn asked_for(&mut self, key: Key, record: &NeighRecord, at_ns: u64) {
+        if self.asked.get(&key).is_none() {
+            let already = record.old_state == state::INCOMPLETE && record.state_since_ns != 0;
+            let since_ns = if already { record.state_since_ns } else { at_ns };
+            self.asked.insert(key, Silent { since_ns, ..Silent::default() });
+        }
+        let Some(silent) = self.asked.get_mut(&key) else { return };
+        silent.device = crate::event::comm(&record.device);
+        silent.last_ns = at_ns;
+        if record.cause == cause::TIMER {
+            silent.unanswered = silent.unanswered.saturating_add(1);
+        }
+        if record.old_state & (state::INCOMPLETE | state::FAILED) == 0
+            && let Some(mac) = crate::enrich::neigh::mac(&record.old_mac, record.mac_len)
+        {
+            silent.mac = Some(mac);
+            silent.known_until_ns = Some(at_ns);
+        }
+    }
+
+    fn failed(&mut self, key: Key, at_ns: u64, view: &mut View<'_>) {
+        let Some(silent) = self.asked.get_mut(&key) else { return };
+        silent.failures += 1;
+        silent.failed_ns = Some(at_ns);
+        if silent.id.is_some() {
+            if silent.failures.is_power_of_two() {
+                self.update(key, view);
+            }
+        } else if !silent.waiters.is_empty() {
+            self.soon(key, view);
+        }
+    }
+
+    fn waits(&mut self, record: &WaiterRecord, at_ns: u64, view: &mut View<'_>) {
+        // The kernel's own answers to others are nobody's waiting.
+        if record.cookie == 0 && record.forwarded == 0 {
+            return;
+        }
+        let key = (record.netns, record.ifindex, record.address);
+        if self.asked.get(&key).is_none() {
+            self.asked.insert(key, Silent { since_ns: at_ns, ..Silent::default() });
+        }
+        let Some(silent) = self.asked.get_mut(&key) else { return };
+        silent.last_ns = at_ns;
+        let same = |known: &Waiter| {
+            known.record.cookie == record.cookie && (record.cookie != 0 || known.record.tuple == record.tuple)
+        };
+        if silent.waiters.iter().any(same) {
+            return;
+        }
+        if silent.waiters.len() >= WAITERS {
+            silent.left_out = silent.left_out.saturating_add(1);
+            return;
+        }
+        silent.waiters.push(Waiter { record: *record, at_ns, ended: None });
+        if silent.id.is_some() && silent.waiters.len().is_power_of_two() {
+            self.update(key, view);
+        }
+    }
+
+    /// A connect was told that its host is unreachable.
+    fn unreachable(&mut self, connect: &Connect, at_ns: u64, view: &mut View<'_>) {
+        let (netns, remote) = (connect.owner.netns, connect.tuple.remote);
+        let waiting = |(key, silent): &(&Key, &Silent)| {
+            (key.0 == netns && key.2 == remote)
+                || silent.waiters.iter().any(|waiter| waiter.record.cookie == connect.cookie)
+        };
+        let Some(key) = self.asked.iter().find(waiting).map(|(key, _)| *key) else { return };
+        let Some(silent) = self.asked.get_mut(&key) else { return };
+        let room = silent.waiters.len() < WAITERS;
+        match silent.waiters.iter_mut().find(|waiter| waiter.record.cookie == connect.cookie) {
+            Some(waiter) => waiter.ended = Some((*connect, at_ns)),
+            None if room => {
+                let record = WaiterRecord {
+                    address: key.2,
+                    tuple: connect.tuple,
+                    owner: connect.owner,
+                    cookie: connect.cookie,
+                    netns: key.0,
+                    ifindex: key.1,
+                    ..WaiterRecord::default()
+                };
+                silent.waiters.push(Waiter { record, at_ns, ended: Some((*connect, at_ns)) });
+            }
+            None => silent.left_out = silent.left_out.saturating_add(1),
+        }
+        match (&silent.id, silent.failed_ns) {
+            (Some(_), _) => self.update(key, view),
+            (None, Some(_)) => self.soon(key, view),
+            (None, None) => {}
+        }
+    }
+
+    /// An incident is due: the network is looked at first, to tell a gateway from a host.
+    fn soon(&mut self, key: Key, view: &mut View<'_>) {
+        if self.due.contains(&key) || self.due.len() >= NEIGHBOURS {
+            return;
+        }
+        self.due.push(key);
+        let looked_ns = self.looked_ns.get(&key.0);
+        if looked_ns.is_none_or(|at| view.now_ns.saturating_sub(*at) >= LOOK_EVERY_NS) {
+            self.looked_ns.insert(key.0, view.now_ns);
+            view.looks.push(Look::Network(key.0));
+        }
+    }
+
+    fn tick(&mut self, view: &mut View<'_>) {
+        let late: Vec<Key> = self
+            .asked
+            .iter()
+            .filter(|(_, silent)| silent.id.is_none() && !silent.waiters.is_empty())
+            .filter(|(_, silent)| silent.last_ns.saturating_sub(silent.since_ns) >= ASKED_NS)
+            .map(|(key, _)| *key)
+            .collect();
+        late.into_iter().for_each(|key| self.soon(key, view));
+        self.judge(view);
+        let quiet: Vec<Key> = self
+            .asked
+            .iter()
+            .filter(|(_, silent)| view.now_ns.saturating_sub(silent.last_ns) >= QUIET_NS)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in quiet {
+            self.over(key, view.now_ns, End::Quiet, view);
+            self.asked.remove(&key);
+        }
+    }
+
+    /// Opens what is due.
+    fn judge(&mut self, view: &mut View<'_>) {
+        for key in std::mem::take(&mut self.due) {
+            let own = |(other, silent): &(&Key, &Silent)| {
+                (other.0, other.1) == (key.0, key.1) && silent.id.is_some()
+            };
+            let mut open: Vec<(u64, Key)> =
+                self.asked.iter().filter(own).map(|(other, silent)| (silent.since_ns, *other)).collect();
+            if open.len() >= OWN {
+                open.sort_unstable();
+                let (_, first) = open[0];
+                if let Some(silent) = self.asked.get_mut(&first) {
+                    silent.others += 1;
+                    if silent.others.is_power_of_two() {
+                        self.update(first, view);
+                    }
+                }
+                continue;
+            }
+            let Some(silent) = self.asked.get(&key) else { continue };
+            if silent.id.is_some() || !silent.is_wanted(view) {
+                continue;
+            }
+            let report = silent.report(&key, view.now_ns, None, view);
+            let id = view.store.open(view.now_ns, view.world, report);
+            if let Some(silent) = self.asked.get_mut(&key) {
+                for waiter in &silent.waiters {
+                    view.store.explain(view.now_ns, view.world, waiter.record.cookie, &id);
+                }
+                silent.id = Some(id);
+            }
+        }
+    }
+
+    fn update(&mut self, key: Key, view: &mut View<'_>) {
+        let Some(silent) = self.asked.get(&key) else { return };
+        let Some(id) = &silent.id else { return };
+        let report = silent.report(&key, view.now_ns, None, view);
+        view.store.update(view.now_ns, view.world, id, report);
+    }
+
+    fn over(&mut self, key: Key, at_ns: u64, end: End<'_>, view: &mut View<'_>) {
+        let Some(silent) = self.asked.remove(&key) else { return };
+        let Some(id) = &silent.id else { return };
+        let report = silent.report(&key, at_ns, Some(end), view);
+        view.store.over(at_ns, id, report);
+    }
+}
+
+impl Silent {
+    /// Whether any waiter passes the filters by process.
+    fn is_wanted(&self, view: &View<'_>) -> bool {
+        self.waiters
+            .iter()
+            .any(|waiter| waiter.record.owner.process == 0 || view.world.is_wanted(&waiter.record.owner))
+    }
+
+    fn subject(&self, key: &Key) -> String {
+        neighbours::subject(key, &self.device)
+    }
+}

@@ -1,0 +1,115 @@
+//! What the rules about neighbours share: which one, what `ip` calls it, and what it explains.
+
+use std::net::IpAddr;
+
+use ebpf_probes::probes::connect::Connect;
+
+use crate::{
+    correlate::{
+        View,
+        incident::{Details, Kind, NeighbourPlace},
+    },
+    enrich::World,
+    event,
+    fact::Endpoint,
+};
+
+/// A neighbour: inode number of the network namespace, index of the device, address.
+pub(super) type Key = (u32, u32, [u8; 16]);
+
+/// `ARP` or `NDP`.
+pub(super) fn resolution(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "ARP" } else { "NDP" }
+}
+
+/// Which neighbour that is. `device` names it where the world does not know it.
+pub(super) fn place(key: &Key, device: &str, world: &World) -> NeighbourPlace {
+    let (netns, ifindex, address) = *key;
+    let address = event::address(address);
+    let device = if device.is_empty() {
+        world.device_at(netns, ifindex).unwrap_or_else(|| format!("if{ifindex}"))
+    } else {
+        device.to_owned()
+    };
+    NeighbourPlace {
+        address,
+        device,
+        netns: world.namespace(netns),
+        resolution: resolution(address).to_lowercase(),
+        is_gateway: false,
+    }
+}
+
+/// ` on eth0`, ` on eth0 in netns blue`.
+pub(super) fn on(place: &NeighbourPlace) -> String {
+    match &place.netns {
+        Some(netns) => format!("on {} in network namespace {netns}", place.device),
+        None => format!("on {}", place.device),
+    }
+}
+
+/// `ip`, in the neighbour's network namespace: by its name, or by way of a process that lives there.
+pub(super) fn ip(netns: Option<&str>, process: Option<u32>) -> String {
+    within(netns, process, "ip", |name| format!("ip -n {name}"))
+}
+
+/// A command in a network namespace.
+pub(super) fn command(netns: Option<&str>, process: Option<u32>, command: &str) -> String {
+    within(netns, process, command, |name| format!("ip netns exec {name} {command}"))
+}
+
+fn within(
+    netns: Option<&str>,
+    process: Option<u32>,
+    command: &str,
+    named: impl Fn(&str) -> String,
+) -> String {
+    match (netns, process) {
+        (None, _) => command.to_owned(),
+        (Some(name), _) if !name.starts_with("net:[") => named(name),
+        (Some(_), Some(process)) => format!("nsenter --net=/proc/{process}/ns/net {command}"),
+        (Some(name), None) => format!("(in {name}) {command}"),
+    }
+}
+
+/// The neighbour as the destination of a cause.
+pub(super) fn destination(address: IpAddr) -> Endpoint {
+    Endpoint { ip: address, port: 0, name: None }
+}
+
+/// What incidents about a neighbour are about: their subjects begin with it.
+pub(super) fn subject(key: &Key, device: &str) -> String {
+    format!("{}{device}", about(key.0, event::address(key.2)))
+}
+
+fn about(netns: u32, address: IpAddr) -> String {
+    format!("{netns}|{address}|")
+}
+
+/// Ids of open incidents about the neighbours a connect goes by: its destination, or the next hop that does
+/// not answer.
+pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
+    let netns = connect.owner.netns;
+    let mut addresses = vec![event::address(connect.tuple.remote)];
+    if let Some((next_hop, _)) = view.world.neighbour_under(connect, view.now_ns) {
+        addresses.push(next_hop);
+    }
+    let mut ids = Vec::new();
+    for address in addresses {
+        for kind in [Kind::NeighbourUnresolved, Kind::NeighbourStale, Kind::NeighbourConflict] {
+            ids.extend(view.store.live_ids(kind, &about(netns, address)).map(str::to_owned));
+        }
+    }
+    // On one machine both ends may be ours: the other one's entry for this end is what is wrong.
+    let own = event::address(connect.tuple.local);
+    ids.extend(view.store.live(Kind::NeighbourStale).filter_map(|(id, details)| match details {
+        Details::NeighbourStale(stale)
+            if stale.neighbour.address == own && stale.ports.contains(&connect.tuple.remote_port) =>
+        {
+            Some(id.to_owned())
+        }
+        _ => None,
+    }));
+    ids.dedup();
+    ids
+}

@@ -1,0 +1,66 @@
+//! Two machines, one address.
+
+use super::CONFLICT;
+use crate::{
+    harness::{
+        Lan,
+        process::words,
+        sockets::{connect, listen},
+    },
+    needs,
+};
+
+#[test]
+fn an_address_two_hosts_announce_in_turn_is_a_conflict_that_names_both() {
+    needs!();
+    let lan = Lan::set("conflict_arp");
+    let (host, one, two) = (lan.host(10), lan.host(90), lan.host(90));
+    // Without this an entry stays for a second at least after each change.
+    host.netns.sysctl("net/ipv4/neigh/eth0/locktime", "0");
+    let service = one.service(one.v4);
+    let _listener = listen(&one.netns, service);
+    let _other = listen(&two.netns, service);
+    connect(&host.netns, service).0.expect("one of them answers");
+    for claims in [&one, &two, &one, &two, &one] {
+        let announce = format!("arping -q -c 1 -A -I eth0 {}", one.v4);
+        assert!(claims.netns.spawn(words(&announce)).wait().success());
+    }
+    let opened = lan.opened(CONFLICT, &host.netns, one.v4);
+    let mut macs: Vec<&str> = opened.json["details"]["macs"]
+        .as_array()
+        .expect("both")
+        .iter()
+        .filter_map(|mac| mac["mac"].as_str())
+        .collect();
+    macs.sort_unstable();
+    let mut wanted = [one.mac(), two.mac()];
+    wanted.sort_unstable();
+    assert_eq!(macs, wanted);
+    assert_eq!(opened.blame(), ("neighbour", "certain"));
+    assert!(opened.number("/details/changes") >= 3);
+    lan.ends_with(&[&host], &[CONFLICT]);
+}
+
+#[test]
+fn an_ipv6_address_that_keeps_moving_is_a_conflict() {
+    needs!();
+    let lan = Lan::set("conflict_ndp");
+    let (host, moves) = (lan.host(10), lan.host(90));
+    let service = moves.service(moves.v6);
+    let _listener = listen(&moves.netns, service);
+    connect(&host.netns, service).0.expect("it answers");
+    // Announced by unsolicited advertisements, which override.
+    moves.netns.sysctl("net/ipv6/conf/eth0/ndisc_notify", "1");
+    let (first, second) = (moves.mac(), "02:00:5e:10:00:66".to_owned());
+    for mac in [&second, &first, &second, &first] {
+        moves.netns.ip(&format!("link set eth0 address {mac}"));
+        lan.culprit.wait_for("the move", |fact| {
+            fact.kind() == "neighbour_changed"
+                && fact.text("netns") == host.netns.name()
+                && fact.text("new_mac") == *mac
+        });
+    }
+    let opened = lan.opened(CONFLICT, &host.netns, moves.v6);
+    assert_eq!(opened.text("/details/resolution"), "ndp");
+    lan.ends_with(&[&host], &[CONFLICT]);
+}

@@ -1,0 +1,228 @@
+//! Replies that go to a machine that is gone: the Clever case, and its relatives.
+
+use std::{
+    io::Write,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use super::{Again, STALE, STALLED, comes_through};
+use crate::{
+    harness::{
+        Culprit, Incident, Lan, eventually,
+        lan::{Host, NOBODY},
+        sockets::{begin_connect, connect, listen},
+    },
+    needs,
+};
+
+/// The database believes the worker to be somewhere else; the worker knows the database, so that its own
+/// questions do not mend that.
+#[track_caller]
+fn wrong(database: &Host, worker: &Host, address: IpAddr, state: &str) {
+    worker.believes(database.like(address), &database.mac(), "permanent");
+    database.believes(address, NOBODY, state);
+}
+
+/// What every such incident says.
+#[track_caller]
+fn tells(opened: &Incident, worker: &Host, service: SocketAddr) {
+    assert_eq!(opened.text("/details/cached_mac"), NOBODY);
+    assert_eq!(opened.text("/details/seen_mac"), worker.mac());
+    assert_eq!(opened.text("/details/device"), "eth0");
+    assert_eq!(opened.json["details"]["ports"], serde_json::json!([service.port()]));
+    assert_eq!(opened.blame().0, "neighbour");
+    // At most two seconds after the first unanswered retransmission, which is one after the SYN.
+    let most = 3000.0 * crate::harness::slow();
+    assert!((opened.number("/duration_ms") as f64) < most, "{:#}", opened.json);
+}
+
+/// The worker connects; nothing comes back until the first remedy is carried out.
+#[track_caller]
+fn black_hole(case: &'static str, state: &str, address: impl Fn(&Host) -> IpAddr) {
+    let lan = Lan::set(case);
+    let (database, worker) = (lan.host(10), lan.host(90));
+    let service = database.service(address(&database));
+    let server = database.serves(service);
+    wrong(&database, &worker, address(&worker), state);
+    let (socket, _) = begin_connect(&worker.netns, service);
+    let opened = lan.opened(STALE, &database.netns, address(&worker));
+    tells(&opened, &worker, service);
+    assert_eq!(opened.text("/details/nud_state"), state.to_uppercase());
+    assert_eq!(opened.task().0, u64::from(server.pid()));
+    let remedy = opened.text("/remedies/0").to_owned();
+    assert_eq!(remedy, format!("ip -n {} neigh del {} dev eth0", database.netns.name(), address(&worker)));
+    database.carries_out(&remedy);
+    let resolved = lan.resolved(&opened);
+    assert_eq!(resolved.text("/details/ended_by"), "removed");
+    assert!(resolved.text("/summary").contains("removed by ip["), "{}", resolved.text("/summary"));
+    comes_through(&socket, service);
+    lan.ends_with(&[&database], &[STALE]);
+}
+
+#[test]
+fn a_permanent_wrong_entry_is_named_and_its_remedy_works() {
+    needs!();
+    black_hole("stale_permanent", "permanent", |host| host.v4);
+}
+
+#[test]
+fn a_permanent_wrong_entry_of_an_ipv6_neighbour_is_named_and_its_remedy_works() {
+    needs!();
+    black_hole("stale_permanent_ipv6", "permanent", |host| host.v6);
+}
+
+/// Datagrams with MSG_CONFIRM tell the kernel that the neighbour is right, whatever it is.
+fn confirms(host: &Host, to: SocketAddr) -> Again {
+    let mut socket = None;
+    Again::every(Duration::from_millis(200), &host.netns, move || {
+        let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().expect("an address");
+        let socket = socket.get_or_insert_with(|| UdpSocket::bind(any).expect("a socket"));
+        let flags = rustix::net::SendFlags::CONFIRM;
+        let _ = rustix::net::sendto(socket, b"still there", flags, &to);
+    })
+}
+
+#[test]
+fn a_wrong_entry_kept_alive_by_confirmations_is_named_reachable_as_it_is() {
+    needs!();
+    let lan = Lan::set("stale_confirmed");
+    let (database, worker) = (lan.host(10), lan.host(90));
+    let service = database.service(database.v4);
+    let _listener = listen(&database.netns, service);
+    wrong(&database, &worker, worker.v4, "stale");
+    database.netns.sysctl("net/ipv4/neigh/eth0/delay_first_probe_time", "1");
+    let _confirming = confirms(&database, SocketAddr::new(worker.v4, 9));
+    eventually("the confirmation", || database.entry(worker.v4).contains("REACHABLE"));
+    let (socket, _) = begin_connect(&worker.netns, service);
+    let opened = lan.opened(STALE, &database.netns, worker.v4);
+    tells(&opened, &worker, service);
+    assert_eq!(opened.text("/details/nud_state"), "REACHABLE");
+    assert!(opened.text("/why/1").contains("REACHABLE"), "{:#}", opened.json);
+    database.believes(worker.v4, &worker.mac(), "reachable");
+    let resolved = lan.resolved(&opened);
+    assert_eq!(resolved.text("/details/ended_by"), "corrected");
+    comes_through(&socket, service);
+    lan.ends_with(&[&database], &[STALE]);
+}
+
+#[test]
+fn an_entry_the_kernel_heals_itself_says_how_long_that_took() {
+    needs!();
+    let lan = Lan::set("stale_heals");
+    let (database, worker) = (lan.host(10), lan.host(90));
+    database.netns.sysctl("net/ipv4/neigh/eth0/delay_first_probe_time", "2");
+    database.netns.sysctl("net/ipv4/neigh/eth0/ucast_solicit", "1");
+    let service = database.service(database.v4);
+    let _listener = listen(&database.netns, service);
+    wrong(&database, &worker, worker.v4, "stale");
+    let (socket, _) = begin_connect(&worker.netns, service);
+    let opened = lan.opened(STALE, &database.netns, worker.v4);
+    tells(&opened, &worker, service);
+    let resolved = lan.resolved(&opened);
+    assert_eq!(resolved.text("/details/ended_by"), "healed");
+    assert!(resolved.text("/summary").contains("by the kernel itself"), "{}", resolved.text("/summary"));
+    assert!(resolved.number("/duration_ms") >= 2000, "{:#}", resolved.json);
+    comes_through(&socket, service);
+    lan.ends_with(&[&database], &[STALE]);
+}
+
+#[test]
+fn a_reused_address_whose_questions_are_lost_is_a_black_hole() {
+    needs!(Nftables);
+    let lan = Lan::set("stale_reused_address");
+    let database = lan.host(10);
+    let service = database.service(database.v4);
+    let _listener = listen(&database.netns, service);
+    let old = lan.host(90);
+    connect(&old.netns, service).0.expect("the old worker works");
+    let gone = old.mac();
+    drop(old);
+    let worker = lan.host(90);
+    worker.believes(database.v4, &database.mac(), "permanent");
+    lan.loses_questions();
+    let (socket, _) = begin_connect(&worker.netns, service);
+    let opened = lan.opened(STALE, &database.netns, worker.v4);
+    assert_eq!(
+        (opened.text("/details/cached_mac"), opened.text("/details/seen_mac")),
+        (gone.as_str(), worker.mac().as_str())
+    );
+    database.carries_out(opened.text("/remedies/0"));
+    lan.forwards_questions();
+    lan.resolved(&opened);
+    comes_through(&socket, service);
+    lan.ends_with(&[&database], &[STALE]);
+}
+
+#[test]
+fn a_client_that_is_not_heard_points_from_its_connect_to_the_entry() {
+    needs!();
+    let lan = Lan::set("stale_client");
+    let (database, worker) = (lan.host(10), lan.host(90));
+    let back = worker.service(worker.v4);
+    let _listener = listen(&worker.netns, back);
+    wrong(&database, &worker, worker.v4, "permanent");
+    // Nobody listens here: the worker's SYN says where it is, and is refused into the void.
+    let service = database.service(database.v4);
+    let _own = listen(&database.netns, service);
+    let (_socket, _) = begin_connect(&worker.netns, service);
+    let (_pending, _) = begin_connect(&database.netns, back);
+    let opened = lan.opened(STALE, &database.netns, worker.v4);
+    let stalled = lan.culprit.wait_for_incident("the connect", |told| {
+        told.text("/kind") == STALLED && told.blamed() == back.to_string()
+    });
+    assert_eq!(stalled.json["caused_by"], serde_json::json!([opened.id()]));
+    assert_eq!(stalled.blame(), ("neighbour", "certain"));
+    lan.ends_with(&[&database], &[STALE, STALLED]);
+}
+
+#[test]
+fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_goes_on_sending() {
+    needs!();
+    let lan = Lan::set("stale_moved");
+    let (database, worker) = (lan.host(10), lan.host(90));
+    let service = database.service(database.v4);
+    let listener = listen(&database.netns, service);
+    worker.believes(database.v4, &database.mac(), "permanent");
+    let mut near = connect(&worker.netns, service).0.expect("it listens");
+    let (mut far, _) = listener.accept().expect("it connected");
+    // The machine moves, and nobody announces it; the entry is believed as long as datagrams confirm it.
+    let _confirming = confirms(&database, SocketAddr::new(worker.v4, 9));
+    worker.netns.ip("link set eth0 down");
+    worker.netns.ip("link set eth0 address 02:00:5e:10:00:77");
+    worker.netns.ip("link set eth0 up");
+    worker.believes(database.v4, &database.mac(), "permanent");
+    far.write_all(b"anybody there?").expect("a socket buffer");
+    let _says = Again::every(Duration::from_millis(300), &worker.netns, move || {
+        let _ = near.write_all(b"still here");
+    });
+    let opened = lan.opened(STALE, &database.netns, worker.v4);
+    assert_eq!(opened.text("/details/seen_mac"), "02:00:5e:10:00:77");
+    database.carries_out(opened.text("/remedies/0"));
+    lan.resolved(&opened);
+    lan.ends_with(&[&database], &[STALE]);
+}
+
+#[test]
+fn a_black_hole_is_the_same_incident_at_the_intensity_of_a_daemon() {
+    needs!();
+    let told = ["trace", "run"].map(|intensity| {
+        let lan = Lan::watched_by("unused", Culprit::trace(&format!("--intensity {intensity}")));
+        let (database, worker) = (lan.host(10), lan.host(90));
+        let service = database.service(database.v4);
+        let _server = database.serves(service);
+        wrong(&database, &worker, worker.v4, "permanent");
+        let (socket, _) = begin_connect(&worker.netns, service);
+        let opened = lan.opened(STALE, &database.netns, worker.v4);
+        tells(&opened, &worker, service);
+        database.carries_out(opened.text("/remedies/0"));
+        let resolved = lan.resolved(&opened);
+        assert_eq!(resolved.text("/details/ended_by"), "removed", "{intensity}");
+        comes_through(&socket, service);
+        opened.json
+    });
+    let shape = |json: &serde_json::Value| {
+        (json["cause"]["kind"].clone(), json["details"]["nud_state"].clone(), json["process"]["comm"].clone())
+    };
+    assert_eq!(shape(&told[0]), shape(&told[1]));
+}

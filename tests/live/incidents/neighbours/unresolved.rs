@@ -1,0 +1,146 @@
+//! Neighbours that do not answer.
+
+use std::{
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use super::{Again, FAILING, UNRESOLVED};
+use crate::{
+    harness::{
+        Lan,
+        lan::Host,
+        port,
+        sockets::{connect, me},
+    },
+    needs,
+};
+
+#[track_caller]
+fn nobody_answers(case: &'static str, how: &str, address: impl Fn(&Host) -> IpAddr) {
+    let lan = Lan::set(case);
+    let host = lan.host(10);
+    let absent = if address(&host).is_ipv4() { lan.switch.v4(77) } else { lan.switch.v6(77) };
+    let to = SocketAddr::new(absent, port());
+    let (failed, task) = connect(&host.netns, to);
+    failed.expect_err("nobody has this address");
+    let told = lan.culprit.wait_for_incident("who waited, and what became of it", |told| {
+        told.about(UNRESOLVED, &host.netns, absent)
+            && told.text("/details/waiters/0/outcome") == "host_unreachable"
+    });
+    assert_eq!(told.task(), (task.0.into(), task.1.into()));
+    assert_eq!(told.json["details"]["waiters"][0]["destination"]["port"], to.port());
+    assert_eq!((told.text("/details/device"), told.text("/details/resolution")), ("eth0", how));
+    assert!(told.number("/details/unanswered_probes") >= 3, "{:#}", told.json);
+    assert_eq!(told.json["details"]["is_gateway"], false);
+    assert_eq!(told.blame(), ("neighbour", "certain"));
+    lan.ends_with(&[&host], &[UNRESOLVED]);
+}
+
+#[test]
+fn a_host_that_does_not_answer_arp_is_named_with_who_waits() {
+    needs!();
+    nobody_answers("unresolved_host", "arp", |host| host.v4);
+}
+
+#[test]
+fn a_host_that_does_not_answer_ndp_is_named_with_who_waits() {
+    needs!();
+    nobody_answers("unresolved_host_ipv6", "ndp", |host| host.v6);
+}
+
+#[track_caller]
+fn gateway(case: &'static str, beyond: &str, address: impl Fn(&Host) -> IpAddr) {
+    let lan = Lan::set(case);
+    let host = lan.host(10);
+    let gateway = if address(&host).is_ipv4() { lan.switch.v4(1) } else { lan.switch.v6(1) };
+    host.netns.ip(&format!("route add default via {gateway} dev eth0"));
+    let to = SocketAddr::new(beyond.parse().expect("an address"), port());
+    connect(&host.netns, to).0.expect_err("there is no gateway");
+    let opened = lan.opened(UNRESOLVED, &host.netns, gateway);
+    assert_eq!(
+        (opened.json["details"]["is_gateway"].as_bool(), opened.text("/severity")),
+        (Some(true), "critical")
+    );
+    let how = if gateway.is_ipv4() { "ARP" } else { "NDP" };
+    let words = format!("The default gateway {gateway} does not answer {how} on eth0");
+    assert!(opened.text("/summary").starts_with(&words), "{}", opened.text("/summary"));
+    assert_eq!(opened.json["details"]["waiters"][0]["destination"]["ip"], beyond);
+    lan.ends_with(&[&host], &[UNRESOLVED]);
+}
+
+#[test]
+fn a_gateway_that_does_not_answer_arp_is_called_one() {
+    needs!();
+    gateway("unresolved_gateway", "192.0.2.64", |host| host.v4);
+}
+
+#[test]
+fn a_gateway_that_does_not_answer_ndp_is_called_one() {
+    needs!();
+    gateway("unresolved_gateway_ipv6", "2001:db8::64", |host| host.v6);
+}
+
+#[test]
+fn a_datagram_waits_as_well() {
+    needs!();
+    let lan = Lan::set("unresolved_datagram");
+    let host = lan.host(10);
+    let to = SocketAddr::new(lan.switch.v4(77), port());
+    let task = host.netns.enter(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        socket.send_to(b"hello?", to).expect("it is queued");
+        // The kernel forgets who waits when the socket is gone.
+        std::mem::forget(socket);
+        me()
+    });
+    let opened = lan.opened(UNRESOLVED, &host.netns, to.ip());
+    assert_eq!(opened.text("/details/waiters/0/protocol"), "udp");
+    assert_eq!(opened.task(), (task.0.into(), task.1.into()));
+    lan.ends_with(&[&host], &[UNRESOLVED]);
+}
+
+#[test]
+fn a_host_that_comes_back_resolves_it_and_the_failures_point_to_it() {
+    needs!();
+    let lan = Lan::set("unresolved_comes_back");
+    let host = lan.host(10);
+    let (address, port) = (lan.switch.v4(77), port());
+    let to = SocketAddr::new(address, port);
+    let patience = Duration::from_millis(1500);
+    let _tries = Again::every(Duration::from_millis(100), &host.netns, move || {
+        let _ = TcpStream::connect_timeout(&to, patience);
+    });
+    let opened = lan.opened(UNRESOLVED, &host.netns, address);
+    let failing = lan.culprit.wait_for_incident("the failures", |told| {
+        told.text("/kind") == FAILING && told.blamed() == to.to_string()
+    });
+    assert_eq!(failing.json["caused_by"], serde_json::json!([opened.id()]));
+    let back = lan.host(77);
+    let _listener = crate::harness::sockets::listen(&back.netns, to);
+    let resolved = lan.resolved(&opened);
+    assert!(resolved.text("/summary").contains("answers ARP on eth0"), "{}", resolved.text("/summary"));
+    lan.ends_with(&[&host], &[UNRESOLVED, FAILING]);
+}
+
+#[test]
+fn what_a_router_forwards_for_a_container_waits_as_well() {
+    needs!();
+    let lan = Lan::set("unresolved_forwarded");
+    let (router, inside) = (lan.host(1), crate::harness::Netns::make());
+    let subnet = inside.v4(0);
+    router.netns.ip(&format!("link add inside type veth peer name eth0 netns {}", inside.name()));
+    router.netns.ip("link set inside up");
+    router.netns.ip(&format!("addr add {}/24 dev inside", inside.v4(1)));
+    inside.ip("link set eth0 up");
+    inside.ip(&format!("addr add {}/24 dev eth0", inside.v4(2)));
+    inside.ip(&format!("route add default via {}", inside.v4(1)));
+    router.netns.sysctl("net/ipv4/ip_forward", "1");
+    let to = SocketAddr::new(lan.switch.v4(77), port());
+    let (failed, task) = connect(&inside, to);
+    failed.expect_err("nobody has this address");
+    let opened = lan.opened(UNRESOLVED, &router.netns, to.ip());
+    assert_eq!(opened.json["details"]["waiters"][0]["forwarded"], true, "{subnet}: {:#}", opened.json);
+    assert_eq!(opened.task(), (task.0.into(), task.1.into()));
+    lan.ends_with(&[&router], &[UNRESOLVED]);
+}
