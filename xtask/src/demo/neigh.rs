@@ -15,6 +15,7 @@ use crate::cmd;
 const DATABASE: &str = "10.0.1.20";
 const DATABASE_MAC: &str = "02:00:5e:00:00:db";
 const PORT: &str = "5432";
+const SUBNET_MAC: &str = "02:00:5e:00:00:ff";
 const WORKER: &str = "10.0.1.90";
 const OLD_MAC: &str = "02:00:5e:00:00:01";
 const NEW_MAC: &str = "02:00:5e:00:00:02";
@@ -25,7 +26,7 @@ pub(super) fn play() -> Result<()> {
     eprintln!(
         "\
 The outage: a worker is replaced, and its successor gets the same address. From then on it cannot reach the
-database, while every other worker can. Pings from elsewhere work, no firewall changed, and it goes away by
+database, while every other worker can. No firewall changed, both machines are healthy, and it goes away by
 itself before anybody has looked.
 
   worker {WORKER}  ──  subnet that answers ARP by itself  ──  database {DATABASE}:{PORT}
@@ -35,10 +36,12 @@ Building it in network namespaces …"
     let (subnet, database) = (lab.host("subnet")?, lab.host("db")?);
     // Both at once: a namespace made after another is gone may get its number, and be taken for it.
     let (old, new) = (lab.host("old")?, lab.host("new")?);
-    lab.ip(&subnet, "link add br0 type bridge")?;
+    // With an address of its own: one that followed its ports would make it forget its neighbours.
+    lab.ip(&subnet, &format!("link add br0 address {SUBNET_MAC} type bridge"))?;
     lab.ip(&subnet, "link set br0 up")?;
     // Frames to a MAC that is nowhere leave by the uplink, and nobody hears of them again.
-    lab.ip(&subnet, "link add uplink type dummy")?;
+    let void = lab.file("void.py", include_str!("../../../tests/programs/void.py"))?;
+    lab.start(Lab::inside(&subnet, "/usr/bin/python3").arg(void).args(["uplink", "tap"]))?;
     lab.ip(&subnet, "link set uplink master br0 up")?;
     plug(&lab, &subnet, "db", (&database, DATABASE, DATABASE_MAC))?;
     answer_for_the_database(&lab, &subnet)?;
@@ -84,10 +87,12 @@ What you saw:
     it otherwise, because this subnet answers ARP questions in the database's place, as clouds do.
   · `SYN from {NEW_MAC}, but replies go to {OLD_MAC}` is the contradiction, in the first SYN.
     By itself it may be healthy; `does not hear us` is the proof: the SYN-ACK had to be sent again.
-  · The worker's side can only say that nobody answers. The database's side says why, and what to do:
-    after `ip neigh del` the very next packet asks for {WORKER} anew and the connect goes through.
-  · Without it the kernel believes its entry for up to 45 s, then asks the dead MAC three times, and only
-    then everybody. All machines of this demo share one kernel, which is why one culprit sees both sides.",
+  · NEIGHBOUR STALE is the incident, two seconds in: both MACs, whose service it concerns, and the remedy.
+    After `ip neigh del` the very next packet asks for {WORKER} anew, and the connect goes through.
+  · CONNECT STALLED is all the worker's side can say. It points to the cause only because all machines of
+    this demo share one kernel, and so one culprit sees both sides.
+  · Without the remedy the kernel believes its entry for up to 45 s, waits 5 s more, asks the dead MAC
+    three times, and only then everybody: gone by itself before anybody has looked.",
         took.as_secs_f64(),
         if reached.success() { "then the database's first line came" } else { "and gave up" },
     );
