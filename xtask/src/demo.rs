@@ -2,7 +2,9 @@
 //! and explained. Every demo takes less than half a minute and leaves nothing behind.
 
 mod lab;
+mod neigh;
 mod tls;
+mod watch;
 
 use std::{ffi::OsStr, process::ExitCode};
 
@@ -14,11 +16,18 @@ use crate::{
 };
 
 /// The demos there are.
-const DEMOS: &[Demo] = &[Demo {
-    name: "tls",
-    about: "every TLS handshake hangs behind a certificate fetch that a firewall drops",
-    play: tls::play,
-}];
+const DEMOS: &[Demo] = &[
+    Demo {
+        name: "tls",
+        about: "every TLS handshake hangs behind a certificate fetch that a firewall drops",
+        play: tls::play,
+    },
+    Demo {
+        name: "neigh",
+        about: "a worker is replaced under the same address, and the database goes on answering the dead one",
+        play: neigh::play,
+    },
+];
 
 struct Demo {
     name: &'static str,

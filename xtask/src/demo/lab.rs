@@ -39,6 +39,13 @@ impl Lab {
         Ok(netns)
     }
 
+    /// Removes a network namespace in which nothing runs any more.
+    pub(super) fn remove(&mut self, netns: &str) -> Result<()> {
+        cmd::run(Command::new("ip").args(["netns", "del", netns]))?;
+        self.netns.retain(|known| known != netns);
+        Ok(())
+    }
+
     /// `ip`, inside.
     pub(super) fn ip(&self, netns: &str, args: &str) -> Result<()> {
         cmd::run(Command::new("ip").args(["-n", netns]).args(args.split_whitespace()))

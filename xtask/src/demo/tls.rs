@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::lab::Lab;
+use super::{lab::Lab, watch::Watch};
 use crate::cmd;
 
 /// Addresses for documentation (RFC 5737): inside the namespaces they lead nowhere else.
@@ -58,26 +58,18 @@ Building it in network namespaces …"
     let server = lab.start(Lab::inside(&node, "sh").args(["-c", &script]))?;
 
     eprintln!("\n$ sudo culprit trace -p {server}");
-    let mut trace = Command::new(culprit);
-    trace.args(["trace", "-p", &server.to_string(), "-e", "connect,tls,dns", "--for", "20s"]);
-    let mut trace = trace.stderr(Stdio::piped()).spawn().context("starting culprit")?;
-    let ready = wait_for_talk(&mut trace);
+    let pid = server.to_string();
+    let args = ["trace", "-p", &pid, "-e", "connect,tls,dns", "--for", "20s"];
+    let watch = Watch::start(&culprit, &args)?;
     let began = Instant::now();
     let mut openssl = Lab::inside(&client, "openssl");
     openssl.args(["s_client", "-connect", &format!("{SERVER}:443"), "-servername", SNI]);
-    let shaken = ready.and_then(|()| {
-        let silent = openssl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(silent.status()?)
-    });
+    let silent = openssl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let shaken = silent.status().context("starting openssl")?;
     let took = began.elapsed();
     // An incident counts as resolved when it has stayed so for two seconds.
     sleep(Duration::from_millis(2600));
-    if let Some(pid) = i32::try_from(trace.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-    }
-    let ended = trace.wait().context("waiting for culprit")?;
-    anyhow::ensure!(ended.success(), "culprit ended with {ended}");
-    let shaken = shaken?;
+    watch.end()?;
     eprintln!(
         "
 What you saw:
@@ -91,21 +83,5 @@ What you saw:
         took.as_secs_f64(),
         if shaken.success() { "then the handshake went through" } else { "and gave up" },
     );
-    Ok(())
-}
-
-/// Waits until culprit says that everything is attached, and lets the rest of its talk through.
-fn wait_for_talk(trace: &mut std::process::Child) -> Result<()> {
-    use std::io::{BufRead, BufReader};
-    let talk = trace.stderr.take().context("its talk is a pipe")?;
-    let mut lines = BufReader::new(talk).lines();
-    loop {
-        let line = lines.next().context("culprit ended before it was attached")??;
-        eprintln!("{line}");
-        if line.contains("^C ends") {
-            break;
-        }
-    }
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
     Ok(())
 }
