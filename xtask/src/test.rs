@@ -86,7 +86,11 @@ fn keep_incidents(args: &[OsString]) -> Result<()> {
     let mut keep = copies.env().to_vec();
     keep.push(("CULPRIT_KEEP_INCIDENTS", "1".as_ref()));
     let mut command = cmd::as_root(&copies.tests, &keep)?;
-    command.args(["--test-threads=1", "incidents::"]).args(args);
+    command.arg("--test-threads=1");
+    if args.is_empty() {
+        command.arg("incidents::");
+    }
+    command.args(args);
     cmd::run(command.current_dir(cmd::workspace().join("agent")))?;
     eprintln!("test: now look at them: CULPRIT_BLESS=1 cargo test -p culprit --test replay && git diff");
     Ok(())

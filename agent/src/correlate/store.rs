@@ -163,6 +163,12 @@ impl Store {
             .map(|held| (held.id.as_str(), &held.report.details))
     }
 
+    /// The first remedy of an incident that is not resolved yet.
+    pub fn remedy(&self, id: &str) -> Option<&str> {
+        let held = self.held.iter().find(|held| held.id == id && !held.resolved)?;
+        held.report.remedies.first().map(String::as_str)
+    }
+
     /// Incidents opened so far.
     pub fn opened(&self) -> u64 {
         self.opened

@@ -13,7 +13,7 @@ use super::{Diagnose, Rule, neighbours, text};
 use crate::{
     correlate::{
         View,
-        incident::{Cause, Confidence, ConnectFailingDetails, Details, Kind, Severity},
+        incident::{Cause, CauseKind, Confidence, ConnectFailingDetails, Details, Kind, Severity},
         report::Report,
     },
     enrich::{bounded::Bounded, connect::outcome as outcome_of},
@@ -190,7 +190,7 @@ impl Failing {
         let total: u64 = self.since_open.values().sum();
         let worst = self.since_open.iter().max_by_key(|(_, count)| **count).map(|(outcome, _)| *outcome);
         let worst = worst.unwrap_or(Outcome::Failed);
-        let (why, remedies) = advice(worst, &destination, connect, view);
+        let (mut why, mut remedies) = advice(worst, &destination, connect, view);
         let (last_ns, _, lasted) = self.failures.last().copied().unwrap_or((self.began_ns, worst, 0));
         let evidence = self
             .failures
@@ -202,6 +202,11 @@ impl Failing {
                 )
             })
             .collect();
+        let caused_by = neighbours::explaining(connect, view);
+        if !caused_by.is_empty() {
+            why = "A neighbour on the way does not answer, or is not where this host believes: nothing is wrong with either end.".to_owned();
+            remedies = neighbours::remedies(&caused_by, view);
+        }
         Report {
             kind: Kind::ConnectFailing,
             subject: subject.to_owned(),
@@ -212,10 +217,11 @@ impl Failing {
             process,
             why: vec![why],
             cause: Some(Cause {
+                kind: if caused_by.is_empty() { CauseKind::OutboundConnect } else { CauseKind::Neighbour },
                 confidence: Confidence::Certain,
                 ..text::cause(connect, world, worst.name(), lasted)
             }),
-            caused_by: neighbours::explaining(connect, view),
+            caused_by,
             remedies,
             evidence,
             details: Details::ConnectFailing(ConnectFailingDetails {
@@ -232,7 +238,7 @@ impl Failing {
         let outcomes: Vec<String> = self
             .since_open
             .iter()
-            .map(|(outcome, count)| format!("{} {count} times", outcome.name().replace('_', " ")))
+            .map(|(outcome, count)| format!("{} {}", outcome.name().replace('_', " "), text::times(*count)))
             .collect();
         let span = text::duration(last_ns.saturating_sub(self.began_ns));
         let errno = self.errno.as_ref().map(|errno| format!(", last {errno}")).unwrap_or_default();

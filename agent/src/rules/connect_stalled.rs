@@ -132,7 +132,7 @@ impl ConnectStalled {
         let (port, ip) = (destination.port, destination.ip);
         let mut remedies = Vec::new();
         let why = if !caused_by.is_empty() {
-            remedies.push(format!("mend that entry first, as incident {} says", caused_by.join(", ")));
+            remedies.extend(neighbours::remedies(&caused_by, view));
             "Packets go to a MAC that is no longer the neighbour's: nothing is wrong with either end."
                 .to_owned()
         } else if connect.drops > 0 {

@@ -24,7 +24,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     kind: Kind::NeighbourConflict,
     about: "two machines claim one address: the entry flaps between their MACs",
-    opens: "an address moves between MACs at least 3 times in 60 s, and back to one it had before",
+    opens: "an address is claimed by one MAC, then by another, at least 3 times in 60 s, and by one it had before",
     make: || Box::new(NeighbourConflict { neighbours: Bounded::new(NEIGHBOURS) }),
 };
 
@@ -33,8 +33,8 @@ const NEIGHBOURS: usize = 512;
 /// Changes within this long of each other belong together.
 const WINDOW_NS: u64 = 60_000_000_000;
 /// As many of them are a conflict.
-const CHANGES: usize = 3;
-/// Changes remembered of each at most.
+const CHANGES: u64 = 3;
+/// Sightings remembered of each at most.
 const REMEMBERED: usize = 32;
 /// Ethernet addresses have as many bytes.
 const ETH_ALEN: u16 = 6;
@@ -42,16 +42,18 @@ const ETH_ALEN: u16 = 6;
 const VRRP: [&str; 2] = ["00:00:5e:00:01:", "00:00:5e:00:02:"];
 
 struct NeighbourConflict {
-    neighbours: Bounded<Key, Flapping>,
+    neighbours: Bounded<Key, Contested>,
 }
 
 #[derive(Default)]
-struct Flapping {
+struct Contested {
     device: String,
-    /// When, from which MAC, to which.
-    changes: Vec<(u64, String, String)>,
+    /// Who was seen to have the address, and when: one line a change.
+    sightings: Vec<(u64, String)>,
+    /// Changes since it began.
     total: u64,
     began_ns: u64,
+    last_ns: u64,
     id: Option<String>,
 }
 
@@ -76,95 +78,116 @@ impl NeighbourConflict {
         };
         if moved && from != to {
             let key = (record.netns, record.ifindex, record.address);
-            self.flap(key, &event::comm(&record.device), at_ns, from, to, view);
+            // That it was there before is news only when nothing is known yet: it did not claim it now.
+            let before = self.neighbours.get(&key).and_then(|known| known.sightings.last().cloned());
+            let before = before.unwrap_or((at_ns, from));
+            self.seen(key, &event::comm(&record.device), [before, (at_ns, to)], view);
         }
     }
 
-    /// Somebody else claims the address; it counts while the owner is alive as well.
+    /// Somebody else claims the address and is not believed, while its owner is alive as well.
     fn claimed(&mut self, record: &ClaimRecord, at_ns: u64, view: &mut View<'_>) {
         if record.confirmed_ns == 0 || at_ns.saturating_sub(record.confirmed_ns) > WINDOW_NS {
             return;
         }
-        let (Some(from), Some(to)) = (mac(&record.cached_mac, ETH_ALEN), mac(&record.claimed_mac, ETH_ALEN))
+        let (Some(owner), Some(other)) =
+            (mac(&record.cached_mac, ETH_ALEN), mac(&record.claimed_mac, ETH_ALEN))
         else {
             return;
         };
         let key = (record.netns, record.ifindex, record.address);
         let device = view.world.device_at(record.netns, record.ifindex).unwrap_or_default();
-        // There, and back again: the entry keeps what it has.
-        self.flap(key, &device, at_ns, from.clone(), to.clone(), view);
-        self.flap(key, &device, at_ns, to, from, view);
+        self.seen(key, &device, [(record.confirmed_ns, owner), (at_ns, other)], view);
     }
 
-    fn flap(&mut self, key: Key, device: &str, at_ns: u64, from: String, to: String, view: &mut View<'_>) {
+    /// Two sightings, one after the other. One that is no later than the last known is not news.
+    fn seen(&mut self, key: Key, device: &str, sightings: [(u64, String); 2], view: &mut View<'_>) {
         if self.neighbours.get(&key).is_none() {
-            self.neighbours.insert(key, Flapping::default());
+            self.neighbours.insert(key, Contested::default());
         }
-        let Some(flapping) = self.neighbours.get_mut(&key) else { return };
-        flapping.device = device.to_owned();
-        flapping.forget(at_ns);
-        if flapping.changes.len() >= REMEMBERED {
-            flapping.changes.remove(0);
+        let Some(contested) = self.neighbours.get_mut(&key) else { return };
+        contested.device = device.to_owned();
+        let mut changes = 0;
+        for (at_ns, mac) in sightings {
+            changes += u64::from(contested.sighting(at_ns, mac));
         }
-        flapping.changes.push((at_ns, from, to));
-        flapping.total += 1;
-        if let Some(id) = flapping.id.clone() {
-            if flapping.total.is_power_of_two() {
-                let report = flapping.report(&key, view.now_ns, false, view);
+        contested.forget(view.now_ns);
+        if let Some(id) = contested.id.clone() {
+            let before = contested.total;
+            contested.total += changes;
+            if contested.total.checked_ilog2() != before.checked_ilog2() {
+                let report = contested.report(&key, view.now_ns, false, view);
                 view.store.update(view.now_ns, view.world, &id, report);
             }
-        } else if flapping.is_conflict() {
-            flapping.began_ns = flapping.changes[0].0;
-            flapping.total = flapping.changes.len() as u64;
-            let report = flapping.report(&key, view.now_ns, false, view);
-            flapping.id = Some(view.store.open(view.now_ns, view.world, report));
+        } else if contested.is_conflict() {
+            contested.began_ns = contested.sightings[0].0;
+            contested.total = contested.changes();
+            let report = contested.report(&key, view.now_ns, false, view);
+            contested.id = Some(view.store.open(view.now_ns, view.world, report));
         }
     }
 
     fn tick(&mut self, view: &mut View<'_>) {
-        let over = |flapping: &Flapping| {
-            flapping.changes.last().is_none_or(|(at, ..)| view.now_ns.saturating_sub(*at) >= WINDOW_NS)
-        };
-        let quiet: Vec<Key> =
-            self.neighbours.iter().filter(|(_, flapping)| over(flapping)).map(|(key, _)| *key).collect();
+        let over = |contested: &Contested| view.now_ns.saturating_sub(contested.last_ns) >= WINDOW_NS;
+        let mut quiet: Vec<Key> =
+            self.neighbours.iter().filter(|(_, contested)| over(contested)).map(|(key, _)| *key).collect();
+        quiet.sort_unstable();
         for key in quiet {
-            let Some(flapping) = self.neighbours.remove(&key) else { continue };
-            if let Some(id) = &flapping.id {
-                let report = flapping.report(&key, view.now_ns, true, view);
+            let Some(contested) = self.neighbours.remove(&key) else { continue };
+            if let Some(id) = &contested.id {
+                let report = contested.report(&key, view.now_ns, true, view);
                 view.store.over(view.now_ns, id, report);
             }
         }
     }
 }
 
-impl Flapping {
+impl Contested {
+    /// Notes who has the address; `true` when that is another than before.
+    fn sighting(&mut self, at_ns: u64, mac: String) -> bool {
+        match self.sightings.last() {
+            Some((last_ns, last)) if *last == mac || at_ns < *last_ns => return false,
+            Some(_) | None => {}
+        }
+        if self.sightings.len() >= REMEMBERED {
+            self.sightings.remove(0);
+        }
+        self.sightings.push((at_ns, mac));
+        self.last_ns = at_ns;
+        self.sightings.len() > 1
+    }
+
+    /// Changes fall out of the window; whoever had the address before the first that is left is kept.
     fn forget(&mut self, now_ns: u64) {
-        self.changes.retain(|(at, ..)| now_ns.saturating_sub(*at) < WINDOW_NS);
+        let old = self.sightings.iter().filter(|(at, _)| now_ns.saturating_sub(*at) >= WINDOW_NS).count();
+        self.sightings.drain(..old.saturating_sub(1));
+    }
+
+    fn changes(&self) -> u64 {
+        (self.sightings.len() as u64).saturating_sub(1)
     }
 
     /// Often enough, and back to where it was before: a chain of successors is no conflict.
     fn is_conflict(&self) -> bool {
         let returns = self
-            .changes
+            .sightings
             .iter()
             .enumerate()
-            .any(|(i, (_, _, to))| self.changes[..=i].iter().any(|(_, from, _)| from == to));
-        self.changes.len() >= CHANGES && returns
+            .any(|(i, (_, mac))| self.sightings[..i].iter().any(|(_, before)| before == mac));
+        self.changes() >= CHANGES && returns
     }
 
     /// The MACs, the one seen last first.
     fn macs(&self, now_ns: u64) -> Vec<ClaimedMac> {
         let mut macs: Vec<ClaimedMac> = Vec::new();
-        for (at, from, to) in self.changes.iter().rev() {
-            for (mac, claims) in [(to, 1), (from, 0)] {
-                match macs.iter_mut().find(|known| known.mac == *mac) {
-                    Some(known) => known.claims += claims,
-                    None => macs.push(ClaimedMac {
-                        mac: mac.clone(),
-                        claims,
-                        last_ms: now_ns.saturating_sub(*at) / 1_000_000,
-                    }),
-                }
+        for (at, mac) in self.sightings.iter().rev() {
+            match macs.iter_mut().find(|known| known.mac == *mac) {
+                Some(known) => known.claims += 1,
+                None => macs.push(ClaimedMac {
+                    mac: mac.clone(),
+                    claims: 1,
+                    last_ms: now_ns.saturating_sub(*at) / 1_000_000,
+                }),
             }
         }
         macs
@@ -177,7 +200,7 @@ impl Flapping {
         let how = resolution(place.address);
         let names: Vec<&str> = macs.iter().map(|claimed| claimed.mac.as_str()).collect();
         let both = names.join(" and ");
-        let changes = text::count(self.changes.len() as u64, "time", "times");
+        let changes = text::count(self.changes(), "time", "times");
         let where_ = on(&place);
         let what = if place.is_gateway {
             format!("the default gateway {}", place.address)
@@ -189,7 +212,7 @@ impl Flapping {
             format!("Nobody contests {what} {where_} any more: its entry has not moved for a minute.")
         } else {
             format!(
-                "{} claim {what} {where_}: its entry moved {changes} within {lasted}.",
+                "{} claim {what} {where_}: it changed hands {changes} within {lasted}.",
                 capitalised(&both)
             )
         };
@@ -212,10 +235,11 @@ impl Flapping {
             "until then hold on to the right one: {} neigh replace {address} lladdr <MAC> dev {device} nud permanent",
             ip(netns.as_deref(), None)
         ));
-        let evidence = self
-            .changes
-            .iter()
-            .map(|(at, from, to)| (*at, format!("{address} moves from {from} to {to}")))
+        let moves = self.sightings.windows(2);
+        let evidence = moves
+            .map(|pair| {
+                (pair[1].0, format!("{address} is claimed by {} instead of {}", pair[1].1, pair[0].1))
+            })
             .collect();
         Report {
             kind: Kind::NeighbourConflict,
@@ -237,7 +261,7 @@ impl Flapping {
             evidence,
             details: Details::NeighbourConflict(NeighbourConflictDetails {
                 neighbour: place,
-                changes: self.changes.len() as u32,
+                changes: self.changes() as u32,
                 macs,
             }),
         }
@@ -274,7 +298,7 @@ mod tests {
         assert_eq!(opened.len(), 1);
         assert_eq!(
             opened[0].summary,
-            "02:00:00:00:00:02 and 02:00:00:00:00:01 claim 192.0.2.90 on eth0: its entry moved 3 times within 10.0 s."
+            "02:00:00:00:00:02 and 02:00:00:00:00:01 claim 192.0.2.90 on eth0: it changed hands 3 times within 10.0 s."
         );
         scene.passes(15_000, 80_000);
         assert_eq!(scene.last().state, State::Resolved);
@@ -299,11 +323,21 @@ mod tests {
     }
 
     #[test]
+    fn a_failover_whose_first_announcement_was_not_believed_is_none() {
+        let mut scene = Scene::new();
+        scene.claim(5000, 90, 2, 4500);
+        scene.claim(5500, 90, 2, 4500);
+        moves(&mut scene, 6000, 1, 2);
+        scene.passes(6000, 70_000);
+        assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    }
+
+    #[test]
     fn two_that_answer_each_question_are_a_conflict_although_the_entry_stays() {
         let mut scene = Scene::new();
-        scene.claim(0, 90, 2, 0);
+        scene.claim(1000, 90, 2, 999);
         assert!(scene.told.is_empty(), "{:#?}", scene.told);
-        scene.claim(20_000, 90, 2, 19_000);
+        scene.claim(20_000, 90, 2, 19_999);
         assert_eq!(scene.opened(Kind::NeighbourConflict).len(), 1);
     }
 

@@ -113,3 +113,8 @@ pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
     ids.dedup();
     ids
 }
+
+/// What to do about what explains a connect: the first remedy of each incident.
+pub(super) fn remedies(explained_by: &[String], view: &View<'_>) -> Vec<String> {
+    explained_by.iter().filter_map(|id| view.store.remedy(id)).map(str::to_owned).collect()
+}

@@ -42,6 +42,11 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
+/// `once`, `3 times`.
+pub(super) fn times(number: u64) -> String {
+    if number == 1 { "once".to_owned() } else { format!("{number} times") }
+}
+
 /// The same program in the same network namespace, and the same destination.
 pub(super) fn subject(connect: &Connect, world: &World) -> String {
     let owner = &connect.owner;

@@ -20,8 +20,13 @@ const REMEMBERED: usize = 1024;
 /// What was last written of each incident, by id.
 #[derive(Debug, Default)]
 pub struct Incidents {
-    written: HashMap<String, (Option<CauseKind>, Option<Confidence>, String)>,
+    written: HashMap<String, Essence>,
+    /// What incidents that may explain others are called, by id.
+    called: HashMap<String, String>,
 }
+
+/// What makes a paragraph worth writing again: cause, confidence, whom it points to, what explains it.
+type Essence = (Option<CauseKind>, Option<Confidence>, String, Vec<String>);
 
 impl Incidents {
     /// Writes an incident: whole when it is new or its cause has changed, else in one line.
@@ -29,12 +34,18 @@ impl Incidents {
         let cause = incident.cause.as_ref();
         let to =
             cause.and_then(|cause| cause.destination.as_ref()).map(|to| format!("{} {}", to.ip, to.port));
-        let now =
-            (cause.map(|cause| cause.kind), cause.map(|cause| cause.confidence), to.unwrap_or_default());
+        let now = (
+            cause.map(|cause| cause.kind),
+            cause.map(|cause| cause.confidence),
+            to.unwrap_or_default(),
+            incident.caused_by.clone(),
+        );
         let same = self.written.get(&incident.id) == Some(&now);
         if self.written.len() >= REMEMBERED {
             self.written.clear();
+            self.called.clear();
         }
+        self.called.insert(incident.id.clone(), called(incident));
         self.written.insert(incident.id.clone(), now);
         match incident.state {
             State::Updated if same => headline(incident, style, out),
@@ -42,33 +53,51 @@ impl Incidents {
                 writeln!(out)?;
                 headline(incident, style, out)?;
                 wrapped(&incident.summary, "    ", "    ", out)?;
+                self.explained(incident, out)?;
                 writeln!(out)
             }
-            _ => whole(incident, style, out),
+            _ => self.whole(incident, style, out),
         }
+    }
+
+    /// What explains it, by the names those incidents were told by.
+    fn explained(&self, incident: &Incident, out: &mut impl Write) -> io::Result<()> {
+        if incident.caused_by.is_empty() {
+            return Ok(());
+        }
+        let name = |id: &String| self.called.get(id).cloned().unwrap_or_else(|| format!("incident {id}"));
+        let names: Vec<String> = incident.caused_by.iter().map(name).collect();
+        wrapped(&format!("Explained by: {}.", names.join("; ")), "    ", "    ", out)
+    }
+
+    fn whole(&self, incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
+        let (dim, reset) = if style.colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+        writeln!(out)?;
+        headline(incident, style, out)?;
+        wrapped(&incident.summary, "    ", "    ", out)?;
+        for why in &incident.why {
+            wrapped(why, "    ", "    ", out)?;
+        }
+        self.explained(incident, out)?;
+        for seen in &incident.evidence {
+            let at = seen.offset_ms as f64 / 1000.0;
+            write!(out, "{dim}")?;
+            wrapped(&seen.text, &format!("    {at:>+9.3} s  "), "                 ", out)?;
+            write!(out, "{reset}")?;
+        }
+        let mut lead = "    Try:  ";
+        for remedy in &incident.remedies {
+            wrapped(remedy, lead, "          ", out)?;
+            lead = "          ";
+        }
+        writeln!(out)
     }
 }
 
-fn whole(incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
-    let (dim, reset) = if style.colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
-    writeln!(out)?;
-    headline(incident, style, out)?;
-    wrapped(&incident.summary, "    ", "    ", out)?;
-    for why in &incident.why {
-        wrapped(why, "    ", "    ", out)?;
-    }
-    for seen in &incident.evidence {
-        let at = seen.offset_ms as f64 / 1000.0;
-        write!(out, "{dim}")?;
-        wrapped(&seen.text, &format!("    {at:>+9.3} s  "), "                 ", out)?;
-        write!(out, "{reset}")?;
-    }
-    let mut lead = "    Try:  ";
-    for remedy in &incident.remedies {
-        wrapped(remedy, lead, "          ", out)?;
-        lead = "          ";
-    }
-    writeln!(out)
+/// `NEIGHBOUR STALE 10.0.1.90 on eth0`.
+fn called(incident: &Incident) -> String {
+    let kind = incident.kind.name().replace('_', " ").to_uppercase();
+    format!("{kind} {}", place(incident).trim_end_matches(", "))
 }
 
 /// `  TLS HANDSHAKE STALLED   raven[1017]  server on :443, since 14:02:11 (3.0 s, still going)   certain`
