@@ -87,7 +87,7 @@ const CASES: &[Case] = &[
     ("thread_pool_exhausted", &[(STALLED, "unread", "certain")]),
     ("two_causes", &[FETCH, FETCH]),
     ("two_causes_by_executor", &[FETCH, FETCH]),
-    ("unresolved_comes_back", &[UNRESOLVED, ("connect_failing", "outbound_connect", "certain")]),
+    ("unresolved_comes_back", &[UNRESOLVED, ("connect_failing", "neighbour", "certain")]),
     ("unresolved_datagram", &[UNRESOLVED]),
     ("unresolved_forwarded", &[UNRESOLVED]),
     ("unresolved_gateway", &[UNRESOLVED]),

@@ -89,7 +89,7 @@ impl Pass {
                     self.started = true;
                     printer.start(start(version, kernel, node, probes))?;
                 }
-                self.world.learn(context.clone());
+                self.world.learn(&context);
                 printer.incidents(self.engine.context(&context, &self.world))?;
             }
             Item::Record(bytes) => match event::decode(&bytes) {

@@ -94,32 +94,31 @@ type Told = (&'static str, Owner, What);
 
 impl World {
     /// Learns something about the system.
-    pub fn learn(&mut self, context: Context) {
+    pub fn learn(&mut self, context: &Context) {
         match context {
             Context::Origin { drop_reasons, netns, select, node, probes, .. } => {
-                self.node = node;
-                self.attached = probes.attached;
-                self.host_netns = netns;
-                self.select = select;
-                let reason = |(name, number): (String, u32)| {
-                    let short = name.strip_prefix("SKB_DROP_REASON_").unwrap_or(&name).to_owned();
-                    (number, short)
+                self.node.clone_from(node);
+                self.attached.clone_from(&probes.attached);
+                self.host_netns = *netns;
+                self.select = *select;
+                let reason = |(name, number): &(String, u32)| {
+                    (*number, name.strip_prefix("SKB_DROP_REASON_").unwrap_or(name).to_owned())
                 };
-                self.drop_reasons = drop_reasons.into_iter().map(reason).collect();
+                self.drop_reasons = drop_reasons.iter().map(reason).collect();
             }
-            Context::Clock { offset_ns, .. } => self.offset_ns = offset_ns,
-            Context::Process(process) => self.processes.insert(process.pid, process),
+            Context::Clock { offset_ns, .. } => self.offset_ns = *offset_ns,
+            Context::Process(process) => self.processes.insert(process.pid, process.clone()),
             // For the correlation alone.
             Context::Snapshot(_) => {}
-            Context::Network(network) => self.network(*network),
+            Context::Network(network) => self.network(network),
             Context::Netns { inode, name } => {
                 if self.netns.len() < 65536 {
-                    self.netns.insert(inode, name);
+                    self.netns.insert(*inode, name.clone());
                 }
             }
-            Context::Device { netns, index, name } => self.device(netns, index, name),
+            Context::Device { netns, index, name } => self.device(*netns, *index, name.clone()),
             Context::Listener { netns, address, port, process, comm } => {
-                self.listeners.insert((netns, address, port), (process, comm));
+                self.listeners.insert((*netns, *address, *port), (*process, comm.clone()));
             }
         }
     }

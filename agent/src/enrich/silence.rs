@@ -2,12 +2,16 @@
 
 use std::net::IpAddr;
 
-use ebpf_probes::probes::{connect::Connect, neigh::WaiterRecord};
+use ebpf_probes::{
+    abi::Tuple,
+    probes::{connect::Connect, neigh::WaiterRecord},
+};
 
 use super::{
     World,
     ask::SilentNeighbour,
     context::{Gateway, Network},
+    operations::ConnectOp,
 };
 use crate::event;
 
@@ -22,14 +26,30 @@ impl World {
         self.gateways.get(&netns)?.iter().find(|gateway| gateway.address == address)
     }
 
-    pub(super) fn network(&mut self, network: Network) {
-        self.gateways.insert(network.netns, network.gateways);
+    pub(super) fn network(&mut self, network: &Network) {
+        self.gateways.insert(network.netns, network.gateways.clone());
     }
 
     pub(super) fn waits(&mut self, record: &WaiterRecord) {
-        if record.cookie != 0 {
-            self.held_up.insert(record.cookie, (record.netns, record.address));
+        let cookie = if record.forwarded == 0 { record.cookie } else { self.forwarded(&record.tuple) };
+        if cookie != 0 {
+            self.held_up.insert(cookie, (record.netns, record.address));
         }
+    }
+
+    /// The connect a forwarded packet belongs to, made in another namespace of this host: its cookie, 0 for none.
+    fn forwarded(&self, tuple: &Tuple) -> u64 {
+        self.forwarded_connect(tuple).map_or(0, |op| op.connect.cookie)
+    }
+
+    /// The same, as it was last seen. Its source may have been translated on the way, its port seldom is.
+    pub fn forwarded_connect(&self, tuple: &Tuple) -> Option<&ConnectOp> {
+        self.operations.connects.values().find(|op| {
+            let other = &op.connect.tuple;
+            op.ended_ns.is_none()
+                && (other.remote, other.remote_port, other.local_port)
+                    == (tuple.remote, tuple.remote_port, tuple.local_port)
+        })
     }
 
     /// The neighbour that does not answer underneath a connect: its destination, or the next hop on the way.

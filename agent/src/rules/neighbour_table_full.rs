@@ -240,7 +240,64 @@ fn thresholds(bound: u32, entries: u32) -> [u32; 3] {
 
 #[cfg(test)]
 mod tests {
+    use ebpf_probes::probes::neigh::state::NONE;
+
     use super::*;
+    use crate::{
+        correlate::incident::State,
+        enrich::context::{Context, NeighbourTable, NeighbourUse},
+        rules::scene::{Scene, entry},
+    };
+
+    fn overflow() -> NeighRecord {
+        NeighRecord {
+            cause: cause::OVERFLOW,
+            entries: 1030,
+            gc_entries: 1024,
+            gc_thresh3: 1024,
+            count: 1,
+            ..entry(90, (NONE, 0), (NONE, 0))
+        }
+    }
+
+    #[test]
+    fn a_full_table_names_its_bounds_and_its_biggest_users_and_is_over_when_there_is_room() {
+        let mut scene = Scene::new();
+        scene.neigh(0, overflow());
+        assert_eq!((scene.told.len(), &scene.looks[..]), (0, &[Look::Tables(1)][..]));
+        let family = || "ipv4".to_owned();
+        scene.learn(&Context::Network(Box::new(Network {
+            netns: 1,
+            tables: vec![NeighbourTable {
+                family: family(),
+                entries: 1030,
+                gc_thresh1: 128,
+                gc_thresh2: 512,
+                gc_thresh3: 1024,
+            }],
+            users: vec![NeighbourUse { family: family(), netns: 1, device: "eth0".into(), entries: 1000 }],
+            ..Network::default()
+        })));
+        let opened = scene.opened(Kind::NeighbourTableFull);
+        assert_eq!(opened.len(), 1);
+        let Details::NeighbourTableFull(details) = &opened[0].details else { panic!("{:?}", opened[0]) };
+        assert_eq!(
+            (details.gc_thresh1, details.gc_thresh3, details.users[0].entries),
+            (Some(128), 1024, 1000)
+        );
+        assert!(opened[0].why[1].contains("eth0: 1000"), "{:?}", opened[0].why);
+        scene.neigh(1000, overflow());
+        scene.passes(1000, 40_000);
+        assert_eq!((scene.last().state, scene.last().count), (State::Resolved, 2));
+    }
+
+    #[test]
+    fn a_full_table_nobody_could_look_at_is_told_all_the_same() {
+        let mut scene = Scene::new();
+        scene.neigh(0, overflow());
+        scene.tick(250);
+        assert_eq!(scene.opened(Kind::NeighbourTableFull).len(), 1);
+    }
 
     #[test]
     fn thresholds_have_room_for_twice_as_many() {

@@ -182,7 +182,7 @@ impl Scene {
     pub(super) fn new() -> Self {
         let mut scene =
             Self { world: World::default(), engine: Engine::default(), told: vec![], looks: vec![] };
-        scene.learn(Context::Origin {
+        scene.learn(&Context::Origin {
             version: "0".into(),
             kernel: "6".into(),
             node: "node-7".into(),
@@ -191,14 +191,14 @@ impl Scene {
             netns: 1,
             select: Select::default(),
         });
-        scene.learn(Context::Clock { boot_ns: BEGAN, offset_ns: 1_760_000_000_000_000_000 });
+        scene.learn(&Context::Clock { boot_ns: BEGAN, offset_ns: 1_760_000_000_000_000_000 });
         scene.process(PROCESS, &[], 0);
         scene
     }
 
     /// A process, its ancestors, and when it was started.
     pub(super) fn process(&mut self, pid: u32, ancestors: &[u32], started: u64) {
-        self.learn(Context::Process(ProcessContext {
+        self.learn(&Context::Process(ProcessContext {
             pid,
             comm: "raven".into(),
             exe: Some("/usr/bin/raven".into()),
@@ -208,9 +208,9 @@ impl Scene {
         }));
     }
 
-    pub(super) fn learn(&mut self, context: Context) {
-        self.world.learn(context.clone());
-        self.told.extend(self.engine.context(&context, &self.world));
+    pub(super) fn learn(&mut self, context: &Context) {
+        self.world.learn(context);
+        self.told.extend(self.engine.context(context, &self.world));
     }
 
     pub(super) fn record(&mut self, record: &Bytes) {
@@ -294,7 +294,7 @@ impl Scene {
     /// The answer to a look.
     pub(super) fn sees(&mut self, at: u64, threads: Vec<SeenThread>) {
         let snapshot = Snapshot { boot_ns: ns(at), process: PROCESS, threads, ..Snapshot::default() };
-        self.learn(Context::Snapshot(Box::new(snapshot)));
+        self.learn(&Context::Snapshot(Box::new(snapshot)));
     }
 
     /// The server answers.

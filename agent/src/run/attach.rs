@@ -74,7 +74,7 @@ impl Session {
             .transpose()
             .context("watching the clock")?;
         let mut world = World::default();
-        world.learn(origin.clone());
+        world.learn(&origin);
         let sweep = Sweep::new(request.thresholds, request.quiet || request.by_owner());
         Ok(Self {
             request,

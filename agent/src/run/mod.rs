@@ -101,8 +101,8 @@ impl Session {
     /// Watches until something ends it; the status of the command, if one was run to its end.
     async fn watch(&mut self, config: &config::Session) -> anyhow::Result<Option<ExitStatus>> {
         let origin = self.origin.clone();
-        self.learn(origin);
-        self.learn(Context::Clock { boot_ns: boot_ns(), offset_ns: realtime_ns() - boot_ns() as i64 });
+        self.learn(&origin);
+        self.learn(&Context::Clock { boot_ns: boot_ns(), offset_ns: realtime_ns() - boot_ns() as i64 });
         if wants(&self.request, ProbeId::Neigh) {
             self.learn_neighbours()?;
         }
@@ -221,7 +221,7 @@ impl Session {
         let mut learnt = Vec::new();
         self.observer.before(&event, |context| learnt.push(context));
         for context in learnt {
-            self.learn(context);
+            self.learn(&context);
         }
         if let Some(writer) = &mut self.writer
             && let Err(error) = writer.record(record)
@@ -242,11 +242,11 @@ impl Session {
         for look in self.engine.looks() {
             match look {
                 Look::Process(whom) => {
-                    self.learn(Context::Snapshot(Box::new(snapshot::take(whom, boot_ns()))));
+                    self.learn(&Context::Snapshot(Box::new(snapshot::take(whom, boot_ns()))));
                 }
                 Look::Network(netns) => self.look_at_network(netns),
                 Look::Tables(netns) => {
-                    self.learn(Context::Network(Box::new(network::tables(netns, boot_ns()))));
+                    self.learn(&Context::Network(Box::new(network::tables(netns, boot_ns()))));
                 }
             }
         }
@@ -259,17 +259,17 @@ impl Session {
         }
     }
 
-    fn learn(&mut self, context: Context) {
+    fn learn(&mut self, context: &Context) {
         if let Some(writer) = &mut self.writer {
-            let result = serde_json::to_vec(&context)
+            let result = serde_json::to_vec(context)
                 .map_err(anyhow::Error::from)
                 .and_then(|bytes| writer.context(&bytes).map_err(anyhow::Error::from));
             if let Err(error) = result {
                 self.failure.get_or_insert(error.context("writing the recording"));
             }
         }
-        self.world.learn(context.clone());
-        let incidents = self.engine.context(&context, &self.world);
+        self.world.learn(context);
+        let incidents = self.engine.context(context, &self.world);
         self.print(incidents);
     }
 

@@ -31,9 +31,9 @@ impl Session {
         for namespace in dump.namespaces {
             self.learn_names(&namespace);
             if again {
-                self.learn(Context::Network(Box::new(network::again(&namespace, now))));
+                self.learn(&Context::Network(Box::new(network::again(&namespace, now))));
             } else if !namespace.gateways.is_empty() {
-                self.learn(Context::Network(Box::new(network::gateways(&namespace, now))));
+                self.learn(&Context::Network(Box::new(network::gateways(&namespace, now))));
             }
             for neighbour in &namespace.neighbours {
                 let (key, value) = neighbour.map_entry(now);
@@ -45,10 +45,10 @@ impl Session {
 
     fn learn_names(&mut self, namespace: &Namespace) {
         if let Some(name) = &namespace.name {
-            self.learn(Context::Netns { inode: namespace.netns, name: name.clone() });
+            self.learn(&Context::Netns { inode: namespace.netns, name: name.clone() });
         }
         for (index, name) in &namespace.devices {
-            self.learn(Context::Device { netns: namespace.netns, index: *index, name: name.clone() });
+            self.learn(&Context::Device { netns: namespace.netns, index: *index, name: name.clone() });
         }
     }
 
@@ -63,7 +63,7 @@ impl Session {
             }
             None => Network { boot_ns: now, netns, ..Network::default() },
         };
-        self.learn(Context::Network(Box::new(network)));
+        self.learn(&Context::Network(Box::new(network)));
     }
 
     /// `blind`: records about neighbours were lost. Reads the tables again, now or as soon as the last time is

@@ -152,7 +152,7 @@ impl Suspect {
             state if state & state::PERMANENT != 0 => {
                 "The entry is PERMANENT: somebody set it by hand, and the kernel will never ask.".to_owned()
             }
-            state::REACHABLE => "The entry is REACHABLE: other traffic confirms it (MSG_CONFIRM, or acknowledgements by way of the old MAC), so the kernel does not ask.".to_owned(),
+            state::REACHABLE => "The entry is REACHABLE: it was confirmed within the last minute, by its old owner or by other traffic since (MSG_CONFIRM, acknowledgements), and until that has passed the kernel does not ask.".to_owned(),
             state::STALE => "The entry is STALE: the kernel believes it until something is sent, and then for five seconds more.".to_owned(),
             state::DELAY => "The entry is in DELAY: the kernel asks when five seconds have passed without a sign of life.".to_owned(),
             state::PROBE => "The entry is in PROBE: the kernel asks the old MAC, and anew for the address only when that stays silent.".to_owned(),

@@ -1,13 +1,17 @@
 //! Neighbours that do not hear this host, step by step.
 
 use ebpf_probes::{
-    abi::Owner,
-    probes::neigh::{NeighRecord, UnheardRecord, flag, state, unheard},
+    abi::{Kind as Record, Owner},
+    probes::{
+        connect::Connect,
+        neigh::{NeighRecord, UnheardRecord, flag, state, unheard},
+    },
 };
+use proptest::prelude::*;
 
 use crate::{
     correlate::incident::{Confidence, Details, Incident, Kind, NeighbourStaleDetails, State},
-    rules::scene::{Scene, entry, unheard as sent_again},
+    rules::scene::{Scene, connect, entry, unheard as sent_again, waiter},
 };
 
 fn details(incident: &Incident) -> &NeighbourStaleDetails {
@@ -129,4 +133,43 @@ fn more_of_the_same_is_told_at_each_doubling() {
     let told: Vec<u32> = scene.told.iter().map(|incident| details(incident).unanswered).collect();
     assert_eq!(told, [1, 2, 4, 8, 16]);
     assert_eq!(scene.cause().confidence, Confidence::Certain);
+}
+
+proptest! {
+    /// Whatever a hostile recording holds about neighbours, all rules together: no harm, every incident told
+    /// is JSON, and what is open at once is bounded.
+    #[test]
+    fn any_sequence_of_neighbours_is_judged_without_harm(
+        steps in proptest::collection::vec((0u8..9, 1u8..8, any::<u32>(), any::<u8>(), 0u64..400_000), 0..80),
+    ) {
+        const STATES: [u32; 8] = [
+            state::NONE, state::INCOMPLETE, state::REACHABLE, state::STALE,
+            state::PROBE, state::FAILED, state::PERMANENT, u32::MAX,
+        ];
+        let mut scene = Scene::new();
+        for (what, host, number, mac, at) in steps {
+            let pick = |by: u32| STATES[(number >> by) as usize % STATES.len()];
+            let change = NeighRecord {
+                cause: number % 8,
+                flags: number >> 16,
+                ..entry(host, (pick(3), mac % 4), (pick(6), mac / 64))
+            };
+            match what {
+                0..=3 => scene.neigh(at, change),
+                4 => scene.waiter(at, waiter(u64::from(mac), host)),
+                5 => scene.unheard(at, UnheardRecord { what: number % 6, ..sent_again(host, number as u16, number, at / 2) }),
+                6 => scene.claim(at, host, mac, at / 3),
+                7 => {
+                    let failed = Connect { errno: 113, ..connect(u64::from(mac), 1, host, at / 2) };
+                    scene.connect(at, Record::ConnectEnd, failed);
+                }
+                _ => scene.tick(at),
+            }
+        }
+        scene.ends();
+        for incident in &scene.told {
+            serde_json::to_string(incident).expect("JSON");
+        }
+        prop_assert!(scene.opened(Kind::NeighbourUnresolved).len() <= 80);
+    }
 }

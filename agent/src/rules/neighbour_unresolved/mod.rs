@@ -6,9 +6,12 @@ mod say;
 #[cfg(test)]
 mod tests;
 
-use ebpf_probes::probes::{
-    connect::Connect,
-    neigh::{NeighRecord, WaiterRecord, cause, flag, state},
+use ebpf_probes::{
+    abi::Owner,
+    probes::{
+        connect::Connect,
+        neigh::{NeighRecord, WaiterRecord, cause, flag, state},
+    },
 };
 
 use super::{
@@ -83,6 +86,8 @@ struct Silent {
 
 struct Waiter {
     record: WaiterRecord,
+    /// Whose packet it is that this host forwards, when that was known as it came to wait.
+    owner: Option<Owner>,
     at_ns: u64,
     /// The connect it belongs to, as it ended, and when.
     ended: Option<(Connect, u64)>,
@@ -203,7 +208,8 @@ impl NeighbourUnresolved {
             silent.left_out = silent.left_out.saturating_add(1);
             return;
         }
-        silent.waiters.push(Waiter { record: *record, at_ns, ended: None });
+        let owner = view.world.forwarded_connect(&record.tuple).map(|op| op.connect.owner);
+        silent.waiters.push(Waiter { record: *record, owner, at_ns, ended: None });
         if silent.id.is_some() && silent.waiters.len().is_power_of_two() {
             self.update(key, view);
         }
@@ -231,7 +237,7 @@ impl NeighbourUnresolved {
                     ifindex: key.1,
                     ..WaiterRecord::default()
                 };
-                silent.waiters.push(Waiter { record, at_ns, ended: Some((*connect, at_ns)) });
+                silent.waiters.push(Waiter { record, owner: None, at_ns, ended: Some((*connect, at_ns)) });
             }
             None => silent.left_out = silent.left_out.saturating_add(1),
         }

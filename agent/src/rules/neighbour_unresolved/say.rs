@@ -247,18 +247,8 @@ impl Waiter {
         let record = &self.record;
         let (tuple, world) = (&record.tuple, view.world);
         // What is forwarded has its owner in another namespace of this host, if anywhere.
-        let owner = if record.forwarded == 0 {
-            Some(record.owner)
-        } else {
-            world
-                .connect_ops()
-                .find(|op| {
-                    let other = &op.connect.tuple;
-                    (other.remote, other.remote_port, other.local_port)
-                        == (tuple.remote, tuple.remote_port, tuple.local_port)
-                })
-                .map(|op| op.connect.owner)
-        };
+        let forwarded = || world.forwarded_connect(tuple).map(|op| op.connect.owner);
+        let owner = if record.forwarded == 0 { Some(record.owner) } else { self.owner.or_else(forwarded) };
         NeighbourWaiter {
             process: owner.and_then(|owner| world.named(&owner)),
             protocol: match tuple.protocol {

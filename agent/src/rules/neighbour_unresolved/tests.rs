@@ -10,6 +10,7 @@ use ebpf_probes::{
 
 use crate::{
     correlate::incident::{Details, Incident, Kind, NeighbourUnresolvedDetails, State},
+    fact::Outcome,
     rules::scene::{Scene, connect, entry, waiter},
 };
 
@@ -56,7 +57,7 @@ fn a_neighbour_somebody_waits_for_is_named_with_who_waits_and_what_failed() {
     );
     assert_eq!((told.unanswered_probes, told.waiters.len()), (3, 1));
     let last = scene.last();
-    assert_eq!(details(last).waiters[0].outcome.map(|outcome| outcome.name()), Some("host_unreachable"));
+    assert_eq!(details(last).waiters[0].outcome, Some(Outcome::HostUnreachable));
     assert_eq!(
         last.summary,
         "192.0.2.90 does not answer ARP on eth0: raven[1017]'s connection to 192.0.2.90:80 failed."
@@ -111,7 +112,7 @@ fn failures_that_go_on_are_one_incident_with_a_count() {
     // Three failures of one program to one place are an incident of their own, explained by this one.
     let failing = scene.opened(Kind::ConnectFailing);
     assert_eq!(failing.len(), 1);
-    assert_eq!(failing[0].caused_by, [last.id.clone()]);
+    assert_eq!(failing[0].caused_by, std::slice::from_ref(&last.id));
 }
 
 #[test]

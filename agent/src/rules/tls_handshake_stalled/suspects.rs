@@ -18,8 +18,6 @@ use crate::{
 
 /// Process start times are known to the clock tick only.
 const CLOCK_TICK_NS: u64 = 20_000_000;
-/// EHOSTUNREACH of include/uapi/asm-generic/errno.h.
-
 /// An operation a thread may be waiting for.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Suspect {

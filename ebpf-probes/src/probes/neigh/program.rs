@@ -267,7 +267,7 @@ unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*const Update>) 
         let change = Change { cause, flags, old: &old, state, mac, probes, update, count: 0 };
         // What is still asked for has not recovered.
         let bad_now = change.silent() || (state == state::INCOMPLETE && old.told_bad != 0);
-        if filter::ONLY_BAD.load() == 0 || bad {
+        if filter::ONLY_BAD.load() == 0 || bad || change.grave() {
             tell(neighbour, &key, family, &change);
         }
         let at = now();
@@ -477,17 +477,17 @@ pub fn neigh_removed(ctx: BtfTracePointContext) -> i32 {
             }
         };
         let _ = NEIGHBOURS.remove(&key);
-        if filter::ONLY_BAD.load() == 0 || old.state == state::FAILED {
-            let change = Change {
-                cause: cause::REMOVED,
-                flags,
-                old: &old,
-                state: state::NONE,
-                mac: 0,
-                probes: 0,
-                update: None,
-                count: 0,
-            };
+        let change = Change {
+            cause: cause::REMOVED,
+            flags,
+            old: &old,
+            state: state::NONE,
+            mac: 0,
+            probes: 0,
+            update: None,
+            count: 0,
+        };
+        if filter::ONLY_BAD.load() == 0 || old.state == state::FAILED || change.grave() {
             tell(neighbour, &key, family, &change);
         }
     }

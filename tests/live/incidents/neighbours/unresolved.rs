@@ -128,7 +128,6 @@ fn what_a_router_forwards_for_a_container_waits_as_well() {
     needs!();
     let lan = Lan::set("unresolved_forwarded");
     let (router, inside) = (lan.host(1), crate::harness::Netns::make());
-    let subnet = inside.v4(0);
     router.netns.ip(&format!("link add inside type veth peer name eth0 netns {}", inside.name()));
     router.netns.ip("link set inside up");
     router.netns.ip(&format!("addr add {}/24 dev inside", inside.v4(1)));
@@ -140,7 +139,10 @@ fn what_a_router_forwards_for_a_container_waits_as_well() {
     let (failed, task) = connect(&inside, to);
     failed.expect_err("nobody has this address");
     let opened = lan.opened(UNRESOLVED, &router.netns, to.ip());
-    assert_eq!(opened.json["details"]["waiters"][0]["forwarded"], true, "{subnet}: {:#}", opened.json);
+    assert_eq!(opened.json["details"]["waiters"][0]["forwarded"], true, "{:#}", opened.json);
     assert_eq!(opened.task(), (task.0.into(), task.1.into()));
+    // It is told once, with the process inside.
+    let others = lan.culprit.incidents(|told| told.within(&inside) && told.id() != opened.id());
+    assert!(others.is_empty(), "{others:#?}");
     lan.ends_with(&[&router], &[UNRESOLVED]);
 }
