@@ -34,6 +34,8 @@ pub enum Feature {
     Node,
     /// Time is measured: not under emulation.
     HonestClock,
+    /// A machine of ordinary speed: what depends on no particular kernel is not shown on emulated ones as well.
+    Pace,
 }
 
 impl Feature {
@@ -84,6 +86,7 @@ impl Feature {
                 super::slow() <= 1.0 && runs("node", "--version"),
                 "there is no node, or it takes minutes to start here",
             ),
+            Self::Pace => (super::slow() <= 1.0, "this machine is slow, and ordinary ones show it as well"),
             Self::HonestClock => (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here"),
         };
         (!here).then_some(why)

@@ -47,7 +47,7 @@ fn a_failover_that_is_announced_and_works_is_none() {
 
 #[test]
 fn a_router_that_answers_arp_for_others_is_none() {
-    needs!();
+    needs!(Pace);
     let lan = Lan::set("calm_proxy_arp");
     let (client, router) = (lan.host(10), lan.host(1));
     // Behind the router, with addresses of the same subnet.
@@ -78,7 +78,7 @@ fn a_router_that_answers_arp_for_others_is_none() {
 
 #[test]
 fn a_peer_whose_packets_come_by_another_way_than_replies_go_is_none() {
-    needs!();
+    needs!(Pace);
     let lan = Lan::set("calm_asymmetric");
     let (server, peer) = (lan.host(10), lan.host(90));
     // The peer answers for its address at one device and sends by another.
@@ -107,7 +107,7 @@ fn a_peer_whose_packets_come_by_another_way_than_replies_go_is_none() {
 
 #[test]
 fn a_lost_syn_ack_on_such_a_way_is_none_either() {
-    needs!(Nftables);
+    needs!(Nftables, Pace);
     let lan = Lan::set("calm_asymmetric_loss");
     let (server, peer) = (lan.host(10), lan.host(90));
     let service = server.service(server.v4);
@@ -162,7 +162,7 @@ fn greets(from: &crate::harness::Netns, all: &[SocketAddr]) {
 
 #[test]
 fn a_busy_healthy_subnet_of_200_neighbours_is_none() {
-    needs!();
+    needs!(Pace);
     let lan = Lan::set("calm_crowd");
     let client = lan.host(10);
     let (crowded, all) = crowd(&lan, port(), 200);
@@ -199,7 +199,7 @@ fn healthy_neighbours_put_nothing_on_the_ring_of_a_daemon() {
 
 #[test]
 fn a_neighbour_nobody_waits_for_is_none() {
-    needs!();
+    needs!(Pace);
     let lan = Lan::set("calm_nobody_waits");
     let host = lan.host(10);
     let absent = lan.switch.v4(77);
@@ -215,7 +215,7 @@ fn a_neighbour_nobody_waits_for_is_none() {
 
 #[test]
 fn a_neighbour_that_answers_the_second_question_is_none() {
-    needs!(Nftables);
+    needs!(Nftables, Pace);
     let lan = Lan::set("calm_second_question");
     let (host, slow) = (lan.host(10), lan.host(90));
     let service = slow.service(slow.v4);

@@ -85,7 +85,7 @@ fn confirms(host: &Host, to: SocketAddr) -> Again {
 
 #[test]
 fn a_wrong_entry_kept_alive_by_confirmations_is_named_reachable_as_it_is() {
-    needs!();
+    needs!(Pace);
     let lan = Lan::set("stale_confirmed");
     let (database, worker) = (lan.host(10), lan.host(90));
     let service = database.service(database.v4);
@@ -205,7 +205,7 @@ fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_goes_on_sendin
 
 #[test]
 fn a_black_hole_is_the_same_incident_at_the_intensity_of_a_daemon() {
-    needs!();
+    needs!(Pace);
     let told = ["trace", "run"].map(|intensity| {
         let lan = Lan::watched_by(Culprit::trace(&format!("--intensity {intensity}")));
         let (database, worker) = (lan.host(10), lan.host(90));

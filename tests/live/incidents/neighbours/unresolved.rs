@@ -77,7 +77,7 @@ fn a_gateway_that_does_not_answer_arp_is_called_one() {
 
 #[test]
 fn a_gateway_that_does_not_answer_ndp_is_called_one() {
-    needs!();
+    needs!(Pace);
     gateway("unresolved_gateway_ipv6", "2001:db8::64", |host| host.v6);
 }
 
@@ -102,7 +102,7 @@ fn a_datagram_waits_as_well() {
 
 #[test]
 fn a_host_that_comes_back_resolves_it_and_the_failures_point_to_it() {
-    needs!();
+    needs!(Pace);
     let lan = Lan::set("unresolved_comes_back");
     let host = lan.host(10);
     let (address, port) = (lan.switch.v4(77), port());
