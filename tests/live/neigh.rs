@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use culprit::kernel::{load::Kernel, plan::Request};
+use ebpf_probes::{abi::ProbeId, probes::neigh::state};
+
 use crate::{
     connect::end_of,
     harness::{
@@ -168,4 +171,28 @@ fn a_wrong_entry_older_than_culprit_is_known_from_the_table() {
     let culprit = Culprit::trace("-e neigh");
     replies_go_elsewhere(pair.v4(2), pair.v4(1), &pair, &culprit);
     replies_go_elsewhere(pair.v6(2), pair.v6(1), &pair, &culprit);
+}
+
+#[test]
+fn entries_are_counted_by_family_device_and_state_whatever_is_told() {
+    needs!();
+    let pair = Pair::make();
+    let netns = std::fs::metadata(format!("/run/netns/{}", pair.client.name())).expect("it is there");
+    let netns = std::os::unix::fs::MetadataExt::ino(&netns) as u32;
+    // As a daemon does: nothing that is healthy is told.
+    let request =
+        Request { probes: vec![ProbeId::Neigh], quiet: true, ring_bytes: 1 << 16, ..Request::default() };
+    let kernel = Kernel::attach(&request).expect("root may");
+    for (address, state) in [(pair.v4(70), "permanent"), (pair.v4(71), "permanent"), (pair.v6(70), "stale")] {
+        pair.client.ip(&format!("neigh replace {address} lladdr {NOBODY} nud {state} dev wire"));
+    }
+    pair.client.ip(&format!("neigh del {} dev wire", pair.v4(71)));
+    let counted: Vec<(bool, u32, u64)> = culprit::kernel::neighbours::counts(&kernel)
+        .expect("root may")
+        .into_iter()
+        .filter(|(kind, _)| kind.netns == netns)
+        .map(|(kind, count)| (kind.v6, kind.state, count))
+        .collect();
+    let (permanent, stale) = (state::PERMANENT, state::STALE);
+    assert_eq!(counted, [(false, permanent, 1), (true, stale, 1)]);
 }

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 
 use crate::{
     correlate::incident::{Confidence, Details, Incident, Kind, NeighbourStaleDetails, State},
-    rules::scene::{Scene, connect, entry, unheard as sent_again, waiter},
+    enrich::context::{Context, Network, SeenNeighbour},
+    rules::scene::{Scene, connect, entry, mac, unheard as sent_again, waiter},
 };
 
 fn details(incident: &Incident) -> &NeighbourStaleDetails {
@@ -133,6 +134,23 @@ fn more_of_the_same_is_told_at_each_doubling() {
     let told: Vec<u32> = scene.told.iter().map(|incident| details(incident).unanswered).collect();
     assert_eq!(told, [1, 2, 4, 8, 16]);
     assert_eq!(scene.cause().confidence, Confidence::Certain);
+}
+
+#[test]
+fn a_table_read_again_after_losses_ends_what_was_corrected_unseen() {
+    let table = |seen: Vec<SeenNeighbour>| {
+        Context::Network(Box::new(Network { netns: 1, neighbours: Some(seen), ..Network::default() }))
+    };
+    let entry =
+        |of| SeenNeighbour { ifindex: 2, address: sent_again(90, 1, 1, 0).tuple.remote, mac: mac(of) };
+    let mut scene = stale();
+    scene.learn(&table(vec![entry(1)]));
+    scene.passes(3000, 6000);
+    assert!(scene.told.iter().all(|told| told.state != State::Resolved), "{:#?}", scene.told);
+    scene.learn(&table(vec![entry(2)]));
+    scene.passes(6000, 9000);
+    let last = scene.last();
+    assert_eq!((last.state, details(last).ended_by.as_deref()), (State::Resolved, Some("corrected")));
 }
 
 proptest! {

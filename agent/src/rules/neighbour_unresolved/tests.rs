@@ -9,9 +9,10 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::incident::{Details, Incident, Kind, NeighbourUnresolvedDetails, State},
+    correlate::incident::{Details, Incident, Kind, NeighbourUnresolvedDetails, Severity, State},
+    enrich::context::{Context, Gateway, Network, SeenNeighbour},
     fact::Outcome,
-    rules::scene::{Scene, connect, entry, waiter},
+    rules::scene::{Scene, connect, entry, mac, waiter},
 };
 
 const HOST_UNREACHABLE: i32 = 113;
@@ -143,4 +144,32 @@ fn a_connect_below_a_neighbour_that_is_still_asked_for_is_not_told_twice() {
     scene.neigh(3050, timer(90, state::INCOMPLETE, state::FAILED));
     scene.passes(3100, 3600);
     assert_eq!(scene.opened(Kind::NeighbourUnresolved).len(), 1);
+}
+
+#[test]
+fn a_table_read_again_after_losses_ends_what_was_answered_unseen() {
+    let mut scene = Scene::new();
+    fails(&mut scene, 7, 90, 0);
+    let seen = SeenNeighbour { ifindex: 2, address: waiter(7, 90).address, mac: mac(2) };
+    let again = Network { netns: 1, neighbours: Some(vec![seen]), ..Network::default() };
+    scene.learn(&Context::Network(Box::new(again)));
+    scene.passes(5000, 8000);
+    let last = scene.last();
+    assert_eq!((last.state, last.kind), (State::Resolved, Kind::NeighbourUnresolved));
+    assert!(last.evidence.iter().any(|seen| seen.text.contains("read again")), "{:#?}", last.evidence);
+}
+
+#[test]
+fn a_gateway_is_called_one_and_is_critical() {
+    let mut scene = Scene::new();
+    let gateway = Gateway { address: "192.0.2.90".parse().expect("an address"), device: "eth0".into() };
+    scene.learn(&Context::Network(Box::new(Network {
+        netns: 1,
+        gateways: vec![gateway],
+        ..Network::default()
+    })));
+    fails(&mut scene, 7, 90, 0);
+    let opened = scene.opened(Kind::NeighbourUnresolved);
+    assert_eq!(opened[0].severity, Severity::Critical);
+    assert!(opened[0].summary.starts_with("The default gateway 192.0.2.90 does not answer ARP on eth0"));
 }
