@@ -30,6 +30,7 @@ const CASES: &[Case] = &[
     ("busy_and_healthy", &[]),
     ("calm_asymmetric", &[]),
     ("calm_asymmetric_loss", &[]),
+    ("calm_bridge", &[]),
     ("calm_crowd", &[]),
     ("calm_failover", &[]),
     ("calm_nobody_waits", &[]),

@@ -131,6 +131,39 @@ fn a_lost_syn_ack_on_such_a_way_is_none_either() {
     lan.ends_with(&[&server, &peer], &[]);
 }
 
+#[test]
+fn a_machine_behind_a_bridge_of_its_own_with_many_addresses_is_none() {
+    needs!(Pace);
+    let lan = Lan::set("calm_bridge");
+    let (server, machine) = (lan.host(10), lan.host(90));
+    for command in
+        ["link add br0 type bridge", "link set br0 up", "addr flush dev eth0", "link set eth0 master br0"]
+    {
+        machine.netns.ip(command);
+    }
+    // As temporary addresses (RFC 8981) are: several of one interface, which come and go.
+    let temporary: Vec<IpAddr> = (200..203).map(|number| lan.switch.v6(number)).collect();
+    machine.netns.ip(&format!("addr add {}/24 dev br0", machine.v4));
+    let service = server.service("::".parse().expect("an address"));
+    listen_and_accept(&server.netns, service);
+    for address in &temporary {
+        machine.netns.ip(&format!("addr add {address}/64 dev br0 nodad"));
+        let own = SocketAddr::new(*address, port());
+        listen_and_accept(&machine.netns, own);
+        // A younger address is preferred as a source: each of them is used in both directions.
+        connect(&machine.netns, SocketAddr::new(server.v6, service.port())).0.expect("from there");
+        connect(&server.netns, own).0.expect("and back");
+    }
+    connect(&machine.netns, SocketAddr::new(server.v4, service.port())).0.expect("and by IPv4");
+    machine.netns.ip(&format!("addr del {}/64 dev br0", temporary[0]));
+    lan.culprit.settle(&machine.netns);
+    let different = lan
+        .culprit
+        .seen(|fact| fact.kind() == "neighbour_mac_mismatch" && fact.text("netns") == server.netns.name());
+    assert!(different.is_empty(), "{different:#?}");
+    lan.ends_with(&[&server, &machine], &[]);
+}
+
 /// A namespace with this many addresses, all of which answer.
 #[track_caller]
 fn crowd(lan: &Lan, service: u16, many: u8) -> (crate::harness::lan::Host, Vec<SocketAddr>) {
