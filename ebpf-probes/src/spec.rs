@@ -16,6 +16,17 @@ pub struct Probe {
     pub hooks: &'static [Hook],
 }
 
+/// Two lists of fields as one.
+pub const fn joined<const N: usize>(one: &[Field], two: &[Field]) -> [Field; N] {
+    let mut all = [one[0]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < one.len() { one[at] } else { two[at - one.len()] };
+        at += 1;
+    }
+    all
+}
+
 /// One program and where it goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Hook {

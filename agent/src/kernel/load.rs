@@ -206,13 +206,13 @@ unsafe impl aya::Pod for Columns {}
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Key(NeighKey);
+pub(super) struct Key(pub(super) NeighKey);
 // SAFETY: `#[repr(C)]` integers and byte arrays.
 unsafe impl aya::Pod for Key {}
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Value(Neighbour);
+pub(super) struct Value(pub(super) Neighbour);
 // SAFETY: `#[repr(C)]` integers and byte arrays.
 unsafe impl aya::Pod for Value {}
 

@@ -8,7 +8,7 @@ use ebpf_probes::{
     probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour, state},
 };
 
-use super::load::{Error, Kernel};
+use super::load::{Error, Kernel, Key, Value};
 
 /// What is counted alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,18 +22,6 @@ pub struct Kind {
     /// One of [`state`].
     pub state: u32,
 }
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Key(NeighKey);
-// SAFETY: `#[repr(C)]` integers and byte arrays.
-unsafe impl aya::Pod for Key {}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Value(Neighbour);
-// SAFETY: `#[repr(C)]` integers and byte arrays.
-unsafe impl aya::Pod for Value {}
 
 /// Counts them; one look through a map of at most 16,384 entries.
 ///

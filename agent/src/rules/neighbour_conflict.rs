@@ -11,9 +11,7 @@ use super::{
 use crate::{
     correlate::{
         View,
-        incident::{
-            Cause, CauseKind, ClaimedMac, Confidence, Details, Kind, NeighbourConflictDetails, Severity,
-        },
+        incident::{ClaimedMac, Confidence, Details, Kind, NeighbourConflictDetails, Severity},
         report::Report,
     },
     enrich::{bounded::Bounded, neigh::mac},
@@ -250,12 +248,7 @@ impl Contested {
             process: None,
             summary,
             why,
-            cause: Some(Cause {
-                kind: CauseKind::Neighbour,
-                confidence: Confidence::Certain,
-                destination: Some(neighbours::destination(address)),
-                ..Cause::default()
-            }),
+            cause: Some(neighbours::cause(address, Confidence::Certain)),
             caused_by: vec![],
             remedies,
             evidence,

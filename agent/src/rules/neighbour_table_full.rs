@@ -12,14 +12,11 @@ use super::{Diagnose, Rule, text};
 use crate::{
     correlate::{
         Look, View,
-        incident::{
-            Cause, CauseKind, Confidence, Details, Kind, NeighbourTableFullDetails, NeighbourUser, Severity,
-        },
+        incident::{Confidence, Details, Kind, NeighbourTableFullDetails, NeighbourUser, Severity},
         report::Report,
     },
     enrich::context::Network,
     event::{self, Event, What},
-    fact::Endpoint,
     rules::text::duration,
 };
 
@@ -185,12 +182,7 @@ impl Full {
             process: None,
             summary,
             why,
-            cause: Some(Cause {
-                kind: CauseKind::Neighbour,
-                confidence: Confidence::Certain,
-                destination: Some(Endpoint { ip: place.address, port: 0, name: None }),
-                ..Cause::default()
-            }),
+            cause: Some(super::neighbours::cause(place.address, Confidence::Certain)),
             caused_by: vec![],
             remedies: vec![
                 format!(

@@ -7,7 +7,7 @@ use ebpf_probes::probes::connect::Connect;
 use crate::{
     correlate::{
         View,
-        incident::{Details, Kind, NeighbourPlace},
+        incident::{Cause, CauseKind, Confidence, Details, Kind, NeighbourPlace},
     },
     enrich::World,
     event,
@@ -72,9 +72,14 @@ fn within(
     }
 }
 
-/// The neighbour as the destination of a cause.
-pub(super) fn destination(address: IpAddr) -> Endpoint {
-    Endpoint { ip: address, port: 0, name: None }
+/// A neighbour as a cause.
+pub(super) fn cause(address: IpAddr, confidence: Confidence) -> Cause {
+    Cause {
+        kind: CauseKind::Neighbour,
+        confidence,
+        destination: Some(Endpoint { ip: address, port: 0, name: None }),
+        ..Cause::default()
+    }
 }
 
 /// What incidents about a neighbour are about: their subjects begin with it.

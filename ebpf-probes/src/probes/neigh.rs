@@ -9,7 +9,7 @@
 use crate::{
     abi::{Header, Owner, ProbeId, Tuple, assert_layout},
     fields,
-    spec::{Attach, Field, Hook, Probe},
+    spec::{Attach, Field, Hook, Probe, joined},
 };
 
 /// States of an entry: `NUD_*` of include/uapi/linux/neighbour.h.
@@ -341,23 +341,10 @@ const ENTRY: &[Field] = &[
     fields::NET_INUM,
 ];
 
-/// What [`ENTRY`] reads, and the packets that wait.
-const TIMER: &[Field] = &[
-    fields::NEIGH_TBL,
-    fields::NEIGH_DEV,
-    fields::NEIGH_STATE,
-    fields::NEIGH_FLAGS,
-    fields::NEIGH_HA,
-    fields::NEIGH_KEY,
-    fields::NEIGH_PROBES,
+/// What a look at the packets that wait reads besides.
+const QUEUE: &[Field] = &[
     fields::NEIGH_QUEUE,
     fields::NEIGH_QUEUED,
-    fields::NEIGH_TABLE_FAMILY,
-    fields::DEV_IFINDEX,
-    fields::DEV_NAME,
-    fields::DEV_ADDR_LEN,
-    fields::DEV_NET,
-    fields::NET_INUM,
     fields::SKB_SK,
     fields::SKB_HEAD,
     fields::SKB_NETWORK_HEADER,
@@ -377,7 +364,7 @@ pub const PROBE: Probe = Probe {
             attach: Attach::BtfTracepoint("neigh_timer_handler", &[NEIGHBOUR]),
             gives: "unanswered probes and failures, and who waits",
             required: true,
-            fields: TIMER,
+            fields: &joined::<{ ENTRY.len() + QUEUE.len() }>(ENTRY, QUEUE),
         },
         Hook {
             program: "neigh_updated",

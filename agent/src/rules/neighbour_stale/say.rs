@@ -6,9 +6,7 @@ use super::{End, Suspect};
 use crate::{
     correlate::{
         View,
-        incident::{
-            Cause, CauseKind, Confidence, Details, Kind, NeighbourPlace, NeighbourStaleDetails, Severity,
-        },
+        incident::{Cause, Confidence, Details, Kind, NeighbourPlace, NeighbourStaleDetails, Severity},
         report::Report,
     },
     enrich::neigh::{mac, state_name},
@@ -38,12 +36,12 @@ impl Suspect {
             summary: self.summary(&place, now_ns, end, view),
             why: self.why(&place, now_ns, view),
             cause: Some(Cause {
-                kind: CauseKind::Neighbour,
-                confidence: if certain { Confidence::Certain } else { Confidence::Likely },
-                destination: Some(neighbours::destination(place.address)),
                 outcome: Some(end.map_or("pending", |end| end.name(self)).to_owned()),
                 elapsed_ms: Some(now_ns.saturating_sub(self.last.seen_since_ns) / 1_000_000),
-                ..Cause::default()
+                ..neighbours::cause(
+                    place.address,
+                    if certain { Confidence::Certain } else { Confidence::Likely },
+                )
             }),
             caused_by: vec![],
             remedies: self.remedies(&place, process.as_ref().map(|process| process.pid)),

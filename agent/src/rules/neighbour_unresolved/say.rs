@@ -10,8 +10,8 @@ use crate::{
     correlate::{
         View,
         incident::{
-            Cause, CauseKind, Confidence, Details, Kind, NeighbourPlace, NeighbourUnresolvedDetails,
-            NeighbourWaiter, Severity,
+            Cause, Confidence, Details, Kind, NeighbourPlace, NeighbourUnresolvedDetails, NeighbourWaiter,
+            Severity,
         },
         report::Report,
     },
@@ -41,9 +41,6 @@ impl Silent {
             summary: self.summary(&place, &waiters, asked_ns, end),
             why: self.why(&place, now_ns),
             cause: Some(Cause {
-                kind: CauseKind::Neighbour,
-                confidence: Confidence::Certain,
-                destination: Some(neighbours::destination(place.address)),
                 outcome: Some(match end {
                     None if self.failed_ns.is_some() => "failed".to_owned(),
                     None => "pending".to_owned(),
@@ -52,7 +49,7 @@ impl Silent {
                     Some(End::Quiet) => "quiet".to_owned(),
                 }),
                 elapsed_ms: Some(asked_ns / 1_000_000),
-                ..Cause::default()
+                ..neighbours::cause(place.address, Confidence::Certain)
             }),
             caused_by: vec![],
             remedies: remedies(&place, process.as_ref().map(|process| process.pid)),
