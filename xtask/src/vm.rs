@@ -47,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1)]
     cpus: u32,
     /// Seconds after which a machine is stopped
-    #[arg(long, default_value_t = 900)]
+    #[arg(long, default_value_t = 1500)]
     timeout: u64,
     /// The hardware clock at boot, such as 2024-02-29T23:59:00
     #[arg(long, default_value = "utc", value_name = "DATE")]

@@ -18,7 +18,7 @@ use crate::{
 
 #[test]
 fn a_failover_that_is_announced_and_works_is_none() {
-    needs!();
+    needs!(Pace);
     let lan = Lan::set("calm_failover");
     let (client, one, two) = (lan.host(10), lan.host(21), lan.host(22));
     let shared = SocketAddr::new(lan.switch.v4(90), port());

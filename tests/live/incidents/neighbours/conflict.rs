@@ -43,7 +43,7 @@ fn an_address_two_hosts_announce_in_turn_is_a_conflict_that_names_both() {
 
 #[test]
 fn an_ipv6_address_that_keeps_moving_is_a_conflict() {
-    needs!();
+    needs!(Pace);
     let lan = Lan::set("conflict_ndp");
     let (host, moves) = (lan.host(10), lan.host(90));
     let service = moves.service(moves.v6);

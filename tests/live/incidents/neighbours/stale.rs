@@ -156,7 +156,7 @@ fn a_reused_address_whose_questions_are_lost_is_a_black_hole() {
 
 #[test]
 fn a_client_that_is_not_heard_points_from_its_connect_to_the_entry() {
-    needs!();
+    needs!(Pace);
     let lan = Lan::set("stale_client");
     let (database, worker) = (lan.host(10), lan.host(90));
     let back = worker.service(worker.v4);

@@ -71,7 +71,7 @@ fn gateway(case: &'static str, beyond: &str, address: impl Fn(&Host) -> IpAddr) 
 
 #[test]
 fn a_gateway_that_does_not_answer_arp_is_called_one() {
-    needs!();
+    needs!(Pace);
     gateway("unresolved_gateway", "192.0.2.64", |host| host.v4);
 }
 
@@ -83,7 +83,7 @@ fn a_gateway_that_does_not_answer_ndp_is_called_one() {
 
 #[test]
 fn a_datagram_waits_as_well() {
-    needs!();
+    needs!(Pace);
     let lan = Lan::set("unresolved_datagram");
     let host = lan.host(10);
     let to = SocketAddr::new(lan.switch.v4(77), port());
