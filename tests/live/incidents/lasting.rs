@@ -126,7 +126,7 @@ fn a_server_that_forks_for_each_client_is_one_service() {
 
 #[test]
 fn a_crowd_that_waits_for_one_fetch_is_one_incident_in_time() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, HonestClock);
     let mut stage = Stage::set("crowd");
     stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
     let service = stage.service;
