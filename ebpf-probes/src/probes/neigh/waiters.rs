@@ -5,13 +5,13 @@ use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf};
 use super::{NeighKey, WaiterRecord};
 use crate::{
     abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Kind, ProbeId},
-    fields,
-    kernel::{emit, header, mapped},
+    call, fields,
+    kernel::{emit, header, mapped, opaque},
     probes::connect::program::write_owner,
 };
 
 /// Packets looked at, oldest first.
-const PACKETS: u32 = 6;
+const PACKETS: u32 = 4;
 
 /// Tells the packets that wait. Runs at each unanswered probe, once a second at most; packets are read by
 /// helpers that cannot fault: one freed meanwhile reads as some other packet of this machine, or as none.
@@ -24,22 +24,33 @@ pub(super) unsafe fn tell(neighbour: *const u8, key: &NeighKey, v4: bool) {
     // SAFETY: helpers that check addresses, and a load the verifier checks.
     unsafe {
         let queued = bpf_probe_read_kernel(fields::NEIGH_QUEUED::address(neighbour)).unwrap_or(0);
-        let probes = fields::NEIGH_PROBES::read(neighbour);
+        let queue =
+            Queue { key: *key, v4: u32::from(v4), queued, probes: fields::NEIGH_PROBES::read(neighbour) };
         // `next` is the first member of `struct sk_buff_head` and of `struct sk_buff`.
         let mut skb = bpf_probe_read_kernel(head).unwrap_or(core::ptr::null());
         for _ in 0..PACKETS {
             if skb.is_null() || skb == head.cast() {
                 return;
             }
-            waits(skb, key, v4, queued, probes);
+            call!(waits(skb, &queue));
             skb = bpf_probe_read_kernel(skb.cast()).unwrap_or(core::ptr::null());
         }
     }
 }
 
-#[inline(always)]
-unsafe fn waits(skb: *const u8, key: &NeighKey, v4: bool, queued: u32, probes: u32) {
-    // SAFETY: as promised by the caller.
+/// What all packets of a queue have in common.
+struct Queue {
+    key: NeighKey,
+    v4: u32,
+    queued: u32,
+    probes: u32,
+}
+
+/// Tells one packet. Not inlined: the verifier would walk every way through every packet, one after the other.
+#[inline(never)]
+fn waits(skb: *const u8, queue: &Queue) -> u64 {
+    let (key, v4, queued, probes) = (&queue.key, queue.v4 != 0, queue.queued, queue.probes);
+    // SAFETY: helpers that check addresses.
     unsafe {
         let sk = bpf_probe_read_kernel(fields::SKB_SK::address(skb)).unwrap_or(core::ptr::null());
         let cookie =
@@ -83,4 +94,5 @@ unsafe fn waits(skb: *const u8, key: &NeighKey, v4: bool, queued: u32, probes: u
             Some(())
         });
     }
+    opaque(0)
 }
