@@ -22,12 +22,17 @@ const HOST_UNREACHABLE: i32 = 113;
 
 impl World {
     /// The next hop of a default route of a namespace, if the address is one.
-    pub fn gateway(&self, netns: u32, address: IpAddr) -> Option<&Gateway> {
-        self.gateways.get(&netns)?.iter().find(|gateway| gateway.address == address)
+    pub fn gateway(&self, netns: u32, device: &str, address: IpAddr) -> Option<&Gateway> {
+        // Link-local addresses are not unique to a device.
+        let is_it = |gateway: &&Gateway| gateway.address == address && gateway.device == device;
+        self.gateways.get(&netns)?.iter().find(is_it)
     }
 
     pub(super) fn network(&mut self, network: &Network) {
-        self.gateways.insert(network.netns, network.gateways.clone());
+        // An answer about tables may not have been able to read the namespace itself.
+        if network.tables.is_empty() || !network.gateways.is_empty() {
+            self.gateways.insert(network.netns, network.gateways.clone());
+        }
     }
 
     pub(super) fn waits(&mut self, record: &WaiterRecord) {

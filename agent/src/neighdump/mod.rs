@@ -15,7 +15,7 @@ use ebpf_probes::{
     probes::neigh,
 };
 use find::{Found, enter, find, own};
-use netlink::{Go, dump};
+use netlink::dump;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
@@ -147,7 +147,6 @@ pub fn current(netns: u32, name: Option<String>) -> io::Result<Namespace> {
             });
             devices.insert(link.header.index, name.unwrap_or_default());
         }
-        Go::On
     })?;
     let mut neighbours = Vec::new();
     let ticks = rustix::param::clock_ticks_per_second();
@@ -155,7 +154,6 @@ pub fn current(netns: u32, name: Option<String>) -> io::Result<Namespace> {
         if let RouteNetlinkMessage::NewNeighbour(entry) = message {
             neighbours.extend(neighbour(netns, &devices, &entry, ticks));
         }
-        Go::On
     })?;
     let gateways = gateways(&devices)?;
     Ok(Namespace { netns, name, devices, neighbours, gateways })

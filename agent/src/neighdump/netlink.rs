@@ -11,14 +11,14 @@ const NETLINK_HEADER: usize = 16;
 /// Messages taken in at most: as many as the fullest neighbour table has, and some.
 const MESSAGES: usize = 1 << 17;
 
-/// Sends a request and hands each message of the answer to `each`, until that says that it has enough. Messages
-/// this crate does not understand are left out.
+/// Sends a request and hands each message of the answer to `each`. Messages this crate does not understand are
+/// left out.
 ///
 /// # Errors
 /// What the netlink socket says.
 pub(super) fn dump(
     request: RouteNetlinkMessage,
-    mut each: impl FnMut(RouteNetlinkMessage) -> Go,
+    mut each: impl FnMut(RouteNetlinkMessage),
 ) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
@@ -44,7 +44,8 @@ pub(super) fn dump(
                 Ok(NetlinkPayload::InnerMessage(message)) => {
                     taken += 1;
                     // The rest of the answer goes with the socket.
-                    if each(message) == Go::Enough || taken >= MESSAGES {
+                    each(message);
+                    if taken >= MESSAGES {
                         return Ok(());
                     }
                 }
@@ -53,11 +54,4 @@ pub(super) fn dump(
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }
-}
-
-/// Whether to go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Go {
-    On,
-    Enough,
 }

@@ -8,10 +8,7 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia},
 };
 
-use super::netlink::{Go, dump};
-
-/// Routes looked at at most in each family: default routes come first in the kernel's tables.
-const ROUTES: usize = 4096;
+use super::netlink::dump;
 
 /// The next hop of a default route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,9 +38,8 @@ pub(super) fn gateways(devices: &BTreeMap<u32, String>) -> io::Result<Vec<Gatewa
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
-        let mut seen = 0;
+        // To the end: the default route of IPv6 comes last.
         dump(RouteNetlinkMessage::GetRoute(request), |message| {
-            seen += 1;
             if let RouteNetlinkMessage::NewRoute(route) = message {
                 found.extend(next_hops(&route).into_iter().map(|(address, ifindex)| Gateway {
                     address,
@@ -51,7 +47,6 @@ pub(super) fn gateways(devices: &BTreeMap<u32, String>) -> io::Result<Vec<Gatewa
                     device: devices.get(&ifindex).cloned().unwrap_or_default(),
                 }));
             }
-            if seen < ROUTES { Go::On } else { Go::Enough }
         })?;
     }
     found.sort();
@@ -109,7 +104,6 @@ pub fn tables() -> io::Result<Vec<Table>> {
                 tables.push(table);
             }
         }
-        Go::On
     })?;
     tables.retain(|table| !table.family.is_empty());
     Ok(tables)

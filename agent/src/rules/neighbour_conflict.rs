@@ -193,7 +193,7 @@ impl Contested {
 
     fn report(&self, key: &Key, now_ns: u64, ended: bool, view: &View<'_>) -> Report {
         let mut place = neighbours::place(key, &self.device, view.world);
-        place.is_gateway = view.world.gateway(key.0, place.address).is_some();
+        place.is_gateway = view.world.gateway(key.0, &place.device, place.address).is_some();
         let macs = self.macs(now_ns);
         let how = resolution(place.address);
         let names: Vec<&str> = macs.iter().map(|claimed| claimed.mac.as_str()).collect();

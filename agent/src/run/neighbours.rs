@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Session, clock::boot_ns};
 use crate::{
-    enrich::context::{Context, Network},
+    enrich::context::Context,
     neighdump::{self, Namespace},
     network,
 };
@@ -52,18 +52,13 @@ impl Session {
         }
     }
 
-    /// Looks at the devices and gateways of a namespace; one that is gone has none.
+    /// Looks at the devices and gateways of a namespace; what was known of one that is gone stays.
     pub(super) fn look_at_network(&mut self, netns: u32) {
-        let now = boot_ns();
         let found = neighdump::some(&[netns]).unwrap_or_default();
-        let network = match found.namespaces.first() {
-            Some(namespace) => {
-                self.learn_names(namespace);
-                network::gateways(namespace, now)
-            }
-            None => Network { boot_ns: now, netns, ..Network::default() },
-        };
-        self.learn(&Context::Network(Box::new(network)));
+        if let Some(namespace) = found.namespaces.first() {
+            self.learn_names(namespace);
+            self.learn(&Context::Network(Box::new(network::gateways(namespace, boot_ns()))));
+        }
     }
 
     /// `blind`: records about neighbours were lost. Reads the tables again, now or as soon as the last time is

@@ -24,7 +24,7 @@ const CERTAIN: u32 = 3;
 impl Suspect {
     pub(super) fn report(&self, key: &Key, now_ns: u64, end: Option<End<'_>>, view: &View<'_>) -> Report {
         let mut place = neighbours::place(key, "", view.world);
-        place.is_gateway = view.world.gateway(key.0, place.address).is_some();
+        place.is_gateway = view.world.gateway(key.0, &place.device, place.address).is_some();
         let process = view.world.named(&self.owner);
         let certain = self.last.unanswered >= CERTAIN || self.connections.len() > 1;
         Report {

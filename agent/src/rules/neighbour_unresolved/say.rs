@@ -28,7 +28,7 @@ const ETH_ALEN: u16 = 6;
 impl Silent {
     pub(super) fn report(&self, key: &Key, now_ns: u64, end: Option<End<'_>>, view: &View<'_>) -> Report {
         let mut place = neighbours::place(key, &self.device, view.world);
-        place.is_gateway = view.world.gateway(key.0, place.address).is_some();
+        place.is_gateway = view.world.gateway(key.0, &place.device, place.address).is_some();
         let waiters: Vec<NeighbourWaiter> = self.waiters.iter().map(|waiter| waiter.shown(view)).collect();
         let process = waiters.iter().find_map(|waiter| waiter.process.clone());
         let asked_ns = now_ns.saturating_sub(self.since_ns);
