@@ -155,6 +155,15 @@ impl Stage {
         opened
     }
 
+    /// The same incident once it blames a neighbour for certain: the neighbour's second question goes
+    /// unanswered about when the handshake begins to count as stalled, so that it may open without.
+    #[track_caller]
+    pub fn blames_neighbour(&self, opened: &Incident) -> Incident {
+        self.culprit.wait_for_incident("the neighbour as its cause", |incident| {
+            incident.id() == opened.id() && incident.blame() == ("neighbour", "certain")
+        })
+    }
+
     /// The same incident's end.
     #[track_caller]
     pub fn resolved(&self, opened: &Incident) -> Incident {

@@ -156,7 +156,7 @@ fn a_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
     stage.serve_slowly(&json!(["fetch", nobody.to_string(), 80, PATIENCE]));
     let _client = stage.client("slow.test", "");
     let opened = stage.stalled();
-    assert_eq!((opened.blame(), opened.blamed()), (("neighbour", "certain"), format!("{nobody}:80")));
+    assert_eq!(stage.blames_neighbour(&opened).blamed(), format!("{nobody}:80"));
     assert!(opened.text("/summary").contains("does not answer ARP or NDP on wire"), "{:#}", opened.json);
     let resolved = stage.resolved(&opened);
     // The neighbour itself is another, which explains it.

@@ -222,7 +222,7 @@ fn an_ipv6_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
     stage.serve_slowly(&json!(["fetch", nobody.to_string(), 80, PATIENCE]));
     let _client = stage.client("slow.test", "-tls1_2");
     let opened = stage.stalled();
-    assert_eq!((opened.blame(), opened.blamed()), (("neighbour", "certain"), format!("{nobody}:80")));
+    assert_eq!(stage.blames_neighbour(&opened).blamed(), format!("{nobody}:80"));
     let resolved = stage.resolved(&opened);
     // The neighbour itself is another, which explains it.
     let neighbour = stage.culprit.wait_for_incident("the neighbour", |told| {
