@@ -4,6 +4,7 @@
 mod clock;
 mod connect;
 mod neigh;
+mod reference;
 mod stream;
 mod tls;
 mod what;
@@ -19,6 +20,7 @@ pub use neigh::{
     NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
     NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
 };
+pub use reference::{Reading, ReferenceKind};
 pub use stream::{Degraded, LostBy, Probes, SCHEMA, Start, Summary};
 pub use tls::{Role, Session, Stage};
 pub use what::What;
