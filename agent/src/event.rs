@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind, LostRecord, Owner, ProbeId, Stat, Tuple},
     probes::{
-        clock::{ClockMoved, ClockRecord, ClockSuspended},
+        clock::{ClockMoved, ClockRecord, ClockSuspended, DateRecord},
         connect::{Connect, ConnectRecord},
         dns::DNS_BYTES_HEAD,
         neigh::{ClaimRecord, MacRecord, NeighRecord, UnheardRecord, WaiterRecord},
@@ -52,6 +52,8 @@ pub enum What {
     ClockMoved(ClockMoved),
     /// The machine slept.
     ClockSuspended(ClockSuspended),
+    /// A plaintext HTTP server said what time it is.
+    HttpDate(DateRecord),
     /// Records were lost.
     Lost {
         /// Whose.
@@ -209,6 +211,7 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         Kind::ClockSet => What::ClockSet(read(&record, 0)?),
         Kind::ClockMoved => What::ClockMoved(read(&record, 0)?),
         Kind::ClockSuspended => What::ClockSuspended(read(&record, 0)?),
+        Kind::HttpDate => What::HttpDate(read(&record, 0)?),
     };
     Ok(Event { boot_ns: header.boot_ns, what })
 }
@@ -231,7 +234,8 @@ plain!(
     WaiterRecord,
     ClockRecord,
     ClockMoved,
-    ClockSuspended
+    ClockSuspended,
+    DateRecord
 );
 
 fn read<T: Plain>(record: &[u8], at: usize) -> Result<T, Error> {
@@ -276,6 +280,8 @@ unsafe impl Encode for TlsRecord {}
 unsafe impl Encode for ClockMoved {}
 // SAFETY: as above.
 unsafe impl Encode for ClockSuspended {}
+// SAFETY: as above.
+unsafe impl Encode for DateRecord {}
 
 /// An address as people write it: IPv4-mapped ones as IPv4.
 pub fn address(bytes: [u8; 16]) -> IpAddr {
@@ -302,7 +308,7 @@ macro_rules! encode_in_tests { ($($ty:ty),+) => { $(
     unsafe impl Encode for $ty {}
 )+ } }
 #[cfg(test)]
-encode_in_tests!(NeighRecord, ClaimRecord, UnheardRecord, WaiterRecord);
+encode_in_tests!(ebpf_probes::probes::clock::ClockRecord, NeighRecord, ClaimRecord, UnheardRecord, WaiterRecord);
 
 #[cfg(test)]
 mod tests {

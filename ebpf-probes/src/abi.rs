@@ -128,6 +128,9 @@ numbered! {
         ClockMoved = 65,
         /// The machine slept: BOOTTIME moved against MONOTONIC (written by the agent).
         ClockSuspended = 66,
+        /// A plaintext HTTP server said what time it is (written by the agent's sweep):
+        /// [`crate::probes::clock::DateRecord`].
+        HttpDate = 67,
         /// Time passed (written by the agent); nothing but a header.
         Tick = 80,
         /// Records were lost (written by the agent): [`LostRecord`].

@@ -71,6 +71,12 @@ kernel_fields! {
     SIGNAL_LIVE: i32 [4] = "signal_struct.live.counter";
     TASK_NSPROXY: *const u8 [8] = "task_struct.nsproxy";
     NSPROXY_NET: *const u8 [8] = "nsproxy.net_ns";
+    TASK_REAL_PARENT: *const u8 [8] = "task_struct.real_parent";
+    TASK_MM: *const u8 [8] = "task_struct.mm";
+    MM_EXE_FILE: *const u8 [8] = "mm_struct.exe_file";
+    FILE_DENTRY: *const u8 [8] = "file.f_path.dentry";
+    DENTRY_PARENT: *const u8 [8] = "dentry.d_parent";
+    DENTRY_NAME: *const u8 [8] = "dentry.d_name.name";
     SKB_SK: *const u8 [8] = "sk_buff.sk";
     SKB_HEAD: *const u8 [8] = "sk_buff.head";
     SKB_NETWORK_HEADER: u16 [2] = "sk_buff.network_header";

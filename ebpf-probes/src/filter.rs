@@ -12,7 +12,7 @@ use aya_ebpf::{
     Global,
     helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid},
     macros::{btf_tracepoint, map},
-    maps::{HashMap, LpmTrie, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
     programs::BtfTracePointContext,
 };
 
@@ -69,6 +69,11 @@ pub static SLOW_NS: Global<u64> = Global::new(250_000_000);
 /// With [`RUN`]: a handshake that made no progress for this long is told from then on, in nanoseconds.
 #[unsafe(no_mangle)]
 pub static STALL_NS: Global<u64> = Global::new(1_000_000_000);
+
+/// One word: until when clients' sessions are told although only the unhealthy is, CLOCK_BOOTTIME in
+/// nanoseconds. The clock is being set about, and who gets credentials now may keep wrong ones.
+#[map]
+pub static EXPOSURE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The wanted processes; the agent fills in those that run, forks add their children.
 #[map]
@@ -188,4 +193,20 @@ pub fn follow_exit(ctx: BtfTracePointContext) -> i32 {
         }
     }
     0
+}
+
+/// Whether clients' sessions are told, healthy ones too.
+#[inline(always)]
+pub fn exposed(at: u64) -> bool {
+    // SAFETY: a load from a live array slot.
+    !quiet() || EXPOSURE.get_ptr(0).is_some_and(|until| unsafe { *until } > at)
+}
+
+/// The clock has just been set.
+#[inline(always)]
+pub fn expose(until: u64) {
+    if let Some(slot) = EXPOSURE.get_ptr_mut(0) {
+        // SAFETY: a live array slot; every writer writes about the same.
+        unsafe { *slot = until }
+    }
 }

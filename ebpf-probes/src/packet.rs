@@ -52,7 +52,7 @@ pub mod program {
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
         call,
         kernel::{at_most, enabled, mapped, opaque},
-        probes::{connect::program as connect, dns::program as dns, neigh::road, tls::program as tls},
+        probes::{clock::date, connect::program as connect, dns::program as dns, neigh::road, tls::program as tls},
     };
 
     /// What one packet carries, as far as we look.
@@ -195,6 +195,8 @@ pub mod program {
                 call!(tls::segment(skb, &packet));
             } else if remote == DNS_PORT && enabled(ProbeId::Dns) {
                 call!(dns::message(skb, &packet));
+            } else if ingress && enabled(ProbeId::Clock) && date::begins(&packet.first) {
+                call!(date::response(skb, &packet));
             }
         }
     }

@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use super::clocks::{
+    ClockReference, ClockSkewedDetails, ClockStep, ClockSteppedDetails, ClockVerdict, ExposedProcess,
+    ExposedSession, Parent, StepCause,
+};
 pub use super::neighbours::{
     ClaimedMac, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
     NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
@@ -78,6 +82,10 @@ pub enum Kind {
     NeighbourConflict,
     /// There is no room for another neighbour.
     NeighbourTableFull,
+    /// The wall clock was set, or jumped.
+    ClockStepped,
+    /// The wall clock is wrong, and no step is known that made it so.
+    ClockSkewed,
 }
 
 impl Kind {
@@ -91,6 +99,8 @@ impl Kind {
             Self::NeighbourStale => "neighbour_stale",
             Self::NeighbourConflict => "neighbour_conflict",
             Self::NeighbourTableFull => "neighbour_table_full",
+            Self::ClockStepped => "clock_stepped",
+            Self::ClockSkewed => "clock_skewed",
         }
     }
 }
@@ -111,6 +121,8 @@ pub enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
+    /// To be known, and nobody need do anything.
+    Info,
     /// Worth looking at.
     Warning,
     /// Somebody is being refused or kept waiting now.
@@ -139,7 +151,7 @@ pub struct Cause {
     pub query: Option<String>,
     /// How long it has lasted.
     pub elapsed_ms: Option<u64>,
-    /// The process and thread that wait for it, when they are not the incident's own.
+    /// The process and thread that wait for it, when they are not the incident's own; of the clock, who set it.
     pub process: Option<Process>,
 }
 
@@ -204,6 +216,10 @@ pub enum Details {
     NeighbourConflict(NeighbourConflictDetails),
     /// Of `neighbour_table_full`.
     NeighbourTableFull(NeighbourTableFullDetails),
+    /// Of `clock_stepped`.
+    ClockStepped(ClockSteppedDetails),
+    /// Of `clock_skewed`.
+    ClockSkewed(ClockSkewedDetails),
 }
 
 /// Of `tls_handshake_stalled`; of the handshake that waits longest.

@@ -4,6 +4,7 @@
 //! know what a process or the network looks like it says so ([`Look`]); whoever runs live answers.
 
 pub mod incident;
+mod clocks;
 mod neighbours;
 pub mod report;
 mod store;
@@ -67,6 +68,7 @@ impl Engine {
             match context {
                 Context::Snapshot(snapshot) => rule.snapshot(snapshot, &mut view),
                 Context::Network(network) => rule.network(network, &mut view),
+                Context::Exposed(exposed) => rule.exposed(exposed, &mut view),
                 _ => {}
             }
         }

@@ -249,8 +249,9 @@ impl Held {
     }
 }
 
-/// A ULID whose time is the wall clock's at opening and whose random part is none: a hash of what the
-/// incident is about, so that a replay makes the same.
+/// A ULID whose time is that of opening, by the clock as it stood when culprit began, so that ids stay in
+/// order when it is set. Its random part is none: a hash of what the incident is about, so that a replay
+/// makes the same.
 fn id_of(now_ns: u64, world: &World, report: &Report) -> String {
     let mut hasher = SipHasher13::new();
     for part in [world.node(), report.kind.name(), &report.subject] {
@@ -258,5 +259,5 @@ fn id_of(now_ns: u64, world: &World, report: &Report) -> String {
         hasher.write_u8(0xff);
     }
     hasher.write_u64(now_ns);
-    Ulid::from_parts(world.wall_ms(now_ns), hasher.finish128().as_u128()).to_string()
+    Ulid::from_parts(world.steady_ms(now_ns), hasher.finish128().as_u128()).to_string()
 }

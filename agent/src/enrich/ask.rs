@@ -22,12 +22,6 @@ impl World {
         self.attached.iter().any(|name| name == super::probe_name(probe))
     }
 
-    /// The wall clock at a moment, milliseconds since 1970, by the offset that holds now.
-    pub fn wall_ms(&self, boot_ns: u64) -> u64 {
-        let nanos = i128::from(boot_ns) + i128::from(self.offset_ns);
-        u64::try_from(nanos / 1_000_000).unwrap_or(0)
-    }
-
     /// The wall clock at a moment as RFC 3339 with microseconds.
     pub fn wall_text(&self, boot_ns: u64) -> String {
         self.wall(boot_ns)

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::select::Select;
-use crate::fact::{Probes, Thread};
+use crate::fact::{Probes, Reading, Thread};
 
 /// One thing known about the system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub enum Context {
         /// What was asked for.
         #[serde(default)]
         select: Select,
+        /// The machine's time zone, by its name or by its offset from UTC.
+        #[serde(default)]
+        time_zone: Option<String>,
     },
     /// The wall clock's offset from CLOCK_BOOTTIME, from this moment on.
     Clock {
@@ -70,10 +73,14 @@ pub enum Context {
     Snapshot(Box<Snapshot>),
     /// A network namespace and the machine's neighbour tables, at start and when somebody asked.
     Network(Box<Network>),
+    /// A reference clock was read.
+    Reference(Reading),
+    /// Processes that began at certain times, and those that are gone: when somebody asked.
+    Exposed(Box<Exposed>),
 }
 
 /// What a rule wants to be looked at, once, now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Look {
     /// A process: answered with a [`Snapshot`].
     Process(Whom),
@@ -81,7 +88,39 @@ pub enum Look {
     Network(u32),
     /// The same, and the neighbour tables with their biggest users.
     Tables(u32),
+    /// Clients' TLS sessions are to be told until this moment, CLOCK_BOOTTIME in nanoseconds, at whatever
+    /// intensity. Nothing answers.
+    Sessions(u64),
+    /// Processes that were started while the clock was wrong: answered with [`Exposed`].
+    Exposed(Exposure),
+    /// The reference clocks, now: answered with readings as they come.
+    References,
 }
+
+/// Which processes are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Exposure {
+    /// Those that live and began between two moments of these, CLOCK_BOOTTIME in nanoseconds.
+    pub windows: Vec<(u64, u64)>,
+    /// Those known, of which the ones that are gone are asked for: process id, and when it began (0: not known).
+    pub known: Vec<(u32, u64)>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exposed {
+    /// When, CLOCK_BOOTTIME in nanoseconds.
+    pub boot_ns: u64,
+    /// Processes that began in one of the windows, the oldest first, [`STARTED`] at most.
+    pub started: Vec<ProcessContext>,
+    /// How many more there are.
+    pub more: u64,
+    /// Of those known: the ones that are gone.
+    pub gone: Vec<u32>,
+}
+
+/// Processes an answer holds at most.
+pub const STARTED: usize = 64;
 
 /// A process to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

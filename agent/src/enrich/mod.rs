@@ -4,7 +4,7 @@
 
 pub mod ask;
 pub mod bounded;
-mod clock;
+pub mod clock;
 pub mod connect;
 pub mod context;
 mod dns;
@@ -13,13 +13,16 @@ pub mod observe;
 pub mod operations;
 pub mod select;
 mod silence;
-mod tls;
+pub(crate) mod tls;
 
 use std::{collections::HashMap, net::IpAddr};
 
 use bounded::Bounded;
 use context::{Context, ProcessContext};
-use ebpf_probes::abi::{Owner, Tuple};
+use ebpf_probes::{
+    abi::{Owner, Tuple},
+    probes::clock::{GIVES_WHETHER, GIVES_WHO},
+};
 use select::Select;
 
 use crate::{
@@ -39,9 +42,9 @@ const NAMESPACES: usize = 4096;
 pub struct World {
     host_netns: u32,
     select: Select,
-    offset_ns: i64,
-    /// How far the calls told since the last look account for the clock's moves.
-    accounted_ns: i64,
+    clock: clock::Clock,
+    /// Some hook on the calls that set the clock is not attached.
+    clock_degraded: bool,
     processes: Bounded<u32, ProcessContext>,
     names: Bounded<(u32, IpAddr), String>,
     netns: HashMap<u32, String>,
@@ -52,6 +55,7 @@ pub struct World {
     dns: dns::Lookups,
     losses: Vec<LostBy>,
     node: String,
+    time_zone: Option<String>,
     attached: Vec<String>,
     operations: operations::Operations,
     silent: Bounded<(u32, [u8; 16]), ask::SilentNeighbour>,
@@ -67,8 +71,8 @@ impl Default for World {
         Self {
             host_netns: 0,
             select: Select::default(),
-            offset_ns: 0,
-            accounted_ns: 0,
+            clock: clock::Clock::default(),
+            clock_degraded: false,
             processes: Bounded::new(PROCESSES),
             names: Bounded::new(NAMES),
             netns: HashMap::new(),
@@ -79,6 +83,7 @@ impl Default for World {
             dns: dns::Lookups::default(),
             losses: Vec::new(),
             node: String::new(),
+            time_zone: None,
             attached: Vec::new(),
             operations: operations::Operations::default(),
             silent: Bounded::new(NEIGHBOURS),
@@ -96,9 +101,13 @@ impl World {
     /// Learns something about the system.
     pub fn learn(&mut self, context: &Context) {
         match context {
-            Context::Origin { drop_reasons, netns, select, node, probes, .. } => {
+            Context::Origin { drop_reasons, netns, select, node, probes, time_zone, .. } => {
+                self.time_zone.clone_from(time_zone);
                 self.node.clone_from(node);
                 self.attached.clone_from(&probes.attached);
+                self.clock_degraded = probes.degraded.iter().any(|degraded| {
+                    degraded.why.contains(GIVES_WHO) || degraded.why.contains(GIVES_WHETHER)
+                });
                 self.host_netns = *netns;
                 self.select = *select;
                 let reason = |(name, number): &(String, u32)| {
@@ -106,10 +115,11 @@ impl World {
                 };
                 self.drop_reasons = drop_reasons.iter().map(reason).collect();
             }
-            Context::Clock { offset_ns, .. } => self.offset_ns = *offset_ns,
+            Context::Clock { boot_ns, offset_ns } => self.clock.stands(*boot_ns, *offset_ns),
+            Context::Reference(reading) => clock::references::heard(self, reading),
             Context::Process(process) => self.processes.insert(process.pid, process.clone()),
             // For the correlation alone.
-            Context::Snapshot(_) => {}
+            Context::Snapshot(_) | Context::Exposed(_) => {}
             Context::Network(network) => self.network(network),
             Context::Netns { inode, name } => {
                 if self.netns.len() < 65536 {
@@ -125,6 +135,7 @@ impl World {
 
     /// Takes in an event and tells what it means, in order.
     pub fn tell(&mut self, event: &Event, mut to: impl FnMut(Fact)) {
+        clock::begin(self);
         while let Some((boot_ns, (probe, owner, what))) = neigh::overdue(self, event.boot_ns) {
             if let Some(fact) = self.fact(boot_ns, probe, owner, what) {
                 to(fact);
@@ -149,7 +160,8 @@ impl World {
             }
             Raw::ClockSet(record) => clock::set(self, event.boot_ns, record, &mut told),
             Raw::ClockMoved(record) => clock::moved(self, event.boot_ns, record, &mut told),
-            Raw::ClockSuspended(record) => clock::suspended(record, &mut told),
+            Raw::ClockSuspended(record) => clock::suspended(self, record, &mut told),
+            Raw::HttpDate(record) => clock::references::date(self, record, &mut told),
             Raw::Tick => dns::tick(self, event.boot_ns, &mut told),
             Raw::Lost { probe, stat, count } => self.lost(*probe, *stat, *count),
         }
@@ -262,9 +274,7 @@ impl World {
 
     /// The wall clock at a moment, by the offset that held then.
     fn wall(&self, boot_ns: u64) -> String {
-        let nanos = i128::from(boot_ns) + i128::from(self.offset_ns);
-        jiff::Timestamp::from_nanosecond(nanos)
-            .map_or_else(|_| format!("boot+{boot_ns}ns"), |at| format!("{at:.6}"))
+        self.reading(boot_ns, self.clock.offset_at(boot_ns))
     }
 }
 
@@ -279,6 +289,7 @@ fn concerns_everyone(what: &What) -> bool {
         | What::NeighbourHeard(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
+        | What::ClockCompared { .. }
         | What::MachineSlept { .. } => true,
         _ => false,
     }

@@ -166,6 +166,11 @@ impl Observer {
         self.netns.entry(netns).or_insert(false);
     }
 
+    /// What is known of a process that no event has named.
+    pub fn look_up(&mut self, pid: u32, comm: &str) -> ProcessContext {
+        self.process(pid, comm, false)
+    }
+
     fn process(&mut self, pid: u32, comm: &str, vouched: bool) -> ProcessContext {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let cgroup = fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
@@ -294,7 +299,8 @@ impl Observer {
     }
 }
 
-fn pids() -> impl Iterator<Item = u32> {
+/// Every process there is.
+pub fn pids() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -324,7 +330,7 @@ fn parent(pid: u32) -> Option<u32> {
 }
 
 /// Parent of a process and CLOCK_BOOTTIME of its start in nanoseconds, to the clock tick.
-fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
+pub fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, more parentheses too.
     let mut after_name = stat.rsplit_once(')')?.1.split_whitespace();

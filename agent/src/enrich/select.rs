@@ -61,6 +61,8 @@ fn judge(what: &What) -> (bool, Option<f64>) {
         | What::ClockMoved { .. }
         | What::MachineSlept { .. } => (true, None),
         What::ClockSlewed { refused, .. } => (*refused, None),
+        // Thirty seconds is where it begins to matter.
+        What::ClockCompared { ahead_ns, .. } => (ahead_ns.unsigned_abs() >= 30_000_000_000, None),
         What::ConnectStarted { .. }
         | What::ClientHello { .. }
         | What::ServerHello { .. }

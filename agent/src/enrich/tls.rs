@@ -22,11 +22,13 @@ const RETRY_RANDOM: [u8; 8] = [0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11];
 
 pub(super) struct Handshakes {
     known: Bounded<u64, Hellos>,
+    /// The handshake that ended last, and the name asked for.
+    ended: Option<(u64, Option<String>)>,
 }
 
 impl Default for Handshakes {
     fn default() -> Self {
-        Self { known: Bounded::new(HANDSHAKES) }
+        Self { known: Bounded::new(HANDSHAKES), ended: None }
     }
 }
 
@@ -58,7 +60,10 @@ struct ServerSaid {
 impl Handshakes {
     /// The server name a client asked for, once its hello is known.
     pub(super) fn server_name(&self, cookie: u64) -> Option<String> {
-        self.known.get(&cookie)?.said.as_ref()?.sni.clone()
+        match self.known.get(&cookie) {
+            Some(hellos) => hellos.said.as_ref()?.sni.clone(),
+            None => self.ended.as_ref().filter(|(ended, _)| *ended == cookie)?.1.clone(),
+        }
     }
 
     /// Keeps captured bytes until the hello is whole.
@@ -121,6 +126,7 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
     hellos.told |= tell_hello;
     if over(hs.stage) {
         world.tls.known.remove(&hs.cookie);
+        world.tls.ended = Some((hs.cookie, said.sni.clone()));
     }
     let session = Session {
         role: if hs.role == CLIENT { Role::Client } else { Role::Server },
@@ -198,9 +204,14 @@ fn alert(hs: &Handshake, session: Session, duration_ms: f64) -> What {
         session,
         sent_by: if by_client { Role::Client } else { Role::Server },
         level: clear.then(|| if level == 2 { "fatal".into() } else { "warning".into() }),
-        description: clear.then(|| snake(&TlsAlertDescription(description).to_string())),
+        description: clear.then(|| alert_name(description)),
         duration_ms,
     }
+}
+
+/// An alert's name as RFC 8446 §6 spells it.
+pub(crate) fn alert_name(description: u8) -> String {
+    snake(&TlsAlertDescription(description).to_string())
 }
 
 /// `CertificateExpired` → `certificate_expired`, as RFC 8446 §6 spells it.

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     ClockCall, Endpoint, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, Role, Session, Stage,
+    NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind, Role, Session, Stage,
 };
 
 /// What happened; `kind` names it.
@@ -281,6 +281,17 @@ pub enum What {
         was_set: bool,
         /// It happened within this long before `at`.
         within_ms: f64,
+    },
+    /// A reference clock was read for the first time, or says something else than it did.
+    ClockCompared {
+        /// What kind of clock.
+        reference: ReferenceKind,
+        /// Which.
+        name: String,
+        /// How far the wall clock is ahead of it, nanoseconds; negative is behind.
+        ahead_ns: i64,
+        /// How far that may be wrong, nanoseconds.
+        error_ns: u64,
     },
     /// The machine slept: BOOTTIME moved against MONOTONIC.
     MachineSlept {

@@ -10,11 +10,12 @@ use std::{
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf, lpm_trie},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf, lpm_trie},
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError},
 };
 use ebpf_probes::{
     abi::{ProbeId, STATS_COLUMNS, Stat},
+    probes::clock::EXPOSURE_MAP,
     probes::dns::{ANSWERS_MAP, LOOKUPS_MAP},
     probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
     probes::tls::HELLOS_MAP,
@@ -138,6 +139,13 @@ impl Kernel {
     /// Adds a process to those followed.
     pub fn follow(&mut self, process: u32) -> Result<(), Error> {
         put(&mut self.ebpf, "PROCESSES", process, 0)
+    }
+
+    /// Has clients' TLS sessions told until a moment, CLOCK_BOOTTIME in nanoseconds, at any intensity.
+    pub fn tell_sessions(&mut self, until_ns: u64) -> Result<(), Error> {
+        let error = |source| Error::Map { name: EXPOSURE_MAP, source };
+        let Some(map) = self.ebpf.map_mut(EXPOSURE_MAP) else { return Ok(()) };
+        Array::<_, u64>::try_from(map).and_then(|mut map| map.set(0, until_ns, 0)).map_err(error)
     }
 
     /// Adds a neighbour that was there before us; what the programs wrote meanwhile is newer and stays.

@@ -9,6 +9,7 @@ use ebpf_probes::{
     abi::{Header, Kind},
     probes::{
         connect::{Connect, ConnectRecord, PENDING_MAP, phase},
+        clock::{DATES_MAP, DateKey, DateRecord, HttpDate},
         tls::{HANDSHAKES_MAP, Handshake, TlsRecord},
     },
 };
@@ -54,6 +55,21 @@ struct HandshakeValue(Handshake);
 // SAFETY: `#[repr(C)]` integers and byte arrays.
 unsafe impl aya::Pod for HandshakeValue {}
 
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct ServerKey(DateKey);
+// SAFETY: `#[repr(C)]` integers and byte arrays.
+unsafe impl aya::Pod for ServerKey {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct DateValue(HttpDate);
+// SAFETY: `#[repr(C)]` integers and byte arrays.
+unsafe impl aya::Pod for DateValue {}
+
+/// What servers say of the time is looked at this often.
+const DATES_EVERY_NS: u64 = 1_000_000_000;
+
 /// Remembers what was told, to tell it less and less often.
 #[derive(Default)]
 pub struct Sweep {
@@ -63,6 +79,7 @@ pub struct Sweep {
     handshakes: Told,
     /// What the kernel holds back; `None` when it puts everything on the ring.
     held: Option<Held>,
+    dates_at_ns: u64,
 }
 
 impl Sweep {
@@ -105,6 +122,7 @@ impl Sweep {
                 connects.iter().any(|connect| now_ns.saturating_sub(connect.started_ns) >= WAITING_NS);
             held.fetch(kernel, now_ns, &handshakes, waits, &mut to)?;
         }
+        self.dates(kernel, now_ns, &mut to)?;
         for connect in &connects {
             if self.connects.due(connect.cookie, connect.started_ns, now_ns, self.thresholds.connect_ns) {
                 let header = header::<ConnectRecord>(Kind::ConnectPending, now_ns);
@@ -125,6 +143,24 @@ impl Sweep {
         for handshake in handshakes {
             let header = header::<TlsRecord>(Kind::TlsPending, now_ns);
             to(encode(TlsRecord { header, handshake }));
+        }
+        Ok(())
+    }
+}
+
+impl Sweep {
+    /// Writes what HTTP servers have said of the time since the last look at it.
+    fn dates(&mut self, kernel: &Kernel, now_ns: u64, to: &mut impl FnMut(Bytes)) -> Result<(), Error> {
+        if now_ns.saturating_sub(self.dates_at_ns) < DATES_EVERY_NS {
+            return Ok(());
+        }
+        let since_ns = std::mem::replace(&mut self.dates_at_ns, now_ns);
+        let mut dates = kernel.entries::<ServerKey, DateValue>(DATES_MAP)?;
+        // One that was written while the map was walked last may be told twice, which does no harm.
+        dates.retain(|(_, DateValue(date))| date.boot_ns >= since_ns);
+        dates.sort_by_key(|(_, DateValue(date))| date.boot_ns);
+        for (ServerKey(server), DateValue(date)) in dates {
+            to(encode(DateRecord { header: header::<DateRecord>(Kind::HttpDate, date.boot_ns), server, date }));
         }
         Ok(())
     }

@@ -2,10 +2,13 @@
 
 use crate::{
     correlate::{View, incident::Kind},
-    enrich::context::{Network, Snapshot},
+    enrich::context::{Exposed, Network, Snapshot},
     event::Event,
 };
 
+mod clock_skewed;
+mod clock_stepped;
+mod clocks;
 mod connect_failing;
 mod connect_stalled;
 mod neighbour_conflict;
@@ -38,10 +41,14 @@ pub trait Diagnose: Send {
     fn snapshot(&mut self, _snapshot: &Snapshot, _view: &mut View<'_>) {}
     /// A network namespace was looked at.
     fn network(&mut self, _network: &Network, _view: &mut View<'_>) {}
+    /// Processes were looked for.
+    fn exposed(&mut self, _exposed: &Exposed, _view: &mut View<'_>) {}
 }
 
 /// Every rule. Those that explain come before those that would otherwise tell the same again.
 pub const RULES: &[Rule] = &[
+    clock_stepped::RULE,
+    clock_skewed::RULE,
     neighbour_unresolved::RULE,
     neighbour_stale::RULE,
     neighbour_conflict::RULE,

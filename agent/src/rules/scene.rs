@@ -190,6 +190,7 @@ impl Scene {
             drop_reasons: vec![("SKB_DROP_REASON_NETFILTER_DROP".into(), 8)],
             netns: 1,
             select: Select::default(),
+            time_zone: Some("Europe/Berlin".into()),
         });
         scene.learn(&Context::Clock { boot_ns: BEGAN, offset_ns: 1_760_000_000_000_000_000 });
         scene.process(PROCESS, &[], 0);

@@ -3,6 +3,7 @@
 
 mod attach;
 mod clock;
+mod clocks;
 mod end;
 mod neighbours;
 
@@ -245,6 +246,13 @@ impl Session {
                     self.learn(&Context::Snapshot(Box::new(snapshot::take(whom, boot_ns()))));
                 }
                 Look::Network(netns) => self.look_at_network(netns),
+                Look::Sessions(until_ns) => {
+                    if let Err(error) = self.kernel.tell_sessions(until_ns) {
+                        self.failure.get_or_insert(error.into());
+                    }
+                }
+                Look::Exposed(request) => self.look_for_exposed(&request),
+                Look::References => {}
                 Look::Tables(netns) => {
                     self.learn(&Context::Network(Box::new(network::tables(netns, boot_ns()))));
                 }
@@ -308,20 +316,11 @@ impl Session {
         self.read_neighbours_again(blind)?;
         records.push(encode(header::<Header>(Kind::Tick, now)));
         // What is in the ring happened before what we saw just now.
-        self.drain()?;
-        self.look_at_clocks();
+        self.look_at_clocks()?;
         for record in records {
             self.take(&record);
         }
         Ok(())
-    }
-
-    fn look_at_clocks(&mut self) {
-        let Some(clocks) = &mut self.clocks else { return };
-        let changes = clocks.look();
-        for record in changes.records() {
-            self.take(&record);
-        }
     }
 
     fn save(&mut self) -> anyhow::Result<()> {

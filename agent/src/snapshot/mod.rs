@@ -4,6 +4,7 @@
 //! is attached to. A few milliseconds for a process of ordinary size, and bounded for any.
 
 mod sockets;
+pub mod started;
 mod threads;
 
 use std::path::PathBuf;

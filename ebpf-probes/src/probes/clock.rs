@@ -97,9 +97,19 @@ pub struct ClockRecord {
     pub status: i32,
     /// Bits of [`flag`].
     pub flags: u32,
-    /// Unused, 0.
-    pub pad: u32,
+    /// The caller's parent process.
+    pub parent: u32,
+    /// The parent's name.
+    pub parent_comm: [u8; 16],
+    /// Names on the path of the caller's executable within its file system, the last one first, each ended by
+    /// a zero; empty ones above the root.
+    pub exe: [[u8; EXE_NAME]; EXE_NAMES],
 }
+
+/// Names of a path that are taken, and how long one may be with its zero.
+pub const EXE_NAMES: usize = 8;
+/// See [`EXE_NAMES`].
+pub const EXE_NAME: usize = 32;
 
 /// The wall clock moved against BOOTTIME between two looks of the agent, further than a slew can take it.
 #[repr(C)]
@@ -131,18 +141,89 @@ pub struct ClockSuspended {
     pub slept_ns: i64,
 }
 
-assert_layout!(ClockRecord = 152, ClockMoved = 48, ClockSuspended = 32);
+assert_layout!(ClockRecord = 424, ClockMoved = 48, ClockSuspended = 32);
+
+/// A server's `Date:` header as it passed: value of the `DATES` map.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HttpDate {
+    /// When it came, CLOCK_BOOTTIME in nanoseconds.
+    pub boot_ns: u64,
+    /// Bit [`AGED`]: a cache answered, with an `Age:` header.
+    pub flags: u32,
+    /// Unused, 0.
+    pub pad: u32,
+    /// What follows `Date:`, as many bytes as there are.
+    pub text: [u8; 32],
+}
+
+/// [`HttpDate::flags`]: there was an `Age:` header.
+pub const AGED: u32 = 1;
+
+/// Whose header: key of the `DATES` map.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct DateKey {
+    /// The server.
+    pub address: [u8; 16],
+    /// Inode number of the client's network namespace.
+    pub netns: u32,
+    /// The server's port.
+    pub port: u32,
+}
+
+/// A record about a server's `Date:` header, written by the agent's sweep.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DateRecord {
+    /// The header; `kind` is [`crate::abi::Kind::HttpDate`], `boot_ns` when the header came.
+    pub header: Header,
+    /// Whose.
+    pub server: DateKey,
+    /// What it said.
+    pub date: HttpDate,
+}
+
+/// The map of what servers said last, which the agent sweeps.
+pub const DATES_MAP: &str = "DATES";
+/// Servers remembered at most.
+pub const DATES: u32 = 256;
+
+assert_layout!(HttpDate = 48, DateKey = 24, DateRecord = 88);
+
+/// The array whose one word says until when sessions are told at the intensity of `run`, CLOCK_BOOTTIME in
+/// nanoseconds: who sets the clock sets it, and the agent goes on from there.
+pub const EXPOSURE_MAP: &str = "EXPOSURE";
+/// How long sessions are told after the clock was set, unless the agent decides otherwise, in nanoseconds.
+pub const EXPOSURE_NS: u64 = 60_000_000_000;
 
 /// The global that says whether `bpf_ktime_get_tai_ns` is there: 1, from Linux 6.1 on.
 pub const HAVE_TAI: &str = "HAVE_TAI";
 
-const OWNER: &[Field] = &[fields::TASK_NSPROXY, fields::NSPROXY_NET, fields::NET_INUM];
+const OWNER: &[Field] = &[
+    fields::TASK_NSPROXY,
+    fields::NSPROXY_NET,
+    fields::NET_INUM,
+    fields::TASK_TGID,
+    fields::TASK_COMM,
+    fields::TASK_REAL_PARENT,
+    fields::TASK_MM,
+    fields::MM_EXE_FILE,
+    fields::FILE_DENTRY,
+    fields::DENTRY_PARENT,
+    fields::DENTRY_NAME,
+];
+
+/// What the hooks at the calls' beginnings give.
+pub const GIVES_WHO: &str = "who sets the clock, and to what";
+/// What those at their ends give.
+pub const GIVES_WHETHER: &str = "whether it was set, and by how much";
 
 const fn enter(program: &'static str, tracepoint: &'static str) -> Hook {
     Hook {
         program,
         attach: Attach::Tracepoint("syscalls", tracepoint),
-        gives: "who sets the clock, and to what",
+        gives: GIVES_WHO,
         required: false,
         fields: OWNER,
     }
@@ -152,7 +233,7 @@ const fn exit(program: &'static str, tracepoint: &'static str) -> Hook {
     Hook {
         program,
         attach: Attach::Tracepoint("syscalls", tracepoint),
-        gives: "whether it was set, and by how much",
+        gives: GIVES_WHETHER,
         required: false,
         fields: &[],
     }
@@ -172,8 +253,15 @@ pub const PROBE: Probe = Probe {
         exit("exit_clock_adjtime", "sys_exit_clock_adjtime"),
         enter("enter_adjtimex", "sys_enter_adjtimex"),
         exit("exit_adjtimex", "sys_exit_adjtimex"),
+        Hook {
+            gives: "what plaintext HTTP servers take for the time",
+            required: false,
+            ..crate::packet::INGRESS
+        },
     ],
 };
 
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub mod date;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub mod program;

@@ -3,19 +3,37 @@
 use std::fmt::Write as _;
 
 use super::{Mood, Said, duration};
-use crate::fact::{ClockCall, What};
+use crate::fact::{ClockCall, ReferenceKind, What};
 
 /// A signed duration in nanoseconds, in words: `forward 15 min 35 s`.
-fn by(delta_ns: i64) -> String {
+pub(super) fn by(delta_ns: i64) -> String {
     let way = if delta_ns < 0 { "back" } else { "forward" };
+    format!("{way} {}", size(delta_ns))
+}
+
+/// `15 min 35 s ahead`.
+pub(super) fn off(ahead_ns: i64) -> String {
+    format!("{} {}", size(ahead_ns), if ahead_ns < 0 { "behind" } else { "ahead" })
+}
+
+fn kind_name(kind: ReferenceKind) -> &'static str {
+    match kind {
+        ReferenceKind::Ptp => "ptp",
+        ReferenceKind::Ntp => "ntp",
+        ReferenceKind::Kernel => "kernel",
+        ReferenceKind::Rtc => "rtc",
+        ReferenceKind::Http => "http",
+    }
+}
+
+fn size(delta_ns: i64) -> String {
     let ms = delta_ns.unsigned_abs() as f64 / 1e6;
-    let size = if ms < 86_400_000.0 {
+    if ms < 86_400_000.0 {
         duration(ms)
     } else {
         let hours = ms / 3_600_000.0;
         format!("{} days {:.0} h", (hours / 24.0).floor(), hours % 24.0)
-    };
-    format!("{way} {size}")
+    }
 }
 
 fn call_name(call: ClockCall) -> &'static str {
@@ -62,6 +80,11 @@ pub(super) fn say(what: &What) -> Option<Said> {
                 "nobody set it: it ran at another rate"
             };
             ("no call seen", format!("clock moved {}: {before} → {after} ({why})", by(*delta_ns)), Mood::Bad)
+        }
+        What::ClockCompared { reference, name, ahead_ns, error_ns } => {
+            let unsure = duration(*error_ns as f64 / 1e6);
+            let text = format!("{name}: the clock is {} (± {unsure})", off(*ahead_ns));
+            (kind_name(*reference), text, Mood::Plain)
         }
         What::MachineSlept { slept_ms } => {
             ("no call seen", format!("the machine slept for {}", duration(*slept_ms)), Mood::Slow)

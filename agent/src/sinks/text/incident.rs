@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
 };
 
-use super::{Style, Time, duration, printable, time};
+use super::{Style, clock::{by, off}, Time, duration, printable, time};
 use crate::{
     correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Severity, State},
     fact::Role,
@@ -26,6 +26,7 @@ pub struct Incidents {
 }
 
 /// What makes a paragraph worth writing again: cause, confidence, whom it points to, what explains it.
+/// The clock's rules speak only when there is something to say.
 type Essence = (Option<CauseKind>, Option<Confidence>, String, Vec<String>);
 
 impl Incidents {
@@ -37,7 +38,10 @@ impl Incidents {
         let now = (
             cause.map(|cause| cause.kind),
             cause.map(|cause| cause.confidence),
-            to.unwrap_or_default(),
+            match &incident.details {
+                Details::ClockStepped(_) | Details::ClockSkewed(_) => incident.summary.clone(),
+                _ => to.unwrap_or_default(),
+            },
             incident.caused_by.clone(),
         );
         let same = self.written.get(&incident.id) == Some(&now);
@@ -123,6 +127,7 @@ fn headline(incident: &Incident, style: Style, out: &mut impl Write) -> io::Resu
         (false, ..) => ("", ""),
         (true, State::Resolved, _) => ("\x1b[1;32m", "\x1b[0m"),
         (true, _, Severity::Critical) => ("\x1b[1;31m", "\x1b[0m"),
+        (true, _, Severity::Info) => ("\x1b[1m", "\x1b[0m"),
         (true, _, Severity::Warning) => ("\x1b[1;33m", "\x1b[0m"),
     };
     let text = format!("{kind}   {who}{}{standing}", place(incident));
@@ -142,6 +147,9 @@ fn place(incident: &Incident) -> String {
         Details::NeighbourStale(details) => neighbour(&details.neighbour),
         Details::NeighbourConflict(details) => neighbour(&details.neighbour),
         Details::NeighbourTableFull(details) => format!("{}, ", details.family),
+        Details::ClockStepped(details) if details.wrong_ms.is_some() => "back where it was, ".to_owned(),
+        Details::ClockStepped(details) => format!("{}, ", by(details.delta_ns)),
+        Details::ClockSkewed(details) => format!("{}, ", off(details.reference.ahead_ns)),
     }
 }
 

@@ -13,18 +13,22 @@ use aya_ebpf::{
     Global,
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_user,
-        generated::{bpf_ktime_get_tai_ns, bpf_probe_read_user as read_user},
+        bpf_get_current_task, bpf_probe_read_kernel,
+        generated::{
+            bpf_ktime_get_tai_ns, bpf_probe_read_kernel as read_kernel, bpf_probe_read_kernel_str,
+            bpf_probe_read_user as read_user,
+        },
     },
     macros::{map, tracepoint},
     maps::{LruHashMap, PerCpuArray},
     programs::TracePointContext,
 };
 
-use super::{ClockRecord, call, flag, mode};
+use super::{ClockRecord, EXE_NAME, EXE_NAMES, EXPOSURE_NS, call, flag, mode};
 use crate::{
     abi::{Kind, ProbeId, Stat},
-    filter,
-    kernel::{count, current, current_netns, emit, header, now},
+    fields, filter,
+    kernel::{count, current, current_netns, emit, header, now, opaque},
 };
 
 /// The call each thread is in, by thread: the record to be. Overwritten by its next one.
@@ -98,15 +102,48 @@ fn entered(call: u32, fill: impl FnOnce(&mut ClockRecord) -> Option<()>) {
         return;
     }
     note.owner = current(current_netns());
-    if !filter::caller(&note.owner) {
+    // Who sets the clock sets it for everybody.
+    if note.flags & flag::STEP == 0 && (filter::quiet() || !filter::caller(&note.owner)) {
         return;
     }
+    crate::call!(whence());
     note.entered_ns = now();
     if HAVE_TAI.load() != 0 {
         note.flags |= flag::OFFSETS;
         note.before_ns = tai_offset();
     }
     let _ = CLOCK_CALLS.insert(&bpf_get_current_pid_tgid(), &*note, 0);
+}
+
+/// Notes whose child the caller is, and where its executable lies. Not inlined: once for each call that counts.
+#[inline(never)]
+fn whence() -> u64 {
+    let Some(note) = NOTE.get_ptr_mut(0) else { return opaque(0) };
+    // SAFETY: this CPU's slot; each step is read by a helper that cannot fault.
+    unsafe {
+        let task = bpf_get_current_task() as *const u8;
+        if let Ok(parent) = bpf_probe_read_kernel(fields::TASK_REAL_PARENT::address(task)) {
+            (*note).parent = bpf_probe_read_kernel(fields::TASK_TGID::address(parent)).unwrap_or(0);
+            let name = fields::TASK_COMM::address(parent);
+            read_kernel((&raw mut (*note).parent_comm).cast(), 16, name.cast());
+        }
+        let Ok(mm) = bpf_probe_read_kernel(fields::TASK_MM::address(task)) else { return opaque(0) };
+        let Ok(file) = bpf_probe_read_kernel(fields::MM_EXE_FILE::address(mm)) else { return opaque(0) };
+        let Ok(entry) = bpf_probe_read_kernel(fields::FILE_DENTRY::address(file)) else { return opaque(0) };
+        let mut entry = entry;
+        for at in 0..EXE_NAMES {
+            let Ok(above) = bpf_probe_read_kernel(fields::DENTRY_PARENT::address(entry)) else { break };
+            // The root is its own parent.
+            if above == entry {
+                break;
+            }
+            let Ok(name) = bpf_probe_read_kernel(fields::DENTRY_NAME::address(entry)) else { break };
+            let to = (&raw mut (*note).exe).cast::<u8>().add(at * EXE_NAME);
+            bpf_probe_read_kernel_str(to.cast(), EXE_NAME as u32, name.cast());
+            entry = above;
+        }
+    }
+    opaque(0)
 }
 
 /// The two calls that set: `unit` is how many nanoseconds the second word counts.
@@ -180,6 +217,9 @@ fn left(ctx: &TracePointContext) {
     kept.after_ns = after_ns;
     kept.result = result as i32;
     if wanted(kept, result) {
+        if result >= 0 && kept.flags & flag::STEP != 0 {
+            filter::expose(now().wrapping_add(EXPOSURE_NS));
+        }
         emit::<ClockRecord>(ProbeId::Clock, |record| {
             kept.header = header::<ClockRecord>(Kind::ClockSet);
             // SAFETY: a fresh reservation of the record's size, written whole.

@@ -497,7 +497,16 @@ fn hold(ctx: &SkBuffContext, cookie: u64, at: u32, offset: u32, len: u32) {
 fn over(hs: &mut Handshake, how: u32) -> bool {
     hs.read_stage = hs.stage;
     hs.stage = how;
-    tell(Kind::TlsPhase, hs);
+    let exposed = filter::quiet()
+        && hs.flags & STALLED == 0
+        && (how == stage::ALERT || (how == stage::DONE && hs.role == CLIENT))
+        && filter::exposed(hs.moved_ns);
+    if exposed && !nobodys(hs) {
+        release(hs.cookie);
+        told(Kind::TlsPhase, hs);
+    } else {
+        tell(Kind::TlsPhase, hs);
+    }
     true
 }
 
@@ -506,6 +515,11 @@ fn tell(kind: Kind, hs: &Handshake) {
     if (filter::quiet() || nobodys(hs)) && hs.flags & STALLED == 0 {
         return;
     }
+    told(kind, hs);
+}
+
+#[inline(always)]
+fn told(kind: Kind, hs: &Handshake) {
     emit::<TlsRecord>(ProbeId::Tls, |record| {
         // SAFETY: a fresh reservation of the record's size; every byte is written.
         unsafe {

@@ -1,0 +1,328 @@
+//! The wall clock: how it stood at each moment, what each call did to it, and moves that no call explains.
+//!
+//! A move found by looking is told only as far as the calls told before do not account for it. Neither
+//! slews nor drift move REALTIME against BOOTTIME, which the kernel disciplines alike: steps alone do.
+
+pub mod references;
+pub mod verdict;
+
+use std::collections::VecDeque;
+
+use ebpf_probes::{
+    abi::Owner,
+    probes::clock::{ClockMoved, ClockRecord, ClockSuspended, call, flag, mode},
+};
+
+use super::{Told, World, ms};
+use crate::{
+    event,
+    fact::{ClockCall, What},
+};
+
+/// A difference smaller than this between what calls account for and what was seen is measurement.
+const UNSURE_NS: u64 = 2_000_000;
+/// Offsets remembered at most, one for each step.
+const HISTORY: usize = 256;
+/// Calls remembered at most between two looks.
+const CALLS: usize = 256;
+
+/// A step of the wall clock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// When, CLOCK_BOOTTIME in nanoseconds.
+    pub at_ns: u64,
+    /// It had not happened yet by then: the same unless it was found by looking.
+    pub looked_ns: u64,
+    /// REALTIME − BOOTTIME before it, nanoseconds.
+    pub before_ns: i64,
+    /// The same after it.
+    pub after_ns: i64,
+    /// Who set the clock.
+    pub by: Option<Author>,
+    /// The kernel said that the clock was set; always so when somebody did.
+    pub was_set: bool,
+    /// How long the machine slept meanwhile, nanoseconds.
+    pub slept_ns: u64,
+}
+
+impl Step {
+    /// By how much the clock moved, nanoseconds; forward is positive.
+    pub fn delta_ns(&self) -> i64 {
+        self.after_ns.saturating_sub(self.before_ns)
+    }
+}
+
+/// Who set the clock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Author {
+    /// The thread.
+    pub owner: Owner,
+    /// By which call.
+    pub call: ClockCall,
+    /// Its parent process, 0 when that could not be read.
+    pub parent: u32,
+    /// The parent's name.
+    pub parent_comm: String,
+    /// Where its executable lies within its file system; for when `/proc` could not be asked any more.
+    pub exe: Option<String>,
+}
+
+/// How the wall clock stood and stands.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    /// REALTIME − BOOTTIME by the moment from which it held, oldest first.
+    history: VecDeque<(u64, i64)>,
+    /// The offset culprit began with: ids stay in order whatever the clock does.
+    first_ns: Option<i64>,
+    /// Steps by calls since the last look: when each was made, and by how much it moved the clock.
+    calls: VecDeque<(u64, i64)>,
+    /// The look at which the machine was found to have slept, and how long.
+    slept: Option<(u64, u64)>,
+    /// What the event being told did.
+    step: Option<Step>,
+    /// Reference clocks.
+    pub(super) references: references::References,
+}
+
+impl Clock {
+    /// Learns how the clock stands from `at_ns` on.
+    pub(super) fn stands(&mut self, at_ns: u64, offset_ns: i64) {
+        self.first_ns.get_or_insert(offset_ns);
+        // A recording may say anything: the order stays.
+        let at_ns = self.history.back().map_or(at_ns, |(last, _)| at_ns.max(*last));
+        if self.history.len() >= HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back((at_ns, offset_ns));
+    }
+
+    /// REALTIME − BOOTTIME now.
+    pub(super) fn offset_ns(&self) -> i64 {
+        self.history.back().map_or(0, |(_, offset)| *offset)
+    }
+
+    /// REALTIME − BOOTTIME as it was then.
+    pub(super) fn offset_at(&self, boot_ns: u64) -> i64 {
+        let held = self.history.iter().rev().find(|(from, _)| *from <= boot_ns).or(self.history.front());
+        held.map_or(0, |(_, offset)| *offset)
+    }
+}
+
+impl World {
+    /// The step that the event being told made or found.
+    pub fn step(&self) -> Option<&Step> {
+        self.clock.step.as_ref()
+    }
+
+    /// The machine's time zone, which has no part in anything.
+    pub fn time_zone(&self) -> Option<&str> {
+        self.time_zone.as_deref()
+    }
+
+    /// REALTIME − BOOTTIME now, nanoseconds.
+    pub fn offset_ns(&self) -> i64 {
+        self.clock.offset_ns()
+    }
+
+    /// Whether every call that sets the clock is seen: all its hooks are attached.
+    pub fn sees_setters(&self) -> bool {
+        self.attached.iter().any(|probe| probe == "clock") && !self.clock_degraded
+    }
+
+    /// The wall clock's reading at a moment by an offset that need not have held then, RFC 3339.
+    pub fn reading(&self, boot_ns: u64, offset_ns: i64) -> String {
+        timestamp(boot_ns, offset_ns)
+            .map_or_else(|| format!("boot+{boot_ns}ns"), |at| format!("{at:.6}"))
+    }
+
+    /// Milliseconds since 1970 by the clock as it stood when culprit began: later moments never come
+    /// before earlier ones, whatever the clock does.
+    pub fn steady_ms(&self, boot_ns: u64) -> u64 {
+        let nanos = i128::from(boot_ns) + i128::from(self.clock.first_ns.unwrap_or(0));
+        u64::try_from(nanos.max(0) / 1_000_000).unwrap_or(u64::MAX)
+    }
+}
+
+/// The moment as an offset has it, if there is such a date.
+pub fn timestamp(boot_ns: u64, offset_ns: i64) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::from_nanosecond(i128::from(boot_ns) + i128::from(offset_ns)).ok()
+}
+
+pub(super) fn set(world: &mut World, boot_ns: u64, record: &ClockRecord, told: &mut Vec<Told>) {
+    let refused = record.result < 0;
+    let call = match record.call {
+        call::CLOCK_SETTIME => ClockCall::ClockSettime,
+        call::SETTIMEOFDAY => ClockCall::Settimeofday,
+        call::CLOCK_ADJTIME => ClockCall::ClockAdjtime,
+        _ => ClockCall::Adjtimex,
+    };
+    if record.flags & flag::STEP != 0 {
+        let delta_ns = if refused { 0 } else { delta(world, boot_ns, record) };
+        let before_ns = world.clock.offset_ns();
+        let after_ns = before_ns.saturating_add(delta_ns);
+        let (before, after) = (world.reading(boot_ns, before_ns), world.reading(boot_ns, after_ns));
+        if !refused {
+            stepped(world, boot_ns, record, call, (before_ns, after_ns));
+        }
+        told.push(("clock", record.owner, What::ClockSet { call, before, after, delta_ns, refused }));
+        return;
+    }
+    let ppm = (record.modes & (mode::FREQUENCY | mode::ADJTIME) == mode::FREQUENCY)
+        .then(|| record.frequency as f64 / 65536.0);
+    let offset_ns = (record.modes & mode::OFFSET != 0).then(|| {
+        if record.modes & (mode::NANO | mode::ADJTIME) == mode::NANO {
+            record.offset
+        } else {
+            record.offset.saturating_mul(1000)
+        }
+    });
+    told.push((
+        "clock",
+        record.owner,
+        What::ClockSlewed {
+            call,
+            modes: record.modes,
+            offset_ns,
+            frequency_ppm: ppm,
+            zone_only: record.flags & flag::ZONE_ONLY != 0,
+            refused,
+        },
+    ));
+}
+
+fn stepped(world: &mut World, boot_ns: u64, record: &ClockRecord, call: ClockCall, offsets: (i64, i64)) {
+    let (before_ns, after_ns) = offsets;
+    world.clock.stands(boot_ns, after_ns);
+    if world.clock.calls.len() >= CALLS {
+        world.clock.calls.pop_front();
+    }
+    world.clock.calls.push_back((record.entered_ns, after_ns.saturating_sub(before_ns)));
+    world.clock.step = Some(Step {
+        at_ns: boot_ns,
+        looked_ns: boot_ns,
+        before_ns,
+        after_ns,
+        by: Some(Author {
+            owner: record.owner,
+            call,
+            parent: record.parent,
+            parent_comm: event::comm(&record.parent_comm),
+            exe: executable(record),
+        }),
+        was_set: true,
+        slept_ns: 0,
+    });
+}
+
+/// `/usr/bin/date`, of the names on its path; `…/bin/date` when there are more than were taken.
+fn executable(record: &ClockRecord) -> Option<String> {
+    let text = |name: &[u8]| {
+        let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+        String::from_utf8_lossy(&name[..end]).into_owned()
+    };
+    let mut names: Vec<String> =
+        record.exe.iter().map(|name| text(name)).take_while(|name| !name.is_empty()).collect();
+    let whole = names.len() < record.exe.len();
+    names.reverse();
+    (!names.is_empty()).then(|| format!("{}/{}", if whole { "" } else { "…" }, names.join("/")))
+}
+
+/// By how much a call moved the clock.
+fn delta(world: &World, boot_ns: u64, record: &ClockRecord) -> i64 {
+    if record.flags & flag::OFFSETS != 0 && record.flags & flag::TAI_CHANGED == 0 {
+        return record.after_ns.saturating_sub(record.before_ns);
+    }
+    requested_delta(world, boot_ns, record).unwrap_or(0)
+}
+
+/// What the call asked for, where the kernel could not measure what it did (before 6.1).
+fn requested_delta(world: &World, boot_ns: u64, record: &ClockRecord) -> Option<i64> {
+    if record.flags & flag::UNREAD != 0 {
+        return None;
+    }
+    let requested = record.requested_sec.checked_mul(1_000_000_000)?.checked_add(record.requested_nsec)?;
+    if record.modes & mode::SETOFFSET != 0 {
+        return Some(requested);
+    }
+    let was = i64::try_from(boot_ns).ok()?.checked_add(world.clock.offset_ns())?;
+    requested.checked_sub(was)
+}
+
+pub(super) fn moved(world: &mut World, boot_ns: u64, record: &ClockMoved, told: &mut Vec<Told>) {
+    // Calls made after the look are not in what it saw.
+    let mut accounted = 0i64;
+    world.clock.calls.retain(|(entered_ns, delta_ns)| {
+        let seen = *entered_ns <= boot_ns;
+        if seen {
+            accounted = accounted.saturating_add(*delta_ns);
+        }
+        !seen
+    });
+    let unexplained = record.after_ns.saturating_sub(record.before_ns).saturating_sub(accounted);
+    let since: i64 = world.clock.calls.iter().fold(0, |sum, (_, delta_ns)| sum.saturating_add(*delta_ns));
+    world.clock.stands(boot_ns, record.after_ns.saturating_add(since));
+    if unexplained.unsigned_abs() < UNSURE_NS {
+        return;
+    }
+    let before_ns = record.after_ns.saturating_sub(unexplained);
+    let slept = world.clock.slept.filter(|(looked_ns, _)| *looked_ns == record.looked_ns);
+    world.clock.step = Some(Step {
+        at_ns: boot_ns,
+        looked_ns: record.looked_ns.min(boot_ns),
+        before_ns,
+        after_ns: record.after_ns,
+        by: None,
+        was_set: record.was_set != 0,
+        slept_ns: slept.map_or(0, |(_, slept_ns)| slept_ns),
+    });
+    let what = What::ClockMoved {
+        before: world.reading(boot_ns, before_ns),
+        after: world.reading(boot_ns, record.after_ns),
+        delta_ns: unexplained,
+        was_set: record.was_set != 0,
+        within_ms: ms(boot_ns.saturating_sub(record.looked_ns)),
+    };
+    told.push(("clock", Owner::default(), what));
+}
+
+pub(super) fn suspended(world: &mut World, record: &ClockSuspended, told: &mut Vec<Told>) {
+    let slept_ns = record.slept_ns.unsigned_abs();
+    world.clock.slept = Some((record.looked_ns, slept_ns));
+    told.push(("clock", Owner::default(), What::MachineSlept { slept_ms: ms(slept_ns) }));
+}
+
+/// Another event is about to be told.
+pub(super) fn begin(world: &mut World) {
+    world.clock.step = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_read_by_the_offset_that_held_then() {
+        let mut clock = Clock::default();
+        clock.stands(100, 1000);
+        clock.stands(200, 5000);
+        assert_eq!([50, 100, 199, 200, 900].map(|at| clock.offset_at(at)), [1000, 1000, 1000, 5000, 5000]);
+        // Out of order, as only a broken recording has it: still in order.
+        clock.stands(150, 7000);
+        assert_eq!((clock.offset_ns(), clock.offset_at(199)), (7000, 1000));
+    }
+
+    #[test]
+    fn a_path_is_put_together_from_its_names() {
+        let mut record = ClockRecord::default();
+        assert_eq!(executable(&record), None);
+        record.exe[0][..4].copy_from_slice(b"date");
+        record.exe[1][..3].copy_from_slice(b"bin");
+        record.exe[2][..3].copy_from_slice(b"usr");
+        assert_eq!(executable(&record).as_deref(), Some("/usr/bin/date"));
+        for name in &mut record.exe {
+            name[0] = b'x';
+            name[1] = 0;
+        }
+        assert!(executable(&record).is_some_and(|path| path.starts_with("…/x/")));
+    }
+}

@@ -1,0 +1,238 @@
+//! What reference clocks said: the last readings of each, and leaps between two of them.
+//!
+//! A reading says UTC − BOOTTIME, so that it stays good across steps of the wall clock. When a reference that
+//! agreed with the wall clock is suddenly far from it and nobody has set anything, this machine stood still
+//! while the world went on: it was paused, or restored from a snapshot.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+};
+
+use ebpf_probes::probes::clock::{AGED, DateRecord};
+
+use crate::{
+    enrich::{Told, World},
+    event,
+    fact::{Reading, ReferenceKind, What},
+};
+
+/// Reference clocks remembered at most; the one silent longest gives way.
+const SOURCES: usize = 64;
+/// Readings remembered of each.
+const READINGS: usize = 64;
+/// Readings of one clock that are closer together than this are one: the history reaches further back.
+const APART_NS: u64 = 5_000_000_000;
+/// An HTTP date has a resolution of one second, and its way here is not measured.
+const HTTP_ERROR_NS: u64 = 2_500_000_000;
+/// A machine that stood still for less is not told to have.
+const LEAP_NS: u64 = 10_000_000_000;
+const SECOND: i64 = 1_000_000_000;
+
+/// A reference clock, by kind and name.
+pub type Source = (ReferenceKind, String);
+
+/// The world went on and this machine did not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leap {
+    /// Which clock showed it.
+    pub source: Source,
+    /// It had not happened yet, CLOCK_BOOTTIME in nanoseconds.
+    pub after_ns: u64,
+    /// It had.
+    pub before_ns: u64,
+    /// How much time this machine missed, nanoseconds.
+    pub missed_ns: i64,
+}
+
+/// The reference clocks there are.
+#[derive(Debug, Default)]
+pub struct References {
+    heard: BTreeMap<Source, VecDeque<Reading>>,
+    /// How far the wall clock was off when that was last told, by clock.
+    told: BTreeMap<Source, i64>,
+    leap: Option<Leap>,
+}
+
+impl References {
+    /// Takes in a reading; `offset_ns` is REALTIME − BOOTTIME.
+    fn hear(&mut self, reading: &Reading, offset_ns: i64) {
+        let source = (reading.kind, reading.name.clone());
+        let earlier = self.heard.get(&source).and_then(VecDeque::back);
+        if let Some(earlier) = earlier
+            && let Some(leap) = leap(earlier, reading, offset_ns)
+        {
+            // What others said before this one showed it is of another time.
+            self.heard.clear();
+            self.leap = Some(leap);
+        }
+        if !self.heard.contains_key(&source) && self.heard.len() >= SOURCES {
+            let silent = self
+                .heard
+                .iter()
+                .min_by_key(|(_, readings)| readings.back().map(|last| last.boot_ns))
+                .map(|(source, _)| source.clone());
+            if let Some(silent) = silent {
+                self.heard.remove(&silent);
+                self.told.remove(&silent);
+            }
+        }
+        let readings = self.heard.entry(source).or_default();
+        let len = readings.len();
+        if len >= 2 && reading.boot_ns.saturating_sub(readings[len - 2].boot_ns) < APART_NS {
+            readings.pop_back();
+        } else if len >= READINGS {
+            // The first one stays: what drifts is seen best over a long time.
+            readings.remove(1);
+        }
+        readings.push_back(reading.clone());
+    }
+
+    /// The readings of each clock, the oldest first.
+    pub fn all(&self) -> impl Iterator<Item = (&Source, &VecDeque<Reading>)> {
+        self.heard.iter()
+    }
+
+    /// The last time this machine was found to have stood still.
+    pub fn leap(&self) -> Option<&Leap> {
+        self.leap.as_ref()
+    }
+}
+
+fn leap(earlier: &Reading, reading: &Reading, offset_ns: i64) -> Option<Leap> {
+    // Those two are not clocks of their own, or may be set by whoever owns them.
+    if !matches!(reading.kind, ReferenceKind::Ptp | ReferenceKind::Ntp | ReferenceKind::Rtc) {
+        return None;
+    }
+    let missed_ns = reading.utc_ns.saturating_sub(earlier.utc_ns);
+    let unsure = LEAP_NS.saturating_add(earlier.error_ns).saturating_add(reading.error_ns);
+    let agreed = earlier.utc_ns.abs_diff(offset_ns) < unsure;
+    // Only ahead: nothing takes time back from the world. A hardware clock that is set is no leap either.
+    (agreed && missed_ns > 0 && missed_ns.unsigned_abs() >= unsure).then(|| Leap {
+        source: (reading.kind, reading.name.clone()),
+        after_ns: earlier.boot_ns,
+        before_ns: reading.boot_ns,
+        missed_ns,
+    })
+}
+
+/// A reference clock was read.
+pub fn heard(world: &mut World, reading: &Reading) {
+    let offset_ns = world.clock.offset_ns();
+    world.clock.references.hear(reading, offset_ns);
+}
+
+/// A server said what time it is: a reading, unless a cache said it for another moment, or it is no date.
+pub fn date(world: &mut World, record: &DateRecord, told: &mut Vec<Told>) {
+    if record.date.flags & AGED != 0 {
+        return;
+    }
+    let Some(reading) = http(record) else { return };
+    heard(world, &reading);
+    let Some(off) = off(world, &reading) else { return };
+    told.push(("clock", ebpf_probes::abi::Owner::default(), off));
+}
+
+/// How far the wall clock is from a reading, the first time and when that has changed.
+fn off(world: &mut World, reading: &Reading) -> Option<What> {
+    let source = (reading.kind, reading.name.clone());
+    let ahead_ns = world.clock.offset_ns().saturating_sub(reading.utc_ns);
+    let known = world.clock.references.told.get(&source);
+    if known.is_some_and(|known| known.abs_diff(ahead_ns) <= reading.error_ns.saturating_mul(2)) {
+        return None;
+    }
+    world.clock.references.told.insert(source, ahead_ns);
+    Some(What::ClockCompared {
+        reference: reading.kind,
+        name: reading.name.clone(),
+        ahead_ns,
+        error_ns: reading.error_ns,
+    })
+}
+
+/// The date of a response as a reading.
+fn http(record: &DateRecord) -> Option<Reading> {
+    let text = &record.date.text;
+    let end = text.iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)).unwrap_or(text.len());
+    let date = std::str::from_utf8(&text[..end]).ok()?.trim();
+    // IMF-fixdate of RFC 9110, a subset of RFC 2822's dates; always UTC.
+    if !date.ends_with("GMT") {
+        return None;
+    }
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
+    let boot_ns = record.date.boot_ns;
+    let utc_ns = i64::try_from(at.as_nanosecond()).ok()?.checked_add(SECOND / 2)?;
+    let address: IpAddr = event::address(record.server.address);
+    let port = u16::try_from(record.server.port).ok()?;
+    Some(Reading {
+        boot_ns,
+        kind: ReferenceKind::Http,
+        name: std::net::SocketAddr::new(address, port).to_string(),
+        utc_ns: utc_ns.checked_sub(i64::try_from(boot_ns).ok()?)?,
+        error_ns: HTTP_ERROR_NS,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ebpf_probes::probes::clock::{DateKey, HttpDate};
+
+    use super::*;
+
+    fn record(text: &[u8]) -> DateRecord {
+        let mut date = HttpDate { boot_ns: 5_000_000_000, ..HttpDate::default() };
+        date.text[..text.len()].copy_from_slice(text);
+        let server = DateKey { address: [0; 16], netns: 1, port: 80 };
+        DateRecord { server, date, ..DateRecord::default() }
+    }
+
+    #[test]
+    fn an_http_date_is_a_reading() {
+        let reading = http(&record(b" Sat, 21 Nov 2026 07:19:37 GMT\r\n")).expect("a date");
+        assert_eq!(reading.utc_ns + 5_000_000_000, 1_795_245_577_500_000_000);
+        assert_eq!(reading.name, "[::]:80");
+    }
+
+    #[test]
+    fn what_is_no_date_is_no_reading() {
+        let bad: [&[u8]; 6] =
+            [b"", b" Sat, 21 Nov 2026", b" soon GMT", b" Sat, 31 Feb 2026 07:19:37 GMT", b"\xff\xfe GMT", b" Sat, 21 Nov 2026 07:19 +0100"];
+        for text in bad {
+            assert_eq!(http(&record(text)), None, "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    fn at(kind: ReferenceKind, boot_s: u64, utc_s: i64) -> Reading {
+        Reading {
+            boot_ns: boot_s * 1_000_000_000,
+            kind,
+            name: "rtc0".into(),
+            utc_ns: utc_s * SECOND,
+            error_ns: 1_000_000_000,
+        }
+    }
+
+    #[test]
+    fn a_day_missed_is_a_leap_and_a_clock_that_is_set_is_none() {
+        let day = 86_400;
+        let (before, after) = (at(ReferenceKind::Rtc, 10, 1000), at(ReferenceKind::Rtc, 20, 1000 + day));
+        let found = leap(&before, &after, 1000 * SECOND).expect("a day");
+        assert_eq!((found.missed_ns, found.after_ns), (day * SECOND, 10_000_000_000));
+        // The hardware clock was a day behind and was set right.
+        assert_eq!(leap(&before, &after, (1000 + day) * SECOND), None);
+        assert_eq!(leap(&after, &before, (1000 + day) * SECOND), None);
+        let http = |reading: Reading| Reading { kind: ReferenceKind::Http, ..reading };
+        assert_eq!(leap(&http(before), &http(after), 1000 * SECOND), None);
+    }
+
+    #[test]
+    fn however_many_clocks_there_are_a_bounded_number_is_remembered() {
+        let mut references = References::default();
+        for number in 0..1000u64 {
+            let name = format!("clock {}", number % 200);
+            references.hear(&Reading { name, ..at(ReferenceKind::Http, number * 10, 0) }, 0);
+        }
+        assert_eq!(references.all().count(), SOURCES);
+        assert!(references.all().all(|(_, readings)| readings.len() <= READINGS));
+    }
+}

@@ -1,0 +1,193 @@
+//! `clock_skewed`: the wall clock is wrong by what reference clocks say, and nobody was seen to set it so. It
+//! was wrong from the beginning, drifted, or stood still with the machine while the world went on.
+
+mod say;
+#[cfg(test)]
+mod tests;
+
+use super::{Diagnose, Rule};
+use crate::{
+    correlate::{
+        Look, View,
+        incident::{ClockVerdict, Confidence, Details, Kind, Severity},
+    },
+    enrich::{World, clock::verdict::Verdict},
+    event::{Event, What},
+    rules::clocks::{Alerts, SECOND, WARNING_NS, severity},
+};
+
+pub(super) const RULE: Rule = Rule {
+    kind: Kind::ClockSkewed,
+    about: "the wall clock is wrong by what reference clocks say: by how much, by which clock, since when, how fast it drifts, what breaks",
+    opens: "off by 30 s (warning) or 300 s (critical), with no step in sight that made it so",
+    make: || Box::new(ClockSkewed::default()),
+};
+
+/// It is right again below this.
+const RIGHT_NS: u64 = WARNING_NS / 2;
+/// How often the references are weighed.
+const EVERY_NS: u64 = SECOND / 2;
+/// An update that only says another size is told at most this often.
+const UPDATE_NS: u64 = 60 * SECOND;
+/// Nothing has been able to tell for this long.
+const LOST_NS: u64 = 3600 * SECOND;
+/// Clients' sessions are asked for again and again while the clock is wrong.
+const WATCH_NS: u64 = 120 * SECOND;
+
+#[derive(Default)]
+struct ClockSkewed {
+    weighed_ns: u64,
+    open: Option<Open>,
+    /// The last step: when, and by how much.
+    stepped: Option<(u64, i64)>,
+    /// The last suspend: when it was over, and how long it was.
+    slept: Option<(u64, u64)>,
+}
+
+struct Open {
+    id: String,
+    began_ns: u64,
+    /// When, and what was told last.
+    told_ns: u64,
+    told: Verdict,
+    /// When there was a verdict last.
+    judged_ns: u64,
+    alerts: Alerts,
+    watched_ns: u64,
+}
+
+impl Diagnose for ClockSkewed {
+    fn event(&mut self, event: &Event, view: &mut View<'_>) {
+        if let Some(step) = view.world.step() {
+            self.stepped = Some((step.at_ns, step.delta_ns()));
+        }
+        match &event.what {
+            What::ClockSuspended(record) => {
+                self.slept = Some((event.boot_ns, record.slept_ns.unsigned_abs()));
+            }
+            What::Tls(step, handshake) => {
+                if let Some(open) = &mut self.open {
+                    open.alerts.note(*step, handshake);
+                }
+            }
+            What::Tick if view.now_ns.saturating_sub(self.weighed_ns) >= EVERY_NS => {
+                self.weighed_ns = view.now_ns;
+                self.weigh(view);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl ClockSkewed {
+    fn weigh(&mut self, view: &mut View<'_>) {
+        let judged = view.world.clock_error(view.now_ns);
+        let Some(open) = &mut self.open else {
+            if let Some(judged) = judged
+                && judged.at_least_ns() >= WARNING_NS
+                && !is_told_as_step(&judged, view)
+            {
+                self.opens(judged, view);
+            }
+            return;
+        };
+        let Some(judged) = judged else {
+            if view.now_ns.saturating_sub(open.judged_ns) >= LOST_NS {
+                self.ends(None, view);
+            }
+            return;
+        };
+        open.judged_ns = view.now_ns;
+        if judged.ahead_ns.unsigned_abs() < RIGHT_NS.max(judged.error_ns) {
+            self.ends(Some(judged), view);
+            return;
+        }
+        if open.watched_ns.saturating_sub(view.now_ns) < WATCH_NS / 2 {
+            open.watched_ns = view.now_ns.saturating_add(WATCH_NS);
+            view.looks.push(Look::Sessions(open.watched_ns));
+        }
+        if open.is_news(&judged, view.now_ns) {
+            (open.told_ns, open.told) = (view.now_ns, judged);
+            let id = open.id.clone();
+            if let Some(report) = self.report(false, view) {
+                view.store.update(view.now_ns, view.world, &id, report);
+            }
+        }
+    }
+
+    fn opens(&mut self, judged: Verdict, view: &mut View<'_>) {
+        let began_ns = judged.leap.as_ref().map_or(view.now_ns, |leap| leap.before_ns.min(view.now_ns));
+        view.looks.push(Look::References);
+        self.open = Some(Open {
+            id: String::new(),
+            began_ns,
+            told_ns: view.now_ns,
+            told: judged,
+            judged_ns: view.now_ns,
+            alerts: Alerts::default(),
+            watched_ns: 0,
+        });
+        let Some(report) = self.report(false, view) else { return };
+        let id = view.store.open(view.now_ns, view.world, report);
+        if let Some(open) = &mut self.open {
+            open.id = id;
+        }
+    }
+
+    /// `judged`: by what it is right again; otherwise nothing can tell any more.
+    fn ends(&mut self, judged: Option<Verdict>, view: &mut View<'_>) {
+        let known = judged.is_some();
+        if let (Some(open), Some(judged)) = (&mut self.open, judged) {
+            open.told = judged;
+        }
+        let report = self.report(known, view);
+        if let (Some(open), Some(report)) = (self.open.take(), report) {
+            view.store.over(view.now_ns, &open.id, report);
+        }
+    }
+}
+
+impl Open {
+    fn is_news(&self, judged: &Verdict, now_ns: u64) -> bool {
+        let grave = |verdict: &Verdict| gravity(verdict);
+        let change = judged.ahead_ns.abs_diff(self.told.ahead_ns);
+        judged.confidence > self.told.confidence
+            || grave(judged) != grave(&self.told)
+            || judged.leap != self.told.leap
+            || (now_ns.saturating_sub(self.told_ns) >= UPDATE_NS
+                && change > judged.error_ns.saturating_add(self.told.error_ns).max(judged.ahead_ns.unsigned_abs() / 10))
+    }
+}
+
+/// How grave it is: a single somebody who says so may be the one who is wrong, and wakes nobody.
+fn gravity(judged: &Verdict) -> Severity {
+    match judged.confidence {
+        Confidence::Possible => Severity::Warning,
+        _ => severity(judged.at_least_ns()),
+    }
+}
+
+/// A step that is told already made it wrong.
+fn is_told_as_step(judged: &Verdict, view: &View<'_>) -> bool {
+    view.store.live(Kind::ClockStepped).any(|(_, details)| match details {
+        Details::ClockStepped(step) => match step.verdict {
+            ClockVerdict::Wrong => true,
+            ClockVerdict::Unknown => step.delta_ns.abs_diff(judged.ahead_ns) < WARNING_NS,
+            _ => false,
+        },
+        _ => false,
+    })
+}
+
+/// How fast the wall clock gains on a reference clock, in parts per million, if the readings tell.
+fn drift_ppm(judged: &Verdict, world: &World) -> Option<f64> {
+    /// The readings must be this far apart.
+    const SPAN_NS: u64 = 60 * SECOND;
+    let first = world.readings(&judged.source).next()?;
+    let last = world.readings(&judged.source).last()?;
+    let span = last.boot_ns.saturating_sub(first.boot_ns);
+    let lost = last.utc_ns.saturating_sub(first.utc_ns);
+    let unsure = first.error_ns.saturating_add(last.error_ns);
+    (span >= SPAN_NS && lost.unsigned_abs() > unsure.saturating_mul(2))
+        .then(|| -(lost as f64) / span as f64 * 1e6)
+}

@@ -1,0 +1,192 @@
+//! What `clock_skewed` says.
+
+use super::{ClockSkewed, Open, drift_ppm, gravity};
+use crate::{
+    correlate::{
+        View,
+        incident::{ClockReference, ClockSkewedDetails, Confidence, Details, Kind},
+        report::Report,
+    },
+    enrich::clock::references::Source,
+    fact::ReferenceKind,
+    rules::clocks::{self, SECOND, WARNING_NS, breaks, by, called, off, size},
+};
+
+/// A step this short before the clock is right made it so, nanoseconds.
+const JUST_NOW_NS: u64 = 10 * SECOND;
+
+impl ClockSkewed {
+    /// `right`: it is over, and the last verdict says so.
+    pub(super) fn report(&self, right: bool, view: &View<'_>) -> Option<Report> {
+        let open = self.open.as_ref()?;
+        let (world, judged) = (view.world, &open.told);
+        let reference = clocks::reference(&judged.source, world)?;
+        let lost = !right && view.now_ns.saturating_sub(open.judged_ns) >= super::LOST_NS;
+        let drift = drift_ppm(judged, world);
+        let since = self.since(open, drift, view);
+        let summary = if right {
+            self.right_again(open, view)
+        } else if lost {
+            format!("No reference clock has been able to tell for {} how wrong the wall clock is.", size(super::LOST_NS))
+        } else {
+            skewed(open)
+        };
+        let list = |sources: &[Source]| -> Vec<ClockReference> {
+            sources.iter().filter_map(|source| clocks::reference(source, world)).collect()
+        };
+        let zones: Vec<Source> = judged.zones.iter().map(|(source, _)| source.clone()).collect();
+        let (agreeing, contradicting, local_time) = (list(&judged.others), list(&judged.against), list(&zones));
+        let seen = |clock: &ClockReference| {
+            let source = (clock.kind, clock.name.clone());
+            let at_ns = world.readings(&source).last().map_or(view.now_ns, |last| last.boot_ns);
+            (at_ns, format!("{} says: {} (± {})", called(&source), off(clock.ahead_ns), size(clock.error_ns)))
+        };
+        let mut evidence: Vec<(u64, String)> =
+            std::iter::once(&reference).chain(&agreeing).chain(&contradicting).chain(&local_time).map(seen).collect();
+        if let Some(leap) = &judged.leap {
+            evidence.push((
+                leap.before_ns,
+                format!("{} went on for {} while this machine's clocks stood still", called(&leap.source), size(leap.missed_ns.unsigned_abs())),
+            ));
+        }
+        evidence.extend(self.slept.map(|(at_ns, slept_ns)| (at_ns, format!("the machine had slept for {}", size(slept_ns)))));
+        evidence.extend(self.stepped.map(|(at_ns, delta_ns)| (at_ns, format!("the clock was set {}", by(delta_ns)))));
+        Some(Report {
+            kind: Kind::ClockSkewed,
+            subject: "CLOCK_REALTIME".to_owned(),
+            severity: gravity(judged),
+            began_ns: open.began_ns,
+            count: 1,
+            process: None,
+            summary,
+            why: if right || lost { vec![] } else { self.why(open, drift, &contradicting, &local_time, view) },
+            cause: Some(clocks::cause(judged.confidence)),
+            caused_by: vec![],
+            remedies: if right || lost { vec![] } else { clocks::remedies() },
+            evidence,
+            details: Details::ClockSkewed(ClockSkewedDetails {
+                reference,
+                agreeing,
+                contradicting,
+                local_time,
+                since,
+                drift_ppm: drift,
+                missed_ms: judged.leap.as_ref().map(|leap| leap.missed_ns.unsigned_abs() / 1_000_000),
+                time_zone: world.time_zone().map(str::to_owned),
+                alerts: open.alerts.0.clone(),
+            }),
+        })
+    }
+
+    /// Since when, by the right clock.
+    fn since(&self, open: &Open, drift: Option<f64>, view: &View<'_>) -> Option<String> {
+        let (world, judged) = (view.world, &open.told);
+        if let Some(leap) = &judged.leap {
+            // Until then the wall clock was right.
+            return Some(world.reading(leap.after_ns, world.offset_ns()));
+        }
+        let near = |delta_ns: i64| delta_ns.abs_diff(judged.ahead_ns) < WARNING_NS;
+        let right_ns = world.offset_ns().saturating_sub(judged.ahead_ns);
+        if let Some((at_ns, _)) = self.stepped.filter(|(_, delta_ns)| near(*delta_ns)) {
+            return Some(world.reading(at_ns, right_ns));
+        }
+        let ago_ns = judged.ahead_ns as f64 / (drift? / 1e6);
+        if ago_ns <= 0.0 || ago_ns > 1e18 {
+            return None;
+        }
+        let then = i64::try_from(view.now_ns).ok()?.saturating_sub(ago_ns as i64);
+        // It may have been before this machine booted.
+        let (boot_ns, right_ns) = (then.max(0).unsigned_abs(), right_ns.saturating_add(then.min(0)));
+        Some(world.reading(boot_ns, right_ns))
+    }
+
+    fn right_again(&self, open: &Open, view: &View<'_>) -> String {
+        let judged = &open.told;
+        let step = self
+            .stepped
+            .filter(|(at_ns, _)| view.now_ns.saturating_sub(*at_ns) < JUST_NOW_NS)
+            .map(|(_, delta_ns)| format!(": it was set {}", by(delta_ns)));
+        format!(
+            "The wall clock is right again by {} ({}){}.",
+            called(&judged.source),
+            off(judged.ahead_ns),
+            step.unwrap_or_default()
+        )
+    }
+
+    fn why(
+        &self,
+        open: &Open,
+        drift: Option<f64>,
+        contradicting: &[ClockReference],
+        local_time: &[ClockReference],
+        view: &View<'_>,
+    ) -> Vec<String> {
+        let judged = &open.told;
+        let mut why = vec![breaks(judged.ahead_ns).join(" ")];
+        let mut also = Vec::new();
+        match (&judged.leap, drift) {
+            (Some(_), _) => {}
+            (None, Some(ppm)) => {
+                let way = if ppm > 0.0 { "gains" } else { "loses" };
+                let a_day = size((ppm.abs() * 86_400.0 * 1000.0) as u64);
+                let since = self.since(open, drift, view);
+                let since = since.map(|at| format!(", and at that rate was right at {at}")).unwrap_or_default();
+                also.push(format!("It {way} {a_day} a day ({ppm:+.1} ppm){since}."));
+            }
+            (None, None) if self.stepped.is_none() => {
+                also.push("It was so when culprit first looked, and nobody has set it since.".to_owned());
+            }
+            _ => {}
+        }
+        if !contradicting.is_empty() {
+            let names: Vec<String> =
+                contradicting.iter().map(|clock| called(&(clock.kind, clock.name.clone()))).collect();
+            also.push(format!("{} cannot be right, or is out of date.", names.join(", ")));
+        }
+        if judged.confidence == Confidence::Possible && judged.source.0 == ReferenceKind::Http {
+            also.push("Nothing else says so: the server may be the one that is wrong. Name an NTP server with --ntp.".to_owned());
+        }
+        if !also.is_empty() {
+            why.push(also.join(" "));
+        }
+        let mut zone = Vec::new();
+        for clock in local_time {
+            zone.push(format!(
+                "{} is {} of UTC as local time is: harmless.",
+                capital(&called(&(clock.kind, clock.name.clone()))),
+                off(clock.ahead_ns.saturating_neg())
+            ));
+        }
+        let name = view.world.time_zone().map(|name| format!(" ({name})")).unwrap_or_default();
+        zone.push(format!("The time zone{name} has no part in it: clocks are compared in UTC."));
+        why.push(zone.join(" "));
+        why.extend(open.alerts.sentence());
+        why.retain(|sentence| !sentence.is_empty());
+        why
+    }
+}
+
+fn skewed(open: &Open) -> String {
+    let judged = &open.told;
+    let others = match judged.others.len() {
+        0 => String::new(),
+        1 => ", and another clock agrees".to_owned(),
+        more => format!(", and {more} other clocks agree"),
+    };
+    let by_what = format!("by {} (± {}{others})", called(&judged.source), size(judged.error_ns));
+    match &judged.leap {
+        Some(leap) => format!(
+            "The wall clock is {} {by_what}: this machine stood still for {}, as when a VM is paused or restored from a snapshot, and no call set its clock.",
+            off(judged.ahead_ns),
+            size(leap.missed_ns.unsigned_abs())
+        ),
+        None => format!("The wall clock is {} {by_what}.", off(judged.ahead_ns)),
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+

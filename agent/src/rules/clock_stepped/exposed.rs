@@ -1,0 +1,206 @@
+//! Who is still exposed: processes that began, or opened TLS sessions as clients, while the clock was wrong.
+//! What they were given then (tokens, tickets, leases) is dated by the wrong clock, and they keep it after the
+//! clock is right. They stay on the list as long as they live.
+
+use ebpf_probes::{
+    abi::{Owner, Tuple},
+    probes::tls::{CLIENT, Handshake, stage},
+};
+
+use crate::{
+    correlate::{Look, View, incident::{ExposedProcess, ExposedSession}},
+    enrich::{
+        World,
+        context::{Exposed, Exposure, ProcessContext},
+    },
+    fact::Process,
+    rules::clocks::SECOND,
+};
+
+/// Processes listed at most; of the others only the number is kept.
+const PROCESSES: usize = 64;
+/// Sessions listed of each.
+const SESSIONS: usize = 4;
+/// The living are counted this often.
+const EVERY_NS: u64 = 2 * SECOND;
+
+/// The list.
+#[derive(Default)]
+pub(super) struct Exposures {
+    found: Vec<One>,
+    left_out: u64,
+    windows: Vec<(u64, u64, i64)>,
+    /// Those that began in the windows are still to be asked for.
+    unasked: bool,
+    asked_ns: u64,
+}
+
+struct One {
+    process: Process,
+    started_ns: u64,
+    started_inside: bool,
+    sessions: Vec<Session>,
+    sessions_left_out: u64,
+}
+
+struct Session {
+    tuple: Tuple,
+    netns: u32,
+    sni: Option<String>,
+    at_ns: u64,
+}
+
+impl Exposures {
+    /// Another series of steps begins.
+    pub(super) fn anew(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty() && !self.unasked
+    }
+
+    /// A client finished a handshake.
+    pub(super) fn session(&mut self, hs: &Handshake, at_ns: u64, world: &World) {
+        if hs.role != CLIENT || hs.stage != stage::DONE || hs.owner.process == 0 {
+            return;
+        }
+        let session =
+            Session { tuple: hs.tuple, netns: hs.owner.netns, sni: world.server_name(hs.cookie), at_ns };
+        let started_ns = world.known(hs.owner.process).map_or(0, |known| known.started_ns);
+        let known = self.found.iter_mut().find(|one| one.process.pid == hs.owner.process);
+        match known {
+            Some(one) if one.sessions.len() >= SESSIONS => {
+                one.sessions_left_out = one.sessions_left_out.saturating_add(1);
+            }
+            Some(one) => one.sessions.push(session),
+            None => {
+                let Some(process) = world.named(&hs.owner) else { return };
+                self.add(One {
+                    process,
+                    started_ns,
+                    started_inside: false,
+                    sessions: vec![session],
+                    sessions_left_out: 0,
+                });
+            }
+        }
+    }
+
+    fn add(&mut self, one: One) {
+        if self.found.len() < PROCESSES {
+            self.found.push(one);
+        } else {
+            self.left_out = self.left_out.saturating_add(1);
+        }
+    }
+
+    /// The clock is right: of what was noted, only that counts which fell into these windows.
+    pub(super) fn closes(&mut self, windows: &[(u64, u64, i64)]) {
+        let inside = |at_ns: u64| windows.iter().any(|(from, to, _)| (*from..*to).contains(&at_ns));
+        for one in &mut self.found {
+            one.sessions.retain(|session| inside(session.at_ns));
+        }
+        self.found.retain(|one| !one.sessions.is_empty() || one.started_inside);
+    }
+
+    pub(super) fn begins_to_ask(&mut self, windows: Vec<(u64, u64, i64)>) {
+        self.windows = windows;
+        self.unasked = true;
+        self.asked_ns = 0;
+    }
+
+    /// Asks who lives.
+    pub(super) fn asks(&mut self, view: &mut View<'_>) {
+        if view.now_ns.saturating_sub(self.asked_ns) < EVERY_NS {
+            return;
+        }
+        self.asked_ns = view.now_ns;
+        let windows = if self.unasked { self.windows.iter().map(|(from, to, _)| (*from, *to)).collect() } else { vec![] };
+        let known = self.found.iter().map(|one| (one.process.pid, one.started_ns)).collect();
+        view.looks.push(Look::Exposed(Exposure { windows, known }));
+    }
+
+    /// The answer; whether it changes the list.
+    pub(super) fn answered(&mut self, answer: &Exposed, world: &World) -> bool {
+        let before = self.found.len();
+        self.found.retain(|one| !answer.gone.contains(&one.process.pid));
+        let mut changed = self.found.len() != before;
+        if self.unasked {
+            self.unasked = false;
+            changed = true;
+            for started in &answer.started {
+                match self.found.iter_mut().find(|one| one.process.pid == started.pid) {
+                    Some(one) => {
+                        one.started_inside = true;
+                        one.started_ns = started.started_ns;
+                    }
+                    None => self.add(One {
+                        process: process(started, world),
+                        started_ns: started.started_ns,
+                        started_inside: true,
+                        sessions: vec![],
+                        sessions_left_out: 0,
+                    }),
+                }
+            }
+            self.left_out = self.left_out.saturating_add(answer.more);
+        }
+        changed
+    }
+
+    /// REALTIME − BOOTTIME as it wrongly was at a moment.
+    fn offset_at(&self, at_ns: u64) -> Option<i64> {
+        self.windows.iter().find(|(from, to, _)| (*from..*to).contains(&at_ns)).map(|(_, _, offset)| *offset)
+    }
+
+    /// The list as the incident shows it, and how many more there are.
+    pub(super) fn shown(&self, world: &World) -> (Vec<ExposedProcess>, u64) {
+        let at = |at_ns: u64| world.reading(at_ns, self.offset_at(at_ns).unwrap_or(world.offset_ns()));
+        let shown = self.found.iter().map(|one| ExposedProcess {
+            process: one.process.clone(),
+            started_at: one.started_inside.then(|| at(one.started_ns)),
+            sessions: one
+                .sessions
+                .iter()
+                .map(|session| ExposedSession {
+                    peer: world.at(session.tuple.remote, session.tuple.remote_port, session.netns),
+                    sni: session.sni.clone(),
+                    at: at(session.at_ns),
+                })
+                .collect(),
+            sessions_left_out: one.sessions_left_out,
+        });
+        (shown.collect(), self.left_out)
+    }
+
+    /// When the listed processes were given what they hold, and how the clock stood: REALTIME − BOOTTIME.
+    pub(super) fn moments(&self) -> impl Iterator<Item = (u64, i64)> {
+        self.found
+            .iter()
+            .flat_map(|one| {
+                let began = one.started_inside.then_some(one.started_ns);
+                began.into_iter().chain(one.sessions.iter().map(|session| session.at_ns))
+            })
+            .filter_map(|at_ns| Some((at_ns, self.offset_at(at_ns)?)))
+    }
+
+    /// How many have opened sessions so far, while nobody knows yet whether that matters.
+    pub(super) fn clients(&self) -> u64 {
+        self.left_out.saturating_add(self.found.len() as u64)
+    }
+}
+
+fn process(started: &ProcessContext, world: &World) -> Process {
+    let mut owner = Owner { process: started.pid, thread: started.pid, ..Owner::default() };
+    let len = started.comm.len().min(15);
+    owner.comm[..len].copy_from_slice(&started.comm.as_bytes()[..len]);
+    let mut process = world.named(&owner).unwrap_or_default();
+    process.exe.clone_from(&started.exe);
+    process.container_id.clone_from(&started.container_id);
+    process.unit.clone_from(&started.unit);
+    process.namespace.clone_from(&started.namespace);
+    process.pod.clone_from(&started.pod);
+    process.container.clone_from(&started.container);
+    process
+}

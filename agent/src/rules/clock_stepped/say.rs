@@ -1,0 +1,415 @@
+//! What `clock_stepped` says.
+
+use ebpf_probes::probes::clock::ClockSuspended;
+
+use super::{Leg, Series, exposed::Exposures};
+use crate::{
+    correlate::{
+        View,
+        incident::{
+            Cause, ClockStep, ClockSteppedDetails, ClockVerdict, Confidence, Details, ExposedProcess, Kind,
+            Parent, Severity, StepCause,
+        },
+        report::Report,
+    },
+    enrich::World,
+    event::comm,
+    fact::Process,
+    rules::{
+        clocks::{self, SECOND, WARNING_NS, breaks, by, called, dated, off, reading, severity, size},
+        text,
+    },
+};
+
+/// What all incidents of this kind are about: there is one such clock.
+const SUBJECT: &str = "CLOCK_REALTIME";
+/// Steps below this are said to the millisecond.
+const FINE_NS: u64 = 60 * SECOND;
+/// Exposed processes named in a sentence.
+const NAMED: usize = 5;
+
+impl Leg {
+    fn how(&self) -> StepCause {
+        match &self.step {
+            step if step.by.is_some() => StepCause::Call,
+            step if step.slept_ns > 0 => StepCause::Resume,
+            _ if self.seen => StepCause::Hypervisor,
+            _ => StepCause::Unseen,
+        }
+    }
+
+    fn process(&self, world: &World) -> Option<Process> {
+        let author = self.step.by.as_ref()?;
+        let mut process = world.named(&author.owner)?;
+        if process.exe.is_none() {
+            process.exe.clone_from(&author.exe);
+        }
+        Some(process)
+    }
+
+    /// `date[4711] (clock_settime)`, `no call: resume from a suspend of 8 h`.
+    fn author(&self) -> String {
+        match &self.step.by {
+            Some(author) => format!("{}[{}]", comm(&author.owner.comm), author.owner.process),
+            None => match self.how() {
+                StepCause::Resume => format!("no call set it: resume from a suspend of {}", size(self.step.slept_ns)),
+                StepCause::Unseen => "by whom cannot be seen: the hooks on the calls are not attached".to_owned(),
+                _ => "no call set it: hypervisor or restored VM".to_owned(),
+            },
+        }
+    }
+
+    /// `forward 125 days 20 h by date[4711]`.
+    fn short(&self) -> String {
+        let by_whom = if self.step.by.is_some() { format!("by {}", self.author()) } else { format!("({})", self.author()) };
+        format!("{} {by_whom}", by(self.step.delta_ns()))
+    }
+
+    fn shown(&self, world: &World) -> ClockStep {
+        let step = &self.step;
+        let author = step.by.as_ref();
+        ClockStep {
+            before: world.reading(step.at_ns, step.before_ns),
+            after: world.reading(step.at_ns, step.after_ns),
+            delta_ns: step.delta_ns(),
+            how: self.how(),
+            call: author.map(|author| author.call),
+            process: self.process(world),
+            parent: author
+                .filter(|author| author.parent != 0)
+                .map(|author| Parent { pid: author.parent, comm: author.parent_comm.clone() }),
+            within_ms: step.at_ns.saturating_sub(step.looked_ns) / 1_000_000,
+            slept_ms: (step.slept_ns > 0).then_some(step.slept_ns / 1_000_000),
+        }
+    }
+
+    fn readings(&self) -> String {
+        let step = &self.step;
+        let fine = step.delta_ns().unsigned_abs() < FINE_NS;
+        let read = |offset_ns| reading(step.at_ns, offset_ns, fine);
+        format!("from {} to {}", read(step.before_ns), read(step.after_ns))
+    }
+
+    /// Who it was, in a sentence.
+    fn whose(&self, world: &World) -> String {
+        let Some(author) = &self.step.by else {
+            return match self.how() {
+                StepCause::Resume => format!(
+                    "No call set it: the machine resumed from a suspend of {}, and its clock was set from the hardware clock.",
+                    size(self.step.slept_ns)
+                ),
+                StepCause::Unseen => {
+                    "Whether a call set it cannot be told: the hooks on those calls are not attached (culprit doctor says why).".to_owned()
+                }
+                _ => "No call set it: the kernel did for its hypervisor, or this is a restored VM; or a 32-bit process did, whose calls cannot be seen.".to_owned(),
+            };
+        };
+        let call = clocks::call_name(author.call);
+        let process = self.process(world);
+        let exe = process.as_ref().and_then(|process| process.exe.as_ref()).map(|exe| format!(" ({exe})"));
+        let parent = (author.parent != 0)
+            .then(|| format!(", a child of {}[{}]", author.parent_comm, author.parent));
+        let place = process.as_ref().and_then(place).map(|place| format!(", in {place}"));
+        format!(
+            "{}{} called {call}{}{}.",
+            self.author(),
+            exe.unwrap_or_default(),
+            parent.unwrap_or_default(),
+            place.unwrap_or_default()
+        )
+    }
+}
+
+/// Where a process belongs, for those who do not know it by its number.
+fn place(process: &Process) -> Option<String> {
+    let pod = process.pod.as_ref().map(|pod| format!("pod {pod}"));
+    pod.or_else(|| process.container.as_ref().map(|name| format!("container {name}")))
+        .or_else(|| process.container_id.as_ref().map(|id| format!("container {}", id.get(..12).unwrap_or(id))))
+        .or_else(|| process.unit.clone())
+}
+
+impl Series {
+    pub(super) fn report(&self, exposures: &Exposures, view: &View<'_>) -> Report {
+        let world = view.world;
+        let (first, last) = (&self.legs[0], &self.legs[self.legs.len() - 1]);
+        let right = self.is_right();
+        let (exposed, exposed_left_out) = if right { exposures.shown(world) } else { (vec![], 0) };
+        let wrong_ns = self.right_ns.filter(|_| self.was_right()).map(|at| at.saturating_sub(first.step.looked_ns));
+        let evidence = self.legs.iter().map(|leg| (leg.step.at_ns, format!("{}, {}", leg.short(), leg.readings())));
+        Report {
+            kind: Kind::ClockStepped,
+            subject: SUBJECT.to_owned(),
+            severity: self.severity(!exposed.is_empty()),
+            // A moment before: by the clock as it was.
+            began_ns: first.step.looked_ns.saturating_sub(1),
+            count: self.left_out.saturating_add(self.legs.len() as u64),
+            process: None,
+            summary: self.summary(wrong_ns, &exposed, exposed_left_out, exposures, view),
+            why: self.why(&exposed, exposed_left_out, exposures, view),
+            cause: Some(Cause {
+                elapsed_ms: wrong_ns.map(|ns| ns / 1_000_000),
+                process: first.process(world),
+                ..clocks::cause(if first.step.by.is_some() { Confidence::Certain } else { Confidence::Possible })
+            }),
+            caused_by: vec![],
+            remedies: self.remedies(&exposed),
+            evidence: evidence.collect(),
+            details: Details::ClockStepped(ClockSteppedDetails {
+                before: world.reading(first.step.at_ns, first.step.before_ns),
+                after: world.reading(last.step.at_ns, last.step.after_ns),
+                delta_ns: last.step.after_ns.saturating_sub(self.base_ns),
+                steps: self.legs.iter().map(|leg| leg.shown(world)).collect(),
+                steps_left_out: self.left_out,
+                verdict: self.verdict,
+                wrong_ms: wrong_ns.map(|ns| ns / 1_000_000),
+                reference: self.judged.as_ref().and_then(|judged| clocks::reference(&judged.source, world)),
+                exposed,
+                exposed_left_out,
+                alerts: self.alerts.0.clone(),
+            }),
+        }
+    }
+
+    /// The clock was right before the first step: it is back there, or a reference says so.
+    fn was_right(&self) -> bool {
+        self.is_right() && self.legs.len() > 1 && {
+            let near = (self.largest_ns() / 10).min(WARNING_NS);
+            self.last().after_ns.abs_diff(self.base_ns) <= near
+        }
+    }
+
+    /// A step that set a wrong clock right, or is vouched for.
+    fn corrects(&self) -> bool {
+        self.is_right() && !self.was_right()
+    }
+
+    fn severity(&self, exposed: bool) -> Severity {
+        match self.verdict {
+            ClockVerdict::Undone | ClockVerdict::Confirmed if exposed => Severity::Warning,
+            _ if self.corrects() => Severity::Info,
+            _ => severity(self.largest_ns()),
+        }
+    }
+
+    fn summary(
+        &self,
+        wrong_ns: Option<u64>,
+        exposed: &[ExposedProcess],
+        left_out: u64,
+        exposures: &Exposures,
+        view: &View<'_>,
+    ) -> String {
+        let (first, last) = (&self.legs[0], &self.legs[self.legs.len() - 1]);
+        let legs: Vec<String> = self.legs.iter().map(Leg::short).collect();
+        let mut summary = match (wrong_ns, self.verdict) {
+            (Some(wrong_ns), _) => format!(
+                "The wall clock is back where it was; it was wrong for {}, in {} steps: {}",
+                size(wrong_ns),
+                self.legs.len(),
+                legs.join(", ")
+            ),
+            (None, ClockVerdict::Vouched) => format!(
+                "The wall clock was set {}, a time daemon's correction{}",
+                last.short(),
+                if last.step.at_ns < super::BOOT_NS { " after boot" } else { "" }
+            ),
+            (None, ClockVerdict::Confirmed) => {
+                let by_whom = self.judged.as_ref().map(|judged| called(&judged.source)).unwrap_or_default();
+                format!("The wall clock was set {}, and is right now by {by_whom}", legs.join(", then "))
+            }
+            _ if self.legs.len() == 1 && first.step.by.is_some() => {
+                format!("The wall clock was set {}, {}", first.short(), first.readings())
+            }
+            _ if self.legs.len() == 1 => {
+                format!("The wall clock jumped {}, {}; {}", by(first.step.delta_ns()), first.readings(), first.author())
+            }
+            _ => format!(
+                "The wall clock was set {} times and is now {} of where it was: {}",
+                self.legs.len(),
+                off(last.step.after_ns.saturating_sub(self.base_ns)),
+                legs.join(", ")
+            ),
+        };
+        summary.push('.');
+        if let (ClockVerdict::Wrong, Some(judged)) = (self.verdict, &self.judged) {
+            summary.push_str(&format!(" By {} it is {} now.", called(&judged.source), off(judged.ahead_ns)));
+        }
+        if let Some(hold) = hold(exposed, left_out, exposures, view.world) {
+            summary.push_str(&format!(" {hold}"));
+        }
+        if self.over && self.verdict == ClockVerdict::Unknown {
+            summary.push_str(" Nobody has undone it since.");
+        }
+        summary
+    }
+
+    fn why(
+        &self,
+        exposed: &[ExposedProcess],
+        left_out: u64,
+        exposures: &Exposures,
+        view: &View<'_>,
+    ) -> Vec<String> {
+        let mut why = Vec::new();
+        let mut said: Vec<String> = Vec::new();
+        for leg in &self.legs {
+            let whose = leg.whose(view.world);
+            if !said.contains(&whose) && said.len() < 4 {
+                said.push(whose);
+            }
+        }
+        why.push(said.join(" "));
+        if !self.is_right() {
+            let ahead_ns = match (&self.judged, self.verdict) {
+                (Some(judged), ClockVerdict::Wrong) => judged.ahead_ns,
+                _ => self.last().after_ns.saturating_sub(self.base_ns),
+            };
+            let breaks = breaks(ahead_ns);
+            if !breaks.is_empty() {
+                why.push(breaks.join(" "));
+            }
+            if self.verdict == ClockVerdict::Unknown {
+                why.push("Whether it was right before or is now nothing here can tell: name an NTP server with --ntp.".to_owned());
+            }
+            let clients = exposures.clients();
+            if clients > 0 && ahead_ns.unsigned_abs() >= WARNING_NS {
+                why.push(format!(
+                    "{} opened TLS sessions meanwhile; who keeps credentials from then is listed when the clock is right.",
+                    text::count(clients, "process has", "processes have")
+                ));
+            }
+        }
+        why.extend(self.alerts.sentence());
+        let listed: Vec<String> = exposed.iter().take(NAMED).map(holder).collect();
+        if !listed.is_empty() {
+            let more = exposed.len() as u64 - listed.len() as u64 + left_out;
+            let more = if more > 0 { format!("; {more} more in the details") } else { String::new() };
+            why.push(format!("{}{more}.", listed.join("; ")));
+        }
+        why
+    }
+
+    fn remedies(&self, exposed: &[ExposedProcess]) -> Vec<String> {
+        if !self.is_right() {
+            let mut remedies = clocks::remedies();
+            if let Some(author) = self.last().by.as_ref().filter(|author| author.parent > 1) {
+                remedies.push(format!(
+                    "find out why {}[{}] has the clock set",
+                    author.parent_comm, author.parent
+                ));
+            }
+            return remedies;
+        }
+        if exposed.is_empty() {
+            return vec![];
+        }
+        let units: std::collections::BTreeSet<&String> = exposed
+            .iter()
+            .filter_map(|one| one.process.unit.as_ref().filter(|unit| unit.ends_with(".service")))
+            .collect();
+        let pids: Vec<String> = exposed.iter().map(|one| one.process.pid.to_string()).collect();
+        let mut remedies = vec![format!("restart pids {}", pids.join(", "))];
+        if !units.is_empty() {
+            let units: Vec<&str> = units.into_iter().map(String::as_str).collect();
+            remedies.push(format!("systemctl restart {}", units.join(" ")));
+        }
+        remedies
+    }
+}
+
+/// `2 processes may hold credentials dated December 2018: restart pids 4711 (worker), 4712 (uploader).`
+fn hold(exposed: &[ExposedProcess], left_out: u64, exposures: &Exposures, world: &World) -> Option<String> {
+    if exposed.is_empty() {
+        return None;
+    }
+    let mut dates: Vec<String> = Vec::new();
+    for (at_ns, offset_ns) in exposures.moments() {
+        let date = dated(at_ns, offset_ns, offset_ns.abs_diff(world.offset_ns()));
+        if !dates.contains(&date) {
+            dates.push(date);
+        }
+    }
+    let dates = match dates.len() {
+        0..=2 => dates.join(" and "),
+        more => format!("{} and {} other dates", dates[0], more - 1),
+    };
+    let pids: Vec<String> =
+        exposed.iter().take(NAMED).map(|one| format!("{} ({})", one.process.pid, one.process.comm)).collect();
+    let all = exposed.len() as u64 + left_out;
+    let more = if all > pids.len() as u64 { ", …" } else { "" };
+    let who = text::count(all, "process that lives may", "processes that live may");
+    Some(format!("{who} hold credentials dated {dates}: restart pids {}{more}.", pids.join(", ")))
+}
+
+/// `worker[4711] was started at 2018-12-14T00:00:09Z`.
+fn holder(one: &ExposedProcess) -> String {
+    let started = one.started_at.as_ref().map(|at| format!("was started at {}", brief(at)));
+    let sessions = one.sessions.first().map(|session| {
+        let to = match &session.sni {
+            Some(sni) => format!("{sni} ({})", text::address(&session.peer)),
+            None => text::place(&session.peer),
+        };
+        let more = one.sessions.len() as u64 - 1 + one.sessions_left_out;
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("opened a TLS session to {to} at {}{more}", brief(&session.at))
+    });
+    let what: Vec<String> = started.into_iter().chain(sessions).collect();
+    format!("{} {}", text::process(&one.process), what.join(" and "))
+}
+
+/// RFC 3339 without its fraction.
+fn brief(at: &str) -> String {
+    at.split_once('.').map_or_else(|| at.to_owned(), |(seconds, _)| format!("{seconds}Z"))
+}
+
+/// The machine slept, and its clock went on: nothing is wrong, and every timer, lease and connection is old.
+pub(super) fn slept(record: &ClockSuspended, view: &View<'_>) -> Report {
+    let world = view.world;
+    let slept_ns = record.slept_ns.unsigned_abs();
+    let at_ns = record.header.boot_ns;
+    let offset_ns = world.offset_ns();
+    let step = ClockStep {
+        before: world.reading(record.looked_ns, offset_ns),
+        after: world.reading(at_ns, offset_ns),
+        delta_ns: record.slept_ns,
+        how: StepCause::Resume,
+        call: None,
+        process: None,
+        parent: None,
+        within_ms: at_ns.saturating_sub(record.looked_ns).saturating_sub(slept_ns) / 1_000_000,
+        slept_ms: Some(slept_ns / 1_000_000),
+    };
+    Report {
+        kind: Kind::ClockStepped,
+        subject: format!("{SUBJECT}|suspend"),
+        severity: Severity::Info,
+        began_ns: record.looked_ns,
+        count: 1,
+        process: None,
+        summary: format!(
+            "The machine slept for {}: its clock jumped forward over that, and no call set it (resume from suspend).",
+            size(slept_ns)
+        ),
+        why: vec![
+            "Timers and timeouts that count CLOCK_MONOTONIC stood still meanwhile, peers and leases did not: connections from before may be dead."
+                .to_owned(),
+        ],
+        cause: Some(clocks::cause(Confidence::Certain)),
+        caused_by: vec![],
+        remedies: vec!["see that the clock is right: culprit list clocks".to_owned()],
+        evidence: vec![(at_ns, format!("BOOTTIME moved {} further than MONOTONIC", size(slept_ns)))],
+        details: Details::ClockStepped(ClockSteppedDetails {
+            before: step.before.clone(),
+            after: step.after.clone(),
+            delta_ns: record.slept_ns,
+            steps: vec![step],
+            steps_left_out: 0,
+            verdict: ClockVerdict::Unknown,
+            wrong_ms: None,
+            reference: None,
+            exposed: vec![],
+            exposed_left_out: 0,
+            alerts: std::collections::BTreeMap::new(),
+        }),
+    }
+}

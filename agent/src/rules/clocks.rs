@@ -1,0 +1,227 @@
+//! Words the clock's rules share: sizes, dates, what breaks at a size, what to do, who keeps time.
+
+use std::collections::BTreeMap;
+
+use ebpf_probes::probes::tls::{ALERT_ENCRYPTED, Handshake, stage};
+
+use crate::{
+    correlate::incident::{Cause, CauseKind, ClockReference, Confidence, Severity},
+    enrich::{
+        World,
+        clock::{references::Source, timestamp},
+        tls::alert_name,
+    },
+    event::TlsStep,
+    fact::{ClockCall, ReferenceKind},
+};
+
+pub(super) const SECOND: u64 = 1_000_000_000;
+/// From here on one-time passwords (RFC 6238: steps of 30 s) fail.
+pub(super) const WARNING_NS: u64 = 30 * SECOND;
+/// From here on Kerberos refuses (RFC 4120 §1.6: five minutes by default).
+pub(super) const CRITICAL_NS: u64 = 300 * SECOND;
+/// From here on AWS refuses signatures (Signature Version 4: fifteen minutes).
+const SIGNATURE_NS: u64 = 900 * SECOND;
+/// From here on it shows in certificates, which are dated to the day or so by those who issue them.
+const CERTIFICATE_NS: u64 = 3600 * SECOND;
+
+/// How grave a clock wrong by this much is.
+pub(super) fn severity(off_ns: u64) -> Severity {
+    if off_ns >= CRITICAL_NS { Severity::Critical } else { Severity::Warning }
+}
+
+/// A duration as people say it: `650 ms`, `1.5 s`, `15 min 35 s`, `5 h 12 min`, `125 days 20 h`.
+pub(super) fn size(ns: u64) -> String {
+    let ms = ns.saturating_add(500_000) / 1_000_000;
+    let (seconds, minutes, hours) = (ms / 1000, ms / 60_000, (ms + 1_800_000) / 3_600_000);
+    let two = |big: String, number: u64, unit: &str| {
+        if number == 0 { big } else { format!("{big} {number} {unit}") }
+    };
+    match seconds {
+        0 => format!("{ms} ms"),
+        1..60 if ms % 1000 == 0 => format!("{seconds} s"),
+        1..60 => format!("{}.{} s", seconds, ms % 1000 / 100),
+        60..3600 => two(format!("{minutes} min"), seconds % 60, "s"),
+        3600..86_400 => two(format!("{} h", minutes / 60), minutes % 60, "min"),
+        _ => {
+            let days = hours / 24;
+            two(format!("{days} {}", if days == 1 { "day" } else { "days" }), hours % 24, "h")
+        }
+    }
+}
+
+/// `forward 125 days 20 h`.
+pub(super) fn by(delta_ns: i64) -> String {
+    format!("{} {}", if delta_ns < 0 { "back" } else { "forward" }, size(delta_ns.unsigned_abs()))
+}
+
+/// `15 min 35 s ahead`.
+pub(super) fn off(ahead_ns: i64) -> String {
+    format!("{} {}", size(ahead_ns.unsigned_abs()), if ahead_ns < 0 { "behind" } else { "ahead" })
+}
+
+/// A reading of the clock for people: `2018-12-14 00:00:03 UTC`, with milliseconds where they matter.
+pub(super) fn reading(boot_ns: u64, offset_ns: i64, fine: bool) -> String {
+    let Some(at) = timestamp(boot_ns, offset_ns) else { return "a date beyond the calendar".to_owned() };
+    let format = if fine { "%Y-%m-%d %H:%M:%S%.3f UTC" } else { "%Y-%m-%d %H:%M:%S UTC" };
+    at.strftime(format).to_string()
+}
+
+/// What a credential made at a moment of a wrong clock is dated: the month when the clock was off by days,
+/// else the minute.
+pub(super) fn dated(boot_ns: u64, offset_ns: i64, off_ns: u64) -> String {
+    let Some(at) = timestamp(boot_ns, offset_ns) else { return "beyond the calendar".to_owned() };
+    let format = if off_ns >= 86_400 * SECOND { "%B %Y" } else { "%Y-%m-%d %H:%M UTC" };
+    at.strftime(format).to_string()
+}
+
+/// What fails when a clock is that far ahead, in sentences; nothing below thirty seconds.
+pub(super) fn breaks(ahead_ns: i64) -> Vec<String> {
+    let off = ahead_ns.unsigned_abs();
+    let mut sentences = Vec::new();
+    if off >= SIGNATURE_NS {
+        sentences.push(
+            "Beyond 15 min AWS refuses requests (SigV4: RequestTimeTooSkewed, SignatureDoesNotMatch), beyond 5 min Kerberos does, beyond 30 s one-time passwords (TOTP) fail."
+                .to_owned(),
+        );
+    } else if off >= CRITICAL_NS {
+        sentences.push(
+            "Beyond 5 min Kerberos refuses tickets, beyond 30 s one-time passwords (TOTP) fail; beyond 15 min AWS would refuse requests."
+                .to_owned(),
+        );
+    } else if off >= WARNING_NS {
+        sentences.push(
+            "Beyond 30 s one-time passwords (TOTP) fail; beyond 5 min Kerberos would refuse tickets, beyond 15 min AWS requests."
+                .to_owned(),
+        );
+    }
+    if off >= CERTIFICATE_NS {
+        let size = size(off);
+        sentences.push(if ahead_ns > 0 {
+            format!("Certificates and tokens that expire within {size} count as expired here.")
+        } else {
+            format!("Certificates and tokens issued within the last {size} are not valid yet here.")
+        });
+    }
+    sentences
+}
+
+/// How to set the clock right, for those who have a time daemon and those who have none.
+pub(super) fn remedies() -> Vec<String> {
+    vec![
+        "chronyc makestep (chrony), timedatectl set-ntp true (systemd-timesyncd), or sntp -S SERVER".to_owned(),
+        "then see that it stays right: culprit list clocks".to_owned(),
+    ]
+}
+
+/// A call's name.
+pub(super) fn call_name(call: ClockCall) -> &'static str {
+    match call {
+        ClockCall::ClockSettime => "clock_settime",
+        ClockCall::Settimeofday => "settimeofday",
+        ClockCall::ClockAdjtime => "clock_adjtime",
+        ClockCall::Adjtimex => "adjtimex",
+    }
+}
+
+/// Programs whose trade is setting the clock right, by the names of their threads (15 bytes at most).
+const TIME_DAEMONS: &[&str] = &[
+    "chronyd", "chronyc", "ntpd", "ntpdate", "ntp-daemon", "openntpd", "systemd-timesyn", "sntp", "ntpdig", "rdate",
+    "phc2sys", "ptp4l", "timemaster", "vmtoolsd", "VBoxService", "qemu-ga", "hwclock",
+];
+
+/// Whether that is one.
+pub(super) fn is_time_daemon(comm: &str) -> bool {
+    TIME_DAEMONS.contains(&comm)
+}
+
+/// What a reference clock is called in a sentence.
+pub(super) fn called((kind, name): &Source) -> String {
+    match kind {
+        ReferenceKind::Ptp => format!("the host's clock {name}"),
+        ReferenceKind::Ntp => format!("NTP server {name}"),
+        ReferenceKind::Kernel => "the kernel's synchronised time".to_owned(),
+        ReferenceKind::Rtc => format!("the hardware clock {name}"),
+        ReferenceKind::Http => format!("HTTP server {name}"),
+    }
+}
+
+/// A clock the wall clock is compared with, as it stands now.
+pub(super) fn reference(source: &Source, world: &World) -> Option<ClockReference> {
+    let last = world.readings(source).last()?;
+    Some(ClockReference {
+        kind: source.0,
+        name: source.1.clone(),
+        ahead_ns: world.offset_ns().saturating_sub(last.utc_ns),
+        error_ns: last.error_ns,
+    })
+}
+
+/// The clock as a cause.
+pub(super) fn cause(confidence: Confidence) -> Cause {
+    Cause { kind: CauseKind::Clock, confidence, ..Cause::default() }
+}
+
+/// TLS handshakes refused while the clock is wrong, by alert.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Alerts(pub(super) BTreeMap<String, u64>);
+
+impl Alerts {
+    pub(super) fn note(&mut self, step: TlsStep, handshake: &Handshake) {
+        if step == TlsStep::Phase && handshake.stage == stage::ALERT {
+            let name = if handshake.flags & ALERT_ENCRYPTED != 0 {
+                "encrypted".to_owned()
+            } else {
+                alert_name(handshake.alert as u8)
+            };
+            // There are as many alerts as a byte can name.
+            let count = self.0.entry(name).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// `3 TLS handshakes were refused meanwhile (certificate_expired: 3).`
+    pub(super) fn sentence(&self) -> Option<String> {
+        let all: u64 = self.0.values().fold(0, |sum, count| sum.saturating_add(*count));
+        let names: Vec<String> = self.0.iter().map(|(name, count)| format!("{name}: {count}")).collect();
+        let handshakes = super::text::count(all, "TLS handshake was", "TLS handshakes were");
+        (all > 0).then(|| format!("{handshakes} refused meanwhile ({}).", names.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_as_people_say_them() {
+        let s = |seconds: f64| size((seconds * 1e9) as u64);
+        assert_eq!(s(0.65), "650 ms");
+        assert_eq!((s(1.0), s(1.5)), ("1 s".into(), "1.5 s".into()));
+        assert_eq!((s(935.0), s(300.0)), ("15 min 35 s".into(), "5 min".into()));
+        assert_eq!(s(5.0 * 3600.0 + 720.0), "5 h 12 min");
+        assert_eq!(s(86_400.0), "1 day");
+        assert_eq!(s(125.0 * 86_400.0 + 20.0 * 3600.0 + 100.0), "125 days 20 h");
+        assert_eq!(by(-1_500_000_000), "back 1.5 s");
+        assert_eq!(off(i64::MIN), "106752 days behind");
+    }
+
+    #[test]
+    fn what_breaks_depends_on_size_and_direction() {
+        let at = |seconds: i64| breaks(seconds * SECOND as i64).join(" ");
+        assert_eq!(at(29), "");
+        assert!(at(31).starts_with("Beyond 30 s one-time passwords"));
+        assert!(at(-301).starts_with("Beyond 5 min Kerberos"));
+        assert!(at(935).contains("SigV4"));
+        assert!(at(86_400).contains("expire within 1 day count as expired"));
+        assert!(at(-86_400).contains("issued within the last 1 day are not valid yet"));
+    }
+
+    #[test]
+    fn dates_are_as_coarse_as_the_clock_is_wrong() {
+        let december = 1_544_745_600 * SECOND as i64;
+        assert_eq!(dated(0, december, 86_400 * SECOND), "December 2018");
+        assert_eq!(dated(0, december, 60 * SECOND), "2018-12-14 00:00 UTC");
+        assert_eq!(dated(0, i64::MAX, 0), "2262-04-11 23:47 UTC");
+    }
+}

@@ -1,0 +1,45 @@
+//! The clocks of a session: looked at every time around, and whoever a wrong one has exposed.
+
+use std::time::Duration;
+
+use super::{Session, clock::boot_ns};
+use crate::{
+    enrich::context::{Context, Exposed, Exposure, STARTED},
+    snapshot::started,
+};
+
+/// A call that set the clock has returned by then, and its record is in the ring.
+const RETURNED: Duration = Duration::from_millis(5);
+
+impl Session {
+    /// What became of the clocks since the last look. What is in the ring happened before.
+    pub(super) fn look_at_clocks(&mut self) -> anyhow::Result<()> {
+        let Some(clocks) = &mut self.clocks else { return self.drain().map(drop) };
+        let changes = clocks.look();
+        if changes.moved.is_some() {
+            // Whoever set it may not be through with its call yet, and would not be named.
+            std::thread::sleep(RETURNED);
+        }
+        self.drain()?;
+        for record in changes.records() {
+            self.take(&record);
+        }
+        Ok(())
+    }
+
+    /// Looks for processes a wrong clock has exposed.
+    pub(super) fn look_for_exposed(&mut self, request: &Exposure) {
+        let (found, gone) = started::look(request);
+        let more = found.len().saturating_sub(STARTED) as u64;
+        let started = found
+            .into_iter()
+            .take(STARTED)
+            .map(|one| {
+                let mut process = self.observer.look_up(one.pid, &one.comm);
+                process.started_ns = one.started_ns;
+                process
+            })
+            .collect();
+        self.learn(&Context::Exposed(Box::new(Exposed { boot_ns: boot_ns(), started, more, gone })));
+    }
+}

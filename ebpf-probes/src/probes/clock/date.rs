@@ -1,0 +1,134 @@
+//! What plaintext HTTP servers take for the time: the `Date:` header of a response's first segment, kept in
+//! a map for the agent. Nothing of it crosses the ring, and nothing but that header is kept.
+//!
+//! Cost: one comparison for each incoming segment with payload; the header is looked for in responses
+//! alone, and of each server once in [`EVERY_NS`].
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::__sk_buff,
+    helpers::generated::bpf_skb_load_bytes,
+    macros::map,
+    maps::{LruHashMap, PerCpuArray},
+    programs::SkBuffContext,
+};
+
+use super::{AGED, DATES as SERVERS, DateKey, HttpDate};
+use crate::{
+    abi::{ProbeId, Stat},
+    kernel::{at_most, count, mapped, now, opaque},
+    packet::program::{Packet, netns_of},
+};
+
+/// What servers said last.
+#[map]
+static DATES: LruHashMap<DateKey, HttpDate> = LruHashMap::with_max_entries(SERVERS, 0);
+
+/// Where a response is looked through; with room behind, so that what follows the last byte can be copied.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Response {
+    /// Where the text after `Date:` begins, plus one; 0 for nowhere.
+    date_at: u32,
+    /// Bits of [`HttpDate::flags`].
+    flags: u32,
+    head: [u8; HEAD + 64],
+}
+
+#[map]
+static RESPONSE: PerCpuArray<Response> = PerCpuArray::with_max_entries(1, 0);
+
+/// Bytes of a response that are looked through.
+const HEAD: usize = 1024;
+/// A server is listened to this often.
+const EVERY_NS: u64 = 2_000_000_000;
+
+/// Letters as they are compared: all bytes with bit 5 set, which makes letters small, `\n` a `*` and `\r` a
+/// `-`. What is found by mistake is no date.
+const DATE: u64 = u64::from_be_bytes(*b"\0\0*date:");
+const DATE_MASK: u64 = 0x0000_ffff_ffff_ffff;
+const AGE: u64 = u64::from_be_bytes(*b"\0\0\0*age:");
+const AGE_MASK: u64 = 0x0000_00ff_ffff_ffff;
+const END: u64 = u64::from_be_bytes(*b"\0\0\0\0-*-*");
+const END_MASK: u64 = 0xffff_ffff;
+
+/// Whether a segment begins a response.
+#[inline(always)]
+pub fn begins(first: &[u8; 16]) -> bool {
+    first[0] == b'H' && first[1] == b'T' && first[2] == b'T' && first[3] == b'P' && first[4] == b'/'
+}
+
+/// A response comes in. Not inlined, for the stack.
+#[inline(never)]
+pub fn response(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+    let _ = heard(skb, packet);
+    opaque(0)
+}
+
+#[inline(always)]
+fn heard(skb: *mut __sk_buff, packet: &Packet) -> Option<()> {
+    let ctx = SkBuffContext::new(skb.cast());
+    let address = if packet.v4 { mapped(ctx.load::<u32>(12).ok()?) } else { ctx.load::<[u8; 16]>(8).ok()? };
+    let server = DateKey { address, netns: netns_of(&ctx).unwrap_or(0), port: u32::from(packet.remote) };
+    let at = now();
+    if let Some(known) = DATES.get_ptr(&server) {
+        // SAFETY: a live map value.
+        if at.wrapping_sub(unsafe { (*known).boot_ns }) < EVERY_NS {
+            return None;
+        }
+    }
+    let response = RESPONSE.get_ptr_mut(0)?;
+    let want = at_most::<HEAD>(packet.len);
+    // SAFETY: this CPU's slot, which no other program uses and this one uses in one context at a time; the
+    // helper writes at most HEAD bytes below it.
+    let found = unsafe {
+        (*response).date_at = 0;
+        (*response).flags = 0;
+        let head = (&raw mut (*response).head).cast();
+        if bpf_skb_load_bytes(ctx.as_ptr().cast(), packet.offset, head, want) != 0 {
+            count(ProbeId::Clock, Stat::Unreadable);
+            return None;
+        }
+        crate::call!(look_through(want));
+        (*response).date_at
+    };
+    if found == 0 {
+        return None;
+    }
+    let mut date = HttpDate { boot_ns: at, ..HttpDate::default() };
+    let from = (opaque(u64::from(found)) & (HEAD as u64 - 1)) as usize;
+    // SAFETY: from < HEAD, and 32 bytes behind it lie within the slot.
+    unsafe {
+        date.flags = (*response).flags;
+        date.text = (&raw const (*response).head).cast::<u8>().add(from).cast::<[u8; 32]>().read_unaligned();
+    }
+    let _ = DATES.insert(&server, &date, 0);
+    Some(())
+}
+
+/// Notes where the date is. What is found goes to memory, so that the verifier sees one path for each byte.
+#[inline(never)]
+fn look_through(len: u32) -> u64 {
+    let Some(response) = RESPONSE.get_ptr_mut(0) else { return opaque(0) };
+    let mut last = 0u64;
+    for at in 0..HEAD as u32 {
+        if at >= len {
+            break;
+        }
+        // SAFETY: this CPU's slot; `at` is below HEAD.
+        unsafe {
+            let byte = (&raw const (*response).head).cast::<u8>().add(at as usize).read();
+            last = last << 8 | u64::from(byte | 0x20);
+            if last & DATE_MASK == DATE {
+                (*response).date_at = at + 1;
+            }
+            if last & AGE_MASK == AGE {
+                (*response).flags = AGED;
+            }
+            if last & END_MASK == END {
+                break;
+            }
+        }
+    }
+    opaque(0)
+}
