@@ -5,6 +5,7 @@ use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, IPPROTO_TCP, Kind as Record, Owner, Tuple},
     probes::{
+        clock::{self, ClockMoved, ClockRecord, ClockSuspended},
         connect::{Connect, ConnectRecord, phase},
         neigh::{self, ClaimRecord, NeighRecord, UnheardRecord, WaiterRecord},
         tls::{CLIENT, Handshake, SERVER, TlsRecord, UNREAD, stage},
@@ -18,22 +19,26 @@ use crate::{
     },
     enrich::{
         World,
-        context::{Context, Posture, ProcessContext, SeenThread, Snapshot},
+        context::{Context, Exposed, Posture, ProcessContext, SeenThread, Snapshot},
         select::Select,
     },
     event::{self, encode},
-    fact::{Probes, Thread},
+    fact::{Probes, Reading, ReferenceKind, Thread},
 };
 
 pub(super) const PROCESS: u32 = 1017;
 /// Where scenes begin, in nanoseconds since boot.
 const BEGAN: u64 = 100_000_000_000;
+/// REALTIME − BOOTTIME there.
+const WALL: i64 = 1_760_000_000_000_000_000;
 
 pub(super) struct Scene {
     world: World,
     engine: Engine,
     pub(super) told: Vec<Incident>,
     pub(super) looks: Vec<Look>,
+    /// REALTIME − BOOTTIME at the last look at the clocks.
+    looked_ns: i64,
 }
 
 fn ns(ms: u64) -> u64 {
@@ -181,18 +186,18 @@ pub(super) fn thread(tid: u32, posture: Posture, sockets: &[u64]) -> SeenThread 
 impl Scene {
     pub(super) fn new() -> Self {
         let mut scene =
-            Self { world: World::default(), engine: Engine::default(), told: vec![], looks: vec![] };
+            Self { world: World::default(), engine: Engine::default(), told: vec![], looks: vec![], looked_ns: WALL };
         scene.learn(&Context::Origin {
             version: "0".into(),
             kernel: "6".into(),
             node: "node-7".into(),
-            probes: Probes { attached: vec!["connect".into(), "tls".into(), "dns".into()], degraded: vec![] },
+            probes: Probes { attached: vec!["connect".into(), "tls".into(), "dns".into(), "clock".into()], degraded: vec![] },
             drop_reasons: vec![("SKB_DROP_REASON_NETFILTER_DROP".into(), 8)],
             netns: 1,
             select: Select::default(),
             time_zone: Some("Europe/Berlin".into()),
         });
-        scene.learn(&Context::Clock { boot_ns: BEGAN, offset_ns: 1_760_000_000_000_000_000 });
+        scene.learn(&Context::Clock { boot_ns: BEGAN, offset_ns: WALL });
         scene.process(PROCESS, &[], 0);
         scene
     }
@@ -261,6 +266,75 @@ impl Scene {
             state: neigh::state::REACHABLE,
             ..ClaimRecord::default()
         }));
+    }
+
+    /// A call of `who` moves the clock.
+    pub(super) fn sets_clock(&mut self, at: u64, who: &str, delta_ms: i64) {
+        let mut owner = owner(4711, 4711);
+        owner.comm = [0; 16];
+        owner.comm[..who.len()].copy_from_slice(who.as_bytes());
+        let mut record = ClockRecord {
+            header: header::<ClockRecord>(at, Record::ClockSet),
+            owner,
+            entered_ns: ns(at),
+            after_ns: delta_ms.saturating_mul(1_000_000),
+            call: clock::call::CLOCK_SETTIME,
+            flags: clock::flag::OFFSETS | clock::flag::STEP,
+            parent: 4700,
+            parent_comm: *b"bash\0\0\0\0\0\0\0\0\0\0\0\0",
+            ..ClockRecord::default()
+        };
+        record.exe[0][..who.len()].copy_from_slice(who.as_bytes());
+        record.exe[1][..3].copy_from_slice(b"bin");
+        self.record(&encode(record));
+    }
+
+    /// The clock is found to have moved since a look 250 ms before.
+    pub(super) fn clock_moved(&mut self, at: u64, delta_ms: i64, was_set: bool) {
+        let before_ns = self.looked_ns;
+        self.looked_ns = self.world.offset_ns().saturating_add(delta_ms.saturating_mul(1_000_000));
+        self.record(&encode(ClockMoved {
+            header: header::<ClockMoved>(at, Record::ClockMoved),
+            looked_ns: ns(at - 250),
+            before_ns,
+            after_ns: self.looked_ns,
+            was_set: u32::from(was_set),
+            pad: 0,
+        }));
+    }
+
+    /// The machine is found to have slept since a look 250 ms before.
+    pub(super) fn slept(&mut self, at: u64, slept_ms: i64) {
+        self.record(&encode(ClockSuspended {
+            header: header::<ClockSuspended>(at, Record::ClockSuspended),
+            looked_ns: ns(at - 250),
+            slept_ns: slept_ms.saturating_mul(1_000_000),
+        }));
+    }
+
+    /// A reference clock says that the wall clock is so far ahead of it.
+    pub(super) fn compares(&mut self, at: u64, kind: ReferenceKind, name: &str, ahead_ms: i64) {
+        let error_ns = if kind == ReferenceKind::Ntp { 20_000_000 } else { 1_000_000_000 };
+        let utc_ns = self.world.offset_ns().saturating_sub(ahead_ms.saturating_mul(1_000_000));
+        let reading = Reading { boot_ns: ns(at), kind, name: name.into(), utc_ns, error_ns };
+        self.learn(&Context::Reference(reading));
+    }
+
+    /// A client's handshake ends.
+    pub(super) fn ends_handshake(&mut self, at: u64, handshake: Handshake) {
+        self.tls(at, Record::TlsPhase, Handshake { moved_ns: ns(at), ..handshake });
+    }
+
+    /// The answer to who is exposed: these began at such moments, and those are gone.
+    pub(super) fn finds(&mut self, at: u64, started: &[(u32, u64)], gone: &[u32]) {
+        let started = started.iter().map(|(pid, began)| ProcessContext {
+            pid: *pid,
+            comm: "worker".into(),
+            started_ns: ns(*began),
+            ..ProcessContext::default()
+        });
+        let exposed = Exposed { boot_ns: ns(at), started: started.collect(), more: 0, gone: gone.to_vec() };
+        self.learn(&Context::Exposed(Box::new(exposed)));
     }
 
     /// Half a second's ticks from `from` to `to`.

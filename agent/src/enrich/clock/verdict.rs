@@ -275,7 +275,10 @@ mod tests {
             (&[web(3600), other(3600)], Some((3600, Possible))),
         ];
         for (said, expected) in cases {
-            assert_eq!(verdict(said), *expected, "{said:?}");
+            let (found, expected) = (verdict(said), *expected);
+            let same = found.is_some() == expected.is_some()
+                && found.zip(expected).is_none_or(|(found, expected)| found.0.abs_diff(expected.0) <= 1 && found.1 == expected.1);
+            assert!(same, "{said:?}: {found:?}, not {expected:?}");
         }
     }
 

@@ -1,1 +1,127 @@
+use super::*;
+use crate::{
+    correlate::incident::{ClockSkewedDetails, Incident, State},
+    fact::ReferenceKind::{Http, Kernel, Ntp, Rtc},
+    rules::scene::Scene,
+};
 
+const DAY: i64 = 86_400_000;
+
+fn details(incident: &Incident) -> &ClockSkewedDetails {
+    match &incident.details {
+        Details::ClockSkewed(details) => details,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_quarter_of_an_hour_fast_by_ntp_is_critical_and_says_what_refuses() {
+    let mut scene = Scene::new();
+    scene.compares(500, Ntp, "192.0.2.9:123", 935_000);
+    scene.tick(750);
+    let told = scene.last();
+    assert_eq!((told.kind, told.state, told.severity), (Kind::ClockSkewed, State::Open, Severity::Critical));
+    assert_eq!(told.summary, "The wall clock is 15 min 35 s ahead by NTP server 192.0.2.9:123 (± 20 ms).");
+    assert!(told.why[0].contains("SigV4: RequestTimeTooSkewed"), "{:?}", told.why);
+    assert!(told.why[1].starts_with("It was so when culprit first looked"), "{:?}", told.why);
+    assert!(told.why[2].contains("(Europe/Berlin) has no part in it"), "{:?}", told.why);
+    assert_eq!(told.cause.as_ref().expect("the clock").confidence, Confidence::Certain);
+    assert_eq!((details(told).reference.ahead_ns, &details(told).since), (935_000_000_000, &None));
+}
+
+#[test]
+fn half_a_minute_is_a_warning_and_less_is_nothing() {
+    for (ahead_ms, expected) in [(29_900, None), (31_000, Some(Severity::Warning)), (-300_100, Some(Severity::Critical))] {
+        let mut scene = Scene::new();
+        scene.compares(500, Ntp, "a", ahead_ms);
+        scene.passes(750, 3000);
+        assert_eq!(scene.told.first().map(|told| told.severity), expected, "{ahead_ms}");
+        assert_eq!(scene.told.len(), usize::from(expected.is_some()));
+    }
+}
+
+#[test]
+fn a_machine_that_stood_still_for_a_day_is_told_so_with_when() {
+    let mut scene = Scene::new();
+    scene.compares(500, Rtc, "rtc0", 0);
+    scene.compares(600, Kernel, "kernel", 0);
+    scene.compares(10_500, Rtc, "rtc0", -DAY);
+    scene.tick(10_750);
+    let told = scene.last();
+    assert_eq!((told.kind, told.severity), (Kind::ClockSkewed, Severity::Critical));
+    assert!(told.summary.starts_with("The wall clock is 1 day behind by the hardware clock rtc0"), "{}", told.summary);
+    assert!(told.summary.contains("this machine stood still for 1 day"), "{}", told.summary);
+    assert!(told.why[0].contains("issued within the last 1 day are not valid yet"), "{:?}", told.why);
+    assert_eq!(details(told).missed_ms, Some(DAY.unsigned_abs()));
+    assert!(details(told).since.is_some());
+}
+
+#[test]
+fn a_single_web_server_is_hardly_believed_and_two_are() {
+    let mut scene = Scene::new();
+    for at in [500, 5500] {
+        scene.compares(at, Http, "192.0.2.1:80", -DAY - 7000);
+    }
+    scene.tick(5750);
+    assert_eq!(scene.last().severity, Severity::Warning);
+    assert!(scene.last().why[1].contains("the server may be the one that is wrong"), "{:?}", scene.last().why);
+    for at in [6000, 9000] {
+        scene.compares(at, Http, "192.0.2.2:80", -DAY - 6500);
+        scene.compares(at, Http, "192.0.2.3:80", -DAY - 6500);
+    }
+    scene.passes(9250, 10_000);
+    let told = scene.last();
+    assert_eq!((told.state, told.severity), (State::Updated, Severity::Critical));
+    assert!(told.summary.ends_with("and 2 other clocks agree)."), "{}", told.summary);
+    assert_eq!(scene.opened(Kind::ClockSkewed).len(), 1);
+}
+
+#[test]
+fn a_hardware_clock_in_local_time_is_harmless() {
+    let mut scene = Scene::new();
+    scene.compares(500, Rtc, "rtc0", -7_200_000);
+    scene.compares(600, Kernel, "kernel", 0);
+    scene.passes(750, 5000);
+    assert_eq!(scene.told, []);
+    // And said to be, when something else is wrong.
+    scene.compares(6000, Ntp, "a", 40_000);
+    scene.tick(6250);
+    assert!(scene.last().why.iter().any(|why| why.starts_with("The hardware clock rtc0 is 2 h ahead of UTC as local time is: harmless.")), "{:?}", scene.last().why);
+}
+
+#[test]
+fn drift_is_told_with_since_when() {
+    let mut scene = Scene::new();
+    // 500 ppm: 43.2 s a day.
+    for minute in 0..=20 {
+        scene.compares(minute * 60_000, Ntp, "a", 20_000 + minute as i64 * 30);
+    }
+    scene.tick(1_200_500);
+    assert_eq!(scene.told, []);
+    for minute in 21..=400 {
+        scene.compares(minute * 60_000, Ntp, "a", 20_000 + minute as i64 * 30);
+        scene.tick(minute * 60_000 + 500);
+    }
+    let told = scene.opened(Kind::ClockSkewed);
+    let ppm = details(told[0]).drift_ppm.expect("told by six hours of readings");
+    assert!((ppm - 500.0).abs() < 1.0, "{ppm}");
+    assert!(told[0].why[1].contains("gains 43.1 s a day") || told[0].why[1].contains("gains 43.2 s a day"), "{:?}", told[0].why);
+    // 30 s at 500 ppm are 16 h 40 min.
+    assert!(details(told[0]).since.is_some());
+}
+
+#[test]
+fn a_correction_ends_it_and_says_by_what() {
+    let mut scene = Scene::new();
+    scene.compares(500, Ntp, "a", 935_000);
+    scene.tick(750);
+    scene.sets_clock(5000, "chronyd", -935_000);
+    scene.passes(5250, 9000);
+    let last = |kind| scene.told.iter().rfind(|told| told.kind == kind).expect("told");
+    let told = last(Kind::ClockSkewed);
+    assert_eq!(told.state, State::Resolved);
+    assert_eq!(told.summary, "The wall clock is right again by NTP server a (0 ms ahead): it was set back 15 min 35 s.");
+    let step = last(Kind::ClockStepped);
+    assert_eq!((step.severity, step.state), (Severity::Info, State::Resolved));
+    assert!(step.summary.contains("is right now by NTP server a"), "{}", step.summary);
+}

@@ -33,6 +33,8 @@ pub(super) struct Exposures {
     /// Those that began in the windows are still to be asked for.
     unasked: bool,
     asked_ns: u64,
+    /// Somebody was listed when the clock was right.
+    were: bool,
 }
 
 struct One {
@@ -58,6 +60,11 @@ impl Exposures {
 
     pub(super) fn is_empty(&self) -> bool {
         self.found.is_empty() && !self.unasked
+    }
+
+    /// Somebody was exposed, and is gone or not.
+    pub(super) fn were(&self) -> bool {
+        self.were
     }
 
     /// A client finished a handshake.
@@ -146,6 +153,7 @@ impl Exposures {
             }
             self.left_out = self.left_out.saturating_add(answer.more);
         }
+        self.were |= !self.found.is_empty();
         changed
     }
 

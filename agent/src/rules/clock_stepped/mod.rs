@@ -86,7 +86,7 @@ impl Diagnose for ClockStepped {
         match &event.what {
             What::ClockSuspended(record) => self.slept = Some(*record),
             What::Tls(step, handshake) => {
-                if let Some(series) = self.series.as_mut().filter(|series| !series.is_right()) {
+                if let Some(series) = self.series.as_mut().filter(|series| !series.is_right() && !series.over) {
                     series.alerts.note(*step, handshake);
                     if *step == TlsStep::Phase {
                         self.exposures.session(handshake, event.boot_ns, view.world);
@@ -117,7 +117,7 @@ impl ClockStepped {
         let slept = self.slept.take_if(|slept| slept.looked_ns == step.looked_ns);
         let step = Step { slept_ns: slept.map_or(step.slept_ns, |slept| slept.slept_ns.unsigned_abs()), ..step };
         let leg = Leg { step, seen: view.world.sees_setters() };
-        match self.series.as_mut().filter(|series| !series.is_right()) {
+        match self.series.as_mut().filter(|series| !series.is_right() && !series.over) {
             Some(series) => series.goes_on(leg),
             None => {
                 self.exposures.anew();
@@ -142,7 +142,7 @@ impl ClockStepped {
             view.store.over(view.now_ns, &id, report);
         }
         let Some(series) = &mut self.series else { return };
-        if !series.is_right() {
+        if !series.is_right() && !series.over {
             let was = (series.verdict, series.judged.as_ref().map(|judged| judged.source.clone()));
             series.stands(view);
             if was != (series.verdict, series.judged.as_ref().map(|judged| judged.source.clone())) {
@@ -264,11 +264,8 @@ impl Series {
 
     fn ends(&mut self, exposures: &Exposures, view: &mut View<'_>) {
         self.over = true;
-        if !self.is_right() {
-            // Nobody will say any more: what comes next is another story.
-            self.right_ns = None;
-        }
         let report = self.report(exposures, view);
-        view.store.over(view.now_ns, &self.id, report);
+        let ended_ns = self.right_ns.filter(|_| !exposures.were()).unwrap_or(view.now_ns);
+        view.store.over(ended_ns, &self.id, report);
     }
 }

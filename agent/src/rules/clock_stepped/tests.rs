@@ -1,1 +1,244 @@
+use ebpf_probes::probes::tls::stage;
+use proptest::prelude::*;
 
+use super::*;
+use crate::{
+    correlate::incident::{ClockSteppedDetails, Confidence, Details, Incident, Severity, State, StepCause},
+    fact::ReferenceKind::{Kernel, Ntp, Rtc},
+    rules::scene::{Scene, flight},
+};
+
+const DAY: i64 = 86_400_000;
+
+fn details(incident: &Incident) -> &ClockSteppedDetails {
+    match &incident.details {
+        Details::ClockStepped(details) => details,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The three legs of the outage: forward into December, back into October, back.
+fn three_legs(scene: &mut Scene) {
+    scene.sets_clock(1000, "date", 126 * DAY);
+    scene.sets_clock(361_000, "date", -63 * DAY);
+    scene.sets_clock(721_000, "chronyd", -63 * DAY - 40);
+    scene.tick(721_250);
+}
+
+#[test]
+fn a_step_names_who_by_how_much_and_what_breaks() {
+    let mut scene = Scene::new();
+    scene.sets_clock(1000, "date", 126 * DAY);
+    let told = scene.last();
+    assert_eq!((told.kind, told.state, told.severity), (Kind::ClockStepped, State::Open, Severity::Critical));
+    assert!(told.summary.starts_with("The wall clock was set forward 126 days by date[4711], from "), "{}", told.summary);
+    assert_eq!(told.why[0], "date[4711] (/usr/bin/raven) called clock_settime, a child of bash[4700].".replace("/usr/bin/raven", "/bin/date"));
+    assert!(told.why[1].contains("SigV4"), "{:?}", told.why);
+    assert!(told.why[2].contains("--ntp"), "{:?}", told.why);
+    let step = &details(told).steps[0];
+    assert_eq!((step.how, step.delta_ns), (StepCause::Call, 126 * DAY * 1_000_000));
+    assert_eq!(told.cause.as_ref().expect("the clock").confidence, Confidence::Certain);
+    assert_eq!(details(told).verdict, ClockVerdict::Unknown);
+}
+
+#[test]
+fn a_small_step_is_none() {
+    let mut scene = Scene::new();
+    scene.sets_clock(1000, "date", 499);
+    scene.clock_moved(2000, -499, true);
+    scene.passes(2000, 5000);
+    assert_eq!(scene.told, []);
+}
+
+#[test]
+fn steps_that_undo_each_other_are_one_incident_with_the_time_it_was_wrong() {
+    let mut scene = Scene::new();
+    three_legs(&mut scene);
+    assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
+    // Who began meanwhile is asked for before it is over.
+    assert_eq!(scene.told.last().map(|told| told.state), Some(State::Updated));
+    scene.finds(721_300, &[], &[]);
+    scene.passes(722_000, 725_000);
+    let told = scene.last();
+    assert_eq!((told.state, told.count), (State::Resolved, 3));
+    assert!(told.summary.starts_with("The wall clock is back where it was; it was wrong for 12 min, in 3 steps: forward 126 days by date[4711], back 63 days by date[4711], back 63 days by chronyd[4711]."), "{}", told.summary);
+    assert_eq!((details(told).verdict, details(told).wrong_ms), (ClockVerdict::Undone, Some(720_000)));
+    assert_eq!(told.duration_ms, 720_000);
+}
+
+#[test]
+fn who_keeps_credentials_from_then_is_named_as_long_as_it_lives() {
+    let mut scene = Scene::new();
+    scene.process(2001, &[], 500);
+    let session = |cookie, process, at| {
+        let mut hs = flight(cookie, process, at);
+        hs.owner.process = process;
+        hs.stage = stage::DONE;
+        hs
+    };
+    // One before the step, one meanwhile.
+    scene.ends_handshake(900, session(1, 2000, 800));
+    scene.sets_clock(1000, "date", 126 * DAY);
+    scene.ends_handshake(5000, session(2, 2001, 4000));
+    scene.tick(60_000);
+    scene.sets_clock(361_000, "date", -126 * DAY);
+    scene.ends_handshake(362_000, session(3, 2002, 361_500));
+    let Some(Look::Exposed(asked)) = scene.looks.iter().rfind(|look| matches!(look, Look::Exposed(_))) else {
+        panic!("{:?}", scene.looks);
+    };
+    assert_eq!((asked.known.len(), asked.windows.len(), asked.known[0].0), (1, 1, 2001));
+    assert_eq!(asked.windows[0].1 - asked.windows[0].0, 360_000_000_000);
+    scene.finds(362_500, &[(3001, 7000)], &[]);
+    let told = scene.last();
+    assert_eq!((told.state, told.severity), (State::Updated, Severity::Warning));
+    let exposed: Vec<u32> = details(told).exposed.iter().map(|one| one.process.pid).collect();
+    assert_eq!(exposed, [2001, 3001]);
+    let dated = &details(told).exposed[0].sessions[0];
+    assert_eq!((dated.peer.port, &dated.at[..7]), (443, "2026-02"));
+    assert!(told.summary.ends_with("2 processes that live may hold credentials dated February 2026: restart pids 2001 (raven), 3001 (worker)."), "{}", told.summary);
+    assert_eq!(told.remedies[0], "restart pids 2001, 3001");
+    // They go, one after the other.
+    scene.finds(370_000, &[], &[2001]);
+    assert!(scene.last().summary.contains("1 process that lives may hold credentials"), "{}", scene.last().summary);
+    scene.passes(370_000, 400_000);
+    assert_eq!(scene.last().state, State::Updated);
+    scene.finds(400_000, &[], &[3001]);
+    scene.passes(400_000, 403_000);
+    assert_eq!((scene.last().state, details(scene.last()).exposed.len()), (State::Resolved, 0));
+}
+
+#[test]
+fn a_time_daemon_after_boot_is_named_as_such_and_disturbs_nobody() {
+    let mut scene = Scene::new();
+    scene.sets_clock(1000, "chronyd", 935_000);
+    scene.passes(1250, 4000);
+    let told = scene.last();
+    assert_eq!((told.state, told.severity), (State::Resolved, Severity::Info));
+    assert_eq!(told.summary, "The wall clock was set forward 15 min 35 s by chronyd[4711], a time daemon's correction after boot.");
+    assert_eq!(details(told).verdict, ClockVerdict::Vouched);
+}
+
+#[test]
+fn a_time_daemon_that_leaps_in_mid_life_is_not_believed_unless_a_reference_agrees() {
+    let mut scene = Scene::new();
+    scene.tick(700_000);
+    scene.sets_clock(701_000, "chronyd", 126 * DAY);
+    assert_eq!((scene.last().severity, details(scene.last()).verdict), (Severity::Critical, ClockVerdict::Unknown));
+    scene.compares(702_000, Ntp, "192.0.2.9:123", 10);
+    scene.tick(702_250);
+    scene.finds(702_500, &[], &[]);
+    scene.passes(702_500, 706_000);
+    let told = scene.last();
+    assert_eq!((told.state, told.severity, details(told).verdict), (State::Resolved, Severity::Info, ClockVerdict::Confirmed));
+    assert!(told.summary.ends_with("and is right now by NTP server 192.0.2.9:123."), "{}", told.summary);
+}
+
+#[test]
+fn what_was_synchronised_before_the_step_says_at_once_that_the_clock_is_wrong() {
+    let mut scene = Scene::new();
+    scene.compares(500, Kernel, "kernel", 0);
+    scene.compares(600, Rtc, "rtc0", 200);
+    scene.sets_clock(1000, "date", -3_600_000);
+    let told = scene.last();
+    assert_eq!((told.state, details(told).verdict), (State::Open, ClockVerdict::Wrong));
+    assert!(told.summary.ends_with("By the kernel's synchronised time it is 1 h behind now."), "{}", told.summary);
+    // And nobody says it a second time.
+    scene.passes(1250, 10_000);
+    assert_eq!(scene.opened(Kind::ClockSkewed).len(), 0);
+    assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
+}
+
+#[test]
+fn nobody_sets_it_and_it_jumps() {
+    let mut scene = Scene::new();
+    scene.clock_moved(1000, -DAY, true);
+    assert!(scene.last().summary.contains("jumped back 1 day"), "{}", scene.last().summary);
+    assert!(scene.last().summary.ends_with("no call set it: hypervisor or restored VM."), "{}", scene.last().summary);
+    assert_eq!(scene.last().cause.as_ref().expect("the clock").confidence, Confidence::Possible);
+
+    let mut scene = Scene::new();
+    scene.slept(1000, 8 * 3_600_000);
+    scene.clock_moved(1000, -DAY, false);
+    scene.passes(1250, 2000);
+    let told = scene.opened(Kind::ClockStepped);
+    assert_eq!(told.len(), 1);
+    assert!(told[0].summary.ends_with("no call set it: resume from a suspend of 8 h."), "{}", told[0].summary);
+    assert_eq!(details(told[0]).steps[0].slept_ms, Some(8 * 3_600_000));
+}
+
+#[test]
+fn a_suspend_is_told_for_the_record() {
+    let mut scene = Scene::new();
+    scene.slept(1000, DAY);
+    scene.passes(1000, 4000);
+    let told = scene.last();
+    assert_eq!((told.state, told.severity), (State::Resolved, Severity::Info));
+    assert!(told.summary.starts_with("The machine slept for 1 day: "), "{}", told.summary);
+    assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
+}
+
+#[test]
+fn refused_handshakes_while_it_is_wrong_belong_to_it() {
+    let mut scene = Scene::new();
+    scene.sets_clock(1000, "date", 400 * DAY);
+    for cookie in 1..=3 {
+        let mut hs = flight(cookie, 1, 1500);
+        // Fatal, certificate_expired.
+        (hs.stage, hs.alert) = (stage::ALERT, 1 << 16 | 2 << 8 | 45);
+        scene.ends_handshake(2000 + cookie, hs);
+    }
+    scene.sets_clock(61_000, "date", -400 * DAY);
+    scene.finds(61_500, &[], &[]);
+    let alerts = &details(scene.last()).alerts;
+    assert_eq!(alerts.get("certificate_expired"), Some(&3));
+    assert!(scene.last().why.iter().any(|why| why == "3 TLS handshakes were refused meanwhile (certificate_expired: 3)."), "{:?}", scene.last().why);
+}
+
+#[test]
+fn what_nobody_undoes_and_nobody_can_judge_is_given_up_after_an_hour() {
+    let mut scene = Scene::new();
+    scene.sets_clock(1000, "date", 60_000);
+    scene.tick(3_500_000);
+    assert_eq!(scene.told.len(), 1);
+    scene.passes(3_602_000, 3_606_000);
+    assert_eq!(scene.last().state, State::Resolved);
+    assert!(scene.last().summary.ends_with("Nobody has undone it since."), "{}", scene.last().summary);
+}
+
+proptest! {
+    /// Whatever happens to the clock: durations are there, bounded and in order, ids too.
+    #[test]
+    fn any_sequence_of_steps_gives_bounded_ordered_durations(
+        steps in proptest::collection::vec((0u64..400_000, any::<i64>(), 0u8..5), 1..40),
+    ) {
+        let mut scene = Scene::new();
+        let mut at = 1000;
+        for (pause, delta, what) in steps {
+            at += pause;
+            let delta_ms = delta >> (delta.unsigned_abs() % 40 + 20);
+            match what {
+                0 | 1 => scene.sets_clock(at, "date", delta_ms),
+                2 => scene.clock_moved(at, delta_ms, true),
+                3 => scene.slept(at, delta_ms),
+                _ => scene.compares(at, Rtc, "rtc0", delta_ms),
+            }
+            scene.tick(at + 100);
+            scene.finds(at + 100, &[(77, at)], &[]);
+        }
+        scene.ends();
+        let mut ids: Vec<String> = Vec::new();
+        for told in &scene.told {
+            prop_assert!(told.duration_ms <= at + 101, "{told:?}");
+            prop_assert!(told.evidence.windows(2).all(|two| two[0].offset_ms <= two[1].offset_ms), "{told:?}");
+            if let Details::ClockStepped(details) = &told.details {
+                prop_assert!(details.steps.len() <= LEGS && details.exposed.len() <= 64);
+                prop_assert!(details.wrong_ms.is_none_or(|ms| ms <= at), "{details:?}");
+            }
+            if told.state == State::Open && !ids.contains(&told.id) {
+                let time = |id: &str| id[..10].to_owned();
+                prop_assert!(ids.last().is_none_or(|last| time(last) <= time(&told.id)), "{ids:?} {}", told.id);
+                ids.push(told.id.clone());
+            }
+        }
+    }
+}
