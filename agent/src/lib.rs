@@ -26,6 +26,7 @@ pub mod neighdump;
 pub mod network;
 pub mod output;
 pub mod record;
+pub mod reference;
 pub mod replay;
 pub mod rules;
 pub mod run;

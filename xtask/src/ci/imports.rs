@@ -25,6 +25,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("neighbours", &["config", "enrich::neigh", "neighdump", "network::family"]),
     ("network", &["enrich::context", "neighdump"]),
     ("record", &[]),
+    ("reference", &["clockwatch::Look", "fact"]),
     ("enrich", &["event", "fact"]),
     ("correlate", &["event", "enrich", "fact", "rules"]),
     ("rules", &["event", "enrich", "correlate", "fact"]),
