@@ -13,6 +13,7 @@ use crate::{
         plan::{Family, Request},
         sweep::Thresholds as StallThresholds,
     },
+    reference::{Server, server},
     sinks::text::Time,
 };
 
@@ -86,6 +87,15 @@ pub enum List {
     },
     /// The neighbours (ARP, NDP) of this machine: how many, by device and state, in every network namespace.
     Neighbours {
+        /// `text` or `json`.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// The clocks to compare the wall clock with, and how far it is off by each.
+    Clocks {
+        /// A time server to ask as well: HOST, HOST:PORT, an address, or [V6]:PORT; repeatable.
+        #[arg(long, value_name = "SERVER", value_parser = server)]
+        ntp: Vec<Server>,
         /// `text` or `json`.
         #[arg(long, value_enum, default_value_t)]
         format: Format,

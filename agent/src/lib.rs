@@ -12,6 +12,7 @@
 //! them but `main`.
 
 pub mod cli;
+pub mod clocks;
 pub mod clockwatch;
 pub mod config;
 pub mod correlate;

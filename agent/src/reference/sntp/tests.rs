@@ -45,7 +45,7 @@ fn stamp(ahead: i64) -> [u8; 8] {
     let look = Look::now();
     let ns = (look.real_ns + look.boot_ns as i64 + ahead * SECOND_NS) as u64;
     let sec = (ns / 1_000_000_000 + NTP_TO_UNIX) << 32;
-    (sec | ((ns % 1_000_000_000) << 32) / 1_000_000_000).to_be_bytes()
+    (sec | (((ns % 1_000_000_000) << 32) / 1_000_000_000)).to_be_bytes()
 }
 
 /// Asks a server whose answers are changed like this.
