@@ -533,4 +533,15 @@ mod tests {
         assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
         assert!(parse_duration("5 days").is_err());
     }
+
+    #[test]
+    fn time_servers_are_named_as_often_as_wanted_and_a_bad_one_is_quoted() {
+        let cli = Cli::try_parse_from(["culprit", "list", "clocks", "--ntp", "time", "--ntp", "[::1]:9"]);
+        let Ok(Cli { command: Command::List { what: List::Clocks { ntp, .. } } }) = cli else {
+            panic!("{:?}", cli.err());
+        };
+        assert_eq!(ntp.iter().map(ToString::to_string).collect::<Vec<_>>(), ["time:123", "[::1]:9"]);
+        let bad = Cli::try_parse_from(["culprit", "list", "clocks", "--ntp", "time:0"]);
+        assert!(bad.is_err_and(|why| why.to_string().contains("\"time:0\" is no time server")));
+    }
 }

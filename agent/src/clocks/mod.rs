@@ -21,7 +21,10 @@ use crate::{
     },
 };
 
-const SECOND_NS: u64 = 1_000_000_000;
+mod words;
+
+use words::{SECOND_NS, account, span, words};
+
 /// Time zones differ by multiples of this.
 const QUARTER_NS: u64 = 15 * 60 * SECOND_NS;
 /// The time zone furthest from UTC.
@@ -130,8 +133,8 @@ fn text(listed: &Listed, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "time zone:  {}; all times compared are UTC: it plays no part", listed.time_zone)?;
     writeln!(out, "kernel:     {}", listed.kernel.map_or_else(|| "says nothing".into(), account))?;
     let Listed { clocks, unreadable, left_out, .. } = listed;
-    if clocks.is_empty() && unreadable.is_empty() {
-        writeln!(out, "no clock to compare it with; name a time server: --ntp SERVER")?;
+    if clocks.is_empty() {
+        writeln!(out, "no clock could be compared with it; name a time server: --ntp SERVER")?;
     }
     if !clocks.is_empty() {
         writeln!(out, "{:<28} {:<26} {:<22} MAY BE WRONG BY", "SOURCE", "WHAT IT IS", "WALL CLOCK IS")?;
@@ -164,48 +167,6 @@ fn about(kind: ReferenceKind) -> &'static str {
     }
 }
 
-fn account(state: State) -> String {
-    if !state.synchronised {
-        return "nobody has told it that its clock is right (no time daemon, or one that does not say so)"
-            .into();
-    }
-    format!(
-        "synchronised by a time daemon: at most {} wrong, probably {}; frequency corrected by {:+.3} ppm",
-        span(state.max_error_ns),
-        span(state.estimated_error_ns),
-        state.frequency_ppm
-    )
-}
-
-/// `12.3 ms behind`.
-fn words(offset_ns: i64) -> String {
-    let span = span(offset_ns.unsigned_abs());
-    match offset_ns {
-        0 => "right".into(),
-        1.. => format!("{span} ahead"),
-        _ => format!("{span} behind"),
-    }
-}
-
-/// `850 ns`, `12.3 ms`, `15 min 35 s`, `3 days 2 h`: what matters of a time.
-fn span(ns: u64) -> String {
-    // Rounded before the unit is chosen: no `60.0 s`.
-    let tenths = |unit: u64| (ns + unit / 20) / (unit / 10);
-    let seconds = (ns + SECOND_NS / 2) / SECOND_NS;
-    let days = |days: u64| if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
-    match ns {
-        0..1_000 => format!("{ns} ns"),
-        _ if tenths(1_000) < 10_000 => format!("{}.{} µs", tenths(1_000) / 10, tenths(1_000) % 10),
-        _ if tenths(1_000_000) < 10_000 => {
-            format!("{}.{} ms", tenths(1_000_000) / 10, tenths(1_000_000) % 10)
-        }
-        _ if tenths(SECOND_NS) < 600 => format!("{}.{} s", tenths(SECOND_NS) / 10, tenths(SECOND_NS) % 10),
-        _ if seconds < 3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ if seconds < 86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
-        _ => format!("{} {} h", days(seconds / 86_400), seconds % 86_400 / 3_600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,25 +177,6 @@ mod tests {
     fn clock(kind: ReferenceKind, name: &str, offset_ns: i64) -> Clock {
         let reading = Reading { boot_ns: 1, kind, name: name.into(), utc_ns: 5, error_ns: 1_000_000_000 };
         Clock::new(reading, offset_ns + 5)
-    }
-
-    #[test]
-    fn times_are_said_in_words() {
-        let second = SECOND_NS as i64;
-        for (offset, said) in [
-            (0, "right"),
-            (850, "850 ns ahead"),
-            (-12_345, "12.3 µs behind"),
-            (-12_300_000, "12.3 ms behind"),
-            (999_970_000, "1.0 s ahead"),
-            (59_960_000_000, "1 min 0 s ahead"),
-            (935 * second, "15 min 35 s ahead"),
-            (-7 * HOUR - 30 * MINUTE, "7 h 30 min behind"),
-            (25 * HOUR, "1 day 1 h ahead"),
-            (i64::MIN, "106751 days 23 h behind"),
-        ] {
-            assert_eq!(words(offset), said);
-        }
     }
 
     #[test]
@@ -284,5 +226,20 @@ mod tests {
                 "left out: ptp0 (igb): a clock of its own time, not UTC",
             ]
         );
+    }
+
+    #[test]
+    fn this_machine_can_be_listed_and_a_server_that_is_not_there_is_named() {
+        // Bound, and closed at once: nobody listens there.
+        let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let server = crate::reference::server(&free.expect("an address").to_string()).expect("a server");
+        let listed = read(std::slice::from_ref(&server));
+        let failure = listed.unreadable.last().expect("a failure");
+        assert_eq!(failure.name, server.to_string());
+        let mut out = Vec::new();
+        text(&listed, &mut out).expect("a buffer");
+        let out = String::from_utf8(out).expect("text");
+        assert!(out.contains(&format!("not read: {failure}")), "{out}");
+        assert!(serde_json::to_string(&listed).is_ok_and(|json| json.contains(&failure.why)));
     }
 }
