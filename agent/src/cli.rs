@@ -13,6 +13,7 @@ use crate::{
         plan::{Family, Request},
         sweep::Thresholds as StallThresholds,
     },
+    reference::{Server, server},
     sinks::text::Time,
 };
 
@@ -86,6 +87,15 @@ pub enum List {
     },
     /// The neighbours (ARP, NDP) of this machine: how many, by device and state, in every network namespace.
     Neighbours {
+        /// `text` or `json`.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// The clocks to compare the wall clock with, and how far it is off by each.
+    Clocks {
+        /// A time server to ask as well: HOST, HOST:PORT, an address, or [V6]:PORT; repeatable.
+        #[arg(long, value_name = "SERVER", value_parser = server)]
+        ntp: Vec<Server>,
         /// `text` or `json`.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -522,5 +532,16 @@ mod tests {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
         assert!(parse_duration("5 days").is_err());
+    }
+
+    #[test]
+    fn time_servers_are_named_as_often_as_wanted_and_a_bad_one_is_quoted() {
+        let cli = Cli::try_parse_from(["culprit", "list", "clocks", "--ntp", "time", "--ntp", "[::1]:9"]);
+        let Ok(Cli { command: Command::List { what: List::Clocks { ntp, .. } } }) = cli else {
+            panic!("{:?}", cli.err());
+        };
+        assert_eq!(ntp.iter().map(ToString::to_string).collect::<Vec<_>>(), ["time:123", "[::1]:9"]);
+        let bad = Cli::try_parse_from(["culprit", "list", "clocks", "--ntp", "time:0"]);
+        assert!(bad.is_err_and(|why| why.to_string().contains("\"time:0\" is no time server")));
     }
 }

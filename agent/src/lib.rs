@@ -12,6 +12,7 @@
 //! them but `main`.
 
 pub mod cli;
+pub mod clocks;
 pub mod clockwatch;
 pub mod config;
 pub mod correlate;
@@ -26,6 +27,7 @@ pub mod neighdump;
 pub mod network;
 pub mod output;
 pub mod record;
+pub mod reference;
 pub mod replay;
 pub mod rules;
 pub mod run;

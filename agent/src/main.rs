@@ -8,7 +8,7 @@ use std::{
 use clap::{CommandFactory, Parser};
 use culprit::{
     cli::{Cli, Command, List, Schema},
-    doctor, list, neighbours, replay, run, sinks,
+    clocks, doctor, list, neighbours, replay, run, sinks,
 };
 
 /// Something did not work.
@@ -42,6 +42,7 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::List { what: List::Probes { format } } => list::probes(*format),
         Command::List { what: List::Rules { format } } => list::rules(*format),
         Command::List { what: List::Neighbours { format } } => neighbours::list(*format),
+        Command::List { what: List::Clocks { ntp, format } } => clocks::list(ntp, *format),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "culprit", &mut text);

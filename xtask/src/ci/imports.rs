@@ -21,10 +21,12 @@ const RULES: &[(&str, &[&str])] = &[
     ("fact", &[]),
     ("snapshot", &["enrich::context", "fact", "kernel::tcpinfo"]),
     ("clockwatch", &["event::encode"]),
+    ("clocks", &["clockwatch::Look", "config", "fact", "reference"]),
     ("neighdump", &[]),
     ("neighbours", &["config", "enrich::neigh", "neighdump", "network::family"]),
     ("network", &["enrich::context", "neighdump"]),
     ("record", &[]),
+    ("reference", &["clockwatch::Look", "fact"]),
     ("enrich", &["event", "fact"]),
     ("correlate", &["event", "enrich", "fact", "rules"]),
     ("rules", &["event", "enrich", "correlate", "fact"]),
@@ -53,7 +55,18 @@ const RULES: &[(&str, &[&str])] = &[
             "network",
         ],
     ),
-    ("cli", &["config", "enrich::observe", "kernel::plan", "kernel::sweep", "sinks::text"]),
+    (
+        "cli",
+        &[
+            "config",
+            "enrich::observe",
+            "kernel::plan",
+            "kernel::sweep",
+            "reference::Server",
+            "reference::server",
+            "sinks::text",
+        ],
+    ),
 ];
 
 /// The files that only tie the modules together.

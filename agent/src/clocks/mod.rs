@@ -1,0 +1,245 @@
+//! `culprit list clocks`: every clock there is to compare the wall clock with, and how far it is off by each.
+//! Needs no root, though only root may open the clocks of a hypervisor; what cannot be read is named.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use jiff::{Timestamp, tz::TimeZone};
+use serde::Serialize;
+
+use crate::{
+    clockwatch::Look,
+    config::Format,
+    fact::{Reading, ReferenceKind},
+    reference::{
+        Answer, Failure, Roots, Server,
+        kernel::{self, State},
+        local, ptp, sntp,
+    },
+};
+
+mod words;
+
+use words::{SECOND_NS, account, span, words};
+
+/// Time zones differ by multiples of this.
+const QUARTER_NS: u64 = 15 * 60 * SECOND_NS;
+/// The time zone furthest from UTC.
+const FURTHEST_NS: u64 = 14 * 3600 * SECOND_NS;
+/// A hardware clock nobody looks after is seconds off.
+const NEARLY_NS: u64 = 5 * SECOND_NS;
+
+/// A clock that was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Clock {
+    name: String,
+    kind: ReferenceKind,
+    /// The wall clock less this clock, nanoseconds: positive if the wall clock is ahead.
+    offset_ns: i64,
+    /// How far that may be wrong.
+    error_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
+}
+
+impl Clock {
+    fn new(reading: Reading, real_ns: i64) -> Self {
+        let Reading { kind, name, utc_ns, error_ns, .. } = reading;
+        let offset_ns = real_ns.saturating_sub(utc_ns);
+        let is_local = kind == ReferenceKind::Rtc && is_time_zone(offset_ns.unsigned_abs());
+        let note = is_local.then_some("kept in local time? harmless");
+        Self { name, kind, offset_ns, error_ns, note }
+    }
+}
+
+/// Whether clocks so far apart may both be right, in different time zones.
+fn is_time_zone(apart_ns: u64) -> bool {
+    let quarters = (apart_ns + QUARTER_NS / 2) / QUARTER_NS;
+    let whole = quarters * QUARTER_NS;
+    (QUARTER_NS..=FURTHEST_NS).contains(&whole) && apart_ns.abs_diff(whole) <= NEARLY_NS
+}
+
+/// All that is listed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Listed {
+    /// The wall clock, UTC.
+    wall_clock: String,
+    /// The system's time zone, and its offset from UTC now.
+    time_zone: String,
+    clocks: Vec<Clock>,
+    /// What cannot be read.
+    unreadable: Vec<Failure>,
+    /// Clocks that do not show UTC, or nobody knows what.
+    left_out: Vec<String>,
+    /// The kernel's account, if it gives one.
+    kernel: Option<State>,
+}
+
+/// Reads every clock once, and lists them. A server that does not answer takes a second.
+pub fn list(servers: &[Server], format: Format) -> anyhow::Result<ExitCode> {
+    let listed = read(servers);
+    let mut out = io::stdout().lock();
+    let written = match format {
+        Format::Json => {
+            let written = serde_json::to_writer_pretty(&mut out, &listed).map_err(io::Error::from);
+            written.and_then(|()| writeln!(out))
+        }
+        Format::Text => text(&listed, &mut out),
+    };
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other.context("writing the list")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(servers: &[Server]) -> Listed {
+    let roots = Roots::default();
+    let mut answers: Vec<Answer> = local(&roots);
+    answers.extend(servers.iter().map(|server| sntp::ask(server).map_err(|refusal| refusal.failure)));
+    let (mut clocks, mut unreadable) = (Vec::new(), Vec::new());
+    // Once for all: BOOTTIME has brought the readings to this moment.
+    let real_ns = Look::now().real_ns;
+    for answer in answers {
+        match answer {
+            // It vouches for the wall clock: the line about the kernel says so.
+            Ok(reading) if reading.kind == ReferenceKind::Kernel => {}
+            Ok(reading) => clocks.push(Clock::new(reading, real_ns)),
+            Err(failure) => unreadable.push(failure),
+        }
+    }
+    let now = Timestamp::now();
+    Listed {
+        wall_clock: format!("{now:.3}"),
+        time_zone: time_zone(now),
+        clocks,
+        unreadable,
+        left_out: ptp::left_out(&roots.sysfs),
+        kernel: kernel::state().ok(),
+    }
+}
+
+fn time_zone(now: Timestamp) -> String {
+    let Ok(zone) = TimeZone::try_system() else { return "not known".into() };
+    let name = zone.iana_name().unwrap_or("of no name");
+    format!("{name} (UTC{})", zone.to_offset(now))
+}
+
+fn text(listed: &Listed, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "wall clock: {} (UTC)", listed.wall_clock)?;
+    writeln!(out, "time zone:  {}; all times compared are UTC: it plays no part", listed.time_zone)?;
+    writeln!(out, "kernel:     {}", listed.kernel.map_or_else(|| "says nothing".into(), account))?;
+    let Listed { clocks, unreadable, left_out, .. } = listed;
+    if clocks.is_empty() {
+        writeln!(out, "no clock could be compared with it; name a time server: --ntp SERVER")?;
+    }
+    if !clocks.is_empty() {
+        writeln!(out, "{:<28} {:<26} {:<22} MAY BE WRONG BY", "SOURCE", "WHAT IT IS", "WALL CLOCK IS")?;
+    }
+    for clock in clocks {
+        let wall = words(clock.offset_ns);
+        let error = span(clock.error_ns);
+        write!(out, "{:<28} {:<26} {wall:<22} {error}", clock.name, about(clock.kind))?;
+        match clock.note {
+            Some(note) => writeln!(out, "  ({note})")?,
+            None => writeln!(out)?,
+        }
+    }
+    for failure in unreadable {
+        writeln!(out, "not read: {failure}")?;
+    }
+    for name in left_out {
+        writeln!(out, "left out: {name}: a clock of its own time, not UTC")?;
+    }
+    Ok(())
+}
+
+fn about(kind: ReferenceKind) -> &'static str {
+    match kind {
+        ReferenceKind::Ptp => "the hypervisor's or cloud's",
+        ReferenceKind::Ntp => "time server",
+        ReferenceKind::Kernel => "the kernel's own",
+        ReferenceKind::Rtc => "hardware clock",
+        ReferenceKind::Http => "a web server's",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60 * SECOND_NS as i64;
+    const HOUR: i64 = 60 * MINUTE;
+
+    fn clock(kind: ReferenceKind, name: &str, offset_ns: i64) -> Clock {
+        let reading = Reading { boot_ns: 1, kind, name: name.into(), utc_ns: 5, error_ns: 1_000_000_000 };
+        Clock::new(reading, offset_ns + 5)
+    }
+
+    #[test]
+    fn a_hardware_clock_in_local_time_is_no_reason_to_worry() {
+        let note = |kind, offset| clock(kind, "x", offset).note.is_some();
+        for offset in [HOUR, -2 * HOUR, 5 * HOUR + 45 * MINUTE, 14 * HOUR + 4 * SECOND_NS as i64, 15 * MINUTE]
+        {
+            assert!(note(ReferenceKind::Rtc, offset), "{offset}");
+            assert!(!note(ReferenceKind::Ntp, offset), "{offset}");
+        }
+        for offset in [0, 3 * SECOND_NS as i64, 15 * MINUTE + 35 * SECOND_NS as i64, 15 * HOUR, i64::MAX - 5]
+        {
+            assert!(!note(ReferenceKind::Rtc, offset), "{offset}");
+        }
+    }
+
+    #[test]
+    fn the_table_names_what_was_read_what_was_not_and_why() {
+        let listed = Listed {
+            wall_clock: "1970-01-01T00:00:00.000Z".into(),
+            time_zone: "Asia/Kathmandu (UTC+05:45)".into(),
+            clocks: vec![
+                clock(ReferenceKind::Ntp, "192.0.2.1:123", 935 * SECOND_NS as i64),
+                clock(ReferenceKind::Rtc, "rtc0", -5 * HOUR - 45 * MINUTE),
+            ],
+            unreadable: vec![Failure { name: "time:123".into(), why: "no answer within 1 s".into() }],
+            left_out: vec!["ptp0 (igb)".into()],
+            kernel: Some(State {
+                synchronised: true,
+                max_error_ns: 1_500_000,
+                estimated_error_ns: 20_000,
+                frequency_ppm: -1.5,
+            }),
+        };
+        let mut out = Vec::new();
+        text(&listed, &mut out).expect("a buffer");
+        assert_eq!(
+            String::from_utf8(out).expect("text").lines().collect::<Vec<_>>(),
+            [
+                "wall clock: 1970-01-01T00:00:00.000Z (UTC)",
+                "time zone:  Asia/Kathmandu (UTC+05:45); all times compared are UTC: it plays no part",
+                "kernel:     synchronised by a time daemon: at most 1.5 ms wrong, probably 20.0 µs; frequency corrected by -1.500 ppm",
+                "SOURCE                       WHAT IT IS                 WALL CLOCK IS          MAY BE WRONG BY",
+                "192.0.2.1:123                time server                15 min 35 s ahead      1.0 s",
+                "rtc0                         hardware clock             5 h 45 min behind      1.0 s  (kept in local time? harmless)",
+                "not read: time:123: no answer within 1 s",
+                "left out: ptp0 (igb): a clock of its own time, not UTC",
+            ]
+        );
+    }
+
+    #[test]
+    fn this_machine_can_be_listed_and_a_server_that_is_not_there_is_named() {
+        // Bound, and closed at once: nobody listens there.
+        let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let server = crate::reference::server(&free.expect("an address").to_string()).expect("a server");
+        let listed = read(std::slice::from_ref(&server));
+        let failure = listed.unreadable.last().expect("a failure");
+        assert_eq!(failure.name, server.to_string());
+        let mut out = Vec::new();
+        text(&listed, &mut out).expect("a buffer");
+        let out = String::from_utf8(out).expect("text");
+        assert!(out.contains(&format!("not read: {failure}")), "{out}");
+        assert!(serde_json::to_string(&listed).is_ok_and(|json| json.contains(&failure.why)));
+    }
+}

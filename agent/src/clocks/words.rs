@@ -1,0 +1,76 @@
+//! Times and differences of clocks as people write them.
+
+use crate::reference::kernel::State;
+
+/// One second in nanoseconds.
+pub(super) const SECOND_NS: u64 = 1_000_000_000;
+
+/// `12.3 ms behind`.
+pub(super) fn words(offset_ns: i64) -> String {
+    let span = span(offset_ns.unsigned_abs());
+    match offset_ns {
+        0 => "right".into(),
+        1.. => format!("{span} ahead"),
+        _ => format!("{span} behind"),
+    }
+}
+
+/// `850 ns`, `12.3 ms`, `15 min 35 s`, `3 days 2 h`: what matters of a time.
+pub(super) fn span(ns: u64) -> String {
+    // Rounded before the unit is chosen: no `60.0 s`.
+    let tenths = |unit: u64| (ns + unit / 20) / (unit / 10);
+    let seconds = (ns + SECOND_NS / 2) / SECOND_NS;
+    let days = |days: u64| if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        _ if tenths(1_000) < 10_000 => format!("{}.{} µs", tenths(1_000) / 10, tenths(1_000) % 10),
+        _ if tenths(1_000_000) < 10_000 => {
+            format!("{}.{} ms", tenths(1_000_000) / 10, tenths(1_000_000) % 10)
+        }
+        _ if tenths(SECOND_NS) < 600 => format!("{}.{} s", tenths(SECOND_NS) / 10, tenths(SECOND_NS) % 10),
+        _ if seconds < 3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ if seconds < 86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} {} h", days(seconds / 86_400), seconds % 86_400 / 3_600),
+    }
+}
+
+/// What the kernel says of its own clock.
+pub(super) fn account(state: State) -> String {
+    if !state.synchronised {
+        return "nobody has told it that its clock is right (no time daemon, or one that does not say so)"
+            .into();
+    }
+    format!(
+        "synchronised by a time daemon: at most {} wrong, probably {}; frequency corrected by {:+.3} ppm",
+        span(state.max_error_ns),
+        span(state.estimated_error_ns),
+        state.frequency_ppm
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = SECOND_NS as i64;
+    const MINUTE: i64 = 60 * SECOND;
+    const HOUR: i64 = 60 * MINUTE;
+
+    #[test]
+    fn times_are_said_in_words() {
+        for (offset, said) in [
+            (0, "right"),
+            (850, "850 ns ahead"),
+            (-12_345, "12.3 µs behind"),
+            (-12_300_000, "12.3 ms behind"),
+            (999_970_000, "1.0 s ahead"),
+            (59_960_000_000, "1 min 0 s ahead"),
+            (935 * SECOND, "15 min 35 s ahead"),
+            (-7 * HOUR - 30 * MINUTE, "7 h 30 min behind"),
+            (25 * HOUR, "1 day 1 h ahead"),
+            (i64::MIN, "106751 days 23 h behind"),
+        ] {
+            assert_eq!(words(offset), said);
+        }
+    }
+}
