@@ -171,6 +171,9 @@ pub struct Thresholds {
     /// A connect that is pending for this long is stalled.
     #[arg(long = "connect-stall", value_name = "TIME", default_value = "3s", value_parser = parse_threshold)]
     pub connect_stall: Duration,
+    /// Compare the wall clock with this NTP server, asked about once a minute; repeatable.
+    #[arg(long, value_name = "SERVER", value_parser = server)]
+    pub ntp: Vec<Server>,
 }
 
 /// When to end.
@@ -361,6 +364,7 @@ impl Filters {
             duration: limits.duration,
             max_events: limits.max_events,
             command: command.to_vec(),
+            ntp: thresholds.ntp.clone(),
         }
     }
 }
@@ -395,6 +399,7 @@ impl Run {
             wanted: Wanted { cgroup, ..Wanted::default() },
             asked: self.filters.events.clone(),
             duration: self.duration,
+            ntp: self.thresholds.ntp.clone(),
             ..config::Session::default()
         };
         let output = config::Output {

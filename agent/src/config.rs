@@ -3,7 +3,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use crate::{enrich::observe::Wanted, kernel::plan::Request, sinks::text::Time};
+use crate::{enrich::observe::Wanted, kernel::plan::Request, reference::Server, sinks::text::Time};
 
 /// Form of the output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -42,6 +42,8 @@ pub struct Session {
     pub max_events: Option<u64>,
     /// Run and follow this command.
     pub command: Vec<OsString>,
+    /// NTP servers to compare the wall clock with.
+    pub ntp: Vec<Server>,
 }
 
 /// Where facts go, and how they look.

@@ -308,7 +308,13 @@ macro_rules! encode_in_tests { ($($ty:ty),+) => { $(
     unsafe impl Encode for $ty {}
 )+ } }
 #[cfg(test)]
-encode_in_tests!(ebpf_probes::probes::clock::ClockRecord, NeighRecord, ClaimRecord, UnheardRecord, WaiterRecord);
+encode_in_tests!(
+    ebpf_probes::probes::clock::ClockRecord,
+    NeighRecord,
+    ClaimRecord,
+    UnheardRecord,
+    WaiterRecord
+);
 
 #[cfg(test)]
 mod tests {

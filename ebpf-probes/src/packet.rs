@@ -52,7 +52,9 @@ pub mod program {
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
         call,
         kernel::{at_most, enabled, mapped, opaque},
-        probes::{clock::date, connect::program as connect, dns::program as dns, neigh::road, tls::program as tls},
+        probes::{
+            clock::date, connect::program as connect, dns::program as dns, neigh::road, tls::program as tls,
+        },
     };
 
     /// What one packet carries, as far as we look.

@@ -3,8 +3,8 @@
 //! a clock, a file or a socket, so a recording gives the same incidents anywhere. When a rule needs to
 //! know what a process or the network looks like it says so ([`Look`]); whoever runs live answers.
 
-pub mod incident;
 mod clocks;
+pub mod incident;
 mod neighbours;
 pub mod report;
 mod store;

@@ -105,9 +105,10 @@ impl World {
                 self.time_zone.clone_from(time_zone);
                 self.node.clone_from(node);
                 self.attached.clone_from(&probes.attached);
-                self.clock_degraded = probes.degraded.iter().any(|degraded| {
-                    degraded.why.contains(GIVES_WHO) || degraded.why.contains(GIVES_WHETHER)
-                });
+                self.clock_degraded = probes
+                    .degraded
+                    .iter()
+                    .any(|degraded| degraded.why.contains(GIVES_WHO) || degraded.why.contains(GIVES_WHETHER));
                 self.host_netns = *netns;
                 self.select = *select;
                 let reason = |(name, number): &(String, u32)| {
@@ -161,9 +162,14 @@ impl World {
             Raw::ClockSet(record) => clock::set(self, event.boot_ns, record, &mut told),
             Raw::ClockMoved(record) => clock::moved(self, event.boot_ns, record, &mut told),
             Raw::ClockSuspended(record) => clock::suspended(self, record, &mut told),
-            Raw::HttpDate(record) => clock::references::date(self, record, &mut told),
+            Raw::HttpDate(record) => clock::references::date(self, record),
             Raw::Tick => dns::tick(self, event.boot_ns, &mut told),
             Raw::Lost { probe, stat, count } => self.lost(*probe, *stat, *count),
+        }
+        for (boot_ns, what) in clock::references::compared(self) {
+            if let Some(fact) = self.fact(boot_ns, "clock", Owner::default(), what) {
+                to(fact);
+            }
         }
         for (probe, owner, what) in told {
             if let Some(fact) = self.fact(event.boot_ns, probe, owner, what) {

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::{
     ClockCall, Endpoint, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind, Role, Session, Stage,
+    NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind, Role, Session,
+    Stage,
 };
 
 /// What happened; `kind` names it.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind},
     probes::{
-        connect::{Connect, ConnectRecord, PENDING_MAP, phase},
         clock::{DATES_MAP, DateKey, DateRecord, HttpDate},
+        connect::{Connect, ConnectRecord, PENDING_MAP, phase},
         tls::{HANDSHAKES_MAP, Handshake, TlsRecord},
     },
 };
@@ -160,7 +160,11 @@ impl Sweep {
         dates.retain(|(_, DateValue(date))| date.boot_ns >= since_ns);
         dates.sort_by_key(|(_, DateValue(date))| date.boot_ns);
         for (ServerKey(server), DateValue(date)) in dates {
-            to(encode(DateRecord { header: header::<DateRecord>(Kind::HttpDate, date.boot_ns), server, date }));
+            to(encode(DateRecord {
+                header: header::<DateRecord>(Kind::HttpDate, date.boot_ns),
+                server,
+                date,
+            }));
         }
         Ok(())
     }

@@ -185,13 +185,21 @@ pub(super) fn thread(tid: u32, posture: Posture, sockets: &[u64]) -> SeenThread 
 
 impl Scene {
     pub(super) fn new() -> Self {
-        let mut scene =
-            Self { world: World::default(), engine: Engine::default(), told: vec![], looks: vec![], looked_ns: WALL };
+        let mut scene = Self {
+            world: World::default(),
+            engine: Engine::default(),
+            told: vec![],
+            looks: vec![],
+            looked_ns: WALL,
+        };
         scene.learn(&Context::Origin {
             version: "0".into(),
             kernel: "6".into(),
             node: "node-7".into(),
-            probes: Probes { attached: vec!["connect".into(), "tls".into(), "dns".into(), "clock".into()], degraded: vec![] },
+            probes: Probes {
+                attached: vec!["connect".into(), "tls".into(), "dns".into(), "clock".into()],
+                degraded: vec![],
+            },
             drop_reasons: vec![("SKB_DROP_REASON_NETFILTER_DROP".into(), 8)],
             netns: 1,
             select: Select::default(),

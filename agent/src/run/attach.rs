@@ -33,7 +33,7 @@ use crate::{
         ring::Drain,
         sweep::Sweep,
     },
-    record,
+    record, reference,
 };
 
 impl Session {
@@ -74,6 +74,10 @@ impl Session {
             .then(Clockwatch::new)
             .transpose()
             .context("watching the clock")?;
+        let references = (clocks.is_some() || !config.ntp.is_empty())
+            .then(|| reference::Watch::start(config.ntp.clone()))
+            .transpose()
+            .context("watching the reference clocks")?;
         let mut world = World::default();
         world.learn(&origin);
         let sweep = Sweep::new(request.thresholds, request.quiet || request.by_owner());
@@ -85,6 +89,7 @@ impl Session {
             observer: Observer::new(wanted),
             sweep,
             clocks,
+            references,
             engine: Engine::default(),
             printer: None,
             writer: None,

@@ -5,11 +5,20 @@ use std::time::Duration;
 use super::{Session, clock::boot_ns};
 use crate::{
     enrich::context::{Context, Exposed, Exposure, STARTED},
+    reference::{Answer, Watch},
     snapshot::started,
 };
 
 /// A call that set the clock has returned by then, and its record is in the ring.
 const RETURNED: Duration = Duration::from_millis(5);
+
+/// The next reading; never, when nothing is watched.
+pub(super) async fn answer(references: Option<&mut Watch>) -> Option<Answer> {
+    match references {
+        Some(references) => references.next().await,
+        None => std::future::pending().await,
+    }
+}
 
 impl Session {
     /// What became of the clocks since the last look. What is in the ring happened before.
@@ -25,6 +34,19 @@ impl Session {
             self.take(&record);
         }
         Ok(())
+    }
+
+    /// A reference clock was read, or cannot be.
+    pub(super) fn take_answer(&mut self, answer: Option<Answer>) {
+        match answer {
+            Some(Ok(reading)) => self.learn(&Context::Reference(reading)),
+            Some(Err(failure)) => eprintln!("culprit: {failure}"),
+            None => {
+                // Its threads are gone, which nothing they do explains; the rest goes on.
+                eprintln!("culprit: the reference clocks are no longer watched");
+                self.references = None;
+            }
+        }
     }
 
     /// Looks for processes a wrong clock has exposed.

@@ -40,7 +40,7 @@ use crate::{
     },
     network,
     output::{Printer, closing_line},
-    record, snapshot,
+    record, reference, snapshot,
 };
 
 /// How often the ring is looked at when the kernel does not wake us first.
@@ -73,6 +73,7 @@ struct Session {
     observer: Observer,
     sweep: Sweep,
     clocks: Option<Clockwatch>,
+    references: Option<reference::Watch>,
     engine: Engine,
     printer: Option<Printer>,
     writer: Option<record::Writer<Box<dyn Write>>>,
@@ -124,6 +125,7 @@ impl Session {
                 woken = self.drain.woken() => woken.context("waiting for the ring")?,
                 _ = drain_tick.tick() => {}
                 _ = sweep_tick.tick() => self.look_around()?,
+                answer = clocks::answer(self.references.as_mut()) => self.take_answer(answer),
                 _ = save_tick.tick() => self.save()?,
                 () = interrupts.any() => break,
                 () = until(end) => break,
@@ -252,7 +254,11 @@ impl Session {
                     }
                 }
                 Look::Exposed(request) => self.look_for_exposed(&request),
-                Look::References => {}
+                Look::References => {
+                    if let Some(references) = &self.references {
+                        references.ask_now();
+                    }
+                }
                 Look::Tables(netns) => {
                     self.learn(&Context::Network(Box::new(network::tables(netns, boot_ns()))));
                 }

@@ -4,7 +4,6 @@
 //! slews nor drift move REALTIME against BOOTTIME, which the kernel disciplines alike: steps alone do.
 
 pub mod references;
-pub mod verdict;
 
 use std::collections::VecDeque;
 
@@ -13,10 +12,12 @@ use ebpf_probes::{
     probes::clock::{ClockMoved, ClockRecord, ClockSuspended, call, flag, mode},
 };
 
+use references::{References, Source};
+
 use super::{Told, World, ms};
 use crate::{
     event,
-    fact::{ClockCall, What},
+    fact::{ClockCall, Reading, What},
 };
 
 /// A difference smaller than this between what calls account for and what was seen is measurement.
@@ -81,7 +82,7 @@ pub(super) struct Clock {
     /// What the event being told did.
     step: Option<Step>,
     /// Reference clocks.
-    pub(super) references: references::References,
+    references: References,
 }
 
 impl Clock {
@@ -114,6 +115,16 @@ impl World {
         self.clock.step.as_ref()
     }
 
+    /// Reference clocks.
+    pub fn references(&self) -> &References {
+        &self.clock.references
+    }
+
+    /// The readings a reference clock gave, the oldest first.
+    pub fn readings(&self, source: &Source) -> impl Iterator<Item = &Reading> {
+        self.references().all().filter(move |(known, _)| *known == source).flat_map(|(_, readings)| readings)
+    }
+
     /// The machine's time zone, which has no part in anything.
     pub fn time_zone(&self) -> Option<&str> {
         self.time_zone.as_deref()
@@ -131,8 +142,7 @@ impl World {
 
     /// The wall clock's reading at a moment by an offset that need not have held then, RFC 3339.
     pub fn reading(&self, boot_ns: u64, offset_ns: i64) -> String {
-        timestamp(boot_ns, offset_ns)
-            .map_or_else(|| format!("boot+{boot_ns}ns"), |at| format!("{at:.6}"))
+        timestamp(boot_ns, offset_ns).map_or_else(|| format!("boot+{boot_ns}ns"), |at| format!("{at:.6}"))
     }
 
     /// Milliseconds since 1970 by the clock as it stood when culprit began: later moments never come

@@ -12,7 +12,7 @@ use std::{
 use ebpf_probes::probes::clock::{AGED, DateRecord};
 
 use crate::{
-    enrich::{Told, World},
+    enrich::World,
     event,
     fact::{Reading, ReferenceKind, What},
 };
@@ -52,6 +52,8 @@ pub struct References {
     /// How far the wall clock was off when that was last told, by clock.
     told: BTreeMap<Source, i64>,
     leap: Option<Leap>,
+    /// What is to be told of them.
+    compared: Vec<(u64, What)>,
 }
 
 impl References {
@@ -120,17 +122,25 @@ fn leap(earlier: &Reading, reading: &Reading, offset_ns: i64) -> Option<Leap> {
 pub fn heard(world: &mut World, reading: &Reading) {
     let offset_ns = world.clock.offset_ns();
     world.clock.references.hear(reading, offset_ns);
+    let Some(off) = off(world, reading) else { return };
+    let compared = &mut world.clock.references.compared;
+    if compared.len() < SOURCES {
+        compared.push((reading.boot_ns, off));
+    }
+}
+
+/// What is to be told of reference clocks, once.
+pub fn compared(world: &mut World) -> Vec<(u64, What)> {
+    std::mem::take(&mut world.clock.references.compared)
 }
 
 /// A server said what time it is: a reading, unless a cache said it for another moment, or it is no date.
-pub fn date(world: &mut World, record: &DateRecord, told: &mut Vec<Told>) {
-    if record.date.flags & AGED != 0 {
-        return;
+pub fn date(world: &mut World, record: &DateRecord) {
+    if record.date.flags & AGED == 0
+        && let Some(reading) = http(record)
+    {
+        heard(world, &reading);
     }
-    let Some(reading) = http(record) else { return };
-    heard(world, &reading);
-    let Some(off) = off(world, &reading) else { return };
-    told.push(("clock", ebpf_probes::abi::Owner::default(), off));
 }
 
 /// How far the wall clock is from a reading, the first time and when that has changed.
@@ -195,8 +205,14 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_no_reading() {
-        let bad: [&[u8]; 6] =
-            [b"", b" Sat, 21 Nov 2026", b" soon GMT", b" Sat, 31 Feb 2026 07:19:37 GMT", b"\xff\xfe GMT", b" Sat, 21 Nov 2026 07:19 +0100"];
+        let bad: [&[u8]; 6] = [
+            b"",
+            b" Sat, 21 Nov 2026",
+            b" soon GMT",
+            b" Sat, 31 Feb 2026 07:19:37 GMT",
+            b"\xff\xfe GMT",
+            b" Sat, 21 Nov 2026 07:19 +0100",
+        ];
         for text in bad {
             assert_eq!(http(&record(text)), None, "{}", String::from_utf8_lossy(text));
         }

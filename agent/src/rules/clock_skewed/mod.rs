@@ -11,9 +11,12 @@ use crate::{
         Look, View,
         incident::{ClockVerdict, Confidence, Details, Kind, Severity},
     },
-    enrich::{World, clock::verdict::Verdict},
+    enrich::World,
     event::{Event, What},
-    rules::clocks::{Alerts, SECOND, WARNING_NS, severity},
+    rules::clocks::{
+        Alerts, SECOND, WARNING_NS, severity,
+        verdict::{Verdict, judge},
+    },
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -81,7 +84,7 @@ impl Diagnose for ClockSkewed {
 
 impl ClockSkewed {
     fn weigh(&mut self, view: &mut View<'_>) {
-        let judged = view.world.clock_error(view.now_ns);
+        let judged = judge(view.world, view.now_ns);
         let Some(open) = &mut self.open else {
             if let Some(judged) = judged
                 && judged.at_least_ns() >= WARNING_NS
@@ -155,7 +158,11 @@ impl Open {
             || grave(judged) != grave(&self.told)
             || judged.leap != self.told.leap
             || (now_ns.saturating_sub(self.told_ns) >= UPDATE_NS
-                && change > judged.error_ns.saturating_add(self.told.error_ns).max(judged.ahead_ns.unsigned_abs() / 10))
+                && change
+                    > judged
+                        .error_ns
+                        .saturating_add(self.told.error_ns)
+                        .max(judged.ahead_ns.unsigned_abs() / 10))
     }
 }
 

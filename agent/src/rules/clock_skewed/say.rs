@@ -27,7 +27,10 @@ impl ClockSkewed {
         let summary = if right {
             self.right_again(open, view)
         } else if lost {
-            format!("No reference clock has been able to tell for {} how wrong the wall clock is.", size(super::LOST_NS))
+            format!(
+                "No reference clock has been able to tell for {} how wrong the wall clock is.",
+                size(super::LOST_NS)
+            )
         } else {
             skewed(open)
         };
@@ -35,22 +38,36 @@ impl ClockSkewed {
             sources.iter().filter_map(|source| clocks::reference(source, world)).collect()
         };
         let zones: Vec<Source> = judged.zones.iter().map(|(source, _)| source.clone()).collect();
-        let (agreeing, contradicting, local_time) = (list(&judged.others), list(&judged.against), list(&zones));
+        let (agreeing, contradicting, local_time) =
+            (list(&judged.others), list(&judged.against), list(&zones));
         let seen = |clock: &ClockReference| {
             let source = (clock.kind, clock.name.clone());
             let at_ns = world.readings(&source).last().map_or(view.now_ns, |last| last.boot_ns);
             (at_ns, format!("{} says: {} (± {})", called(&source), off(clock.ahead_ns), size(clock.error_ns)))
         };
-        let mut evidence: Vec<(u64, String)> =
-            std::iter::once(&reference).chain(&agreeing).chain(&contradicting).chain(&local_time).map(seen).collect();
+        let mut evidence: Vec<(u64, String)> = std::iter::once(&reference)
+            .chain(&agreeing)
+            .chain(&contradicting)
+            .chain(&local_time)
+            .map(seen)
+            .collect();
         if let Some(leap) = &judged.leap {
             evidence.push((
                 leap.before_ns,
-                format!("{} went on for {} while this machine's clocks stood still", called(&leap.source), size(leap.missed_ns.unsigned_abs())),
+                format!(
+                    "{} went on for {} while this machine's clocks stood still",
+                    called(&leap.source),
+                    size(leap.missed_ns.unsigned_abs())
+                ),
             ));
         }
-        evidence.extend(self.slept.map(|(at_ns, slept_ns)| (at_ns, format!("the machine had slept for {}", size(slept_ns)))));
-        evidence.extend(self.stepped.map(|(at_ns, delta_ns)| (at_ns, format!("the clock was set {}", by(delta_ns)))));
+        evidence.extend(
+            self.slept
+                .map(|(at_ns, slept_ns)| (at_ns, format!("the machine had slept for {}", size(slept_ns)))),
+        );
+        evidence.extend(
+            self.stepped.map(|(at_ns, delta_ns)| (at_ns, format!("the clock was set {}", by(delta_ns)))),
+        );
         Some(Report {
             kind: Kind::ClockSkewed,
             subject: "CLOCK_REALTIME".to_owned(),
@@ -59,7 +76,11 @@ impl ClockSkewed {
             count: 1,
             process: None,
             summary,
-            why: if right || lost { vec![] } else { self.why(open, drift, &contradicting, &local_time, view) },
+            why: if right || lost {
+                vec![]
+            } else {
+                self.why(open, drift, &contradicting, &local_time, view)
+            },
             cause: Some(clocks::cause(judged.confidence)),
             caused_by: vec![],
             remedies: if right || lost { vec![] } else { clocks::remedies() },
@@ -131,7 +152,8 @@ impl ClockSkewed {
                 let way = if ppm > 0.0 { "gains" } else { "loses" };
                 let a_day = size((ppm.abs() * 86_400.0 * 1000.0) as u64);
                 let since = self.since(open, drift, view);
-                let since = since.map(|at| format!(", and at that rate was right at {at}")).unwrap_or_default();
+                let since =
+                    since.map(|at| format!(", and at that rate was right at {at}")).unwrap_or_default();
                 also.push(format!("It {way} {a_day} a day ({ppm:+.1} ppm){since}."));
             }
             (None, None) if self.stepped.is_none() => {
@@ -189,4 +211,3 @@ fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
-

@@ -31,7 +31,9 @@ fn a_quarter_of_an_hour_fast_by_ntp_is_critical_and_says_what_refuses() {
 
 #[test]
 fn half_a_minute_is_a_warning_and_less_is_nothing() {
-    for (ahead_ms, expected) in [(29_900, None), (31_000, Some(Severity::Warning)), (-300_100, Some(Severity::Critical))] {
+    for (ahead_ms, expected) in
+        [(29_900, None), (31_000, Some(Severity::Warning)), (-300_100, Some(Severity::Critical))]
+    {
         let mut scene = Scene::new();
         scene.compares(500, Ntp, "a", ahead_ms);
         scene.passes(750, 3000);
@@ -49,7 +51,11 @@ fn a_machine_that_stood_still_for_a_day_is_told_so_with_when() {
     scene.tick(10_750);
     let told = scene.last();
     assert_eq!((told.kind, told.severity), (Kind::ClockSkewed, Severity::Critical));
-    assert!(told.summary.starts_with("The wall clock is 1 day behind by the hardware clock rtc0"), "{}", told.summary);
+    assert!(
+        told.summary.starts_with("The wall clock is 1 day behind by the hardware clock rtc0"),
+        "{}",
+        told.summary
+    );
     assert!(told.summary.contains("this machine stood still for 1 day"), "{}", told.summary);
     assert!(told.why[0].contains("issued within the last 1 day are not valid yet"), "{:?}", told.why);
     assert_eq!(details(told).missed_ms, Some(DAY.unsigned_abs()));
@@ -64,7 +70,11 @@ fn a_single_web_server_is_hardly_believed_and_two_are() {
     }
     scene.tick(5750);
     assert_eq!(scene.last().severity, Severity::Warning);
-    assert!(scene.last().why[1].contains("the server may be the one that is wrong"), "{:?}", scene.last().why);
+    assert!(
+        scene.last().why[1].contains("the server may be the one that is wrong"),
+        "{:?}",
+        scene.last().why
+    );
     for at in [6000, 9000] {
         scene.compares(at, Http, "192.0.2.2:80", -DAY - 6500);
         scene.compares(at, Http, "192.0.2.3:80", -DAY - 6500);
@@ -86,7 +96,16 @@ fn a_hardware_clock_in_local_time_is_harmless() {
     // And said to be, when something else is wrong.
     scene.compares(6000, Ntp, "a", 40_000);
     scene.tick(6250);
-    assert!(scene.last().why.iter().any(|why| why.starts_with("The hardware clock rtc0 is 2 h ahead of UTC as local time is: harmless.")), "{:?}", scene.last().why);
+    assert!(
+        scene
+            .last()
+            .why
+            .iter()
+            .any(|why| why
+                .starts_with("The hardware clock rtc0 is 2 h ahead of UTC as local time is: harmless.")),
+        "{:?}",
+        scene.last().why
+    );
 }
 
 #[test]
@@ -105,7 +124,11 @@ fn drift_is_told_with_since_when() {
     let told = scene.opened(Kind::ClockSkewed);
     let ppm = details(told[0]).drift_ppm.expect("told by six hours of readings");
     assert!((ppm - 500.0).abs() < 1.0, "{ppm}");
-    assert!(told[0].why[1].contains("gains 43.1 s a day") || told[0].why[1].contains("gains 43.2 s a day"), "{:?}", told[0].why);
+    assert!(
+        told[0].why[1].contains("gains 43.1 s a day") || told[0].why[1].contains("gains 43.2 s a day"),
+        "{:?}",
+        told[0].why
+    );
     // 30 s at 500 ppm are 16 h 40 min.
     assert!(details(told[0]).since.is_some());
 }
@@ -120,7 +143,10 @@ fn a_correction_ends_it_and_says_by_what() {
     let last = |kind| scene.told.iter().rfind(|told| told.kind == kind).expect("told");
     let told = last(Kind::ClockSkewed);
     assert_eq!(told.state, State::Resolved);
-    assert_eq!(told.summary, "The wall clock is right again by NTP server a (0 ms ahead): it was set back 15 min 35 s.");
+    assert_eq!(
+        told.summary,
+        "The wall clock is right again by NTP server a (0 ms ahead): it was set back 15 min 35 s."
+    );
     let step = last(Kind::ClockStepped);
     assert_eq!((step.severity, step.state), (Severity::Info, State::Resolved));
     assert!(step.summary.contains("is right now by NTP server a"), "{}", step.summary);

@@ -8,7 +8,10 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::{Look, View, incident::{ExposedProcess, ExposedSession}},
+    correlate::{
+        Look, View,
+        incident::{ExposedProcess, ExposedSession},
+    },
     enrich::{
         World,
         context::{Exposed, Exposure, ProcessContext},
@@ -123,7 +126,11 @@ impl Exposures {
             return;
         }
         self.asked_ns = view.now_ns;
-        let windows = if self.unasked { self.windows.iter().map(|(from, to, _)| (*from, *to)).collect() } else { vec![] };
+        let windows = if self.unasked {
+            self.windows.iter().map(|(from, to, _)| (*from, *to)).collect()
+        } else {
+            vec![]
+        };
         let known = self.found.iter().map(|one| (one.process.pid, one.started_ns)).collect();
         view.looks.push(Look::Exposed(Exposure { windows, known }));
     }

@@ -16,12 +16,12 @@ use crate::{
         Look, View,
         incident::{ClockVerdict, Kind},
     },
-    enrich::{
-        clock::{Step, verdict::Verdict},
-        context::Exposed,
-    },
+    enrich::{clock::Step, context::Exposed},
     event::{Event, TlsStep, What},
-    rules::clocks::{Alerts, SECOND, WARNING_NS},
+    rules::clocks::{
+        Alerts, SECOND, WARNING_NS,
+        verdict::{Verdict, judge},
+    },
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -86,7 +86,8 @@ impl Diagnose for ClockStepped {
         match &event.what {
             What::ClockSuspended(record) => self.slept = Some(*record),
             What::Tls(step, handshake) => {
-                if let Some(series) = self.series.as_mut().filter(|series| !series.is_right() && !series.over) {
+                if let Some(series) = self.series.as_mut().filter(|series| !series.is_right() && !series.over)
+                {
                     series.alerts.note(*step, handshake);
                     if *step == TlsStep::Phase {
                         self.exposures.session(handshake, event.boot_ns, view.world);
@@ -115,7 +116,8 @@ impl Diagnose for ClockStepped {
 impl ClockStepped {
     fn stepped(&mut self, step: Step, view: &mut View<'_>) {
         let slept = self.slept.take_if(|slept| slept.looked_ns == step.looked_ns);
-        let step = Step { slept_ns: slept.map_or(step.slept_ns, |slept| slept.slept_ns.unsigned_abs()), ..step };
+        let step =
+            Step { slept_ns: slept.map_or(step.slept_ns, |slept| slept.slept_ns.unsigned_abs()), ..step };
         let leg = Leg { step, seen: view.world.sees_setters() };
         match self.series.as_mut().filter(|series| !series.is_right() && !series.over) {
             Some(series) => series.goes_on(leg),
@@ -205,12 +207,12 @@ impl Series {
         // A tenth, at most half a minute: `date -s` is good to the second, and minutes pass between two.
         let near = (largest / 10).min(WARNING_NS);
         let size = last.delta_ns().unsigned_abs();
-        self.judged =
-            view.world.clock_error(view.now_ns).filter(|judged| judged.error_ns < size / 2);
+        self.judged = judge(view.world, view.now_ns).filter(|judged| judged.error_ns < size / 2);
         self.verdict = if self.legs.len() > 1 && offset_ns.abs_diff(self.base_ns) <= near {
             ClockVerdict::Undone
         } else if let Some(judged) = &self.judged {
-            let right = judged.ahead_ns.unsigned_abs() <= judged.error_ns.saturating_mul(2).max(SECOND).min(size / 2);
+            let right =
+                judged.ahead_ns.unsigned_abs() <= judged.error_ns.saturating_mul(2).max(SECOND).min(size / 2);
             if right { ClockVerdict::Confirmed } else { ClockVerdict::Wrong }
         } else if self.by_time_daemon() && (last.at_ns < BOOT_NS || size < WARNING_NS) {
             ClockVerdict::Vouched

@@ -52,8 +52,12 @@ impl Leg {
         match &self.step.by {
             Some(author) => format!("{}[{}]", comm(&author.owner.comm), author.owner.process),
             None => match self.how() {
-                StepCause::Resume => format!("no call set it: resume from a suspend of {}", size(self.step.slept_ns)),
-                StepCause::Unseen => "by whom cannot be seen: the hooks on the calls are not attached".to_owned(),
+                StepCause::Resume => {
+                    format!("no call set it: resume from a suspend of {}", size(self.step.slept_ns))
+                }
+                StepCause::Unseen => {
+                    "by whom cannot be seen: the hooks on the calls are not attached".to_owned()
+                }
                 _ => "no call set it: hypervisor or restored VM".to_owned(),
             },
         }
@@ -61,7 +65,11 @@ impl Leg {
 
     /// `forward 125 days 20 h by date[4711]`.
     fn short(&self) -> String {
-        let by_whom = if self.step.by.is_some() { format!("by {}", self.author()) } else { format!("({})", self.author()) };
+        let by_whom = if self.step.by.is_some() {
+            format!("by {}", self.author())
+        } else {
+            format!("({})", self.author())
+        };
         format!("{} {by_whom}", by(self.step.delta_ns()))
     }
 
@@ -107,8 +115,8 @@ impl Leg {
         let call = clocks::call_name(author.call);
         let process = self.process(world);
         let exe = process.as_ref().and_then(|process| process.exe.as_ref()).map(|exe| format!(" ({exe})"));
-        let parent = (author.parent != 0)
-            .then(|| format!(", a child of {}[{}]", author.parent_comm, author.parent));
+        let parent =
+            (author.parent != 0).then(|| format!(", a child of {}[{}]", author.parent_comm, author.parent));
         let place = process.as_ref().and_then(place).map(|place| format!(", in {place}"));
         format!(
             "{}{} called {call}{}{}.",
@@ -124,7 +132,9 @@ impl Leg {
 fn place(process: &Process) -> Option<String> {
     let pod = process.pod.as_ref().map(|pod| format!("pod {pod}"));
     pod.or_else(|| process.container.as_ref().map(|name| format!("container {name}")))
-        .or_else(|| process.container_id.as_ref().map(|id| format!("container {}", id.get(..12).unwrap_or(id))))
+        .or_else(|| {
+            process.container_id.as_ref().map(|id| format!("container {}", id.get(..12).unwrap_or(id)))
+        })
         .or_else(|| process.unit.clone())
 }
 
@@ -134,8 +144,10 @@ impl Series {
         let (first, last) = (&self.legs[0], &self.legs[self.legs.len() - 1]);
         let right = self.is_right();
         let (exposed, exposed_left_out) = if right { exposures.shown(world) } else { (vec![], 0) };
-        let wrong_ns = self.right_ns.filter(|_| self.was_right()).map(|at| at.saturating_sub(first.step.looked_ns));
-        let evidence = self.legs.iter().map(|leg| (leg.step.at_ns, format!("{}, {}", leg.short(), leg.readings())));
+        let wrong_ns =
+            self.right_ns.filter(|_| self.was_right()).map(|at| at.saturating_sub(first.step.looked_ns));
+        let evidence =
+            self.legs.iter().map(|leg| (leg.step.at_ns, format!("{}, {}", leg.short(), leg.readings())));
         Report {
             kind: Kind::ClockStepped,
             subject: SUBJECT.to_owned(),
@@ -149,7 +161,11 @@ impl Series {
             cause: Some(Cause {
                 elapsed_ms: wrong_ns.map(|ns| ns / 1_000_000),
                 process: first.process(world),
-                ..clocks::cause(if first.step.by.is_some() { Confidence::Certain } else { Confidence::Possible })
+                ..clocks::cause(if first.step.by.is_some() {
+                    Confidence::Certain
+                } else {
+                    Confidence::Possible
+                })
             }),
             caused_by: vec![],
             remedies: self.remedies(&exposed),
@@ -221,7 +237,12 @@ impl Series {
                 format!("The wall clock was set {}, {}", first.short(), first.readings())
             }
             _ if self.legs.len() == 1 => {
-                format!("The wall clock jumped {}, {}; {}", by(first.step.delta_ns()), first.readings(), first.author())
+                format!(
+                    "The wall clock jumped {}, {}; {}",
+                    by(first.step.delta_ns()),
+                    first.readings(),
+                    first.author()
+                )
             }
             _ => format!(
                 "The wall clock was set {} times and is now {} of where it was: {}",

@@ -31,8 +31,16 @@ fn a_step_names_who_by_how_much_and_what_breaks() {
     scene.sets_clock(1000, "date", 126 * DAY);
     let told = scene.last();
     assert_eq!((told.kind, told.state, told.severity), (Kind::ClockStepped, State::Open, Severity::Critical));
-    assert!(told.summary.starts_with("The wall clock was set forward 126 days by date[4711], from "), "{}", told.summary);
-    assert_eq!(told.why[0], "date[4711] (/usr/bin/raven) called clock_settime, a child of bash[4700].".replace("/usr/bin/raven", "/bin/date"));
+    assert!(
+        told.summary.starts_with("The wall clock was set forward 126 days by date[4711], from "),
+        "{}",
+        told.summary
+    );
+    assert_eq!(
+        told.why[0],
+        "date[4711] (/usr/bin/raven) called clock_settime, a child of bash[4700]."
+            .replace("/usr/bin/raven", "/bin/date")
+    );
     assert!(told.why[1].contains("SigV4"), "{:?}", told.why);
     assert!(told.why[2].contains("--ntp"), "{:?}", told.why);
     let step = &details(told).steps[0];
@@ -99,7 +107,11 @@ fn who_keeps_credentials_from_then_is_named_as_long_as_it_lives() {
     assert_eq!(told.remedies[0], "restart pids 2001, 3001");
     // They go, one after the other.
     scene.finds(370_000, &[], &[2001]);
-    assert!(scene.last().summary.contains("1 process that lives may hold credentials"), "{}", scene.last().summary);
+    assert!(
+        scene.last().summary.contains("1 process that lives may hold credentials"),
+        "{}",
+        scene.last().summary
+    );
     scene.passes(370_000, 400_000);
     assert_eq!(scene.last().state, State::Updated);
     scene.finds(400_000, &[], &[3001]);
@@ -114,7 +126,10 @@ fn a_time_daemon_after_boot_is_named_as_such_and_disturbs_nobody() {
     scene.passes(1250, 4000);
     let told = scene.last();
     assert_eq!((told.state, told.severity), (State::Resolved, Severity::Info));
-    assert_eq!(told.summary, "The wall clock was set forward 15 min 35 s by chronyd[4711], a time daemon's correction after boot.");
+    assert_eq!(
+        told.summary,
+        "The wall clock was set forward 15 min 35 s by chronyd[4711], a time daemon's correction after boot."
+    );
     assert_eq!(details(told).verdict, ClockVerdict::Vouched);
 }
 
@@ -123,13 +138,19 @@ fn a_time_daemon_that_leaps_in_mid_life_is_not_believed_unless_a_reference_agree
     let mut scene = Scene::new();
     scene.tick(700_000);
     scene.sets_clock(701_000, "chronyd", 126 * DAY);
-    assert_eq!((scene.last().severity, details(scene.last()).verdict), (Severity::Critical, ClockVerdict::Unknown));
+    assert_eq!(
+        (scene.last().severity, details(scene.last()).verdict),
+        (Severity::Critical, ClockVerdict::Unknown)
+    );
     scene.compares(702_000, Ntp, "192.0.2.9:123", 10);
     scene.tick(702_250);
     scene.finds(702_500, &[], &[]);
     scene.passes(702_500, 706_000);
     let told = scene.last();
-    assert_eq!((told.state, told.severity, details(told).verdict), (State::Resolved, Severity::Info, ClockVerdict::Confirmed));
+    assert_eq!(
+        (told.state, told.severity, details(told).verdict),
+        (State::Resolved, Severity::Info, ClockVerdict::Confirmed)
+    );
     assert!(told.summary.ends_with("and is right now by NTP server 192.0.2.9:123."), "{}", told.summary);
 }
 
@@ -141,7 +162,11 @@ fn what_was_synchronised_before_the_step_says_at_once_that_the_clock_is_wrong() 
     scene.sets_clock(1000, "date", -3_600_000);
     let told = scene.last();
     assert_eq!((told.state, details(told).verdict), (State::Open, ClockVerdict::Wrong));
-    assert!(told.summary.ends_with("By the kernel's synchronised time it is 1 h behind now."), "{}", told.summary);
+    assert!(
+        told.summary.ends_with("By the kernel's synchronised time it is 1 h behind now."),
+        "{}",
+        told.summary
+    );
     // And nobody says it a second time.
     scene.passes(1250, 10_000);
     assert_eq!(scene.opened(Kind::ClockSkewed).len(), 0);
@@ -153,7 +178,11 @@ fn nobody_sets_it_and_it_jumps() {
     let mut scene = Scene::new();
     scene.clock_moved(1000, -DAY, true);
     assert!(scene.last().summary.contains("jumped back 1 day"), "{}", scene.last().summary);
-    assert!(scene.last().summary.ends_with("no call set it: hypervisor or restored VM."), "{}", scene.last().summary);
+    assert!(
+        scene.last().summary.ends_with("no call set it: hypervisor or restored VM."),
+        "{}",
+        scene.last().summary
+    );
     assert_eq!(scene.last().cause.as_ref().expect("the clock").confidence, Confidence::Possible);
 
     let mut scene = Scene::new();
@@ -162,7 +191,11 @@ fn nobody_sets_it_and_it_jumps() {
     scene.passes(1250, 2000);
     let told = scene.opened(Kind::ClockStepped);
     assert_eq!(told.len(), 1);
-    assert!(told[0].summary.ends_with("no call set it: resume from a suspend of 8 h."), "{}", told[0].summary);
+    assert!(
+        told[0].summary.ends_with("no call set it: resume from a suspend of 8 h."),
+        "{}",
+        told[0].summary
+    );
     assert_eq!(details(told[0]).steps[0].slept_ms, Some(8 * 3_600_000));
 }
 
@@ -191,7 +224,15 @@ fn refused_handshakes_while_it_is_wrong_belong_to_it() {
     scene.finds(61_500, &[], &[]);
     let alerts = &details(scene.last()).alerts;
     assert_eq!(alerts.get("certificate_expired"), Some(&3));
-    assert!(scene.last().why.iter().any(|why| why == "3 TLS handshakes were refused meanwhile (certificate_expired: 3)."), "{:?}", scene.last().why);
+    assert!(
+        scene
+            .last()
+            .why
+            .iter()
+            .any(|why| why == "3 TLS handshakes were refused meanwhile (certificate_expired: 3)."),
+        "{:?}",
+        scene.last().why
+    );
 }
 
 #[test]

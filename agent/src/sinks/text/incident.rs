@@ -6,7 +6,11 @@ use std::{
     io::{self, Write},
 };
 
-use super::{Style, clock::{by, off}, Time, duration, printable, time};
+use super::{
+    Style, Time,
+    clock::{by, off},
+    duration, printable, time,
+};
 use crate::{
     correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Severity, State},
     fact::Role,

@@ -12,8 +12,7 @@
 use aya_ebpf::{
     Global,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_probe_read_user,
-        bpf_get_current_task, bpf_probe_read_kernel,
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{
             bpf_ktime_get_tai_ns, bpf_probe_read_kernel as read_kernel, bpf_probe_read_kernel_str,
             bpf_probe_read_user as read_user,

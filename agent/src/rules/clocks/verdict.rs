@@ -14,10 +14,12 @@
 //! A hardware clock that is off by quarters of an hour, up to a day, is kept in local time, and says nothing;
 //! neither does a single HTTP server that is.
 
-use super::references::{Leap, References, Source};
 use crate::{
     correlate::incident::Confidence,
-    enrich::World,
+    enrich::{
+        World,
+        clock::references::{Leap, Source},
+    },
     fact::{Reading, ReferenceKind},
 };
 
@@ -35,28 +37,28 @@ const ZONE_TOLERANCE_NS: u64 = 5 * SECOND;
 
 /// How far the wall clock is from UTC.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Verdict {
+pub(in crate::rules) struct Verdict {
     /// Wall clock − UTC, nanoseconds: positive is ahead.
-    pub ahead_ns: i64,
+    pub(in crate::rules) ahead_ns: i64,
     /// How far that may be wrong, nanoseconds.
-    pub error_ns: u64,
+    pub(in crate::rules) error_ns: u64,
     /// The best of the clocks that say so.
-    pub source: Source,
+    pub(in crate::rules) source: Source,
     /// The others.
-    pub others: Vec<Source>,
+    pub(in crate::rules) others: Vec<Source>,
     /// How sure it is.
-    pub confidence: Confidence,
+    pub(in crate::rules) confidence: Confidence,
     /// Clocks that contradict.
-    pub against: Vec<Source>,
+    pub(in crate::rules) against: Vec<Source>,
     /// Clocks that are off by a time zone, and count for nothing.
-    pub zones: Vec<(Source, i64)>,
+    pub(in crate::rules) zones: Vec<(Source, i64)>,
     /// The time this machine missed, when that is how the clock became wrong.
-    pub leap: Option<Leap>,
+    pub(in crate::rules) leap: Option<Leap>,
 }
 
 impl Verdict {
     /// The least the clock is wrong by, nanoseconds.
-    pub fn at_least_ns(&self) -> u64 {
+    pub(in crate::rules) fn at_least_ns(&self) -> u64 {
         self.ahead_ns.unsigned_abs().saturating_sub(self.error_ns)
     }
 }
@@ -77,19 +79,9 @@ impl Vote {
     }
 }
 
-impl World {
-    /// How wrong the wall clock is, as far as anything here can tell.
-    pub fn clock_error(&self, now_ns: u64) -> Option<Verdict> {
-        judge(&self.clock.references, now_ns, self.clock.offset_ns())
-    }
-
-    /// The readings a reference clock gave, the oldest first.
-    pub fn readings(&self, source: &Source) -> impl Iterator<Item = &Reading> {
-        self.clock.references.all().filter(move |(known, _)| *known == source).flat_map(|(_, readings)| readings)
-    }
-}
-
-fn judge(references: &References, now_ns: u64, offset_ns: i64) -> Option<Verdict> {
+/// How wrong the wall clock is, as far as anything here can tell.
+pub(in crate::rules) fn judge(world: &World, now_ns: u64) -> Option<Verdict> {
+    let (references, offset_ns) = (world.references(), world.offset_ns());
     let mut votes = Vec::new();
     let mut zones = Vec::new();
     for (source, readings) in references.all() {
@@ -116,10 +108,12 @@ fn judge(references: &References, now_ns: u64, offset_ns: i64) -> Option<Verdict
     // Of HTTP servers a single one's local time is no more than that.
     let http = votes.iter().filter(|vote| vote.source.0 == ReferenceKind::Http).count();
     if http == 1 {
-        let local = |vote: &Vote| vote.source.0 == ReferenceKind::Http && vote.weight < METADATA && is_zone(vote);
+        let local =
+            |vote: &Vote| vote.source.0 == ReferenceKind::Http && vote.weight < METADATA && is_zone(vote);
         zones.extend(votes.extract_if(.., |vote| local(vote)).map(|vote| (vote.source, vote.ahead_ns)));
     }
-    let group = |with: &Vote| -> Vec<Vote> { votes.iter().filter(|vote| vote.agrees(with)).cloned().collect() };
+    let group =
+        |with: &Vote| -> Vec<Vote> { votes.iter().filter(|vote| vote.agrees(with)).cloned().collect() };
     // The sort is stable: the most exact first among equals.
     let best = votes
         .iter()
@@ -213,37 +207,37 @@ fn is_zone(vote: &Vote) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::enrich::context::Context;
 
     const NOW: u64 = 1_000 * SECOND;
 
     fn world(said: &[(ReferenceKind, &str, i64)]) -> World {
         let mut world = World::default();
-        world.clock.stands(0, 0);
+        world.learn(&Context::Clock { boot_ns: 0, offset_ns: 0 });
         // Each was heard twice, so that HTTP servers count.
         for at in [NOW - 30 * SECOND, NOW] {
             for (kind, name, ahead_s) in said {
-                super::super::references::heard(
-                    &mut world,
-                    &Reading {
-                        boot_ns: at,
-                        kind: *kind,
-                        name: (*name).into(),
-                        utc_ns: -ahead_s * SECOND as i64,
-                        error_ns: if *kind == ReferenceKind::Ntp { 20_000_000 } else { SECOND },
-                    },
-                );
+                world.learn(&Context::Reference(Reading {
+                    boot_ns: at,
+                    kind: *kind,
+                    name: (*name).into(),
+                    utc_ns: -ahead_s * SECOND as i64,
+                    error_ns: if *kind == ReferenceKind::Ntp { 20_000_000 } else { SECOND },
+                }));
             }
         }
         world
     }
 
     fn verdict(said: &[(ReferenceKind, &str, i64)]) -> Option<(i64, Confidence)> {
-        let verdict = world(said).clock_error(NOW)?;
+        let verdict = judge(&world(said), NOW)?;
         Some((verdict.ahead_ns / SECOND as i64, verdict.confidence))
     }
 
     use Confidence::{Certain, Likely, Possible};
     use ReferenceKind::{Http, Kernel, Ntp, Rtc};
+
+    type Case<'a> = (&'a [(ReferenceKind, &'a str, i64)], Option<(i64, Confidence)>);
 
     #[test]
     fn who_is_believed() {
@@ -251,7 +245,7 @@ mod tests {
         let other = |ahead| (Http, "192.0.2.2:80", ahead);
         let third = |ahead| (Http, "192.0.2.3:80", ahead);
         let metadata = |ahead| (Http, "169.254.169.254:80", ahead);
-        let cases: &[(&[(ReferenceKind, &str, i64)], Option<(i64, Confidence)>)] = &[
+        let cases: &[Case] = &[
             (&[], None),
             // A configured server against a kernel that believes itself.
             (&[(Ntp, "a", 935), (Kernel, "kernel", 0)], Some((935, Certain))),
@@ -277,7 +271,9 @@ mod tests {
         for (said, expected) in cases {
             let (found, expected) = (verdict(said), *expected);
             let same = found.is_some() == expected.is_some()
-                && found.zip(expected).is_none_or(|(found, expected)| found.0.abs_diff(expected.0) <= 1 && found.1 == expected.1);
+                && found.zip(expected).is_none_or(|(found, expected)| {
+                    found.0.abs_diff(expected.0) <= 1 && found.1 == expected.1
+                });
             assert!(same, "{said:?}: {found:?}, not {expected:?}");
         }
     }
@@ -285,7 +281,7 @@ mod tests {
     #[test]
     fn a_server_that_hands_out_an_old_date_counts_for_nothing() {
         let mut world = World::default();
-        world.clock.stands(0, 0);
+        world.learn(&Context::Clock { boot_ns: 0, offset_ns: 0 });
         for at in [0, 10, 20] {
             let reading = Reading {
                 boot_ns: at * SECOND,
@@ -295,8 +291,8 @@ mod tests {
                 utc_ns: -(at as i64) * SECOND as i64 - 9000 * SECOND as i64,
                 error_ns: SECOND,
             };
-            super::super::references::heard(&mut world, &reading);
-            assert_eq!(world.clock_error(at * SECOND), None);
+            world.learn(&Context::Reference(reading));
+            assert_eq!(judge(&world, at * SECOND), None);
         }
     }
 
@@ -312,9 +308,9 @@ mod tests {
             utc_ns,
             error_ns: SECOND,
         };
-        super::super::references::heard(&mut world, &reading(Rtc, "rtc0", day));
-        super::super::references::heard(&mut world, &reading(Kernel, "kernel", 0));
-        let verdict = world.clock_error(at).expect("readings");
+        world.learn(&Context::Reference(reading(Rtc, "rtc0", day)));
+        world.learn(&Context::Reference(reading(Kernel, "kernel", 0)));
+        let verdict = judge(&world, at).expect("readings");
         assert_eq!((verdict.ahead_ns, verdict.confidence), (-day, Likely));
         assert_eq!(verdict.leap.map(|leap| leap.missed_ns), Some(day));
         assert_eq!(verdict.against, [(Kernel, "kernel".to_owned())]);
@@ -323,7 +319,7 @@ mod tests {
     #[test]
     fn a_hardware_clock_in_local_time_is_named_and_harmless() {
         let world = world(&[(Kernel, "kernel", 0), (Rtc, "rtc0", -7200)]);
-        let verdict = world.clock_error(NOW).expect("the kernel");
+        let verdict = judge(&world, NOW).expect("the kernel");
         assert_eq!(verdict.ahead_ns, 0);
         assert_eq!(verdict.zones, [((Rtc, "rtc0".to_owned()), -7200 * SECOND as i64)]);
     }

@@ -1,5 +1,7 @@
 //! Words the clock's rules share: sizes, dates, what breaks at a size, what to do, who keeps time.
 
+pub(super) mod verdict;
+
 use std::collections::BTreeMap;
 
 use ebpf_probes::probes::tls::{ALERT_ENCRYPTED, Handshake, stage};
@@ -39,7 +41,7 @@ pub(super) fn size(ns: u64) -> String {
     };
     match seconds {
         0 => format!("{ms} ms"),
-        1..60 if ms % 1000 == 0 => format!("{seconds} s"),
+        1..60 if ms.is_multiple_of(1000) => format!("{seconds} s"),
         1..60 => format!("{}.{} s", seconds, ms % 1000 / 100),
         60..3600 => two(format!("{minutes} min"), seconds % 60, "s"),
         3600..86_400 => two(format!("{} h", minutes / 60), minutes % 60, "min"),
@@ -109,7 +111,8 @@ pub(super) fn breaks(ahead_ns: i64) -> Vec<String> {
 /// How to set the clock right, for those who have a time daemon and those who have none.
 pub(super) fn remedies() -> Vec<String> {
     vec![
-        "chronyc makestep (chrony), timedatectl set-ntp true (systemd-timesyncd), or sntp -S SERVER".to_owned(),
+        "chronyc makestep (chrony), timedatectl set-ntp true (systemd-timesyncd), or sntp -S SERVER"
+            .to_owned(),
         "then see that it stays right: culprit list clocks".to_owned(),
     ]
 }
@@ -126,8 +129,23 @@ pub(super) fn call_name(call: ClockCall) -> &'static str {
 
 /// Programs whose trade is setting the clock right, by the names of their threads (15 bytes at most).
 const TIME_DAEMONS: &[&str] = &[
-    "chronyd", "chronyc", "ntpd", "ntpdate", "ntp-daemon", "openntpd", "systemd-timesyn", "sntp", "ntpdig", "rdate",
-    "phc2sys", "ptp4l", "timemaster", "vmtoolsd", "VBoxService", "qemu-ga", "hwclock",
+    "chronyd",
+    "chronyc",
+    "ntpd",
+    "ntpdate",
+    "ntp-daemon",
+    "openntpd",
+    "systemd-timesyn",
+    "sntp",
+    "ntpdig",
+    "rdate",
+    "phc2sys",
+    "ptp4l",
+    "timemaster",
+    "vmtoolsd",
+    "VBoxService",
+    "qemu-ga",
+    "hwclock",
 ];
 
 /// Whether that is one.
