@@ -1,11 +1,13 @@
 //! `cargo xtask vm`: do the live tests hold on kernels other than this machine's?
 //!
 //! Fetches the kernels, boots each, runs the live tests (or any command) inside with this
-//! machine's file system below, and ends with one table.
+//! machine's file system below, and ends with one table. Inside, `$CULPRIT_VM_PAUSE SECONDS` has the
+//! machine paused for that long, in no time.
 
 mod cpio;
 mod initramfs;
 pub(crate) mod kernels;
+mod pause;
 mod qemu;
 mod report;
 
@@ -32,6 +34,13 @@ use report::Report;
 
 /// Where virtiofsd is: a package of its own, or part of an older QEMU's.
 pub(crate) const VIRTIOFSD: &[&str] = &["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
+
+/// Where libfaketime for programs with threads is: Debian's, Ubuntu's, and elsewhere.
+pub(crate) const FAKETIME: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+    "/usr/lib64/faketime/libfaketimeMT.so.1",
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -92,6 +101,7 @@ impl Args {
                 Some((name, value)) => Some((name.to_owned(), value.into())),
                 None => env::var_os(&name).map(|value| (name, value)),
             })
+            .chain([pause::env()])
             .collect()
     }
 }

@@ -25,5 +25,5 @@ mkdir -p proc sys dev run tmp lib/modules
 for dir in proc sys dev; do mount --move "/$dir" "$dir"; done
 mount -t tmpfs -o mode=755 run run
 mkdir run/vm
-cp /bin/busybox /vm/guest /vm/shares /vm/command run/vm/
+cp /bin/busybox /vm/guest /vm/pause /vm/shares /vm/command run/vm/
 exec switch_root /root /run/vm/busybox sh /run/vm/guest

@@ -38,6 +38,7 @@ pub(crate) fn build(kernel: &Kernel, shares: &str, command: &str) -> Result<Vec<
     archive.file("modules/order", 0o644, order.as_bytes());
     archive.file("init", 0o755, include_bytes!("init.sh"));
     archive.file("vm/guest", 0o755, include_bytes!("guest.sh"));
+    archive.file("vm/pause", 0o755, include_bytes!("pause.sh"));
     archive.file("vm/shares", 0o644, shares.as_bytes());
     archive.file("vm/command", 0o755, command.as_bytes());
     Ok(archive.finish())

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{VIRTIOFSD, initramfs, kernels::Kernel};
+use super::{VIRTIOFSD, initramfs, kernels::Kernel, pause::Pauses};
 use crate::cmd;
 
 /// What to run, and on what machine.
@@ -80,7 +80,7 @@ impl Machine<'_> {
         let started = Instant::now();
         let servers =
             shares.iter().map(|share| Server::start(share, run.path())).collect::<Result<Vec<_>>>()?;
-        let mut qemu = self.start(&initrd, &servers, run.path())?;
+        let (mut qemu, mut pauses) = self.start(&initrd, &servers, run.path())?;
         let mut out = Follow::new(&run.path().join("out"))?;
         let mut err = Follow::new(&run.path().join("err"))?;
         let mut state = Follow::new(&run.path().join("state"))?;
@@ -91,6 +91,7 @@ impl Machine<'_> {
             out.read(|bytes| sink(Output::Stdout(bytes)))?;
             err.read(|bytes| sink(Output::Stderr(bytes)))?;
             state.read(|bytes| said.push_str(&String::from_utf8_lossy(bytes)))?;
+            pauses.attend()?;
             if boot.is_none() && said.contains('\n') {
                 boot = Some(started.elapsed());
             }
@@ -136,10 +137,9 @@ impl Machine<'_> {
         shares
     }
 
-    fn start(&self, initrd: &Path, servers: &[Server], run: &Path) -> Result<Process> {
-        // `setpriv --pdeathsig`: should xtask be killed, the machine goes with it.
-        let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config"])
+    fn start(&self, initrd: &Path, servers: &[Server], run: &Path) -> Result<(Process, Pauses)> {
+        let (mut qemu, pauses) = Pauses::qemu(run)?;
+        qemu.args(["-nodefaults", "-no-user-config"])
             .args(["-display", "none", "-no-reboot", "-machine", "pc,memory-backend=ram"])
             // One thread for all processors: emulated side by side, one may run the old translation of
             // code another has just patched (static keys, as tracepoints come and go): "Oops: int3".
@@ -149,7 +149,7 @@ impl Machine<'_> {
             .args(["-m", &self.memory_mib.to_string()])
             // virtiofsd maps the machine's memory, so it must be a file that can be shared.
             .args(["-object", &format!("memory-backend-memfd,id=ram,size={}M,share=on", self.memory_mib)])
-            .args(["-rtc", &format!("base={}", self.clock)])
+            .args(["-rtc", &format!("base={},clock=host", self.clock)])
             .arg("-kernel")
             .arg(self.kernel.image())
             .arg("-initrd")
@@ -169,12 +169,13 @@ impl Machine<'_> {
             qemu.args(["-chardev", &format!("file,id={name},path={}", file.display())])
                 .args(["-device", &format!("virtserialport,chardev={name},nr={},name={name}", i + 1)]);
         }
+        qemu.args(Pauses::port());
         for server in servers {
             let tag = &server.tag;
             qemu.args(["-chardev", &format!("socket,id=fs-{tag},path={}", server.socket.display())])
                 .args(["-device", &format!("vhost-user-fs-pci,chardev=fs-{tag},tag={tag},queue-size=512")]);
         }
-        Process::start(&mut qemu, &run.join("qemu.log"))
+        Ok((Process::start(&mut qemu, &run.join("qemu.log"))?, pauses))
     }
 }
 
@@ -283,7 +284,7 @@ impl Follow {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
