@@ -29,7 +29,8 @@ use crate::{
     test,
 };
 use kernels::Kernel;
-use qemu::{Machine, Outcome, Output};
+use qemu::Outcome;
+pub(crate) use qemu::{Machine, Output, pass_on};
 use report::Report;
 
 /// Where virtiofsd is: a package of its own, or part of an older QEMU's.
@@ -130,13 +131,7 @@ fn exec(args: &Args, kernels: &[Kernel]) -> Result<ExitCode> {
     for kernel in kernels {
         let visible = [dir.clone()];
         let machine = args.machine(kernel, &visible);
-        let outcome = machine.run(&args.env(), &dir, &args.args, |output| {
-            // Whoever reads us may have gone; the command goes on.
-            let _ = match output {
-                Output::Stdout(bytes) => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
-                Output::Stderr(bytes) => io::stderr().write_all(bytes),
-            };
-        })?;
+        let outcome = machine.run(&args.env(), &dir, &args.args, pass_on)?;
         eprintln!("vm: {} ({}): {}", kernel.id, kernel.version, describe(&outcome));
         if worst == 0 {
             worst = outcome.status.unwrap_or(124);

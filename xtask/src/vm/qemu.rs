@@ -8,7 +8,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::Read,
+    io::{self, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -43,6 +43,15 @@ pub(crate) struct Machine<'a> {
 pub(crate) enum Output<'a> {
     Stdout(&'a [u8]),
     Stderr(&'a [u8]),
+}
+
+/// Writes it where ours goes.
+pub(crate) fn pass_on(output: Output<'_>) {
+    // Whoever reads us may have gone; the command goes on.
+    let _ = match output {
+        Output::Stdout(bytes) => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
+        Output::Stderr(bytes) => io::stderr().write_all(bytes),
+    };
 }
 
 /// How a run went.
