@@ -2,7 +2,7 @@
 //!
 //! Fetches the kernels, boots each, runs the live tests (or any command) inside with this
 //! machine's file system below, and ends with one table. Inside, `$CULPRIT_VM_PAUSE SECONDS` has the
-//! machine paused for that long, in no time.
+//! machine paused for that long, in no time; `$CULPRIT_VM_SLEEP SECONDS` has it asleep (with `--carry`).
 
 mod cpio;
 mod initramfs;
@@ -68,6 +68,9 @@ pub(crate) struct Args {
     /// Let the machine write to this directory (repeatable)
     #[arg(long, value_name = "DIR")]
     writable: Vec<PathBuf>,
+    /// Take this program and its libraries along and share nothing else: such a machine can sleep (repeatable)
+    #[arg(long, value_name = "FILE", requires = "exec", conflicts_with = "writable")]
+    carry: Vec<PathBuf>,
     /// Pass an environment variable on (repeatable)
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -90,6 +93,7 @@ impl Args {
             append: &self.append,
             writable: &self.writable,
             visible,
+            carried: &self.carry,
         }
     }
 
@@ -102,7 +106,7 @@ impl Args {
                 Some((name, value)) => Some((name.to_owned(), value.into())),
                 None => env::var_os(&name).map(|value| (name, value)),
             })
-            .chain([pause::env()])
+            .chain(pause::env(!self.carry.is_empty()))
             .collect()
     }
 }
@@ -173,6 +177,7 @@ pub(crate) fn facts(kernel: &Kernel) -> Result<Facts> {
         append: "",
         writable: &[],
         visible: &[],
+        carried: &[],
     };
     let script = "cat /sys/kernel/btf/vmlinux && cat /sys/kernel/tracing/available_events >&2";
     let command = ["/bin/sh".into(), "-c".into(), script.into()];

@@ -75,6 +75,7 @@ Booting a virtual machine with a clock of its own; this machine's is left alone 
         append: "",
         writable: &[],
         visible: &visible,
+        carried: &[],
     };
     let path = ("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".into());
     let mut told = false;

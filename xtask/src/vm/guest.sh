@@ -1,6 +1,6 @@
 # Process 1 in the final root: mounts what a running system has, runs the command, tells how it
 # ended, powers off. The command's output leaves by virtio ports 1 and 2, the state by port 3;
-# port 4 is for vm-pause.
+# port 4 is for vm-pause and vm-sleep.
 bb=/run/vm/busybox
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 die() {
@@ -26,7 +26,7 @@ done </run/vm/shares
 # The host's modprobe may not be there, and the kernel calls one for `ip link add type …`.
 for applet in modprobe insmod rmmod lsmod; do $bb ln -s ../busybox /run/vm/bin/$applet; done
 echo /run/vm/bin/modprobe >/proc/sys/kernel/modprobe
-$bb cp /run/vm/pause /run/vm/bin/vm-pause
+for verb in pause sleep; do $bb cp /run/vm/pause /run/vm/bin/vm-$verb; done
 $bb ip link set lo up
 $bb hostname vm
 

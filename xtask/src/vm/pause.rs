@@ -1,6 +1,9 @@
-//! A machine that is paused for a long time, as hypervisors do: a program inside asks for it with
-//! `vm-pause` (pause.sh), the machine stops, the hardware clock goes on, the machine continues. It
-//! has not noticed: its clocks are behind by the time it lost.
+//! A machine that is paused or asleep for a long time. A program inside asks for it:
+//!
+//! - `vm-pause SECONDS` (pause.sh), as hypervisors do: the machine stops, the hardware clock goes on,
+//!   the machine continues. It has not noticed: its clocks are behind by the time it lost.
+//! - `vm-sleep SECONDS`, as laptops do: the machine suspends to memory and is woken. Its kernel adds the
+//!   time to REALTIME and BOOTTIME. The driver for shared files cannot sleep: for machines without.
 //!
 //! Nobody waits and nobody sets this machine's clock: QEMU alone is told another time, by libfaketime.
 
@@ -19,9 +22,13 @@ use serde_json::Value;
 
 use super::FAKETIME;
 
-/// What a command in a machine finds `vm-pause` by.
-pub(super) fn env() -> (String, OsString) {
-    ("CULPRIT_VM_PAUSE".into(), "/run/vm/bin/vm-pause".into())
+/// What a command in a machine finds `vm-pause` by, and `vm-sleep` where that is possible.
+pub(super) fn env(can_sleep: bool) -> Vec<(String, OsString)> {
+    let mut env = vec![("CULPRIT_VM_PAUSE".into(), "/run/vm/bin/vm-pause".into())];
+    if can_sleep {
+        env.push(("CULPRIT_VM_SLEEP".into(), "/run/vm/bin/vm-sleep".into()));
+    }
+    env
 }
 
 /// Listens to one machine's wishes.
@@ -31,12 +38,14 @@ pub(super) struct Pauses {
     ahead: u64,
     asks: Option<UnixStream>,
     said: Vec<u8>,
+    /// The machine is about to sleep for so many seconds.
+    sleeping: Option<(u32, Qmp)>,
 }
 
 impl Pauses {
     /// A QEMU about to be started, with what pauses need.
     pub(super) fn qemu(run: &Path) -> Result<(Command, Self)> {
-        let pauses = Self { run: run.to_owned(), ahead: 0, asks: None, said: Vec::new() };
+        let pauses = Self { run: run.to_owned(), ahead: 0, asks: None, said: Vec::new(), sleeping: None };
         pauses.tell_time()?;
         let library = FAKETIME.iter().find(|file| Path::new(file).is_file());
         let library = library.context("libfaketime is not here: `cargo xtask setup` installs it")?;
@@ -79,23 +88,42 @@ impl Pauses {
         while let Some(end) = self.said.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.said.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
-            let answer = match wish(&line) {
-                Some(seconds) => self.pause(seconds).map(|()| "done\n".to_owned())?,
-                None => format!("not understood: {line}"),
-            };
-            if let Some(asks) = &mut self.asks {
-                asks.write_all(answer.as_bytes()).context("answering the machine")?;
+            // One that asks anew has given up what it asked for before.
+            self.sleeping = None;
+            match Wish::parse(&line) {
+                Some(Wish::Pause(seconds)) => {
+                    let mut qmp = Qmp::connect(&self.run.join("qmp"))?;
+                    qmp.execute("stop")?;
+                    self.go_ahead(seconds)?;
+                    qmp.execute("cont")?;
+                    self.answer("done\n")?;
+                }
+                Some(Wish::Sleep(seconds)) => {
+                    self.sleeping = Some((seconds, Qmp::connect(&self.run.join("qmp"))?));
+                }
+                None => self.answer(&format!("not understood: {line}"))?,
+            }
+        }
+        if let Some((seconds, mut qmp)) = self.sleeping.take() {
+            if qmp.execute("query-status")?["status"] == "suspended" {
+                self.go_ahead(seconds)?;
+                qmp.execute("system_wakeup")?;
+                self.answer("done\n")?;
+            } else {
+                self.sleeping = Some((seconds, qmp));
             }
         }
         Ok(())
     }
 
-    fn pause(&mut self, seconds: u32) -> Result<()> {
-        let mut qmp = Qmp::connect(&self.run.join("qmp"))?;
-        qmp.execute("stop")?;
+    fn answer(&mut self, line: &str) -> Result<()> {
+        let Some(asks) = &mut self.asks else { return Ok(()) };
+        asks.write_all(line.as_bytes()).context("answering the machine")
+    }
+
+    fn go_ahead(&mut self, seconds: u32) -> Result<()> {
         self.ahead += u64::from(seconds);
-        self.tell_time()?;
-        qmp.execute("cont")
+        self.tell_time()
     }
 
     fn time(&self) -> PathBuf {
@@ -110,12 +138,27 @@ impl Pauses {
     }
 }
 
-/// The seconds in `pause SECONDS`.
-fn wish(line: &str) -> Option<u32> {
-    line.trim_end().strip_prefix("pause ")?.parse().ok()
+/// What a program in a machine may ask for, in seconds.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    Pause(u32),
+    Sleep(u32),
+}
+
+impl Wish {
+    fn parse(line: &str) -> Option<Self> {
+        let (verb, seconds) = line.trim_end().split_once(' ')?;
+        let seconds = seconds.parse().ok()?;
+        match verb {
+            "pause" => Some(Self::Pause(seconds)),
+            "sleep" => Some(Self::Sleep(seconds)),
+            _ => None,
+        }
+    }
 }
 
 /// A conversation with QEMU: docs/interop/qmp-spec of QEMU.
+#[derive(Debug)]
 struct Qmp {
     lines: BufReader<UnixStream>,
 }
@@ -130,13 +173,13 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Has a command executed that returns nothing.
-    fn execute(&mut self, command: &str) -> Result<()> {
+    /// Has a command executed, and returns what it returns.
+    fn execute(&mut self, command: &str) -> Result<Value> {
         writeln!(self.lines.get_mut(), "{{\"execute\": \"{command}\"}}").context("talking to QEMU")?;
         loop {
-            let answer = self.hear()?;
-            if answer.get("return").is_some() {
-                return Ok(());
+            let mut answer = self.hear()?;
+            if let Some(returned) = answer.get_mut("return") {
+                return Ok(returned.take());
             }
             if let Some(error) = answer.get("error") {
                 bail!("QEMU refused to {command}: {error}");
@@ -158,8 +201,9 @@ mod tests {
 
     #[test]
     fn a_wish_is_a_number_of_seconds() {
-        assert_eq!(wish("pause 86400\n"), Some(86400));
-        assert_eq!(wish("pause -1\n"), None);
-        assert_eq!(wish("sleep 1\n"), None);
+        assert_eq!(Wish::parse("pause 86400\n"), Some(Wish::Pause(86400)));
+        assert_eq!(Wish::parse("sleep 1\n"), Some(Wish::Sleep(1)));
+        assert_eq!(Wish::parse("pause -1\n"), None);
+        assert_eq!(Wish::parse("pause\n"), None);
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) writable: &'a [PathBuf],
     /// Directories the command needs to see, wherever they are mounted.
     pub(crate) visible: &'a [PathBuf],
+    /// Programs that are all the machine has; none: it has this machine's files.
+    pub(crate) carried: &'a [PathBuf],
 }
 
 /// A piece of what the command wrote.
@@ -84,7 +86,7 @@ impl Machine<'_> {
             .filter(|share| share.tag != "root")
             .map(|share| format!("{} {}\n", share.tag, share.at.display()))
             .collect();
-        write(&initrd, &initramfs::build(self.kernel, &table, &script)?)?;
+        write(&initrd, &initramfs::build(self.kernel, &table, &script, self.carried)?)?;
 
         let started = Instant::now();
         let servers =
@@ -127,6 +129,9 @@ impl Machine<'_> {
     /// What the machine sees of the host. Another file system than the root's is not below it: it
     /// is shared by itself, at its own path.
     fn shares(&self) -> Vec<Share> {
+        if !self.carried.is_empty() {
+            return Vec::new();
+        }
         let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
         let share = |tag: String, dir: &Path, at: &Path, writable| Share {
             tag,
