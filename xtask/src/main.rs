@@ -38,7 +38,7 @@ enum Command {
     Ci(ci::Args),
     /// Run the live tests, or any command, in VMs with other kernels
     Vm(vm::Args),
-    /// Build an outage in network namespaces, watch it with culprit, and explain it
+    /// Build an outage, watch it with culprit, and explain it
     Demo(demo::Args),
     /// Check every hook and kernel field against the BTF of each kernel
     Hooks(hooks::Args),

@@ -1,11 +1,13 @@
 //! `cargo xtask vm`: do the live tests hold on kernels other than this machine's?
 //!
 //! Fetches the kernels, boots each, runs the live tests (or any command) inside with this
-//! machine's file system below, and ends with one table.
+//! machine's file system below, and ends with one table. Inside, `$CULPRIT_VM_PAUSE SECONDS` has the
+//! machine paused for that long, in no time; `$CULPRIT_VM_SLEEP SECONDS` has it asleep (with `--carry`).
 
 mod cpio;
 mod initramfs;
 pub(crate) mod kernels;
+mod pause;
 mod qemu;
 mod report;
 
@@ -27,11 +29,19 @@ use crate::{
     test,
 };
 use kernels::Kernel;
-use qemu::{Machine, Outcome, Output};
+use qemu::Outcome;
+pub(crate) use qemu::{Machine, Output, pass_on};
 use report::Report;
 
 /// Where virtiofsd is: a package of its own, or part of an older QEMU's.
 pub(crate) const VIRTIOFSD: &[&str] = &["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
+
+/// Where libfaketime for programs with threads is: Debian's, Ubuntu's, and elsewhere.
+pub(crate) const FAKETIME: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+    "/usr/lib64/faketime/libfaketimeMT.so.1",
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -58,6 +68,9 @@ pub(crate) struct Args {
     /// Let the machine write to this directory (repeatable)
     #[arg(long, value_name = "DIR")]
     writable: Vec<PathBuf>,
+    /// Take this program and its libraries along and share nothing else: such a machine can sleep (repeatable)
+    #[arg(long, value_name = "FILE", requires = "exec", conflicts_with = "writable")]
+    carry: Vec<PathBuf>,
     /// Pass an environment variable on (repeatable)
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -80,6 +93,7 @@ impl Args {
             append: &self.append,
             writable: &self.writable,
             visible,
+            carried: &self.carry,
         }
     }
 
@@ -92,6 +106,7 @@ impl Args {
                 Some((name, value)) => Some((name.to_owned(), value.into())),
                 None => env::var_os(&name).map(|value| (name, value)),
             })
+            .chain(pause::env(!self.carry.is_empty()))
             .collect()
     }
 }
@@ -120,13 +135,7 @@ fn exec(args: &Args, kernels: &[Kernel]) -> Result<ExitCode> {
     for kernel in kernels {
         let visible = [dir.clone()];
         let machine = args.machine(kernel, &visible);
-        let outcome = machine.run(&args.env(), &dir, &args.args, |output| {
-            // Whoever reads us may have gone; the command goes on.
-            let _ = match output {
-                Output::Stdout(bytes) => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
-                Output::Stderr(bytes) => io::stderr().write_all(bytes),
-            };
-        })?;
+        let outcome = machine.run(&args.env(), &dir, &args.args, pass_on)?;
         eprintln!("vm: {} ({}): {}", kernel.id, kernel.version, describe(&outcome));
         if worst == 0 {
             worst = outcome.status.unwrap_or(124);
@@ -168,6 +177,7 @@ pub(crate) fn facts(kernel: &Kernel) -> Result<Facts> {
         append: "",
         writable: &[],
         visible: &[],
+        carried: &[],
     };
     let script = "cat /sys/kernel/btf/vmlinux && cat /sys/kernel/tracing/available_events >&2";
     let command = ["/bin/sh".into(), "-c".into(), script.into()];

@@ -1,5 +1,6 @@
 # Process 1 in the final root: mounts what a running system has, runs the command, tells how it
-# ended, powers off. The command's output leaves by virtio ports 1 and 2, the state by port 3.
+# ended, powers off. The command's output leaves by virtio ports 1 and 2, the state by port 3;
+# port 4 is for vm-pause and vm-sleep.
 bb=/run/vm/busybox
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 die() {
@@ -25,13 +26,14 @@ done </run/vm/shares
 # The host's modprobe may not be there, and the kernel calls one for `ip link add type …`.
 for applet in modprobe insmod rmmod lsmod; do $bb ln -s ../busybox /run/vm/bin/$applet; done
 echo /run/vm/bin/modprobe >/proc/sys/kernel/modprobe
+for verb in pause sleep; do $bb cp /run/vm/pause /run/vm/bin/vm-$verb; done
 $bb ip link set lo up
 $bb hostname vm
 
 # The ports appear when their driver has talked to QEMU.
 tries=0
 ports='/dev/vport*p'
-until set -- ${ports}1 ${ports}2 ${ports}3 && [ -c "$3" ]; do
+until set -- ${ports}1 ${ports}2 ${ports}3 ${ports}4 && [ -c "$3" ] && [ -c "$4" ]; do
     tries=$((tries + 1))
     [ $tries -lt 500 ] || die "no virtio ports"
     $bb usleep 10000
@@ -42,6 +44,7 @@ $bb cat /run/vm/out >"$1" &
 out=$!
 $bb cat /run/vm/err >"$2" &
 err=$!
+$bb ln -s "$4" /run/vm/ask
 exec 9>"$3"
 read -r uptime _ </proc/uptime
 echo "start $uptime" >&9

@@ -1,7 +1,12 @@
 //! What a VM boots into: busybox, the kernel modules that reach the host's files, and two scripts
 //! (`init.sh` assembles the root file system, `guest.sh` runs the command in it).
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::{self, Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
@@ -15,7 +20,9 @@ const APPLETS: &[&str] = &["sh", "mount", "mkdir", "insmod", "cp", "switch_root"
 
 /// Builds the initramfs. `shares` and `command` are the two files of one run: the file systems to
 /// mount (`TAG PATH` per line) and the shell script to execute.
-pub(crate) fn build(kernel: &Kernel, shares: &str, command: &str) -> Result<Vec<u8>> {
+///
+/// With `carried`, these programs and their libraries are all the machine has, in memory.
+pub(crate) fn build(kernel: &Kernel, shares: &str, command: &str, carried: &[PathBuf]) -> Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
     let mut archive = Archive::default();
     for dir in ["bin", "modules", "vm", "proc", "sys", "dev", "host", "overlay", "root"] {
@@ -38,9 +45,40 @@ pub(crate) fn build(kernel: &Kernel, shares: &str, command: &str) -> Result<Vec<
     archive.file("modules/order", 0o644, order.as_bytes());
     archive.file("init", 0o755, include_bytes!("init.sh"));
     archive.file("vm/guest", 0o755, include_bytes!("guest.sh"));
+    archive.file("vm/pause", 0o755, include_bytes!("pause.sh"));
     archive.file("vm/shares", 0o644, shares.as_bytes());
     archive.file("vm/command", 0o755, command.as_bytes());
+    if !carried.is_empty() {
+        archive.file("vm/carried", 0o644, b"");
+        carry(&mut archive, carried)?;
+    }
     Ok(archive.finish())
+}
+
+/// Adds programs, and the libraries they load at start, where this machine has them.
+fn carry(archive: &mut Archive, programs: &[PathBuf]) -> Result<()> {
+    let mut files = BTreeSet::new();
+    for program in programs {
+        let program = path::absolute(program).context("finding the current directory")?;
+        // Fails for what is no dynamic program, which needs none.
+        let libraries = cmd::output(Command::new("ldd").arg(&program)).unwrap_or_default();
+        files.extend(libraries.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from));
+        files.insert(program);
+    }
+    let mut made = BTreeSet::from([PathBuf::from("bin")]);
+    for file in files {
+        let inside = file.strip_prefix("/").unwrap_or(&file);
+        let mut parents: Vec<_> = inside.ancestors().skip(1).filter(|dir| *dir != Path::new("")).collect();
+        parents.reverse();
+        for dir in parents {
+            if made.insert(dir.to_owned()) {
+                archive.directory(&dir.to_string_lossy());
+            }
+        }
+        let content = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        archive.file(&inside.to_string_lossy(), 0o755, &content);
+    }
+    Ok(())
 }
 
 /// The script that a run executes: its environment, its directory, its command.

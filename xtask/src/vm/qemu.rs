@@ -8,7 +8,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::Read,
+    io::{self, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{VIRTIOFSD, initramfs, kernels::Kernel};
+use super::{VIRTIOFSD, initramfs, kernels::Kernel, pause::Pauses};
 use crate::cmd;
 
 /// What to run, and on what machine.
@@ -36,6 +36,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) writable: &'a [PathBuf],
     /// Directories the command needs to see, wherever they are mounted.
     pub(crate) visible: &'a [PathBuf],
+    /// Programs that are all the machine has; none: it has this machine's files.
+    pub(crate) carried: &'a [PathBuf],
 }
 
 /// A piece of what the command wrote.
@@ -43,6 +45,15 @@ pub(crate) struct Machine<'a> {
 pub(crate) enum Output<'a> {
     Stdout(&'a [u8]),
     Stderr(&'a [u8]),
+}
+
+/// Writes it where ours goes.
+pub(crate) fn pass_on(output: Output<'_>) {
+    // Whoever reads us may have gone; the command goes on.
+    let _ = match output {
+        Output::Stdout(bytes) => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
+        Output::Stderr(bytes) => io::stderr().write_all(bytes),
+    };
 }
 
 /// How a run went.
@@ -75,12 +86,12 @@ impl Machine<'_> {
             .filter(|share| share.tag != "root")
             .map(|share| format!("{} {}\n", share.tag, share.at.display()))
             .collect();
-        write(&initrd, &initramfs::build(self.kernel, &table, &script)?)?;
+        write(&initrd, &initramfs::build(self.kernel, &table, &script, self.carried)?)?;
 
         let started = Instant::now();
         let servers =
             shares.iter().map(|share| Server::start(share, run.path())).collect::<Result<Vec<_>>>()?;
-        let mut qemu = self.start(&initrd, &servers, run.path())?;
+        let (mut qemu, mut pauses) = self.start(&initrd, &servers, run.path())?;
         let mut out = Follow::new(&run.path().join("out"))?;
         let mut err = Follow::new(&run.path().join("err"))?;
         let mut state = Follow::new(&run.path().join("state"))?;
@@ -91,6 +102,7 @@ impl Machine<'_> {
             out.read(|bytes| sink(Output::Stdout(bytes)))?;
             err.read(|bytes| sink(Output::Stderr(bytes)))?;
             state.read(|bytes| said.push_str(&String::from_utf8_lossy(bytes)))?;
+            pauses.attend()?;
             if boot.is_none() && said.contains('\n') {
                 boot = Some(started.elapsed());
             }
@@ -117,6 +129,9 @@ impl Machine<'_> {
     /// What the machine sees of the host. Another file system than the root's is not below it: it
     /// is shared by itself, at its own path.
     fn shares(&self) -> Vec<Share> {
+        if !self.carried.is_empty() {
+            return Vec::new();
+        }
         let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
         let share = |tag: String, dir: &Path, at: &Path, writable| Share {
             tag,
@@ -136,10 +151,9 @@ impl Machine<'_> {
         shares
     }
 
-    fn start(&self, initrd: &Path, servers: &[Server], run: &Path) -> Result<Process> {
-        // `setpriv --pdeathsig`: should xtask be killed, the machine goes with it.
-        let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config"])
+    fn start(&self, initrd: &Path, servers: &[Server], run: &Path) -> Result<(Process, Pauses)> {
+        let (mut qemu, pauses) = Pauses::qemu(run)?;
+        qemu.args(["-nodefaults", "-no-user-config"])
             .args(["-display", "none", "-no-reboot", "-machine", "pc,memory-backend=ram"])
             // One thread for all processors: emulated side by side, one may run the old translation of
             // code another has just patched (static keys, as tracepoints come and go): "Oops: int3".
@@ -149,7 +163,7 @@ impl Machine<'_> {
             .args(["-m", &self.memory_mib.to_string()])
             // virtiofsd maps the machine's memory, so it must be a file that can be shared.
             .args(["-object", &format!("memory-backend-memfd,id=ram,size={}M,share=on", self.memory_mib)])
-            .args(["-rtc", &format!("base={}", self.clock)])
+            .args(["-rtc", &format!("base={},clock=host", self.clock)])
             .arg("-kernel")
             .arg(self.kernel.image())
             .arg("-initrd")
@@ -169,12 +183,13 @@ impl Machine<'_> {
             qemu.args(["-chardev", &format!("file,id={name},path={}", file.display())])
                 .args(["-device", &format!("virtserialport,chardev={name},nr={},name={name}", i + 1)]);
         }
+        qemu.args(Pauses::port());
         for server in servers {
             let tag = &server.tag;
             qemu.args(["-chardev", &format!("socket,id=fs-{tag},path={}", server.socket.display())])
                 .args(["-device", &format!("vhost-user-fs-pci,chardev=fs-{tag},tag={tag},queue-size=512")]);
         }
-        Process::start(&mut qemu, &run.join("qemu.log"))
+        Ok((Process::start(&mut qemu, &run.join("qemu.log"))?, pauses))
     }
 }
 
@@ -283,7 +298,7 @@ impl Follow {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
