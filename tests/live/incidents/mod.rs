@@ -2,6 +2,7 @@
 
 mod calm;
 mod causes;
+mod clock;
 mod decoys;
 mod idle;
 mod lasting;

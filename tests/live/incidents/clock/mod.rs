@@ -1,0 +1,3 @@
+//! The wall clock, live.
+
+mod stepped;

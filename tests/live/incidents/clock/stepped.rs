@@ -1,0 +1,1 @@
+//! Steps of one second and a half, put back at once.
