@@ -12,6 +12,8 @@ const RECORDING: &str = "recording.culprit";
 /// Keeps the recording of one case.
 pub struct Keeper {
     case: Option<&'static str>,
+    /// The clock, which is no process's; else what a process is part of.
+    of_clock: bool,
     recorder: Option<Running>,
     scratch: Scratch,
 }
@@ -19,12 +21,22 @@ pub struct Keeper {
 impl Keeper {
     /// For this case. It records nothing yet.
     pub fn new(case: &'static str) -> Self {
-        Self { case: Some(case), recorder: None, scratch: Scratch::make() }
+        Self { case: Some(case), of_clock: false, recorder: None, scratch: Scratch::make() }
+    }
+
+    /// For this case, which is about the clock.
+    pub fn of_clock(case: &'static str) -> Self {
+        Self { of_clock: true, ..Self::new(case) }
+    }
+
+    /// Whether it records.
+    pub fn is_idle(&self) -> bool {
+        self.recorder.is_none()
     }
 
     /// Keeps nothing.
     pub fn idle() -> Self {
-        Self { case: None, recorder: None, scratch: Scratch::make() }
+        Self { case: None, of_clock: false, recorder: None, scratch: Scratch::make() }
     }
 
     /// Records what this process is part of from now on, if recordings are to be kept.
@@ -37,8 +49,13 @@ impl Keeper {
             return;
         }
         let mut record = binary();
-        record.arg("record").arg(self.scratch.join(RECORDING)).args(["-e", "connect,tls,dns,neigh", "-p"]);
-        let running = Running::spawn(record.arg(pid.to_string()));
+        record.arg("record").arg(self.scratch.join(RECORDING));
+        if self.of_clock {
+            record.args(["-e", "clock"]);
+        } else {
+            record.args(["-e", "connect,tls,dns,neigh", "-p", &pid.to_string()]);
+        }
+        let running = Running::spawn(&mut record);
         super::eventually("the recorder attaches", || running.stderr().contains("^C ends"));
         self.recorder = Some(running);
     }

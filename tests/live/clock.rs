@@ -1,13 +1,16 @@
 //! The wall clock: stepped by each call, slewed, read, refused. Steps are of one second and put back at
 //! once, even when a test fails; one test at a time steps.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    cell::Cell,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::{
     harness::{
-        Culprit, Fact, Netns,
+        Culprit, Fact, Incident, Netns,
         process::{Running, words},
         slow,
     },
@@ -16,7 +19,7 @@ use crate::{
 
 pub(crate) const SECOND: i64 = 1_000_000_000;
 
-fn nanoseconds(clock: ClockId) -> i64 {
+pub(crate) fn nanoseconds(clock: ClockId) -> i64 {
     let now = clock_gettime(clock);
     now.tv_sec * SECOND + now.tv_nsec
 }
@@ -24,6 +27,7 @@ fn nanoseconds(clock: ClockId) -> i64 {
 /// Only one test steps the clock at a time, and it is right again afterwards.
 pub(crate) struct RightAgain {
     offset_ns: i64,
+    is_right: Cell<bool>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -31,21 +35,35 @@ impl RightAgain {
     pub(crate) fn afterwards() -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        Self { offset_ns: nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Monotonic), _alone: alone }
+        Self {
+            offset_ns: nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Monotonic),
+            is_right: Cell::new(false),
+            _alone: alone,
+        }
     }
 }
 
-impl Drop for RightAgain {
-    fn drop(&mut self) {
+impl RightAgain {
+    /// Now already; and until this is dropped nobody else steps the clock.
+    pub(crate) fn put_back(&self) {
+        if self.is_right.replace(true) {
+            return;
+        }
         let right = nanoseconds(ClockId::Monotonic) + self.offset_ns;
         let to = Timespec { tv_sec: right.div_euclid(SECOND), tv_nsec: right.rem_euclid(SECOND) };
         clock_settime(ClockId::Realtime, to).expect("root may set the clock");
     }
 }
 
+impl Drop for RightAgain {
+    fn drop(&mut self) {
+        self.put_back();
+    }
+}
+
 /// Makes system calls by number, as the process whose id it returns.
 #[track_caller]
-fn perl(code: &str) -> u32 {
+pub(crate) fn perl(code: &str) -> u32 {
     let mut perl = words("perl -MTime::HiRes=clock_gettime -e");
     perl.arg(code);
     let mut running = Running::spawn(&mut perl);
@@ -56,7 +74,7 @@ fn perl(code: &str) -> u32 {
 }
 
 /// Perl that fills `$x` with a `struct timex`: modes, offset, frequency, and the time's seconds.
-fn timex(modes: u32, frequency: i64, seconds: i64) -> String {
+pub(crate) fn timex(modes: u32, frequency: i64, seconds: i64) -> String {
     format!(
         "$x = pack('Lx4qqqqlx4qqqqqq', {modes}, 0, {frequency}, 0, 0, 0, 0, 0, 0, {seconds}, 0, 0) . \"\\0\" x 200; "
     )
@@ -82,7 +100,7 @@ fn steps(call: &str, code: impl Fn(i64) -> String) {
         let culprit = Culprit::trace("-e clock");
         let pid = perl(&code(seconds));
         let step = culprit.wait_for("the step", |fact| about(fact, pid) && fact.kind() == "clock_set");
-        drop(right_again);
+        right_again.put_back();
         assert_eq!((step.text("call"), step.comm(), step.is("refused")), (call, "perl", false));
         let delta = step.json["delta_ns"].as_i64().expect("a number");
         let tolerance = (50_000_000.0 * slow()) as i64;
@@ -91,10 +109,38 @@ fn steps(call: &str, code: impl Fn(i64) -> String) {
         assert!((after - before - delta).abs() < 10_000, "{step:?}");
         let put_back = std::process::id();
         culprit.wait_for("the way back", |fact| about(fact, put_back) && fact.kind() == "clock_set");
+        one_incident(&culprit, call, pid, seconds);
         let moves: Vec<Fact> =
             culprit.stop().facts.into_iter().filter(|fact| fact.kind() == "clock_moved").collect();
         assert!(moves.is_empty(), "a call accounts for each move: {moves:?}");
     }
+}
+
+/// Both steps are one incident, which names who made each and for how long the clock was wrong.
+#[track_caller]
+fn one_incident(culprit: &Culprit, call: &str, pid: u32, seconds: i64) {
+    let stepped = |incident: &Incident| incident.text("/kind") == "clock_stepped";
+    let opened = culprit.wait_for_incident("the step", |incident| stepped(incident) && incident.opens());
+    let way = if seconds > 0 { "forward" } else { "back" };
+    let named = format!("The wall clock was set {way} ");
+    assert!(opened.text("/summary").starts_with(&named), "{:#}", opened.json);
+    assert!(opened.text("/summary").contains(&format!(" by perl[{pid}], from ")), "{:#}", opened.json);
+    assert_eq!((opened.blame(), opened.text("/severity")), (("clock", "certain"), "warning"));
+    let step = &opened.json["details"]["steps"][0];
+    assert_eq!((step["how"].as_str(), step["call"].as_str()), (Some("call"), Some(call)), "{step:#}");
+    // The program is gone by the time anybody could ask `/proc`.
+    let exe = step["process"]["exe"].as_str().unwrap_or_default();
+    assert!(exe.contains("/bin/perl"), "{step:#}");
+    assert_eq!(step["parent"]["pid"], std::process::id(), "{step:#}");
+    let resolved = culprit.wait_for_incident("its end", |incident| {
+        incident.id() == opened.id() && incident.text("/state") == "resolved"
+    });
+    assert_eq!((resolved.text("/details/verdict"), resolved.number("/count")), ("undone", 2));
+    let wrong = resolved.number("/details/wrong_ms");
+    assert!(wrong <= resolved.number("/duration_ms") + 1, "{:#}", resolved.json);
+    let summary = resolved.text("/summary");
+    assert!(summary.starts_with("The wall clock is back where it was; it was wrong for "), "{summary}");
+    assert_eq!(culprit.incidents(|incident| stepped(incident) && incident.opens()).len(), 1);
 }
 
 /// RFC 3339 as nanoseconds since 1970.

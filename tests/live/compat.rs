@@ -58,6 +58,12 @@ fn a_step_by_a_32_bit_call_is_found_although_no_call_was_seen() {
     assert!((delta - SECOND).abs() < (50_000_000.0 * slow()) as i64, "{moved:?}");
     assert!(moved.is("was_set") && moved.json["process"].is_null(), "{moved:?}");
     assert!(culprit.seen(|fact| fact.kind() == "clock_set" && fact.pid() == step.pid()).is_empty());
+    let opened = culprit.wait_for_incident("the jump", |incident| {
+        incident.text("/kind") == "clock_stepped" && incident.opens()
+    });
+    assert_eq!((opened.blame(), opened.text("/details/steps/0/how")), (("clock", "possible"), "hypervisor"));
+    let why = opened.text("/why/0");
+    assert!(why.starts_with("No call set it: ") && why.contains("a 32-bit process"), "{why}");
 }
 
 #[test]

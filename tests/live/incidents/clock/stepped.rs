@@ -1,1 +1,88 @@
-//! Steps of one second and a half, put back at once.
+//! Steps of a second or so, put back at once; and what is no step.
+
+use std::process::Command;
+
+use rustix::time::ClockId;
+
+use crate::{
+    clock::{RightAgain, SECOND, nanoseconds, perl, timex},
+    harness::{Culprit, Incident, Netns, Running, keep::Keeper, process::words},
+    needs,
+};
+
+fn stepped(incident: &Incident) -> bool {
+    incident.text("/kind") == "clock_stepped"
+}
+
+/// `date -s` by a shell, as somebody who sets the clock by hand does.
+#[track_caller]
+fn date_minus_a_second() -> Running {
+    let then = nanoseconds(ClockId::Realtime) - SECOND;
+    let set = format!("date -u -s @{}.{:09} >/dev/null; exit", then / SECOND, then % SECOND);
+    let mut shell = Running::spawn(Command::new("sh").args(["-c", &set]));
+    assert!(shell.wait().success(), "{}", shell.stderr());
+    shell
+}
+
+#[test]
+fn a_date_set_by_hand_is_named_with_its_program_and_its_shell_at_both_intensities() {
+    for intensity in ["trace", "run"] {
+        let mut keeper = if intensity == "trace" { Keeper::of_clock("date_by_hand") } else { Keeper::idle() };
+        let right_again = RightAgain::afterwards();
+        keeper.keep(std::process::id());
+        let culprit = Culprit::trace(&format!("--intensity {intensity}"));
+        let shell = date_minus_a_second();
+        let opened = culprit.wait_for_incident("the step", |told| stepped(told) && told.opens());
+        right_again.put_back();
+        let step = &opened.json["details"]["steps"][0];
+        assert_eq!(step["process"]["comm"], "date", "{step:#}");
+        assert!(step["process"]["exe"].as_str().is_some_and(|exe| exe.ends_with("/bin/date")), "{step:#}");
+        assert_eq!((&step["parent"]["pid"], &step["parent"]["comm"]), (&shell.pid().into(), &"sh".into()));
+        assert_eq!(opened.json["cause"]["process"]["comm"], "date", "{:#}", opened.json);
+        let resolved =
+            culprit.wait_for_incident("its end", |told| told.text("/state") == "resolved" && stepped(told));
+        assert_eq!(resolved.id(), opened.id());
+        assert_eq!(culprit.incidents(|told| stepped(told) && told.opens()).len(), 1);
+        keeper.catches_up();
+        std::thread::sleep(std::time::Duration::from_secs(if keeper.is_idle() { 0 } else { 3 }));
+        keeper.end();
+    }
+}
+
+#[test]
+fn slews_reads_and_refusals_open_nothing_and_at_run_intensity_tell_nothing() {
+    needs!(Perl);
+    let _alone = RightAgain::afterwards();
+    let netns = Netns::make();
+    let culprit = Culprit::trace("--intensity run");
+    let keep = "$f = (unpack 'Lx4qq', $x)[2]; ";
+    // Reads, and sets the frequency to what it is.
+    let slew = timex(0, 0, 0)
+        + &format!(
+            "syscall(159, $x) >= 0 or die $!; {keep}substr($x, 0, 4) = pack('L', 2); syscall(159, $x) >= 0 or die $!; "
+        )
+        + &timex(0, 0, 0)
+        + "syscall(305, 0, $x) >= 0 or die $!";
+    let pid = perl(&slew);
+    let unprivileged = "$) = '65534 65534'; $> = 65534; ";
+    perl(&format!("{unprivileged}{}syscall(159, $x) == -1 or die 'set'", timex(0x100, 0, 1)));
+    culprit.settle(&netns);
+    let told = culprit.seen(|fact| fact.text("probe") == "clock" && fact.pid() == pid);
+    assert!(told.is_empty(), "{told:?}");
+    let opened = culprit.incidents(stepped);
+    assert!(opened.is_empty(), "{opened:#?}");
+}
+
+#[test]
+fn whoever_steps_the_clock_is_told_whatever_process_was_asked_for() {
+    needs!(Perl);
+    let mut other = Running::spawn(&mut words("sleep 60"));
+    let right_again = RightAgain::afterwards();
+    let culprit = Culprit::trace(&format!("-p {}", other.pid()));
+    let pid = perl(&(timex(0x100, 0, 1) + "syscall(305, 0, $x) >= 0 or die $!"));
+    let opened = culprit.wait_for_incident("the step", |told| stepped(told) && told.opens());
+    drop(right_again);
+    assert_eq!(opened.json["details"]["steps"][0]["process"]["pid"], pid);
+    other.signal(rustix::process::Signal::TERM);
+    other.wait();
+}
