@@ -149,6 +149,10 @@ pub struct Filters {
     /// How much the kernel tells: all that passes the filters, or, as `culprit run`, only what is unhealthy.
     #[arg(long, value_enum, default_value_t)]
     pub intensity: Intensity,
+    /// Leave out the hooks on system calls, which put every system call of the machine on the kernel's slower
+    /// entry path: connects that fail at once and whoever sets the clock are not seen then.
+    #[arg(long)]
+    pub no_syscalls: bool,
 }
 
 /// How much the kernel tells.
@@ -272,6 +276,10 @@ pub struct RunFilters {
     /// Only this cgroup and those below it, as a path below the cgroup root.
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<String>,
+    /// Leave out the hooks on system calls, which put every system call of the machine on the kernel's slower
+    /// entry path: connects that fail at once and whoever sets the clock are not seen then.
+    #[arg(long)]
+    pub no_syscalls: bool,
 }
 
 /// `culprit record`.
@@ -345,6 +353,7 @@ impl Filters {
             only_bad: self.failed_only,
             min_ns: self.min_ms.saturating_mul(1_000_000),
             quiet: self.intensity == Intensity::Run,
+            no_syscalls: self.no_syscalls,
             thresholds: thresholds.config(),
             ring_bytes: limits.ring_mib << 20,
             ..Request::default()
@@ -389,6 +398,7 @@ impl Run {
         let request = Request {
             probes: probe_ids(&self.filters.events),
             quiet: true,
+            no_syscalls: self.filters.no_syscalls,
             thresholds: self.thresholds.config(),
             ring_bytes: self.ring_mib << 20,
             ..Request::default()

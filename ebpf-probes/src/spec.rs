@@ -42,6 +42,14 @@ pub struct Hook {
     pub fields: &'static [Field],
 }
 
+impl Hook {
+    /// Whether it is on a system call: while one such hook is attached, all system calls of the machine are
+    /// slower.
+    pub fn is_on_system_call(&self) -> bool {
+        matches!(self.attach, Attach::Tracepoint("syscalls", _))
+    }
+}
+
 /// Where a program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attach {

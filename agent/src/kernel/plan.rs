@@ -39,6 +39,8 @@ pub struct Request {
     pub min_ns: u64,
     /// Only what is unhealthy: the intensity of `culprit run`.
     pub quiet: bool,
+    /// Leave out hooks on system calls.
+    pub no_syscalls: bool,
     /// When waiting becomes worth telling.
     pub thresholds: Thresholds,
     /// Size of the ring in bytes; a power of two and a multiple of the page size.
@@ -142,7 +144,15 @@ impl Plan {
             for hook in probe.hooks {
                 match hooks.iter_mut().find(|planned| planned.hook.program == hook.program) {
                     Some(planned) => planned.probes.push(probe.id),
-                    None => hooks.push(Planned { hook, probes: vec![probe.id], outcome: check(hook, btf) }),
+                    None => {
+                        let left_out = request.no_syscalls && hook.is_on_system_call();
+                        let outcome = if left_out {
+                            Outcome::Unsupported("left out, as --no-syscalls asks".into())
+                        } else {
+                            check(hook, btf)
+                        };
+                        hooks.push(Planned { hook, probes: vec![probe.id], outcome });
+                    }
                 }
             }
         }

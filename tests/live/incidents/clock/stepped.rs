@@ -86,3 +86,18 @@ fn whoever_steps_the_clock_is_told_whatever_process_was_asked_for() {
     other.signal(rustix::process::Signal::TERM);
     other.wait();
 }
+
+#[test]
+fn without_hooks_on_calls_a_step_is_found_and_nobody_is_accused_or_cleared() {
+    needs!(Perl);
+    let right_again = RightAgain::afterwards();
+    let culprit = Culprit::trace("-e clock --no-syscalls");
+    perl(&(timex(0x100, 0, 1) + "syscall(305, 0, $x) >= 0 or die $!"));
+    let opened = culprit.wait_for_incident("the step", |told| stepped(told) && told.opens());
+    right_again.put_back();
+    assert_eq!((opened.blame(), opened.text("/details/steps/0/how")), (("clock", "possible"), "unseen"));
+    assert!(opened.text("/summary").contains("by whom cannot be seen: "), "{:#}", opened.json);
+    let resolved =
+        culprit.wait_for_incident("its end", |told| told.text("/state") == "resolved" && stepped(told));
+    assert_eq!((resolved.id(), resolved.text("/details/verdict")), (opened.id(), "undone"));
+}
