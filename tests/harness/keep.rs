@@ -51,7 +51,7 @@ impl Keeper {
         let mut record = binary();
         record.arg("record").arg(self.scratch.join(RECORDING));
         if self.of_clock {
-            record.args(["-e", "clock"]);
+            record.args(["-e", "clock,tls"]);
         } else {
             record.args(["-e", "connect,tls,dns,neigh", "-p", &pid.to_string()]);
         }

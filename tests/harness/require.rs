@@ -24,6 +24,8 @@ pub enum Feature {
     Gcc,
     /// The machine is the test's own: a virtual one, whose global settings nobody else relies on.
     OwnMachine,
+    /// A virtual machine in which nothing else runs meanwhile: its clock may jump by months.
+    OwnClock,
     /// Perl, which makes system calls by number (those of x86-64).
     Perl,
     /// tun devices: a network that swallows everything.
@@ -72,6 +74,10 @@ impl Feature {
             Self::OwnMachine => (
                 std::env::var_os("CULPRIT_VM").is_some(),
                 "it changes settings of the whole machine: only in a VM",
+            ),
+            Self::OwnClock => (
+                std::env::var_os("CULPRIT_OWN_CLOCK").is_some(),
+                "it sets the clock by months: only in a VM, and alone",
             ),
             Self::Perl => (
                 cfg!(target_arch = "x86_64") && runs("perl", "-MTime::HiRes -e 1"),

@@ -105,18 +105,16 @@ impl Exposures {
         }
     }
 
-    /// The clock is right: of what was noted, only that counts which fell into these windows.
-    pub(super) fn closes(&mut self, windows: &[(u64, u64, i64)]) {
+    /// The clock is right: of what was noted, only that counts which fell into these windows, in which it was
+    /// wrong by enough to matter; and who began in them is to be asked for.
+    pub(super) fn is_right(&mut self, windows: Vec<(u64, u64, i64)>) {
         let inside = |at_ns: u64| windows.iter().any(|(from, to, _)| (*from..*to).contains(&at_ns));
         for one in &mut self.found {
             one.sessions.retain(|session| inside(session.at_ns));
         }
         self.found.retain(|one| !one.sessions.is_empty() || one.started_inside);
-    }
-
-    pub(super) fn begins_to_ask(&mut self, windows: Vec<(u64, u64, i64)>) {
+        self.unasked = !windows.is_empty();
         self.windows = windows;
-        self.unasked = true;
         self.asked_ns = 0;
     }
 
@@ -172,6 +170,9 @@ impl Exposures {
     /// The list as the incident shows it, and how many more there are.
     pub(super) fn shown(&self, world: &World) -> (Vec<ExposedProcess>, u64) {
         let at = |at_ns: u64| world.reading(at_ns, self.offset_at(at_ns).unwrap_or(world.offset_ns()));
+        if self.unasked {
+            return (vec![], 0);
+        }
         let shown = self.found.iter().map(|one| ExposedProcess {
             process: one.process.clone(),
             started_at: one.started_inside.then(|| at(one.started_ns)),

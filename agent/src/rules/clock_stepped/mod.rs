@@ -128,6 +128,10 @@ impl ClockStepped {
         }
         let Some(series) = &mut self.series else { return };
         series.stands(view);
+        if series.is_right() {
+            // Who lives is asked for before anybody is named.
+            self.exposures.is_right(series.windows(view.world.offset_ns()));
+        }
         let report = series.report(&self.exposures, view);
         series.id = view.store.open(view.now_ns, view.world, report);
         view.looks.push(Look::References);
@@ -147,6 +151,9 @@ impl ClockStepped {
         if !series.is_right() && !series.over {
             let was = (series.verdict, series.judged.as_ref().map(|judged| judged.source.clone()));
             series.stands(view);
+            if series.is_right() {
+                self.exposures.is_right(series.windows(view.world.offset_ns()));
+            }
             if was != (series.verdict, series.judged.as_ref().map(|judged| judged.source.clone())) {
                 series.says(&self.exposures, view);
             }
@@ -232,13 +239,9 @@ impl Series {
     /// What follows from how it stands: over at once, or when nobody is exposed any more.
     fn settles(&mut self, exposures: &mut Exposures, view: &mut View<'_>) {
         if self.is_right() {
-            let windows = self.windows(view.world.offset_ns());
-            exposures.closes(&windows);
-            if windows.is_empty() {
+            if exposures.is_empty() {
                 self.ends(exposures, view);
             } else {
-                exposures.begins_to_ask(windows);
-                self.says(exposures, view);
                 exposures.asks(view);
             }
         } else if self.verdict == ClockVerdict::Unknown

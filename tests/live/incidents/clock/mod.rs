@@ -1,3 +1,4 @@
 //! The wall clock, live.
 
+mod machine;
 mod stepped;

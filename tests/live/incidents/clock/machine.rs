@@ -1,0 +1,139 @@
+//! What only a machine of one's own can show, alone: a clock that jumps by months, a machine that stands
+//! still for a day, what is signed and dated meanwhile. The outages of the README, for real.
+
+use std::{net::SocketAddr, process::Command, time::Duration};
+
+use crate::{
+    harness::{
+        Culprit, Incident, Netns, Running,
+        keep::Keeper,
+        port,
+        process::run,
+        tls::{Identity, openssl_client_for},
+    },
+    needs,
+};
+
+/// As hypervisors do; see `cargo xtask vm`.
+fn pause(seconds: u32) {
+    let pause = std::env::var_os("CULPRIT_VM_PAUSE").expect("xtask's machines have it");
+    run(Command::new(pause).arg(seconds.to_string()));
+}
+
+/// Somebody sets the clock by hand.
+#[track_caller]
+fn date(to: &str) {
+    run(Command::new("date").args(["-u", "-s", to]));
+}
+
+/// The hardware clock says what the wall clock does.
+#[track_caller]
+fn hardware_clock_follows() {
+    run(Command::new("/run/vm/busybox").args(["hwclock", "-w", "-u"]));
+}
+
+fn kind<'a>(kind: &'a str, state: &'a str) -> impl Fn(&Incident) -> bool + 'a {
+    move |told| told.text("/kind") == kind && told.text("/state") == state
+}
+
+/// Process ids of those still exposed.
+fn exposed(told: &Incident) -> Vec<u64> {
+    let listed = told.json["details"]["exposed"].as_array().into_iter().flatten();
+    listed.filter_map(|one| one["process"]["pid"].as_u64()).collect()
+}
+
+#[test]
+fn stuck_in_the_future() {
+    needs!(OwnClock, Openssl);
+    date("2018-08-10 03:58:00");
+    hardware_clock_follows();
+    let (netns, identity) = (Netns::make(), Identity::make());
+    let service = SocketAddr::new(netns.loopback(), port());
+    let _server = identity.server(&netns, service, "");
+    let mut keeper = Keeper::of_clock("stuck_in_the_future");
+    keeper.keep(std::process::id());
+    let culprit = Culprit::trace("--intensity run");
+    let client = |name: &str| -> Running {
+        let client = openssl_client_for(&netns, service, name, "-tls1_2");
+        client.wait_for_line("Verify return code");
+        client
+    };
+    // A server has one session at a time: this one is over before the next.
+    drop(client("early.test"));
+    let (right, at) = (jiff::Timestamp::now(), std::time::Instant::now());
+
+    date("2018-12-14 00:00:00");
+    let opened = culprit.wait_for_incident("the first jump", kind("clock_stepped", "open"));
+    assert_eq!((opened.blame(), opened.text("/severity")), (("clock", "certain"), "critical"));
+    let summary = opened.text("/summary");
+    assert!(summary.starts_with("The wall clock was set forward 125 days 20 h by date["), "{summary}");
+    assert!(summary.contains("from 2018-08-10 03:58:"), "{summary}");
+    assert_eq!(opened.text("/details/verdict"), "wrong", "the hardware clock knows: {:#}", opened.json);
+    let mut worker = client("sts.test");
+
+    date("2018-10-12 00:00:00");
+    culprit.wait_for_incident("the second jump", |told| told.number("/count") == 2);
+
+    date(&format!("@{}", right.as_second() + at.elapsed().as_secs().cast_signed()));
+    let named = culprit
+        .wait_for_incident("who is still exposed", |told| exposed(told).contains(&worker.pid().into()));
+    let summary = named.text("/summary");
+    assert!(summary.starts_with("The wall clock is back where it was; it was wrong for "), "{summary}");
+    assert!(summary.contains("in 3 steps: forward 125 days 20 h by date["), "{summary}");
+    assert!(summary.contains("may hold credentials dated December 2018"), "{summary}");
+    assert_eq!((named.id(), named.text("/details/verdict")), (opened.id(), "undone"));
+    let listed = named.json["details"]["exposed"].as_array().expect("a list");
+    let one = listed.iter().find(|one| one["process"]["pid"] == worker.pid()).expect("just found");
+    assert_eq!(one["sessions"][0]["sni"], "sts.test", "{one:#}");
+    assert_eq!(one["sessions"][0]["peer"]["port"], service.port(), "{one:#}");
+    assert!(
+        one["sessions"][0]["at"].as_str().is_some_and(|at| at.starts_with("2018-12-14T00:00:")),
+        "{one:#}"
+    );
+    assert!(named.text("/remedies/0").contains(&worker.pid().to_string()), "{:#}", named.json);
+
+    // It goes, and with the last of them the incident.
+    worker.signal(rustix::process::Signal::TERM);
+    worker.wait();
+    drop(worker);
+    let resolved = culprit.wait_for_incident("its end", kind("clock_stepped", "resolved"));
+    assert_eq!((resolved.id(), exposed(&resolved).len()), (opened.id(), 0));
+    std::thread::sleep(Duration::from_secs(1));
+    keeper.end();
+    assert_eq!(culprit.incidents(Incident::opens).len(), 1, "{:#?}", culprit.incidents(Incident::opens));
+}
+
+#[test]
+fn a_day_behind() {
+    needs!(OwnClock);
+    hardware_clock_follows();
+    let mut keeper = Keeper::of_clock("a_day_behind");
+    keeper.keep(std::process::id());
+    let culprit = Culprit::trace("");
+    culprit.wait_for("the hardware clock", |fact| {
+        fact.kind() == "clock_compared" && fact.text("name") == "rtc0"
+    });
+    pause(86_400);
+    let opened = culprit.wait_for_incident("a day missed", kind("clock_skewed", "open"));
+    assert_eq!((opened.blame(), opened.text("/severity")), (("clock", "likely"), "critical"));
+    let summary = opened.text("/summary");
+    assert!(summary.starts_with("The wall clock is 1 day behind by the hardware clock rtc0"), "{summary}");
+    assert!(summary.contains("this machine stood still for 1 day"), "{summary}");
+    let why = opened.json["why"].to_string();
+    assert!(why.contains("SigV4") && why.contains("issued within the last 1 day are not valid yet"), "{why}");
+    assert!(why.contains("has no part in it: clocks are compared in UTC"), "{why}");
+    let missed = opened.number("/details/missed_ms");
+    assert!(missed.abs_diff(86_400_000) < 30_000, "{missed}");
+
+    // Somebody puts it right: that is told as what it is, and ends it.
+    let now = jiff::Timestamp::now().as_second() + 86_400;
+    date(&format!("@{now}"));
+    let resolved = culprit.wait_for_incident("its end", kind("clock_skewed", "resolved"));
+    assert_eq!(resolved.id(), opened.id());
+    assert!(resolved.text("/summary").contains("it was set forward 1 day"), "{:#}", resolved.json);
+    let step = culprit.wait_for_incident("the step", kind("clock_stepped", "resolved"));
+    assert_eq!((step.text("/severity"), step.text("/details/verdict")), ("info", "confirmed"));
+    keeper.catches_up();
+    keeper.end();
+    assert_eq!(culprit.incidents(Incident::opens).len(), 2, "{:#?}", culprit.incidents(Incident::opens));
+}
