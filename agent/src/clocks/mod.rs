@@ -220,8 +220,8 @@ mod tests {
                 "time zone:  Asia/Kathmandu (UTC+05:45); all times compared are UTC: it plays no part",
                 "kernel:     synchronised by a time daemon: at most 1.5 ms wrong, probably 20.0 µs; frequency corrected by -1.500 ppm",
                 "SOURCE                       WHAT IT IS                 WALL CLOCK IS          MAY BE WRONG BY",
-                "192.0.2.1:123                time server                15 min 35 s ahead      1.0 s",
-                "rtc0                         hardware clock             5 h 45 min behind      1.0 s  (kept in local time? harmless)",
+                "192.0.2.1:123                time server                15 min 35 s ahead      1 s",
+                "rtc0                         hardware clock             5 h 45 min behind      1 s  (kept in local time? harmless)",
                 "not read: time:123: no answer within 1 s",
                 "left out: ptp0 (igb): a clock of its own time, not UTC",
             ]

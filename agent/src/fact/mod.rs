@@ -5,6 +5,7 @@ mod clock;
 mod connect;
 mod neigh;
 mod reference;
+mod span;
 mod stream;
 mod tls;
 mod what;
@@ -21,6 +22,7 @@ pub use neigh::{
     NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
 };
 pub use reference::{Reading, ReferenceKind};
+pub use span::span;
 pub use stream::{Degraded, LostBy, Probes, SCHEMA, Start, Summary};
 pub use tls::{Role, Session, Stage};
 pub use what::What;

@@ -8,8 +8,8 @@ use crate::{
         report::Report,
     },
     enrich::clock::references::Source,
-    fact::ReferenceKind,
-    rules::clocks::{self, SECOND, WARNING_NS, breaks, by, called, off, size},
+    fact::{ReferenceKind, span},
+    rules::clocks::{self, SECOND, WARNING_NS, breaks, by, called, off},
 };
 
 /// A step this short before the clock is right made it so, nanoseconds.
@@ -29,7 +29,7 @@ impl ClockSkewed {
         } else if lost {
             format!(
                 "No reference clock has been able to tell for {} how wrong the wall clock is.",
-                size(super::LOST_NS)
+                span(super::LOST_NS)
             )
         } else {
             skewed(open)
@@ -43,7 +43,7 @@ impl ClockSkewed {
         let seen = |clock: &ClockReference| {
             let source = (clock.kind, clock.name.clone());
             let at_ns = world.readings(&source).last().map_or(view.now_ns, |last| last.boot_ns);
-            (at_ns, format!("{} says: {} (± {})", called(&source), off(clock.ahead_ns), size(clock.error_ns)))
+            (at_ns, format!("{} says: {} (± {})", called(&source), off(clock.ahead_ns), span(clock.error_ns)))
         };
         let mut evidence: Vec<(u64, String)> = std::iter::once(&reference)
             .chain(&agreeing)
@@ -57,13 +57,13 @@ impl ClockSkewed {
                 format!(
                     "{} went on for {} while this machine's clocks stood still",
                     called(&leap.source),
-                    size(leap.missed_ns.unsigned_abs())
+                    span(leap.missed_ns.unsigned_abs())
                 ),
             ));
         }
         evidence.extend(
             self.slept
-                .map(|(at_ns, slept_ns)| (at_ns, format!("the machine had slept for {}", size(slept_ns)))),
+                .map(|(at_ns, slept_ns)| (at_ns, format!("the machine had slept for {}", span(slept_ns)))),
         );
         evidence.extend(
             self.stepped.map(|(at_ns, delta_ns)| (at_ns, format!("the clock was set {}", by(delta_ns)))),
@@ -150,7 +150,7 @@ impl ClockSkewed {
             (Some(_), _) => {}
             (None, Some(ppm)) => {
                 let way = if ppm > 0.0 { "gains" } else { "loses" };
-                let a_day = size((ppm.abs() * 86_400.0 * 1000.0) as u64);
+                let a_day = span((ppm.abs() * 86_400.0 * 1000.0) as u64);
                 let since = self.since(open, drift, view);
                 let since =
                     since.map(|at| format!(", and at that rate was right at {at}")).unwrap_or_default();
@@ -196,12 +196,12 @@ fn skewed(open: &Open) -> String {
         1 => ", and another clock agrees".to_owned(),
         more => format!(", and {more} other clocks agree"),
     };
-    let by_what = format!("by {} (± {}{others})", called(&judged.source), size(judged.error_ns));
+    let by_what = format!("by {} (± {}{others})", called(&judged.source), span(judged.error_ns));
     match &judged.leap {
         Some(leap) => format!(
             "The wall clock is {} {by_what}: this machine stood still for {}, as when a VM is paused or restored from a snapshot, and no call set its clock.",
             off(judged.ahead_ns),
-            size(leap.missed_ns.unsigned_abs())
+            span(leap.missed_ns.unsigned_abs())
         ),
         None => format!("The wall clock is {} {by_what}.", off(judged.ahead_ns)),
     }

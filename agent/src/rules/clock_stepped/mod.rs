@@ -3,6 +3,7 @@
 //! has happened for an hour; who got credentials meanwhile stays named as long as it lives.
 
 mod exposed;
+mod leg;
 mod say;
 #[cfg(test)]
 mod tests;

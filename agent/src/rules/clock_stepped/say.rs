@@ -8,135 +8,22 @@ use crate::{
         View,
         incident::{
             Cause, ClockStep, ClockSteppedDetails, ClockVerdict, Confidence, Details, ExposedProcess, Kind,
-            Parent, Severity, StepCause,
+            Severity, StepCause,
         },
         report::Report,
     },
     enrich::World,
-    event::comm,
-    fact::Process,
+    fact::span,
     rules::{
-        clocks::{self, SECOND, WARNING_NS, breaks, by, called, dated, off, reading, severity, size},
+        clocks::{self, WARNING_NS, breaks, by, called, dated, off, severity},
         text,
     },
 };
 
 /// What all incidents of this kind are about: there is one such clock.
 const SUBJECT: &str = "CLOCK_REALTIME";
-/// Steps below this are said to the millisecond.
-const FINE_NS: u64 = 60 * SECOND;
 /// Exposed processes named in a sentence.
 const NAMED: usize = 5;
-
-impl Leg {
-    fn how(&self) -> StepCause {
-        match &self.step {
-            step if step.by.is_some() => StepCause::Call,
-            step if step.slept_ns > 0 => StepCause::Resume,
-            _ if self.seen => StepCause::Hypervisor,
-            _ => StepCause::Unseen,
-        }
-    }
-
-    fn process(&self, world: &World) -> Option<Process> {
-        let author = self.step.by.as_ref()?;
-        let mut process = world.named(&author.owner)?;
-        if process.exe.is_none() {
-            process.exe.clone_from(&author.exe);
-        }
-        Some(process)
-    }
-
-    /// `date[4711] (clock_settime)`, `no call: resume from a suspend of 8 h`.
-    fn author(&self) -> String {
-        match &self.step.by {
-            Some(author) => format!("{}[{}]", comm(&author.owner.comm), author.owner.process),
-            None => match self.how() {
-                StepCause::Resume => {
-                    format!("no call set it: resume from a suspend of {}", size(self.step.slept_ns))
-                }
-                StepCause::Unseen => {
-                    "by whom cannot be seen: the hooks on the calls are not attached".to_owned()
-                }
-                _ => "no call set it: hypervisor or restored VM".to_owned(),
-            },
-        }
-    }
-
-    /// `forward 125 days 20 h by date[4711]`.
-    fn short(&self) -> String {
-        let by_whom = if self.step.by.is_some() {
-            format!("by {}", self.author())
-        } else {
-            format!("({})", self.author())
-        };
-        format!("{} {by_whom}", by(self.step.delta_ns()))
-    }
-
-    fn shown(&self, world: &World) -> ClockStep {
-        let step = &self.step;
-        let author = step.by.as_ref();
-        ClockStep {
-            before: world.reading(step.at_ns, step.before_ns),
-            after: world.reading(step.at_ns, step.after_ns),
-            delta_ns: step.delta_ns(),
-            how: self.how(),
-            call: author.map(|author| author.call),
-            process: self.process(world),
-            parent: author
-                .filter(|author| author.parent != 0)
-                .map(|author| Parent { pid: author.parent, comm: author.parent_comm.clone() }),
-            within_ms: step.at_ns.saturating_sub(step.looked_ns) / 1_000_000,
-            slept_ms: (step.slept_ns > 0).then_some(step.slept_ns / 1_000_000),
-        }
-    }
-
-    fn readings(&self) -> String {
-        let step = &self.step;
-        let fine = step.delta_ns().unsigned_abs() < FINE_NS;
-        let read = |offset_ns| reading(step.at_ns, offset_ns, fine);
-        format!("from {} to {}", read(step.before_ns), read(step.after_ns))
-    }
-
-    /// Who it was, in a sentence.
-    fn whose(&self, world: &World) -> String {
-        let Some(author) = &self.step.by else {
-            return match self.how() {
-                StepCause::Resume => format!(
-                    "No call set it: the machine resumed from a suspend of {}, and its clock was set from the hardware clock.",
-                    size(self.step.slept_ns)
-                ),
-                StepCause::Unseen => {
-                    "Whether a call set it cannot be told: the hooks on those calls are not attached (culprit doctor says why).".to_owned()
-                }
-                _ => "No call set it: the kernel did for its hypervisor, or this is a restored VM; or a 32-bit process did, whose calls cannot be seen.".to_owned(),
-            };
-        };
-        let call = clocks::call_name(author.call);
-        let process = self.process(world);
-        let exe = process.as_ref().and_then(|process| process.exe.as_ref()).map(|exe| format!(" ({exe})"));
-        let parent =
-            (author.parent != 0).then(|| format!(", a child of {}[{}]", author.parent_comm, author.parent));
-        let place = process.as_ref().and_then(place).map(|place| format!(", in {place}"));
-        format!(
-            "{}{} called {call}{}{}.",
-            self.author(),
-            exe.unwrap_or_default(),
-            parent.unwrap_or_default(),
-            place.unwrap_or_default()
-        )
-    }
-}
-
-/// Where a process belongs, for those who do not know it by its number.
-fn place(process: &Process) -> Option<String> {
-    let pod = process.pod.as_ref().map(|pod| format!("pod {pod}"));
-    pod.or_else(|| process.container.as_ref().map(|name| format!("container {name}")))
-        .or_else(|| {
-            process.container_id.as_ref().map(|id| format!("container {}", id.get(..12).unwrap_or(id)))
-        })
-        .or_else(|| process.unit.clone())
-}
 
 impl Series {
     pub(super) fn report(&self, exposures: &Exposures, view: &View<'_>) -> Report {
@@ -220,7 +107,7 @@ impl Series {
         let mut summary = match (wrong_ns, self.verdict) {
             (Some(wrong_ns), _) => format!(
                 "The wall clock is back where it was; it was wrong for {}, in {} steps: {}",
-                size(wrong_ns),
+                span(wrong_ns),
                 self.legs.len(),
                 legs.join(", ")
             ),
@@ -272,14 +159,7 @@ impl Series {
         view: &View<'_>,
     ) -> Vec<String> {
         let mut why = Vec::new();
-        let mut said: Vec<String> = Vec::new();
-        for leg in &self.legs {
-            let whose = leg.whose(view.world);
-            if !said.contains(&whose) && said.len() < 4 {
-                said.push(whose);
-            }
-        }
-        why.push(said.join(" "));
+        why.push(self.whose(view.world));
         if !self.is_right() {
             let ahead_ns = match (&self.judged, self.verdict) {
                 (Some(judged), ClockVerdict::Wrong) => judged.ahead_ns,
@@ -308,6 +188,29 @@ impl Series {
             why.push(format!("{}{more}.", listed.join("; ")));
         }
         why
+    }
+
+    /// Who it was: programs that went about it in the same manner in one sentence.
+    fn whose(&self, world: &World) -> String {
+        let mut groups: Vec<((String, String), Vec<String>)> = Vec::new();
+        let mut sentences: Vec<String> = Vec::new();
+        for leg in &self.legs {
+            let Some(manner) = leg.manner(world) else {
+                let nobody = leg.nobody();
+                if !sentences.contains(&nobody) {
+                    sentences.push(nobody);
+                }
+                continue;
+            };
+            match groups.iter_mut().find(|(known, _)| *known == manner) {
+                Some((_, who)) if who.contains(&leg.author()) => {}
+                Some((_, who)) => who.push(leg.author()),
+                None => groups.push((manner, vec![leg.author()])),
+            }
+        }
+        let calls =
+            groups.into_iter().map(|((exe, how), who)| format!("{}{exe} called {how}.", who.join(", ")));
+        calls.chain(sentences).collect::<Vec<_>>().join(" ")
     }
 
     fn remedies(&self, exposed: &[ExposedProcess]) -> Vec<String> {
@@ -409,7 +312,7 @@ pub(super) fn slept(record: &ClockSuspended, view: &View<'_>) -> Report {
         process: None,
         summary: format!(
             "The machine slept for {}: its clock jumped forward over that, and no call set it (resume from suspend).",
-            size(slept_ns)
+            span(slept_ns)
         ),
         why: vec![
             "Timers and timeouts that count CLOCK_MONOTONIC stood still meanwhile, peers and leases did not: connections from before may be dead."
@@ -418,7 +321,7 @@ pub(super) fn slept(record: &ClockSuspended, view: &View<'_>) -> Report {
         cause: Some(clocks::cause(Confidence::Certain)),
         caused_by: vec![],
         remedies: vec!["see that the clock is right: culprit list clocks".to_owned()],
-        evidence: vec![(at_ns, format!("BOOTTIME moved {} further than MONOTONIC", size(slept_ns)))],
+        evidence: vec![(at_ns, format!("BOOTTIME moved {} further than MONOTONIC", span(slept_ns)))],
         details: Details::ClockStepped(ClockSteppedDetails {
             before: step.before.clone(),
             after: step.after.clone(),

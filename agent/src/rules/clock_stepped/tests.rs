@@ -38,7 +38,7 @@ fn a_step_names_who_by_how_much_and_what_breaks() {
     );
     assert_eq!(
         told.why[0],
-        "date[4711] (/usr/bin/raven) called clock_settime, a child of bash[4700]."
+        "date[4711] (/bin/date) called clock_settime, started by bash[4700]."
             .replace("/usr/bin/raven", "/bin/date")
     );
     assert!(told.why[1].contains("SigV4"), "{:?}", told.why);

@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 
 use super::{Mood, Said, duration};
-use crate::fact::{ClockCall, ReferenceKind, What};
+use crate::fact::{ClockCall, ReferenceKind, What, span};
 
 /// A signed duration in nanoseconds, in words: `forward 15 min 35 s`.
 pub(super) fn by(delta_ns: i64) -> String {
     let way = if delta_ns < 0 { "back" } else { "forward" };
-    format!("{way} {}", size(delta_ns))
+    format!("{way} {}", span(delta_ns.unsigned_abs()))
 }
 
 /// `15 min 35 s ahead`.
 pub(super) fn off(ahead_ns: i64) -> String {
-    format!("{} {}", size(ahead_ns), if ahead_ns < 0 { "behind" } else { "ahead" })
+    format!("{} {}", span(ahead_ns.unsigned_abs()), if ahead_ns < 0 { "behind" } else { "ahead" })
 }
 
 fn kind_name(kind: ReferenceKind) -> &'static str {
@@ -23,16 +23,6 @@ fn kind_name(kind: ReferenceKind) -> &'static str {
         ReferenceKind::Kernel => "kernel",
         ReferenceKind::Rtc => "rtc",
         ReferenceKind::Http => "http",
-    }
-}
-
-fn size(delta_ns: i64) -> String {
-    let ms = delta_ns.unsigned_abs() as f64 / 1e6;
-    if ms < 86_400_000.0 {
-        duration(ms)
-    } else {
-        let hours = ms / 3_600_000.0;
-        format!("{} days {:.0} h", (hours / 24.0).floor(), hours % 24.0)
     }
 }
 
