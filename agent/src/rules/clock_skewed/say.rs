@@ -94,7 +94,7 @@ impl ClockSkewed {
                 drift_ppm: drift,
                 missed_ms: judged.leap.as_ref().map(|leap| leap.missed_ns.unsigned_abs() / 1_000_000),
                 time_zone: world.time_zone().map(str::to_owned),
-                alerts: open.alerts.0.clone(),
+                alerts: open.alerts.counts.clone(),
             }),
         })
     }

@@ -134,14 +134,14 @@ impl Exposures {
     }
 
     /// The answer; whether it changes the list.
-    pub(super) fn answered(&mut self, answer: &Exposed, world: &World) -> bool {
+    pub(super) fn answered(&mut self, answer: &Exposed, authors: &[u32], world: &World) -> bool {
         let before = self.found.len();
         self.found.retain(|one| !answer.gone.contains(&one.process.pid));
         let mut changed = self.found.len() != before;
         if self.unasked {
             self.unasked = false;
             changed = true;
-            for started in &answer.started {
+            for started in answer.started.iter().filter(|started| !authors.contains(&started.pid)) {
                 match self.found.iter_mut().find(|one| one.process.pid == started.pid) {
                     Some(one) => {
                         one.started_inside = true;

@@ -102,7 +102,10 @@ impl Diagnose for ClockStepped {
 
     fn exposed(&mut self, answer: &Exposed, view: &mut View<'_>) {
         let Some(series) = &mut self.series else { return };
-        let changed = self.exposures.answered(answer, view.world);
+        // Who sets the clock is not exposed by it.
+        let authors: Vec<u32> =
+            series.legs.iter().filter_map(|leg| Some(leg.step.by.as_ref()?.owner.process)).collect();
+        let changed = self.exposures.answered(answer, &authors, view.world);
         if !series.is_right() || series.over {
             return;
         }

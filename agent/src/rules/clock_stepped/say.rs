@@ -68,7 +68,7 @@ impl Series {
                 reference: self.judged.as_ref().and_then(|judged| clocks::reference(&judged.source, world)),
                 exposed,
                 exposed_left_out,
-                alerts: self.alerts.0.clone(),
+                alerts: self.alerts.counts.clone(),
             }),
         }
     }

@@ -2,9 +2,12 @@
 
 pub(super) mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use ebpf_probes::probes::tls::{ALERT_ENCRYPTED, Handshake, stage};
+use ebpf_probes::{
+    abi::Tuple,
+    probes::tls::{ALERT_ENCRYPTED, Handshake, stage},
+};
 
 use crate::{
     correlate::incident::{Cause, CauseKind, ClockReference, Confidence, Severity},
@@ -162,26 +165,46 @@ pub(super) fn cause(confidence: Confidence) -> Cause {
 
 /// TLS handshakes refused while the clock is wrong, by alert.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Alerts(pub(super) BTreeMap<String, u64>);
+pub(super) struct Alerts {
+    pub(super) counts: BTreeMap<String, u64>,
+    /// The last ones: when both ends are on this host, one handshake is seen twice.
+    last: VecDeque<Tuple>,
+}
+
+/// Handshakes whose other end may still be seen, at most.
+const OTHER_ENDS: usize = 32;
 
 impl Alerts {
     pub(super) fn note(&mut self, step: TlsStep, handshake: &Handshake) {
+        let tuple = &handshake.tuple;
+        let is_other_end = |known: &Tuple| {
+            (known.local, known.local_port, known.remote, known.remote_port)
+                == (tuple.remote, tuple.remote_port, tuple.local, tuple.local_port)
+        };
         if step == TlsStep::Phase && handshake.stage == stage::ALERT {
+            if let Some(at) = self.last.iter().position(is_other_end) {
+                self.last.remove(at);
+                return;
+            }
+            if self.last.len() >= OTHER_ENDS {
+                self.last.pop_front();
+            }
+            self.last.push_back(*tuple);
             let name = if handshake.flags & ALERT_ENCRYPTED != 0 {
                 "encrypted".to_owned()
             } else {
                 alert_name(handshake.alert as u8)
             };
             // There are as many alerts as a byte can name.
-            let count = self.0.entry(name).or_default();
+            let count = self.counts.entry(name).or_default();
             *count = count.saturating_add(1);
         }
     }
 
     /// `3 TLS handshakes were refused meanwhile (certificate_expired: 3).`
     pub(super) fn sentence(&self) -> Option<String> {
-        let all: u64 = self.0.values().fold(0, |sum, count| sum.saturating_add(*count));
-        let names: Vec<String> = self.0.iter().map(|(name, count)| format!("{name}: {count}")).collect();
+        let all: u64 = self.counts.values().fold(0, |sum, count| sum.saturating_add(*count));
+        let names: Vec<String> = self.counts.iter().map(|(name, count)| format!("{name}: {count}")).collect();
         let handshakes = super::text::count(all, "TLS handshake was", "TLS handshakes were");
         (all > 0).then(|| format!("{handshakes} refused meanwhile ({}).", names.join(", ")))
     }

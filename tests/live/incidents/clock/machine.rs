@@ -69,6 +69,12 @@ fn stuck_in_the_future() {
     assert!(summary.starts_with("The wall clock was set forward 125 days 20 h by date["), "{summary}");
     assert!(summary.contains("from 2018-08-10 03:58:"), "{summary}");
     assert_eq!(opened.text("/details/verdict"), "wrong", "the hardware clock knows: {:#}", opened.json);
+    // One that looks at the certificate finds that it has expired, and says so.
+    let trusted = identity.cert();
+    let verify = format!("-tls1_2 -verify_return_error -CAfile {}", trusted.display());
+    let refusing = openssl_client_for(&netns, service, "api.test", &verify);
+    refusing.wait_for_line("certificate has expired");
+    drop(refusing);
     let mut worker = client("sts.test");
 
     date("2018-10-12 00:00:00");
@@ -89,6 +95,17 @@ fn stuck_in_the_future() {
     assert!(
         one["sessions"][0]["at"].as_str().is_some_and(|at| at.starts_with("2018-12-14T00:00:")),
         "{one:#}"
+    );
+    assert_eq!(
+        named.json["details"]["alerts"],
+        serde_json::json!({ "certificate_expired": 1 }),
+        "{:#}",
+        named.json
+    );
+    assert!(
+        named.json["why"].to_string().contains("1 TLS handshake was refused meanwhile"),
+        "{:#}",
+        named.json
     );
     assert!(named.text("/remedies/0").contains(&worker.pid().to_string()), "{:#}", named.json);
 
