@@ -19,7 +19,10 @@ const UNRESOLVED: (&str, &str, &str) = ("neighbour_unresolved", "neighbour", "ce
 const CONFLICT: (&str, &str, &str) = ("neighbour_conflict", "neighbour", "certain");
 const FETCH: (&str, &str, &str) = (STALLED, "outbound_connect", "certain");
 
+const STEPPED: (&str, &str, &str) = ("clock_stepped", "clock", "certain");
+
 const CASES: &[Case] = &[
+    ("a_day_behind", &[("clock_skewed", "clock", "likely"), STEPPED]),
     ("accept_queue", &[(STALLED, "unread", "certain")]),
     ("asleep", &[(STALLED, "none_seen", "certain")]),
     ("asleep_beside_a_fetching_handshake", &[(STALLED, "none_seen", "certain"), FETCH]),
@@ -73,6 +76,7 @@ const CASES: &[Case] = &[
     ("peer_stopped", &[(STALLED, "unread", "certain")]),
     ("pool_behind_a_fetch", &[FETCH]),
     ("queue_behind_a_fetch", &[FETCH]),
+    ("resume_from_suspend", &[STEPPED]),
     ("rustls_client", &[FETCH]),
     ("rustls_client_certificate", &[FETCH]),
     ("rustls_server", &[FETCH]),
@@ -86,6 +90,7 @@ const CASES: &[Case] = &[
     ("stale_permanent_ipv6", &[STALE]),
     ("stale_reused_address", &[STALE]),
     // Made in a VM, whose thresholds nobody else relies on.
+    ("stuck_in_the_future", &[STEPPED]),
     ("table_full", &[("neighbour_table_full", "neighbour", "certain")]),
     ("thread_pool_exhausted", &[(STALLED, "unread", "certain")]),
     ("two_causes", &[FETCH, FETCH]),

@@ -63,11 +63,16 @@ impl Engine {
 
     /// Takes in something the world has just learnt about the system.
     pub fn context(&mut self, context: &Context, world: &World) -> Vec<Incident> {
+        if let Context::Reference(reading) = context {
+            // It may be the first that is heard of the time.
+            self.now_ns = self.now_ns.max(reading.boot_ns);
+        }
         let mut view = View { now_ns: self.now_ns, world, store: &mut self.store, looks: &mut self.looks };
         for rule in &mut self.rules {
             match context {
                 Context::Snapshot(snapshot) => rule.snapshot(snapshot, &mut view),
                 Context::Network(network) => rule.network(network, &mut view),
+                Context::Reference(_) => rule.compared(&mut view),
                 Context::Exposed(exposed) => rule.exposed(exposed, &mut view),
                 _ => {}
             }

@@ -41,6 +41,8 @@ pub trait Diagnose: Send {
     fn snapshot(&mut self, _snapshot: &Snapshot, _view: &mut View<'_>) {}
     /// A network namespace was looked at.
     fn network(&mut self, _network: &Network, _view: &mut View<'_>) {}
+    /// A reference clock was read.
+    fn compared(&mut self, _view: &mut View<'_>) {}
     /// Processes were looked for.
     fn exposed(&mut self, _exposed: &Exposed, _view: &mut View<'_>) {}
 }

@@ -6,7 +6,7 @@ use crate::{
     correlate::incident::{Cause, CauseKind},
     enrich::World,
     event,
-    fact::{Endpoint, Process},
+    fact::{Endpoint, Process, span},
 };
 
 /// Nanoseconds as people write durations.
@@ -15,7 +15,7 @@ pub(super) fn duration(ns: u64) -> String {
     match ms {
         0..1000 => format!("{ms} ms"),
         1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+        _ => span(ns),
     }
 }
 

@@ -73,12 +73,17 @@ impl Diagnose for ClockSkewed {
                     open.alerts.note(*step, handshake);
                 }
             }
+            What::HttpDate(_) => self.weigh(view),
             What::Tick if view.now_ns.saturating_sub(self.weighed_ns) >= EVERY_NS => {
                 self.weighed_ns = view.now_ns;
                 self.weigh(view);
             }
             _ => {}
         }
+    }
+
+    fn compared(&mut self, view: &mut View<'_>) {
+        self.weigh(view);
     }
 }
 

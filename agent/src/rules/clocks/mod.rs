@@ -83,9 +83,9 @@ pub(super) fn breaks(ahead_ns: i64) -> Vec<String> {
     if off >= CERTIFICATE_NS {
         let size = span(off);
         sentences.push(if ahead_ns > 0 {
-            format!("Certificates and tokens that expire within {size} count as expired here.")
+            format!("Certificates and tokens that expire in less than {size} count as expired here.")
         } else {
-            format!("Certificates and tokens issued within the last {size} are not valid yet here.")
+            format!("Certificates and tokens issued less than {size} ago are not valid yet here.")
         });
     }
     sentences
@@ -221,8 +221,8 @@ mod tests {
         assert!(at(31).starts_with("Beyond 30 s one-time passwords"));
         assert!(at(-301).starts_with("Beyond 5 min Kerberos"));
         assert!(at(935).contains("SigV4"));
-        assert!(at(86_400).contains("expire within 1 day count as expired"));
-        assert!(at(-86_400).contains("issued within the last 1 day are not valid yet"));
+        assert!(at(86_400).contains("expire in less than 1 day count as expired"));
+        assert!(at(-86_400).contains("issued less than 1 day ago are not valid yet"));
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub fn duration(ms: f64) -> String {
         ms if ms < 10.0 => format!("{ms:.2} ms"),
         ms if ms < 1000.0 => format!("{ms:.0} ms"),
         ms if ms < 60_000.0 => format!("{:.1} s", ms / 1000.0),
-        ms => format!("{} min {:.0} s", (ms / 60_000.0).floor(), (ms % 60_000.0) / 1000.0),
+        ms => crate::fact::span((ms * 1e6) as u64),
     }
 }
 
