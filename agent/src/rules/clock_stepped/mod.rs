@@ -19,9 +19,10 @@ use crate::{
     },
     enrich::{clock::Step, context::Exposed},
     event::{Event, TlsStep, What},
+    fact::ReferenceKind,
     rules::clocks::{
         Alerts, SECOND, WARNING_NS,
-        verdict::{Verdict, judge},
+        verdict::{Verdict, judge_by},
     },
 };
 
@@ -218,14 +219,17 @@ impl Series {
         // A tenth, at most half a minute: `date -s` is good to the second, and minutes pass between two.
         let near = (largest / 10).min(WARNING_NS);
         let size = last.delta_ns().unsigned_abs();
-        self.judged = judge(view.world, view.now_ns).filter(|judged| judged.error_ns < size / 2);
+        // That the kernel is synchronised is a time daemon's word, which cannot speak for its own step.
+        let by_daemon = self.by_time_daemon();
+        let counts = |kind| !by_daemon || kind != ReferenceKind::Kernel;
+        self.judged = judge_by(view.world, view.now_ns, counts).filter(|judged| judged.error_ns < size / 2);
         self.verdict = if self.legs.len() > 1 && offset_ns.abs_diff(self.base_ns) <= near {
             ClockVerdict::Undone
         } else if let Some(judged) = &self.judged {
             let right =
                 judged.ahead_ns.unsigned_abs() <= judged.error_ns.saturating_mul(2).max(SECOND).min(size / 2);
             if right { ClockVerdict::Confirmed } else { ClockVerdict::Wrong }
-        } else if self.by_time_daemon() && (last.at_ns < BOOT_NS || size < WARNING_NS) {
+        } else if by_daemon && (last.at_ns < BOOT_NS || size < WARNING_NS) {
             ClockVerdict::Vouched
         } else {
             ClockVerdict::Unknown

@@ -155,6 +155,25 @@ fn a_time_daemon_that_leaps_in_mid_life_is_not_believed_unless_a_reference_agree
 }
 
 #[test]
+fn a_time_daemon_does_not_vouch_for_its_own_leap_by_way_of_the_kernel() {
+    let mut scene = Scene::new();
+    scene.compares(500, Kernel, "kernel", 0);
+    scene.tick(700_000);
+    scene.sets_clock(701_000, "chronyd", 126 * DAY);
+    // It tells the kernel that all is well.
+    scene.compares(702_000, Kernel, "kernel", 0);
+    scene.passes(702_250, 706_000);
+    assert_eq!((scene.last().state, scene.last().severity), (State::Open, Severity::Critical));
+    assert_eq!(details(scene.last()).verdict, ClockVerdict::Unknown);
+    // A small correction in mid-life is its trade, whatever it said of the clock before.
+    let mut scene = Scene::new();
+    scene.tick(700_000);
+    scene.compares(700_500, Kernel, "kernel", 0);
+    scene.sets_clock(701_000, "chronyd", 1500);
+    assert_eq!(details(scene.last()).verdict, ClockVerdict::Vouched);
+}
+
+#[test]
 fn what_was_synchronised_before_the_step_says_at_once_that_the_clock_is_wrong() {
     let mut scene = Scene::new();
     scene.compares(500, Kernel, "kernel", 0);

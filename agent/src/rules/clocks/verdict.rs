@@ -81,10 +81,19 @@ impl Vote {
 
 /// How wrong the wall clock is, as far as anything here can tell.
 pub(in crate::rules) fn judge(world: &World, now_ns: u64) -> Option<Verdict> {
+    judge_by(world, now_ns, |_| true)
+}
+
+/// The same, by some of the clocks only.
+pub(in crate::rules) fn judge_by(
+    world: &World,
+    now_ns: u64,
+    counts: impl Fn(ReferenceKind) -> bool,
+) -> Option<Verdict> {
     let (references, offset_ns) = (world.references(), world.offset_ns());
     let mut votes = Vec::new();
     let mut zones = Vec::new();
-    for (source, readings) in references.all() {
+    for (source, readings) in references.all().filter(|(source, _)| counts(source.0)) {
         let Some(last) = readings.back() else { continue };
         let age_ns = now_ns.saturating_sub(last.boot_ns);
         let ahead_ns = offset_ns.saturating_sub(last.utc_ns);
