@@ -30,6 +30,17 @@ impl Keeper {
     /// Records what this process is part of from now on, if recordings are to be kept.
     #[track_caller]
     pub fn keep(&mut self, pid: u32) {
+        self.record(&format!("-e connect,tls,dns,neigh -p {pid}"));
+    }
+
+    /// The same of the clock, which is everybody's; `args` are more arguments.
+    #[track_caller]
+    pub fn keep_clock(&mut self, args: &str) {
+        self.record(&format!("-e clock {args}"));
+    }
+
+    #[track_caller]
+    fn record(&mut self, args: &str) {
         if self.case.is_none()
             || self.recorder.is_some()
             || std::env::var_os("CULPRIT_KEEP_INCIDENTS").is_none()
@@ -37,8 +48,8 @@ impl Keeper {
             return;
         }
         let mut record = binary();
-        record.arg("record").arg(self.scratch.join(RECORDING)).args(["-e", "connect,tls,dns,neigh", "-p"]);
-        let running = Running::spawn(record.arg(pid.to_string()));
+        record.arg("record").arg(self.scratch.join(RECORDING)).args(args.split_whitespace());
+        let running = Running::spawn(&mut record);
         super::eventually("the recorder attaches", || running.stderr().contains("^C ends"));
         self.recorder = Some(running);
     }

@@ -1,3 +1,5 @@
 //! The wall clock, live.
 
+mod chrony;
+mod skewed;
 mod stepped;
