@@ -164,7 +164,7 @@ impl ClockSkewed {
         if !contradicting.is_empty() {
             let names: Vec<String> =
                 contradicting.iter().map(|clock| called(&(clock.kind, clock.name.clone()))).collect();
-            also.push(format!("{} cannot be right, or is out of date.", names.join(", ")));
+            also.push(format!("{} cannot be right, or is out of date.", capital(&names.join(", "))));
         }
         if judged.confidence == Confidence::Possible && judged.source.0 == ReferenceKind::Http {
             also.push("Nothing else says so: the server may be the one that is wrong. Name an NTP server with --ntp.".to_owned());
