@@ -116,6 +116,8 @@ pub struct Ended {
     pub summary: Value,
     /// Everything it told.
     pub facts: Vec<Fact>,
+    /// Every line of an incident.
+    pub incidents: Vec<Incident>,
     /// What it said beside.
     pub stderr: String,
 }
@@ -204,7 +206,8 @@ impl Culprit {
         while self.read(deadline) {}
         let status = self.running.wait();
         let summary = self.summary.take().unwrap_or_else(|| panic!("no summary; {}", self.everything()));
-        Ended { status, summary, facts: self.facts.take(), stderr: self.running.stderr() }
+        let (facts, incidents) = (self.facts.take(), self.told.take());
+        Ended { status, summary, facts, incidents, stderr: self.running.stderr() }
     }
 
     /// Takes in one more line. `false`: there is none, or not in time.

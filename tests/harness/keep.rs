@@ -12,8 +12,6 @@ const RECORDING: &str = "recording.culprit";
 /// Keeps the recording of one case.
 pub struct Keeper {
     case: Option<&'static str>,
-    /// The clock, which is no process's; else what a process is part of.
-    of_clock: bool,
     recorder: Option<Running>,
     scratch: Scratch,
 }
@@ -21,12 +19,7 @@ pub struct Keeper {
 impl Keeper {
     /// For this case. It records nothing yet.
     pub fn new(case: &'static str) -> Self {
-        Self { case: Some(case), of_clock: false, recorder: None, scratch: Scratch::make() }
-    }
-
-    /// For this case, which is about the clock.
-    pub fn of_clock(case: &'static str) -> Self {
-        Self { of_clock: true, ..Self::new(case) }
+        Self { case: Some(case), recorder: None, scratch: Scratch::make() }
     }
 
     /// Whether it records.
@@ -36,12 +29,23 @@ impl Keeper {
 
     /// Keeps nothing.
     pub fn idle() -> Self {
-        Self { case: None, of_clock: false, recorder: None, scratch: Scratch::make() }
+        Self { case: None, recorder: None, scratch: Scratch::make() }
     }
 
     /// Records what this process is part of from now on, if recordings are to be kept.
     #[track_caller]
     pub fn keep(&mut self, pid: u32) {
+        self.record(&format!("-e connect,tls,dns,neigh -p {pid}"));
+    }
+
+    /// The same of the clock, which is everybody's; `args` are more arguments.
+    #[track_caller]
+    pub fn keep_clock(&mut self, args: &str) {
+        self.record(&format!("-e clock {args}"));
+    }
+
+    #[track_caller]
+    fn record(&mut self, args: &str) {
         if self.case.is_none()
             || self.recorder.is_some()
             || std::env::var_os("CULPRIT_KEEP_INCIDENTS").is_none()
@@ -49,12 +53,7 @@ impl Keeper {
             return;
         }
         let mut record = binary();
-        record.arg("record").arg(self.scratch.join(RECORDING));
-        if self.of_clock {
-            record.args(["-e", "clock,tls"]);
-        } else {
-            record.args(["-e", "connect,tls,dns,neigh", "-p", &pid.to_string()]);
-        }
+        record.arg("record").arg(self.scratch.join(RECORDING)).args(args.split_whitespace());
         let running = Running::spawn(&mut record);
         super::eventually("the recorder attaches", || running.stderr().contains("^C ends"));
         self.recorder = Some(running);

@@ -15,6 +15,7 @@ pub mod process;
 pub mod require;
 pub mod sockets;
 pub mod stage;
+pub mod time;
 pub mod tls;
 
 pub use culprit::{Culprit, Fact};

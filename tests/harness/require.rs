@@ -34,6 +34,8 @@ pub enum Feature {
     Java,
     /// Node.js.
     Node,
+    /// chronyd: what `cargo xtask` has fetched and names by `CULPRIT_CHRONYD`, or the machine's own.
+    Chrony,
     /// Time is measured: not under emulation.
     HonestClock,
     /// A machine of ordinary speed: what depends on no particular kernel is not shown on emulated ones as well.
@@ -92,6 +94,10 @@ impl Feature {
                 super::slow() <= 1.0 && runs("node", "--version"),
                 "there is no node, or it takes minutes to start here",
             ),
+            Self::Chrony => (
+                Command::new(chronyd()).arg("--version").output().is_ok_and(|output| output.status.success()),
+                "there is no chronyd: `cargo xtask setup` fetches it where there is apt",
+            ),
             Self::Pace => (super::slow() <= 1.0, "this machine is slow, and ordinary ones show it as well"),
             Self::HonestClock => (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here"),
         };
@@ -132,6 +138,11 @@ macro_rules! needs {
             return;
         }
     };
+}
+
+/// Where chronyd is.
+pub fn chronyd() -> std::ffi::OsString {
+    std::env::var_os("CULPRIT_CHRONYD").unwrap_or_else(|| "chronyd".into())
 }
 
 /// The kernel's own type information holds every tracepoint's and enumerator's name as a string.

@@ -39,12 +39,16 @@ pub(crate) struct Args {
 pub(crate) struct Live {
     pub(crate) tests: PathBuf,
     pub(crate) culprit: PathBuf,
+    /// A chronyd to be started by tests, if there is one.
+    pub(crate) chronyd: Option<PathBuf>,
 }
 
 impl Live {
     /// The variables the live tests read.
-    pub(crate) fn env(&self) -> [(&'static str, &OsStr); 2] {
-        [("CULPRIT_LIVE", "require".as_ref()), ("CULPRIT_BIN", self.culprit.as_os_str())]
+    pub(crate) fn env(&self) -> Vec<(&'static str, &OsStr)> {
+        let mut env = vec![("CULPRIT_LIVE", "require".as_ref()), ("CULPRIT_BIN", self.culprit.as_os_str())];
+        env.extend(self.chronyd.iter().map(|chronyd| ("CULPRIT_CHRONYD", chronyd.as_os_str())));
+        env
     }
 }
 
@@ -82,8 +86,12 @@ fn keep_incidents(args: &[OsString]) -> Result<()> {
             .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
         Ok(to)
     };
-    let copies = Live { tests: copy(&live.tests, "live")?, culprit: copy(&live.culprit, "culprit")? };
-    let mut keep = copies.env().to_vec();
+    let copies = Live {
+        tests: copy(&live.tests, "live")?,
+        culprit: copy(&live.culprit, "culprit")?,
+        chronyd: live.chronyd.as_ref().map(|chronyd| copy(chronyd, "chronyd")).transpose()?,
+    };
+    let mut keep = copies.env();
     keep.push(("CULPRIT_KEEP_INCIDENTS", "1".as_ref()));
     let mut command = cmd::as_root(&copies.tests, &keep)?;
     command.arg("--test-threads=1");
@@ -105,7 +113,7 @@ fn live(args: &[OsString]) -> Result<()> {
         eprintln!("test: live tests skipped: they need root, and there is no sudo here");
         return Ok(());
     }
-    let mut keep = live.env().to_vec();
+    let mut keep = live.env();
     let inherited: Vec<_> = ["PATH", "HOME", "RUST_BACKTRACE", "RUST_LOG"]
         .into_iter()
         .filter_map(|name| Some((name, env::var_os(name)?)))
@@ -136,7 +144,11 @@ pub(crate) fn build_live() -> Result<Option<Live>> {
             format!("`{}` reported no executable for the {kind} target `{name}`", cmd::line(&command))
         })
     };
-    Ok(Some(Live { tests: find("live", "test")?, culprit: find("culprit", "bin")? }))
+    Ok(Some(Live {
+        tests: find("live", "test")?,
+        culprit: find("culprit", "bin")?,
+        chronyd: setup::chrony::find(),
+    }))
 }
 
 /// A command's standard output while its standard error is shown as it comes.

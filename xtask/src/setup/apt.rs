@@ -1,8 +1,14 @@
 //! Debian packages, by the machine's own apt and its own archives.
 
-use std::{ffi::OsStr, process::Command, sync::Once};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Once,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::cmd;
 
@@ -63,4 +69,35 @@ fn update() {
             eprintln!("setup: {error:#}; going on with the package lists that are here");
         }
     });
+}
+
+/// apt with a state and a cache of its own below `dir`: what it does touches none of the machine's packages.
+pub(crate) fn apart(tool: &str, dir: &Path) -> Result<Command> {
+    for part in ["state/lists/partial", "cache/archives/partial"] {
+        let part = dir.join(part);
+        fs::create_dir_all(&part).with_context(|| format!("creating {}", part.display()))?;
+    }
+    let status = dir.join("state/status");
+    fs::write(&status, "").with_context(|| format!("writing {}", status.display()))?;
+    let mut command = Command::new(tool);
+    for (name, value) in [
+        ("Dir::State", dir.join("state")),
+        ("Dir::State::status", status),
+        ("Dir::Cache", dir.join("cache")),
+        ("APT::Sandbox::User", "root".into()),
+    ] {
+        command.arg("-o").arg(format!("{name}={}", value.display()));
+    }
+    Ok(command)
+}
+
+/// The files of all packages in `dir`, put into `to`.
+pub(crate) fn extract(dir: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
+        let path: PathBuf = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            cmd::output(Command::new("dpkg-deb").arg("--extract").arg(&path).arg(to))?;
+        }
+    }
+    Ok(())
 }

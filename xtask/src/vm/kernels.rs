@@ -124,8 +124,8 @@ pub(crate) fn fetch(source: &Source) -> Result<Kernel> {
 fn try_fetch(id: &str, suite: &str, pattern: &str) -> Result<Kernel> {
     let apt = Apt::new(suite)?;
     eprintln!("vm: fetching kernel {id} from {suite}");
-    cmd::output(apt.command("apt-get").args(["-qq", "update"]))?;
-    let found = cmd::output(apt.command("apt-cache").args(["search", "--names-only", pattern]))?;
+    cmd::output(apt.command("apt-get")?.args(["-qq", "update"]))?;
+    let found = cmd::output(apt.command("apt-cache")?.args(["search", "--names-only", pattern]))?;
     let package = found
         .lines()
         .filter_map(|line| line.split_whitespace().next())
@@ -139,19 +139,14 @@ fn try_fetch(id: &str, suite: &str, pattern: &str) -> Result<Kernel> {
         vec![package.to_owned()]
     };
     let work = tempfile::Builder::new().prefix(".fetch").tempdir_in(directory())?;
-    cmd::output(apt.command("apt-get").args(["-qq", "download"]).args(&packages).current_dir(&work))?;
+    cmd::output(apt.command("apt-get")?.args(["-qq", "download"]).args(&packages).current_dir(&work))?;
     unpack(id, work.path())
 }
 
 /// Turns the packages in `work` into a cached kernel.
 fn unpack(id: &str, work: &Path) -> Result<Kernel> {
     let files = work.join("files");
-    for entry in fs::read_dir(work)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            cmd::output(Command::new("dpkg-deb").arg("--extract").arg(&path).arg(&files))?;
-        }
-    }
+    setup::apt::extract(work, &files)?;
     let tree = ["usr/lib/modules", "lib/modules"]
         .map(|dir| files.join(dir))
         .into_iter()
@@ -199,32 +194,24 @@ impl Apt {
         let label = if suite.ends_with("-security") { "Debian-Security" } else { "Debian" };
         let archive = archive(label)?;
         let dir = directory().join(".apt").join(suite);
-        for part in ["state/lists/partial", "cache/archives/partial"] {
-            let part = dir.join(part);
-            fs::create_dir_all(&part).with_context(|| format!("creating {}", part.display()))?;
-        }
+        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
         let signed =
             if Path::new(keyring).is_file() { format!("[signed-by={keyring}] ") } else { String::new() };
         fs::write(dir.join("list"), format!("deb {signed}{archive} {suite} main\n"))?;
-        fs::write(dir.join("state/status"), "")?;
         Ok(Self { dir })
     }
 
-    fn command(&self, tool: &str) -> Command {
-        let mut command = Command::new(tool);
+    fn command(&self, tool: &str) -> Result<Command> {
+        let mut command = setup::apt::apart(tool, &self.dir)?;
         for (name, value) in [
             ("Dir::Etc::sourcelist", self.dir.join("list")),
             ("Dir::Etc::sourceparts", "/dev/null".into()),
-            ("Dir::State", self.dir.join("state")),
-            ("Dir::State::status", self.dir.join("state/status")),
-            ("Dir::Cache", self.dir.join("cache")),
             ("APT::Architecture", "amd64".into()),
-            ("APT::Sandbox::User", "root".into()),
         ] {
             command.arg("-o").arg(format!("{name}={}", value.display()));
         }
-        command
+        Ok(command)
     }
 }
 

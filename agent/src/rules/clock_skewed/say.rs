@@ -14,6 +14,8 @@ use crate::{
 
 /// A step this short before the clock is right made it so, nanoseconds.
 const JUST_NOW_NS: u64 = 10 * SECOND;
+/// Errors below this are said to be as large.
+const LEAST_NS: u64 = 1_000_000;
 
 impl ClockSkewed {
     /// `right`: it is over, and the last verdict says so.
@@ -43,7 +45,15 @@ impl ClockSkewed {
         let seen = |clock: &ClockReference| {
             let source = (clock.kind, clock.name.clone());
             let at_ns = world.readings(&source).last().map_or(view.now_ns, |last| last.boot_ns);
-            (at_ns, format!("{} says: {} (± {})", called(&source), off(clock.ahead_ns), span(clock.error_ns)))
+            (
+                at_ns,
+                format!(
+                    "{} says: {} (± {})",
+                    called(&source),
+                    off(clock.ahead_ns),
+                    span(clock.error_ns.max(LEAST_NS))
+                ),
+            )
         };
         let mut evidence: Vec<(u64, String)> = std::iter::once(&reference)
             .chain(&agreeing)
@@ -164,7 +174,7 @@ impl ClockSkewed {
         if !contradicting.is_empty() {
             let names: Vec<String> =
                 contradicting.iter().map(|clock| called(&(clock.kind, clock.name.clone()))).collect();
-            also.push(format!("{} cannot be right, or is out of date.", names.join(", ")));
+            also.push(format!("{} cannot be right, or is out of date.", capital(&names.join(", "))));
         }
         if judged.confidence == Confidence::Possible && judged.source.0 == ReferenceKind::Http {
             also.push("Nothing else says so: the server may be the one that is wrong. Name an NTP server with --ntp.".to_owned());
@@ -196,7 +206,8 @@ fn skewed(open: &Open) -> String {
         1 => ", and another clock agrees".to_owned(),
         more => format!(", and {more} other clocks agree"),
     };
-    let by_what = format!("by {} (± {}{others})", called(&judged.source), span(judged.error_ns));
+    let by_what =
+        format!("by {} (± {}{others})", called(&judged.source), span(judged.error_ns.max(LEAST_NS)));
     match &judged.leap {
         Some(leap) => format!(
             "The wall clock is {} {by_what}: this machine stood still for {}, as when a VM is paused or restored from a snapshot, and no call set its clock.",

@@ -30,6 +30,16 @@ fn a_quarter_of_an_hour_fast_by_ntp_is_critical_and_says_what_refuses() {
 }
 
 #[test]
+fn a_clock_that_contradicts_is_named_in_a_sentence_of_its_own() {
+    let mut scene = Scene::new();
+    scene.compares(400, Rtc, "rtc0", 0);
+    scene.compares(500, Ntp, "a", 935_000);
+    scene.tick(750);
+    let why = &scene.last().why[1];
+    assert!(why.ends_with(". The hardware clock rtc0 cannot be right, or is out of date."), "{why}");
+}
+
+#[test]
 fn half_a_minute_is_a_warning_and_less_is_nothing() {
     for (ahead_ms, expected) in
         [(29_900, None), (31_000, Some(Severity::Warning)), (-300_100, Some(Severity::Critical))]

@@ -50,8 +50,8 @@ fn stuck_in_the_future() {
     let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let _server = identity.server(&netns, service, "");
-    let mut keeper = Keeper::of_clock("stuck_in_the_future");
-    keeper.keep(std::process::id());
+    let mut keeper = Keeper::new("stuck_in_the_future");
+    keeper.keep_clock("-e tls");
     let culprit = Culprit::trace("--intensity run");
     let client = |name: &str| -> Running {
         let client = openssl_client_for(&netns, service, name, "-tls1_2");
@@ -124,8 +124,8 @@ fn stuck_in_the_future() {
 fn a_day_behind() {
     needs!(OwnClock);
     hardware_clock_follows();
-    let mut keeper = Keeper::of_clock("a_day_behind");
-    keeper.keep(std::process::id());
+    let mut keeper = Keeper::new("a_day_behind");
+    keeper.keep_clock("");
     let culprit = Culprit::trace("");
     culprit.wait_for("the hardware clock", |fact| {
         fact.kind() == "clock_compared" && fact.text("name") == "rtc0"

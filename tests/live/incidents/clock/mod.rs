@@ -1,4 +1,6 @@
 //! The wall clock, live.
 
+mod chrony;
 mod machine;
+mod skewed;
 mod stepped;

@@ -27,9 +27,9 @@ fn date_minus_a_second() -> Running {
 #[test]
 fn a_date_set_by_hand_is_named_with_its_program_and_its_shell_at_both_intensities() {
     for intensity in ["trace", "run"] {
-        let mut keeper = if intensity == "trace" { Keeper::of_clock("date_by_hand") } else { Keeper::idle() };
+        let mut keeper = if intensity == "trace" { Keeper::new("date_by_hand") } else { Keeper::idle() };
         let right_again = RightAgain::afterwards();
-        keeper.keep(std::process::id());
+        keeper.keep_clock("");
         let culprit = Culprit::trace(&format!("--intensity {intensity}"));
         let shell = date_minus_a_second();
         let opened = culprit.wait_for_incident("the step", |told| stepped(told) && told.opens());
@@ -75,7 +75,7 @@ fn slews_reads_and_refusals_open_nothing_and_at_run_intensity_tell_nothing() {
 
 #[test]
 fn whoever_steps_the_clock_is_told_whatever_process_was_asked_for() {
-    needs!(Perl);
+    needs!(Perl, Pace);
     let mut other = Running::spawn(&mut words("sleep 60"));
     let right_again = RightAgain::afterwards();
     let culprit = Culprit::trace(&format!("-p {}", other.pid()));

@@ -1,0 +1,291 @@
+//! The clock is wrong by what others say. Nobody sets it here: it is the others who are wrong.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    clock::{RightAgain, SECOND},
+    harness::{
+        Culprit, Fact, Incident, Netns,
+        culprit::{Ended, binary},
+        keep::Keeper,
+        port,
+        process::{run, words},
+        slow,
+        time::{Dates, TimeServer, own_weight},
+    },
+    needs,
+};
+
+const KIND: &str = "clock_skewed";
+const DAY: i64 = 86_400;
+/// What an NTP server weighs, an HTTP server, and three of these.
+const NTP: u64 = 8;
+const WEB: u64 = 2;
+const WEBS: u64 = 6;
+
+/// `culprit` as `trace`, as `trace` at the intensity of `run`, or as `run`.
+#[track_caller]
+fn watch(way: &str, more: &str) -> Culprit {
+    match way {
+        "run" => {
+            let mut run = binary();
+            run.args(["run", "--format", "json"]).args(more.split_whitespace());
+            Culprit::spawn(run)
+        }
+        way => Culprit::trace(&format!("--intensity {} {more}", way.trim_start_matches("trace at "))),
+    }
+}
+
+const TRACE: &str = "trace at trace";
+const WAYS: [&str; 3] = [TRACE, "trace at run", "run"];
+
+/// Ends it once what was heard has been told: its incidents of this kind, and all else.
+#[track_caller]
+fn ended(culprit: Culprit) -> (Vec<Incident>, Ended) {
+    std::thread::sleep(Duration::from_millis(2500).mul_f64(slow()));
+    let mut ended = culprit.stop();
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let told = ended.incidents.extract_if(.., |told| told.text("/kind") == KIND).collect();
+    (told, ended)
+}
+
+/// The only incident, as it was told last.
+#[track_caller]
+fn only(mut told: Vec<Incident>) -> Incident {
+    assert_eq!(told.iter().filter(|told| told.opens()).count(), 1, "{told:#?}");
+    let last = told.pop().expect("counted");
+    assert!(told.iter().all(|other| other.id() == last.id()), "{told:#?}");
+    last
+}
+
+/// What it is about, whom it blames and how sure it is.
+#[track_caller]
+fn assert_is(told: &Incident, severity: &str, confidence: &str, reference: (&str, &str)) {
+    assert_eq!((told.text("/kind"), told.text("/severity")), (KIND, severity), "{told:#?}");
+    assert_eq!(told.blame(), ("clock", confidence), "{told:#?}");
+    let of = (told.text("/details/reference/kind"), told.text("/details/reference/name"));
+    assert_eq!(of, reference, "{told:#?}");
+    assert!(told.json["process"].is_null() && told.json["resolved_at"].is_null(), "{told:#?}");
+    assert!(told.text("/remedies/0").contains("chronyc makestep"), "{told:#?}");
+}
+
+#[track_caller]
+fn assert_ahead(told: &Incident, ahead_s: i64, tolerance_ns: u64) {
+    let found = told.json["details"]["reference"]["ahead_ns"].as_i64().expect("a number");
+    assert!(found.abs_diff(ahead_s * SECOND) < tolerance_ns, "{found}: {told:#?}");
+}
+
+fn why(told: &Incident, text: &str) -> bool {
+    told.json["why"].as_array().is_some_and(|why| why.iter().any(|why| why.to_string().contains(text)))
+}
+
+/// An NTP server on this host that finds the clock ahead by this much; culprit that asks it.
+#[track_caller]
+fn asks(loopback: impl Into<IpAddr>, ahead_ms: i64, way: &str) -> (TimeServer, Culprit) {
+    let server = TimeServer::ntp(loopback.into(), -ahead_ms * SECOND / 1000);
+    let culprit = watch(way, &format!("--ntp {}", server.at()));
+    (server, culprit)
+}
+
+#[track_caller]
+fn a_quarter_of_an_hour_ahead(loopback: impl Into<IpAddr>, way: &str, mut keeper: Keeper) {
+    let (server, culprit) = asks(loopback, 935_400, way);
+    let began = Instant::now();
+    let told = culprit.wait_for_incident("what the server says", |told| told.text("/kind") == KIND);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5).mul_f64(slow()), "{took:?}");
+    assert!(told.opens(), "{told:#?}");
+    let name = server.at().to_string();
+    assert_is(&told, "critical", "certain", ("ntp", &name));
+    assert_ahead(&told, 935, 500_000_000);
+    let summary = format!("The wall clock is 15 min 35 s ahead by NTP server {name} (± ");
+    assert!(told.text("/summary").starts_with(&summary), "{told:#?}");
+    assert!(why(&told, "AWS refuses requests (SigV4: RequestTimeTooSkewed"), "{told:#?}");
+    assert!(why(&told, "It was so when culprit first looked, and nobody has set it since."), "{told:#?}");
+    assert!(why(&told, "has no part in it: clocks are compared in UTC."), "{told:#?}");
+    keeper.keep_clock(&format!("--ntp {name}"));
+    keeper.catches_up();
+    only(ended(culprit).0);
+    keeper.end();
+}
+
+#[test]
+fn a_quarter_of_an_hour_ahead_by_ntp_is_critical_within_seconds_at_each_intensity() {
+    needs!(Pace);
+    let _alone = RightAgain::afterwards();
+    for way in WAYS {
+        if own_weight() < NTP {
+            let keeper = if way == TRACE { Keeper::new("ntp_skewed") } else { Keeper::idle() };
+            a_quarter_of_an_hour_ahead(Ipv4Addr::LOCALHOST, way, keeper);
+        }
+    }
+}
+
+#[test]
+fn a_server_is_asked_over_ipv6_as_well() {
+    needs!(Pace);
+    let _alone = RightAgain::afterwards();
+    if own_weight() < NTP {
+        a_quarter_of_an_hour_ahead(Ipv6Addr::LOCALHOST, TRACE, Keeper::idle());
+    }
+}
+
+#[test]
+fn less_than_a_minute_is_a_warning_and_none_is_nothing() {
+    needs!(Pace);
+    let _alone = RightAgain::afterwards();
+    let asked = [40, -40, 0].map(|ahead_s| (ahead_s, asks(Ipv4Addr::LOCALHOST, ahead_s * 1000, TRACE)));
+    for (ahead_s, (server, culprit)) in asked {
+        let name = server.at().to_string();
+        let fact = culprit.wait_for("what the server says", |fact| fact.text("name") == name);
+        assert_eq!(fact.kind(), "clock_compared");
+        assert!((fact.number("ahead_ns") - (ahead_s * SECOND) as f64).abs() < 1e8, "{fact:?}");
+        let (told, _) = ended(culprit);
+        if ahead_s == 0 || own_weight() >= NTP {
+            assert!(told.is_empty(), "{told:#?}");
+            continue;
+        }
+        let told = only(told);
+        assert_is(&told, "warning", "certain", ("ntp", &name));
+        assert_ahead(&told, ahead_s, 100_000_000);
+        let side = if ahead_s > 0 { "ahead" } else { "behind" };
+        assert!(told.text("/summary").contains(&format!("s {side} by NTP server ")), "{told:#?}");
+        assert!(why(&told, "Beyond 30 s one-time passwords (TOTP) fail"), "{told:#?}");
+    }
+}
+
+/// HTTP servers in a namespace, which a real client there asks.
+struct Web {
+    netns: Netns,
+    servers: Vec<TimeServer>,
+}
+
+impl Web {
+    #[track_caller]
+    fn set(says: &[Dates], v6: bool) -> Self {
+        let netns = Netns::make();
+        let address = if v6 { netns.v6(1) } else { netns.loopback() };
+        if v6 {
+            netns.ip(&format!("addr add {address}/128 dev lo nodad"));
+        }
+        let serve = |says: &Dates| TimeServer::http(&netns, SocketAddr::new(address, port()), *says);
+        let servers = says.iter().map(serve).collect();
+        Self { netns, servers }
+    }
+
+    /// Everybody is asked twice, the second time so much later that their clocks must have gone on.
+    #[track_caller]
+    fn is_asked(&self) {
+        for pause in [Duration::from_secs(3), Duration::ZERO] {
+            for server in &self.servers {
+                let mut curl = words(&format!("curl -sSg -o /dev/null http://{}/", server.at()));
+                self.netns.enter(move || run(&mut curl));
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    fn name(&self) -> String {
+        self.servers[0].at().to_string()
+    }
+}
+
+/// Half a second is what the seconds of a date leave open; seven seconds keep it a day all the same.
+const A_DAY_AHEAD: Dates = Dates { ahead_s: DAY + 7, stands: false, age_s: None };
+
+#[track_caller]
+fn is_a_day_behind(told: Vec<Incident>, web: &Web) {
+    if own_weight() >= WEB {
+        assert!(told.is_empty(), "{told:#?}");
+        return;
+    }
+    let told = only(told);
+    assert_is(&told, "warning", "possible", ("http", &web.name()));
+    assert_ahead(&told, -DAY - 7, 2_500_000_000);
+    let summary = format!("The wall clock is 1 day behind by HTTP server {} (± 2.5 s).", web.name());
+    assert_eq!(told.text("/summary"), summary);
+    assert!(
+        why(&told, "Nothing else says so: the server may be the one that is wrong. Name an NTP server with"),
+        "{told:#?}"
+    );
+    assert!(why(&told, "issued within the last 1 day are not valid yet here."), "{told:#?}");
+}
+
+#[test]
+fn a_single_web_server_from_tomorrow_is_a_warning_that_it_may_be_wrong_and_all_that_run_tells() {
+    needs!(Curl, Pace);
+    let _alone = RightAgain::afterwards();
+    let (web, watching) = (Web::set(&[A_DAY_AHEAD], false), WAYS.map(|way| (way, watch(way, ""))));
+    web.is_asked();
+    let at = web.servers[0].at();
+    for (way, culprit) in watching {
+        let (told, ended) = ended(culprit);
+        is_a_day_behind(told, &web);
+        let about = |fact: &&Fact| fact.text("name") == web.name() || fact.at("destination") == Some(at);
+        let kinds: Vec<&str> = ended.facts.iter().filter(about).map(Fact::kind).collect();
+        match way {
+            "run" => assert!(ended.facts.is_empty(), "{ended:#?}"),
+            "trace at run" => assert_eq!(kinds, ["clock_compared"], "{ended:#?}"),
+            _ => assert!(kinds.contains(&"connect_ended"), "{ended:#?}"),
+        }
+    }
+}
+
+#[test]
+fn so_it_is_over_ipv6() {
+    needs!(Curl, Pace);
+    let _alone = RightAgain::afterwards();
+    let (web, culprit) = (Web::set(&[A_DAY_AHEAD], true), watch(TRACE, ""));
+    web.is_asked();
+    is_a_day_behind(ended(culprit).0, &web);
+}
+
+#[test]
+fn three_web_servers_that_agree_are_believed() {
+    needs!(Curl);
+    let _alone = RightAgain::afterwards();
+    let (web, mut keeper) = (Web::set(&[A_DAY_AHEAD; 3], false), Keeper::new("http_date"));
+    keeper.keep_clock("");
+    let culprit = watch(TRACE, "");
+    web.is_asked();
+    let (told, _) = ended(culprit);
+    keeper.end();
+    if own_weight() >= WEBS {
+        assert!(told.is_empty(), "{told:#?}");
+        return;
+    }
+    let told = only(told);
+    let name = told.text("/details/reference/name").to_owned();
+    assert_is(&told, "critical", "likely", ("http", &name));
+    assert!(web.servers.iter().any(|server| server.at().to_string() == name), "{told:#?}");
+    let summary =
+        format!("The wall clock is 1 day behind by HTTP server {name} (± 2.5 s, and 2 other clocks agree).");
+    assert_eq!(told.text("/summary"), summary);
+    assert_eq!(told.json["details"]["agreeing"].as_array().map(Vec::len), Some(2), "{told:#?}");
+    assert!(why(&told, "AWS refuses requests"), "{told:#?}");
+    assert!(!why(&told, "may be the one that is wrong"), "{told:#?}");
+}
+
+#[test]
+fn dates_that_say_nothing_of_the_clock_open_nothing() {
+    needs!(Curl, Pace);
+    let _alone = RightAgain::afterwards();
+    let cached = Dates { age_s: Some(7), ..A_DAY_AHEAD };
+    let stands = Dates { stands: true, ..A_DAY_AHEAD };
+    let local_time = Dates { ahead_s: 3600, ..Dates::default() };
+    for says in [&[Dates::default()][..], &[cached, stands, stands, stands], &[local_time]] {
+        let (web, culprit) = (Web::set(says, false), watch(TRACE, ""));
+        web.is_asked();
+        let (told, ended) = ended(culprit);
+        assert!(told.is_empty(), "{says:?}: {told:#?}");
+        // They were heard all the same, but for what a cache says.
+        for (server, says) in web.servers.iter().zip(says) {
+            let name = server.at().to_string();
+            let is_heard = ended.facts.iter().any(|fact| fact.text("name") == name);
+            assert_eq!(is_heard, says.age_s.is_none(), "{says:?}: {ended:#?}");
+        }
+    }
+}
