@@ -47,6 +47,7 @@ const CASES: &[Case] = &[
     ("connect_failing_refused", &[("connect_failing", "outbound_connect", "certain")]),
     ("connect_stalled", &[("connect_stalled", "outbound_connect", "certain")]),
     ("crowd", &[FETCH]),
+    ("date_by_hand", &[STEPPED]),
     ("dns_unanswered", &[(STALLED, "dns_lookup", "certain")]),
     ("dns_unanswered_over_tcp", &[(STALLED, "dns_lookup", "certain")]),
     ("fetch_again", &[FETCH]),

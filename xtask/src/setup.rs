@@ -200,13 +200,13 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
             continue;
         }
         let package = apt::first_known(names)?;
-        eprintln!("setup: {}: {problem}; it {}: package {package}", tool.name, tool.why);
+        eprintln!("setup: {}: {problem} ({}): package {package}", tool.name, tool.why);
         packages.push(package);
     }
     apt::install(&packages)?;
     for tool in wanted() {
         let Some(problem) = tool.missing() else { continue };
-        let say = |how: &str| eprintln!("setup: {}: {problem}; it {}: {how}", tool.name, tool.why);
+        let say = |how: &str| eprintln!("setup: {}: {problem} ({}): {how}", tool.name, tool.why);
         match &tool.brought_by {
             Package(_) => {}
             Component(name) => {

@@ -93,7 +93,7 @@ impl ClockSkewed {
             },
             cause: Some(clocks::cause(judged.confidence)),
             caused_by: vec![],
-            remedies: if right || lost { vec![] } else { clocks::remedies() },
+            remedies: if right || lost { vec![] } else { remedies(judged.confidence) },
             evidence,
             details: Details::ClockSkewed(ClockSkewedDetails {
                 reference,
@@ -197,6 +197,14 @@ impl ClockSkewed {
         why.retain(|sentence| !sentence.is_empty());
         why
     }
+}
+
+/// Who doubts compares first.
+fn remedies(confidence: Confidence) -> Vec<String> {
+    let doubts = confidence == Confidence::Possible;
+    let compare =
+        doubts.then(|| "compare with a server you trust first: culprit list clocks --ntp SERVER".to_owned());
+    compare.into_iter().chain(clocks::remedies()).collect()
 }
 
 fn skewed(open: &Open) -> String {

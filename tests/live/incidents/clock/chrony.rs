@@ -64,7 +64,7 @@ fn a_step_by_chronyd_is_a_time_daemons_correction() {
     let delta_ns = told.number("/details/delta_ns");
     assert!(delta_ns.abs_diff(1_500_000_000) < 100_000_000, "{told:#?}");
     let why = told.text("/why/0");
-    assert!(why.starts_with(&author) && why.contains(" called clock_adjtime, a child of "), "{told:#?}");
+    assert!(why.starts_with(&author) && why.contains(" called clock_adjtime, started by "), "{told:#?}");
     assert_eq!(told.blame(), ("clock", "certain"), "{told:#?}");
     assert!(all.iter().all(|other| other.id() == told.id()), "{all:#?}");
     if let Some(resolved) = resolved {
