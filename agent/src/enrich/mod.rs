@@ -4,6 +4,7 @@
 
 pub mod ask;
 pub mod bounded;
+mod cgroups;
 pub mod clock;
 pub mod connect;
 pub mod context;

@@ -19,6 +19,7 @@ use ebpf_probes::{
 
 use super::{
     bounded::Bounded,
+    cgroups::Cgroups,
     context::{Context, ProcessContext},
 };
 use crate::event::{self, Event, TlsStep, What};
@@ -68,11 +69,12 @@ pub struct Observer {
     netns: HashMap<u32, bool>,
     listeners_at_ns: Option<u64>,
     pods: HashMap<String, [String; 3]>,
+    cgroups: Cgroups,
 }
 
 impl Observer {
-    /// Begins to observe.
-    pub fn new(wanted: Wanted) -> Self {
+    /// Begins to observe; `cgroup_root` is the host's cgroup v2 root.
+    pub fn new(wanted: Wanted, cgroup_root: PathBuf) -> Self {
         let mut followed = Bounded::new(PROCESSES * 4);
         for &process in &wanted.processes {
             followed.insert(process, true);
@@ -84,6 +86,7 @@ impl Observer {
             netns: HashMap::new(),
             listeners_at_ns: None,
             pods: HashMap::new(),
+            cgroups: Cgroups::new(cgroup_root),
         }
     }
 
@@ -150,7 +153,7 @@ impl Observer {
             return;
         }
         self.seen.insert(owner.process, (owner.comm, vouched));
-        let context = self.process(owner.process, &event::comm(&owner.comm), vouched);
+        let context = self.process(owner.process, &event::comm(&owner.comm), owner.cgroup, vouched);
         learn(Context::Process(context));
     }
 
@@ -168,13 +171,18 @@ impl Observer {
 
     /// What is known of a process that no event has named.
     pub fn look_up(&mut self, pid: u32, comm: &str) -> ProcessContext {
-        self.process(pid, comm, false)
+        self.process(pid, comm, 0, false)
     }
 
-    fn process(&mut self, pid: u32, comm: &str, vouched: bool) -> ProcessContext {
+    /// `cgroup`: the id of its cgroup, for when the process is gone.
+    fn process(&mut self, pid: u32, comm: &str, cgroup: u64, vouched: bool) -> ProcessContext {
         let proc = PathBuf::from(format!("/proc/{pid}"));
-        let cgroup = fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
-        let paths: Vec<&str> = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
+        let said = fs::read_to_string(proc.join("cgroup")).ok();
+        let by_id = if said.is_none() { self.cgroups.path(cgroup) } else { None };
+        let paths: Vec<&str> = match (&said, &by_id) {
+            (Some(said), _) => said.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect(),
+            (None, path) => path.iter().map(String::as_str).collect(),
+        };
         let container_id = paths.iter().find_map(|path| container_id(path));
         let mut context = ProcessContext {
             pid,
@@ -291,7 +299,7 @@ impl Observer {
                 let Some(&(address, port)) = ports.get(&(ns.ino(), inode)) else { continue };
                 let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
                 let comm = comm.trim_end().to_owned();
-                learn(Context::Process(self.process(pid, &comm, false)));
+                learn(Context::Process(self.process(pid, &comm, 0, false)));
                 let netns = u32::try_from(ns.ino()).unwrap_or(0);
                 learn(Context::Listener { netns, address, port, process: pid, comm });
             }

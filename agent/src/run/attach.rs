@@ -81,12 +81,13 @@ impl Session {
         let mut world = World::default();
         world.learn(&origin);
         let sweep = Sweep::new(request.thresholds, request.quiet || request.by_owner());
+        let observer = Observer::new(wanted, kernel.cgroup_root.clone());
         Ok(Self {
             request,
             kernel,
             drain,
             world,
-            observer: Observer::new(wanted),
+            observer,
             sweep,
             clocks,
             references,

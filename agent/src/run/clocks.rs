@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{Session, clock::boot_ns};
 use crate::{
     enrich::context::{Context, Exposed, Exposure, STARTED},
@@ -21,19 +23,15 @@ pub(super) async fn answer(references: Option<&mut Watch>) -> Option<Answer> {
 }
 
 impl Session {
-    /// What became of the clocks since the last look. What is in the ring happened before.
-    pub(super) fn look_at_clocks(&mut self) -> anyhow::Result<()> {
-        let Some(clocks) = &mut self.clocks else { return self.drain().map(drop) };
+    /// What became of the clocks since the last look.
+    pub(super) fn look_at_clocks(&mut self) -> Vec<Bytes> {
+        let Some(clocks) = &mut self.clocks else { return vec![] };
         let changes = clocks.look();
         if changes.moved.is_some() {
             // Whoever set it may not be through with its call yet, and would not be named.
             std::thread::sleep(RETURNED);
         }
-        self.drain()?;
-        for record in changes.records() {
-            self.take(&record);
-        }
-        Ok(())
+        changes.records().collect()
     }
 
     /// A reference clock was read, or cannot be.

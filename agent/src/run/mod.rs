@@ -178,9 +178,20 @@ impl Session {
 
     /// `true`: enough was seen.
     fn drain(&mut self) -> anyhow::Result<bool> {
+        let taken = self.in_ring();
+        self.take_all(taken)
+    }
+
+    /// What the ring holds.
+    fn in_ring(&mut self) -> Vec<Bytes> {
         let mut taken: Vec<Bytes> = Vec::new();
         self.drain.take(|record| taken.push(trimmed(record)));
-        for record in taken {
+        taken
+    }
+
+    /// `true`: enough was seen.
+    fn take_all(&mut self, records: Vec<Bytes>) -> anyhow::Result<bool> {
+        for record in records {
             self.take(&record);
             if self.enough() {
                 return Ok(true);
@@ -321,10 +332,14 @@ impl Session {
         }
         self.read_neighbours_again(blind)?;
         records.push(encode(header::<Header>(Kind::Tick, now)));
-        // What is in the ring happened before what we saw just now.
-        self.look_at_clocks()?;
-        for record in records {
-            self.take(&record);
+        let clocks = self.look_at_clocks();
+        // What is in the ring from before `now` happened before what we saw; the rest after it: a connect that
+        // was seen waiting may have ended since. Who set the clock explains what the look at it found.
+        let (before, after): (Vec<Bytes>, Vec<Bytes>) = self.in_ring().into_iter().partition(|record| {
+            number(record, 0) <= now || number(record, 8) as u32 == Kind::ClockSet as u32
+        });
+        for batch in [before, clocks, records, after] {
+            self.take_all(batch)?;
         }
         Ok(())
     }
@@ -368,6 +383,11 @@ impl Session {
 fn trimmed(record: &[u8]) -> Bytes {
     let len = record.get(12..16).and_then(|len| len.try_into().ok()).map_or(0, u32::from_ne_bytes) as usize;
     Bytes::copy_from_slice(record.get(..len).unwrap_or(record))
+}
+
+/// Eight bytes of a record's header: when it was made at 0, its kind (the low half) at 8.
+fn number(record: &Bytes, at: usize) -> u64 {
+    record.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
 }
 
 fn header<T>(kind: Kind, boot_ns: u64) -> Header {

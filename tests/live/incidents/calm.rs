@@ -21,7 +21,7 @@ use crate::{
 
 #[test]
 fn a_busy_healthy_server_that_connects_in_every_handshake_opens_nothing() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("busy_and_healthy");
     let elsewhere = SocketAddr::new(stage.pair.v4(1), port());
     listen_and_accept(&stage.pair.client, elsewhere);
@@ -46,7 +46,7 @@ fn a_busy_healthy_server_that_connects_in_every_handshake_opens_nothing() {
 
 #[test]
 fn a_connect_nobody_answers_outside_any_handshake_is_a_stalled_connect() {
-    needs!(Tun);
+    needs!(Tun, Pace);
     let mut stage = Stage::set("connect_stalled");
     stage.keep_own();
     let to = SocketAddr::new(VOID.parse().expect("an address"), port());
@@ -66,7 +66,7 @@ fn a_connect_nobody_answers_outside_any_handshake_is_a_stalled_connect() {
 
 #[test]
 fn connects_refused_three_times_are_failing_connects() {
-    needs!(Tun);
+    needs!(Tun, Pace);
     let mut stage = Stage::set("connect_failing_refused");
     stage.keep_own();
     let to = SocketAddr::new(stage.pair.v4(1), port());
@@ -86,7 +86,7 @@ fn connects_refused_three_times_are_failing_connects() {
 
 #[test]
 fn a_fallback_to_the_other_address_family_is_healthy() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let v4 = SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), port());
     let v6 = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), v4.port());
@@ -110,7 +110,7 @@ fn a_fallback_to_the_other_address_family_is_healthy() {
 
 #[test]
 fn a_client_that_dawdles_is_not_this_host_s_fault() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("slow_clients");
     stage.serve(&json!({}));
     let service = stage.service;
@@ -141,7 +141,7 @@ fn a_client_that_dawdles_is_not_this_host_s_fault() {
 
 #[test]
 fn a_server_elsewhere_that_does_not_answer_is_not_this_client_s_fault() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("peer_stopped");
     stage.serve(&json!({}));
     stage.actor().signal(Signal::STOP);
@@ -163,7 +163,7 @@ fn a_server_elsewhere_that_does_not_answer_is_not_this_client_s_fault() {
 
 #[test]
 fn a_handshake_that_is_merely_closed_opens_nothing() {
-    needs!(Openssl);
+    needs!(Openssl, Pace);
     let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let _server = identity.server(&netns, service, "");

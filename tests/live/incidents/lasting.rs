@@ -31,7 +31,7 @@ const LONG: f64 = 4.5;
 
 #[test]
 fn a_blamed_connect_of_another_thread_is_no_incident_of_its_own_however_old() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("fetch_by_executor_lasting");
     stage.serve_slowly(&json!(["executor", "fetch", VOID, 80, LONG]));
     let _client = stage.client("slow.test", "");
@@ -45,7 +45,7 @@ fn a_blamed_connect_of_another_thread_is_no_incident_of_its_own_however_old() {
 
 #[test]
 fn a_stall_that_comes_again_is_the_same_incident_with_a_count() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("fetch_again");
     stage.serve_slowly(&json!(["fetch", VOID, 80, 1.3]));
     let client = stage.client("slow.test", "");
@@ -68,7 +68,7 @@ fn a_stall_that_comes_again_is_the_same_incident_with_a_count() {
 
 #[test]
 fn clients_that_give_up_and_return_are_one_incident() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("clients_give_up");
     stage.serve_slowly(&json!(["fetch", VOID, 80, LONG]));
     let mut ids = Vec::new();
@@ -93,7 +93,7 @@ fn clients_that_give_up_and_return_are_one_incident() {
 
 #[test]
 fn a_pool_of_threads_that_all_fetch_is_one_incident_with_those_who_wait_for_a_thread() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("pool_behind_a_fetch");
     let action = json!(["fetch", VOID, 80, PATIENCE]);
     stage.serve(&json!({ "serve": "pool", "sni": { "slow.test": action } }));
@@ -111,7 +111,7 @@ fn a_pool_of_threads_that_all_fetch_is_one_incident_with_those_who_wait_for_a_th
 
 #[test]
 fn a_server_that_forks_for_each_client_is_one_service() {
-    needs!(Openssl, Tun, HonestClock);
+    needs!(Openssl, Tun, HonestClock, Pace);
     let mut stage = Stage::set("forking_server");
     let action = json!(["fetch", VOID, 80, PATIENCE]);
     let pid = stage.serve(&json!({ "serve": "fork", "sni": { "slow.test": action } }));
@@ -126,7 +126,7 @@ fn a_server_that_forks_for_each_client_is_one_service() {
 
 #[test]
 fn a_crowd_that_waits_for_one_fetch_is_one_incident_in_time() {
-    needs!(Openssl, Tun, HonestClock);
+    needs!(Openssl, Tun, HonestClock, Pace);
     let mut stage = Stage::set("crowd");
     stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
     let service = stage.service;
@@ -150,7 +150,7 @@ fn a_crowd_that_waits_for_one_fetch_is_one_incident_in_time() {
 
 #[test]
 fn a_place_that_used_to_answer_is_likely_when_it_no_longer_does() {
-    needs!(Openssl, Tun, Nftables);
+    needs!(Openssl, Tun, Nftables, Pace);
     let mut stage = Stage::set("fetch_that_used_to_work");
     let fetched = SocketAddr::new(stage.pair.v4(1), port());
     let _listener = listen(&stage.pair.client, fetched);
@@ -173,7 +173,7 @@ fn a_place_that_used_to_answer_is_likely_when_it_no_longer_does() {
 
 #[test]
 fn a_fetch_by_curl_behind_a_shell_is_named_with_curl() {
-    needs!(Openssl, Tun, Curl);
+    needs!(Openssl, Tun, Curl, Pace);
     let mut stage = Stage::set("fetch_by_curl");
     // The shell stays: curl is the child of a child.
     let command = format!("curl -s -m {PATIENCE} http://{VOID}/issuer.der; true");
@@ -197,7 +197,7 @@ fn a_fetch_by_curl_behind_a_shell_is_named_with_curl() {
 
 #[test]
 fn a_name_server_that_is_silent_to_an_event_loop_is_likely_and_its_end_proves_it() {
-    needs!(Openssl, Tun, Node);
+    needs!(Openssl, Tun, Node, Pace);
     let mut stage = Stage::set("node_dns_unanswered");
     let mut node = Command::new("node");
     node.arg(stage.program("tls_reconnect.js"))
@@ -216,7 +216,7 @@ fn a_name_server_that_is_silent_to_an_event_loop_is_likely_and_its_end_proves_it
 
 #[test]
 fn an_ipv6_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set_v6("neighbour_under_the_fetch_ipv6");
     let nobody = stage.pair.v6(77);
     stage.serve_slowly(&json!(["fetch", nobody.to_string(), 80, PATIENCE]));
@@ -234,7 +234,7 @@ fn an_ipv6_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
 
 #[test]
 fn a_rustls_server_that_fetches_between_the_hellos_is_named_with_its_thread() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set_v6("rustls_server");
     stage.keep_own();
     let service = stage.service;

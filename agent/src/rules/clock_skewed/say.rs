@@ -176,8 +176,14 @@ impl ClockSkewed {
                 contradicting.iter().map(|clock| called(&(clock.kind, clock.name.clone()))).collect();
             also.push(format!("{} cannot be right, or is out of date.", capital(&names.join(", "))));
         }
-        if judged.confidence == Confidence::Possible && judged.source.0 == ReferenceKind::Http {
-            also.push("Nothing else says so: the server may be the one that is wrong. Name an NTP server with --ntp.".to_owned());
+        if judged.confidence == Confidence::Possible {
+            let who = match judged.source.0 {
+                ReferenceKind::Http => "the server".to_owned(),
+                _ => called(&judged.source),
+            };
+            also.push(format!(
+                "Nothing else says so: {who} may be the one that is wrong. Name an NTP server with --ntp."
+            ));
         }
         if !also.is_empty() {
             why.push(also.join(" "));

@@ -41,6 +41,8 @@ const LEGS: usize = 16;
 const BOOT_NS: u64 = 600 * SECOND;
 /// Nothing can tell how the clock stands, and for this long nobody has set it again.
 const GIVEN_UP_NS: u64 = 3600 * SECOND;
+/// That somebody exposed is gone is said at most this often, until the last one is.
+const SAY_NS: u64 = 30 * SECOND;
 /// Clients' sessions are asked for again and again while the clock is not known to be right.
 const WATCH_NS: u64 = 120 * SECOND;
 
@@ -68,6 +70,9 @@ struct Series {
     over: bool,
     /// Until when sessions were asked for.
     watched_ns: u64,
+    /// When it was said last who is exposed, and whether that has changed.
+    said_ns: u64,
+    unsaid: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -110,9 +115,13 @@ impl Diagnose for ClockStepped {
         if !series.is_right() || series.over {
             return;
         }
+        series.unsaid |= changed;
         if self.exposures.is_empty() {
             series.ends(&self.exposures, view);
-        } else if changed {
+        } else if series.unsaid
+            && (series.said_ns == 0 || view.now_ns.saturating_sub(series.said_ns) >= SAY_NS)
+        {
+            (series.unsaid, series.said_ns) = (false, view.now_ns);
             series.says(&self.exposures, view);
         }
     }
@@ -187,6 +196,8 @@ impl Series {
             alerts: Alerts::default(),
             over: false,
             watched_ns: 0,
+            said_ns: 0,
+            unsaid: false,
         }
     }
 

@@ -69,7 +69,8 @@ fn assert_is(told: &Incident, severity: &str, confidence: &str, reference: (&str
     let of = (told.text("/details/reference/kind"), told.text("/details/reference/name"));
     assert_eq!(of, reference, "{told:#?}");
     assert!(told.json["process"].is_null() && told.json["resolved_at"].is_null(), "{told:#?}");
-    assert!(told.text("/remedies/0").contains("chronyc makestep"), "{told:#?}");
+    let remedies = told.json["remedies"].to_string();
+    assert!(remedies.contains("chronyc makestep"), "{told:#?}");
 }
 
 #[track_caller]

@@ -101,3 +101,33 @@ fn without_hooks_on_calls_a_step_is_found_and_nobody_is_accused_or_cleared() {
         culprit.wait_for_incident("its end", |told| told.text("/state") == "resolved" && stepped(told));
     assert_eq!((resolved.id(), resolved.text("/details/verdict")), (opened.id(), "undone"));
 }
+
+#[test]
+fn a_container_is_named_even_if_its_process_is_gone_at_once() {
+    needs!();
+    const ID: &str = "c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4";
+    let root = culprit::kernel::cgroup::root().expect("a cgroup v2 root");
+    let group = root.join(format!("culprit-test-{ID}.scope"));
+    std::fs::create_dir(&group).expect("root may make a group");
+    let right_again = RightAgain::afterwards();
+    let culprit = Culprit::trace("-e clock");
+    let then = nanoseconds(ClockId::Realtime) + SECOND;
+    let set = format!(
+        "echo $$ > '{}/cgroup.procs' && exec date -u -s @{}.{:09}",
+        group.display(),
+        then / SECOND,
+        then % SECOND
+    );
+    let mut inside = Running::spawn(Command::new("sh").args(["-c", &set]));
+    assert!(inside.wait().success(), "{}", inside.stderr());
+    let opened = culprit.wait_for_incident("the step", |told| stepped(told) && told.opens());
+    right_again.put_back();
+    std::fs::remove_dir(&group).expect("nobody is left in it");
+    let process = &opened.json["details"]["steps"][0]["process"];
+    assert_eq!(
+        (&process["pid"], &process["container_id"]),
+        (&inside.pid().into(), &ID.into()),
+        "{process:#}"
+    );
+    assert!(opened.text("/why/0").contains(&format!(", in container {}", &ID[..12])), "{:#}", opened.json);
+}
