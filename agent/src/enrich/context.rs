@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::select::Select;
-use crate::fact::{Probes, Reading, Thread};
+use crate::fact::{Probes, Process, Reading, Thread};
 
 /// One thing known about the system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -315,4 +315,16 @@ pub struct ProcessContext {
     pub started_ns: u64,
     /// It passes the filters by process, name, cgroup or container.
     pub wanted: bool,
+}
+
+impl ProcessContext {
+    /// Adds what is known to a process: its program, and where it belongs.
+    pub fn identifies(&self, process: &mut Process) {
+        process.exe.clone_from(&self.exe);
+        process.container_id.clone_from(&self.container_id);
+        process.unit.clone_from(&self.unit);
+        process.namespace.clone_from(&self.namespace);
+        process.pod.clone_from(&self.pod);
+        process.container.clone_from(&self.container);
+    }
 }

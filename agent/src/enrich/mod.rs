@@ -221,12 +221,7 @@ impl World {
             ..Process::default()
         };
         if let Some(known) = self.processes.get(&owner.process) {
-            process.exe.clone_from(&known.exe);
-            process.container_id.clone_from(&known.container_id);
-            process.unit.clone_from(&known.unit);
-            process.namespace.clone_from(&known.namespace);
-            process.pod.clone_from(&known.pod);
-            process.container.clone_from(&known.container);
+            known.identifies(&mut process);
         }
         process
     }

@@ -3,7 +3,7 @@
 //! clock is right. They stay on the list as long as they live.
 
 use ebpf_probes::{
-    abi::{Owner, Tuple},
+    abi::Tuple,
     probes::tls::{CLIENT, Handshake, stage},
 };
 
@@ -134,7 +134,7 @@ impl Exposures {
     }
 
     /// The answer; whether it changes the list.
-    pub(super) fn answered(&mut self, answer: &Exposed, authors: &[u32], world: &World) -> bool {
+    pub(super) fn answered(&mut self, answer: &Exposed, authors: &[u32]) -> bool {
         let before = self.found.len();
         self.found.retain(|one| !answer.gone.contains(&one.process.pid));
         let mut changed = self.found.len() != before;
@@ -148,7 +148,7 @@ impl Exposures {
                         one.started_ns = started.started_ns;
                     }
                     None => self.add(One {
-                        process: process(started, world),
+                        process: process(started),
                         started_ns: started.started_ns,
                         started_inside: true,
                         sessions: vec![],
@@ -207,16 +207,9 @@ impl Exposures {
     }
 }
 
-fn process(started: &ProcessContext, world: &World) -> Process {
-    let mut owner = Owner { process: started.pid, thread: started.pid, ..Owner::default() };
-    let len = started.comm.len().min(15);
-    owner.comm[..len].copy_from_slice(&started.comm.as_bytes()[..len]);
-    let mut process = world.named(&owner).unwrap_or_default();
-    process.exe.clone_from(&started.exe);
-    process.container_id.clone_from(&started.container_id);
-    process.unit.clone_from(&started.unit);
-    process.namespace.clone_from(&started.namespace);
-    process.pod.clone_from(&started.pod);
-    process.container.clone_from(&started.container);
+fn process(started: &ProcessContext) -> Process {
+    let mut process =
+        Process { pid: started.pid, tid: started.pid, comm: started.comm.clone(), ..Process::default() };
+    started.identifies(&mut process);
     process
 }

@@ -63,6 +63,8 @@ struct Series {
     verdict: ClockVerdict,
     /// What reference clocks say, when they can judge a step of this size.
     judged: Option<Verdict>,
+    /// When it was last known to be wrong.
+    wrong_ns: u64,
     /// When it was right again.
     right_ns: Option<u64>,
     alerts: Alerts,
@@ -111,7 +113,7 @@ impl Diagnose for ClockStepped {
         // Who sets the clock is not exposed by it.
         let authors: Vec<u32> =
             series.legs.iter().filter_map(|leg| Some(leg.step.by.as_ref()?.owner.process)).collect();
-        let changed = self.exposures.answered(answer, &authors, view.world);
+        let changed = self.exposures.answered(answer, &authors);
         if !series.is_right() || series.over {
             return;
         }
@@ -192,6 +194,7 @@ impl Series {
             left_out: 0,
             verdict: ClockVerdict::Unknown,
             judged: None,
+            wrong_ns: 0,
             right_ns: None,
             alerts: Alerts::default(),
             over: false,
@@ -245,8 +248,12 @@ impl Series {
         } else {
             ClockVerdict::Unknown
         };
+        if self.verdict == ClockVerdict::Wrong {
+            self.wrong_ns = view.now_ns;
+        }
         if self.is_right() {
-            self.right_ns.get_or_insert(last.at_ns.max(self.legs[0].step.at_ns));
+            // By the last step, unless it was slewed right since.
+            self.right_ns.get_or_insert(last.at_ns.max(self.wrong_ns));
         }
     }
 

@@ -192,6 +192,22 @@ fn what_was_synchronised_before_the_step_says_at_once_that_the_clock_is_wrong() 
 }
 
 #[test]
+fn what_was_slewed_right_was_wrong_until_then() {
+    let mut scene = Scene::new();
+    scene.compares(500, Ntp, "a", 0);
+    scene.sets_clock(1000, "date", 100_000);
+    scene.passes(1250, 600_000);
+    assert_eq!(details(scene.last()).verdict, ClockVerdict::Wrong);
+    scene.compares(600_500, Ntp, "a", 10);
+    scene.tick(600_750);
+    let Some(Look::Exposed(asked)) = scene.looks.iter().rfind(|look| matches!(look, Look::Exposed(_))) else {
+        panic!("{:?}", scene.looks);
+    };
+    assert_eq!(asked.windows.len(), 1);
+    assert!((asked.windows[0].1 - asked.windows[0].0).abs_diff(599_000_000_000) < 1_000_000_000, "{asked:?}");
+}
+
+#[test]
 fn nobody_sets_it_and_it_jumps() {
     let mut scene = Scene::new();
     scene.clock_moved(1000, -DAY, true);
