@@ -291,7 +291,6 @@ fn concerns_everyone(what: &What) -> bool {
         | What::NeighbourHeard(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
-        | What::ClockCompared { .. }
         | What::MachineSlept { .. } => true,
         _ => false,
     }

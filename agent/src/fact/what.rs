@@ -283,7 +283,7 @@ pub enum What {
         /// It happened within this long before `at`.
         within_ms: f64,
     },
-    /// A reference clock was read for the first time, or says something else than it did.
+    /// A reference clock disagrees with the wall clock, or says something else than it did.
     ClockCompared {
         /// What kind of clock.
         reference: ReferenceKind,

@@ -143,12 +143,15 @@ pub fn date(world: &mut World, record: &DateRecord) {
     }
 }
 
-/// How far the wall clock is from a reading, the first time and when that has changed.
+/// How far the wall clock is from a reading that disagrees with it, once, and when that has changed.
 fn off(world: &mut World, reading: &Reading) -> Option<What> {
     let source = (reading.kind, reading.name.clone());
     let ahead_ns = world.clock.offset_ns().saturating_sub(reading.utc_ns);
-    let known = world.clock.references.told.get(&source);
-    if known.is_some_and(|known| known.abs_diff(ahead_ns) <= reading.error_ns.saturating_mul(2)) {
+    let news = match world.clock.references.told.get(&source) {
+        Some(known) => known.abs_diff(ahead_ns) > reading.error_ns.saturating_mul(2),
+        None => ahead_ns.unsigned_abs() > reading.error_ns.max(SECOND.unsigned_abs()),
+    };
+    if !news {
         return None;
     }
     world.clock.references.told.insert(source, ahead_ns);

@@ -114,7 +114,7 @@ impl ClockSkewed {
         let (world, judged) = (view.world, &open.told);
         if let Some(leap) = &judged.leap {
             // Until then the wall clock was right.
-            return Some(world.reading(leap.after_ns, world.offset_ns()));
+            return Some(world.wall_text(leap.after_ns));
         }
         let near = |delta_ns: i64| delta_ns.abs_diff(judged.ahead_ns) < WARNING_NS;
         let right_ns = world.offset_ns().saturating_sub(judged.ahead_ns);

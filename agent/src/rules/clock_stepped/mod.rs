@@ -284,7 +284,11 @@ impl Series {
             .iter()
             .zip(ends)
             .map(|(leg, end)| (leg.step.looked_ns, end, leg.step.after_ns))
-            .filter(|(from, end, offset)| end > from && offset.abs_diff(right_ns) >= WARNING_NS)
+            .filter(|(from, end, offset)| {
+                // Slewed right, it has the same offset still.
+                let off = offset.abs_diff(right_ns).max(offset.abs_diff(self.base_ns));
+                end > from && off >= WARNING_NS
+            })
             .collect()
     }
 

@@ -127,9 +127,8 @@ fn a_day_behind() {
     let mut keeper = Keeper::new("a_day_behind");
     keeper.keep_clock("");
     let culprit = Culprit::trace("");
-    culprit.wait_for("the hardware clock", |fact| {
-        fact.kind() == "clock_compared" && fact.text("name") == "rtc0"
-    });
+    // The hardware clock is read at once, and tells nothing while it agrees.
+    std::thread::sleep(Duration::from_secs(3));
     pause(86_400);
     let opened = culprit.wait_for_incident("a day missed", kind("clock_skewed", "open"));
     assert_eq!((opened.blame(), opened.text("/severity")), (("clock", "likely"), "critical"));
