@@ -16,20 +16,20 @@ fn status_of(command: &[&str]) -> Option<i32> {
 
 #[test]
 fn the_commands_status_is_passed_on() {
-    needs!();
+    needs!(Pace);
     assert_eq!(status_of(&["sh", "-c", "exit 7"]), Some(7));
     assert_eq!(status_of(&["true"]), Some(0));
 }
 
 #[test]
 fn a_command_killed_by_a_signal_ends_as_shells_say_it() {
-    needs!();
+    needs!(Pace);
     assert_eq!(status_of(&["sh", "-c", "kill -TERM $$"]), Some(128 + 15));
 }
 
 #[test]
 fn a_command_that_cannot_be_started_is_named() {
-    needs!();
+    needs!(Pace);
     let output = binary().args(["trace", "--", "/no/such/program"]).output().expect("it starts");
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
@@ -38,7 +38,7 @@ fn a_command_that_cannot_be_started_is_named() {
 
 #[test]
 fn curl_is_followed_and_its_own_status_comes_back() {
-    needs!(Curl);
+    needs!(Curl, Pace);
     const COULD_NOT_CONNECT: i32 = 7;
     let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
@@ -59,7 +59,7 @@ fn curl_is_followed_and_its_own_status_comes_back() {
 
 #[test]
 fn children_of_the_command_are_followed() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let mut command = binary();

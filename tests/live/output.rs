@@ -31,7 +31,7 @@ fn end(mut running: Running) -> Vec<String> {
 
 #[test]
 fn a_line_of_text_names_thread_peer_outcome_and_error() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let culprit = trace(&[]);
@@ -50,7 +50,7 @@ fn a_line_of_text_names_thread_peer_outcome_and_error() {
 
 #[test]
 fn the_summary_table_comes_instead_of_the_lines() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
     let culprit = trace(&["-c", "--port", &to.port().to_string()]);
@@ -65,7 +65,7 @@ fn the_summary_table_comes_instead_of_the_lines() {
 
 #[test]
 fn a_file_gets_what_standard_output_would() {
-    needs!();
+    needs!(Pace);
     let (netns, scratch) = (Netns::make(), Scratch::make());
     let to = SocketAddr::new(netns.loopback(), port());
     let file = scratch.join("out");
@@ -78,7 +78,7 @@ fn a_file_gets_what_standard_output_would() {
 
 #[test]
 fn a_reader_that_goes_away_is_a_normal_end() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let mut command = binary();
     command.args(["trace", "--format", "json"]).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -98,7 +98,7 @@ fn a_reader_that_goes_away_is_a_normal_end() {
 
 #[test]
 fn a_hangup_ends_it_in_order() {
-    needs!();
+    needs!(Pace);
     let mut culprit = trace(&[]);
     let pid = Pid::from_raw(culprit.pid() as i32).expect("a process id");
     kill_process(pid, Signal::HUP).expect("our child");
@@ -108,7 +108,7 @@ fn a_hangup_ends_it_in_order() {
 
 #[test]
 fn a_process_that_does_not_exist_cannot_be_followed() {
-    needs!();
+    needs!(Pace);
     let output = binary().args(["trace", "-p", "4194304"]).output().expect("it starts");
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);

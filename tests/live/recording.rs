@@ -104,7 +104,7 @@ fn record(scratch: &Scratch, netns: &Netns) -> (std::path::PathBuf, Vec<Value>) 
 
 #[test]
 fn a_replay_by_anybody_tells_what_the_trace_told() {
-    needs!(Openssl);
+    needs!(Openssl, Pace);
     let (scratch, netns) = (Scratch::make(), Netns::make());
     let (file, traced) = record(&scratch, &netns);
     let first = replay(&file, &["--format", "json"]);
@@ -119,7 +119,7 @@ fn a_replay_by_anybody_tells_what_the_trace_told() {
 
 #[test]
 fn two_replays_print_the_same_bytes_in_every_form() {
-    needs!(Openssl);
+    needs!(Openssl, Pace);
     let (scratch, netns) = (Scratch::make(), Netns::make());
     let (file, _) = record(&scratch, &netns);
     for form in [&["--format", "json"][..], &["-tt"], &["-c"]] {
@@ -132,7 +132,7 @@ fn two_replays_print_the_same_bytes_in_every_form() {
 
 #[test]
 fn a_torn_recording_tells_all_that_is_whole_and_says_so() {
-    needs!(Openssl);
+    needs!(Openssl, Pace);
     let (scratch, netns) = (Scratch::make(), Netns::make());
     let (file, _) = record(&scratch, &netns);
     let events = |output: &Output| -> Vec<Value> {
@@ -158,7 +158,7 @@ fn a_torn_recording_tells_all_that_is_whole_and_says_so() {
 
 #[test]
 fn a_recording_that_was_killed_keeps_what_reached_the_disk() {
-    needs!();
+    needs!(Pace);
     let (scratch, netns) = (Scratch::make(), Netns::make());
     let file = scratch.join("killed");
     let recording = begin_recording(&file);

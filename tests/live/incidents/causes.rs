@@ -108,7 +108,7 @@ fn a_fetch_by_a_helper_process_is_named_with_that_process() {
 
 #[test]
 fn a_dns_server_that_does_not_answer_is_blamed_with_the_name_asked_for() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("dns_unanswered");
     stage.serve_slowly(&json!(["resolve", VOID, PATIENCE]));
     let _client = stage.client("slow.test", "");
@@ -121,7 +121,7 @@ fn a_dns_server_that_does_not_answer_is_blamed_with_the_name_asked_for() {
 
 #[test]
 fn a_dns_server_that_accepts_over_tcp_and_does_not_answer_is_blamed() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("dns_unanswered_over_tcp");
     let resolver = std::net::SocketAddr::new(stage.pair.v4(1), 53);
     let _silent = listen(&stage.pair.client, resolver);
@@ -135,7 +135,7 @@ fn a_dns_server_that_accepts_over_tcp_and_does_not_answer_is_blamed() {
 
 #[test]
 fn a_peer_that_accepts_and_says_nothing_is_blamed() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("peer_silent");
     let peer = std::net::SocketAddr::new(stage.pair.v4(1), 80);
     let _silent = listen(&stage.pair.client, peer);
@@ -169,7 +169,7 @@ fn a_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
 
 #[test]
 fn concurrent_fetches_from_two_places_are_two_incidents_each_with_its_own() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("two_causes");
     let plan = json!({ "sni": {
         "slow.test": ["fetch", VOID, 80, PATIENCE], "other.test": ["fetch", OTHER_VOID, 8080, PATIENCE],
@@ -191,7 +191,7 @@ fn concurrent_fetches_from_two_places_are_two_incidents_each_with_its_own() {
 
 #[test]
 fn five_clients_behind_one_cause_are_one_incident() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("five_clients_one_cause");
     stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
     let _clients: Vec<_> = (0..5).map(|_| stage.client("slow.test", "")).collect();
@@ -203,7 +203,7 @@ fn five_clients_behind_one_cause_are_one_incident() {
 
 #[test]
 fn healthy_connects_of_other_threads_during_a_stall_are_not_named() {
-    needs!(Openssl, Tun);
+    needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("healthy_background_connects");
     let busy = std::net::SocketAddr::new(stage.pair.v4(1), port());
     listen_and_accept(&stage.pair.client, busy);

@@ -39,7 +39,7 @@ struct Response {
 static RESPONSE: PerCpuArray<Response> = PerCpuArray::with_max_entries(1, 0);
 
 /// Bytes of a response that are looked through.
-const HEAD: usize = 512;
+const HEAD: usize = 256;
 /// A server is listened to this often.
 const EVERY_NS: u64 = 2_000_000_000;
 

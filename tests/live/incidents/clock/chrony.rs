@@ -32,7 +32,7 @@ fn sets_the_clock(netns: &Netns, server: SocketAddr, scratch: &Scratch) -> Runni
 
 #[test]
 fn a_step_by_chronyd_is_a_time_daemons_correction() {
-    needs!(Chrony);
+    needs!(Chrony, Pace);
     let right_again = RightAgain::afterwards();
     let (netns, scratch, mut keeper) = (Netns::make(), Scratch::make(), Keeper::new("chronyd_step"));
     let server = TimeServer::ntp_inside(&netns, SocketAddr::new(netns.loopback(), port()), SECOND * 3 / 2);

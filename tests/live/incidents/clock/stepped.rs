@@ -89,7 +89,7 @@ fn whoever_steps_the_clock_is_told_whatever_process_was_asked_for() {
 
 #[test]
 fn without_hooks_on_calls_a_step_is_found_and_nobody_is_accused_or_cleared() {
-    needs!(Perl);
+    needs!(Perl, Pace);
     let right_again = RightAgain::afterwards();
     let culprit = Culprit::trace("-e clock --no-syscalls");
     perl(&(timex(0x100, 0, 1) + "syscall(305, 0, $x) >= 0 or die $!"));
@@ -104,7 +104,7 @@ fn without_hooks_on_calls_a_step_is_found_and_nobody_is_accused_or_cleared() {
 
 #[test]
 fn a_container_is_named_even_if_its_process_is_gone_at_once() {
-    needs!();
+    needs!(Pace);
     const ID: &str = "c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4";
     let root = culprit::kernel::cgroup::root().expect("a cgroup v2 root");
     let group = root.join(format!("culprit-test-{ID}.scope"));
