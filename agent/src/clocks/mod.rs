@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     clockwatch::Look,
     config::Format,
-    fact::{Reading, ReferenceKind},
+    fact::{Reading, ReferenceKind, is_time_zone},
     reference::{
         Answer, Failure, Roots, Server,
         kernel::{self, State},
@@ -23,14 +23,7 @@ use crate::{
 
 mod words;
 
-use words::{SECOND_NS, account, span, words};
-
-/// Time zones differ by multiples of this.
-const QUARTER_NS: u64 = 15 * 60 * SECOND_NS;
-/// The time zone furthest from UTC.
-const FURTHEST_NS: u64 = 14 * 3600 * SECOND_NS;
-/// A hardware clock nobody looks after is seconds off.
-const NEARLY_NS: u64 = 5 * SECOND_NS;
+use words::{account, span, words};
 
 /// A clock that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,17 +42,10 @@ impl Clock {
     fn new(reading: Reading, real_ns: i64) -> Self {
         let Reading { kind, name, utc_ns, error_ns, .. } = reading;
         let offset_ns = real_ns.saturating_sub(utc_ns);
-        let is_local = kind == ReferenceKind::Rtc && is_time_zone(offset_ns.unsigned_abs());
+        let is_local = kind == ReferenceKind::Rtc && is_time_zone(offset_ns.unsigned_abs(), 0);
         let note = is_local.then_some("kept in local time? harmless");
         Self { name, kind, offset_ns, error_ns, note }
     }
-}
-
-/// Whether clocks so far apart may both be right, in different time zones.
-fn is_time_zone(apart_ns: u64) -> bool {
-    let quarters = (apart_ns + QUARTER_NS / 2) / QUARTER_NS;
-    let whole = quarters * QUARTER_NS;
-    (QUARTER_NS..=FURTHEST_NS).contains(&whole) && apart_ns.abs_diff(whole) <= NEARLY_NS
 }
 
 /// All that is listed.
@@ -170,6 +156,8 @@ fn about(kind: ReferenceKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SECOND_NS: u64 = 1_000_000_000;
 
     const MINUTE: i64 = 60 * SECOND_NS as i64;
     const HOUR: i64 = 60 * MINUTE;

@@ -2,9 +2,6 @@
 
 use crate::reference::kernel::State;
 
-/// One second in nanoseconds.
-pub(super) const SECOND_NS: u64 = 1_000_000_000;
-
 /// `12.3 ms behind`.
 pub(super) fn words(offset_ns: i64) -> String {
     let span = span(offset_ns.unsigned_abs());
@@ -47,7 +44,7 @@ pub(super) fn account(state: State) -> String {
 mod tests {
     use super::*;
 
-    const SECOND: i64 = SECOND_NS as i64;
+    const SECOND: i64 = 1_000_000_000;
     const MINUTE: i64 = 60 * SECOND;
     const HOUR: i64 = 60 * MINUTE;
 

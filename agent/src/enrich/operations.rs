@@ -66,9 +66,6 @@ impl Operations {
         let ended = step == ConnectStep::End;
         let op = ConnectOp { connect: *connect, seen_ns: boot_ns, ended_ns: ended.then_some(boot_ns) };
         match self.connects.get_mut(&connect.cookie) {
-            // Seen waiting before it ended, and told after.
-            Some(known)
-                if known.ended_ns.is_some() && !ended && known.connect.started_ns == connect.started_ns => {}
             // A cookie is never used twice, but a socket may connect again after a failure.
             Some(known) => *known = op,
             None => {

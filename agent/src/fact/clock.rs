@@ -16,3 +16,15 @@ pub enum ClockCall {
     /// `adjtimex`.
     Adjtimex,
 }
+
+impl ClockCall {
+    /// The call's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClockSettime => "clock_settime",
+            Self::Settimeofday => "settimeofday",
+            Self::ClockAdjtime => "clock_adjtime",
+            Self::Adjtimex => "adjtimex",
+        }
+    }
+}

@@ -21,8 +21,8 @@ pub use neigh::{
     NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
     NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
 };
-pub use reference::{Reading, ReferenceKind};
-pub use span::span;
+pub use reference::{Reading, ReferenceKind, is_time_zone};
+pub use span::{by, off, span};
 pub use stream::{Degraded, LostBy, Probes, SCHEMA, Start, Summary};
 pub use tls::{Role, Session, Stage};
 pub use what::What;

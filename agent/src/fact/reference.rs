@@ -34,3 +34,16 @@ pub struct Reading {
     /// How far this may be wrong, nanoseconds: resolution, delay, and what the clock says of itself.
     pub error_ns: u64,
 }
+
+/// Time zones differ from UTC by multiples of this.
+const QUARTER_NS: u64 = 15 * 60 * 1_000_000_000;
+/// The time zone furthest from UTC.
+const FURTHEST_NS: u64 = 14 * 3600 * 1_000_000_000;
+/// A clock nobody looks after is seconds off.
+const NEARLY_NS: u64 = 5_000_000_000;
+
+/// Whether clocks so far apart, give or take, may both be right: one of them in local time.
+pub fn is_time_zone(apart_ns: u64, unsure_ns: u64) -> bool {
+    let whole = apart_ns.saturating_add(QUARTER_NS / 2) / QUARTER_NS * QUARTER_NS;
+    (QUARTER_NS..=FURTHEST_NS).contains(&whole) && apart_ns.abs_diff(whole) <= NEARLY_NS.max(unsure_ns)
+}

@@ -27,6 +27,16 @@ pub fn span(ns: u64) -> String {
     }
 }
 
+/// `forward 125 days 20 h`: how a clock moved, in nanoseconds.
+pub fn by(delta_ns: i64) -> String {
+    format!("{} {}", if delta_ns < 0 { "back" } else { "forward" }, span(delta_ns.unsigned_abs()))
+}
+
+/// `15 min 35 s ahead`: how far a clock is ahead of another, in nanoseconds.
+pub fn off(ahead_ns: i64) -> String {
+    format!("{} {}", span(ahead_ns.unsigned_abs()), if ahead_ns < 0 { "behind" } else { "ahead" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

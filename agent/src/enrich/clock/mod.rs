@@ -40,8 +40,6 @@ pub struct Step {
     pub after_ns: i64,
     /// Who set the clock.
     pub by: Option<Author>,
-    /// The kernel said that the clock was set; always so when somebody did.
-    pub was_set: bool,
     /// How long the machine slept meanwhile, nanoseconds.
     pub slept_ns: u64,
 }
@@ -219,7 +217,6 @@ fn stepped(world: &mut World, boot_ns: u64, record: &ClockRecord, call: ClockCal
             parent_comm: event::comm(&record.parent_comm),
             exe: executable(record),
         }),
-        was_set: true,
         slept_ns: 0,
     });
 }
@@ -282,7 +279,6 @@ pub(super) fn moved(world: &mut World, boot_ns: u64, record: &ClockMoved, told: 
         before_ns,
         after_ns: record.after_ns,
         by: None,
-        was_set: record.was_set != 0,
         slept_ns: slept.map_or(0, |(_, slept_ns)| slept_ns),
     });
     let what = What::ClockMoved {

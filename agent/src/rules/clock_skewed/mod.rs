@@ -14,7 +14,7 @@ use crate::{
     enrich::World,
     event::{Event, What},
     rules::clocks::{
-        Alerts, SECOND, WARNING_NS, severity,
+        Alerts, SECOND, Sessions, WARNING_NS, severity,
         verdict::{Verdict, judge},
     },
 };
@@ -34,8 +34,6 @@ const EVERY_NS: u64 = SECOND / 2;
 const UPDATE_NS: u64 = 60 * SECOND;
 /// Nothing has been able to tell for this long.
 const LOST_NS: u64 = 3600 * SECOND;
-/// Clients' sessions are asked for again and again while the clock is wrong.
-const WATCH_NS: u64 = 120 * SECOND;
 
 #[derive(Default)]
 struct ClockSkewed {
@@ -56,7 +54,7 @@ struct Open {
     /// When there was a verdict last.
     judged_ns: u64,
     alerts: Alerts,
-    watched_ns: u64,
+    sessions: Sessions,
 }
 
 impl Diagnose for ClockSkewed {
@@ -110,10 +108,7 @@ impl ClockSkewed {
             self.ends(Some(judged), view);
             return;
         }
-        if open.watched_ns.saturating_sub(view.now_ns) < WATCH_NS / 2 {
-            open.watched_ns = view.now_ns.saturating_add(WATCH_NS);
-            view.looks.push(Look::Sessions(open.watched_ns));
-        }
+        open.sessions.go_on(view);
         if open.is_news(&judged, view.now_ns) {
             (open.told_ns, open.told) = (view.now_ns, judged);
             let id = open.id.clone();
@@ -133,7 +128,7 @@ impl ClockSkewed {
             told: judged,
             judged_ns: view.now_ns,
             alerts: Alerts::default(),
-            watched_ns: 0,
+            sessions: Sessions::default(),
         });
         let Some(report) = self.report(false, view) else { return };
         let id = view.store.open(view.now_ns, view.world, report);
@@ -157,10 +152,9 @@ impl ClockSkewed {
 
 impl Open {
     fn is_news(&self, judged: &Verdict, now_ns: u64) -> bool {
-        let grave = |verdict: &Verdict| gravity(verdict);
         let change = judged.ahead_ns.abs_diff(self.told.ahead_ns);
         judged.confidence > self.told.confidence
-            || grave(judged) != grave(&self.told)
+            || gravity(judged) != gravity(&self.told)
             || judged.leap != self.told.leap
             || (now_ns.saturating_sub(self.told_ns) >= UPDATE_NS
                 && change

@@ -8,8 +8,8 @@ use crate::{
         report::Report,
     },
     enrich::clock::references::Source,
-    fact::{ReferenceKind, span},
-    rules::clocks::{self, SECOND, WARNING_NS, breaks, by, called, off},
+    fact::{ReferenceKind, by, off, span},
+    rules::clocks::{self, SECOND, WARNING_NS, breaks, called},
 };
 
 /// A step this short before the clock is right made it so, nanoseconds.
@@ -22,7 +22,13 @@ impl ClockSkewed {
     pub(super) fn report(&self, right: bool, view: &View<'_>) -> Option<Report> {
         let open = self.open.as_ref()?;
         let (world, judged) = (view.world, &open.told);
-        let reference = clocks::reference(&judged.source, world)?;
+        // What it last said, should nothing be known of it any more.
+        let reference = clocks::reference(&judged.source, world).unwrap_or_else(|| ClockReference {
+            kind: judged.source.0,
+            name: judged.source.1.clone(),
+            ahead_ns: judged.ahead_ns,
+            error_ns: judged.error_ns,
+        });
         let lost = !right && view.now_ns.saturating_sub(open.judged_ns) >= super::LOST_NS;
         let drift = drift_ppm(judged, world);
         let since = self.since(open, drift, view);

@@ -5,8 +5,8 @@ use crate::{
     correlate::incident::{ClockStep, Parent, StepCause},
     enrich::World,
     event::comm,
-    fact::{Process, span},
-    rules::clocks::{self, SECOND, by, reading},
+    fact::{Process, by, span},
+    rules::clocks::{SECOND, reading},
 };
 
 /// Steps below this are said to the millisecond.
@@ -85,7 +85,7 @@ impl Leg {
     /// What is known when no call was seen, in a sentence.
     pub(super) fn nobody(&self) -> String {
         match self.how() {
-                StepCause::Resume => format!(
+            StepCause::Resume => format!(
                 "No call set it: the machine resumed from a suspend of {}, and its clock was set from the hardware clock.",
                 span(self.step.slept_ns)
             ),
@@ -96,7 +96,7 @@ impl Leg {
         }
     }
 
-    /// What the calls of one program have in common: `/bin/date) called clock_settime, a child of bash[4700]`.
+    /// What the calls of one program have in common: ` (/bin/date)` and `clock_settime, started by bash[4700]`.
     pub(super) fn manner(&self, world: &World) -> Option<(String, String)> {
         let author = self.step.by.as_ref()?;
         let process = self.process(world);
@@ -106,12 +106,7 @@ impl Leg {
             (author.parent != 0).then(|| format!(", started by {}[{}]", author.parent_comm, author.parent));
         Some((
             exe.unwrap_or_default(),
-            format!(
-                "{}{}{}",
-                clocks::call_name(author.call),
-                parent.unwrap_or_default(),
-                place.unwrap_or_default()
-            ),
+            format!("{}{}{}", author.call.name(), parent.unwrap_or_default(), place.unwrap_or_default()),
         ))
     }
 }

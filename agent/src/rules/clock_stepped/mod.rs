@@ -21,7 +21,7 @@ use crate::{
     event::{Event, TlsStep, What},
     fact::ReferenceKind,
     rules::clocks::{
-        Alerts, SECOND, WARNING_NS,
+        Alerts, SECOND, Sessions, WARNING_NS,
         verdict::{Verdict, judge_by},
     },
 };
@@ -43,8 +43,6 @@ const BOOT_NS: u64 = 600 * SECOND;
 const GIVEN_UP_NS: u64 = 3600 * SECOND;
 /// That somebody exposed is gone is said at most this often, until the last one is.
 const SAY_NS: u64 = 30 * SECOND;
-/// Clients' sessions are asked for again and again while the clock is not known to be right.
-const WATCH_NS: u64 = 120 * SECOND;
 
 #[derive(Default)]
 struct ClockStepped {
@@ -70,8 +68,7 @@ struct Series {
     alerts: Alerts,
     /// It was told to be over.
     over: bool,
-    /// Until when sessions were asked for.
-    watched_ns: u64,
+    sessions: Sessions,
     /// When it was said last who is exposed, and whether that has changed.
     said_ns: u64,
     unsaid: bool,
@@ -131,9 +128,8 @@ impl Diagnose for ClockStepped {
 
 impl ClockStepped {
     fn stepped(&mut self, step: Step, view: &mut View<'_>) {
-        let slept = self.slept.take_if(|slept| slept.looked_ns == step.looked_ns);
-        let step =
-            Step { slept_ns: slept.map_or(step.slept_ns, |slept| slept.slept_ns.unsigned_abs()), ..step };
+        // The suspend it was found with is told as part of it.
+        self.slept.take_if(|slept| slept.looked_ns == step.looked_ns);
         let leg = Leg { step, seen: view.world.sees_setters() };
         match self.series.as_mut().filter(|series| !series.is_right() && !series.over) {
             Some(series) => series.goes_on(leg),
@@ -174,10 +170,7 @@ impl ClockStepped {
                 series.says(&self.exposures, view);
             }
             series.settles(&mut self.exposures, view);
-            if series.watched_ns.saturating_sub(view.now_ns) < WATCH_NS / 2 {
-                series.watched_ns = view.now_ns.saturating_add(WATCH_NS);
-                view.looks.push(Look::Sessions(series.watched_ns));
-            }
+            series.sessions.go_on(view);
         }
         if series.is_right() && !series.over {
             self.exposures.asks(view);
@@ -198,7 +191,7 @@ impl Series {
             right_ns: None,
             alerts: Alerts::default(),
             over: false,
-            watched_ns: 0,
+            sessions: Sessions::default(),
             said_ns: 0,
             unsaid: false,
         }

@@ -13,9 +13,9 @@ use crate::{
         report::Report,
     },
     enrich::World,
-    fact::span,
+    fact::{by, off, span},
     rules::{
-        clocks::{self, WARNING_NS, breaks, by, called, dated, off, severity},
+        clocks::{self, WARNING_NS, breaks, called, dated, severity},
         text,
     },
 };

@@ -10,14 +10,17 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::incident::{Cause, CauseKind, ClockReference, Confidence, Severity},
+    correlate::{
+        Look, View,
+        incident::{Cause, CauseKind, ClockReference, Confidence, Severity},
+    },
     enrich::{
         World,
         clock::{references::Source, timestamp},
         tls::alert_name,
     },
     event::TlsStep,
-    fact::{ClockCall, ReferenceKind, span},
+    fact::{ReferenceKind, span},
 };
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -33,16 +36,6 @@ const CERTIFICATE_NS: u64 = 3600 * SECOND;
 /// How grave a clock wrong by this much is.
 pub(super) fn severity(off_ns: u64) -> Severity {
     if off_ns >= CRITICAL_NS { Severity::Critical } else { Severity::Warning }
-}
-
-/// `forward 125 days 20 h`.
-pub(super) fn by(delta_ns: i64) -> String {
-    format!("{} {}", if delta_ns < 0 { "back" } else { "forward" }, span(delta_ns.unsigned_abs()))
-}
-
-/// `15 min 35 s ahead`.
-pub(super) fn off(ahead_ns: i64) -> String {
-    format!("{} {}", span(ahead_ns.unsigned_abs()), if ahead_ns < 0 { "behind" } else { "ahead" })
 }
 
 /// A reading of the clock for people: `2018-12-14 00:00:03 UTC`, with milliseconds where they matter.
@@ -100,16 +93,6 @@ pub(super) fn remedies() -> Vec<String> {
     ]
 }
 
-/// A call's name.
-pub(super) fn call_name(call: ClockCall) -> &'static str {
-    match call {
-        ClockCall::ClockSettime => "clock_settime",
-        ClockCall::Settimeofday => "settimeofday",
-        ClockCall::ClockAdjtime => "clock_adjtime",
-        ClockCall::Adjtimex => "adjtimex",
-    }
-}
-
 /// Programs whose trade is setting the clock right, by the names of their threads (15 bytes at most).
 const TIME_DAEMONS: &[&str] = &[
     "chronyd",
@@ -161,6 +144,25 @@ pub(super) fn reference(source: &Source, world: &World) -> Option<ClockReference
 /// The clock as a cause.
 pub(super) fn cause(confidence: Confidence) -> Cause {
     Cause { kind: CauseKind::Clock, confidence, ..Cause::default() }
+}
+
+/// Clients' sessions, which are told only while somebody asks for them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sessions {
+    until_ns: u64,
+}
+
+impl Sessions {
+    /// They are asked for this long, again and again.
+    const ASKED_NS: u64 = 120 * SECOND;
+
+    /// Asks for them, when half of that is over.
+    pub(super) fn go_on(&mut self, view: &mut View<'_>) {
+        if self.until_ns.saturating_sub(view.now_ns) < Self::ASKED_NS / 2 {
+            self.until_ns = view.now_ns.saturating_add(Self::ASKED_NS);
+            view.looks.push(Look::Sessions(self.until_ns));
+        }
+    }
 }
 
 /// TLS handshakes refused while the clock is wrong, by alert.

@@ -20,7 +20,7 @@ use crate::{
         World,
         clock::references::{Leap, Source},
     },
-    fact::{Reading, ReferenceKind},
+    fact::{Reading, ReferenceKind, is_time_zone},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -28,13 +28,6 @@ const SECOND: u64 = 1_000_000_000;
 const DRIFT: u64 = 10_000;
 /// Readings that agree are at most this far apart beyond their errors.
 const AGREE_NS: u64 = 2 * SECOND;
-/// Local time differs from UTC by multiples of this.
-const ZONE_STEP_NS: u64 = 15 * 60 * SECOND;
-/// The furthest time zones, UTC+14 and UTC−12.
-const ZONE_MOST_NS: u64 = 14 * 3600 * SECOND;
-/// How exactly a difference must be such a multiple.
-const ZONE_TOLERANCE_NS: u64 = 5 * SECOND;
-
 /// How far the wall clock is from UTC.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::rules) struct Verdict {
@@ -205,12 +198,7 @@ fn link_local(name: &str) -> bool {
 
 /// Whether a clock is off by as much as local time may be.
 fn is_zone(vote: &Vote) -> bool {
-    let off = vote.ahead_ns.unsigned_abs();
-    let beyond = off % ZONE_STEP_NS;
-    let tolerance = ZONE_TOLERANCE_NS.max(vote.error_ns);
-    off > ZONE_STEP_NS / 2
-        && off <= ZONE_MOST_NS + tolerance
-        && beyond.min(ZONE_STEP_NS - beyond) <= tolerance
+    is_time_zone(vote.ahead_ns.unsigned_abs(), vote.error_ns)
 }
 
 #[cfg(test)]

@@ -3,18 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Mood, Said, duration};
-use crate::fact::{ClockCall, ReferenceKind, What, span};
-
-/// A signed duration in nanoseconds, in words: `forward 15 min 35 s`.
-pub(super) fn by(delta_ns: i64) -> String {
-    let way = if delta_ns < 0 { "back" } else { "forward" };
-    format!("{way} {}", span(delta_ns.unsigned_abs()))
-}
-
-/// `15 min 35 s ahead`.
-pub(super) fn off(ahead_ns: i64) -> String {
-    format!("{} {}", span(ahead_ns.unsigned_abs()), if ahead_ns < 0 { "behind" } else { "ahead" })
-}
+use crate::fact::{ReferenceKind, What, by, off};
 
 fn kind_name(kind: ReferenceKind) -> &'static str {
     match kind {
@@ -26,15 +15,6 @@ fn kind_name(kind: ReferenceKind) -> &'static str {
     }
 }
 
-fn call_name(call: ClockCall) -> &'static str {
-    match call {
-        ClockCall::ClockSettime => "clock_settime",
-        ClockCall::Settimeofday => "settimeofday",
-        ClockCall::ClockAdjtime => "clock_adjtime",
-        ClockCall::Adjtimex => "adjtimex",
-    }
-}
-
 pub(super) fn say(what: &What) -> Option<Said> {
     let (peer, text, mood) = match what {
         What::ClockSet { call, before, after, delta_ns, refused } => {
@@ -43,7 +23,7 @@ pub(super) fn say(what: &What) -> Option<Said> {
             } else {
                 format!("clock set {}: {before} → {after}", by(*delta_ns))
             };
-            (call_name(*call), text, if *refused { Mood::Slow } else { Mood::Bad })
+            (call.name(), text, if *refused { Mood::Slow } else { Mood::Bad })
         }
         What::ClockSlewed { call, modes, offset_ns, frequency_ppm, zone_only, refused } => {
             let mut text = String::from("clock slewed");
@@ -61,7 +41,7 @@ pub(super) fn say(what: &What) -> Option<Said> {
             } else if offset_ns.is_none() && frequency_ppm.is_none() && !*zone_only {
                 let _ = write!(text, "  modes {modes:#x}");
             }
-            (call_name(*call), text, Mood::Plain)
+            (call.name(), text, Mood::Plain)
         }
         What::ClockMoved { before, after, delta_ns, was_set, .. } => {
             let why = if *was_set {

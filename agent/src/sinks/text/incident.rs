@@ -6,14 +6,10 @@ use std::{
     io::{self, Write},
 };
 
-use super::{
-    Style, Time,
-    clock::{by, off},
-    duration, printable, time,
-};
+use super::{Style, Time, duration, printable, time};
 use crate::{
     correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Severity, State},
-    fact::Role,
+    fact::{Role, by, off},
 };
 
 /// Where lines are broken, in columns.
