@@ -3,11 +3,12 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Socket, Type};
 
-use super::Netns;
+use super::{Netns, deadline};
 
 /// Process and thread id of the caller.
 pub fn me() -> (u32, u32) {
@@ -28,6 +29,20 @@ pub fn begin_connect(netns: &Netns, to: SocketAddr) -> (Socket, (u32, u32)) {
         assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()));
         (socket, me())
     })
+}
+
+/// A connect that nobody answers, from the calling thread, given up after `patience`. Another thread may just
+/// be starting a program, which holds a copy of every descriptor until it is executed: only when the socket
+/// is closed for everybody has the connect ended.
+pub fn give_up_connecting(to: SocketAddr, patience: Duration) {
+    TcpStream::connect_timeout(&to, patience).expect_err("nobody answers");
+    let table = if to.is_ipv4() { "/proc/thread-self/net/tcp" } else { "/proc/thread-self/net/tcp6" };
+    let port = format!(":{:04X} 02 ", to.port());
+    let deadline = deadline();
+    while std::fs::read_to_string(table).expect("proc").contains(&port) {
+        assert!(Instant::now() < deadline, "{to}: still connecting long after it was given up");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// A listener inside, on an address of its own.

@@ -14,7 +14,7 @@ use crate::{
         dns::{self, Answer, answer_once, ask},
         netns::Pair,
         port,
-        sockets::{listen_on_loopback, me},
+        sockets::{give_up_connecting, listen_on_loopback, me},
         tls::{Identity, NAME, handshake, openssl_client},
     },
     needs,
@@ -66,7 +66,7 @@ fn fetching_server(
         let len = stream.read(&mut hello).expect("the client speaks first");
         connection.read_tls(&mut &hello[..len]).expect("memory");
         ask(resolver, &dns::query(7, "fetched.test")).expect("it answers");
-        TcpStream::connect_timeout(&fetched, Duration::from_millis(2500)).expect_err("nobody answers");
+        give_up_connecting(fetched, Duration::from_millis(2500));
         connection.process_new_packets().expect("a hello");
         handshake(&mut connection, &mut stream).expect("they agree");
         me()

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     harness::{
         Stage, port,
-        sockets::{listen, me},
+        sockets::{give_up_connecting, listen, me},
         stage::{PATIENCE, VOID, VOID6},
         tls::hello_of,
     },
@@ -253,7 +253,7 @@ fn a_rustls_server_that_fetches_between_the_hellos_is_named_with_its_thread() {
             }
         };
         let to = SocketAddr::new(VOID6.parse().expect("an address"), 80);
-        TcpStream::connect_timeout(&to, Duration::from_secs_f64(PATIENCE)).expect_err("nobody answers");
+        give_up_connecting(to, Duration::from_secs_f64(PATIENCE));
         let mut connection = accepted.into_connection(config).expect("they agree");
         crate::harness::tls::handshake(&mut connection, &mut stream).expect("they agree");
         let _ = stream.read(&mut [0; 1]);

@@ -20,7 +20,7 @@ use crate::{
     harness::{
         Stage, port,
         process::{run, words},
-        sockets::me,
+        sockets::{give_up_connecting, me},
         stage::{PATIENCE, VOID},
         tls::{NAME, handshake, openssl_client_as},
     },
@@ -116,7 +116,7 @@ fn a_java_client_that_fetches_a_missing_issuer_stalls_after_the_server_s_flight(
 
 fn fetch() {
     let to = SocketAddr::new(VOID.parse().expect("an address"), 80);
-    TcpStream::connect_timeout(&to, Duration::from_secs_f64(PATIENCE)).expect_err("nobody answers");
+    give_up_connecting(to, Duration::from_secs_f64(PATIENCE));
 }
 
 /// Verifies nothing, but fetches first, as one does that wants a revocation list.
