@@ -18,6 +18,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
     time::Duration,
 };
 
@@ -207,10 +208,17 @@ fn live(args: &Args, kernels: &[Kernel]) -> Result<ExitCode> {
     let Some(live) = test::build_live()? else {
         bail!("there are no live tests (no test target `live` in agent/Cargo.toml)");
     };
+    // A machine is emulated by one thread of this one, so as many run side by side as it has processors.
+    let abreast = thread::available_parallelism().map_or(1, usize::from) / args.cpus.max(1) as usize;
     let mut reports = Vec::new();
-    for kernel in kernels {
-        eprintln!("vm: live tests on {} ({})", kernel.id, kernel.version);
-        reports.push(live_on(args, kernel, &live));
+    for kernels in kernels.chunks(abreast.max(1)) {
+        thread::scope(|scope| {
+            let live = &live;
+            let running: Vec<_> =
+                kernels.iter().map(|kernel| scope.spawn(move || live_on(args, kernel, live))).collect();
+            reports
+                .extend(running.into_iter().map(|machine| machine.join().expect("it reports its failures")));
+        });
     }
     let table = report::table(&reports);
     io::stdout().write_all(table.as_bytes()).context("writing the table")?;
@@ -230,6 +238,7 @@ exit $status
 "#;
 
 fn live_on(args: &Args, kernel: &Kernel, live: &test::Live) -> Report {
+    eprintln!("vm: live tests on {} ({})", kernel.id, kernel.version);
     let mut report =
         Report { kernel: kernel.id.clone(), version: kernel.version.clone(), ..Report::default() };
     let root = cmd::workspace();
