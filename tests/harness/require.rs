@@ -22,10 +22,9 @@ pub enum Feature {
     Curl,
     /// A C compiler for x86-64, for a program that enters the kernel the old way.
     Gcc,
-    /// The machine is the test's own: a virtual one, whose global settings nobody else relies on.
+    /// A virtual machine in which nothing else runs meanwhile: its settings are the test's own, and its clock may
+    /// jump by months.
     OwnMachine,
-    /// A virtual machine in which nothing else runs meanwhile: its clock may jump by months.
-    OwnClock,
     /// Perl, which makes system calls by number (those of x86-64).
     Perl,
     /// tun devices: a network that swallows everything.
@@ -74,10 +73,6 @@ impl Feature {
                 "there is no gcc, or it makes no x86 programs",
             ),
             Self::OwnMachine => (
-                std::env::var_os("CULPRIT_VM").is_some(),
-                "it changes settings of the whole machine: only in a VM",
-            ),
-            Self::OwnClock => (
                 std::env::var_os("CULPRIT_OWN_CLOCK").is_some(),
                 "it sets the clock by months: only in a VM, and alone",
             ),

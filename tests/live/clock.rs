@@ -236,5 +236,6 @@ fn what_happens_after_a_step_carries_the_new_time_and_boot_time_goes_on() {
     let boot = last.json["boot_ns"].as_i64().expect("a number");
     assert!((time(last.text("at")) - boot - off).abs() < (20_000_000.0 * slow()) as i64, "{last:?}");
     let boots: Vec<i64> = ended.facts.iter().filter_map(|fact| fact.json["boot_ns"].as_i64()).collect();
-    assert!(boots.is_sorted_by(|a, b| a <= &(b + 5_000_000)), "boot time went back: {boots:?}");
+    // Who set the clock is told before what followed, which a slow machine has seen meanwhile.
+    assert!(boots.is_sorted_by(|a, b| a <= &(b + SECOND / 2)), "boot time went back: {boots:?}");
 }

@@ -7,6 +7,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use ebpf_probes::{
@@ -30,6 +31,8 @@ const PROCESSES: usize = 8192;
 const GENERATIONS: usize = 4;
 /// The listeners of the machine are looked through at most this often, nanoseconds.
 const LISTENERS_EVERY_NS: u64 = 1_000_000_000;
+/// Names of network namespaces that had none are looked for again at most this often.
+const NAMES_EVERY: Duration = Duration::from_millis(100);
 
 /// What the user asked to see, as far as only `/proc` can tell.
 #[derive(Debug, Clone, Default)]
@@ -67,6 +70,7 @@ pub struct Observer {
     /// Processes looked up, by name and whether the kernel vouched for them.
     seen: Bounded<u32, ([u8; 16], bool)>,
     netns: HashMap<u32, bool>,
+    names_read: Option<Instant>,
     listeners_at_ns: Option<u64>,
     pods: HashMap<String, [String; 3]>,
     cgroups: Cgroups,
@@ -84,6 +88,7 @@ impl Observer {
             followed,
             seen: Bounded::new(PROCESSES),
             netns: HashMap::new(),
+            names_read: None,
             listeners_at_ns: None,
             pods: HashMap::new(),
             cgroups: Cgroups::new(cgroup_root),
@@ -158,11 +163,19 @@ impl Observer {
     }
 
     fn namespace(&mut self, netns: u32, learn: &mut impl FnMut(Context)) {
-        if netns == 0 || self.netns.contains_key(&netns) || self.netns.len() >= 65536 {
+        let wanted = match self.netns.get(&netns) {
+            _ if netns == 0 => false,
+            Some(true) => false,
+            // It may have been made a moment ago, and be named by now.
+            Some(false) => self.names_read.is_none_or(|at| at.elapsed() >= NAMES_EVERY),
+            None => self.netns.len() < 65536,
+        };
+        if !wanted {
             return;
         }
+        self.names_read = Some(Instant::now());
         for (inode, name) in named_netns() {
-            if self.netns.insert(inode, true).is_none() {
+            if self.netns.insert(inode, true) != Some(true) {
                 learn(Context::Netns { inode, name });
             }
         }

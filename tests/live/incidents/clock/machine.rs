@@ -44,7 +44,7 @@ fn exposed(told: &Incident) -> Vec<u64> {
 
 #[test]
 fn stuck_in_the_future() {
-    needs!(OwnClock, Openssl);
+    needs!(OwnMachine, Openssl);
     date("2018-08-10 03:58:00");
     hardware_clock_follows();
     let (netns, identity) = (Netns::make(), Identity::make());
@@ -122,7 +122,7 @@ fn stuck_in_the_future() {
 
 #[test]
 fn a_day_behind() {
-    needs!(OwnClock);
+    needs!(OwnMachine);
     hardware_clock_follows();
     let mut keeper = Keeper::new("a_day_behind");
     keeper.keep_clock("");
