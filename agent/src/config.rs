@@ -1,9 +1,9 @@
 //! What a command is to do, as plain data: made once from the command line, without touching the
 //! machine. Commands know this and nothing of clap.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{enrich::observe::Wanted, kernel::plan::Request, reference::Server, sinks::text::Time};
+use crate::{enrich::observe::Wanted, kernel::plan::Request, reference::Server};
 
 /// Form of the output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -25,6 +25,20 @@ pub enum Colour {
     Always,
     /// Never.
     Never,
+}
+
+/// How the time is written; all in UTC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Time {
+    /// Hours to milliseconds.
+    #[default]
+    Milliseconds,
+    /// `-t`: hours to seconds.
+    Seconds,
+    /// `-tt`: hours to microseconds.
+    Microseconds,
+    /// `-ttt`: seconds since 1970, with microseconds.
+    Epoch,
 }
 
 /// A live session, to be shown or recorded.
@@ -81,4 +95,137 @@ pub struct Doctor {
     pub request: Request,
     /// Form.
     pub format: Format,
+}
+
+/// Where a daemon keeps its incidents unless told otherwise.
+pub const STORE: &str = "/var/lib/culprit/culprit.db";
+/// Where it serves HTTP unless told otherwise.
+pub const LISTEN: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9877));
+/// Options of `culprit run` that a reload (SIGHUP) changes; the others want a restart.
+pub const RELOADED: &[&str] = &[
+    "connect-stall",
+    "ntp",
+    "store-max-age",
+    "store-max-bytes",
+    "web-config-file",
+    "webhook",
+    "webhook-secret-file",
+    "webhook-severity",
+    "log-level",
+];
+
+/// Somewhere, or expressly nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place<T> {
+    /// `none`.
+    Nowhere,
+    /// There.
+    At(T),
+}
+
+/// The daemon.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    /// What it watches.
+    pub session: Session,
+    /// What it prints.
+    pub output: Output,
+    /// Where incidents are kept; `None`: at the usual place, if that can be.
+    pub store: Option<Place<PathBuf>>,
+    /// For how long.
+    pub retention: Retention,
+    /// Where HTTP is served; `None`: at the usual place, if that can be.
+    pub listen: Option<Place<SocketAddr>>,
+    /// TLS and authentication.
+    pub web_config_file: Option<PathBuf>,
+    /// By what incidents are counted, besides kind and severity.
+    pub label_by: Option<Identity>,
+    /// How many of them.
+    pub label_top: usize,
+    /// Who is told.
+    pub webhooks: Webhooks,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// How.
+    pub log_format: LogFormat,
+    /// Whether programs' run time is accounted.
+    pub probe_stats: bool,
+    /// The values of all options, by name, to tell what a reload changes.
+    pub values: Vec<(String, Vec<String>)>,
+}
+
+impl Daemon {
+    /// Names of options that have other values in `new`, and whether a reload changes them.
+    #[must_use]
+    pub fn changes(&self, new: &Self) -> Vec<(String, bool)> {
+        let changed = new.values.iter().filter(|option| !self.values.contains(option));
+        changed.map(|(name, _)| (name.clone(), RELOADED.contains(&name.as_str()))).collect()
+    }
+}
+
+/// What is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Incidents that are over for longer.
+    pub age: Duration,
+    /// The oldest, when the store is larger.
+    pub bytes: u64,
+}
+
+/// Webhooks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Webhooks {
+    /// Where to.
+    pub urls: Vec<String>,
+    /// What to sign with.
+    pub secret_file: Option<PathBuf>,
+    /// What is worth it.
+    pub severity: Grave,
+}
+
+/// By what incidents are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Identity {
+    /// systemd unit.
+    Unit,
+    /// Kubernetes namespace.
+    Namespace,
+    /// Kubernetes pod.
+    Pod,
+}
+
+/// The least severity that matters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Grave {
+    /// All.
+    Info,
+    /// Worth looking at.
+    #[default]
+    Warning,
+    /// Somebody is refused or kept waiting now.
+    Critical,
+}
+
+/// What is worth a line of log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What is not as it should be.
+    Warn,
+    /// Beginnings and ends.
+    #[default]
+    Info,
+    /// What helps to find a defect of culprit's own.
+    Debug,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }

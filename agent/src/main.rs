@@ -1,21 +1,33 @@
 //! Parse, dispatch, exit code.
 
 use std::{
+    ffi::OsString,
     io::{self, Write},
     process::ExitCode,
 };
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use culprit::{
-    cli::{Cli, Command, List, Schema},
-    clocks, doctor, list, neighbours, replay, run, sinks,
+    cli::{self, Cli, Command, List, Schema},
+    clocks, config, doctor, incidents, list, log, neighbours, replay, run, sinks,
 };
 
 /// Something did not work.
 const FAILED: u8 = 1;
+/// The command line or the configuration says something that cannot be.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let cli = match cli::parse(&args) {
+        Ok(Ok(cli)) => cli,
+        Ok(Err(error)) => {
+            eprintln!("culprit: {error}");
+            return ExitCode::from(USAGE);
+        }
+        // Help and version too; clap knows which of them is which.
+        Err(error) => error.exit(),
+    };
     match dispatch(&cli.command) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -29,15 +41,22 @@ fn main() -> ExitCode {
 fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Trace(options) => {
+            log::plain();
             let (session, output) = options.config();
             runtime()?.block_on(run::trace(&session, &output))
         }
         Command::Run(options) => {
-            let (session, output) = options.config();
-            runtime()?.block_on(run::trace(&session, &output))
+            let config = options.config();
+            let level = log::daemon(config.log_format, config.log_level);
+            runtime()?.block_on(run::daemon::run(config, level, Box::new(again)))
         }
-        Command::Record(options) => runtime()?.block_on(run::record(&options.config(), &options.file)),
+        Command::Record(options) => {
+            log::plain();
+            runtime()?.block_on(run::record(&options.config(), &options.file))
+        }
         Command::Replay(options) => replay::replay(&options.config()),
+        Command::Incidents(options) => incidents::list(&options.query(), &options.place(), options.format),
+        Command::Show(options) => incidents::show(&options.id, &options.place(), options.format),
         Command::Doctor(options) => doctor::doctor(&options.config()),
         Command::List { what: List::Probes { format } } => list::probes(*format),
         Command::List { what: List::Rules { format } } => list::rules(*format),
@@ -57,6 +76,15 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Schema { of: Schema::Incident } => {
             write(&serde_json::to_vec_pretty(&sinks::json::incident_schema())?)
         }
+    }
+}
+
+/// The daemon's configuration, read as it was at the start.
+fn again() -> anyhow::Result<config::Daemon> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    match cli::parse(&args).map_err(|error| anyhow::anyhow!(error.to_string()))??.command {
+        Command::Run(options) => Ok(options.config()),
+        _ => anyhow::bail!("the command line is no longer that of a daemon"),
     }
 }
 

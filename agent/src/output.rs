@@ -22,7 +22,7 @@ use crate::{
 
 /// Where facts go.
 pub struct Printer {
-    out: BufWriter<Box<dyn Write>>,
+    out: BufWriter<Box<dyn Write + Send>>,
     format: Format,
     style: text::Style,
     table: Option<Table>,
@@ -35,7 +35,7 @@ pub struct Printer {
 impl Printer {
     /// Opens the output.
     pub fn open(output: &Output) -> anyhow::Result<Self> {
-        let (to, terminal): (Box<dyn Write>, bool) = match &output.file {
+        let (to, terminal): (Box<dyn Write + Send>, bool) = match &output.file {
             Some(path) if path != Path::new("-") => {
                 let file =
                     File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?;
@@ -168,5 +168,5 @@ pub fn closing_line(summary: &Summary) -> String {
         many => format!("{many} incidents"),
     };
     let seconds = summary.duration_ms as f64 / 1000.0;
-    format!("culprit: {} events, {incidents}, {lost}, {seconds:.1} s", summary.events)
+    format!("{} events, {incidents}, {lost}, {seconds:.1} s", summary.events)
 }

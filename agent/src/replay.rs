@@ -55,7 +55,7 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     pass.finish(&mut printer)?;
     let summary = pass.summary(&printer, began_ns);
     printer.finish(&summary)?;
-    eprintln!("{}", closing_line(&summary));
+    eprintln!("culprit: {}", closing_line(&summary));
     match reader.tail() {
         Some(Tail::Clean(_)) | None => {}
         Some(tail) => eprintln!("culprit: {name}: {tail}"),

@@ -168,6 +168,21 @@ numbered! {
     }
 }
 
+impl Kind {
+    /// The probe such a record comes from; `None` for the agent's own.
+    #[must_use]
+    pub fn probe(self) -> Option<ProbeId> {
+        Some(match self as u32 {
+            0..16 => ProbeId::Connect,
+            16..32 => ProbeId::Tls,
+            32..48 => ProbeId::Dns,
+            48..64 => ProbeId::Neigh,
+            64..80 => ProbeId::Clock,
+            _ => return None,
+        })
+    }
+}
+
 /// Columns of the `STATS` map.
 pub const STATS_COLUMNS: usize = 4;
 

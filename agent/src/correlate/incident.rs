@@ -89,6 +89,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind, in order.
+    pub const ALL: &'static [Self] = &[
+        Self::TlsHandshakeStalled,
+        Self::ConnectStalled,
+        Self::ConnectFailing,
+        Self::NeighbourUnresolved,
+        Self::NeighbourStale,
+        Self::NeighbourConflict,
+        Self::NeighbourTableFull,
+        Self::ClockStepped,
+        Self::ClockSkewed,
+    ];
+
     /// As JSON, metrics and `culprit list rules` name it.
     pub fn name(self) -> &'static str {
         match self {

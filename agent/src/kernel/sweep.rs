@@ -88,6 +88,12 @@ impl Sweep {
         Self { thresholds, held: held.then(Held::default), ..Self::default() }
     }
 
+    /// Other thresholds, from now on.
+    pub fn set(&mut self, thresholds: Thresholds) {
+        // How long a handshake may stall was compiled into the programs.
+        self.thresholds.connect_ns = thresholds.connect_ns;
+    }
+
     /// Writes a record for each operation that is due, oldest first.
     pub fn sweep(
         &mut self,

@@ -38,10 +38,10 @@ impl Session {
     pub(super) fn take_answer(&mut self, answer: Option<Answer>) {
         match answer {
             Some(Ok(reading)) => self.learn(&Context::Reference(reading)),
-            Some(Err(failure)) => eprintln!("culprit: {failure}"),
+            Some(Err(failure)) => tracing::warn!("{failure}"),
             None => {
                 // Its threads are gone, which nothing they do explains; the rest goes on.
-                eprintln!("culprit: the reference clocks are no longer watched");
+                tracing::error!("the reference clocks are no longer watched");
                 self.references = None;
             }
         }

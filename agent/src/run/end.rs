@@ -48,7 +48,7 @@ pub(super) fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
 }
 
-/// ^C, SIGTERM and a terminal that hangs up end a session in order.
+/// ^C, SIGTERM and, but for daemons, a terminal that hangs up end a session in order.
 pub(super) struct Signals([Signal; 3]);
 
 impl Signals {
@@ -58,13 +58,13 @@ impl Signals {
         Ok(Self([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
     }
 
-    /// The next of them.
-    pub(super) async fn any(&mut self) {
+    /// The next of them; `true`: a terminal hung up, or somebody wants a daemon to read its configuration.
+    pub(super) async fn any(&mut self) -> bool {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            _ = interrupt.recv() => false,
+            _ = terminate.recv() => false,
+            _ = hangup.recv() => true,
         }
     }
 }

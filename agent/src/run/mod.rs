@@ -4,6 +4,7 @@
 mod attach;
 mod clock;
 mod clocks;
+pub mod daemon;
 mod end;
 mod neighbours;
 
@@ -76,6 +77,7 @@ struct Session {
     references: Option<reference::Watch>,
     engine: Engine,
     printer: Option<Printer>,
+    service: Option<daemon::Service>,
     writer: Option<record::Writer<Box<dyn Write>>>,
     origin: Context,
     start: Start,
@@ -83,6 +85,10 @@ struct Session {
     undecodable: u64,
     undecodable_why: Option<event::Error>,
     records: u64,
+    /// Facts told.
+    told: u64,
+    /// Records by probe.
+    received: [u64; ProbeId::ALL.len()],
     began: Instant,
     max_events: Option<u64>,
     failure: Option<anyhow::Error>,
@@ -126,8 +132,14 @@ impl Session {
                 _ = drain_tick.tick() => {}
                 _ = sweep_tick.tick() => self.look_around()?,
                 answer = clocks::answer(self.references.as_mut()) => self.take_answer(answer),
-                _ = save_tick.tick() => self.save()?,
-                () = interrupts.any() => break,
+                _ = save_tick.tick() => {
+                    self.save()?;
+                    self.show_state();
+                }
+                hangup = interrupts.any() => match &self.service {
+                    Some(_) if hangup => self.reload(),
+                    _ => break,
+                },
                 () = until(end) => break,
                 exited = exit_of(child.as_mut()) => {
                     status = Some(exited.context("waiting for the command")?);
@@ -149,7 +161,7 @@ impl Session {
 
     fn announce(&mut self) -> anyhow::Result<()> {
         for degraded in &self.start.probes.degraded {
-            eprintln!("culprit: {} sees less: {}", degraded.probe, degraded.why);
+            tracing::warn!("{} sees less: {}", degraded.probe, degraded.why);
         }
         let attached = self.start.probes.attached.join(", ");
         let doing = match (&self.writer, self.request.quiet) {
@@ -157,10 +169,11 @@ impl Session {
             (None, true) => "watching",
             (None, false) => "tracing",
         };
-        eprintln!("culprit: {doing} {attached}; ^C ends");
-        match &mut self.printer {
-            Some(printer) => printer.start(self.start.clone()),
-            None => Ok(()),
+        tracing::info!("{doing} {attached}; ^C ends");
+        match (&mut self.printer, &mut self.service) {
+            (Some(printer), _) => printer.start(self.start.clone()),
+            (None, Some(service)) => service.announce(self.start.clone()),
+            (None, None) => Ok(()),
         }
     }
 
@@ -217,13 +230,19 @@ impl Session {
 
     /// The reader is gone, or has got as many events as were asked for.
     fn enough(&self) -> bool {
-        let told = self.printer.as_ref().map_or(self.records, Printer::events);
-        self.printer.as_ref().is_some_and(Printer::gone) || self.max_events.is_some_and(|limit| told >= limit)
+        let told = if self.printer.is_some() { self.told } else { self.records };
+        self.printer.as_ref().is_some_and(Printer::gone)
+            || self.service.as_ref().is_some_and(daemon::Service::gone)
+            || self.max_events.is_some_and(|limit| told >= limit)
     }
 
     /// One record, from the kernel or from us.
     fn take(&mut self, record: &Bytes) {
         self.records += 1;
+        let kind = Kind::try_from(number(record, 8) as u32).ok();
+        if let Some(probe) = kind.and_then(Kind::probe) {
+            self.received[probe as usize] += 1;
+        }
         let event = match event::decode(record) {
             Ok(event) => event,
             Err(why) => {
@@ -243,11 +262,13 @@ impl Session {
             self.failure.get_or_insert(anyhow::Error::from(error).context("writing the recording"));
         }
         let (printer, failure, limit) = (&mut self.printer, &mut self.failure, self.max_events);
+        let told = &mut self.told;
         self.world.tell(&event, |fact| {
-            if let Some(printer) = printer
-                && limit.is_none_or(|limit| printer.events() < limit)
-                && let Err(error) = printer.fact(fact)
-            {
+            if limit.is_some_and(|limit| *told >= limit) {
+                return;
+            }
+            *told += 1;
+            if let Some(Err(error)) = printer.as_mut().map(|printer| printer.fact(fact)) {
                 failure.get_or_insert(error);
             }
         });
@@ -278,6 +299,9 @@ impl Session {
     }
 
     fn print(&mut self, incidents: Vec<Incident>) {
+        if let Some(service) = &self.service {
+            return service.tell(incidents);
+        }
         let Some(printer) = &mut self.printer else { return };
         if let Err(error) = printer.incidents(incidents) {
             self.failure.get_or_insert(error);
@@ -356,7 +380,7 @@ impl Session {
         let incidents = self.engine.finish(&self.world);
         self.print(incidents);
         let summary = Summary::new(
-            self.printer.as_ref().map_or(self.records, Printer::events),
+            if self.writer.is_some() { self.records } else { self.told },
             self.engine.opened(),
             self.world.losses().to_vec(),
             self.undecodable,
@@ -365,16 +389,19 @@ impl Session {
         if let Some(printer) = &mut self.printer {
             printer.finish(&summary)?;
         }
+        if let Some(service) = self.service.take() {
+            service.finish(&summary)?;
+        }
         if let Some(writer) = self.writer.take() {
             writer.finish(summary.lost).context("writing the recording")?;
         }
         if let Some(why) = self.undecodable_why {
-            eprintln!(
-                "culprit: {} records could not be decoded, the last because of {why}",
+            tracing::warn!(
+                "{} records could not be decoded, the last because of {why}",
                 self.undecodable
             );
         }
-        eprintln!("{}", closing_line(&summary));
+        tracing::info!("{}", closing_line(&summary));
         self.failure.map_or(Ok(()), Err)
     }
 }

@@ -6,8 +6,9 @@ use std::{
     io::{self, Write},
 };
 
-use super::{Style, Time, duration, printable, time};
+use super::{Style, duration, printable, time};
 use crate::{
+    config::Time,
     correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Severity, State},
     fact::{Role, by, off},
 };
@@ -62,6 +63,11 @@ impl Incidents {
             }
             _ => self.whole(incident, style, out),
         }
+    }
+
+    /// Writes an incident whole, whatever was written before.
+    pub fn paragraph(&self, incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
+        self.whole(incident, style, out)
     }
 
     /// What explains it, by the names those incidents were told by.

@@ -6,6 +6,7 @@ mod incident;
 mod neigh;
 mod tls;
 
+use crate::config::Time;
 use std::{
     fmt::Write as _,
     io::{self, Write},
@@ -15,19 +16,6 @@ pub use incident::Incidents;
 
 use crate::fact::{Endpoint, Fact, Outcome, Protocol, What};
 
-/// How the time is written; all in UTC.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Time {
-    /// Hours to milliseconds.
-    #[default]
-    Milliseconds,
-    /// `-t`: hours to seconds.
-    Seconds,
-    /// `-tt`: hours to microseconds.
-    Microseconds,
-    /// `-ttt`: seconds since 1970, with microseconds.
-    Epoch,
-}
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, Default)]

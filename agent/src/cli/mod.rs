@@ -1,20 +1,30 @@
 //! The command line: clap's types and help, turned once into plain requests. Nothing here touches the
 //! machine.
 
-use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
+mod file;
+mod incidents;
+mod parse;
+mod run;
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 use ebpf_probes::{abi::ProbeId, probes::PROBES};
 
+pub use file::{Option as FileOption, options, parse};
+pub use incidents::{Incidents, Show};
+use parse::{parse_cidr, parse_comm, parse_ring, parse_threshold};
+pub use run::Run;
+
 use crate::{
-    config::{self, Colour, Format},
+    config::{self, Colour, Format, Time},
     enrich::observe::Wanted,
     kernel::{
         plan::{Family, Request},
         sweep::Thresholds as StallThresholds,
     },
     reference::{Server, server},
-    sinks::text::Time,
+    units,
 };
 
 /// Names the culprit when a healthy-looking server hangs, loses a peer, or is refused by its cloud.
@@ -32,11 +42,15 @@ pub enum Command {
     /// Show live who connects where and what becomes of it, TLS handshakes, DNS, neighbours, clock.
     Trace(Trace),
     /// Watch for as long as you like and tell incidents only: healthy traffic costs nothing but counters.
-    Run(Run),
+    Run(Box<Run>),
     /// Record the same to a file, to be replayed elsewhere.
     Record(Record),
     /// Print what `trace` would have printed, from a recording; needs no root.
     Replay(Replay),
+    /// List the incidents a daemon has kept.
+    Incidents(Incidents),
+    /// Show one incident in full.
+    Show(Show),
     /// Say what culprit can see on this machine, and what to do about the rest.
     Doctor(Doctor),
     /// List what there is.
@@ -185,7 +199,7 @@ pub struct Thresholds {
 #[command(next_help_heading = "When to end")]
 pub struct Limits {
     /// End after this long, e.g. 500ms, 30s, 5m, 1h.
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = units::duration)]
     pub duration: Option<Duration>,
     /// End after this many events.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -237,49 +251,6 @@ pub struct Trace {
     /// Run this command, follow it and its children, and exit with its status.
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
-}
-
-/// `culprit run`.
-#[derive(Debug, Args)]
-pub struct Run {
-    /// Filters.
-    #[command(flatten)]
-    pub filters: RunFilters,
-    /// Thresholds.
-    #[command(flatten)]
-    pub thresholds: Thresholds,
-    /// End after this long, e.g. 500ms, 30s, 5m, 1h.
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
-    pub duration: Option<Duration>,
-    /// Size of the ring between kernel and agent in MiB: a power of two.
-    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = parse_ring)]
-    pub ring_mib: u32,
-    /// Form of the output.
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-    /// Write to this file instead of standard output.
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// When to colour.
-    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
-    pub color: Colour,
-}
-
-/// What `culprit run` watches: the machine, or a part of it.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "What to watch")]
-pub struct RunFilters {
-    /// Only these probes, comma-separated.
-    #[arg(short, long = "probes", value_name = "PROBE,…", value_delimiter = ',',
-          value_parser = PossibleValuesParser::new(PROBES.iter().map(|probe| probe.name)))]
-    pub events: Vec<String>,
-    /// Only this cgroup and those below it, as a path below the cgroup root.
-    #[arg(long, value_name = "PATH")]
-    pub cgroup: Option<String>,
-    /// Leave out the hooks on system calls, which put every system call of the machine on the kernel's slower
-    /// entry path: connects that fail at once and whoever sets the clock are not seen then.
-    #[arg(long)]
-    pub no_syscalls: bool,
 }
 
 /// `culprit record`.
@@ -392,37 +363,6 @@ impl Record {
     }
 }
 
-impl Run {
-    /// As plain data.
-    pub fn config(&self) -> (config::Session, config::Output) {
-        let request = Request {
-            probes: probe_ids(&self.filters.events),
-            quiet: true,
-            no_syscalls: self.filters.no_syscalls,
-            thresholds: self.thresholds.config(),
-            ring_bytes: self.ring_mib << 20,
-            ..Request::default()
-        };
-        let cgroup = self.filters.cgroup.as_ref().map(|path| format!("/{}", path.trim_matches('/')));
-        let session = config::Session {
-            request,
-            wanted: Wanted { cgroup, ..Wanted::default() },
-            asked: self.filters.events.clone(),
-            duration: self.duration,
-            ntp: self.thresholds.ntp.clone(),
-            ..config::Session::default()
-        };
-        let output = config::Output {
-            format: self.format,
-            file: self.output.clone(),
-            incidents_only: true,
-            colour: self.color,
-            ..config::Output::default()
-        };
-        (session, output)
-    }
-}
-
 impl Thresholds {
     fn config(&self) -> StallThresholds {
         let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -467,62 +407,6 @@ impl Output {
     }
 }
 
-fn parse_comm(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > 15 {
-        return Err(format!("the kernel keeps 1 to 15 bytes of a thread's name, this has {}", text.len()));
-    }
-    Ok(text.to_owned())
-}
-
-/// Address and prefix length out of 128; IPv4 as IPv4-mapped.
-fn parse_cidr(text: &str) -> Result<([u8; 16], u32), String> {
-    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-    let address: IpAddr = address.parse().map_err(|_| format!("{address} is not an IP address"))?;
-    let (bytes, width) = match address {
-        IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), 32),
-        IpAddr::V6(v6) => (v6.octets(), 128),
-    };
-    let bits = match bits {
-        None => width,
-        Some(bits) => bits
-            .parse()
-            .ok()
-            .filter(|&bits| bits <= width)
-            .ok_or_else(|| format!("/{bits} is not a prefix length from 0 to {width}"))?,
-    };
-    Ok((bytes, bits + 128 - width))
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        other => return Err(format!("{other} is not a unit: use ms, s, m or h")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("{text} does not begin with a number"))?;
-    Duration::try_from_secs_f64(number * factor).map_err(|_| format!("{text} is out of range"))
-}
-
-/// Below a quarter second every retransmission would look like a stall, and the sweep could not keep up.
-fn parse_threshold(text: &str) -> Result<Duration, String> {
-    let time = parse_duration(text)?;
-    if time < Duration::from_millis(250) || time > Duration::from_secs(3600) {
-        return Err(format!("{text} is not between 250ms and 1h"));
-    }
-    Ok(time)
-}
-
-fn parse_ring(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(mib @ 1..=256) if u32::is_power_of_two(mib) => Ok(mib),
-        _ => Err("a power of two from 1 to 256".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -540,13 +424,6 @@ mod tests {
         assert_eq!(parse_cidr("::1").map(|(_, bits)| bits), Ok(128));
         assert!(parse_cidr("10.0.0.0/33").is_err_and(|why| why.contains("0 to 32")));
         assert!(parse_cidr("example.com").is_err());
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert!(parse_duration("5 days").is_err());
     }
 
     #[test]

@@ -1,0 +1,101 @@
+//! Values of options: what may be written, and what to say about anything else.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use crate::{config::Place, units};
+
+pub(super) fn parse_comm(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 15 {
+        return Err(format!("the kernel keeps 1 to 15 bytes of a thread's name, this has {}", text.len()));
+    }
+    Ok(text.to_owned())
+}
+
+/// Address and prefix length out of 128; IPv4 as IPv4-mapped.
+pub(super) fn parse_cidr(text: &str) -> Result<([u8; 16], u32), String> {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let address: IpAddr = address.parse().map_err(|_| format!("{address} is not an IP address"))?;
+    let (bytes, width) = match address {
+        IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), 32),
+        IpAddr::V6(v6) => (v6.octets(), 128),
+    };
+    let bits = match bits {
+        None => width,
+        Some(bits) => bits
+            .parse()
+            .ok()
+            .filter(|&bits| bits <= width)
+            .ok_or_else(|| format!("/{bits} is not a prefix length from 0 to {width}"))?,
+    };
+    Ok((bytes, bits + 128 - width))
+}
+
+/// Below a quarter second every retransmission would look like a stall, and the sweep could not keep up.
+pub(super) fn parse_threshold(text: &str) -> Result<Duration, String> {
+    let time = units::duration(text)?;
+    if time < Duration::from_millis(250) || time > Duration::from_secs(3600) {
+        return Err(format!("{text} is not between 250ms and 1h"));
+    }
+    Ok(time)
+}
+
+pub(super) fn parse_ring(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(mib @ 1..=256) if u32::is_power_of_two(mib) => Ok(mib),
+        _ => Err("a power of two from 1 to 256".into()),
+    }
+}
+
+
+/// An amount of memory, with the units people write.
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" | "k" | "K" => 10,
+        "MiB" | "m" | "M" => 20,
+        "GiB" | "g" | "G" => 30,
+        other => return Err(format!("{other} is not a unit: use KiB, MiB or GiB")),
+    };
+    let number: u64 = number.parse().map_err(|_| format!("{text} does not begin with a whole number"))?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is out of range"))?;
+    if bytes < 1 << 20 {
+        return Err(format!("{text} is less than 1MiB"));
+    }
+    Ok(bytes)
+}
+
+/// Where to listen; `:PORT` is every address.
+pub(super) fn parse_listen(text: &str) -> Result<Place<SocketAddr>, String> {
+    if text == "none" {
+        return Ok(Place::Nowhere);
+    }
+    let every = text.strip_prefix(':').and_then(|port| port.parse().ok());
+    match every {
+        Some(port) => Ok(Place::At(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))),
+        None => text.parse().map(Place::At).map_err(|_| {
+            "write an address and a port, such as 127.0.0.1:9877, [::1]:9877 or :9877, or none".into()
+        }),
+    }
+}
+
+pub(super) fn parse_store(text: &str) -> Result<Place<PathBuf>, String> {
+    match text {
+        "none" => Ok(Place::Nowhere),
+        "" => Err("a path, or none".into()),
+        path => Ok(Place::At(path.into())),
+    }
+}
+
+pub(super) fn parse_url(text: &str) -> Result<String, String> {
+    let uri: ureq::http::Uri = text.parse().map_err(|why| format!("this is no URL ({why})"))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
+        _ => Err("write a whole URL, such as https://hooks.example.com/culprit".into()),
+    }
+}

@@ -1,0 +1,230 @@
+//! `culprit incidents` and `culprit show`: what a daemon has kept, from its store or from itself.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::{
+    config::{Format, Grave},
+    fact::span,
+    sinks::store::{
+        Store,
+        read::{Found, Kept, Query},
+    },
+};
+
+/// A daemon that has not answered by then does not.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Characters of an id that tell it from others: the end, for its beginning is the time.
+const SHORT: usize = 6;
+/// Width of lines when nothing says how wide they may be.
+const WIDTH: usize = 160;
+
+/// Where to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A store.
+    Store(PathBuf),
+    /// A daemon.
+    Url(String),
+}
+
+/// Lists incidents, the newest last, where one looks first.
+///
+/// # Errors
+/// When the store or the daemon cannot be asked.
+pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<ExitCode> {
+    let (mut found, more): (Vec<Value>, bool) = match place {
+        Place::Store(path) => {
+            let (kept, more) = Store::look(path)?.incidents(query)?;
+            (kept.iter().map(parsed).collect::<anyhow::Result<_>>()?, more)
+        }
+        Place::Url(url) => {
+            let answer = ask(url, &format!("/api/v1/incidents?{}", asked(query)))?;
+            let mut answer: Value = serde_json::from_str(&answer).with_context(|| format!("{url}: the answer"))?;
+            let Some(Value::Array(incidents)) = answer.get_mut("incidents").map(Value::take) else {
+                bail!("{url}: this is no culprit: its answer has no incidents");
+            };
+            (incidents, !answer["next"].is_null())
+        }
+    };
+    found.reverse();
+    let mut out = Vec::new();
+    match format {
+        Format::Json => {
+            for incident in &found {
+                serde_json::to_writer(&mut out, incident)?;
+                out.push(b'\n');
+            }
+        }
+        Format::Text => table(&found, &mut out)?,
+    }
+    io::stdout().write_all(&out)?;
+    if found.is_empty() {
+        eprintln!("culprit: no such incident is kept");
+    } else if more {
+        eprintln!("culprit: there are older ones: -n shows more");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows one incident.
+///
+/// # Errors
+/// When there is none, or several end like that, or nobody can be asked.
+pub fn show(id: &str, place: &Place, format: Format) -> anyhow::Result<ExitCode> {
+    let text = match place {
+        Place::Store(path) => match Store::look(path)?.incident(id)? {
+            Found::One(kept) if format == Format::Json => kept.json + "\n",
+            Found::One(kept) => kept.text,
+            Found::Nothing => {
+                bail!("{id}: no incident of this id is kept: `culprit incidents` lists those that are")
+            }
+            Found::Several(ids) => bail!("{id}: several incidents end like that: {}", ids.join(", ")),
+        },
+        Place::Url(url) => {
+            if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                bail!("{id}: an incident's id has letters and digits only");
+            }
+            let form = if format == Format::Json { "json" } else { "text" };
+            let mut text = ask(url, &format!("/api/v1/incidents/{id}?format={form}"))?;
+            if !text.ends_with('\n') {
+                text.push('\n');
+            }
+            text
+        }
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parsed(kept: &Kept) -> anyhow::Result<Value> {
+    serde_json::from_str(&kept.json).with_context(|| format!("incident {}", kept.id))
+}
+
+/// A query as the API takes it.
+fn asked(query: &Query) -> String {
+    let mut parts = vec![format!("limit={}", query.limit)];
+    let mut add = |name: &str, value: String| {
+        let bytes = value.bytes().map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        });
+        parts.push(format!("{name}={}", bytes.collect::<String>()));
+    };
+    let severity = match query.severity {
+        Grave::Info => "info",
+        Grave::Warning => "warning",
+        Grave::Critical => "critical",
+    };
+    add("severity", severity.into());
+    if !query.kinds.is_empty() {
+        add("kind", query.kinds.join(","));
+    }
+    if let Some(open) = query.open {
+        add("state", if open { "open" } else { "resolved" }.into());
+    }
+    let moment = |at: i64| jiff::Timestamp::from_millisecond(at).map(|at| at.to_string()).unwrap_or_default();
+    if let Some(since) = query.since_ms {
+        add("since", moment(since));
+    }
+    if let Some(until) = query.until_ms {
+        add("until", moment(until));
+    }
+    if let Some(text) = &query.text {
+        add("text", text.clone());
+    }
+    parts.join("&")
+}
+
+/// What a daemon answers.
+fn ask(url: &str, path: &str) -> anyhow::Result<String> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        .tls_config(
+            ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build(),
+        )
+        .build()
+        .into();
+    let whole = format!("{}{path}", url.trim_end_matches('/'));
+    let mut response = agent
+        .get(&whole)
+        .call()
+        .with_context(|| format!("{url} cannot be asked: does a culprit serve HTTP there (--listen)?"))?;
+    let status = response.status();
+    let body = response.body_mut().read_to_string().with_context(|| format!("{url}: reading the answer"))?;
+    if status.is_success() {
+        return Ok(body);
+    }
+    let why = serde_json::from_str::<Value>(&body)
+        .ok()
+        .and_then(|body| body["error"].as_str().map(str::to_owned))
+        .unwrap_or_else(|| "and does not say why".into());
+    bail!("{url} answered {status}: {why}")
+}
+
+fn table(incidents: &[Value], out: &mut impl Write) -> io::Result<()> {
+    if incidents.is_empty() {
+        return Ok(());
+    }
+    let width = width();
+    let rows: Vec<[String; 5]> = incidents.iter().map(row).collect();
+    let head = ["ID", "OPENED (UTC)", "LASTED", "SEVERITY", "KIND"].map(str::to_owned);
+    let mut widths = head.clone().map(|text| text.chars().count());
+    for row in &rows {
+        for (at, text) in row.iter().enumerate() {
+            widths[at] = widths[at].max(text.chars().count());
+        }
+    }
+    let mut line = |cells: &[String; 5], summary: &str| {
+        let mut text = String::new();
+        for (at, cell) in cells.iter().enumerate() {
+            text.push_str(&format!("{cell:<0$}  ", widths[at]));
+        }
+        let room = width.saturating_sub(text.chars().count()).max(20);
+        text.push_str(&shortened(summary, room));
+        writeln!(out, "{}", text.trim_end())
+    };
+    line(&head, "SUMMARY")?;
+    for (row, incident) in rows.iter().zip(incidents) {
+        line(row, incident["summary"].as_str().unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+fn row(incident: &Value) -> [String; 5] {
+    let text = |name: &str| incident[name].as_str().unwrap_or_default().to_owned();
+    let id = text("id");
+    let lasted = span(incident["duration_ms"].as_u64().unwrap_or(0).saturating_mul(1_000_000));
+    let open = incident["state"] != "resolved";
+    [
+        id.get(id.len().saturating_sub(SHORT)..).unwrap_or(&id).to_owned(),
+        text("opened_at").replace('T', " ").chars().take(19).collect(),
+        if open { format!("{lasted}, open") } else { lasted },
+        text("severity"),
+        text("kind"),
+    ]
+}
+
+/// Without what a terminal would take for commands.
+fn shortened(text: &str, room: usize) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if clean.chars().count() <= room {
+        return clean;
+    }
+    clean.chars().take(room - 1).chain(['…']).collect()
+}
+
+fn width() -> usize {
+    if !io::stdout().is_terminal() {
+        return usize::MAX;
+    }
+    rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|&w| w > 0).unwrap_or(WIDTH)
+}

@@ -1,0 +1,280 @@
+//! The daemon: a session that stays, with everything beside it that keeps, shows and tells incidents. What
+//! can be wrong is found before anything is attached; what goes wrong later costs one sink, not the others.
+
+mod hooks;
+mod reload;
+mod stdout;
+mod supervisor;
+
+use std::{
+    io,
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use hooks::Hooks;
+pub use reload::Reload;
+use stdout::Stdout;
+use supervisor::Supervisor;
+
+use super::Session;
+use crate::{
+    config::{self, Daemon, LISTEN, Place, STORE, Webhooks},
+    correlate::incident::Incident,
+    fact::{Start, Summary},
+    kernel::load::Kernel,
+    log,
+    output::Printer,
+    sinks::{
+        STORE as STORE_SINK, Told, WEBHOOK, http,
+        queue::{Counts, Queue},
+        store::{self, Store, Writer, deliveries::Subscriptions, write::Options},
+        stream::Hub,
+        webhook,
+    },
+};
+
+/// How long each sink has to deal with what it holds when the daemon ends.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `culprit run`.
+///
+/// # Errors
+/// When it cannot begin, or watching failed; what was collected by then is kept.
+pub async fn run(config: Daemon, level: log::Level, reload: Reload) -> anyhow::Result<ExitCode> {
+    let printer = Printer::open(&config.output)?;
+    let store = open_store(&config)?;
+    let access = Arc::new(http::Access::new(config.web_config_file.as_deref())?);
+    let listener = listen(&config)?;
+    let mut session = Session::attach(&config.session)?;
+    let service = Service::start(&session, config.clone(), level, reload, printer, store, access, listener)?;
+    session.service = Some(service);
+    session.run(&config.session).await
+}
+
+/// The store asked for; the usual one, if that can be had; or one in memory.
+fn open_store(config: &Daemon) -> anyhow::Result<Store> {
+    let path = match &config.store {
+        Some(Place::Nowhere) => return Ok(Store::in_memory()?),
+        Some(Place::At(path)) => path.as_path(),
+        None => Path::new(STORE),
+    };
+    match Store::open(path) {
+        Ok((store, aside)) => {
+            if let Some(aside) = aside {
+                tracing::error!(
+                    store = %path.display(),
+                    "the store was damaged: it is now {}, and a new one was begun", aside.display()
+                );
+            }
+            Ok(store)
+        }
+        Err(error) if config.store.is_none() => {
+            tracing::warn!("{error}; incidents are kept in memory only");
+            Ok(Store::in_memory()?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The address asked for; the usual one, if nobody has it; or none.
+fn listen(config: &Daemon) -> anyhow::Result<Option<std::net::TcpListener>> {
+    let address = match config.listen {
+        Some(Place::Nowhere) => return Ok(None),
+        Some(Place::At(address)) => address,
+        None => LISTEN,
+    };
+    match http::bind(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if config.listen.is_none() && error.kind() == io::ErrorKind::AddrInUse => {
+            tracing::warn!("{address} is taken: HTTP is not served (--listen names another address)");
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("--listen {address}")),
+    }
+}
+
+/// What runs beside the session.
+pub(super) struct Service {
+    config: Daemon,
+    level: log::Level,
+    reload: Reload,
+    store: Queue,
+    stdout: Queue,
+    printed: Stdout,
+    hooks: Hooks,
+    options: Arc<Mutex<Options>>,
+    access: Arc<http::Access>,
+    app: Arc<http::App>,
+    server: Option<http::Server>,
+    supervisor: Supervisor,
+    rated: Instant,
+}
+
+impl Service {
+    #[expect(clippy::too_many_arguments, reason = "each was made before, so that it could fail before")]
+    fn start(
+        session: &Session,
+        config: Daemon,
+        level: log::Level,
+        reload: Reload,
+        printer: Printer,
+        store: Store,
+        access: Arc<http::Access>,
+        listener: Option<std::net::TcpListener>,
+    ) -> anyhow::Result<Self> {
+        let printed = Stdout::new(printer);
+        let stdout = printed.queue()?;
+        let hub = Arc::new(Hub::default());
+        let bell = Arc::new(webhook::Bell::default());
+        let webhooks = Counts::new(WEBHOOK);
+        let options = Arc::new(Mutex::new(options(&config)));
+        let written: store::Written = {
+            let (hub, stdout, bell) = (hub.clone(), stdout.clone(), bell.clone());
+            Box::new(move |told: &Arc<Told>| {
+                hub.tell(told);
+                stdout.offer(told.clone());
+                bell.ring();
+            })
+        };
+        let writer = Writer::new(store.clone(), options.clone(), webhooks.clone(), written)?;
+        let kept = Counts::new(STORE_SINK);
+        let queue = Queue::start(kept.clone(), Box::new(writer)).context("starting the store's thread")?;
+        let mut hooks = Hooks::new(store.clone(), bell, webhooks.clone());
+        hooks.tell(&config.webhooks)?;
+        let start = &session.start;
+        let status = http::Status::new(&start.node, &start.version, &start.kernel, probes(&session.kernel, start));
+        let app = Arc::new(http::App {
+            store,
+            hub: hub.clone(),
+            status: Arc::new(status),
+            rates: Arc::default(),
+            traffic: Arc::default(),
+            metrics: Box::new(|_| ("text/plain; version=0.0.4; charset=utf-8", String::new())),
+        });
+        let server = listener
+            .map(|listener| http::Server::start(listener, app.clone(), access.clone()))
+            .transpose()
+            .context("starting the HTTP server")?;
+        if let Some(server) = &server {
+            tracing::info!("HTTP is served at {}", server.address);
+        }
+        Ok(Self {
+            config,
+            level,
+            reload,
+            store: queue,
+            stdout,
+            printed,
+            hooks,
+            options,
+            access,
+            app,
+            server,
+            supervisor: Supervisor::new(),
+            rated: Instant::now(),
+        })
+    }
+
+    /// The first line, and word to whoever waits for it.
+    pub(super) fn announce(&mut self, start: Start) -> anyhow::Result<()> {
+        self.printed.start(start)?;
+        self.supervisor.ready();
+        Ok(())
+    }
+
+    /// Incidents, in order; never waits.
+    pub(super) fn tell(&self, incidents: Vec<Incident>) {
+        for incident in incidents {
+            self.store.offer(Told::new(incident));
+        }
+    }
+
+    /// Whoever read the output is gone.
+    pub(super) fn gone(&self) -> bool {
+        self.printed.gone()
+    }
+
+    /// Everything that waits is dealt with, in the order of the sinks; then the last line.
+    pub(super) fn finish(mut self, summary: &Summary) -> anyhow::Result<()> {
+        self.supervisor.stopping();
+        let kept = self.store.close(PATIENCE);
+        let shown = self.stdout.close(PATIENCE);
+        self.hooks.stop();
+        drop(self.server.take());
+        if !kept {
+            tracing::error!("the store did not take the last incidents in time");
+        }
+        if !shown {
+            tracing::error!("whoever reads the output did not take the last incidents in time");
+            return Ok(());
+        }
+        self.printed.finish(summary)
+    }
+}
+
+fn options(config: &Daemon) -> Options {
+    let Webhooks { urls, severity, .. } = &config.webhooks;
+    Options {
+        retention: config.retention,
+        subscriptions: Subscriptions { urls: urls.clone(), severity: *severity },
+    }
+}
+
+fn probes(kernel: &Kernel, start: &Start) -> Vec<http::ProbeStatus> {
+    let mut probes = Vec::new();
+    for probe in ebpf_probes::probes::PROBES {
+        let hooks: Vec<http::HookStatus> = (kernel.hooks.iter())
+            .filter(|planned| planned.probes.contains(&probe.id))
+            .map(|planned| http::HookStatus {
+                program: planned.hook.program,
+                gives: planned.hook.gives,
+                attached: planned.outcome.why().is_none(),
+                why: planned.outcome.why(),
+            })
+            .collect();
+        if hooks.is_empty() {
+            continue;
+        }
+        let degraded = start.probes.degraded.iter().filter(|degraded| degraded.probe == probe.name);
+        probes.push(http::ProbeStatus {
+            name: probe.name,
+            about: probe.about,
+            attached: start.probes.attached.iter().any(|name| name == probe.name),
+            degraded: degraded.map(|degraded| degraded.why.clone()).collect(),
+            received: 0,
+            lost: 0,
+            hooks,
+        });
+    }
+    probes
+}
+
+impl Session {
+    /// Once a second: what requests and the supervisor are told of the pipeline.
+    pub(super) fn show_state(&mut self) {
+        let Some(service) = &mut self.service else { return };
+        let mut counts = std::collections::BTreeMap::new();
+        for probe in ebpf_probes::probes::PROBES {
+            let lost = self.known_losses.iter().filter(|loss| loss.probe == probe.id).map(|loss| loss.count).sum();
+            counts.insert(probe.name, (self.received[probe.id as usize], lost));
+        }
+        service.app.status.moved(counts);
+        service.supervisor.alive(&service.app.status);
+        if service.rated.elapsed() >= http::STEP {
+            service.rated = Instant::now();
+            let lost: u64 = self.known_losses.iter().map(|loss| loss.count).sum();
+            let records = self.received.iter().sum();
+            service.app.rates.push([0, 0, 0, 0, records, lost]);
+        }
+        let _ = service.app.traffic.connections.load(Relaxed);
+    }
+}
+
+/// What a session reads again on SIGHUP.
+pub(super) fn thresholds(config: &config::Session) -> crate::kernel::sweep::Thresholds {
+    config.request.thresholds
+}

@@ -1,0 +1,72 @@
+//! The tables, and how each version of them became the next. Within a version columns only mean what they
+//! meant; the incident itself is kept as the JSON it was told as.
+
+use rusqlite::Connection;
+
+/// `application_id` of a store: "culp".
+pub(super) const APPLICATION: i64 = 0x6375_6c70;
+/// The version this culprit writes: `user_version`.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// What leads from each version to the next.
+const MIGRATIONS: &[&str] = &[
+    // 1: incidents, and what outlives the daemon.
+    "CREATE TABLE incidents (
+        id TEXT NOT NULL PRIMARY KEY,
+        kind TEXT NOT NULL,
+        severity INTEGER NOT NULL,      -- 0 info, 1 warning, 2 critical
+        open INTEGER NOT NULL,
+        began_ms INTEGER NOT NULL,      -- wall clock, milliseconds since 1970
+        opened_ms INTEGER NOT NULL,
+        ended_ms INTEGER,
+        ended_lived_ms INTEGER,         -- age of the store when it ended: see `retain`
+        json TEXT NOT NULL,             -- culprit.incident/v1
+        text TEXT NOT NULL              -- for people
+     ) WITHOUT ROWID;
+     CREATE INDEX incidents_open ON incidents (open) WHERE open = 1;
+     CREATE INDEX incidents_ended ON incidents (ended_lived_ms) WHERE ended_lived_ms IS NOT NULL;
+     CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;",
+    // 2: what webhooks are still to be told.
+    "CREATE TABLE deliveries (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        url TEXT NOT NULL,
+        incident TEXT NOT NULL,
+        body TEXT NOT NULL,
+        queued_lived_ms INTEGER NOT NULL
+     );
+     CREATE INDEX deliveries_url ON deliveries (url, number);",
+];
+
+/// How the file is written; before the first table is made.
+pub(super) fn tune(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // On disk, not just in the kernel's memory, before anybody is told.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", 4 << 20)?;
+    connection.pragma_update(None, "cache_size", -2048)
+}
+
+/// Makes the tables, or brings them to this version; all of it or nothing.
+pub(super) fn bring_up(connection: &mut Connection) -> rusqlite::Result<()> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = usize::try_from(found).unwrap_or(0);
+    if known >= MIGRATIONS.len() {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    for migration in &MIGRATIONS[known..] {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// A store of the first version, as it was then.
+#[cfg(test)]
+pub(super) fn first(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(MIGRATIONS[0])?;
+    connection.pragma_update(None, "application_id", APPLICATION)?;
+    connection.pragma_update(None, "user_version", 1)
+}
