@@ -32,8 +32,7 @@ pub struct Spec {
 }
 
 /// The store: first of all.
-pub const STORE: Spec =
-    Spec { name: "store", about: "keeps incidents in a SQLite database", capacity: 1024 };
+pub const STORE: Spec = Spec { name: "store", about: "keeps incidents in a SQLite database", capacity: 1024 };
 /// Standard output.
 pub const STDOUT: Spec = Spec { name: "stdout", about: "prints incidents", capacity: 1024 };
 /// Readers of the live stream.

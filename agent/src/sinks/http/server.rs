@@ -171,7 +171,10 @@ async fn admit(request: Request, router: Router, rules: Arc<Rules>, local: bool)
     for (name, value) in &rules.headers {
         response.headers_mut().insert(name, value.clone());
     }
-    response.headers_mut().entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    response
+        .headers_mut()
+        .entry(header::X_CONTENT_TYPE_OPTIONS)
+        .or_insert(HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -184,7 +187,8 @@ struct Caller {
 
 impl Caller {
     fn of(request: &Request) -> Self {
-        let said = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let said =
+            |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Self {
             host: said(header::HOST).or_else(|| request.uri().authority().map(ToString::to_string)),
             path: request.uri().path().to_owned(),
@@ -212,7 +216,8 @@ async fn refusal(caller: Caller, rules: &Arc<Rules>, local: bool) -> Option<Resp
     };
     (!admitted).then(|| {
         let mut response =
-            api::error(StatusCode::UNAUTHORIZED, "a user name and a password are wanted".into()).into_response();
+            api::error(StatusCode::UNAUTHORIZED, "a user name and a password are wanted".into())
+                .into_response();
         let realm = HeaderValue::from_static("Basic realm=\"culprit\", charset=\"UTF-8\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
         response
