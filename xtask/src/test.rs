@@ -53,7 +53,7 @@ impl Live {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    setup::ensure(&[Need::Build, Need::Test])?;
+    setup::ensure(&[Need::Build, Need::Test, Need::Deploy])?;
     if args.keep_incidents {
         return keep_incidents(&args.args);
     }
