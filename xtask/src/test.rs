@@ -147,7 +147,7 @@ pub(crate) fn build_live() -> Result<Option<Live>> {
     Ok(Some(Live {
         tests: find("live", "test")?,
         culprit: find("culprit", "bin")?,
-        chronyd: setup::chrony::find(),
+        chronyd: setup::unpacked::CHRONYD.find(),
     }))
 }
 

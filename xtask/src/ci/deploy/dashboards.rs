@@ -65,13 +65,25 @@ fn look(name: &str, dashboard: &Value) -> Vec<String> {
         if list(panel, "targets").is_empty() {
             complain("it asks nothing");
         }
-        let asked = std::iter::once(panel).chain(list(panel, "targets"));
-        if asked.into_iter().any(|one| text(&one["datasource"], "uid") != DATA_SOURCE) {
-            complain("its data source is not the one that was chosen");
-        }
+    }
+    if !follows_choice(dashboard) {
+        complaints.push(format!("not every data source is {DATA_SOURCE}"));
     }
     complaints.extend(overlaps(list(dashboard, "panels")));
     complaints
+}
+
+/// Whether every part that names a data source names the one that was chosen, and every target names one.
+fn follows_choice(part: &Value) -> bool {
+    match part {
+        Value::Array(parts) => parts.iter().all(follows_choice),
+        Value::Object(members) => {
+            let source = members.get("datasource").map(|source| text(source, "uid"));
+            let asks = members.contains_key("expr");
+            source.map_or(!asks, |uid| uid == DATA_SOURCE) && members.values().all(follows_choice)
+        }
+        _ => true,
+    }
 }
 
 /// Panels that cover each other: Grafana would move one of them elsewhere.
@@ -152,6 +164,7 @@ mod tests {
         assert!(with("/panels/0/type", json!("graph")).contains("type"));
         assert!(with("/panels/0/description", json!("")).contains("description"));
         assert!(with("/panels/0/targets/0/datasource/uid", json!("x")).contains("data source"));
+        assert!(with("/panels/0/targets/0", json!({"expr": "up"})).contains("data source"));
         assert!(with("/panels/0/gridPos/w", json!(25)).contains("room"));
         let mut twice = dashboard();
         let panel = twice["panels"][0].clone();

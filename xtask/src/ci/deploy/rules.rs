@@ -156,7 +156,8 @@ fn variables_replaced(expression: &str) -> String {
 }
 
 fn promtool(action: &[&str], file: &Path) -> Result<()> {
-    let promtool = setup::promtool::find().context("promtool is not here: `cargo xtask setup` brings it")?;
+    let promtool =
+        setup::unpacked::PROMTOOL.find().context("promtool is not here: `cargo xtask setup` brings it")?;
     let mut command = Command::new(promtool);
     cmd::output(command.args(action).arg(file))?;
     Ok(())
