@@ -36,7 +36,7 @@ pub(super) fn render(directory: &Path) -> Result<(Vec<Value>, BTreeSet<PathBuf>)
             objects.extend(more);
             read.extend(files);
         } else {
-            objects.extend(yaml(&[path.clone()])?.concat());
+            objects.extend(yaml(std::slice::from_ref(&path))?.concat());
             read.insert(path);
         }
     }
