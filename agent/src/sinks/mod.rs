@@ -73,7 +73,10 @@ impl Told {
             let style = text::Style::default();
             // Writing to memory does not fail.
             let _ = text::Incidents::default().paragraph(&self.incident, style, &mut out);
-            String::from_utf8_lossy(&out).trim_start_matches('\n').to_owned()
+            let Incident { id, node, severity, opened_at, resolved_at, .. } = &self.incident;
+            let ended = resolved_at.as_ref().map(|at| format!(", resolved {at}")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&out).trim_matches('\n').to_owned();
+            format!("{text}\n    Incident {id} on {node}: {}, opened {opened_at}{ended}\n", severity.name())
         })
     }
 }

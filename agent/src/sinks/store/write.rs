@@ -249,6 +249,8 @@ fn close_abandoned(connection: &Connection, last_ms: i64, lived_ms: i64) -> rusq
         }
         let sql = "UPDATE incidents SET open = 0, ended_ms = ?2, ended_lived_ms = ?3, json = ?4, text = ?5
                    WHERE id = ?1";
+        // The headline is of a situation that is watched.
+        let text = text.replacen("still going", "watched until culprit stopped", 1);
         let text = format!("{}\n    {WHY}\n", text.trim_end());
         connection.execute(sql, params![id, ended_ms, lived_ms, incident.to_string(), text])?;
     }
