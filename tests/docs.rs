@@ -60,3 +60,74 @@ fn the_readmes_tables_are_those_of_the_code() {
     }
     readme_holds("rules", &table);
 }
+
+#[test]
+fn the_reference_of_options_is_that_of_the_code() {
+    let mut page = String::from(
+        "# Options of `culprit run`\n\n\
+         Generated from the command line (tests/docs.rs). Each option is a flag, an environment variable and a key of the\n\
+         configuration file (`--config FILE`, `CULPRIT_CONFIG`, or /etc/culprit/culprit.toml if there is one). A flag has\n\
+         precedence over the variable, the variable over the file, the file over the default. A key that is none, or a value\n\
+         that cannot be, is an error that names the line: exit status 2.\n\n\
+         SIGHUP (`systemctl reload culprit`) reads the file again. Options marked ↻ then change at once; a change of the others is\n\
+         logged and takes a restart; a file with an error changes nothing.\n",
+    );
+    let options = culprit::cli::options();
+    let mut headings: Vec<&str> = options.iter().map(|option| option.heading.as_str()).collect();
+    headings.dedup();
+    for heading in headings {
+        writeln!(page, "\n## {heading}\n").expect("a string");
+        page.push_str("| key | flag | variable | default | |\n|---|---|---|---|---|\n");
+        for option in options.iter().filter(|option| option.heading == heading) {
+            let reloads = if option.reloads { " ↻" } else { "" };
+            let value = if option.value.is_empty() { String::new() } else { format!(" {}", option.value) };
+            let many = if option.many { " A list in the file." } else { "" };
+            let values = if option.values.is_empty() {
+                String::new()
+            } else {
+                format!(" One of: {}.", option.values.join(", "))
+            };
+            let default =
+                if option.default.is_empty() { "none".into() } else { format!("`{}`", option.default) };
+            writeln!(
+                page,
+                "| `{}`{reloads} | `--{}{}` | `{}` | {default} | {}.{values}{many} |",
+                option.key,
+                option.name,
+                value.replace('|', "\\|"),
+                option.variable,
+                option.about.trim_end_matches('.'),
+            )
+            .expect("a string");
+        }
+    }
+    is_up_to_date("docs/configuration.md", &page);
+}
+
+#[test]
+fn the_example_configuration_says_only_what_there_is() {
+    let example = fs::read_to_string(root().join("deploy/culprit.toml")).expect("deploy/culprit.toml");
+    // With everything that is commented out, too: lines that look like `# key = value`.
+    let all: String = example
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => {
+                format!("{rest}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    for text in [&example, &all] {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), text).expect("room");
+        let args = ["culprit", "run", "--config", &file.path().display().to_string()].map(Into::into);
+        let parsed = culprit::cli::parse(&args).expect("the command line is sound");
+        assert!(parsed.is_ok(), "{:?}", parsed.err().map(|error| error.to_string()));
+    }
+}
+
+#[test]
+fn the_openapi_document_is_the_one_checked_in() {
+    let document = serde_json::to_string_pretty(&culprit::sinks::http::document()).expect("JSON") + "\n";
+    is_up_to_date("docs/culprit.openapi.json", &document);
+}

@@ -48,7 +48,7 @@ pub struct Setup {
 
 impl Setup {
     /// A directory for it.
-    pub fn new() -> Self {
+    pub fn make() -> Self {
         Self { files: Scratch::make(), supervisor: None }
     }
 
@@ -150,7 +150,7 @@ impl Reader {
     }
 
     /// The next incident; `None`: the stream has ended, or nothing came for long.
-    pub fn next(&mut self) -> Option<Incident> {
+    pub fn incident(&mut self) -> Option<Incident> {
         loop {
             if let Some(data) = self.line()?.strip_prefix("data: {") {
                 let json = serde_json::from_str(&format!("{{{data}")).expect("JSON");
@@ -163,7 +163,7 @@ impl Reader {
     #[track_caller]
     pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Incident) -> bool) -> Incident {
         loop {
-            match self.next() {
+            match self.incident() {
                 Some(incident) if wanted(&incident) => return incident,
                 Some(_) => {}
                 None => panic!("waited in vain for {what}"),
@@ -227,7 +227,8 @@ impl Receiver {
                     if head.is_empty() {
                         break;
                     }
-                    let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                    let length =
+                        head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
                     let mut body = vec![0; length.unwrap_or(0)];
                     std::io::Read::read_exact(&mut stream, &mut body).expect("what it announced");
                     let status = statuses[number.min(statuses.len() - 1)];

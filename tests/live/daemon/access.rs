@@ -19,7 +19,7 @@ fn curl(args: &[&str]) -> (String, String) {
 #[test]
 fn tls_and_a_password_are_asked_for_and_a_renewed_certificate_is_used() {
     needs!(Openssl, Curl);
-    let (setup, identity) = (Setup::new(), Identity::make());
+    let (setup, identity) = (Setup::make(), Identity::make());
     let file = setup.files.join("web.yml");
     for (from, to) in [(identity.cert(), "cert.pem"), (identity.key(), "key.pem")] {
         std::fs::copy(from, setup.files.join(to)).expect("room");
@@ -73,11 +73,17 @@ fn tls_and_a_password_are_asked_for_and_a_renewed_certificate_is_used() {
 #[test]
 fn a_web_configuration_that_cannot_be_is_an_error_at_the_start() {
     needs!();
-    let setup = Setup::new();
+    let setup = Setup::make();
     let file = setup.files.join("web.yml");
     for (text, wanted) in [
-        ("basic_auth_users:\n  sre: open-sesame\n", "sre: this is no bcrypt hash: `htpasswd -nBC 10 sre` makes one"),
-        ("tls_server_config:\n  cert_file: absent.pem\n  key_file: absent.key\n", "absent.pem: no certificates in PEM"),
+        (
+            "basic_auth_users:\n  sre: open-sesame\n",
+            "sre: this is no bcrypt hash: `htpasswd -nBC 10 sre` makes one",
+        ),
+        (
+            "tls_server_config:\n  cert_file: absent.pem\n  key_file: absent.key\n",
+            "absent.pem: no certificates in PEM",
+        ),
         ("wibble: 1\n", "wibble"),
         ("tls_server_config: {cert_file: a, key_file: b, min_version: TLS10}\n", "TLS10"),
     ] {

@@ -25,7 +25,7 @@ fn raw(daemon: &Daemon, request: &[u8]) -> String {
 #[test]
 fn every_documented_route_answers_as_documented_and_errors_say_why() {
     needs!(Nftables);
-    let (setup, trouble) = (Setup::new(), Trouble::make());
+    let (setup, trouble) = (Setup::make(), Trouble::make());
     let daemon = setup.start("");
     let (_waits, at) = trouble.begin();
     let opened = daemon.culprit.wait_for_incident("one", |incident| to(incident, at) && incident.opens());
@@ -39,7 +39,9 @@ fn every_documented_route_answers_as_documented_and_errors_say_why() {
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         assert!(kinds.iter().any(|kind| answer.kind.starts_with(kind.as_str())), "{path}: {answer:?}");
     }
-    let page = daemon.get("/api/v1/incidents?state=open&severity=warning&kind=connect_stalled&since=1h&limit=1").json();
+    let page = daemon
+        .get("/api/v1/incidents?state=open&severity=warning&kind=connect_stalled&since=1h&limit=1")
+        .json();
     assert_eq!(page["incidents"][0]["kind"], "connect_stalled", "{page}");
     let text = daemon.get(&format!("/api/v1/incidents/{}?format=text", opened.id()));
     assert!(text.kind.starts_with("text/plain") && text.body.contains("CONNECT STALLED"), "{text:?}");
@@ -65,7 +67,7 @@ fn every_documented_route_answers_as_documented_and_errors_say_why() {
 #[test]
 fn what_is_too_much_or_not_meant_for_it_is_refused() {
     needs!();
-    let setup = Setup::new();
+    let setup = Setup::make();
     let daemon = setup.start("");
     let host = format!("Host: {}\r\n", daemon.address);
     let post = raw(&daemon, format!("POST /metrics HTTP/1.1\r\n{host}Connection: close\r\n\r\n").as_bytes());
@@ -91,7 +93,7 @@ fn what_is_too_much_or_not_meant_for_it_is_refused() {
 #[test]
 fn more_connections_than_there_may_be_are_turned_away_and_those_there_are_served() {
     needs!(Pace);
-    let setup = Setup::new();
+    let setup = Setup::make();
     let daemon = setup.start("");
     let mut held: Vec<TcpStream> =
         (0..600).map(|_| TcpStream::connect(daemon.address).expect("it listens")).collect();

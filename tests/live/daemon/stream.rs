@@ -35,7 +35,7 @@ fn idler(at: SocketAddr) -> TcpStream {
 #[test]
 fn a_hundred_readers_are_told_everything_and_one_that_does_not_read_is_cut_off() {
     needs!(Nftables, Pace);
-    let (setup, trouble) = (Setup::new(), Trouble::make());
+    let (setup, trouble) = (Setup::make(), Trouble::make());
     let daemon = setup.start("");
     let mut idlers: Vec<TcpStream> = (0..5).map(|_| idler(daemon.address)).collect();
     let readers: Vec<_> = (0..READERS)
@@ -44,7 +44,7 @@ fn a_hundred_readers_are_told_everything_and_one_that_does_not_read_is_cut_off()
             std::thread::spawn(move || {
                 let mut opened = HashSet::new();
                 while opened.len() < INCIDENTS {
-                    let Some(incident) = reader.next() else { break };
+                    let Some(incident) = reader.incident() else { break };
                     opened.insert(incident.id().to_owned());
                 }
                 (opened.len(), Instant::now())

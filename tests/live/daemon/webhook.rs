@@ -29,7 +29,7 @@ fn next(receiver: &Receiver) -> (Vec<String>, Value, String) {
 #[test]
 fn a_webhook_gets_each_incident_signed_in_order_and_again_until_it_takes_it() {
     needs!(Nftables);
-    let (setup, trouble) = (Setup::new(), Trouble::make());
+    let (setup, trouble) = (Setup::make(), Trouble::make());
     let receiver = Receiver::start(([127, 0, 0, 1], 0).into(), &[503, 200, 400, 200]);
     let secret = setup.files.join("secret");
     std::fs::write(&secret, "hush\n").expect("room");
@@ -60,7 +60,7 @@ fn a_webhook_gets_each_incident_signed_in_order_and_again_until_it_takes_it() {
 #[test]
 fn what_a_webhook_could_not_be_told_outlives_the_daemon() {
     needs!(Nftables, Pace);
-    let (setup, trouble) = (Setup::new(), Trouble::make());
+    let (setup, trouble) = (Setup::make(), Trouble::make());
     let at = SocketAddr::from(([127, 0, 0, 1], port()));
     let daemon = setup.start(&format!("--webhook http://{at}/"));
     let (_waits, stalled) = trouble.begin();

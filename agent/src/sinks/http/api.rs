@@ -61,7 +61,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
             error(StatusCode::NOT_FOUND, format!("there is nothing at {path}: see /api/v1/openapi.json"))
         })
         .method_not_allowed_fallback(|| async {
-            error(StatusCode::METHOD_NOT_ALLOWED, "this is read-only: GET".into())
+            error(StatusCode::METHOD_NOT_ALLOWED, "this is read-only: GET")
         })
         .layer(middleware::from_fn_with_state(app.clone(), in_time))
         .with_state(app)
@@ -72,7 +72,7 @@ async fn in_time(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let matched = request.extensions().get::<axum::extract::MatchedPath>().cloned();
     let response = match tokio::time::timeout(ANSWER, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "this took too long: ask for less".into()),
+        Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "this took too long: ask for less"),
     };
     let path = matched.as_ref().map_or("other", |matched| known(matched.as_str()));
     app.traffic.answered(path, response.status().as_u16());
@@ -84,7 +84,8 @@ fn known(path: &str) -> &'static str {
     route.or_else(|| page::FILES.iter().map(|file| file.path).find(|file| *file == path)).unwrap_or("other")
 }
 
-pub(super) fn error(status: StatusCode, why: String) -> Response {
+pub(super) fn error(status: StatusCode, why: impl Into<String>) -> Response {
+    let why = why.into();
     (status, Json(json!({ "error": why }))).into_response()
 }
 
@@ -232,7 +233,7 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(why)) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, why.to_string())),
-        Err(_) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, "looking that up failed".into())),
+        Err(_) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, "looking that up failed")),
     }
 }
 

@@ -34,5 +34,8 @@ pub struct App {
     /// Requests and connections.
     pub traffic: Arc<Traffic>,
     /// The metrics, in the form that suits an `Accept` header: content type and text.
-    pub metrics: Box<dyn Fn(Option<&str>) -> (&'static str, String) + Send + Sync>,
+    pub metrics: Metrics,
 }
+
+/// Writes the metrics.
+pub type Metrics = Box<dyn Fn(Option<&str>) -> (&'static str, String) + Send + Sync>;

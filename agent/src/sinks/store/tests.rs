@@ -27,9 +27,9 @@ fn incident(number: u32, state: State) -> Incident {
     Incident {
         schema: SCHEMA,
         id: format!("01M7YXD271WZS0KCJEEW{number:06}"),
-        kind: if number % 2 == 0 { Kind::ConnectStalled } else { Kind::ConnectFailing },
+        kind: if number.is_multiple_of(2) { Kind::ConnectStalled } else { Kind::ConnectFailing },
         state,
-        severity: if number % 3 == 0 { Severity::Critical } else { Severity::Warning },
+        severity: if number.is_multiple_of(3) { Severity::Critical } else { Severity::Warning },
         began_at: at.clone(),
         opened_at: at.clone(),
         resolved_at: (state == State::Resolved).then_some(at),

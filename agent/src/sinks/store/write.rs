@@ -142,7 +142,7 @@ impl Writer {
                     "the store is damaged ({error}): it was set aside, and a new one begun"
                 ),
                 Err(worse) => {
-                    tracing::error!("the store is damaged ({error}) and cannot be set aside: {worse}")
+                    tracing::error!("the store is damaged ({error}) and cannot be set aside: {worse}");
                 }
             }
         } else if self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN) {
