@@ -138,6 +138,20 @@ numbered! {
     }
 }
 
+impl Kind {
+    /// The probe it comes from; none of what the agent says of itself.
+    pub fn probe(self) -> Option<ProbeId> {
+        match self as u32 {
+            0..=15 => Some(ProbeId::Connect),
+            16..=31 => Some(ProbeId::Tls),
+            32..=47 => Some(ProbeId::Dns),
+            48..=63 => Some(ProbeId::Neigh),
+            64..=79 => Some(ProbeId::Clock),
+            _ => None,
+        }
+    }
+}
+
 numbered! {
     /// The probe families, as `-e` names them; the number indexes the statistics map.
     ProbeId {

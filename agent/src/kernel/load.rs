@@ -16,7 +16,7 @@ use aya::{
 use ebpf_probes::{
     abi::{ProbeId, STATS_COLUMNS, Stat},
     probes::clock::EXPOSURE_MAP,
-    probes::dns::{ANSWERS_MAP, LOOKUPS_MAP},
+    probes::dns::{ANSWERS_MAP, ASKED_MAP, LOOKUPS_MAP},
     probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
     probes::tls::HELLOS_MAP,
     spec::Attach,
@@ -111,6 +111,21 @@ impl Kernel {
         attach_all(&mut ebpf, &mut hooks, directory.as_fd())?;
         give_back();
         Ok(Self { ebpf, hooks, cgroup_root: root, drop_reasons })
+    }
+
+    /// One of the object's maps.
+    pub(super) fn map(&self, name: &str) -> Option<&Map> {
+        self.ebpf.map(name)
+    }
+
+    /// All of the object's maps but the ring.
+    pub(super) fn maps(&self) -> impl Iterator<Item = (&str, &Map)> {
+        self.ebpf.maps()
+    }
+
+    /// A program of the object.
+    pub(super) fn program(&self, name: &str) -> Option<&Program> {
+        self.ebpf.program(name)
     }
 
     /// The ring, once.
@@ -232,7 +247,9 @@ fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
         loader.map_max_entries("EVENTS", request.ring_bytes);
     }
     // What crosses the ring at once is not held.
-    if !request.quiet {
+    if request.quiet {
+        loader.map_max_entries(ASKED_MAP, 1);
+    } else {
         loader.map_max_entries(LOOKUPS_MAP, 1).map_max_entries(ANSWERS_MAP, 1);
     }
     if !request.quiet && !request.by_owner() {
