@@ -89,6 +89,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[
+        Self::TlsHandshakeStalled,
+        Self::ConnectStalled,
+        Self::ConnectFailing,
+        Self::NeighbourUnresolved,
+        Self::NeighbourStale,
+        Self::NeighbourConflict,
+        Self::NeighbourTableFull,
+        Self::ClockStepped,
+        Self::ClockSkewed,
+    ];
+
     /// As JSON, metrics and `culprit list rules` name it.
     pub fn name(self) -> &'static str {
         match self {
@@ -127,6 +140,20 @@ pub enum Severity {
     Warning,
     /// Somebody is being refused or kept waiting now.
     Critical,
+}
+
+impl Severity {
+    /// Every severity.
+    pub const ALL: &'static [Self] = &[Self::Info, Self::Warning, Self::Critical];
+
+    /// As JSON and metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 /// What is to blame.
