@@ -7,7 +7,7 @@
 
 pub(crate) mod apt;
 mod bpf;
-pub(crate) mod chrony;
+pub(crate) mod unpacked;
 
 use std::{
     fs::{self, File},
@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{cmd, toolchain};
+use unpacked::{CHRONYD, PROMTOOL, Unpacked};
 
 /// What a command is about to do, and therefore needs tools for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +58,8 @@ enum Found {
     Installed(&'static str),
     /// A cargo subcommand that answers `--version`.
     Cargo(&'static str),
-    /// chronyd: [`chrony::find`].
-    Chronyd,
+    /// What [`unpacked`] finds.
+    Unpacked(&'static Unpacked),
 }
 
 enum Source {
@@ -72,11 +73,11 @@ enum Source {
     BpfRustc,
     /// [`bpf::install_linker`].
     BpfLinker,
-    /// [`chrony::fetch`].
-    Chrony,
+    /// What [`unpacked`] fetches.
+    Unpacked(&'static Unpacked),
 }
 
-use Found::{BpfLinker, BpfRustc, Cargo, Chronyd, File as AnyFile, Installed, Program};
+use Found::{BpfLinker, BpfRustc, Cargo, File as AnyFile, Installed, Program};
 use Source::{Component, Crate, Package};
 
 /// Every tool. The order is the order of installation: bpf-linker needs the rustc before it.
@@ -100,7 +101,8 @@ const TOOLS: &[Tool] = &[
     tool("java", Program("java"), Package(&["openjdk-17-jdk-headless", "default-jdk-headless"]), Need::Test, "tests need a TLS client that fetches issuers"),
     tool("python3", AnyFile(&["/usr/bin/python3"]), Package(&["python3-minimal"]), Need::Test, "tests need a server in another language; a shim would be slow in a VM"),
     tool("arping", AnyFile(&["/usr/bin/arping", "/usr/sbin/arping"]), Package(&["iputils-arping"]), Need::Test, "tests announce addresses"),
-    tool("chronyd", Chronyd, Source::Chrony, Need::Test, "tests have it set the clock"),
+    tool("chronyd", Found::Unpacked(&CHRONYD), Source::Unpacked(&CHRONYD), Need::Test, "tests have it set the clock"),
+    tool("promtool", Found::Unpacked(&PROMTOOL), Source::Unpacked(&PROMTOOL), Need::Test, "tests have it judge the metrics"),
     tool("bpftool", Program("bpftool"), Package(&["bpftool", "linux-tools-common"]), Need::Test, "shows what is loaded, for diagnosis"),
     tool("ps", Program("ps"), Package(&["procps"]), Need::Test, "demos show processes"),
     tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),
@@ -127,7 +129,7 @@ impl Tool {
             Cargo(name) => absent(cmd::succeeds(cmd::cargo().args([name, "--version"]))),
             BpfRustc => toolchain::find_rustc().err().map(|missing| missing.0),
             BpfLinker => bpf::linker_problem(),
-            Chronyd => absent(chrony::find().is_some()),
+            Found::Unpacked(unpacked) => absent(unpacked.find().is_some()),
         }
     }
 
@@ -139,7 +141,7 @@ impl Tool {
             Component(name) => format!("`rustup component add {name}`"),
             Source::BpfRustc => bpf::RUSTC_BY_HAND.to_owned(),
             Source::BpfLinker => bpf::linker_by_hand(),
-            Source::Chrony => chrony::BY_HAND.to_owned(),
+            Source::Unpacked(unpacked) => unpacked.by_hand.to_owned(),
         }
     }
 }
@@ -229,11 +231,11 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
                 say("built from source, under a minute");
                 bpf::install_linker()?;
             }
-            Source::Chrony if apt::is_here() => {
+            Source::Unpacked(unpacked) if apt::is_here() => {
                 say("fetched and unpacked, not installed");
-                chrony::fetch().context("fetching chronyd")?;
+                unpacked.fetch().with_context(|| format!("fetching {}", tool.name))?;
             }
-            Source::Chrony => {}
+            Source::Unpacked(_) => {}
         }
     }
     let left: Vec<_> = wanted()
