@@ -167,9 +167,8 @@ fn next_key(map: BorrowedFd<'_>, after: Option<&[u8]>, next: &mut [u8]) -> bool 
         next_key: next.as_mut_ptr() as u64,
     };
     // SAFETY: both buffers have the map's own key size and outlive the call, as the attributes do.
-    let done = unsafe {
-        libc::syscall(libc::SYS_bpf, GET_NEXT_KEY, &raw const attributes, size_of::<Attributes>())
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, GET_NEXT_KEY, &raw const attributes, size_of::<Attributes>()) };
     done == 0
 }
 
@@ -189,7 +188,8 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_map_is_read_from_what_the_kernel_says_of_its_descriptor() {
-        let text = "pos:\t0\nflags:\t02000002\nmap_type:\t9\nmax_entries:\t16384\nmemlock:\t2494464\nmap_id:\t7\n";
+        let text =
+            "pos:\t0\nflags:\t02000002\nmap_type:\t9\nmax_entries:\t16384\nmemlock:\t2494464\nmap_id:\t7\n";
         assert_eq!(memlock(text), Some(2_494_464));
         assert_eq!(memlock("pos:\t0\n"), None);
     }

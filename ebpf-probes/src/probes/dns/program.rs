@@ -140,13 +140,7 @@ fn timed(key: &LookupKey, packet: &Packet, start: &Start) {
 
 /// Holds a question until its answer; tells both only when that was slow or failed.
 #[inline(always)]
-fn held(
-    ctx: &SkBuffContext,
-    key: &LookupKey,
-    owner: Option<*const Owner>,
-    packet: &Packet,
-    start: &Start,
-) {
+fn held(ctx: &SkBuffContext, key: &LookupKey, owner: Option<*const Owner>, packet: &Packet, start: &Start) {
     let known = LOOKUPS.get_ptr_mut(key);
     counted(packet, start, known.is_some());
     if !packet.ingress {

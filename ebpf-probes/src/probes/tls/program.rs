@@ -29,8 +29,7 @@ use super::{
 };
 use crate::{
     abi::{Kind, Owner, ProbeId, Stat},
-    fields, filter,
-    call,
+    call, fields, filter,
     kernel::{SOCKETS, at_most, atomic_add, count, current, emit, header, now, opaque},
     metrics::{Timed, counter, phase, program as metrics},
     packet::program::{Packet, netns_of},
