@@ -22,6 +22,7 @@ pub mod event;
 pub mod fact;
 pub mod kernel;
 pub mod list;
+pub mod metrics;
 pub mod neighbours;
 pub mod neighdump;
 pub mod network;

@@ -213,6 +213,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_kind_is_of_the_probe_whose_records_it_names_or_of_none() {
+        let of = |kind: Kind| kind.probe();
+        assert_eq!(
+            (of(Kind::ConnectWaiting), of(Kind::TlsBytes)),
+            (Some(ProbeId::Connect), Some(ProbeId::Tls))
+        );
+        assert_eq!((of(Kind::DnsMessage), of(Kind::NeighWaiter)), (Some(ProbeId::Dns), Some(ProbeId::Neigh)));
+        assert_eq!((of(Kind::HttpDate), of(Kind::Tick), of(Kind::Lost)), (Some(ProbeId::Clock), None, None));
+    }
+
+    #[test]
     fn numbers_go_there_and_back_and_strangers_are_refused() {
         for kind in Kind::ALL {
             assert_eq!(Kind::try_from(*kind as u32), Ok(*kind));

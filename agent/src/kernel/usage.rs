@@ -11,7 +11,7 @@ use std::{
 };
 
 use aya::{
-    maps::{HashMap, Map, MapData},
+    maps::{HashMap, Map, MapData, MapType},
     sys::Stats,
 };
 use ebpf_probes::probes::neigh::NEIGHBOURS_MAP;
@@ -40,7 +40,7 @@ pub struct MapUsage {
     pub map: String,
     /// Entries it has; `None` where that is always all of them (arrays).
     pub entries: Option<u64>,
-    /// Entries it can have.
+    /// Entries it can have; of the ring, its bytes.
     pub capacity: u64,
     /// Memory it takes, bytes, by the kernel's account.
     pub memory_bytes: u64,
@@ -82,7 +82,10 @@ struct Open {
 impl Maps {
     /// Opens them anew; those that cannot be are left out.
     pub fn open(kernel: &Kernel) -> Self {
-        let open = kernel.maps().filter_map(|(name, map)| Open::new(name, map)).collect();
+        let ids = kernel.maps().filter_map(|(name, map)| Some((name, data(map)?.info().ok()?.id())));
+        let mut open: Vec<Open> =
+            ids.chain(kernel.ring()).filter_map(|(name, id)| Open::new(name, id)).collect();
+        open.sort_by(|one, other| one.name.cmp(&other.name));
         let neighbours = kernel.map(NEIGHBOURS_MAP).and_then(|map| {
             let data = MapData::from_id(data(map)?.info().ok()?.id()).ok()?;
             HashMap::try_from(Map::LruHashMap(data)).ok()
@@ -102,15 +105,16 @@ impl Maps {
 }
 
 impl Open {
-    fn new(name: &str, map: &Map) -> Option<Self> {
-        let info = data(map)?.info().ok()?;
-        let data = MapData::from_id(info.id()).ok()?;
+    fn new(name: &str, id: u32) -> Option<Self> {
+        let data = MapData::from_id(id).ok()?;
+        let info = data.info().ok()?;
+        let counted = [MapType::Hash, MapType::LruHash, MapType::LpmTrie];
         Some(Self {
             name: name.trim_start_matches('.').to_lowercase(),
             data,
             capacity: u64::from(info.max_entries()),
             key_bytes: info.key_size() as usize,
-            counted: matches!(map, Map::HashMap(_) | Map::LruHashMap(_) | Map::LpmTrie(_)),
+            counted: info.map_type().is_ok_and(|kind| counted.contains(&kind)),
         })
     }
 

@@ -104,6 +104,7 @@ impl Session {
             max_events: config.max_events,
             failure: None,
             tables: super::neighbours::Tables::default(),
+            feed: super::metrics::Feed::default(),
         })
     }
 

@@ -5,6 +5,7 @@ mod attach;
 mod clock;
 mod clocks;
 mod end;
+mod metrics;
 mod neighbours;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
     io::Write,
     path::Path,
     process::{ExitCode, ExitStatus},
+    sync::Arc,
     time::Duration,
 };
 
@@ -55,6 +57,9 @@ pub async fn trace(config: &config::Session, output: &config::Output) -> anyhow:
     let printer = Printer::open(output)?;
     let mut session = Session::attach(config)?;
     session.printer = Some(printer);
+    if config.request.quiet {
+        session.feed(Arc::default(), false)?;
+    }
     session.run(config).await
 }
 
@@ -87,6 +92,7 @@ struct Session {
     max_events: Option<u64>,
     failure: Option<anyhow::Error>,
     tables: neighbours::Tables,
+    feed: metrics::Feed,
 }
 
 impl Session {
@@ -185,7 +191,11 @@ impl Session {
     /// What the ring holds.
     fn in_ring(&mut self) -> Vec<Bytes> {
         let mut taken: Vec<Bytes> = Vec::new();
-        self.drain.take(|record| taken.push(trimmed(record)));
+        let feed = &mut self.feed;
+        self.drain.take(|record| {
+            feed.received(record);
+            taken.push(trimmed(record));
+        });
         taken
     }
 
@@ -251,6 +261,7 @@ impl Session {
                 failure.get_or_insert(error);
             }
         });
+        self.feed.told(&self.world);
         let incidents = self.engine.event(&event, &self.world);
         self.print(incidents);
         for look in self.engine.looks() {
@@ -278,6 +289,7 @@ impl Session {
     }
 
     fn print(&mut self, incidents: Vec<Incident>) {
+        self.feed.incidents(&incidents);
         let Some(printer) = &mut self.printer else { return };
         if let Err(error) = printer.incidents(incidents) {
             self.failure.get_or_insert(error);
@@ -341,7 +353,7 @@ impl Session {
         for batch in [before, clocks, records, after] {
             self.take_all(batch)?;
         }
-        Ok(())
+        self.publish(now)
     }
 
     fn save(&mut self) -> anyhow::Result<()> {

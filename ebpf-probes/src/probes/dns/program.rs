@@ -43,8 +43,8 @@ const NO_SUCH_NAME: u8 = 3;
 /// Bytes of a message up to its response code, and of the length that precedes it over TCP.
 const START: u32 = 4;
 const LENGTH: u32 = 2;
-/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
-const NO_EXIST: u64 = 1;
+/// A socket that asks under the same number after this long asks something else.
+const GIVEN_UP_NS: u64 = 60_000_000_000;
 
 /// A datagram or a segment to or from port 53. Not inlined, for the stack.
 #[inline(never)]
@@ -124,12 +124,20 @@ fn counted(packet: &Packet, start: &Start, awaited: bool) {
 /// Counts and times a message that is told anyway.
 #[inline(always)]
 fn timed(key: &LookupKey, packet: &Packet, start: &Start) {
+    let asked = ASKED.get_ptr_mut(key);
     if !packet.ingress {
         counted(packet, start, true);
-        let _ = ASKED.insert(key, &now(), NO_EXIST);
+        let at = now();
+        match asked {
+            // SAFETY: a live map value. A question that was given up long ago is no part of this lookup.
+            Some(asked) if at.wrapping_sub(unsafe { *asked }) >= GIVEN_UP_NS => unsafe { *asked = at },
+            Some(_) => {}
+            None => {
+                let _ = ASKED.insert(key, &at, 0);
+            }
+        }
         return;
     }
-    let asked = ASKED.get_ptr(key);
     counted(packet, start, asked.is_some());
     if let Some(asked) = asked {
         // SAFETY: a live map value.
