@@ -186,7 +186,7 @@ const _: () = assert!(size_of::<Histogram>() == 8 + 8 * BUCKETS);
 pub const fn bucket(ns: u64) -> u32 {
     // 1 unless it took no time at all. What is longer than a bound by a nanosecond is beyond it.
     let some = (ns | ns.wrapping_neg()) >> 63;
-    let below = (ns - some) / 1000 | ((1 << FIRST) - 1);
+    let below = ((ns - some) / 1000) | ((1 << FIRST) - 1);
     let at = u64::BITS - below.leading_zeros() - FIRST;
     if at < BUCKETS_USED as u32 { at } else { BUCKETS_USED as u32 - 1 }
 }

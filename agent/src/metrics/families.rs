@@ -286,8 +286,8 @@ What `GET /metrics` of `culprit run` says, as OpenMetrics 1.0 to whoever asks fo
 everybody else. This page is generated from the table in `agent/src/metrics/families.rs`; see `tests/docs.rs`.
 
 Counters and histograms of connects, TLS, DNS and neighbours are counted in the kernel, each operation once, whether or
-not anything is told of it: they are exact however busy the machine is, and cover what the session's filters watch. What
-began before culprit started is not counted. Offsets and tables are refreshed every second, neighbours and
+not anything is told of it: no full ring loses any of them, and they cover what the session's filters watch. What began
+before culprit started is not counted. Offsets and tables are refreshed every second, neighbours and
 programs every 10 s, maps every 30 s. No label names a process, an address, a command or a device.
 ";
 

@@ -103,4 +103,6 @@ pub const PROBE: Probe = Probe {
 };
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod counted;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub mod program;

@@ -11,40 +11,31 @@ use aya_ebpf::{
 
 use super::{
     ANY_TCP, DNS_BYTES_HEAD, DnsBytes, HELD, HeldMessage, LARGE, LOOKUPS as FOLLOWED, LookupKey, SMALL,
+    counted::counted,
 };
 use crate::{
     abi::{Header, IPPROTO_TCP, Kind, Owner, ProbeId},
-    filter,
+    call, filter,
     kernel::{SOCKETS, at_most, emit, header, now, opaque},
-    metrics::{Timed, counter, program as metrics},
     packet::program::{Packet, netns_of},
     probes::tls::program::sender,
 };
 
 /// Questions that wait for their answers, when they are not put on the ring.
 #[map]
-static LOOKUPS: LruHashMap<LookupKey, HeldMessage> = LruHashMap::with_max_entries(FOLLOWED, 0);
+pub(super) static LOOKUPS: LruHashMap<LookupKey, HeldMessage> = LruHashMap::with_max_entries(FOLLOWED, 0);
 
 /// The last answers, likewise: where the names of addresses come from once a name is needed.
 #[map]
 static ANSWERS: LruHashMap<LookupKey, HeldMessage> = LruHashMap::with_max_entries(FOLLOWED, 0);
-
-/// When lookups under way were asked first, when `LOOKUPS` does not hold them.
-#[map]
-static ASKED: LruHashMap<LookupKey, u64> = LruHashMap::with_max_entries(FOLLOWED, 0);
 
 /// An empty message, to begin from. Never written.
 #[map]
 static NO_MESSAGE: Array<HeldMessage> = Array::with_max_entries(1, 0);
 
 /// Bytes of a message before its question: RFC 1035 §4.1.1.
-const MESSAGE_HEADER: u32 = 12;
+pub(super) const MESSAGE_HEADER: u32 = 12;
 const NO_SUCH_NAME: u8 = 3;
-/// Bytes of a message up to its response code, and of the length that precedes it over TCP.
-const START: u32 = 4;
-const LENGTH: u32 = 2;
-/// A socket that asks under the same number after this long asks something else.
-const GIVEN_UP_NS: u64 = 60_000_000_000;
 
 /// A datagram or a segment to or from port 53. Not inlined, for the stack.
 #[inline(never)]
@@ -65,16 +56,9 @@ fn message_inlined(skb: *mut __sk_buff, packet: &Packet) {
     if owner.is_none() && filter::by_owner() {
         return;
     }
-    let start = start(&ctx, packet);
-    if let Some(start) = &start {
-        let key = LookupKey { cookie, id: start.id };
-        if filter::quiet() {
-            held(&ctx, &key, owner, packet, start);
-        } else {
-            timed(&key, packet, start);
-        }
-    }
+    call!(counted(skb, packet, cookie));
     if filter::quiet() {
+        held(&ctx, cookie, owner, packet);
         return;
     }
     if packet.len <= SMALL as u32 {
@@ -84,93 +68,42 @@ fn message_inlined(skb: *mut __sk_buff, packet: &Packet) {
     }
 }
 
-/// How a message begins.
-struct Start {
-    /// See [`LookupKey::id`].
-    id: u64,
-    /// The message begins here: it is no later part of one over TCP.
-    begins: bool,
-    /// The response code of an answer.
-    rcode: u8,
-}
-
-/// `None`: it is no message of the direction it goes in. Over TCP a segment may be any part of one.
-#[inline(always)]
-fn start(ctx: &SkBuffContext, packet: &Packet) -> Option<Start> {
-    let tcp = packet.protocol == IPPROTO_TCP;
-    let before = if tcp { LENGTH } else { 0 };
-    if packet.len < before + MESSAGE_HEADER {
-        return tcp.then_some(Start { id: ANY_TCP, begins: false, rcode: 0 });
-    }
-    let start = ctx.load::<[u8; START as usize]>((packet.offset + before) as usize).ok()?;
-    let right_way = (start[2] & 0x80 != 0) == packet.ingress;
-    if tcp {
-        return Some(Start { id: ANY_TCP, begins: right_way, rcode: start[3] & 15 });
-    }
-    let id = u64::from(u16::from_be_bytes([start[0], start[1]]));
-    right_way.then_some(Start { id, begins: true, rcode: start[3] & 15 })
-}
-
-/// Counts a message; over TCP an answer counts only while somebody waits for it.
-#[inline(always)]
-fn counted(packet: &Packet, start: &Start, awaited: bool) {
-    if !start.begins || (packet.ingress && packet.protocol == IPPROTO_TCP && !awaited) {
-        return;
-    }
-    let answer = counter::DNS_RESPONSES + u32::from(start.rcode);
-    metrics::add(if packet.ingress { answer } else { counter::DNS_QUERIES });
-}
-
-/// Counts and times a message that is told anyway.
-#[inline(always)]
-fn timed(key: &LookupKey, packet: &Packet, start: &Start) {
-    let asked = ASKED.get_ptr_mut(key);
-    if !packet.ingress {
-        counted(packet, start, true);
-        let at = now();
-        match asked {
-            // SAFETY: a live map value. A question that was given up long ago is no part of this lookup.
-            Some(asked) if at.wrapping_sub(unsafe { *asked }) >= GIVEN_UP_NS => unsafe { *asked = at },
-            Some(_) => {}
-            None => {
-                let _ = ASKED.insert(key, &at, 0);
-            }
-        }
-        return;
-    }
-    counted(packet, start, asked.is_some());
-    if let Some(asked) = asked {
-        // SAFETY: a live map value.
-        metrics::took(Timed::Dns as u32, now().wrapping_sub(unsafe { *asked }));
-        let _ = ASKED.remove(key);
-    }
-}
-
 /// Holds a question until its answer; tells both only when that was slow or failed.
 #[inline(always)]
-fn held(ctx: &SkBuffContext, key: &LookupKey, owner: Option<*const Owner>, packet: &Packet, start: &Start) {
-    let known = LOOKUPS.get_ptr_mut(key);
-    counted(packet, start, known.is_some());
+fn held(ctx: &SkBuffContext, cookie: u64, owner: Option<*const Owner>, packet: &Packet) {
+    let mut key = LookupKey { cookie, id: ANY_TCP };
+    let mut refused = false;
+    if packet.protocol != IPPROTO_TCP {
+        if packet.len < MESSAGE_HEADER {
+            return;
+        }
+        let Ok(start) = ctx.load::<[u8; 4]>(packet.offset as usize) else { return };
+        let is_answer = start[2] & 0x80 != 0;
+        if is_answer != packet.ingress {
+            return;
+        }
+        key.id = u64::from(u16::from_be_bytes([start[0], start[1]]));
+        refused = is_answer && start[3] & 15 != 0 && start[3] & 15 != NO_SUCH_NAME;
+    }
+    let known = LOOKUPS.get_ptr_mut(&key);
     if !packet.ingress {
         match known {
             // SAFETY: a live map value; a count torn by another CPU does no harm.
             Some(known) => unsafe { (*known).queries += 1 },
-            None => keep(&LOOKUPS, ctx, key, owner, packet),
+            None => keep(&LOOKUPS, ctx, &key, owner, packet),
         }
         return;
     }
     let Some(known) = known else { return };
     // SAFETY: a live map value.
-    let lasted = now().wrapping_sub(unsafe { (*known).boot_ns });
-    metrics::took(Timed::Dns as u32, lasted);
-    let udp = packet.protocol != IPPROTO_TCP;
-    if lasted >= filter::SLOW_NS.load() || (udp && start.rcode != 0 && start.rcode != NO_SUCH_NAME) {
-        told(key.cookie, known);
-        copy::<HELD>(ctx, key.cookie, owner, packet);
+    let slow = now().wrapping_sub(unsafe { (*known).boot_ns }) >= filter::SLOW_NS.load();
+    if slow || refused {
+        told(cookie, known);
+        copy::<HELD>(ctx, cookie, owner, packet);
     } else {
-        keep(&ANSWERS, ctx, key, owner, packet);
+        keep(&ANSWERS, ctx, &key, owner, packet);
     }
-    let _ = LOOKUPS.remove(key);
+    let _ = LOOKUPS.remove(&key);
 }
 
 #[inline(always)]
