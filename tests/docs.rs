@@ -30,6 +30,11 @@ fn the_json_schema_is_the_one_checked_in() {
 }
 
 #[test]
+fn the_page_of_metrics_is_the_one_checked_in() {
+    is_up_to_date("docs/metrics.md", &culprit::metrics::families::page());
+}
+
+#[test]
 fn the_schema_of_incidents_is_the_one_checked_in() {
     let schema = serde_json::to_string_pretty(&json::incident_schema()).expect("a schema is JSON") + "\n";
     is_up_to_date("docs/culprit.incident.v1.schema.json", &schema);

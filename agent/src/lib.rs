@@ -24,6 +24,7 @@ pub mod incidents;
 pub mod kernel;
 pub mod list;
 pub mod log;
+pub mod metrics;
 pub mod neighbours;
 pub mod neighdump;
 pub mod network;

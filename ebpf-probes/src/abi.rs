@@ -138,6 +138,20 @@ numbered! {
     }
 }
 
+impl Kind {
+    /// The probe it comes from; none of what the agent says of itself.
+    pub fn probe(self) -> Option<ProbeId> {
+        match self as u32 {
+            0..=15 => Some(ProbeId::Connect),
+            16..=31 => Some(ProbeId::Tls),
+            32..=47 => Some(ProbeId::Dns),
+            48..=63 => Some(ProbeId::Neigh),
+            64..=79 => Some(ProbeId::Clock),
+            _ => None,
+        }
+    }
+}
+
 numbered! {
     /// The probe families, as `-e` names them; the number indexes the statistics map.
     ProbeId {
@@ -165,21 +179,6 @@ numbered! {
         MapFull = 2,
         /// Records given up because kernel or packet memory could not be read.
         Unreadable = 3,
-    }
-}
-
-impl Kind {
-    /// The probe such a record comes from; `None` for the agent's own.
-    #[must_use]
-    pub fn probe(self) -> Option<ProbeId> {
-        Some(match self as u32 {
-            0..16 => ProbeId::Connect,
-            16..32 => ProbeId::Tls,
-            32..48 => ProbeId::Dns,
-            48..64 => ProbeId::Neigh,
-            64..80 => ProbeId::Clock,
-            _ => return None,
-        })
     }
 }
 
@@ -212,6 +211,17 @@ assert_layout!(Header = 16, Owner = 40, Tuple = 40, LostRecord = 32);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_is_of_the_probe_whose_records_it_names_or_of_none() {
+        let of = |kind: Kind| kind.probe();
+        assert_eq!(
+            (of(Kind::ConnectWaiting), of(Kind::TlsBytes)),
+            (Some(ProbeId::Connect), Some(ProbeId::Tls))
+        );
+        assert_eq!((of(Kind::DnsMessage), of(Kind::NeighWaiter)), (Some(ProbeId::Dns), Some(ProbeId::Neigh)));
+        assert_eq!((of(Kind::HttpDate), of(Kind::Tick), of(Kind::Lost)), (Some(ProbeId::Clock), None, None));
+    }
 
     #[test]
     fn numbers_go_there_and_back_and_strangers_are_refused() {

@@ -9,6 +9,7 @@
 
 pub mod abi;
 pub mod fields;
+pub mod metrics;
 pub mod probes;
 pub mod spec;
 

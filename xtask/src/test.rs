@@ -73,6 +73,7 @@ fn unit(args: &[OsString]) -> Result<()> {
     for name in test_targets()?.iter().filter(|name| *name != "live") {
         command.args(["--test", name]);
     }
+    command.envs(setup::unpacked::PROMTOOL.find().map(|promtool| ("CULPRIT_PROMTOOL", promtool)));
     cmd::run(command.arg("--").args(args))
 }
 

@@ -143,6 +143,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// Every severity.
+    pub const ALL: &'static [Self] = &[Self::Info, Self::Warning, Self::Critical];
+
     /// As JSON and metrics name it.
     pub fn name(self) -> &'static str {
         match self {

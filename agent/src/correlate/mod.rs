@@ -14,7 +14,7 @@ pub use store::Store;
 
 pub use crate::enrich::context::{Look, Whom};
 use crate::{
-    enrich::{World, context::Context},
+    enrich::{World, bounded::Table, context::Context},
     event::Event,
     rules::{Diagnose, RULES},
 };
@@ -89,6 +89,11 @@ impl Engine {
     /// What is to be looked at now.
     pub fn looks(&mut self) -> Vec<Look> {
         std::mem::take(&mut self.looks)
+    }
+
+    /// How full what the rules and the store remember is.
+    pub fn tables(&self) -> Vec<Table> {
+        self.store.tables().into_iter().chain(self.rules.iter().flat_map(|rule| rule.tables())).collect()
     }
 
     /// Incidents opened so far.

@@ -10,7 +10,10 @@ use super::{
     incident::{Details, Evidence, Incident, Kind, SCHEMA, State},
     report::Report,
 };
-use crate::enrich::{World, bounded::Bounded};
+use crate::enrich::{
+    World,
+    bounded::{Bounded, Table},
+};
 
 /// A situation that begins again within this long of its end is the same incident.
 pub(super) const FOLD_NS: u64 = 300_000_000_000;
@@ -29,6 +32,7 @@ pub struct Store {
     claims: Bounded<u64, String>,
     out: Vec<Incident>,
     opened: u64,
+    evicted: u64,
 }
 
 struct Held {
@@ -46,7 +50,7 @@ struct Held {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { held: Vec::new(), claims: Bounded::new(CLAIMS), out: Vec::new(), opened: 0 }
+        Self { held: Vec::new(), claims: Bounded::new(CLAIMS), out: Vec::new(), opened: 0, evicted: 0 }
     }
 }
 
@@ -169,6 +173,17 @@ impl Store {
         held.report.remedies.first().map(String::as_str)
     }
 
+    /// How full what is remembered is.
+    pub(super) fn tables(&self) -> [Table; 2] {
+        let incidents = Table {
+            name: "incidents",
+            entries: self.held.len() as u64,
+            capacity: INCIDENTS as u64,
+            evictions: self.evicted,
+        };
+        [incidents, self.claims.table("incident_claims")]
+    }
+
     /// Incidents opened so far.
     pub fn opened(&self) -> u64 {
         self.opened
@@ -201,6 +216,7 @@ impl Store {
         });
         if let Some(at) = oldest {
             self.held.remove(at);
+            self.evicted += 1;
         }
     }
 }

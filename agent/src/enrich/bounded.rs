@@ -5,6 +5,19 @@ use std::{
     hash::Hash,
 };
 
+/// How full some bounded memory is, for whoever watches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// What it remembers.
+    pub name: &'static str,
+    /// Entries there are.
+    pub entries: u64,
+    /// Entries there can be.
+    pub capacity: u64,
+    /// Live entries that had to give way so far.
+    pub evictions: u64,
+}
+
 /// At most `limit` entries; the oldest insertion gives way.
 #[derive(Debug)]
 pub struct Bounded<K, V> {
@@ -80,6 +93,16 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
     pub fn evicted(&self) -> u64 {
         self.evicted
     }
+
+    /// How full it is.
+    pub fn table(&self, name: &'static str) -> Table {
+        Table {
+            name,
+            entries: self.entries.len() as u64,
+            capacity: self.limit as u64,
+            evictions: self.evicted,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +116,7 @@ mod tests {
             map.insert(i, i);
         }
         assert_eq!((map.len(), map.evicted(), map.get(&4), map.get(&2)), (2, 3, Some(&4), None));
+        assert_eq!(map.table("t"), Table { name: "t", entries: 2, capacity: 2, evictions: 3 });
     }
 
     #[test]

@@ -85,3 +85,18 @@ pub fn outcome(connect: &Connect) -> (Outcome, Option<String>) {
         if errno == Errno::UnknownErrno { format!("errno {}", connect.errno) } else { format!("{errno:?}") };
     (outcome, Some(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_count_an_outcome_as_what_is_said_of_it() {
+        for errno in 0..=200 {
+            let (said, _) = outcome(&Connect { errno, ..Connect::default() });
+            let counted = ebpf_probes::metrics::Ended::by_error(errno);
+            let said = if said == Outcome::Failed { "other" } else { said.name() };
+            assert_eq!(counted.name(), said, "errno {errno}");
+        }
+    }
+}

@@ -11,7 +11,12 @@ use simple_dns::{
     rdata::{A, AAAA, RData},
 };
 
-use super::{Told, World, bounded::Bounded, ms, operations::LookupOp};
+use super::{
+    Told, World,
+    bounded::{Bounded, Table},
+    ms,
+    operations::LookupOp,
+};
 use crate::{
     event::DnsMessage,
     fact::{Protocol, What},
@@ -278,6 +283,10 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
 }
 
 impl Lookups {
+    pub(super) fn tables(&self) -> [Table; 2] {
+        [self.pending.table("lookups"), self.streams.table("dns_streams")]
+    }
+
     /// Lookups of these owners under way, and those that took long and have ended.
     pub(super) fn operations(&self, of: impl Fn(&Owner) -> bool) -> Vec<LookupOp> {
         let pending = self.pending.iter().filter(|(_, lookup)| of(&lookup.owner));

@@ -179,6 +179,24 @@ impl World {
         }
     }
 
+    /// How full what is remembered is.
+    pub fn tables(&self) -> Vec<bounded::Table> {
+        let mut tables = vec![
+            self.processes.table("processes"),
+            self.names.table("names"),
+            self.listeners.table("listeners"),
+            self.devices.table("devices"),
+            self.silent.table("silent_neighbours"),
+            self.gateways.table("gateways"),
+            self.held_up.table("connects_held_up"),
+            self.operations.connects.table("connects"),
+            self.tls.table(),
+            self.neighbours.table(),
+        ];
+        tables.extend(self.dns.tables());
+        tables
+    }
+
     /// What was lost so far, by probe and reason.
     pub fn losses(&self) -> &[LostBy] {
         &self.losses

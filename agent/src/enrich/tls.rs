@@ -9,7 +9,11 @@ use tls_parser::{
     parse_tls_client_hello_extensions, parse_tls_plaintext, parse_tls_server_hello_extensions,
 };
 
-use super::{Told, World, bounded::Bounded, ms};
+use super::{
+    Told, World,
+    bounded::{Bounded, Table},
+    ms,
+};
 use crate::{
     event::{HelloBytes, TlsStep},
     fact::{Role, Session, Stage, What},
@@ -58,6 +62,10 @@ struct ServerSaid {
 }
 
 impl Handshakes {
+    pub(super) fn table(&self) -> Table {
+        self.known.table("handshakes")
+    }
+
     /// The server name a client asked for, once its hello is known.
     pub(super) fn server_name(&self, cookie: u64) -> Option<String> {
         match self.known.get(&cookie) {

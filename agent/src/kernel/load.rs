@@ -16,7 +16,7 @@ use aya::{
 use ebpf_probes::{
     abi::{ProbeId, STATS_COLUMNS, Stat},
     probes::clock::EXPOSURE_MAP,
-    probes::dns::{ANSWERS_MAP, LOOKUPS_MAP},
+    probes::dns::{ANSWERS_MAP, ASKED_MAP, LOOKUPS_MAP},
     probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
     probes::tls::HELLOS_MAP,
     spec::Attach,
@@ -63,10 +63,15 @@ pub enum Error {
     },
 }
 
+/// The map that records come by.
+const RING: &str = "EVENTS";
+
 /// Loaded and attached probes. Everything is detached when this is dropped, and by the kernel when the
 /// process ends in any way.
 pub struct Kernel {
     ebpf: Ebpf,
+    /// The number the kernel gave the ring, once it is taken.
+    ring_id: Option<u32>,
     /// Every hook of the plan with what became of it.
     pub hooks: Vec<Planned>,
     /// Where the cgroup programs are attached.
@@ -110,12 +115,36 @@ impl Kernel {
         let mut hooks = plan.hooks;
         attach_all(&mut ebpf, &mut hooks, directory.as_fd())?;
         give_back();
-        Ok(Self { ebpf, hooks, cgroup_root: root, drop_reasons })
+        Ok(Self { ebpf, ring_id: None, hooks, cgroup_root: root, drop_reasons })
+    }
+
+    /// One of the object's maps.
+    pub(super) fn map(&self, name: &str) -> Option<&Map> {
+        self.ebpf.map(name)
+    }
+
+    /// The ring's name, and the number the kernel gave it; `None` until it is taken.
+    pub(super) fn ring(&self) -> Option<(&'static str, u32)> {
+        Some((RING, self.ring_id?))
+    }
+
+    /// All of the object's maps but the ring.
+    pub(super) fn maps(&self) -> impl Iterator<Item = (&str, &Map)> {
+        self.ebpf.maps()
+    }
+
+    /// A program of the object.
+    pub(super) fn program(&self, name: &str) -> Option<&Program> {
+        self.ebpf.program(name)
     }
 
     /// The ring, once.
     pub fn take_ring(&mut self) -> Option<RingBuf<MapData>> {
-        RingBuf::try_from(self.ebpf.take_map("EVENTS")?).ok()
+        let map = self.ebpf.take_map(RING)?;
+        if let Map::RingBuf(data) = &map {
+            self.ring_id = data.info().ok().map(|info| info.id());
+        }
+        RingBuf::try_from(map).ok()
     }
 
     /// Counters of what did not arrive, since the start; zeros left out.
@@ -229,10 +258,12 @@ fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
     // The programs have no relocations against kernel types: offsets come as constants.
     loader.btf(None).verifier_log_level(VerifierLogLevel::DEBUG);
     if request.ring_bytes != 0 {
-        loader.map_max_entries("EVENTS", request.ring_bytes);
+        loader.map_max_entries(RING, request.ring_bytes);
     }
     // What crosses the ring at once is not held.
-    if !request.quiet {
+    if request.quiet {
+        loader.map_max_entries(ASKED_MAP, 1);
+    } else {
         loader.map_max_entries(LOOKUPS_MAP, 1).map_max_entries(ANSWERS_MAP, 1);
     }
     if !request.quiet && !request.by_owner() {

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod cgroup;
+pub mod counters;
 mod held;
 pub mod load;
 pub mod neighbours;
@@ -12,3 +13,4 @@ pub mod ring;
 pub mod sweep;
 pub mod tcpinfo;
 pub mod tracefs;
+pub mod usage;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use aya::maps::{HashMap, MapData};
 use ebpf_probes::{
     abi::V4_MAPPED,
     probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour, state},
@@ -30,6 +31,11 @@ pub struct Kind {
 pub fn counts(kernel: &Kernel) -> Result<BTreeMap<Kind, u64>, Error> {
     let entries = kernel.entries::<Key, Value>(NEIGHBOURS_MAP)?;
     Ok(fold(entries.into_iter().map(|(key, value)| (key.0, value.0))))
+}
+
+/// Counts them in a map opened anew, for another thread.
+pub(super) fn counts_in(map: &HashMap<MapData, Key, Value>) -> BTreeMap<Kind, u64> {
+    fold(map.iter().filter_map(Result::ok).map(|(key, value)| (key.0, value.0)))
 }
 
 fn fold(entries: impl Iterator<Item = (NeighKey, Neighbour)>) -> BTreeMap<Kind, u64> {

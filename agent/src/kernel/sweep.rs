@@ -10,7 +10,7 @@ use ebpf_probes::{
     probes::{
         clock::{DATES_MAP, DateKey, DateRecord, HttpDate},
         connect::{Connect, ConnectRecord, PENDING_MAP, phase},
-        tls::{HANDSHAKES_MAP, Handshake, TlsRecord},
+        tls::{CLIENT, HANDSHAKES_MAP, Handshake, TlsRecord},
     },
 };
 
@@ -80,6 +80,20 @@ pub struct Sweep {
     /// What the kernel holds back; `None` when it puts everything on the ring.
     held: Option<Held>,
     dates_at_ns: u64,
+    seen: Seen,
+}
+
+/// What the last sweep saw in flight, and what it alone could tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Connects pending.
+    pub connects: u64,
+    /// Handshakes pending as a client.
+    pub tls_clients: u64,
+    /// Handshakes pending as a server.
+    pub tls_servers: u64,
+    /// Connects so far that failed inside a call whose return nobody sees (io_uring): no program counts them.
+    pub given_up: u64,
 }
 
 impl Sweep {
@@ -92,6 +106,11 @@ impl Sweep {
     pub fn set(&mut self, thresholds: Thresholds) {
         // How long a handshake may stall was compiled into the programs.
         self.thresholds.connect_ns = thresholds.connect_ns;
+    }
+
+    /// What the last sweep saw.
+    pub fn seen(&self) -> Seen {
+        self.seen
     }
 
     /// Writes a record for each operation that is due, oldest first.
@@ -112,13 +131,18 @@ impl Sweep {
             given_up.into_iter().filter(|connect| now_ns.saturating_sub(connect.started_ns) > GIVEN_UP_NS)
         {
             kernel.forget::<u64, ConnectValue>(PENDING_MAP, &connect.cookie)?;
+            self.seen.given_up += 1;
             to(encode(ConnectRecord { header: header::<ConnectRecord>(Kind::ConnectEnd, now_ns), connect }));
         }
+        self.seen.connects = connects.len() as u64;
         self.connects.keep(connects.iter().map(|connect| connect.cookie));
         self.waiting.keep(connects.iter().map(|connect| connect.cookie));
         let mut handshakes: Vec<Handshake> =
             kernel.in_flight::<HandshakeValue>(HANDSHAKES_MAP)?.into_iter().map(|value| value.0).collect();
         handshakes.sort_by_key(|handshake| handshake.started_ns);
+        let clients = handshakes.iter().filter(|handshake| handshake.role == CLIENT).count();
+        self.seen.tls_clients = clients as u64;
+        self.seen.tls_servers = (handshakes.len() - clients) as u64;
         self.handshakes.keep(handshakes.iter().map(|handshake| handshake.cookie));
         handshakes.retain(|handshake| {
             self.handshakes.due(handshake.cookie, handshake.moved_ns, now_ns, self.thresholds.tls_ns)

@@ -16,7 +16,10 @@ use crate::{
         incident::{Cause, CauseKind, Confidence, ConnectFailingDetails, Details, Kind, Severity},
         report::Report,
     },
-    enrich::{bounded::Bounded, connect::outcome as outcome_of},
+    enrich::{
+        bounded::{Bounded, Table},
+        connect::outcome as outcome_of,
+    },
     event::{self, ConnectStep, Event, What},
     fact::{Endpoint, Outcome, Process},
 };
@@ -65,6 +68,10 @@ struct Failing {
 }
 
 impl Diagnose for ConnectFailing {
+    fn tables(&self) -> Vec<Table> {
+        vec![self.destinations.table("connect_failing_destinations")]
+    }
+
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
             What::Connect(ConnectStep::End, connect) if connect.tuple.protocol == IPPROTO_TCP => {

@@ -11,7 +11,10 @@ use crate::{
         incident::{Cause, CauseKind, Confidence, ConnectStalledDetails, Details, Kind, Severity},
         report::Report,
     },
-    enrich::{bounded::Bounded, connect::outcome as outcome_of},
+    enrich::{
+        bounded::{Bounded, Table},
+        connect::outcome as outcome_of,
+    },
     event::{ConnectStep, Event, What},
 };
 
@@ -36,6 +39,10 @@ struct Waiting {
 }
 
 impl Diagnose for ConnectStalled {
+    fn tables(&self) -> Vec<Table> {
+        vec![self.waiting.table("connect_stalled_waiting"), self.totals.table("connect_stalled_totals")]
+    }
+
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         let What::Connect(step, connect) = &event.what else { return };
         match step {

@@ -2,7 +2,10 @@
 
 use crate::{
     correlate::{View, incident::Kind},
-    enrich::context::{Exposed, Network, Snapshot},
+    enrich::{
+        bounded::Table,
+        context::{Exposed, Network, Snapshot},
+    },
     event::Event,
 };
 
@@ -43,6 +46,10 @@ pub trait Diagnose: Send {
     fn network(&mut self, _network: &Network, _view: &mut View<'_>) {}
     /// A reference clock was read.
     fn compared(&mut self, _view: &mut View<'_>) {}
+    /// How full what it remembers is.
+    fn tables(&self) -> Vec<Table> {
+        vec![]
+    }
     /// Processes were looked for.
     fn exposed(&mut self, _exposed: &Exposed, _view: &mut View<'_>) {}
 }

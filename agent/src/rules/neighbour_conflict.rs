@@ -14,7 +14,10 @@ use crate::{
         incident::{ClaimedMac, Confidence, Details, Kind, NeighbourConflictDetails, Severity},
         report::Report,
     },
-    enrich::{bounded::Bounded, neigh::mac},
+    enrich::{
+        bounded::{Bounded, Table},
+        neigh::mac,
+    },
     event::{self, Event, What},
     rules::text::{self, duration},
 };
@@ -56,6 +59,10 @@ struct Contested {
 }
 
 impl Diagnose for NeighbourConflict {
+    fn tables(&self) -> Vec<Table> {
+        vec![self.neighbours.table("neighbour_conflict_neighbours")]
+    }
+
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
             What::Neigh(record) => self.changed(record, event.boot_ns, view),

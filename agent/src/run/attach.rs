@@ -102,11 +102,11 @@ impl Session {
             undecodable_why: None,
             records: 0,
             told: 0,
-            received: [0; ProbeId::ALL.len()],
             began: Instant::now(),
             max_events: config.max_events,
             failure: None,
             tables: super::neighbours::Tables::default(),
+            feed: super::metrics::Feed::default(),
         })
     }
 

@@ -6,6 +6,7 @@ mod clock;
 mod clocks;
 pub mod daemon;
 mod end;
+mod metrics;
 mod neighbours;
 
 use std::{
@@ -87,12 +88,11 @@ struct Session {
     records: u64,
     /// Facts told.
     told: u64,
-    /// Records by probe.
-    received: [u64; ProbeId::ALL.len()],
     began: Instant,
     max_events: Option<u64>,
     failure: Option<anyhow::Error>,
     tables: neighbours::Tables,
+    feed: metrics::Feed,
 }
 
 impl Session {
@@ -198,7 +198,11 @@ impl Session {
     /// What the ring holds.
     fn in_ring(&mut self) -> Vec<Bytes> {
         let mut taken: Vec<Bytes> = Vec::new();
-        self.drain.take(|record| taken.push(trimmed(record)));
+        let feed = &mut self.feed;
+        self.drain.take(|record| {
+            feed.received(record);
+            taken.push(trimmed(record));
+        });
         taken
     }
 
@@ -239,10 +243,6 @@ impl Session {
     /// One record, from the kernel or from us.
     fn take(&mut self, record: &Bytes) {
         self.records += 1;
-        let kind = Kind::try_from(number(record, 8) as u32).ok();
-        if let Some(probe) = kind.and_then(Kind::probe) {
-            self.received[probe as usize] += 1;
-        }
         let event = match event::decode(record) {
             Ok(event) => event,
             Err(why) => {
@@ -272,6 +272,7 @@ impl Session {
                 failure.get_or_insert(error);
             }
         });
+        self.feed.told(&self.world);
         let incidents = self.engine.event(&event, &self.world);
         self.print(incidents);
         for look in self.engine.looks() {
@@ -299,6 +300,7 @@ impl Session {
     }
 
     fn print(&mut self, incidents: Vec<Incident>) {
+        self.feed.incidents(&incidents);
         if let Some(service) = &self.service {
             return service.tell(incidents);
         }
@@ -365,7 +367,7 @@ impl Session {
         for batch in [before, clocks, records, after] {
             self.take_all(batch)?;
         }
-        Ok(())
+        self.publish(now)
     }
 
     fn save(&mut self) -> anyhow::Result<()> {

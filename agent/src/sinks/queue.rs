@@ -19,6 +19,9 @@ use crate::correlate::incident::State;
 /// How often a sink with nothing to do is called.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// Why something is discarded, as metrics name it.
+pub const DISCARDS: &[&str] = &["queue_full", "replaced", "failed", "refused"];
+
 /// What became of what a sink was given.
 #[derive(Debug)]
 pub struct Counts {
@@ -58,13 +61,9 @@ impl Counts {
     }
 
     /// What was discarded, by reason.
-    pub fn discarded(&self) -> [(&'static str, u64); 4] {
-        [
-            ("queue_full", self.full.load(Relaxed)),
-            ("replaced", self.replaced.load(Relaxed)),
-            ("failed", self.failed.load(Relaxed)),
-            ("refused", self.refused.load(Relaxed)),
-        ]
+    pub fn discarded(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = [&self.full, &self.replaced, &self.failed, &self.refused];
+        DISCARDS.iter().copied().zip(counts.map(|count| count.load(Relaxed)))
     }
 }
 

@@ -3,10 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use tokio::sync::broadcast;
@@ -21,10 +18,8 @@ const OPEN: usize = 1024;
 pub struct Hub {
     sender: broadcast::Sender<(u64, Arc<Told>)>,
     state: Mutex<Open>,
-    /// What became of the incidents.
+    /// What became of the incidents; who waits are readers.
     pub counts: Arc<Counts>,
-    /// Readers now.
-    pub readers: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -49,7 +44,6 @@ impl Default for Hub {
             sender: broadcast::channel(STREAM.capacity).0,
             state: Mutex::default(),
             counts: Counts::new(STREAM),
-            readers: AtomicUsize::new(0),
         }
     }
 }

@@ -91,6 +91,9 @@ pub const ANSWERS_MAP: &str = "ANSWERS";
 /// Lookups followed at most, and answers kept.
 pub const LOOKUPS: u32 = 1 << 11;
 
+/// The `ASKED` map: lookups under way, to time them when `LOOKUPS` does not hold them.
+pub const ASKED_MAP: &str = "ASKED";
+
 /// What this file contributes.
 pub const PROBE: Probe = Probe {
     id: ProbeId::Dns,
@@ -99,5 +102,7 @@ pub const PROBE: Probe = Probe {
     hooks: &[crate::packet::EGRESS, crate::packet::INGRESS],
 };
 
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod counted;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub mod program;

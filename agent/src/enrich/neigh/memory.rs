@@ -8,7 +8,7 @@ use ebpf_probes::{
     probes::neigh::{NeighKey, NeighRecord, WaiterRecord, cause, flag, state},
 };
 
-use super::super::bounded::Bounded;
+use super::super::bounded::{Bounded, Table};
 use crate::fact::NeighbourChanged;
 
 /// Neighbours being asked for, remembered at most.
@@ -50,6 +50,10 @@ pub(super) struct Held {
 }
 
 impl Memory {
+    pub(in crate::enrich) fn table(&self) -> Table {
+        self.asked.table("neighbours_asked")
+    }
+
     /// Counts the questions of a resolution; says how many were in vain when it failed.
     pub(super) fn count(&mut self, key: NeighKey, record: &NeighRecord) -> Option<u32> {
         if record.cause == cause::DEAD {

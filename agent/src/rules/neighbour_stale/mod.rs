@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     correlate::{Look, View, incident::Kind},
-    enrich::{bounded::Bounded, context::Network},
+    enrich::{
+        bounded::{Bounded, Table},
+        context::Network,
+    },
     event::{self, Event, What},
 };
 
@@ -87,6 +90,10 @@ enum End<'a> {
 }
 
 impl Diagnose for NeighbourStale {
+    fn tables(&self) -> Vec<Table> {
+        vec![self.suspects.table("neighbour_stale_suspects")]
+    }
+
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
             What::Unheard(record) if record.what == unheard::ANSWERED => {

@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     correlate::{Look, View, incident::Kind},
-    enrich::{bounded::Bounded, context::Network},
+    enrich::{
+        bounded::{Bounded, Table},
+        context::Network,
+    },
     event::{ConnectStep, Event, What},
 };
 
@@ -104,6 +107,13 @@ enum End<'a> {
 }
 
 impl Diagnose for NeighbourUnresolved {
+    fn tables(&self) -> Vec<Table> {
+        vec![
+            self.asked.table("neighbour_unresolved_asked"),
+            self.looked_ns.table("neighbour_unresolved_looked"),
+        ]
+    }
+
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
             What::Neigh(record) if record.cause != cause::OVERFLOW => {

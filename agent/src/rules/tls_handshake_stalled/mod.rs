@@ -25,7 +25,11 @@ use crate::{
         Look, View, Whom,
         incident::{Confidence, Kind},
     },
-    enrich::{bounded::Bounded, context::Snapshot, operations::ConnectOp},
+    enrich::{
+        bounded::{Bounded, Table},
+        context::Snapshot,
+        operations::ConnectOp,
+    },
     event::{Event, TlsStep, What},
 };
 
@@ -104,6 +108,15 @@ fn conclusion(key: &str, blame: Option<&Blame>, view: &View<'_>) -> Conclusion {
 }
 
 impl Diagnose for TlsHandshakeStalled {
+    fn tables(&self) -> Vec<Table> {
+        vec![
+            self.stalled.table("tls_handshake_stalled_waiting"),
+            self.snapshots.table("tls_handshake_stalled_snapshots"),
+            self.looked_ns.table("tls_handshake_stalled_looked"),
+            self.blamed.table("tls_handshake_stalled_blamed"),
+        ]
+    }
+
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
             What::Tls(TlsStep::Pending, hs) => self.pending(hs, view),

@@ -10,7 +10,7 @@ use std::{
     io,
     path::Path,
     process::ExitCode,
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,11 @@ pub use reload::Reload;
 use stdout::Stdout;
 use supervisor::Supervisor;
 
+use ebpf_probes::{
+    metrics::Ended,
+    probes::tls::{CLIENT, SERVER, stage},
+};
+
 use super::Session;
 use crate::{
     config::{self, Daemon, LISTEN, Place, STORE, Webhooks},
@@ -27,6 +32,7 @@ use crate::{
     fact::{Start, Summary},
     kernel::load::Kernel,
     log,
+    metrics::{Metrics, pick, service, snapshot::Snapshot},
     output::Printer,
     sinks::{
         STORE as STORE_SINK, Told, WEBHOOK, http,
@@ -51,6 +57,7 @@ pub async fn run(config: Daemon, level: log::Level, reload: Reload) -> anyhow::R
     let listener = listen(&config)?;
     let mut session = Session::attach(&config.session)?;
     let service = Service::start(&session, config.clone(), level, reload, printer, store, access, listener)?;
+    session.feed(service.metrics.clone(), config.probe_stats)?;
     session.service = Some(service);
     session.run(&config.session).await
 }
@@ -112,6 +119,8 @@ pub(super) struct Service {
     server: Option<http::Server>,
     supervisor: Supervisor,
     rated: Instant,
+    /// What is counted.
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Service {
@@ -145,6 +154,18 @@ impl Service {
         let queue = Queue::start(kept.clone(), Box::new(writer)).context("starting the store's thread")?;
         let mut hooks = Hooks::new(store.clone(), bell, webhooks.clone());
         hooks.tell(&config.webhooks)?;
+        let traffic: Arc<http::Traffic> = Arc::default();
+        let mut metrics = Metrics::default();
+        metrics.register(service::Service {
+            sinks: vec![kept, printed.counts.clone(), hub.counts.clone(), webhooks],
+            store: store.clone(),
+            traffic: traffic.clone(),
+            looked: Mutex::default(),
+        });
+        if let Some(by) = config.label_by {
+            metrics.label_by(by, config.label_top);
+        }
+        let metrics = Arc::new(metrics);
         let start = &session.start;
         let status =
             http::Status::new(&start.node, &start.version, &start.kernel, probes(&session.kernel, start));
@@ -153,8 +174,8 @@ impl Service {
             hub: hub.clone(),
             status: Arc::new(status),
             rates: Arc::default(),
-            traffic: Arc::default(),
-            metrics: Box::new(|_| ("text/plain; version=0.0.4; charset=utf-8", String::new())),
+            traffic,
+            metrics: exposition(metrics.clone()),
         });
         let server = listener
             .map(|listener| http::Server::start(listener, app.clone(), access.clone()))
@@ -177,6 +198,7 @@ impl Service {
             server,
             supervisor: Supervisor::new(),
             rated: Instant::now(),
+            metrics,
         })
     }
 
@@ -215,6 +237,18 @@ impl Service {
         }
         self.printed.finish(summary)
     }
+}
+
+/// How requests get the metrics.
+fn exposition(metrics: Arc<Metrics>) -> http::Metrics {
+    Box::new(move |accept| {
+        let format = pick(accept);
+        let text = metrics.encode(format).unwrap_or_else(|error| {
+            tracing::error!("the metrics cannot be written: {error}");
+            String::new()
+        });
+        (format.content_type(), text)
+    })
 }
 
 fn options(config: &Daemon) -> Options {
@@ -258,22 +292,36 @@ impl Session {
     /// Once a second: what requests and the supervisor are told of the pipeline.
     pub(super) fn show_state(&mut self) {
         let Some(service) = &mut self.service else { return };
-        let mut counts = std::collections::BTreeMap::new();
-        for probe in ebpf_probes::probes::PROBES {
+        let snapshot = service.metrics.snapshot();
+        let counts = ebpf_probes::probes::PROBES.iter().map(|probe| {
             let lost =
-                self.known_losses.iter().filter(|loss| loss.probe == probe.id).map(|loss| loss.count).sum();
-            counts.insert(probe.name, (self.received[probe.id as usize], lost));
-        }
-        service.app.status.moved(counts);
+                snapshot.losses.iter().filter(|loss| loss.probe == probe.id).map(|loss| loss.count).sum();
+            (probe.name, (snapshot.received.get(&probe.id).copied().unwrap_or(0), lost))
+        });
+        service.app.status.moved(counts.collect());
         service.supervisor.alive(&service.app.status);
         if service.rated.elapsed() >= http::STEP {
             service.rated = Instant::now();
-            let lost: u64 = self.known_losses.iter().map(|loss| loss.count).sum();
-            let records = self.received.iter().sum();
-            service.app.rates.push([0, 0, 0, 0, records, lost]);
+            service.app.rates.push(totals(&snapshot));
         }
-        let _ = service.app.traffic.connections.load(Relaxed);
     }
+}
+
+/// The counters behind [`http::SERIES`].
+fn totals(snapshot: &Snapshot) -> [u64; http::SERIES.len()] {
+    let counters = &snapshot.counters;
+    let connects: u64 = Ended::ALL.iter().map(|ended| counters.connects(*ended)).sum();
+    let handshakes = [CLIENT, SERVER]
+        .iter()
+        .flat_map(|role| (stage::DONE..=stage::NOT_TLS).map(move |end| counters.handshakes(*role, end)));
+    [
+        connects,
+        connects - counters.connects(Ended::Established),
+        handshakes.sum(),
+        counters.dns_responses().map(|(_, count)| count).sum(),
+        snapshot.received.values().sum(),
+        snapshot.losses.iter().map(|loss| loss.count).sum(),
+    ]
 }
 
 /// What a session reads again on SIGHUP.

@@ -21,11 +21,13 @@ use crate::{
 pub(super) struct Stdout {
     printer: Arc<Mutex<Printer>>,
     gone: Arc<AtomicBool>,
+    /// What became of the incidents.
+    pub(super) counts: Arc<Counts>,
 }
 
 impl Stdout {
     pub(super) fn new(printer: Printer) -> Self {
-        Self { printer: Arc::new(Mutex::new(printer)), gone: Arc::default() }
+        Self { printer: Arc::new(Mutex::new(printer)), gone: Arc::default(), counts: Counts::new(STDOUT) }
     }
 
     fn printer(&self) -> MutexGuard<'_, Printer> {
@@ -34,7 +36,7 @@ impl Stdout {
 
     /// Starts the thread.
     pub(super) fn queue(&self) -> anyhow::Result<Queue> {
-        Queue::start(Counts::new(STDOUT), Box::new(self.clone())).context("starting the output's thread")
+        Queue::start(self.counts.clone(), Box::new(self.clone())).context("starting the output's thread")
     }
 
     /// The first line.

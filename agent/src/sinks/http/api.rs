@@ -283,7 +283,8 @@ impl Place {
     fn take(app: &Arc<App>) -> Option<Self> {
         let taken = app
             .hub
-            .readers
+            .counts
+            .waiting
             .fetch_update(Relaxed, Relaxed, |readers| (readers < READERS).then_some(readers + 1));
         taken.ok().map(|_| Self(app.clone()))
     }
@@ -291,7 +292,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.hub.readers.fetch_sub(1, Relaxed);
+        self.0.hub.counts.waiting.fetch_sub(1, Relaxed);
     }
 }
 

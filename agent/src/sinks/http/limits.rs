@@ -38,7 +38,7 @@ pub struct Traffic {
 
 impl Traffic {
     /// A request was answered. `path` is one of the routes', never the request's own.
-    pub(super) fn answered(&self, path: &'static str, code: u16) {
+    pub(crate) fn answered(&self, path: &'static str, code: u16) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests.entry((path, code)).or_default() += 1;
     }

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-pub use retain::Retention;
+pub use retain::{Holds, Retention};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 pub use write::{Writer, Written};
 

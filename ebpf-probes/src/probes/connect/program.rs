@@ -21,6 +21,7 @@ use crate::{
     abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Kind, Owner, ProbeId, Stat, Tuple},
     fields, filter,
     kernel::{SOCKETS, count, current, current_netns, emit, enabled, header, mapped, now, tuple_of},
+    metrics::{Ended, Timed, counter, program as metrics},
     packet::program::Packet,
     probes::{neigh::road, tls::program as tls},
 };
@@ -331,6 +332,14 @@ unsafe fn settled(sk: *const u8, cookie: u64, established: bool) {
 
 #[inline(always)]
 fn end(connect: &Connect) {
+    let lasted = now() - connect.started_ns;
+    if enabled(ProbeId::Connect) && connect.tuple.protocol == IPPROTO_TCP {
+        let established = connect.established != 0;
+        let ended = if established { Ended::Established } else { Ended::by_error(connect.errno) };
+        metrics::add(counter::CONNECTS + ended as u32);
+        let timed = if established { Timed::ConnectEstablished } else { Timed::ConnectFailed };
+        metrics::took(timed as u32, lasted);
+    }
     let mut bad = connect.established == 0 || connect.retries != 0 || connect.drops != 0;
     if filter::quiet() {
         // A success after a failure is news: it was a fallback, or it is over.
@@ -342,7 +351,7 @@ fn end(connect: &Connect) {
             bad = true;
         }
     }
-    if enabled(ProbeId::Connect) && filter::worth(now() - connect.started_ns, bad) {
+    if enabled(ProbeId::Connect) && filter::worth(lasted, bad) {
         tell(Kind::ConnectEnd, connect);
     }
 }
@@ -393,6 +402,9 @@ pub fn retransmit(ctx: BtfTracePointContext) -> i32 {
         }
         if syn && let Some(connect) = PENDING.get_ptr_mut(&fields::SK_COOKIE::read(sk)) {
             (*connect).retries += 1;
+            if enabled(ProbeId::Connect) {
+                metrics::add(counter::SYN_RETRIES);
+            }
             if enabled(ProbeId::Connect) && filter::MIN_NS.load() == 0 && !filter::quiet() {
                 tell(Kind::ConnectRetry, &*connect);
             }

@@ -11,10 +11,11 @@ use aya_ebpf::{
 
 use super::{
     ANY_TCP, DNS_BYTES_HEAD, DnsBytes, HELD, HeldMessage, LARGE, LOOKUPS as FOLLOWED, LookupKey, SMALL,
+    counted::counted,
 };
 use crate::{
     abi::{Header, IPPROTO_TCP, Kind, Owner, ProbeId},
-    filter,
+    call, filter,
     kernel::{SOCKETS, at_most, emit, header, now, opaque},
     packet::program::{Packet, netns_of},
     probes::tls::program::sender,
@@ -22,7 +23,7 @@ use crate::{
 
 /// Questions that wait for their answers, when they are not put on the ring.
 #[map]
-static LOOKUPS: LruHashMap<LookupKey, HeldMessage> = LruHashMap::with_max_entries(FOLLOWED, 0);
+pub(super) static LOOKUPS: LruHashMap<LookupKey, HeldMessage> = LruHashMap::with_max_entries(FOLLOWED, 0);
 
 /// The last answers, likewise: where the names of addresses come from once a name is needed.
 #[map]
@@ -33,7 +34,7 @@ static ANSWERS: LruHashMap<LookupKey, HeldMessage> = LruHashMap::with_max_entrie
 static NO_MESSAGE: Array<HeldMessage> = Array::with_max_entries(1, 0);
 
 /// Bytes of a message before its question: RFC 1035 §4.1.1.
-const MESSAGE_HEADER: u32 = 12;
+pub(super) const MESSAGE_HEADER: u32 = 12;
 const NO_SUCH_NAME: u8 = 3;
 
 /// A datagram or a segment to or from port 53. Not inlined, for the stack.
@@ -55,6 +56,7 @@ fn message_inlined(skb: *mut __sk_buff, packet: &Packet) {
     if owner.is_none() && filter::by_owner() {
         return;
     }
+    call!(counted(skb, packet, cookie));
     if filter::quiet() {
         held(&ctx, cookie, owner, packet);
         return;

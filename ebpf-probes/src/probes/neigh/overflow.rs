@@ -10,13 +10,14 @@ use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::raw_tracepoint, programs:
 
 use super::{
     NeighRecord, cause,
-    program::{OVERFLOW_V4, OVERFLOW_V6, read_name, repeated},
+    program::{OVERFLOW_V4, OVERFLOW_V6, happened, read_name, repeated},
     state,
 };
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId},
     fields, filter,
     kernel::{emit, header, mapped},
+    metrics::NeighEvent,
 };
 
 /// Runs once per new entry: one compare. A table that is full hands over a null entry, for each packet
@@ -41,6 +42,7 @@ fn overflow(table: *const u8, device: *const u8, address: *const u8) -> Option<(
         if !wanted {
             return None;
         }
+        happened(NeighEvent::TableFull, family);
         let count = repeated(if v4 { OVERFLOW_V4 } else { OVERFLOW_V6 })?;
         emit::<NeighRecord>(ProbeId::Neigh, |record| {
             (&raw mut (*record).header).write(header::<NeighRecord>(Kind::NeighChange));

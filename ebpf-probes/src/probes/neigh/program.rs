@@ -23,6 +23,7 @@ use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId, Stat},
     fields, filter,
     kernel::{atomic_add, count, current, current_netns, emit, header, mapped, now},
+    metrics::{NeighEvent, counter, program as metrics},
 };
 
 /// Every neighbour as last told. The agent adds those that existed before it. Least recently used
@@ -215,6 +216,13 @@ pub(super) unsafe fn read_name(device: *const u8, to: *mut [u8; 16]) -> Option<(
     unsafe { (read_kernel(to.cast(), 16, fields::DEV_NAME::address(device).cast()) == 0).then_some(()) }
 }
 
+/// Counts it.
+#[inline(always)]
+pub(super) fn happened(event: NeighEvent, family: u16) {
+    // AF_INET is 2, AF_INET6 10: no branch.
+    metrics::add(counter::neigh(event, false) + (u32::from(family) >> 3 & 1));
+}
+
 /// Compares the entry with what was last told of it, and tells the difference.
 ///
 /// # Safety
@@ -265,6 +273,22 @@ unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*const Update>) 
             || flags & flag::FAILED_BETWEEN != 0
             || (mac_changed && old.mac != [0; 8]);
         let change = Change { cause, flags, old: &old, state, mac, probes, update, count: 0 };
+        let asked = old.state & (state::INCOMPLETE | state::PROBE) != 0;
+        let answers = state::REACHABLE | state::STALE | state::DELAY | state::PERMANENT;
+        if asked && state & answers != 0 && flags & flag::BY_HAND == 0 {
+            happened(NeighEvent::Resolved, family);
+        }
+        if known.is_none() && old.state == state::NONE {
+            happened(NeighEvent::Created, family);
+        }
+        if (state == state::FAILED && state != old.state && flags & flag::BY_HAND == 0)
+            || flags & flag::FAILED_BETWEEN != 0
+        {
+            happened(NeighEvent::Failed, family);
+        }
+        if mac_changed && mac != 0 && old.mac != [0; 8] {
+            happened(NeighEvent::MacChanged, family);
+        }
         // What is still asked for has not recovered.
         let bad_now = change.silent() || (state == state::INCOMPLETE && old.told_bad != 0);
         if filter::ONLY_BAD.load() == 0 || bad || change.grave() {

@@ -29,6 +29,7 @@ use crate::{
     abi::{AF_INET6, IPPROTO_TCP, Kind, ProbeId, Tuple},
     fields, filter,
     kernel::{emit, header, mapped, now, opaque, v6},
+    metrics::{NeighEvent, counter, program as metrics},
     packet::program::{Packet, netns_of},
     probes::connect::program::write_owner,
 };
@@ -160,6 +161,7 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, syn: bool) {
         }
         (*known).other_last_ns = at;
         (*known).others += 1;
+        metrics::add(counter::neigh(NeighEvent::MacMismatch, !packet.v4));
         let _ = SUSPECTS.insert(&peer, &ifindex, 0);
         until(SUSPICIOUS, at + SUSPICION_NS);
         let told = (*known).other_told_ns;
@@ -250,23 +252,27 @@ unsafe fn watch(sk: *const u8, peer: &PeerKey, at: u64) {
     until(WATCHING, at + WATCH_NS);
 }
 
-/// Runs when a SYN-ACK is sent again, by its timer or because the SYN came again: one array slot, unless
-/// some neighbour is under suspicion.
+/// Runs when a SYN-ACK is sent again, by its timer or because the SYN came again: a few loads and two array
+/// slots, unless some neighbour is under suspicion.
 #[btf_tracepoint(function = "tcp_retransmit_synack")]
 pub fn synack_again(ctx: BtfTracePointContext) -> i32 {
-    if !pending(SUSPICIOUS) {
-        return 0;
-    }
     let (sk, req): (*const u8, *const u8) = (ctx.arg(0), ctx.arg(1));
     // SAFETY: BTF-typed arguments and loads through them.
     unsafe {
-        let netns = fields::NET_INUM::read(fields::SK_NET::read(sk));
         let family = fields::REQ_FAMILY::read(req);
         let address = if family == AF_INET6 {
             v6(fields::REQ_V6_DADDR::address(req))
         } else {
             mapped(fields::REQ_DADDR::read(req))
         };
+        // Nobody's yet: a filter by owner does not want it.
+        if !filter::by_owner() && filter::peer(&address, family == AF_INET6, fields::REQ_NUM::read(req)) {
+            metrics::add(counter::SYNACK_RETRIES);
+        }
+        if !pending(SUSPICIOUS) {
+            return 0;
+        }
+        let netns = fields::NET_INUM::read(fields::SK_NET::read(sk));
         let peer = PeerKey { address, netns, pad: 0 };
         let at = now();
         if let Some((known, ifindex)) = suspect(&peer, at) {

@@ -29,8 +29,9 @@ use super::{
 };
 use crate::{
     abi::{Kind, Owner, ProbeId, Stat},
-    fields, filter,
+    call, fields, filter,
     kernel::{SOCKETS, at_most, atomic_add, count, current, emit, header, now, opaque},
+    metrics::{Timed, counter, phase, program as metrics},
     packet::program::{Packet, netns_of},
 };
 
@@ -134,10 +135,40 @@ fn segment_inlined(skb: *mut __sk_buff, packet: &Packet) {
     };
     // SAFETY: a live map value; a socket's packets in one direction are handled one after the other,
     // and a race between the two directions costs at most a stage told twice.
-    let over = unsafe { moved(&ctx, handshake, packet) };
+    let over = unsafe {
+        let (stage, moved_ns) = ((*handshake).stage, (*handshake).moved_ns);
+        let over = moved(&ctx, handshake, packet);
+        if (*handshake).stage != stage {
+            call!(advanced(handshake, stage, moved_ns));
+        }
+        over
+    };
     if over {
         forget(cookie, packet.local, packet.remote);
     }
+}
+
+/// Counts a handshake that left `stage`, where it had last moved at `moved_ns`. Not inlined, for the stack.
+///
+/// # Safety
+/// `handshake` must be a live map value.
+#[inline(never)]
+unsafe fn advanced(handshake: *const Handshake, stage: u32, moved_ns: u64) -> u64 {
+    // SAFETY: as promised by the caller.
+    let hs = unsafe { &*handshake };
+    if !nobodys(hs) {
+        if stage >= stage::HELLO && hs.stage > stage && hs.stage <= stage::DONE {
+            metrics::took(phase(hs.role, stage), hs.moved_ns.wrapping_sub(moved_ns));
+        }
+        if hs.stage >= stage::DONE {
+            metrics::add(counter::tls(hs.role, hs.stage));
+        }
+        if hs.stage == stage::DONE {
+            let timed = Timed::TlsClient as u32 + hs.role - CLIENT;
+            metrics::took(timed, hs.moved_ns.wrapping_sub(hs.started_ns));
+        }
+    }
+    opaque(0)
 }
 
 #[inline(always)]
@@ -542,7 +573,10 @@ pub unsafe fn closed(cookie: u64) {
     let (local, remote) = (hs.tuple.local_port, hs.tuple.remote_port);
     note_stall(hs);
     if hs.stage != stage::HELLO_PARTIAL || hs.hello_seen >= 11 {
+        let (stage, moved_ns) = (hs.stage, hs.moved_ns);
         over(hs, stage::CLOSED);
+        // SAFETY: as above.
+        unsafe { call!(advanced(handshake, stage, moved_ns)) };
     }
     forget(cookie, local, remote);
 }
@@ -581,6 +615,11 @@ pub fn socket_read(ctx: BtfTracePointContext) -> i32 {
         if hs.stage >= stage::HELLO && hs.read_stage != hs.stage {
             note_stall(hs);
             hs.read_stage = hs.stage;
+            // The peer's hello, not what follows it.
+            if hs.stage == stage::HELLO + SERVER - hs.role {
+                let timed = Timed::ReadClient as u32 + hs.role - CLIENT;
+                metrics::took(timed, hs.read_ns.wrapping_sub(hs.moved_ns));
+            }
             tell(Kind::TlsRead, hs);
         }
     }

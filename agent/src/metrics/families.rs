@@ -1,0 +1,333 @@
+//! Every family of metrics culprit exposes: name, type, unit, labels with their values, and what it says. The
+//! one table that what is encoded, its reference page and its tests derive from.
+//!
+//! Nothing here names a process, an address, a command or a device: the number of series has a bound.
+
+use std::fmt::Write as _;
+
+use ebpf_probes::{
+    metrics::{BUCKETS_USED, Ended, NeighEvent, bound_ns},
+    probes::PROBES,
+    spec::{FOLLOW_EXIT, FOLLOW_FORK},
+};
+
+use crate::{
+    correlate::incident::{Kind, Severity},
+    sinks::{SINKS, queue::DISCARDS},
+};
+
+/// Metrics of one name.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// As it is exposed, counters with `_total`, info with `_info`.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Type,
+    /// What it counts in, which its name says too.
+    pub unit: Option<Unit>,
+    /// Its labels, in the order they are written.
+    pub labels: &'static [Label],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Durations by bucket.
+    Histogram,
+    /// A 1 whose labels are what matters.
+    Info,
+}
+
+/// What a metric counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds.
+    Seconds,
+    /// Bytes.
+    Bytes,
+}
+
+/// A label and what it may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Label {
+    /// Its name.
+    pub name: &'static str,
+    /// Its values.
+    pub values: Values,
+}
+
+/// What a label may be.
+#[derive(Debug, Clone, Copy)]
+pub enum Values {
+    /// One of these.
+    These(&'static [&'static str]),
+    /// A kind of incident.
+    Kinds,
+    /// How grave an incident is.
+    Severities,
+    /// A probe.
+    Probes,
+    /// A program of the kernel object.
+    Programs,
+    /// A sink of the daemon.
+    Sinks,
+    /// One of a bounded number, of which this says what they are.
+    Some(&'static str),
+}
+
+impl Type {
+    /// As exposition formats write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+}
+
+impl Unit {
+    /// As names end.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
+impl Values {
+    /// All of them, when they are known.
+    pub fn all(self) -> Option<Vec<&'static str>> {
+        match self {
+            Self::These(these) => Some(these.to_vec()),
+            Self::Kinds => Some(Kind::ALL.iter().map(|kind| kind.name()).collect()),
+            Self::Severities => Some(Severity::ALL.iter().map(|severity| severity.name()).collect()),
+            Self::Probes => Some(PROBES.iter().map(|probe| probe.name).collect()),
+            Self::Programs => Some(programs()),
+            Self::Sinks => Some(SINKS.iter().map(|sink| sink.name).collect()),
+            Self::Some(_) => None,
+        }
+    }
+}
+
+/// Every program of the kernel object, once.
+fn programs() -> Vec<&'static str> {
+    let hooks = PROBES.iter().flat_map(|probe| probe.hooks).chain([&FOLLOW_FORK, &FOLLOW_EXIT]);
+    let mut programs: Vec<&str> = Vec::new();
+    for hook in hooks {
+        if !programs.contains(&hook.program) {
+            programs.push(hook.program);
+        }
+    }
+    programs
+}
+
+/// IP families.
+pub const IP: &[&str] = &["ipv4", "ipv6"];
+/// Sides of a handshake.
+pub const ROLES: &[&str] = &["client", "server"];
+/// Ends of a handshake, from [`ebpf_probes::probes::tls::stage::DONE`] on.
+pub const TLS_ENDS: &[&str] = &["done", "alert", "closed", "not_tls"];
+/// What a handshake waits for.
+pub const TLS_PHASES: &[&str] = &["read", "server_flight", "client_finish", "server_finish"];
+/// Response codes of DNS that are told apart.
+pub const RCODES: &[&str] = &["noerror", "nxdomain", "servfail", "refused", "formerr", "other"];
+/// States of a neighbour.
+pub const NEIGHBOUR_STATES: &[&str] =
+    &["incomplete", "reachable", "stale", "delay", "probe", "failed", "permanent"];
+/// Directions of a step of the clock.
+pub const DIRECTIONS: &[&str] = &["forward", "back"];
+/// Reference clocks.
+pub const SOURCES: &[&str] = &["rtc", "ptp", "kernel", "ntp", "http"];
+/// Why a record is lost.
+pub const LOSSES: &[&str] = &["ring_full", "map_full", "unreadable"];
+
+const fn label(name: &'static str, these: &'static [&'static str]) -> Label {
+    Label { name, values: Values::These(these) }
+}
+
+const ROLE: Label = label("role", ROLES);
+const FAMILY: Label = label("family", IP);
+const PROBE: Label = Label { name: "probe", values: Values::Probes };
+const PROGRAM: Label = Label { name: "program", values: Values::Programs };
+const SOURCE: Label = label("source", SOURCES);
+const KIND: Label = Label { name: "kind", values: Values::Kinds };
+const SEVERITY: Label = Label { name: "severity", values: Values::Severities };
+const MAP: Label = Label { name: "map", values: Values::Some("a map of the kernel object") };
+const TABLE: Label = Label { name: "table", values: Values::Some("a table of the agent") };
+const SINK: Label = Label { name: "sink", values: Values::Sinks };
+const ROUTE: Label = Label { name: "path", values: Values::Some("a route of the API, or other") };
+const CODE: Label = Label { name: "code", values: Values::Some("an HTTP status code") };
+const IDENTITY: Label = Label {
+    name: "identity",
+    values: Values::Some(
+        "the unit, namespace or pod of --label-by: the first so many of --label-top, other, or none",
+    ),
+};
+const VERSION: Label = Label { name: "version", values: Values::Some("the version of culprit") };
+
+const fn family(
+    name: &'static str,
+    kind: Type,
+    unit: Option<Unit>,
+    labels: &'static [Label],
+    help: &'static str,
+) -> Family {
+    Family { name, kind, unit, labels, help }
+}
+
+macro_rules! families {
+    ($($id:ident = $name:literal, $kind:ident, $unit:expr, [$($label:expr),*], $help:literal;)+) => {
+        $(
+            #[doc = concat!("`", $name, "`: ", $help)]
+            pub const $id: Family = family($name, Type::$kind, $unit, &[$($label),*], $help);
+        )+
+
+        /// Every family, in the order the reference page lists them.
+        pub const FAMILIES: &[Family] = &[$($id),+];
+    };
+}
+
+const S: Option<Unit> = Some(Unit::Seconds);
+const B: Option<Unit> = Some(Unit::Bytes);
+
+#[rustfmt::skip] // a table reads by its columns
+families! {
+    INCIDENTS = "culprit_incidents_total", Counter, None, [KIND, SEVERITY], "Incidents opened, by the severity they opened with; one that begins again after it was resolved counts again";
+    INCIDENTS_OPEN = "culprit_incidents_open", Gauge, None, [KIND, SEVERITY], "Incidents that are open, by the severity they have now";
+
+    CONNECTS = "culprit_connects_total", Counter, None, [label("outcome", Ended::NAMES)], "TCP connects that ended; aborted means closed while pending, denied a policy of this host";
+    CONNECTS_PENDING = "culprit_connects_pending", Gauge, None, [], "TCP connects in SYN_SENT at the last look";
+    CONNECT_DURATION = "culprit_connect_duration_seconds", Histogram, S, [label("outcome", &["established", "failed"])], "How long TCP connects took, from the call until they were established or failed";
+    SYN_RETRIES = "culprit_connect_syn_retries_total", Counter, None, [], "SYNs sent again";
+    SYNACK_RETRIES = "culprit_synack_retries_total", Counter, None, [], "SYN-ACKs sent again by servers on this host; counted by the neigh probe";
+
+    TLS = "culprit_tls_handshakes_total", Counter, None, [ROLE, label("outcome", TLS_ENDS)], "TLS handshakes that ended; closed means before they were done, not_tls answered with something else";
+    TLS_PENDING = "culprit_tls_handshakes_pending", Gauge, None, [ROLE], "TLS handshakes under way at the last look";
+    TLS_DURATION = "culprit_tls_handshake_duration_seconds", Histogram, S, [ROLE], "How long TLS handshakes took that were done, from the first byte of the ClientHello";
+    TLS_PHASE = "culprit_tls_phase_duration_seconds", Histogram, S, [ROLE, label("phase", TLS_PHASES)], "What TLS handshakes waited for: a thread to read the peer's hello, the ServerHello, the client's finish, the server's last answer; each from the last segment before it";
+
+    DNS_QUERIES = "culprit_dns_queries_total", Counter, None, [], "DNS questions sent to port 53, those sent again included; over TCP, those that begin a segment";
+    DNS_RESPONSES = "culprit_dns_responses_total", Counter, None, [label("rcode", RCODES)], "DNS answers received, by response code; over TCP, the first to each question";
+    DNS_DURATION = "culprit_dns_duration_seconds", Histogram, S, [], "How long DNS lookups took, from the first question to the first answer";
+
+    NEIGHBOUR_EVENTS = "culprit_neighbour_events_total", Counter, None, [FAMILY, label("event", NeighEvent::NAMES)], "What happened to neighbours (ARP, NDP): put to use, asked and answered, asked in vain, MAC replaced, a packet from another MAC than the cached one, no room in the table";
+    NEIGHBOUR_ENTRIES = "culprit_neighbour_entries", Gauge, None, [FAMILY, label("state", NEIGHBOUR_STATES)], "Neighbours known in all network namespaces, by state; looked at every 10 s";
+
+    CLOCK_STEPS = "culprit_clock_steps_total", Counter, None, [label("direction", DIRECTIONS)], "Steps of the wall clock";
+    CLOCK_LAST_STEP = "culprit_clock_last_step_seconds", Gauge, S, [], "By how much the last step moved the wall clock; forward is positive";
+    CLOCK_LAST_STEP_AT = "culprit_clock_last_step_timestamp_seconds", Gauge, S, [], "When the last step was, by the wall clock after it";
+    CLOCK_OFFSET = "culprit_clock_offset_seconds", Gauge, S, [SOURCE], "How far the wall clock is ahead of a reference clock, of several of one kind the most exact; read within the last hour";
+    CLOCK_OFFSET_ERROR = "culprit_clock_offset_error_seconds", Gauge, S, [SOURCE], "How far that offset may be wrong";
+
+    PROBE_ATTACHED = "culprit_probe_attached", Gauge, None, [PROBE], "1: the probe is attached, 0: it is not; those nobody asked for are left out";
+    HOOK_ATTACHED = "culprit_hook_attached", Gauge, None, [PROGRAM], "1: the program is attached, 0: this kernel lacks or refuses it; those nobody asked for are left out";
+    PROBE_RECORDS = "culprit_probe_records_total", Counter, None, [PROBE], "Records received from the kernel";
+    PROBE_LOST = "culprit_probe_lost_records_total", Counter, None, [PROBE, label("reason", LOSSES)], "Records that did not arrive: no room in the ring, an operation not followed for want of room in a map, memory that could not be read";
+    PROGRAM_RUNS = "culprit_program_runs_total", Counter, None, [PROGRAM], "Runs of a program while the kernel accounted for them";
+    PROGRAM_SECONDS = "culprit_program_run_seconds_total", Counter, S, [PROGRAM], "Time programs ran while the kernel accounted for it";
+    PROGRAM_STATS = "culprit_program_stats_seconds_total", Counter, S, [], "For how long culprit had the kernel account for programs";
+
+    MAP_ENTRIES = "culprit_map_entries", Gauge, None, [MAP], "Entries of a kernel map; looked at every 30 s, arrays left out";
+    MAP_CAPACITY = "culprit_map_capacity", Gauge, None, [MAP], "Entries a kernel map has room for; of the ring (events), its bytes";
+    MAP_MEMORY = "culprit_map_memory_bytes", Gauge, B, [MAP], "Memory of a kernel map, by the kernel's account";
+
+    TABLE_ENTRIES = "culprit_table_entries", Gauge, None, [TABLE], "Entries of a table the agent remembers things in";
+    TABLE_CAPACITY = "culprit_table_capacity", Gauge, None, [TABLE], "Entries such a table has room for";
+    TABLE_EVICTIONS = "culprit_table_evictions_total", Counter, None, [TABLE], "Live entries of such a table that had to give way";
+
+    SINK_RECEIVED = "culprit_sink_received_total", Counter, None, [SINK], "States of incidents given to a sink";
+    SINK_EMITTED = "culprit_sink_emitted_total", Counter, None, [SINK], "Those it has dealt with";
+    SINK_DISCARDED = "culprit_sink_discarded_total", Counter, None, [SINK, label("reason", DISCARDS)], "Those it has not: no room in its queue, the sink failed, the other side refused them or did not keep up; replaced ones gave way to a newer state of the same incident, and nothing is lost";
+    SINK_QUEUE = "culprit_sink_queue_length", Gauge, None, [SINK], "States that wait for a sink; of the stream, its readers; of webhooks, deliveries on disk";
+    SINK_CAPACITY = "culprit_sink_queue_capacity", Gauge, None, [SINK], "How many may wait";
+
+    STORE_INCIDENTS = "culprit_store_incidents", Gauge, None, [], "Incidents that are kept; looked at every 10 s";
+    STORE_BYTES = "culprit_store_bytes", Gauge, B, [], "What the store takes on disk, free pages left out";
+    STORE_OLDEST = "culprit_store_oldest_timestamp_seconds", Gauge, S, [], "When the oldest incident kept was opened, by the wall clock then";
+
+    HTTP_REQUESTS = "culprit_http_requests_total", Counter, None, [ROUTE, CODE], "HTTP requests answered";
+    HTTP_CONNECTIONS = "culprit_http_connections", Gauge, None, [], "HTTP connections open";
+    HTTP_REFUSED = "culprit_http_connections_refused_total", Counter, None, [], "HTTP connections turned away because there were too many";
+
+    IDENTITIES = "culprit_incidents_by_identity_total", Counter, None, [KIND, IDENTITY], "Incidents opened, by whose process suffers; only with --label-by";
+
+    PROCESS_CPU = "process_cpu_seconds_total", Counter, S, [], "Processor time culprit used, in user and in kernel mode";
+    PROCESS_MEMORY = "process_resident_memory_bytes", Gauge, B, [], "Memory of culprit that is resident";
+    PROCESS_FDS = "process_open_fds", Gauge, None, [], "File descriptors culprit has open";
+    PROCESS_MAX_FDS = "process_max_fds", Gauge, None, [], "File descriptors culprit may have open";
+    PROCESS_START = "process_start_time_seconds", Gauge, S, [], "When culprit started, by the wall clock as it stands now";
+
+    BUILD = "culprit_build_info", Info, None, [VERSION], "Which culprit this is";
+}
+
+/// The reference page, docs/metrics.md.
+pub fn page() -> String {
+    let mut page = String::from(HEAD);
+    page.push_str("\n| metric | type | labels | what it says |\n|---|---|---|---|\n");
+    for family in FAMILIES {
+        let labels: Vec<String> = family.labels.iter().map(in_words).collect();
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} |",
+            family.name,
+            family.kind.name(),
+            labels.join("<br>"),
+            family.help
+        );
+    }
+    page.push_str(BUCKETS);
+    for bucket in 0..BUCKETS_USED {
+        match bound_ns(bucket) {
+            Some(ns) => {
+                let _ = writeln!(page, "| {bucket} | {} |", ns as f64 / 1e9);
+            }
+            None => {
+                let _ = writeln!(page, "| {bucket} | +Inf |");
+            }
+        }
+    }
+    page
+}
+
+fn in_words(label: &Label) -> String {
+    let name = label.name;
+    match (label.values, label.values.all()) {
+        (Values::Programs, _) => format!("`{name}`: a program of the kernel object"),
+        (Values::Some(what), _) => format!("`{name}`: {what}"),
+        (_, Some(all)) => {
+            let all: Vec<String> = all.iter().map(|value| format!("`{value}`")).collect();
+            format!("`{name}`: {}", all.join(" "))
+        }
+        (_, None) => format!("`{name}`"),
+    }
+}
+
+const HEAD: &str = "# Metrics
+
+What `GET /metrics` of `culprit run` says, as OpenMetrics 1.0 to whoever asks for it and as Prometheus text 0.0.4 to
+everybody else. This page is generated from the table in `agent/src/metrics/families.rs`; see `tests/docs.rs`.
+
+Counters and histograms of connects, TLS, DNS and neighbours are counted in the kernel, each operation once, whether or
+not anything is told of it: no full ring loses any of them, and they cover what the session's filters watch. What began
+before culprit started is not counted. Offsets and tables are refreshed every second, neighbours and
+programs every 10 s, maps every 30 s. No label names a process, an address, a command or a device.
+";
+
+const BUCKETS: &str = "
+## Buckets
+
+All histograms have the same buckets, whose bounds are powers of two of microseconds. A bound is inclusive; the sum is
+exact to the nanosecond.
+
+| bucket | up to, seconds |
+|---|---|
+";

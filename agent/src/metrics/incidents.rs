@@ -1,0 +1,172 @@
+//! How many incidents opened and how many are open, by kind and severity. Incidents come as they are told:
+//! several times each, with severities that change, and again after they were over.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, PoisonError},
+};
+
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+
+use super::{
+    families::{INCIDENTS, INCIDENTS_OPEN},
+    writer::Writer,
+};
+use crate::correlate::incident::{Incident, Kind, Severity, State};
+
+/// Open incidents remembered at most, as many as the correlation keeps. The oldest gives way.
+const OPEN: usize = 512;
+
+/// Incidents so far.
+#[derive(Debug, Default)]
+pub(super) struct Incidents(Mutex<Account>);
+
+#[derive(Debug, Default)]
+struct Account {
+    opened: BTreeMap<(Kind, Severity), u64>,
+    /// By id, which is in order of time.
+    open: BTreeMap<String, (Kind, Severity)>,
+}
+
+impl Account {
+    fn take(&mut self, incident: &Incident) {
+        let class = (incident.kind, incident.severity);
+        match incident.state {
+            State::Open | State::Updated => {
+                let was = self.open.insert(incident.id.clone(), class);
+                // One that was known before us and is only updated has opened at another time.
+                if was.is_none() && incident.state == State::Open {
+                    *self.opened.entry(class).or_default() += 1;
+                }
+            }
+            State::Resolved => {
+                self.open.remove(&incident.id);
+            }
+        }
+        if self.open.len() > OPEN {
+            self.open.pop_first();
+        }
+    }
+
+    fn open(&self, class: (Kind, Severity)) -> u64 {
+        self.open.values().filter(|known| **known == class).count() as u64
+    }
+}
+
+impl Incidents {
+    pub(super) fn take(&self, incident: &Incident) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(incident);
+    }
+
+    /// Opened so far and open now, by class, every class in order.
+    fn all(&self) -> Vec<((Kind, Severity), u64, u64)> {
+        let account = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let classes =
+            Kind::ALL.iter().flat_map(|kind| Severity::ALL.iter().map(|severity| (*kind, *severity)));
+        classes
+            .map(|class| (class, account.opened.get(&class).copied().unwrap_or(0), account.open(class)))
+            .collect()
+    }
+}
+
+impl Collector for Incidents {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let all = self.all();
+        let labels = |(kind, severity): (Kind, Severity)| [kind.name(), severity.name()];
+        let mut to = Writer::new(encoder);
+        to.numbers(&INCIDENTS, all.iter().map(|(class, opened, _)| (labels(*class), *opened)))?;
+        to.numbers(&INCIDENTS_OPEN, all.iter().map(|(class, _, open)| (labels(*class), *open)))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::correlate::incident::{ConnectFailingDetails, Details, SCHEMA};
+
+    pub(in crate::metrics) fn incident(id: &str, state: State, severity: Severity) -> Incident {
+        Incident {
+            schema: SCHEMA,
+            id: id.into(),
+            kind: Kind::ConnectFailing,
+            state,
+            severity,
+            began_at: String::new(),
+            opened_at: String::new(),
+            resolved_at: None,
+            duration_ms: 0,
+            count: 1,
+            node: String::new(),
+            process: None,
+            summary: String::new(),
+            why: vec![],
+            cause: None,
+            caused_by: vec![],
+            remedies: vec![],
+            evidence: vec![],
+            details: Details::ConnectFailing(ConnectFailingDetails {
+                destination: crate::fact::Endpoint {
+                    ip: std::net::Ipv4Addr::LOCALHOST.into(),
+                    port: 1,
+                    name: None,
+                },
+                outcomes: BTreeMap::new(),
+                errno: None,
+                last_attempt_ms: 0,
+            }),
+        }
+    }
+
+    fn told(states: &[(&str, State, Severity)]) -> [(u64, u64); 2] {
+        let incidents = Incidents::default();
+        for (id, state, severity) in states {
+            incidents.take(&incident(id, *state, *severity));
+        }
+        let all = incidents.all();
+        [Severity::Warning, Severity::Critical].map(|severity| {
+            let class = (Kind::ConnectFailing, severity);
+            all.iter()
+                .find(|(known, ..)| *known == class)
+                .map_or((0, 0), |(_, opened, open)| (*opened, *open))
+        })
+    }
+
+    use Severity::{Critical, Warning};
+    use State::{Open, Resolved, Updated};
+
+    #[test]
+    fn an_incident_opens_once_however_often_it_is_told() {
+        let counted = told(&[("a", Open, Warning), ("a", Updated, Warning), ("a", Open, Warning)]);
+        assert_eq!(counted, [(1, 1), (0, 0)]);
+    }
+
+    #[test]
+    fn a_severity_that_changes_moves_the_open_one_and_opens_none() {
+        assert_eq!(told(&[("a", Open, Warning), ("a", Updated, Critical)]), [(1, 0), (0, 1)]);
+        let over = told(&[("a", Open, Warning), ("a", Updated, Critical), ("a", Resolved, Warning)]);
+        assert_eq!(over, [(1, 0), (0, 0)]);
+    }
+
+    #[test]
+    fn one_that_begins_again_opens_again() {
+        let again = told(&[("a", Open, Warning), ("a", Resolved, Warning), ("a", Open, Critical)]);
+        assert_eq!(again, [(1, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn one_that_was_never_told_to_open_is_open_and_one_that_was_never_open_can_be_resolved() {
+        assert_eq!(told(&[("a", Updated, Warning), ("b", Resolved, Warning)]), [(0, 1), (0, 0)]);
+    }
+
+    #[test]
+    fn a_bounded_number_is_remembered() {
+        let incidents = Incidents::default();
+        for number in 0..2 * OPEN {
+            incidents.take(&incident(&format!("{number:08}"), Open, Warning));
+        }
+        let (opened, open) =
+            incidents.all().iter().fold((0, 0), |(a, b), (_, opened, open)| (a + opened, b + open));
+        assert_eq!((opened, open), (2 * OPEN as u64, OPEN as u64));
+    }
+}

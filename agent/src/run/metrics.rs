@@ -1,0 +1,255 @@
+//! What a session says of itself to whoever scrapes it: counted in passing, read from the kernel and published
+//! once a second. Maps are walked by a thread of its own. Costs nothing until somebody asks for it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use ebpf_probes::{
+    abi::{Kind, ProbeId},
+    probes::PROBES,
+};
+
+use super::Session;
+use crate::{
+    correlate::{Engine, incident::Incident},
+    enrich::{World, bounded::Table},
+    fact::ReferenceKind,
+    kernel::{
+        counters::Counters,
+        load::Kernel,
+        plan::Outcome,
+        usage::{self, MapUsage, Maps},
+    },
+    metrics::{
+        Metrics,
+        snapshot::{Clock, Offset, Snapshot, Step},
+    },
+};
+
+/// How often something is published.
+const PUBLISH_NS: u64 = 1_000_000_000;
+/// How often programs are asked about and neighbours are counted.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How many such looks go by until maps are counted again.
+const MAPS_EVERY: u32 = 3;
+/// Reference clocks that said nothing for longer are not compared with.
+const OLD_NS: u64 = 3600 * 1_000_000_000;
+
+/// What goes from a session to its metrics.
+#[derive(Default)]
+pub(super) struct Feed(Option<Live>);
+
+struct Live {
+    metrics: Arc<Metrics>,
+    received: BTreeMap<ProbeId, u64>,
+    clock: Clock,
+    published_ns: u64,
+    programs: Vec<usage::ProgramUsage>,
+    looked: Option<Instant>,
+    accounting: Option<(OwnedFd, Instant)>,
+    walked: Arc<Mutex<Walked>>,
+    /// Ends the thread when it goes.
+    _walker: Sender<()>,
+}
+
+/// What the thread that walks maps found last.
+#[derive(Debug, Clone, Default)]
+struct Walked {
+    maps: Vec<MapUsage>,
+    neighbours: Option<BTreeMap<(bool, u32), u64>>,
+}
+
+impl Feed {
+    /// A record came from the kernel.
+    pub(super) fn received(&mut self, record: &[u8]) {
+        let Some(live) = &mut self.0 else { return };
+        let kind = record.get(8..12).and_then(|kind| kind.try_into().ok()).map(u32::from_ne_bytes);
+        if let Some(probe) = kind.and_then(|kind| Kind::try_from(kind).ok()).and_then(Kind::probe) {
+            *live.received.entry(probe).or_default() += 1;
+        }
+    }
+
+    /// The world has taken in an event.
+    pub(super) fn told(&mut self, world: &World) {
+        let Some(live) = &mut self.0 else { return };
+        let Some(step) = world.step() else { return };
+        let delta_ns = step.delta_ns();
+        if delta_ns > 0 {
+            live.clock.forward += 1;
+        } else {
+            live.clock.back += 1;
+        }
+        let at_ns = i64::try_from(step.at_ns).unwrap_or(i64::MAX).saturating_add(step.after_ns);
+        live.clock.last = Some(Step { delta_ns, at_ns });
+    }
+
+    /// Incidents are told.
+    pub(super) fn incidents(&self, incidents: &[Incident]) {
+        let Some(live) = &self.0 else { return };
+        for incident in incidents {
+            live.metrics.incident(incident);
+        }
+    }
+}
+
+impl Session {
+    /// Publishes to `metrics` from now on. `account`: has the kernel account for programs for as long as the
+    /// session lasts, which costs every BPF program on the machine two clock readings a run.
+    pub(super) fn feed(&mut self, metrics: Arc<Metrics>, account: bool) -> anyhow::Result<()> {
+        let accounting = account
+            .then(usage::enable_stats)
+            .transpose()
+            .context("having the kernel account for programs (BPF_ENABLE_STATS wants CAP_SYS_ADMIN)")?;
+        let walked = Arc::new(Mutex::new(Walked::default()));
+        let walker = walk(Maps::open(&self.kernel), walked.clone()).context("starting a thread")?;
+        self.feed = Feed(Some(Live {
+            metrics,
+            received: BTreeMap::new(),
+            clock: Clock::default(),
+            published_ns: 0,
+            programs: Vec::new(),
+            looked: None,
+            accounting: accounting.map(|held| (held, Instant::now())),
+            walked,
+            _walker: walker,
+        }));
+        Ok(())
+    }
+
+    /// Once a second, what there is to say.
+    pub(super) fn publish(&mut self, now_ns: u64) -> anyhow::Result<()> {
+        let Some(live) = &mut self.feed.0 else { return Ok(()) };
+        if live.published_ns != 0 && now_ns.saturating_sub(live.published_ns) < PUBLISH_NS {
+            return Ok(());
+        }
+        live.published_ns = now_ns;
+        if live.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+            live.looked = Some(Instant::now());
+            live.programs = usage::programs(&self.kernel);
+        }
+        let seen = self.sweep.seen();
+        let mut counters = Counters::read(&self.kernel)?;
+        counters.add_given_up(seen.given_up);
+        live.clock.offsets = offsets(&self.world, now_ns);
+        let walked = live.walked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hooks = self.kernel.hooks.iter();
+        live.metrics.publish(Snapshot {
+            counters,
+            seen,
+            asked: asked(&self.kernel),
+            attached: self.start.probes.attached.clone(),
+            hooks: hooks.map(|hook| (hook.hook.program, hook.outcome == Outcome::Attached)).collect(),
+            received: live.received.clone(),
+            losses: self.known_losses.clone(),
+            tables: tables(&self.world, &self.engine),
+            clock: live.clock.clone(),
+            neighbours: walked.neighbours,
+            programs: live.programs.clone(),
+            accounted: live.accounting.as_ref().map(|(_, since)| since.elapsed()),
+            maps: walked.maps,
+        });
+        Ok(())
+    }
+}
+
+/// Probes with anything to attach.
+fn asked(kernel: &Kernel) -> Vec<&'static str> {
+    let planned = |id| kernel.hooks.iter().any(|planned| planned.probes.contains(&id));
+    PROBES.iter().filter(|probe| planned(probe.id)).map(|probe| probe.name).collect()
+}
+
+/// What the agent remembers, in bounded tables.
+fn tables(world: &World, engine: &Engine) -> Vec<Table> {
+    world.tables().into_iter().chain(engine.tables()).collect()
+}
+
+/// How far the wall clock is ahead, by kind of reference clock: what the most exact one said last.
+fn offsets(world: &World, now_ns: u64) -> BTreeMap<ReferenceKind, Offset> {
+    let wall_ns = world.offset_ns();
+    let mut best: BTreeMap<ReferenceKind, (u64, u64, i64)> = BTreeMap::new();
+    for ((kind, _), readings) in world.references().all() {
+        let Some(last) = readings.back() else { continue };
+        let age_ns = now_ns.saturating_sub(last.boot_ns);
+        let reading = (last.error_ns, age_ns, last.utc_ns);
+        if age_ns <= OLD_NS && best.get(kind).is_none_or(|known| reading < *known) {
+            best.insert(*kind, reading);
+        }
+    }
+    let offset = |(error_ns, _, utc_ns)| Offset { ahead_ns: wall_ns.saturating_sub(utc_ns), error_ns };
+    best.into_iter().map(|(kind, reading)| (kind, offset(reading))).collect()
+}
+
+/// Walks maps now and then, until what it returns goes.
+fn walk(maps: Maps, to: Arc<Mutex<Walked>>) -> io::Result<Sender<()>> {
+    let (end, ended) = channel();
+    let mut looks: u32 = 0;
+    let look = move || {
+        loop {
+            let mut neighbours = BTreeMap::new();
+            for (kind, count) in maps.neighbours() {
+                *neighbours.entry((kind.v6, kind.state)).or_default() += count;
+            }
+            let counted = looks.is_multiple_of(MAPS_EVERY).then(|| maps.measure());
+            looks = looks.wrapping_add(1);
+            {
+                let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+                to.neighbours = Some(neighbours);
+                if let Some(counted) = counted {
+                    to.maps = counted;
+                }
+            }
+            if ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("maps".into()).spawn(look).map(|_| end)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{enrich::context::Context, fact::Reading};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn reading(kind: ReferenceKind, name: &str, at_s: u64, utc_ns: i64, error_ns: u64) -> Context {
+        Context::Reference(Reading { boot_ns: at_s * SECOND, kind, name: name.into(), utc_ns, error_ns })
+    }
+
+    #[test]
+    fn of_several_clocks_of_a_kind_the_most_exact_is_compared_with_and_an_old_reading_is_not() {
+        let mut world = World::default();
+        world.learn(&Context::Clock { boot_ns: 0, offset_ns: 5_000 });
+        for context in [
+            reading(ReferenceKind::Http, "a", 4000, 1_000, 90),
+            reading(ReferenceKind::Http, "b", 4000, 7_000, 50),
+            reading(ReferenceKind::Rtc, "rtc0", 10, 5_000, 20),
+        ] {
+            world.learn(&context);
+        }
+        let http = Offset { ahead_ns: -2_000, error_ns: 50 };
+        assert_eq!(offsets(&world, 4001 * SECOND), BTreeMap::from([(ReferenceKind::Http, http)]));
+        assert_eq!(offsets(&world, 20 * SECOND)[&ReferenceKind::Rtc], Offset { ahead_ns: 0, error_ns: 20 });
+    }
+
+    #[test]
+    fn every_table_has_a_name_of_its_own_and_a_bound() {
+        let tables = tables(&World::default(), &Engine::default());
+        let names: BTreeSet<_> = tables.iter().map(|table| table.name).collect();
+        assert_eq!(names.len(), tables.len(), "{names:?}");
+        assert!(tables.iter().all(|table| table.capacity > 0 && table.entries == 0));
+    }
+}
