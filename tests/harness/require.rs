@@ -33,6 +33,10 @@ pub enum Feature {
     Java,
     /// Node.js.
     Node,
+    /// A Prometheus and its promtool: what `cargo xtask` has fetched and names.
+    Prometheus,
+    /// Chromium, and what drives it.
+    Chromium,
     /// chronyd: what `cargo xtask` has fetched and names by `CULPRIT_CHRONYD`, or the machine's own.
     Chrony,
     /// Time is measured: not under emulation.
@@ -89,6 +93,15 @@ impl Feature {
                 super::slow() <= 1.0 && runs("node", "--version"),
                 "there is no node, or it takes minutes to start here",
             ),
+            Self::Prometheus => (
+                ["CULPRIT_PROMETHEUS", "CULPRIT_PROMTOOL"]
+                    .iter()
+                    .all(|name| std::env::var_os(name).is_some()),
+                "there is no Prometheus",
+            ),
+            Self::Chromium => {
+                (runs("chromedriver", "--version") && runs("chromium", "--version"), "there is no Chromium")
+            }
             Self::Chrony => (
                 Command::new(chronyd()).arg("--version").output().is_ok_and(|output| output.status.success()),
                 "there is no chronyd: `cargo xtask setup` fetches it where there is apt",

@@ -82,7 +82,7 @@ pub(crate) fn timex(modes: u32, frequency: i64, seconds: i64) -> String {
 
 /// Perl that sets `$t` to the wall clock plus some seconds, packed as two words; the second counts
 /// `unit` to the second.
-fn time_plus(seconds: i64, unit: i64) -> String {
+pub(crate) fn time_plus(seconds: i64, unit: i64) -> String {
     format!("$n = clock_gettime(0) + {seconds}; $t = pack('qq', int $n, ($n - int $n) * {unit}); ")
 }
 

@@ -16,7 +16,10 @@ use serde::Deserialize;
 
 use crate::{
     cmd,
-    setup::{self, Need},
+    setup::{
+        self, Need,
+        unpacked::{CHRONYD, PROMTOOL},
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -39,15 +42,15 @@ pub(crate) struct Args {
 pub(crate) struct Live {
     pub(crate) tests: PathBuf,
     pub(crate) culprit: PathBuf,
-    /// A chronyd to be started by tests, if there is one.
-    pub(crate) chronyd: Option<PathBuf>,
+    /// Servers to be started by tests, if they are here, by the variables that name them.
+    pub(crate) servers: Vec<(&'static str, PathBuf)>,
 }
 
 impl Live {
     /// The variables the live tests read.
     pub(crate) fn env(&self) -> Vec<(&'static str, &OsStr)> {
         let mut env = vec![("CULPRIT_LIVE", "require".as_ref()), ("CULPRIT_BIN", self.culprit.as_os_str())];
-        env.extend(self.chronyd.iter().map(|chronyd| ("CULPRIT_CHRONYD", chronyd.as_os_str())));
+        env.extend(self.servers.iter().map(|(name, server)| (*name, server.as_os_str())));
         env
     }
 }
@@ -73,7 +76,7 @@ fn unit(args: &[OsString]) -> Result<()> {
     for name in test_targets()?.iter().filter(|name| *name != "live") {
         command.args(["--test", name]);
     }
-    command.envs(setup::unpacked::PROMTOOL.find().map(|promtool| ("CULPRIT_PROMTOOL", promtool)));
+    command.envs(PROMTOOL.find().map(|promtool| ("CULPRIT_PROMTOOL", promtool)));
     cmd::run(command.arg("--").args(args))
 }
 
@@ -90,7 +93,9 @@ fn keep_incidents(args: &[OsString]) -> Result<()> {
     let copies = Live {
         tests: copy(&live.tests, "live")?,
         culprit: copy(&live.culprit, "culprit")?,
-        chronyd: live.chronyd.as_ref().map(|chronyd| copy(chronyd, "chronyd")).transpose()?,
+        servers: (live.servers.iter())
+            .map(|(name, server)| Ok((*name, copy(server, name)?)))
+            .collect::<Result<_>>()?,
     };
     let mut keep = copies.env();
     keep.push(("CULPRIT_KEEP_INCIDENTS", "1".as_ref()));
@@ -148,7 +153,14 @@ pub(crate) fn build_live() -> Result<Option<Live>> {
     Ok(Some(Live {
         tests: find("live", "test")?,
         culprit: find("culprit", "bin")?,
-        chronyd: setup::unpacked::CHRONYD.find(),
+        servers: [
+            ("CULPRIT_CHRONYD", CHRONYD.find()),
+            ("CULPRIT_PROMTOOL", PROMTOOL.find()),
+            ("CULPRIT_PROMETHEUS", PROMTOOL.find_other("prometheus")),
+        ]
+        .into_iter()
+        .filter_map(|(name, server)| Some((name, server?)))
+        .collect(),
     }))
 }
 

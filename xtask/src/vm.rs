@@ -245,7 +245,7 @@ fn live_on(args: &Args, kernel: &Kernel, live: &test::Live) -> Report {
     let root = cmd::workspace();
     let mut visible = vec![root.clone()];
     visible.extend(live.tests.parent().map(Path::to_owned));
-    visible.extend(live.chronyd.iter().filter_map(|chronyd| chronyd.parent()).map(Path::to_owned));
+    visible.extend(live.servers.iter().filter_map(|(_, server)| server.parent()).map(Path::to_owned));
     let mut env = args.env();
     env.extend(live.env().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
     env.push(("CULPRIT_VM".into(), kernel.id.clone().into()));

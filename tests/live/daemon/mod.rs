@@ -3,5 +3,6 @@
 mod access;
 mod http;
 mod life;
+mod prometheus;
 mod stream;
 mod webhook;

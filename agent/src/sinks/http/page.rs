@@ -21,6 +21,18 @@ macro_rules! files {
 /// All of them.
 pub(super) const FILES: &[File] = files! {
     "/" "text/html; charset=utf-8" "index.html"
+    "/style.css" "text/css; charset=utf-8" "style.css"
+    "/favicon.svg" "image/svg+xml" "favicon.svg"
+    "/app.js" "text/javascript; charset=utf-8" "app.js"
+    "/js/api.js" "text/javascript; charset=utf-8" "js/api.js"
+    "/js/details.js" "text/javascript; charset=utf-8" "js/details.js"
+    "/js/dom.js" "text/javascript; charset=utf-8" "js/dom.js"
+    "/js/health.js" "text/javascript; charset=utf-8" "js/health.js"
+    "/js/keys.js" "text/javascript; charset=utf-8" "js/keys.js"
+    "/js/list.js" "text/javascript; charset=utf-8" "js/list.js"
+    "/js/store.js" "text/javascript; charset=utf-8" "js/store.js"
+    "/js/time.js" "text/javascript; charset=utf-8" "js/time.js"
+    "/js/timeline.js" "text/javascript; charset=utf-8" "js/timeline.js"
 };
 
 /// Only what we serve ourselves may be loaded, run or asked: names in incidents are not ours to trust.

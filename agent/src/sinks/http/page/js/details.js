@@ -1,0 +1,173 @@
+// One incident, whole, in a dialog.
+
+import { byId, copyButton, h, severityClass, sign } from './dom.js';
+import { duration, timeElement } from './time.js';
+import { endpointName, isOpen, processName, title } from './store.js';
+import { ageText } from './list.js';
+
+const CAUSES = {
+  outbound_connect: 'a connect to somewhere else', dns_lookup: 'a DNS lookup', neighbour: 'a neighbour (ARP, NDP)', clock: 'the clock',
+  peer: 'a peer that accepted and does not answer', unread: 'nobody reads the ClientHello', none_seen: 'nothing on the network: see what its threads do',
+};
+const CONFIDENCE = { certain: 'it was seen to wait for exactly this', likely: 'it fits in time and place', possible: 'it fits, and so may other things' };
+
+const section = (name, testid, ...inside) => h('section', { testid }, h('h3', {}, name), ...inside);
+const words = (key) => key.replace(/_(ms|ns)$/, '').replaceAll('_', ' ');
+
+function facts(pairs) {
+  const rows = pairs.filter(([, value]) => value !== null && value !== undefined && value !== '');
+  return rows.length ? h('dl', { class: 'facts' }, rows.map(([name, value]) => [h('dt', {}, name), h('dd', {}, value)])) : null;
+}
+
+function offset(ms) {
+  const sign = ms < 0 ? '−' : '+';
+  return Math.abs(ms) < 60000 ? `${sign}${(Math.abs(ms) / 1000).toFixed(3)} s` : `${sign}${duration(Math.abs(ms))}`;
+}
+
+function identity(process, name) {
+  if (!process) return null;
+  return facts([
+    [name, h('b', {}, processName(process))], ['executable', process.exe], ['unit', process.unit],
+    ['container', [process.container, process.container_id].filter(Boolean).join(' · ')],
+    ['pod', [process.namespace, process.pod].filter(Boolean).join('/')], ['network namespace', process.netns],
+  ]);
+}
+
+/** Any value of `details`, readable: durations as such, endpoints as addresses, lists as lists. */
+function readable(key, value, depth = 0) {
+  if (value === null || value === undefined) return null;
+  if (typeof value === 'number' && key.endsWith('_ms')) return duration(value);
+  if (typeof value === 'number' && key.endsWith('_ns')) return `${value < 0 ? '−' : ''}${duration(Math.abs(value) / 1e6)}`;
+  if (typeof value !== 'object') return String(value);
+  if (depth > 4) return JSON.stringify(value).slice(0, 400);
+  if (typeof value.ip === 'string') return endpointName(value);
+  if (typeof value.comm === 'string' && typeof value.pid === 'number') return processName(value);
+  if (Array.isArray(value)) {
+    if (!value.length) return null;
+    if (value.every((it) => typeof it !== 'object')) return value.join(key === 'stack' ? ' ← ' : ', ');
+    const shown = value.slice(0, 20).map((it) => h('li', {}, readable('', it, depth + 1)));
+    return h('ol', { class: 'facts-list' }, shown, value.length > 20 && h('li', {}, `and ${value.length - 20} more: see the JSON`));
+  }
+  return facts(Object.entries(value).map(([name, it]) => [words(name), readable(name, it, depth + 1)]));
+}
+
+export class Details {
+  constructor({ store, fetchOne, closed }) {
+    Object.assign(this, { store, fetchOne, closed, id: null, drawn: null, failed: new Map() });
+    this.dialog = byId('details');
+    this.dialog.addEventListener('close', () => { this.id = null; this.drawn = null; this.dialog.replaceChildren(); this.closed(); });
+    this.dialog.addEventListener('click', (event) => { if (event.target === this.dialog) this.dialog.close(); });
+  }
+
+  get isOpen() { return this.dialog.open; }
+
+  show(id) {
+    if (this.id !== id) { this.drawn = null; this.failed.delete(id); }
+    this.id = id;
+    this.store.pin(id);
+    this.render();
+    if (!this.dialog.open) this.dialog.showModal();
+    this.dialog.scrollTop = 0;
+    this.dialog.querySelector('h2')?.focus();
+  }
+
+  /** An incident that is not held is asked for once; the answer draws again. */
+  want(id) {
+    if (this.failed.has(id)) return;
+    this.failed.set(id, 'asking the server…');
+    this.store.pin(id);
+    this.fetchOne(id).then(() => this.failed.delete(id), (error) => this.failed.set(id, error.message)).then(() => this.render(true));
+    if (this.failed.size > 200) this.failed.delete(this.failed.keys().next().value);
+  }
+
+  render(again = false) {
+    if (!this.id) return;
+    const entry = this.store.get(this.id);
+    const explains = this.store.explained().get(this.id) ?? [];
+    const linked = [...(entry?.incident.caused_by ?? []), ...explains];
+    const key = `${this.id} ${entry?.version} ${linked.map((id) => this.store.get(id)?.version)}`;
+    if (!again && key === this.drawn) return;
+    this.drawn = key;
+    const focused = this.dialog.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+    const jsonOpen = this.dialog.querySelector('.raw')?.open;
+    const factsOpen = this.dialog.querySelector('.more-facts')?.open;
+    const scroll = this.dialog.scrollTop;
+    this.dialog.replaceChildren(...(entry ? this.whole(entry, explains) : this.missing()).filter(Boolean));
+    if (jsonOpen) this.dialog.querySelector('.raw').open = true;
+    if (factsOpen && this.dialog.querySelector('.more-facts')) this.dialog.querySelector('.more-facts').open = true;
+    this.dialog.scrollTop = scroll;
+    if (focused) [...this.dialog.querySelectorAll('[data-key]')].find((it) => it.dataset.key === focused)?.focus({ preventScroll: true });
+  }
+
+  head(...inside) {
+    const close = h('button', { type: 'button', class: 'close', testid: 'details-close', 'aria-label': 'Close', data: { key: 'close' } }, '✕');
+    close.addEventListener('click', () => this.dialog.close());
+    return h('header', {}, h('div', { class: 'grow' }, ...inside), close);
+  }
+
+  missing() {
+    this.want(this.id);
+    return [this.head(h('h2', { id: 'details-title', tabindex: '-1', data: { key: 'title' } }, 'Incident')),
+      h('p', { testid: 'details-missing' }, `${this.id}: ${this.failed.get(this.id)}`)];
+  }
+
+  linkTo(id, testid) {
+    const entry = this.store.get(id);
+    if (!entry) this.want(id);
+    const { incident } = entry ?? {};
+    return h('li', {}, h('a', { href: `#${id}`, testid, data: { id, key: `link ${id}` }, class: incident ? severityClass(incident.severity) : '' },
+      incident ? [sign(incident.severity, 14), ' ', h('b', {}, `${title(incident.kind)} · ${isOpen(incident) ? 'open' : 'over'}`), ' ', incident.summary]
+        : `${id}: ${this.failed.get(id)}`));
+  }
+
+  whole(entry, explains) {
+    const { incident } = entry;
+    const { cause } = incident;
+    const open = isOpen(incident);
+    const causes = incident.caused_by ?? [];
+    return [
+      this.head(
+        h('p', { class: `line ${severityClass(incident.severity)}` }, sign(incident.severity, 18),
+          h('span', { class: `severity ${severityClass(incident.severity)}` }, incident.severity),
+          h('span', { class: 'badge', testid: 'details-state' }, open ? 'still going' : 'over'),
+          incident.count > 1 && h('span', { class: 'count' }, `×${incident.count}`)),
+        h('h2', { id: 'details-title', testid: 'details-title', tabindex: '-1', data: { key: 'title' } }, title(incident.kind))),
+      h('p', { class: 'summary big', testid: 'details-summary' }, incident.summary),
+      h('p', { class: 'line small' },
+        h('span', {}, 'since ', timeElement(incident.began_at)), h('span', {}, 'noticed ', timeElement(incident.opened_at)),
+        incident.resolved_at && h('span', {}, 'ended ', timeElement(incident.resolved_at)),
+        h('span', {}, open ? 'open for ' : 'lasted ', h('b', { data: { age: incident.id } }, ageText(this.store, entry)))),
+      incident.why?.length && section('Why', 'why', h('ul', {}, incident.why.map((it) => h('li', {}, it)))),
+      cause && section('Cause', 'cause',
+        h('p', {}, h('b', {}, CAUSES[cause.kind] ?? words(cause.kind)), ' — ',
+          h('span', { class: `confidence conf-${['certain', 'likely'].includes(cause.confidence) ? cause.confidence : 'possible'}`, testid: 'confidence' }, cause.confidence),
+          CONFIDENCE[cause.confidence] && h('span', { class: 'muted' }, ` (${CONFIDENCE[cause.confidence]})`)),
+        facts([['to', endpointName(cause.destination)], ['looked up', cause.query], ['outcome', cause.outcome?.replaceAll('_', ' ')],
+          ['SYN retries', cause.syn_retransmits || null], ['dropped by this host', cause.dropped_by_host || null], ['drop reason', cause.drop_reason],
+          ['for', cause.elapsed_ms ? duration(cause.elapsed_ms) : null]]),
+        identity(cause.process, 'by')),
+      causes.length > 0 && section('Caused by', 'caused-by', h('ul', { class: 'links-list' }, causes.map((id) => this.linkTo(id, 'caused-by-link')))),
+      explains.length > 0 && section('Explains', 'explains', h('ul', { class: 'links-list' }, explains.slice(0, 50).map((id) => this.linkTo(id, 'explains-link'))),
+        explains.length > 50 && h('p', {}, `and ${explains.length - 50} more`)),
+      incident.remedies?.length && section('Try', 'remedies', h('ol', { class: 'remedies' }, incident.remedies.map((it, i) => h('li', { testid: 'remedy' },
+        h('code', {}, it), copyButton(it, `Copy remedy ${i + 1}`))))),
+      incident.evidence?.length && section('Evidence', 'evidence',
+        h('p', { class: 'muted small' }, 'offsets from the moment it was noticed, ', timeElement(incident.opened_at)),
+        h('ol', { class: 'evidence' }, incident.evidence.map((it) => h('li', { testid: 'evidence-line' }, h('span', { class: 'offset' }, offset(it.offset_ms)), h('span', {}, it.text))))),
+      incident.process && section('Who suffers', 'identity', identity(incident.process, 'process')),
+      h('details', { class: 'more-facts' }, h('summary', { data: { key: 'facts' } }, 'More facts'), readable('', incident.details), facts([['node', incident.node], ['id', incident.id]])),
+      this.raw(incident),
+    ];
+  }
+
+  raw(incident) {
+    const pre = h('pre', { testid: 'raw', tabindex: '0' });
+    const raw = h('details', { class: 'raw', testid: 'raw-toggle' }, h('summary', { data: { key: 'raw' } }, 'Raw JSON'),
+      h('p', { class: 'line small' }, copyButton(JSON.stringify(incident, null, 2), 'Copy the JSON'),
+        h('a', { href: `/api/v1/incidents/${encodeURIComponent(incident.id)}`, target: '_blank', rel: 'noopener' }, 'from the API'),
+        h('a', { href: `/api/v1/incidents/${encodeURIComponent(incident.id)}?format=text`, target: '_blank', rel: 'noopener' }, 'as text')),
+      pre);
+    raw.addEventListener('toggle', () => { if (raw.open && !pre.textContent) pre.textContent = JSON.stringify(incident, null, 2); });
+    return raw;
+  }
+}
