@@ -1,7 +1,10 @@
 //! What holds for a whole machine: the bounds of its neighbour tables, shared by all its namespaces.
 
 use crate::{
-    harness::{Culprit, Netns},
+    harness::{
+        Culprit, Netns,
+        process::{run, words},
+    },
     needs,
 };
 
