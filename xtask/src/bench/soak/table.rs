@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
+    WHOLE,
     report::{Load, Sample, Soak},
     verdict::Row,
 };
@@ -99,6 +100,12 @@ pub(crate) fn notes(soak: &Soak) -> Vec<String> {
     };
     let stalls: u64 = soak.loads.iter().map(|load| load.stalls).sum();
     let mut notes = Vec::new();
+    if soak.minutes < WHOLE {
+        notes.push(format!(
+            "A short soak: tables of the daemon fill in the first minutes, so its memory may look as if it grew. \
+             {WHOLE} minutes and more are to conclude from."
+        ));
+    }
     if !kinds(true).is_empty() {
         notes.push(format!("Incidents of the load that nobody made on purpose: {}.", kinds(true).join(", ")));
     }
@@ -153,5 +160,8 @@ mod tests {
         assert!(text.contains("| 1:40 | 20.00 | 10.00 | 40 | 5 | 2.0 % | 5,000 | 0 | 64 | 2 |"), "{text}");
         assert!(text.contains("1,000 connects (10.0/s); and 2 connects that nobody answered"), "{text}");
         assert!(text.contains("others on this machine meanwhile: 3 connect_failing."), "{text}");
+        assert!(text.contains("A short soak"), "{text}");
+        soak.minutes = 30;
+        assert!(!super::long(&soak, &[]).contains("A short soak"));
     }
 }
