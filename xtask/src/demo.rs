@@ -2,7 +2,7 @@
 //! watched by culprit, and explained. Every demo takes less than a minute and leaves nothing behind.
 
 mod clock;
-mod lab;
+pub(crate) mod lab;
 mod neigh;
 mod tls;
 mod watch;

@@ -48,6 +48,10 @@ enum Command {
     #[cfg(feature = "bench")]
     #[command(hide = true)]
     BenchMeasure(bench::measure::Args),
+    /// The measuring part of `bench soak`, as root
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    BenchSoak(bench::measure::soak::Args),
     /// The load of `bench`
     #[cfg(feature = "bench")]
     #[command(hide = true)]
@@ -66,6 +70,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         #[cfg(feature = "bench")]
         Command::BenchMeasure(args) => bench::measure::main(&args),
+        #[cfg(feature = "bench")]
+        Command::BenchSoak(args) => bench::measure::soak::main(&args),
         #[cfg(feature = "bench")]
         Command::BenchLoad(args) => bench::measure::load::main(&args),
     };

@@ -18,6 +18,7 @@ mod process;
 mod programs;
 mod progress;
 mod slices;
+pub(crate) mod soak;
 mod watch;
 
 use std::{

@@ -88,7 +88,7 @@ pub(crate) struct Report {
 }
 
 /// Where it was measured.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,

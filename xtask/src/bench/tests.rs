@@ -1,5 +1,5 @@
 use super::{
-    embedded,
+    MARKS,
     report::{
         Condition, Cpu, Culprit, Direction, Machine, Packets, Program, Report, SCHEMA, Settings, Slice,
         Sustained, Traffic, Workload,
@@ -87,8 +87,9 @@ fn a_report_goes_through_json_and_back() {
 
 #[test]
 fn the_readme_keeps_what_is_around_the_table() {
-    let readme = format!("before\n{}old\n{}\nafter\n", super::BEGIN, super::END);
-    let new = embedded(&readme, "new\n").unwrap();
+    let readme = format!("before\n{}\nafter\n", MARKS.around("old\n"));
+    let new = MARKS.embedded(&readme, "new\n").unwrap();
     assert_eq!(new, readme.replace("old", "new"));
-    assert!(embedded("nothing", "new").is_err_and(|why| why.to_string().contains("put `<!-- bench")));
+    assert_eq!(MARKS.between(&new).as_deref(), Some("new\n"));
+    assert!(MARKS.embedded("nothing", "new").is_err_and(|why| why.to_string().contains("put `<!-- bench")));
 }

@@ -1,7 +1,8 @@
-//! A small network for a demo: namespaces joined by wires, processes in them, files beside them. All of
-//! it goes away when the [`Lab`] is dropped, whatever happened.
+//! A small network for a demo or a soak: namespaces joined by wires, processes in them, files beside them.
+//! All of it goes away when the [`Lab`] is dropped, whatever happened.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead, BufReader},
     path::PathBuf,
@@ -13,22 +14,29 @@ use anyhow::{Context, Result};
 use crate::cmd;
 
 /// The network, its processes and its files.
-pub(super) struct Lab {
+pub(crate) struct Lab {
+    /// What the names of its namespaces begin with.
+    prefix: String,
     files: tempfile::TempDir,
     netns: Vec<String>,
     processes: Vec<Child>,
 }
 
 impl Lab {
-    /// An empty one.
-    pub(super) fn new() -> Result<Self> {
-        let files = tempfile::tempdir().context("making a directory for the demo")?;
-        Ok(Self { files, netns: Vec::new(), processes: Vec::new() })
+    /// An empty one, of a demo.
+    pub(crate) fn new() -> Result<Self> {
+        Self::named("culprit-demo-")
     }
 
-    /// Makes a network namespace; its name begins with `culprit-demo-`.
-    pub(super) fn host(&mut self, name: &str) -> Result<String> {
-        let netns = format!("culprit-demo-{name}");
+    /// An empty one.
+    pub(crate) fn named(prefix: &str) -> Result<Self> {
+        let files = tempfile::tempdir().context("making a directory for the network's files")?;
+        Ok(Self { prefix: prefix.to_owned(), files, netns: Vec::new(), processes: Vec::new() })
+    }
+
+    /// Makes a network namespace; its name begins as the network's names do.
+    pub(crate) fn host(&mut self, name: &str) -> Result<String> {
+        let netns = format!("{}{name}", self.prefix);
         // Left over from a demo that was killed.
         if PathBuf::from("/run/netns").join(&netns).exists() {
             cmd::run(Command::new("ip").args(["netns", "del", &netns]))?;
@@ -40,19 +48,19 @@ impl Lab {
     }
 
     /// Removes a network namespace in which nothing runs any more.
-    pub(super) fn remove(&mut self, netns: &str) -> Result<()> {
+    pub(crate) fn remove(&mut self, netns: &str) -> Result<()> {
         cmd::run(Command::new("ip").args(["netns", "del", netns]))?;
         self.netns.retain(|known| known != netns);
         Ok(())
     }
 
     /// `ip`, inside.
-    pub(super) fn ip(&self, netns: &str, args: &str) -> Result<()> {
+    pub(crate) fn ip(&self, netns: &str, args: &str) -> Result<()> {
         cmd::run(Command::new("ip").args(["-n", netns]).args(args.split_whitespace()))
     }
 
     /// A wire between two hosts, with an address at each end.
-    pub(super) fn wire(&self, a: (&str, &str), b: (&str, &str)) -> Result<()> {
+    pub(crate) fn wire(&self, a: (&str, &str), b: (&str, &str)) -> Result<()> {
         self.ip(a.0, &format!("link add {0} type veth peer name {0} netns {1}", "eth0", b.0))?;
         for (netns, address) in [a, b] {
             self.ip(netns, &format!("addr add {address} dev eth0"))?;
@@ -62,26 +70,26 @@ impl Lab {
     }
 
     /// Writes a file, and says where it is.
-    pub(super) fn file(&self, name: &str, content: &str) -> Result<PathBuf> {
+    pub(crate) fn file(&self, name: &str, content: &str) -> Result<PathBuf> {
         let path = self.files.path().join(name);
         fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }
 
     /// A path among the demo's files.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
 
     /// A command that will run inside.
-    pub(super) fn inside(netns: &str, program: &str) -> Command {
+    pub(crate) fn inside(netns: &str, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", netns, program]);
+        command.args(["netns", "exec", netns]).arg(program);
         command
     }
 
     /// Starts a process and waits until it says `ready`.
-    pub(super) fn start(&mut self, command: &mut Command) -> Result<u32> {
+    pub(crate) fn start(&mut self, command: &mut Command) -> Result<u32> {
         let line = cmd::line(command);
         let mut child = command
             .stdout(Stdio::piped())

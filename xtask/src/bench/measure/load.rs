@@ -6,6 +6,7 @@ mod bulk;
 mod connects;
 mod crowd;
 mod datagrams;
+mod dns;
 mod echo;
 mod handshakes;
 
@@ -13,7 +14,8 @@ use std::{
     io::{self, BufRead, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     process::ExitCode,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -39,6 +41,8 @@ pub(crate) enum Kind {
     Datagrams,
     /// [`crowd`]
     Crowd,
+    /// [`dns`]
+    Dns,
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +66,14 @@ pub(crate) struct Order {
 impl Order {
     fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+
+    /// Waits until the next operation is due, after so many since `began`.
+    fn keep_pace(&self, began: Instant, done: u64) {
+        if self.rate > 0.0 {
+            let due = Duration::from_secs_f64(done as f64 / self.rate);
+            thread::sleep(due.saturating_sub(began.elapsed()));
+        }
     }
 }
 
@@ -107,6 +119,7 @@ fn serve(kind: Kind) -> Result<()> {
         Kind::EchoTcp => echo::serve_stream(&listener()?),
         Kind::Datagrams => datagrams::serve(),
         Kind::Crowd => crowd::serve(&listener()?),
+        Kind::Dns => dns::serve(),
     }
 }
 
@@ -120,6 +133,7 @@ fn drive(kind: Kind, to: SocketAddr) -> Result<()> {
         Kind::EchoTcp => Box::new(echo::Stream { to }),
         Kind::Datagrams => Box::new(datagrams::Driver::new(to)?),
         Kind::Crowd => Box::new(crowd::Driver { to, open: Vec::new() }),
+        Kind::Dns => Box::new(dns::Driver { to }),
     };
     for line in io::stdin().lock().lines() {
         let line = line.context("reading an order")?;

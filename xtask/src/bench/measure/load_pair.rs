@@ -21,6 +21,7 @@ use super::{
     load::{Done, Kind, Order},
     process::Process,
 };
+use crate::demo::lab::Lab;
 
 /// The processor of a driver with one thread.
 const DRIVER: usize = 0;
@@ -51,13 +52,18 @@ pub(crate) struct Pair {
 impl Pair {
     /// Starts both.
     pub(crate) fn start(kind: Kind) -> Result<Self> {
-        let mut command = this(kind)?;
+        Self::start_in(None, kind)
+    }
+
+    /// Starts both, in a network namespace if one is named.
+    pub(crate) fn start_in(netns: Option<&str>, kind: Kind) -> Result<Self> {
+        let mut command = this(netns, kind)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut server = Process::start(command)?;
         let out = server.child().stdout.take().context("the server has no output")?;
         let at: SocketAddr = line(&mut BufReader::new(out), &mut server)?;
 
-        let mut command = this(kind)?;
+        let mut command = this(netns, kind)?;
         command.args(["--to", &at.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut driver = Process::start(command)?;
         let orders = driver.child().stdin.take().context("the driver has no input")?;
@@ -89,9 +95,13 @@ impl Pair {
     }
 }
 
-/// This program, as a load.
-fn this(kind: Kind) -> Result<Command> {
-    let mut command = Command::new(env::current_exe().context("finding this program")?);
+/// This program, as a load. `ip netns exec` becomes it, so that its process is the load's.
+fn this(netns: Option<&str>, kind: Kind) -> Result<Command> {
+    let this = env::current_exe().context("finding this program")?;
+    let mut command = match netns {
+        Some(netns) => Lab::inside(netns, this),
+        None => Command::new(this),
+    };
     let kind = kind.to_possible_value().context("a load without a name")?;
     command.args(["bench-load", kind.get_name()]);
     Ok(command)

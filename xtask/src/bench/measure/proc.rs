@@ -45,6 +45,12 @@ pub(crate) fn status(pid: u32, key: &str) -> Result<u64> {
     field(&text, key).with_context(|| format!("{path} has no {key}"))
 }
 
+/// Open descriptors of a process.
+pub(crate) fn descriptors(pid: u32) -> Result<u64> {
+    let dir = format!("/proc/{pid}/fd");
+    Ok(fs::read_dir(&dir).with_context(|| format!("reading {dir}"))?.count() as u64)
+}
+
 /// The number after `key:`.
 fn field(text: &str, key: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;

@@ -1,6 +1,7 @@
 //! Full TLS 1.3 handshakes: no resumption, no tickets, a certificate made when the server starts.
 //! Four threads of the client go for each processor, and two of the server, so that no processor is
-//! ever idle. The client takes any certificate: it is here to keep the server busy.
+//! ever idle; at a pace, one thread of the client goes. The client takes any certificate: it is here
+//! to keep the server busy.
 
 use std::{
     io::{self, Read},
@@ -106,17 +107,18 @@ impl Driver {
     }
 
     /// One connection after the other until the time is over.
-    fn go_on(&self, began: Instant, until: Duration) -> Result<Done> {
-        let (mut done, mut before) = (Done::default(), began.elapsed());
+    fn go_on(&self, began: Instant, order: &Order) -> Result<Done> {
+        let mut done = Done::default();
         loop {
+            let before = began.elapsed();
             self.once().context("a handshake")?;
             let now = began.elapsed();
             done.count += 1;
             done.stalls += u64::from(now - before > STALL);
-            before = now;
-            if now >= until {
+            if now >= order.duration() {
                 return Ok(done);
             }
+            order.keep_pace(began, done.count);
         }
     }
 
@@ -135,10 +137,9 @@ impl Driver {
 impl Drive for Driver {
     fn drive(&mut self, order: &Order) -> Result<Done> {
         let began = Instant::now();
-        let threads = 4 * processors();
+        let threads = if order.rate > 0.0 { 1 } else { 4 * processors() };
         let done: Vec<Result<Done>> = thread::scope(|scope| {
-            let running: Vec<_> =
-                (0..threads).map(|_| scope.spawn(|| self.go_on(began, order.duration()))).collect();
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.go_on(began, order))).collect();
             running
                 .into_iter()
                 .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a driving thread panicked"))))
