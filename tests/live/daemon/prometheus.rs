@@ -175,13 +175,22 @@ fn every_rule_and_every_panel_has_data_while_things_go_wrong() {
     // dropped here, a clock that is set.
     let unread = SocketAddr::new(pair.v4(2), port());
     let _listener = listen(&pair.server, unread);
-    let _hello = openssl_client(&pair.client, unread, "");
+    let hello = openssl_client(&pair.client, unread, "");
+    eventually("a hello waits to be read", || {
+        daemon.get("/api/v1/incidents?kind=tls_handshake_stalled").body.contains("client_hello_unread")
+    });
     let _absent = begin_connect(&pair.client, SocketAddr::new(pair.v4(77), 80));
     let held: Vec<_> = (0..3).map(|_| trouble.begin()).collect();
+    // Growth is seen between two scrapes.
+    eventually("it was scraped", || prometheus.series("culprit_clock_steps_total") > 0);
     perl(&(time_plus(1, SECOND) + "syscall(227, 0, $t)"));
-    for _ in 0..12 {
-        let answering =
-            answer_once(&pair.client, resolver, Answer::Address(std::net::Ipv4Addr::new(192, 0, 2, 7)));
+    drop(hello);
+    for turn in 0..12 {
+        let answer = match turn % 2 {
+            0 => Answer::Address(std::net::Ipv4Addr::new(192, 0, 2, 7)),
+            _ => Answer::No(simple_dns::RCODE::NameError),
+        };
+        let answering = answer_once(&pair.client, resolver, answer);
         pair.server.enter(move || ask(resolver, &dns::query(77, "healthy.test")).expect("it answers"));
         answering.join().expect("no panic");
         openssl_client(&pair.client, service, "-tls1_3").wait_for_line("Verify return code");
