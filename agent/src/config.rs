@@ -100,7 +100,8 @@ pub struct Doctor {
 /// Where a daemon keeps its incidents unless told otherwise.
 pub const STORE: &str = "/var/lib/culprit/culprit.db";
 /// Where it serves HTTP unless told otherwise.
-pub const LISTEN: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9877));
+pub const LISTEN: SocketAddr =
+    SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9877));
 /// Options of `culprit run` that a reload (SIGHUP) changes; the others want a restart.
 pub const RELOADED: &[&str] = &[
     "connect-stall",

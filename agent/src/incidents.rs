@@ -47,7 +47,8 @@ pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<Exit
         }
         Place::Url(url) => {
             let answer = ask(url, &format!("/api/v1/incidents?{}", asked(query)))?;
-            let mut answer: Value = serde_json::from_str(&answer).with_context(|| format!("{url}: the answer"))?;
+            let mut answer: Value =
+                serde_json::from_str(&answer).with_context(|| format!("{url}: the answer"))?;
             let Some(Value::Array(incidents)) = answer.get_mut("incidents").map(Value::take) else {
                 bail!("{url}: this is no culprit: its answer has no incidents");
             };
@@ -226,5 +227,9 @@ fn width() -> usize {
     if !io::stdout().is_terminal() {
         return usize::MAX;
     }
-    rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|&w| w > 0).unwrap_or(WIDTH)
+    rustix::termios::tcgetwinsize(io::stdout())
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|&w| w > 0)
+        .unwrap_or(WIDTH)
 }

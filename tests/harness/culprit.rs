@@ -14,7 +14,11 @@ use super::{Incident, Netns, Running, netns::Pair};
 
 /// The binary under test.
 pub fn binary() -> Command {
-    Command::new(std::env::var_os("CULPRIT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_culprit").into()))
+    let program = std::env::var_os("CULPRIT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_culprit").into());
+    let mut command = Command::new(program);
+    // A daemon keeps and serves nothing where others would find it, unless a test wants it to.
+    command.env("CULPRIT_STORE", "none").env("CULPRIT_LISTEN", "none");
+    command
 }
 
 /// One event of the JSON stream.

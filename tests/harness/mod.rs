@@ -6,6 +6,7 @@
 //! which are unique too.
 
 pub mod culprit;
+pub mod daemon;
 pub mod dns;
 pub mod incident;
 pub mod keep;

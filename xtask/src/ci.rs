@@ -3,6 +3,7 @@
 //!
 //! Each step runs, whatever became of the others; the summary at the end says which failed.
 
+mod deploy;
 mod imports;
 
 use std::{
@@ -22,6 +23,9 @@ pub(crate) struct Args {
     /// Also check dependencies for known vulnerabilities, which downloads the advisory database
     #[arg(long)]
     advisories: bool,
+    /// Only the steps whose names contain this; repeatable
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
 }
 
 /// What a step that did not fail has to say: nothing, or why it did not run.
@@ -38,14 +42,17 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", run: clippy },
     Step { name: "clippy of the kernel half", run: clippy_kernel },
     Step { name: "generated docs", run: docs },
+    Step { name: "deployment files", run: deploy },
     Step { name: "licences and sources", run: licences },
     Step { name: "advisories", run: advisories },
 ];
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
-    setup::ensure(&[Need::Build, Need::Lint])?;
+    setup::ensure(&[Need::Build, Need::Lint, Need::Deploy])?;
     let mut results = Vec::new();
-    for step in STEPS {
+    let wanted =
+        |step: &&Step| args.only.is_empty() || args.only.iter().any(|part| step.name.contains(part.as_str()));
+    for step in STEPS.iter().filter(wanted) {
         eprintln!("ci: {}", step.name);
         let started = Instant::now();
         let result = (step.run)(args);
@@ -53,6 +60,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
             eprintln!("ci: {} failed: {error:#}", step.name);
         }
         results.push((step.name, result, started.elapsed()));
+    }
+    if results.is_empty() {
+        bail!(
+            "no step is called that: {}",
+            STEPS.iter().map(|step| step.name).collect::<Vec<_>>().join(", ")
+        );
     }
     eprintln!();
     for (name, result, took) in &results {
@@ -103,6 +116,12 @@ fn clippy_kernel(_: &Args) -> Result<Done> {
 /// The tables and the schema in the docs that derive from the code.
 fn docs(_: &Args) -> Result<Done> {
     cmd::run(cmd::cargo().args(["test", "--quiet", "--package", "culprit", "--test", "docs"]))?;
+    Ok(None)
+}
+
+/// Manifests, alert rules and dashboards.
+fn deploy(_: &Args) -> Result<Done> {
+    deploy::check(&cmd::workspace())?;
     Ok(None)
 }
 

@@ -7,7 +7,8 @@
 
 pub(crate) mod apt;
 mod bpf;
-pub(crate) mod chrony;
+pub(crate) mod unpacked;
+pub(crate) mod venv;
 
 use std::{
     fs::{self, File},
@@ -15,11 +16,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use unpacked::{CHRONYD, PROMTOOL, Unpacked};
 
 use crate::{cmd, toolchain};
 
 /// What a command is about to do, and therefore needs tools for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Need {
     /// Build the agent and its kernel object.
     Build,
@@ -27,13 +29,15 @@ pub(crate) enum Need {
     Test,
     /// Format, lint, check licences.
     Lint,
+    /// Check manifests, alert rules and dashboards.
+    Deploy,
     /// Fetch kernels and boot them.
     Vm,
     /// Measure what culprit costs.
     Bench,
 }
 
-const ALL: &[Need] = &[Need::Build, Need::Test, Need::Lint, Need::Vm, Need::Bench];
+const ALL: &[Need] = &[Need::Build, Need::Test, Need::Lint, Need::Deploy, Need::Vm, Need::Bench];
 
 /// One tool: how it is recognised, and what brings it.
 struct Tool {
@@ -57,8 +61,10 @@ enum Found {
     Installed(&'static str),
     /// A cargo subcommand that answers `--version`.
     Cargo(&'static str),
-    /// chronyd: [`chrony::find`].
-    Chronyd,
+    /// What [`unpacked`] finds.
+    Unpacked(&'static Unpacked),
+    /// A Python package and its version in a virtual environment: [`venv::problem`].
+    Venv(&'static str, &'static str),
 }
 
 enum Source {
@@ -72,12 +78,18 @@ enum Source {
     BpfRustc,
     /// [`bpf::install_linker`].
     BpfLinker,
-    /// [`chrony::fetch`].
-    Chrony,
+    /// What [`unpacked`] fetches.
+    Unpacked(&'static Unpacked),
+    /// A Python package and its version: [`venv::install`].
+    Venv(&'static str, &'static str),
 }
 
-use Found::{BpfLinker, BpfRustc, Cargo, Chronyd, File as AnyFile, Installed, Program};
+use Found::{BpfLinker, BpfRustc, Cargo, File as AnyFile, Installed, Program};
 use Source::{Component, Crate, Package};
+
+/// Validates manifests; it brings the schemas of every release of Kubernetes up to its own.
+pub(crate) const KUBERNETES_VALIDATE: &str = "kubernetes-validate";
+const KUBERNETES_VALIDATE_VERSION: &str = "1.37.0";
 
 /// Every tool. The order is the order of installation: bpf-linker needs the rustc before it.
 #[rustfmt::skip] // a table reads by its columns
@@ -100,9 +112,11 @@ const TOOLS: &[Tool] = &[
     tool("java", Program("java"), Package(&["openjdk-17-jdk-headless", "default-jdk-headless"]), Need::Test, "tests need a TLS client that fetches issuers"),
     tool("python3", AnyFile(&["/usr/bin/python3"]), Package(&["python3-minimal"]), Need::Test, "tests need a server in another language; a shim would be slow in a VM"),
     tool("arping", AnyFile(&["/usr/bin/arping", "/usr/sbin/arping"]), Package(&["iputils-arping"]), Need::Test, "tests announce addresses"),
-    tool("chronyd", Chronyd, Source::Chrony, Need::Test, "tests have it set the clock"),
+    tool("chronyd", Found::Unpacked(&CHRONYD), Source::Unpacked(&CHRONYD), Need::Test, "tests have it set the clock"),
     tool("bpftool", Program("bpftool"), Package(&["bpftool", "linux-tools-common"]), Need::Test, "shows what is loaded, for diagnosis"),
     tool("ps", Program("ps"), Package(&["procps"]), Need::Test, "demos show processes"),
+    tool("promtool", Found::Unpacked(&PROMTOOL), Source::Unpacked(&PROMTOOL), Need::Deploy, "judges alert rules, dashboards and metrics"),
+    tool("kubernetes-validate", Found::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Source::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Need::Deploy, "checks manifests"),
     tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),
     tool("virtiofsd", AnyFile(crate::vm::VIRTIOFSD), Package(&["virtiofsd", "qemu-system-common"]), Need::Vm, "shares this machine's files with a VM"),
     tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Vm, "is the user space of the initramfs"),
@@ -127,7 +141,8 @@ impl Tool {
             Cargo(name) => absent(cmd::succeeds(cmd::cargo().args([name, "--version"]))),
             BpfRustc => toolchain::find_rustc().err().map(|missing| missing.0),
             BpfLinker => bpf::linker_problem(),
-            Chronyd => absent(chrony::find().is_some()),
+            Found::Unpacked(unpacked) => absent(unpacked.find().is_some()),
+            Found::Venv(package, version) => venv::problem(package, version),
         }
     }
 
@@ -139,7 +154,8 @@ impl Tool {
             Component(name) => format!("`rustup component add {name}`"),
             Source::BpfRustc => bpf::RUSTC_BY_HAND.to_owned(),
             Source::BpfLinker => bpf::linker_by_hand(),
-            Source::Chrony => chrony::BY_HAND.to_owned(),
+            Source::Unpacked(unpacked) => unpacked.by_hand.to_owned(),
+            Source::Venv(..) => "python3 with its module venv (python3-venv), then try again".to_owned(),
         }
     }
 }
@@ -164,11 +180,14 @@ pub(crate) struct Args {
     /// Only report what is missing; exit with 1 if something is
     #[arg(long)]
     check: bool,
+    /// Only what this is for; repeatable
+    #[arg(long, value_enum, value_name = "NEED", conflicts_with = "check")]
+    only: Vec<Need>,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     if !args.check {
-        ensure(ALL)?;
+        ensure(if args.only.is_empty() { ALL } else { &args.only })?;
         eprintln!("setup: everything is here");
         return Ok(());
     }
@@ -229,11 +248,15 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
                 say("built from source, under a minute");
                 bpf::install_linker()?;
             }
-            Source::Chrony if apt::is_here() => {
+            Source::Unpacked(unpacked) if apt::is_here() => {
                 say("fetched and unpacked, not installed");
-                chrony::fetch().context("fetching chronyd")?;
+                unpacked.fetch().with_context(|| format!("fetching {}", tool.name))?;
             }
-            Source::Chrony => {}
+            Source::Unpacked(_) => {}
+            Source::Venv(package, version) => {
+                say("from the Python package index, into a directory of its own");
+                venv::install(package, version).with_context(|| format!("installing {package} {version}"))?;
+            }
         }
     }
     let left: Vec<_> = wanted()

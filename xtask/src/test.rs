@@ -53,7 +53,7 @@ impl Live {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    setup::ensure(&[Need::Build, Need::Test])?;
+    setup::ensure(&[Need::Build, Need::Test, Need::Deploy])?;
     if args.keep_incidents {
         return keep_incidents(&args.args);
     }
@@ -147,7 +147,7 @@ pub(crate) fn build_live() -> Result<Option<Live>> {
     Ok(Some(Live {
         tests: find("live", "test")?,
         culprit: find("culprit", "bin")?,
-        chronyd: setup::chrony::find(),
+        chronyd: setup::unpacked::CHRONYD.find(),
     }))
 }
 

@@ -3,9 +3,7 @@
 
 use std::{ffi::OsString, fs, path::Path};
 
-use clap::{
-    Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches,
-};
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 use toml::de::{DeTable, DeValue};
 
 use super::{Cli, Command};
@@ -64,7 +62,8 @@ pub fn parse(args: &[OsString]) -> Result<Result<Cli, Error>, clap::Error> {
     };
     let named = run.get_one::<std::path::PathBuf>("config");
     let usual = Path::new(USUAL);
-    let Some(path) = named.map(std::path::PathBuf::as_path).or_else(|| usual.is_file().then_some(usual)) else {
+    let Some(path) = named.map(std::path::PathBuf::as_path).or_else(|| usual.is_file().then_some(usual))
+    else {
         return made(&matches).map(Ok);
     };
     let settings = match read(path) {
@@ -73,9 +72,9 @@ pub fn parse(args: &[OsString]) -> Result<Result<Cli, Error>, clap::Error> {
     };
     let matches = command()
         .mut_subcommand("run", |run| {
-            settings.into_iter().fold(run, |run, (id, values)| {
-                run.mut_arg(id, |arg| arg.default_values(values))
-            })
+            settings
+                .into_iter()
+                .fold(run, |run, (id, values)| run.mut_arg(id, |arg| arg.default_values(values)))
         })
         .try_get_matches_from(args)?;
     made(&matches).map(Ok)
@@ -196,7 +195,8 @@ fn read(path: &Path) -> Result<Vec<(String, Vec<OsString>)>, Error> {
     let mut settings = Vec::new();
     for (name, value) in table.get_ref() {
         let line = at(name.span().start);
-        let Some(arg) = known.iter().find(|arg| arg.get_long().map(key).as_deref() == Some(name.get_ref().as_ref()))
+        let Some(arg) =
+            known.iter().find(|arg| arg.get_long().map(key).as_deref() == Some(name.get_ref().as_ref()))
         else {
             return Err(error(line, unknown(name.get_ref(), &known)));
         };
@@ -217,7 +217,9 @@ fn unknown(name: &str, known: &[Arg]) -> String {
         .filter(|(similarity, _)| *similarity >= SIMILAR);
     match near {
         Some((_, near)) => format!("there is no option {name}: did you mean {near}?"),
-        None => format!("there is no option {name}: docs/configuration.md lists them, and `culprit run --help`"),
+        None => {
+            format!("there is no option {name}: docs/configuration.md lists them, and `culprit run --help`")
+        }
     }
 }
 
@@ -317,12 +319,21 @@ mod tests {
         let cases = [
             ("\ntls_stal = \"2s\"", "FILE:2: there is no option tls_stal: did you mean tls_stall?"),
             ("tls-stall = \"2s\"", "FILE:1: there is no option tls-stall: did you mean tls_stall?"),
-            ("wibble = 1", "FILE:1: there is no option wibble: docs/configuration.md lists them, and `culprit run --help`"),
-            ("tls_stall = \"soon\"", "FILE:1: tls_stall: invalid value 'soon': soon does not begin with a number"),
+            (
+                "wibble = 1",
+                "FILE:1: there is no option wibble: docs/configuration.md lists them, and `culprit run --help`",
+            ),
+            (
+                "tls_stall = \"soon\"",
+                "FILE:1: tls_stall: invalid value 'soon': soon does not begin with a number",
+            ),
             ("format = \"xml\"", "FILE:1: format: invalid value 'xml' [possible values: text, json]"),
             ("no_syscalls = \"yes\"", "FILE:1: no_syscalls: true or false is wanted"),
             ("store = [\"a\", \"b\"]", "FILE:1: store: one value is wanted, not a list"),
-            ("[web]\nlisten = 1", "FILE:1: there is no option web: docs/configuration.md lists them, and `culprit run --help`"),
+            (
+                "[web]\nlisten = 1",
+                "FILE:1: there is no option web: docs/configuration.md lists them, and `culprit run --help`",
+            ),
             ("ntp = [[\"a\"]]", "FILE:1: ntp: a list in a list"),
         ];
         for (file, wanted) in cases {
@@ -336,7 +347,9 @@ mod tests {
     #[test]
     fn every_option_has_a_key_and_a_variable_and_what_reloads_exists() {
         let options = options();
-        assert!(options.iter().all(|option| !option.key.is_empty() && option.variable.starts_with("CULPRIT_")));
+        assert!(
+            options.iter().all(|option| !option.key.is_empty() && option.variable.starts_with("CULPRIT_"))
+        );
         for name in RELOADED {
             assert!(options.iter().any(|option| option.name == *name), "{name}");
         }

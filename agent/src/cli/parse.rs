@@ -50,7 +50,6 @@ pub(super) fn parse_ring(text: &str) -> Result<u32, String> {
     }
 }
 
-
 /// An amount of memory, with the units people write.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

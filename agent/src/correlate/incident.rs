@@ -142,6 +142,17 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// As JSON and metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// What is to blame.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Cause {

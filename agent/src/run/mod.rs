@@ -396,10 +396,7 @@ impl Session {
             writer.finish(summary.lost).context("writing the recording")?;
         }
         if let Some(why) = self.undecodable_why {
-            tracing::warn!(
-                "{} records could not be decoded, the last because of {why}",
-                self.undecodable
-            );
+            tracing::warn!("{} records could not be decoded, the last because of {why}", self.undecodable);
         }
         tracing::info!("{}", closing_line(&summary));
         self.failure.map_or(Ok(()), Err)

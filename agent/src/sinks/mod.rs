@@ -32,8 +32,7 @@ pub struct Spec {
 }
 
 /// The store: first of all.
-pub const STORE: Spec =
-    Spec { name: "store", about: "keeps incidents in a SQLite database", capacity: 1024 };
+pub const STORE: Spec = Spec { name: "store", about: "keeps incidents in a SQLite database", capacity: 1024 };
 /// Standard output.
 pub const STDOUT: Spec = Spec { name: "stdout", about: "prints incidents", capacity: 1024 };
 /// Readers of the live stream.
@@ -74,7 +73,10 @@ impl Told {
             let style = text::Style::default();
             // Writing to memory does not fail.
             let _ = text::Incidents::default().paragraph(&self.incident, style, &mut out);
-            String::from_utf8_lossy(&out).trim_start_matches('\n').to_owned()
+            let Incident { id, node, severity, opened_at, resolved_at, .. } = &self.incident;
+            let ended = resolved_at.as_ref().map(|at| format!(", resolved {at}")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&out).trim_matches('\n').to_owned();
+            format!("{text}\n    Incident {id} on {node}: {}, opened {opened_at}{ended}\n", severity.name())
         })
     }
 }

@@ -101,11 +101,7 @@ impl Queue {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(counts: Arc<Counts>, mut sink: Box<dyn Sink>) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            counts,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared { counts, state: Mutex::default(), changed: Condvar::new() });
         let queue = Self(shared.clone());
         thread::Builder::new().name(format!("culprit-{}", shared.counts.spec.name)).spawn(move || {
             // Whatever becomes of the sink, whoever waits for it is told.

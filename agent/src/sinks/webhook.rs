@@ -236,6 +236,9 @@ mod tests {
 
     #[test]
     fn a_log_shows_neither_path_nor_password() {
-        assert_eq!(shown("https://user:word@hooks.example.com:8443/T0K3N?a=b"), "https://hooks.example.com:8443/…");
+        assert_eq!(
+            shown("https://user:word@hooks.example.com:8443/T0K3N?a=b"),
+            "https://hooks.example.com:8443/…"
+        );
     }
 }

@@ -146,7 +146,8 @@ impl Service {
         let mut hooks = Hooks::new(store.clone(), bell, webhooks.clone());
         hooks.tell(&config.webhooks)?;
         let start = &session.start;
-        let status = http::Status::new(&start.node, &start.version, &start.kernel, probes(&session.kernel, start));
+        let status =
+            http::Status::new(&start.node, &start.version, &start.kernel, probes(&session.kernel, start));
         let app = Arc::new(http::App {
             store,
             hub: hub.clone(),
@@ -259,7 +260,8 @@ impl Session {
         let Some(service) = &mut self.service else { return };
         let mut counts = std::collections::BTreeMap::new();
         for probe in ebpf_probes::probes::PROBES {
-            let lost = self.known_losses.iter().filter(|loss| loss.probe == probe.id).map(|loss| loss.count).sum();
+            let lost =
+                self.known_losses.iter().filter(|loss| loss.probe == probe.id).map(|loss| loss.count).sum();
             counts.insert(probe.name, (self.received[probe.id as usize], lost));
         }
         service.app.status.moved(counts);

@@ -1,10 +1,8 @@
 //! Standard output as a sink: whoever reads it slowly, or not at all, holds up nobody else.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use anyhow::Context as _;

@@ -138,7 +138,9 @@ impl Access {
     pub fn new(path: Option<&Path>) -> Result<Self, Error> {
         let (rules, written) = load(path)?;
         let path = path.map(Path::to_owned);
-        Ok(Self { state: Mutex::new(State { path, rules: Arc::new(rules), written, looked: Instant::now() }) })
+        Ok(Self {
+            state: Mutex::new(State { path, rules: Arc::new(rules), written, looked: Instant::now() }),
+        })
     }
 
     /// Takes another file from now on.
@@ -236,8 +238,7 @@ fn load(path: Option<&Path>) -> Result<Loaded, Error> {
     };
     let content = |why: String| Error::Content { path: path.to_owned(), why };
     let mut files = vec![path.to_owned()];
-    let text =
-        fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
     let file: File = match text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#')) {
         true => File::default(),
         false => serde_saphyr::from_str(&text).map_err(|why| content(why.to_string()))?,

@@ -133,7 +133,9 @@ impl Asked {
     fn query(self) -> Result<Query, String> {
         let kinds: Vec<String> =
             self.kind.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect();
-        if let Some(bad) = kinds.iter().find(|kind| !Kind::ALL.iter().any(|known| known.name() == kind.as_str())) {
+        if let Some(bad) =
+            kinds.iter().find(|kind| !Kind::ALL.iter().any(|known| known.name() == kind.as_str()))
+        {
             let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
             return Err(format!("kind={bad}: there is no such kind: {}", known.join(", ")));
         }
@@ -169,10 +171,7 @@ impl Asked {
     }
 }
 
-async fn incidents(
-    State(app): State<Arc<App>>,
-    asked: Result<UrlQuery<Asked>, QueryRejection>,
-) -> Response {
+async fn incidents(State(app): State<Arc<App>>, asked: Result<UrlQuery<Asked>, QueryRejection>) -> Response {
     let query = match asked.map_err(|why| why.body_text()).and_then(|UrlQuery(asked)| asked.query()) {
         Ok(query) => query,
         Err(why) => return error(StatusCode::BAD_REQUEST, why),
@@ -213,7 +212,10 @@ async fn incident(
         Ok(Found::One(kept)) => kept,
         Ok(Found::Nothing) => return error(StatusCode::NOT_FOUND, format!("there is no incident {id}")),
         Ok(Found::Several(ids)) => {
-            return error(StatusCode::NOT_FOUND, format!("several incidents end in {id}: {}", ids.join(", ")));
+            return error(
+                StatusCode::NOT_FOUND,
+                format!("several incidents end in {id}: {}", ids.join(", ")),
+            );
         }
         Err(response) => return response,
     };
@@ -278,9 +280,10 @@ struct Place(Arc<App>);
 
 impl Place {
     fn take(app: &Arc<App>) -> Option<Self> {
-        let taken = app.hub.readers.fetch_update(Relaxed, Relaxed, |readers| {
-            (readers < READERS).then_some(readers + 1)
-        });
+        let taken = app
+            .hub
+            .readers
+            .fetch_update(Relaxed, Relaxed, |readers| (readers < READERS).then_some(readers + 1));
         taken.ok().map(|_| Self(app.clone()))
     }
 }

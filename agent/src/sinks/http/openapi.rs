@@ -167,7 +167,8 @@ pub fn document() -> Value {
     add::<status::Ready>("Ready", &mut schemas);
     add::<status::Probes>("Probes", &mut schemas);
     add::<rates::Shown>("Shown", &mut schemas);
-    let paths: Map<String, Value> = ROUTES.iter().map(|route| (route.path.to_owned(), described(route))).collect();
+    let paths: Map<String, Value> =
+        ROUTES.iter().map(|route| (route.path.to_owned(), described(route))).collect();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -226,7 +227,8 @@ fn add<T: JsonSchema>(name: &str, schemas: &mut Map<String, Value>) {
     for part in schemas.values_mut() {
         let text = part.to_string();
         if text.contains("#/$defs/") {
-            *part = serde_json::from_str(&text.replace("#/$defs/", "#/components/schemas/")).unwrap_or_default();
+            *part =
+                serde_json::from_str(&text.replace("#/$defs/", "#/components/schemas/")).unwrap_or_default();
         }
     }
 }

@@ -83,10 +83,6 @@ impl Rates {
             unit: "/s",
             points: state.points.iter().map(|point| point[at]).collect(),
         });
-        Shown {
-            step_s: STEP.as_secs(),
-            now: jiff::Timestamp::now().to_string(),
-            series: series.collect(),
-        }
+        Shown { step_s: STEP.as_secs(), now: jiff::Timestamp::now().to_string(), series: series.collect() }
     }
 }

@@ -28,7 +28,7 @@ use super::{
     App,
     access::{Access, Rules},
     api,
-    limits::{CONNECTIONS, DRAIN, HEAD, HEAD_BYTES, WRITE},
+    limits::{CONNECTIONS, DRAIN, HEAD, HEAD_BYTES, SEND_BYTES, WRITE},
 };
 
 /// A server that runs; it ends when this is dropped.
@@ -128,6 +128,7 @@ async fn connection(
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
+    socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BYTES)?;
     let tls = rules.tls.clone();
     let service = service_fn(move |request: axum::http::Request<hyper::body::Incoming>| {
         let (router, rules) = (router.clone(), rules.clone());
@@ -171,7 +172,10 @@ async fn admit(request: Request, router: Router, rules: Arc<Rules>, local: bool)
     for (name, value) in &rules.headers {
         response.headers_mut().insert(name, value.clone());
     }
-    response.headers_mut().entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    response
+        .headers_mut()
+        .entry(header::X_CONTENT_TYPE_OPTIONS)
+        .or_insert(HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -184,7 +188,8 @@ struct Caller {
 
 impl Caller {
     fn of(request: &Request) -> Self {
-        let said = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let said =
+            |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Self {
             host: said(header::HOST).or_else(|| request.uri().authority().map(ToString::to_string)),
             path: request.uri().path().to_owned(),
@@ -194,9 +199,10 @@ impl Caller {
 }
 
 async fn refusal(caller: Caller, rules: &Arc<Rules>, local: bool) -> Option<Response> {
-    // A page somewhere else may have its name point here, and would read everything: nobody calls a loopback
-    // address by another name.
-    if local && caller.host.is_some_and(|host| !is_own(&host)) {
+    // A page somewhere else may have its name point here, and would read everything, as if it were ours: nobody
+    // calls a loopback address by another name.
+    let open = local && rules.tls.is_none() && !rules.wants_password();
+    if open && caller.host.is_some_and(|host| !is_own(&host)) {
         let why = "this listens on a loopback address, which has no other name: ask for it by address, or localhost";
         return Some(api::error(StatusCode::MISDIRECTED_REQUEST, why.into()));
     }
@@ -212,7 +218,8 @@ async fn refusal(caller: Caller, rules: &Arc<Rules>, local: bool) -> Option<Resp
     };
     (!admitted).then(|| {
         let mut response =
-            api::error(StatusCode::UNAUTHORIZED, "a user name and a password are wanted".into()).into_response();
+            api::error(StatusCode::UNAUTHORIZED, "a user name and a password are wanted".into())
+                .into_response();
         let realm = HeaderValue::from_static("Basic realm=\"culprit\", charset=\"UTF-8\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
         response

@@ -105,7 +105,8 @@ impl Store {
                 age_ms: row.get::<_, Option<i64>>(3)?.unwrap_or(0),
             })
         };
-        let found = self.reader().prepare_cached(sql).and_then(|mut sql| sql.query_row([url], row).optional());
+        let found =
+            self.reader().prepare_cached(sql).and_then(|mut sql| sql.query_row([url], row).optional());
         found.map_err(|source| self.sql(source))
     }
 

@@ -13,7 +13,10 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -88,6 +91,8 @@ struct Inner {
     writer: Mutex<Connection>,
     /// Of its own when there is a file: reads do not wait for writes.
     reader: Option<Mutex<Connection>>,
+    /// A reader found the file damaged.
+    damaged: AtomicBool,
     /// Held as long as the store is open.
     _lock: Option<File>,
 }
@@ -133,6 +138,7 @@ impl Store {
             path: Some(path.to_owned()),
             writer: Mutex::new(connection),
             reader: Some(Mutex::new(reader)),
+            damaged: AtomicBool::new(false),
             _lock: Some(lock),
         };
         Ok((Self(Arc::new(inner)), aside))
@@ -146,7 +152,13 @@ impl Store {
         let sql = |source| Error::Sql { path: ":memory:".into(), source };
         let mut connection = Connection::open_in_memory().map_err(sql)?;
         schema::bring_up(&mut connection).map_err(sql)?;
-        let inner = Inner { path: None, writer: Mutex::new(connection), reader: None, _lock: None };
+        let inner = Inner {
+            path: None,
+            writer: Mutex::new(connection),
+            reader: None,
+            damaged: AtomicBool::new(false),
+            _lock: None,
+        };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -160,8 +172,13 @@ impl Store {
         }
         let connection = readable(path)?;
         examine(&connection, path)?;
-        let inner =
-            Inner { path: Some(path.to_owned()), writer: Mutex::new(connection), reader: None, _lock: None };
+        let inner = Inner {
+            path: Some(path.to_owned()),
+            writer: Mutex::new(connection),
+            reader: None,
+            damaged: AtomicBool::new(false),
+            _lock: None,
+        };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -184,12 +201,16 @@ impl Store {
     }
 
     fn sql(&self, source: rusqlite::Error) -> Error {
+        if is_damage(&source) {
+            self.0.damaged.store(true, Relaxed);
+        }
         Error::Sql { path: self.0.path.clone().unwrap_or_else(|| ":memory:".into()), source }
     }
 
     /// The file was found damaged while it was open: sets it aside and begins a new one.
     fn begin_anew(&self) -> Result<PathBuf, Error> {
         let Some(path) = self.0.path.as_deref() else { return Err(self.sql(rusqlite::Error::InvalidQuery)) };
+        self.0.damaged.store(false, Relaxed);
         let mut writer = self.writer();
         let aside = set_aside(path).map_err(|source| Error::Place { path: path.to_owned(), source })?;
         *writer = writable(path)?;
@@ -231,17 +252,15 @@ fn examine(connection: &Connection, path: &Path) -> Result<(), Error> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let application = pragma("application_id").map_err(sql)?;
     let version = pragma("user_version").map_err(sql)?;
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(sql)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sql)?;
     if application != schema::APPLICATION && (application != 0 || version != 0 || tables != 0) {
         return Err(Error::Foreign(path.to_owned()));
     }
     if version > schema::VERSION {
         return Err(Error::Newer { path: path.to_owned(), found: version });
     }
-    let whole: String =
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sql)?;
+    let whole: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sql)?;
     if whole != "ok" {
         let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
         return Err(sql(rusqlite::Error::SqliteFailure(code, Some(whole))));

@@ -36,9 +36,7 @@ impl Age {
 }
 
 pub(super) fn fact(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
-    connection
-        .query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| row.get(0))
-        .optional()
+    connection.query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| row.get(0)).optional()
 }
 
 pub(super) fn note(connection: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
@@ -111,10 +109,8 @@ impl Store {
     pub fn holds(&self) -> Result<Holds, Error> {
         let reader = self.reader();
         let holds = || {
-            let incidents: i64 =
-                reader.query_row("SELECT count(*) FROM incidents", [], |row| row.get(0))?;
-            let oldest_ms =
-                reader.query_row("SELECT min(opened_ms) FROM incidents", [], |row| row.get(0))?;
+            let incidents: i64 = reader.query_row("SELECT count(*) FROM incidents", [], |row| row.get(0))?;
+            let oldest_ms = reader.query_row("SELECT min(opened_ms) FROM incidents", [], |row| row.get(0))?;
             Ok(Holds { incidents: incidents.unsigned_abs(), bytes: size(&reader)?, oldest_ms })
         };
         holds().map_err(|source| self.sql(source))

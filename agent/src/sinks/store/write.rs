@@ -126,6 +126,14 @@ impl Writer {
         }
     }
 
+    /// What a reader found is the writer's to mend.
+    fn mend(&mut self) {
+        if self.store.0.damaged.load(Relaxed) {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            self.failed(&rusqlite::Error::SqliteFailure(code, Some("it could not be read".into())));
+        }
+    }
+
     fn failed(&mut self, error: &rusqlite::Error) {
         if is_damage(error) {
             match self.store.begin_anew() {
@@ -133,7 +141,9 @@ impl Writer {
                     file = %aside.display(),
                     "the store is damaged ({error}): it was set aside, and a new one begun"
                 ),
-                Err(worse) => tracing::error!("the store is damaged ({error}) and cannot be set aside: {worse}"),
+                Err(worse) => {
+                    tracing::error!("the store is damaged ({error}) and cannot be set aside: {worse}")
+                }
             }
         } else if self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN) {
             self.complained = Some(Instant::now());
@@ -145,6 +155,7 @@ impl Writer {
 
 impl Sink for Writer {
     fn take(&mut self, told: &[Arc<Told>], counts: &Counts) {
+        self.mend();
         let mut result = self.write(told);
         if let Err(error) = &result {
             self.failed(error);
@@ -159,6 +170,7 @@ impl Sink for Writer {
     }
 
     fn tick(&mut self) {
+        self.mend();
         if self.tidied.elapsed() >= TIDY {
             self.tidy();
         }
@@ -237,6 +249,8 @@ fn close_abandoned(connection: &Connection, last_ms: i64, lived_ms: i64) -> rusq
         }
         let sql = "UPDATE incidents SET open = 0, ended_ms = ?2, ended_lived_ms = ?3, json = ?4, text = ?5
                    WHERE id = ?1";
+        // The headline is of a situation that is watched.
+        let text = text.replacen("still going", "watched until culprit stopped", 1);
         let text = format!("{}\n    {WHY}\n", text.trim_end());
         connection.execute(sql, params![id, ended_ms, lived_ms, incident.to_string(), text])?;
     }

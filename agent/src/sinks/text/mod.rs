@@ -16,7 +16,6 @@ pub use incident::Incidents;
 
 use crate::fact::{Endpoint, Fact, Outcome, Protocol, What};
 
-
 /// How lines look.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Style {

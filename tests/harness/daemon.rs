@@ -1,0 +1,246 @@
+//! A running `culprit run`, with a store and an address of its own, and the trouble it is to see.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixDatagram,
+    time::Duration,
+};
+
+use serde_json::Value;
+use socket2::Socket;
+
+use super::{Culprit, Incident, Netns, Scratch, culprit::binary, eventually, port, sockets::begin_connect};
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Content type.
+    pub kind: String,
+    /// Body.
+    pub body: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// `culprit run`, attached.
+pub struct Daemon {
+    /// Its output.
+    pub culprit: Culprit,
+    /// Where it serves HTTP.
+    pub address: SocketAddr,
+}
+
+/// What a daemon is started with.
+pub struct Setup {
+    /// Its files.
+    pub files: Scratch,
+    supervisor: Option<UnixDatagram>,
+}
+
+impl Setup {
+    /// A directory for it.
+    pub fn new() -> Self {
+        Self { files: Scratch::make(), supervisor: None }
+    }
+
+    /// Its store.
+    pub fn store(&self) -> String {
+        self.files.join("culprit.db").display().to_string()
+    }
+
+    /// A socket on which it tells what it does, as systemd has one.
+    pub fn supervise(&mut self) -> UnixDatagram {
+        let socket = UnixDatagram::bind(self.files.join("notify")).expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_secs(15))).expect("our own socket");
+        self.supervisor = Some(socket.try_clone().expect("a descriptor"));
+        socket
+    }
+
+    /// Starts it; connects that wait for 300 ms are stalled.
+    #[track_caller]
+    pub fn start(&self, args: &str) -> Daemon {
+        let mut command = binary();
+        command.args(["run", "--format", "json", "--log-format", "json", "--listen", "127.0.0.1:0"]);
+        command.args(["--store", &self.store()]).args(args.split_whitespace());
+        if !args.contains("connect-stall") && !args.contains("--config") {
+            command.args(["--connect-stall", "300ms"]);
+        }
+        if self.supervisor.is_some() {
+            command.env("NOTIFY_SOCKET", self.files.join("notify")).env("WATCHDOG_USEC", "2000000");
+        }
+        let culprit = Culprit::spawn(command);
+        let address = served(&culprit);
+        Daemon { culprit, address }
+    }
+}
+
+fn served(culprit: &Culprit) -> SocketAddr {
+    let mut address = None;
+    eventually("it says where it serves HTTP", || {
+        let said = culprit.running().stderr();
+        address = said.split_once("HTTP is served at ").and_then(|(_, rest)| {
+            rest.split(['"', ' ', '\n']).next().and_then(|address| address.parse().ok())
+        });
+        address.is_some()
+    });
+    address.expect("just seen")
+}
+
+impl Daemon {
+    /// Asks for a path.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[])
+    }
+
+    /// Asks for a path, with headers.
+    #[track_caller]
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .build()
+            .into();
+        let mut request = agent.get(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = request.call().unwrap_or_else(|error| panic!("{path}: {error}"));
+        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+        Answer {
+            status: response.status().as_u16(),
+            kind: kind.unwrap_or_default().to_owned(),
+            body: response.body_mut().with_config().limit(64 << 20).read_to_string().expect("text"),
+        }
+    }
+
+    /// Reads the live stream.
+    #[track_caller]
+    pub fn listen(&self) -> Reader {
+        let mut stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("our own socket");
+        let request = format!("GET /api/v1/stream HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut reader = Reader(BufReader::new(stream));
+        let head = reader.line().expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        reader
+    }
+}
+
+/// A reader of the live stream.
+pub struct Reader(BufReader<TcpStream>);
+
+impl Reader {
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        match self.0.read_line(&mut line) {
+            Ok(0) | Err(_) => None,
+            Ok(_) => Some(line.trim_end().to_owned()),
+        }
+    }
+
+    /// The next incident; `None`: the stream has ended, or nothing came for long.
+    pub fn next(&mut self) -> Option<Incident> {
+        loop {
+            if let Some(data) = self.line()?.strip_prefix("data: {") {
+                let json = serde_json::from_str(&format!("{{{data}")).expect("JSON");
+                return Some(Incident { json });
+            }
+        }
+    }
+
+    /// The next incident for which `wanted` holds.
+    #[track_caller]
+    pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Incident) -> bool) -> Incident {
+        loop {
+            match self.next() {
+                Some(incident) if wanted(&incident) => return incident,
+                Some(_) => {}
+                None => panic!("waited in vain for {what}"),
+            }
+        }
+    }
+}
+
+/// A namespace in which connects to some port are dropped: each is an incident soon.
+pub struct Trouble {
+    netns: Netns,
+}
+
+impl Trouble {
+    /// Makes it. `ports` above and including `first` are dropped.
+    pub fn make() -> Self {
+        let netns = Netns::make();
+        netns.nft(
+            "table inet test { chain output { type filter hook output priority 0; tcp dport 40000-60000 drop; }; }",
+        );
+        Self { netns }
+    }
+
+    /// A connect that nobody answers, for as long as it is kept; and where to.
+    pub fn begin(&self) -> (Socket, SocketAddr) {
+        let to = SocketAddr::new(self.netns.loopback(), 40_000 + port() % 20_000);
+        (begin_connect(&self.netns, to).0, to)
+    }
+}
+
+/// Whether an incident is about this connect.
+pub fn to(incident: &Incident, to: SocketAddr) -> bool {
+    incident.blamed() == to.to_string()
+}
+
+/// A tiny HTTP server: what it is told, and what it answers.
+pub struct Receiver {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Requests: headers and body.
+    pub got: std::sync::mpsc::Receiver<(Vec<String>, String)>,
+}
+
+impl Receiver {
+    /// Answers with these status codes in turn, then with the last of them.
+    pub fn start(at: SocketAddr, statuses: &'static [u16]) -> Self {
+        let listener = TcpListener::bind(at).expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (to, got) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut number = 0;
+            for stream in listener.incoming().map_while(Result::ok) {
+                let mut stream = BufReader::new(stream);
+                loop {
+                    let mut head = Vec::new();
+                    let mut line = String::new();
+                    while stream.read_line(&mut line).is_ok_and(|len| len > 2) {
+                        head.push(line.trim_end().to_lowercase());
+                        line.clear();
+                    }
+                    if head.is_empty() {
+                        break;
+                    }
+                    let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                    let mut body = vec![0; length.unwrap_or(0)];
+                    std::io::Read::read_exact(&mut stream, &mut body).expect("what it announced");
+                    let status = statuses[number.min(statuses.len() - 1)];
+                    number += 1;
+                    let answer = format!("HTTP/1.1 {status} so\r\nContent-Length: 0\r\n\r\n");
+                    stream.get_mut().write_all(answer.as_bytes()).expect("it reads");
+                    let text = String::from_utf8(body).expect("text");
+                    if to.send((head, text)).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Self { address, got }
+    }
+}

@@ -1,0 +1,198 @@
+//! Beginning, reload, end, and an end nobody asked for.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    harness::{
+        Culprit,
+        culprit::binary,
+        daemon::{Setup, Trouble, to},
+        eventually,
+    },
+    needs,
+};
+
+fn told(setup: &Setup, args: &str) -> Vec<Value> {
+    let mut list = binary();
+    list.args(["incidents", "--format", "json", "--store", &setup.store()]).args(args.split_whitespace());
+    let output = list.output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn an_incident_is_printed_kept_served_and_shown_and_the_end_closes_what_is_open() {
+    needs!(Nftables);
+    let (mut setup, trouble) = (Setup::new(), Trouble::make());
+    let word = setup.supervise();
+    let daemon = setup.start("");
+    let mut reader = daemon.listen();
+    let mut heard = Vec::new();
+    let mut hear = |wanted: &str| {
+        let mut bytes = [0; 256];
+        while !heard.iter().any(|said: &String| said.contains(wanted)) {
+            let len = word.recv(&mut bytes).unwrap_or_else(|_| panic!("{wanted}? {heard:?}"));
+            heard.push(String::from_utf8_lossy(&bytes[..len]).into_owned());
+        }
+    };
+    hear("READY=1");
+    let (over, first) = trouble.begin();
+    let opened = reader.wait_for("the incident", |incident| to(incident, first) && incident.opens());
+    let printed = daemon.culprit.wait_for_incident("the same", |incident| incident.id() == opened.id());
+    assert_eq!(printed.text("/summary"), opened.text("/summary"));
+    let one = daemon.get(&format!("/api/v1/incidents/{}", opened.id())).json();
+    assert_eq!(one["summary"], opened.json["summary"]);
+    drop(over);
+    let resolved = reader.wait_for("its end", |incident| to(incident, first) && incident.text("/state") == "resolved");
+    assert_eq!(resolved.id(), opened.id());
+    let (_held, second) = trouble.begin();
+    let open = reader.wait_for("another", |incident| to(incident, second) && incident.opens());
+    hear("WATCHDOG=1");
+    daemon.culprit.running().signal(Signal::TERM);
+    hear("STOPPING=1");
+    let ended = daemon.culprit.finish();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.summary["lost"], 0);
+    assert!(ended.stderr.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{}", ended.stderr);
+    let kept = told(&setup, "");
+    let find = |id: &str| kept.iter().find(|kept| kept["id"] == id).unwrap_or_else(|| panic!("{id}: {kept:?}"));
+    assert_eq!(find(opened.id())["state"], "resolved");
+    let why = find(open.id())["why"].to_string();
+    assert!(find(open.id())["state"] == "resolved" && why.contains("culprit stopped watching"), "{why}");
+    assert!(told(&setup, "--state open").is_empty());
+    let shown = binary().args(["show", &opened.id()[20..], "--store", &setup.store()]).output().expect("it runs");
+    let shown = String::from_utf8(shown.stdout).expect("text");
+    assert!(shown.contains("CONNECT STALLED") && shown.contains("Try:") && shown.contains(opened.id()), "{shown}");
+}
+
+#[test]
+fn a_reload_changes_what_can_change_and_a_bad_file_changes_nothing() {
+    needs!(Nftables);
+    let (setup, trouble) = (Setup::new(), Trouble::make());
+    let file = setup.files.join("culprit.toml");
+    let write = |text: &str| std::fs::write(&file, text).expect("room");
+    write("connect_stall = \"1h\"\n");
+    let daemon = setup.start(&format!("--config {}", file.display()));
+    let said = |text: &str| {
+        let running = daemon.culprit.running();
+        eventually(text, || running.stderr().contains(text));
+    };
+    let (_waits, patient) = trouble.begin();
+    write("connect_stall = \"soon\"\n");
+    daemon.culprit.running().signal(Signal::HUP);
+    said("culprit.toml:1: connect_stall: invalid value 'soon'");
+    write("connect_stall = \"300ms\"\nring_mib = 8\nlog_level = \"debug\"\n");
+    daemon.culprit.running().signal(Signal::HUP);
+    said("ring-mib has changed: that takes a restart");
+    said("changed connect-stall, log-level");
+    daemon.culprit.wait_for_incident("a stall", |incident| to(incident, patient) && incident.opens());
+    daemon.culprit.running().signal(Signal::HUP);
+    said("nothing has changed");
+}
+
+#[test]
+fn a_second_daemon_works_beside_it_with_a_store_and_an_address_of_its_own() {
+    needs!(Nftables, Pace);
+    let (setup, other, trouble) = (Setup::new(), Setup::new(), Trouble::make());
+    let first = setup.start("");
+    for (option, value, wanted) in [
+        ("--store", setup.store(), "another culprit keeps this store"),
+        ("--listen", first.address.to_string(), "Address already in use"),
+        ("--listen", "192.0.2.1:1".into(), "Cannot assign requested address"),
+    ] {
+        let output = binary().args(["run", "--for", "1s", option, &value]).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(wanted), "{output:?}");
+        assert!(said.contains(&value), "{said}");
+    }
+    let second = other.start("");
+    let (_waits, at) = trouble.begin();
+    for daemon in [&first, &second] {
+        daemon.culprit.wait_for_incident("the incident", |incident| to(incident, at) && incident.opens());
+    }
+}
+
+#[test]
+fn no_incident_anybody_was_told_of_is_lost_by_a_kill() {
+    needs!(Nftables, Pace);
+    let (setup, trouble) = (Setup::new(), Trouble::make());
+    let mut acknowledged: Vec<String> = Vec::new();
+    for round in 0..6 {
+        let daemon = setup.start("");
+        let mut reader = daemon.listen();
+        let waiting: Vec<_> = (0..8).map(|_| trouble.begin()).collect();
+        // At another moment each time: some are told, others are not yet.
+        for _ in 0..=round {
+            let incident = reader.next().expect("it lives");
+            acknowledged.push(incident.id().to_owned());
+        }
+        daemon.culprit.running().signal(Signal::KILL);
+        while let Some(incident) = reader.next() {
+            acknowledged.push(incident.id().to_owned());
+        }
+        drop((waiting, daemon));
+        let kept: Vec<String> =
+            told(&setup, "-n 1000").iter().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect();
+        let lost: Vec<_> = acknowledged.iter().filter(|id| !kept.contains(id)).collect();
+        assert!(lost.is_empty(), "round {round}: {lost:?} of {acknowledged:?}");
+    }
+    assert!(acknowledged.len() >= 21, "{acknowledged:?}");
+}
+
+#[test]
+fn the_daemon_serves_within_a_second() {
+    needs!(HonestClock);
+    let setup = Setup::new();
+    let best = (0..3)
+        .map(|_| {
+            let begun = Instant::now();
+            let daemon = setup.start("");
+            assert_eq!(daemon.get("/readyz").status, 200);
+            begun.elapsed()
+        })
+        .min()
+        .expect("three");
+    assert!(best < Duration::from_secs(1), "{best:?}");
+}
+
+#[test]
+fn a_reader_that_takes_nothing_holds_up_neither_the_daemon_nor_its_end() {
+    needs!(Nftables, Pace);
+    let (setup, trouble) = (Setup::new(), Trouble::make());
+    let mut command = binary();
+    command.args(["run", "--format", "json", "--listen", "none", "--connect-stall", "300ms"]);
+    command.args(["--store", &setup.store()]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    // Full from the beginning but for one line.
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("small");
+    let mut child = command.stdin(std::process::Stdio::null()).stdout(writer).spawn().expect("it runs");
+    let pid = rustix::process::Pid::from_child(&child);
+    let waiting: Vec<_> = (0..20).map(|_| trouble.begin()).collect();
+    eventually("all are kept", || {
+        std::path::Path::new(&setup.store()).exists() && told(&setup, "").len() >= waiting.len()
+    });
+    rustix::process::kill_process(pid, Signal::TERM).expect("our own child");
+    let begun = Instant::now();
+    while child.try_wait().expect("our own child").is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(15), "it does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(reader);
+}
+
+#[test]
+fn a_damaged_store_is_set_aside_and_said() {
+    needs!();
+    let setup = Setup::new();
+    std::fs::write(setup.store(), vec![0x5a; 20_000]).expect("room");
+    let daemon = setup.start("");
+    let said = daemon.culprit.running().stderr();
+    assert!(said.contains("the store was damaged: it is now") && said.contains(".damaged-"), "{said}");
+    assert_eq!(daemon.get("/healthz").status, 200);
+    let ended = Culprit::stop(daemon.culprit);
+    assert!(ended.status.success());
+}

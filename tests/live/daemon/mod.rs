@@ -1,0 +1,7 @@
+//! `culprit run` as it stays on a machine: what it keeps, serves and tells, and how it begins and ends.
+
+mod access;
+mod http;
+mod life;
+mod stream;
+mod webhook;

@@ -1,0 +1,99 @@
+//! The live stream: many readers, and slow ones that cost the others nothing.
+
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::{
+    harness::{
+        daemon::{Setup, Trouble},
+        slow,
+    },
+    needs,
+};
+
+const READERS: usize = 100;
+const INCIDENTS: usize = 250;
+
+/// A reader that takes nothing.
+fn idler(at: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("our own socket");
+    socket.connect(&at.into()).expect("it listens");
+    let mut stream = TcpStream::from(socket);
+    let request = format!("GET /api/v1/stream HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    stream
+}
+
+#[test]
+fn a_hundred_readers_are_told_everything_and_one_that_does_not_read_is_cut_off() {
+    needs!(Nftables, Pace);
+    let (setup, trouble) = (Setup::new(), Trouble::make());
+    let daemon = setup.start("");
+    let mut idlers: Vec<TcpStream> = (0..5).map(|_| idler(daemon.address)).collect();
+    let readers: Vec<_> = (0..READERS)
+        .map(|_| {
+            let mut reader = daemon.listen();
+            std::thread::spawn(move || {
+                let mut opened = HashSet::new();
+                while opened.len() < INCIDENTS {
+                    let Some(incident) = reader.next() else { break };
+                    opened.insert(incident.id().to_owned());
+                }
+                (opened.len(), Instant::now())
+            })
+        })
+        .collect();
+    let waiting: Vec<_> = (0..INCIDENTS)
+        .map(|number| {
+            if number % 50 == 49 {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            trouble.begin()
+        })
+        .collect();
+    let seen = RefCell::new(HashSet::new());
+    daemon.culprit.wait_for_incident("the last", |incident| {
+        seen.borrow_mut().insert(incident.id().to_owned());
+        seen.borrow().len() >= INCIDENTS
+    });
+    let printed = Instant::now();
+    for reader in readers {
+        let (told, at) = reader.join().expect("no panic");
+        assert_eq!(told, INCIDENTS);
+        let behind = at.saturating_duration_since(printed);
+        assert!(behind < Duration::from_secs(2).mul_f64(slow()), "{behind:?}");
+    }
+    // Whoever takes nothing is given up, once what the kernel holds for it is full.
+    let more: Vec<_> = (0..INCIDENTS).map(|_| trouble.begin()).collect();
+    let begun = Instant::now();
+    for idler in &mut idlers {
+        // Waits without reading: the connection's end is told by the error or the hang-up.
+        let patience = Duration::from_secs(60);
+        let cut = loop {
+            let mut poll = [rustix::event::PollFd::new(&*idler, rustix::event::PollFlags::empty())];
+            let timeout = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+            let _ = rustix::event::poll(&mut poll, Some(&timeout));
+            let events = poll[0].revents();
+            if events.intersects(rustix::event::PollFlags::HUP | rustix::event::PollFlags::ERR) {
+                break true;
+            }
+            if begun.elapsed() > patience {
+                break false;
+            }
+        };
+        let mut rest = Vec::new();
+        let _ = idler.set_read_timeout(Some(Duration::from_secs(1)));
+        let ended = cut || idler.read_to_end(&mut rest).is_ok();
+        assert!(ended, "it was never cut off");
+    }
+    assert_eq!(daemon.get("/healthz").status, 200);
+    drop((waiting, more));
+}
