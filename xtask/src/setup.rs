@@ -115,6 +115,8 @@ const TOOLS: &[Tool] = &[
     tool("chronyd", Found::Unpacked(&CHRONYD), Source::Unpacked(&CHRONYD), Need::Test, "tests have it set the clock"),
     tool("bpftool", Program("bpftool"), Package(&["bpftool", "linux-tools-common"]), Need::Test, "shows what is loaded, for diagnosis"),
     tool("ps", Program("ps"), Package(&["procps"]), Need::Test, "demos show processes"),
+    tool("runc", Program("runc"), Package(&["runc"]), Need::Test, "tests run containers; it starts no service"),
+    tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Test, "is all there is in those containers"),
     tool("promtool", Found::Unpacked(&PROMTOOL), Source::Unpacked(&PROMTOOL), Need::Deploy, "judges alert rules, dashboards and metrics"),
     tool("kubernetes-validate", Found::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Source::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Need::Deploy, "checks manifests"),
     tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),

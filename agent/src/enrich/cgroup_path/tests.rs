@@ -41,7 +41,10 @@ fn a_unit_is_the_innermost_service_or_scope() {
         ("/system.slice", [None; 4]),
         ("/init.scope", [Some("init.scope"), None, None, None]),
         ("/system.slice/nginx.service", [Some("nginx.service"), None, None, None]),
-        ("/system.slice/system-getty.slice/getty@tty1.service", [Some("getty@tty1.service"), None, None, None]),
+        (
+            "/system.slice/system-getty.slice/getty@tty1.service",
+            [Some("getty@tty1.service"), None, None, None],
+        ),
         ("/user.slice/user-1000.slice/session-3.scope", [Some("session-3.scope"), None, None, None]),
         (
             "/user.slice/user-1000.slice/user@1000.service/app.slice/db.service/workers",
@@ -76,12 +79,10 @@ fn containers_of_the_systemd_driver_say_what_runs_them() {
             "/system.slice/web.service/libpod-payload-{id}",
             [Some("web.service"), Some("{id}"), Some("podman"), None],
         ),
-        ("/ecstasks.slice/ecstasks-{task}.slice/docker-{id}.scope", [
-            Some(scope),
-            Some("{id}"),
-            Some("docker"),
-            None,
-        ]),
+        (
+            "/ecstasks.slice/ecstasks-{task}.slice/docker-{id}.scope",
+            [Some(scope), Some("{id}"), Some("docker"), None],
+        ),
     ]);
 }
 
@@ -89,12 +90,7 @@ fn containers_of_the_systemd_driver_say_what_runs_them() {
 fn containers_of_the_cgroupfs_driver_say_it_where_they_can() {
     all_say(&[
         ("/docker/{id}", [None, Some("{id}"), Some("docker"), None]),
-        ("/docker/{id}/system.slice/web.service", [
-            Some("web.service"),
-            Some("{id}"),
-            Some("docker"),
-            None,
-        ]),
+        ("/docker/{id}/system.slice/web.service", [Some("web.service"), Some("{id}"), Some("docker"), None]),
         ("/mine/{id}", [None, Some("{id}"), None, None]),
         ("/k8s.io/{id}", [None, Some("{id}"), Some("containerd"), None]),
         ("/libpod_parent/libpod-{id}", [None, Some("{id}"), Some("podman"), None]),
@@ -149,12 +145,10 @@ fn of_containers_in_containers_the_innermost_is_meant() {
             [Some("cri-containerd-{inner}.scope"), Some("{inner}"), Some("containerd"), Some("{uid}")],
         ),
         // Docker in a pod.
-        ("/kubepods/burstable/pod{uid}/{id}/docker/{inner}", [
-            None,
-            Some("{inner}"),
-            Some("docker"),
-            Some("{uid}"),
-        ]),
+        (
+            "/kubepods/burstable/pod{uid}/{id}/docker/{inner}",
+            [None, Some("{inner}"), Some("docker"), Some("{uid}")],
+        ),
         ("/lxc.payload.build/docker/{id}", [None, Some("{id}"), Some("docker"), None]),
         (
             "/lxc.payload.build/machine.slice/libpod-conmon-{id}.scope",
@@ -170,22 +164,18 @@ fn system_containers_go_by_names() {
         ("/lxc.payload.web/init.scope", [Some("init.scope"), Some("web"), Some("lxc"), None]),
         ("/lxc.payload/web", [None, Some("web"), Some("lxc"), None]),
         ("/lxc/104/ns/system.slice/ssh.service", [Some("ssh.service"), Some("104"), Some("lxc"), None]),
-        ("/machine.slice/systemd-nspawn@my\\x2dweb.service/payload/system.slice/ssh.service", [
-            Some("ssh.service"),
-            Some("my-web"),
-            Some("nspawn"),
-            None,
-        ]),
+        (
+            "/machine.slice/systemd-nspawn@my\\x2dweb.service/payload/system.slice/ssh.service",
+            [Some("ssh.service"), Some("my-web"), Some("nspawn"), None],
+        ),
         (
             "/machine.slice/machine-web\\x2d1.scope/payload",
             [Some("machine-web\\x2d1.scope"), Some("web-1"), Some("nspawn"), None],
         ),
-        ("/machine.slice/machine-web.scope/init.scope", [
-            Some("init.scope"),
-            Some("web"),
-            Some("nspawn"),
-            None,
-        ]),
+        (
+            "/machine.slice/machine-web.scope/init.scope",
+            [Some("init.scope"), Some("web"), Some("nspawn"), None],
+        ),
     ]);
 }
 
@@ -231,12 +221,10 @@ fn neither_a_removed_cgroup_nor_another_namespace_hides_it() {
         ("/docker/{id} (deleted)", [None, Some("{id}"), Some("docker"), None]),
         ("/system.slice/nginx.service (deleted)", [Some("nginx.service"), None, None, None]),
         ("/../../docker/{id}", [None, Some("{id}"), Some("docker"), None]),
-        ("/../cri-containerd-{id}.scope", [
-            Some("cri-containerd-{id}.scope"),
-            Some("{id}"),
-            Some("containerd"),
-            None,
-        ]),
+        (
+            "/../cri-containerd-{id}.scope",
+            [Some("cri-containerd-{id}.scope"), Some("{id}"), Some("containerd"), None],
+        ),
     ]);
 }
 
@@ -252,40 +240,30 @@ fn of_several_hierarchies_version_2_is_believed_then_systemds_then_any() {
 fn a_hybrid_host_names_the_container_wherever_it_is_named() {
     let rows: &[Row<'_>] = &[
         // Version 2 alone.
-        ("0::/system.slice/docker-{id}.scope\n", [
-            Some("docker-{id}.scope"),
-            Some("{id}"),
-            Some("docker"),
-            None,
-        ]),
+        (
+            "0::/system.slice/docker-{id}.scope\n",
+            [Some("docker-{id}.scope"), Some("{id}"), Some("docker"), None],
+        ),
         // Version 1 alone.
-        ("12:pids:/docker/{id}\n3:cpuset:/docker/{id}\n1:name=systemd:/docker/{id}\n", [
-            None,
-            Some("{id}"),
-            Some("docker"),
-            None,
-        ]),
+        (
+            "12:pids:/docker/{id}\n3:cpuset:/docker/{id}\n1:name=systemd:/docker/{id}\n",
+            [None, Some("{id}"), Some("docker"), None],
+        ),
         // runc before 1.1 left version 2 to whoever had started it.
-        ("4:memory:/docker/{id}\n1:name=systemd:/docker/{id}\n0::/system.slice/containerd.service\n", [
-            None,
-            Some("{id}"),
-            Some("docker"),
-            None,
-        ]),
+        (
+            "4:memory:/docker/{id}\n1:name=systemd:/docker/{id}\n0::/system.slice/containerd.service\n",
+            [None, Some("{id}"), Some("docker"), None],
+        ),
         // No systemd: nothing but controllers.
-        ("4:memory:/kubepods/burstable/pod{uid}/{id}\n3:pids:/\n0::/\n", [
-            None,
-            Some("{id}"),
-            None,
-            Some("{uid}"),
-        ]),
+        (
+            "4:memory:/kubepods/burstable/pod{uid}/{id}\n3:pids:/\n0::/\n",
+            [None, Some("{id}"), None, Some("{uid}")],
+        ),
         // A service of systemd in hybrid mode; a controller's hierarchy is shallower.
-        ("4:memory:/system.slice\n1:name=systemd:/system.slice/web.service\n0::/system.slice/web.service\n", [
-            Some("web.service"),
-            None,
-            None,
-            None,
-        ]),
+        (
+            "4:memory:/system.slice\n1:name=systemd:/system.slice/web.service\n0::/system.slice/web.service\n",
+            [Some("web.service"), None, None, None],
+        ),
         ("1:name=systemd:/system.slice/web.service\n0::/\n", [Some("web.service"), None, None, None]),
         ("9:name=systemd:/\n4:memory:/process_api/{task}\n0::/\n", [None; 4]),
         ("", [None; 4]),

@@ -6,10 +6,7 @@ use std::{
     ffi::OsStr,
     io,
     mem::MaybeUninit,
-    os::{
-        fd::OwnedFd,
-        unix::ffi::OsStrExt,
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     thread::Builder,
 };
@@ -80,8 +77,7 @@ impl<T: Fn(&Path)> Watching<T> {
 
     /// `false`: it is to end.
     fn wait(&self, stopped: &io::PipeReader) -> io::Result<bool> {
-        let mut either =
-            [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
+        let mut either = [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
         loop {
             match poll(&mut either, None) {
                 Ok(_) => return Ok(either[1].revents().is_empty()),
