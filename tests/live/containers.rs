@@ -25,6 +25,12 @@ fn nowhere(netns: &Netns) -> (SocketAddr, String) {
     (to, format!("nc {} {}", to.ip(), to.port()))
 }
 
+/// Three failures of one program are an incident. A program goes by its executable, or by its name if it was gone
+/// before it could be looked at: of five, three are of a kind.
+fn failing(connect: &str) -> String {
+    [connect; 5].join("; ")
+}
+
 #[test]
 fn a_process_in_a_container_is_told_with_its_id_and_what_runs_it() {
     needs!(Runc);
@@ -82,8 +88,8 @@ fn a_pod_is_told_by_its_uid_in_incidents_that_open_when_it_is_gone() {
     let daemon = setup.start("");
     let (to, connect) = nowhere(&netns);
     let pod = format!("kubepods/burstable/pod{UID}");
-    // Three failures are an incident, a moment later: nothing but incidents is told, and the kernel alone knew.
-    let container = Container::make(&pod, &netns, &format!("{connect}; {connect}; {connect}"));
+    let container = Container::make(&pod, &netns, &failing(&connect));
+    // The incident opens a moment later, and nothing was told before.
     container.run();
     let incident = daemon.culprit.wait_for_incident("it cannot connect", |incident| {
         incident.text("/kind") == "connect_failing" && incident.blamed() == to.to_string()
@@ -151,7 +157,7 @@ fn culprit_in_a_container_sees_the_whole_machine() {
     let netns = Netns::make();
     let (refused, connect) = nowhere(&netns);
     let pod = format!("kubepods/pod{UID}");
-    let web = Container::make(&pod, &netns, &format!("{connect}; {connect}; {connect}"));
+    let web = Container::make(&pod, &netns, &failing(&connect));
     std::fs::write(links.join(&format!("web-7d4_shop_nginx-{}.log", web.id())), "").expect("room");
     web.run();
     let incident = daemon.culprit.wait_for_incident("it cannot connect", |incident| to(incident, refused));

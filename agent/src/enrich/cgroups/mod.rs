@@ -122,8 +122,7 @@ mod tests {
         let eventually = |cgroups: &mut Cgroups, id: u64| {
             (0..500).find_map(|_| {
                 std::thread::sleep(Duration::from_millis(10));
-                let known = lock(&cgroups.known).get(&id).cloned();
-                known
+                lock(&cgroups.known).get(&id).cloned()
             })
         };
         let docker = id(&root.path().join("docker"));

@@ -14,6 +14,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+    process::setpriority_process,
 };
 
 use super::walk;
@@ -23,6 +24,8 @@ use super::walk;
 const WATCHES: usize = 4096;
 /// It reads names and walks directories, nothing deep.
 const STACK_BYTES: usize = 256 << 10;
+/// Before those who make and remove: a container may last for less than it takes to be scheduled.
+const NICE: i32 = -10;
 
 /// Ends the watch when dropped.
 pub(super) struct Watch {
@@ -38,6 +41,8 @@ impl Watch {
         let mut watching = Watching { inotify, directories: HashMap::new(), tell };
         let root = root.to_owned();
         Builder::new().name("cgroups".into()).stack_size(STACK_BYTES).spawn(move || {
+            // Of this thread alone, where that is allowed.
+            let _ = setpriority_process(None, NICE);
             watching.enter(&root);
             // An error would be there again at once: whoever asks finds what is there by looking.
             while matches!(watching.wait(&stopped), Ok(true)) {
