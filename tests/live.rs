@@ -14,6 +14,8 @@ mod commands;
 mod compat;
 #[path = "live/connect.rs"]
 mod connect;
+#[path = "live/containers.rs"]
+mod containers;
 #[path = "live/daemon/mod.rs"]
 mod daemon;
 #[path = "live/dns.rs"]

@@ -77,9 +77,7 @@ impl Setup {
         if self.supervisor.is_some() {
             command.env("NOTIFY_SOCKET", self.files.join("notify")).env("WATCHDOG_USEC", "2000000");
         }
-        let culprit = Culprit::spawn(command);
-        let address = served(&culprit);
-        Daemon { culprit, address }
+        Daemon::of(Culprit::spawn(command))
     }
 }
 
@@ -96,6 +94,13 @@ fn served(culprit: &Culprit) -> SocketAddr {
 }
 
 impl Daemon {
+    /// One that was started in some other way.
+    #[track_caller]
+    pub fn of(culprit: Culprit) -> Self {
+        let address = served(&culprit);
+        Self { culprit, address }
+    }
+
     /// Asks for a path.
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {

@@ -39,6 +39,8 @@ pub enum Feature {
     Chromium,
     /// chronyd: what `cargo xtask` has fetched and names by `CULPRIT_CHRONYD`, or the machine's own.
     Chrony,
+    /// runc, and a kernel in which it can run a container.
+    Runc,
     /// Time is measured: not under emulation.
     HonestClock,
     /// A machine of ordinary speed: what depends on no particular kernel is not shown on emulated ones as well.
@@ -105,6 +107,10 @@ impl Feature {
             Self::Chrony => (
                 Command::new(chronyd()).arg("--version").output().is_ok_and(|output| output.status.success()),
                 "there is no chronyd: `cargo xtask setup` fetches it where there is apt",
+            ),
+            Self::Runc => (
+                super::container::works(),
+                "there is no runc or no static busybox, or runc can run nothing here",
             ),
             Self::Pace => (super::slow() <= 1.0, "this machine is slow, and ordinary ones show it as well"),
             Self::HonestClock => (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here"),

@@ -118,6 +118,8 @@ const TOOLS: &[Tool] = &[
     tool("promtool", Found::Unpacked(&PROMTOOL), Source::Unpacked(&PROMTOOL), Need::Deploy, "judges alert rules, dashboards and metrics; prometheus beside it scrapes culprit in tests"),
     tool("chromium", Program("chromium"), Package(&["chromium"]), Need::Test, "tests look at the page with it"),
     tool("chromedriver", Program("chromedriver"), Package(&["chromium-driver"]), Need::Test, "tests drive the browser with it"),
+    tool("runc", Program("runc"), Package(&["runc"]), Need::Test, "tests run containers; it starts no service"),
+    tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Test, "is all there is in those containers"),
     tool("kubernetes-validate", Found::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Source::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Need::Deploy, "checks manifests"),
     tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),
     tool("virtiofsd", AnyFile(crate::vm::VIRTIOFSD), Package(&["virtiofsd", "qemu-system-common"]), Need::Vm, "shares this machine's files with a VM"),

@@ -299,12 +299,18 @@ pub struct ProcessContext {
     pub exe: Option<String>,
     /// Container id.
     pub container_id: Option<String>,
+    /// What runs the container.
+    #[serde(default)]
+    pub runtime: Option<String>,
     /// systemd unit.
     pub unit: Option<String>,
     /// Kubernetes namespace.
     pub namespace: Option<String>,
     /// Kubernetes pod.
     pub pod: Option<String>,
+    /// UID of the pod.
+    #[serde(default)]
+    pub pod_uid: Option<String>,
     /// Container name.
     pub container: Option<String>,
     /// Its parent, the parent's parent and so on, as far as blame looks.
@@ -322,9 +328,11 @@ impl ProcessContext {
     pub fn identifies(&self, process: &mut Process) {
         process.exe.clone_from(&self.exe);
         process.container_id.clone_from(&self.container_id);
+        process.runtime.clone_from(&self.runtime);
         process.unit.clone_from(&self.unit);
         process.namespace.clone_from(&self.namespace);
         process.pod.clone_from(&self.pod);
+        process.pod_uid.clone_from(&self.pod_uid);
         process.container.clone_from(&self.container);
     }
 }

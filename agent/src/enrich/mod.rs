@@ -4,6 +4,7 @@
 
 pub mod ask;
 pub mod bounded;
+mod cgroup_path;
 mod cgroups;
 pub mod clock;
 pub mod connect;

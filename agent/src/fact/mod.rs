@@ -54,14 +54,18 @@ pub struct Process {
     pub comm: String,
     /// Path of the executable, when it could still be read.
     pub exe: Option<String>,
-    /// Container id, when it runs in one.
+    /// Container id, when it runs in one; of LXC and systemd-nspawn the container's name.
     pub container_id: Option<String>,
+    /// What runs the container, when the path of its cgroup says so: docker, containerd, cri-o, podman, lxc, nspawn.
+    pub runtime: Option<String>,
     /// systemd unit.
     pub unit: Option<String>,
     /// Kubernetes namespace.
     pub namespace: Option<String>,
     /// Kubernetes pod.
     pub pod: Option<String>,
+    /// UID of the pod, which the path of its cgroup names; for static pods the digest of their manifest.
+    pub pod_uid: Option<String>,
     /// Name of the container in the pod.
     pub container: Option<String>,
     /// Network namespace: its name, or `net:[inode]`; absent for the host's own.

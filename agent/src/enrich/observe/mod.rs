@@ -1,0 +1,207 @@
+//! The one impure part of enrichment: looks at the live system for what an event mentions and is not
+//! known yet, and says it as [`Context`]s. Everything is best effort: a process may be gone already.
+
+mod listeners;
+mod proc;
+mod process;
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use ebpf_probes::{
+    abi::Owner,
+    probes::{
+        neigh::unheard,
+        tls::{SERVER, UNREAD},
+    },
+};
+pub use proc::{parent_and_start, pids, with_descendants};
+
+use super::{
+    bounded::Bounded,
+    cgroup_path::Place,
+    cgroups::Cgroups,
+    context::{Context, ProcessContext},
+};
+use crate::event::{self, Event, TlsStep, What};
+
+/// Processes remembered at most; one forgotten is looked up again.
+const PROCESSES: usize = 8192;
+/// Processes at most whose place is remembered when they are gone and nothing else tells it.
+const PLACES: usize = 1024;
+/// Names of network namespaces that had none are looked for again at most this often.
+const NAMES_EVERY: Duration = Duration::from_millis(100);
+
+/// What the user asked to see, as far as only `/proc` can tell.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Only threads of this name.
+    pub comm: Option<String>,
+    /// Only this cgroup (path below the root, e.g. `/system.slice/x.service`) and those below it.
+    pub cgroup: Option<String>,
+    /// Only this container: id or its beginning, or its name.
+    pub container: Option<String>,
+    /// Only this Kubernetes pod.
+    pub pod: Option<String>,
+    /// Only this Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// Only these processes and their descendants.
+    pub processes: Vec<u32>,
+}
+
+impl Wanted {
+    /// Some filter needs to know whose an event is.
+    pub fn by_owner(&self) -> bool {
+        self.comm.is_some()
+            || self.cgroup.is_some()
+            || self.container.is_some()
+            || self.pod.is_some()
+            || self.namespace.is_some()
+            || !self.processes.is_empty()
+    }
+}
+
+/// Looks things up once.
+pub struct Observer {
+    wanted: Wanted,
+    followed: Bounded<u32, bool>,
+    /// Processes looked up, by name and whether the kernel vouched for them.
+    seen: Bounded<u32, ([u8; 16], bool)>,
+    netns: HashMap<u32, bool>,
+    names_read: Option<Instant>,
+    listeners_at_ns: Option<u64>,
+    pods: HashMap<String, [String; 3]>,
+    cgroups: Cgroups,
+    /// Where processes were when they were last there: their cgroup's number, when, and the rest.
+    places: Bounded<u32, (u64, Instant, Place)>,
+}
+
+impl Observer {
+    /// Begins to observe; `cgroup_root` is the host's cgroup v2 root.
+    pub fn new(wanted: Wanted, cgroup_root: PathBuf) -> Self {
+        let mut followed = Bounded::new(PROCESSES * 4);
+        for &process in &wanted.processes {
+            followed.insert(process, true);
+        }
+        Self {
+            wanted,
+            followed,
+            seen: Bounded::new(PROCESSES),
+            netns: HashMap::new(),
+            names_read: None,
+            listeners_at_ns: None,
+            pods: HashMap::new(),
+            cgroups: Cgroups::new(cgroup_root),
+            places: Bounded::new(PLACES),
+        }
+    }
+
+    /// A process that was started to be followed.
+    pub fn follow(&mut self, process: u32) {
+        self.wanted.processes.push(process);
+        self.followed.insert(process, true);
+    }
+
+    /// What has to be known before `event` can be told.
+    pub fn before(&mut self, event: &Event, mut learn: impl FnMut(Context)) {
+        let owners: [Option<&Owner>; 2] = match &event.what {
+            What::Connect(_, connect) => [Some(&connect.owner), None],
+            What::Tls(step, handshake) => {
+                if *step == TlsStep::Pending
+                    && handshake.role == SERVER
+                    && handshake.owner.process == 0
+                    && handshake.flags & UNREAD != 0
+                {
+                    self.listeners(event.boot_ns, &mut learn);
+                }
+                [Some(&handshake.owner), Some(&handshake.reader)]
+            }
+            What::Dns(message) => [Some(&message.owner), None],
+            What::Neigh(record) => {
+                self.namespace(record.netns, &mut learn);
+                [Some(&record.owner), None]
+            }
+            What::Mac(record) => {
+                self.namespace(record.netns, &mut learn);
+                [None, None]
+            }
+            What::Claim(record) => {
+                self.namespace(record.netns, &mut learn);
+                [None, None]
+            }
+            What::Waiter(record) => {
+                self.namespace(record.netns, &mut learn);
+                [Some(&record.owner), None]
+            }
+            What::Unheard(record) => {
+                self.namespace(record.netns, &mut learn);
+                if record.what == unheard::SYN_ACK {
+                    self.listeners(event.boot_ns, &mut learn);
+                }
+                [Some(&record.owner), None]
+            }
+            What::ClockSet(record) => [Some(&record.owner), None],
+            _ => [None, None],
+        };
+        // Connects, handshakes and lookups of other processes were filtered out in the kernel, which also
+        // knows children that are gone before we can look at them.
+        let vouched = matches!(&event.what, What::Connect(..) | What::Tls(..) | What::Dns(_));
+        for owner in owners.into_iter().flatten() {
+            self.owner(owner, vouched, &mut learn);
+        }
+    }
+
+    fn owner(&mut self, owner: &Owner, vouched: bool, learn: &mut impl FnMut(Context)) {
+        self.namespace(owner.netns, learn);
+        let known = self.seen.get(&owner.process);
+        if owner.process == 0 || known.is_some_and(|(comm, sure)| *comm == owner.comm && (*sure || !vouched))
+        {
+            return;
+        }
+        self.seen.insert(owner.process, (owner.comm, vouched));
+        let context = self.process(owner.process, &event::comm(&owner.comm), owner.cgroup, vouched);
+        learn(Context::Process(context));
+    }
+
+    fn namespace(&mut self, netns: u32, learn: &mut impl FnMut(Context)) {
+        let wanted = match self.netns.get(&netns) {
+            _ if netns == 0 => false,
+            Some(true) => false,
+            // It may have been made a moment ago, and be named by now.
+            Some(false) => self.names_read.is_none_or(|at| at.elapsed() >= NAMES_EVERY),
+            None => self.netns.len() < 65536,
+        };
+        if !wanted {
+            return;
+        }
+        self.names_read = Some(Instant::now());
+        for (inode, name) in named_netns() {
+            if self.netns.insert(inode, true) != Some(true) {
+                learn(Context::Netns { inode, name });
+            }
+        }
+        self.netns.entry(netns).or_insert(false);
+    }
+
+    /// What is known of a process that no event has named.
+    pub fn look_up(&mut self, pid: u32, comm: &str) -> ProcessContext {
+        self.process(pid, comm, 0, false)
+    }
+}
+
+/// Network namespaces with a name, as `ip netns` keeps them.
+fn named_netns() -> Vec<(u32, String)> {
+    let Ok(entries) = fs::read_dir("/run/netns") else { return vec![] };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let inode = entry.metadata().ok()?.ino();
+            Some((u32::try_from(inode).ok()?, entry.file_name().into_string().ok()?))
+        })
+        .collect()
+}

@@ -1,0 +1,55 @@
+//! Which processes there are, whose children they are and when they began, by `/proc`.
+
+use std::fs;
+
+/// Every process there is.
+pub fn pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Every process and its descendants that run now.
+pub fn with_descendants(processes: &[u32]) -> Vec<u32> {
+    let mut all: Vec<u32> = processes.to_vec();
+    let parents: Vec<(u32, u32)> = pids().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    loop {
+        let before = all.len();
+        for &(pid, parent) in &parents {
+            if all.contains(&parent) && !all.contains(&pid) {
+                all.push(pid);
+            }
+        }
+        if all.len() == before {
+            return all;
+        }
+    }
+}
+
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    parent_and_start(pid).map(|(parent, _)| parent)
+}
+
+/// Parent of a process and CLOCK_BOOTTIME of its start in nanoseconds, to the clock tick.
+pub fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, more parentheses too.
+    let mut after_name = stat.rsplit_once(')')?.1.split_whitespace();
+    let parent = after_name.nth(1)?.parse().ok()?;
+    // The 22nd column; the state was the third.
+    let ticks: u64 = after_name.nth(17)?.parse().ok()?;
+    let hertz = rustix::param::clock_ticks_per_second().max(1);
+    Some((parent, ticks.saturating_mul(1_000_000_000 / hertz)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_hide_the_parent() {
+        assert_eq!(parent(std::process::id()), Some(std::os::unix::process::parent_id()));
+    }
+}
