@@ -3,6 +3,7 @@
 mod access;
 mod http;
 mod life;
+mod page;
 mod prometheus;
 mod stream;
 mod webhook;

@@ -223,8 +223,17 @@ fn every_rule_and_every_panel_has_data_while_things_go_wrong() {
         let state = all.iter().find(|rule| rule["name"] == alert).map(|rule| rule["state"].clone());
         assert!(state == Some("pending".into()) || state == Some("firing".into()), "{alert}: {state:?}");
     }
-    let empty: Vec<_> =
-        panels().into_iter().filter(|(_, expression)| prometheus.series(expression) == 0).collect();
-    assert!(empty.is_empty(), "{empty:#?}");
+    let empty = |expression: &str| prometheus.series(expression) == 0;
+    let silent: Vec<_> = panels()
+        .into_iter()
+        .filter(|(name, expression)| {
+            // What culprit itself suffers is nothing here, and shown as such: what it is made of is there.
+            let own =
+                ["Records lost", "Evictions", "Hooks not attached"].iter().any(|own| name.contains(own));
+            let made_of = expression.split(" unless ").next().unwrap_or_default().replace(" > 0", "");
+            if own { empty(&made_of) } else { empty(expression) }
+        })
+        .collect();
+    assert!(silent.is_empty(), "{silent:#?}\n{}", daemon.get("/metrics").body);
     drop(held);
 }

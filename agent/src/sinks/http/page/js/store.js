@@ -9,7 +9,7 @@ const MOST_PINNED = 64;
 export const isOpen = (incident) => incident.state !== 'resolved';
 const GRAVITY = { critical: 0, warning: 1, info: 2 };
 export const gravity = (incident) => GRAVITY[incident.severity] ?? 3;
-export const title = (kind) => { const words = kind.replaceAll('_', ' '); return words[0].toUpperCase() + words.slice(1); };
+export const title = (kind) => { const words = kind.replaceAll('_', ' ').replace(/^tls/, 'TLS'); return words[0].toUpperCase() + words.slice(1); };
 
 export function processName(process) {
   if (!process) return '';

@@ -1,0 +1,186 @@
+// The page of a running culprit, in a real browser, through WebDriver (https://www.w3.org/TR/webdriver2/).
+//
+//   node page.test.mjs http://127.0.0.1:9877 http://127.0.0.1:9515 [DIRECTORY FOR SCREENSHOTS]
+//
+// At least one incident must be open. Whoever runs this makes another when it says `ask: incident`, one that
+// explains or is explained when it says `ask: chain`, and ends culprit when it says `ask: stop`.
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const [, , page, driver, shots] = process.argv;
+const profile = mkdtempSync(join(tmpdir(), 'culprit-page-'));
+const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf';
+
+async function call(method, path, body) {
+  const response = await fetch(driver + path, { method, body: body === undefined ? undefined : JSON.stringify(body) });
+  const { value } = await response.json();
+  if (!response.ok) throw new Error(`${method} ${path}: ${value?.error}: ${value?.message}`);
+  return value;
+}
+
+const options = {
+  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync', '--window-size=1280,900', `--user-data-dir=${profile}`],
+};
+const { sessionId } = await call('POST', '/session', {
+  capabilities: { alwaysMatch: { 'goog:chromeOptions': options, 'goog:loggingPrefs': { browser: 'ALL', performance: 'ALL' } } },
+});
+const at = `/session/${sessionId}`;
+const js = (script, ...args) => call('POST', `${at}/execute/sync`, { script, args });
+const go = (path) => call('POST', `${at}/url`, { url: page + path });
+const press = (key) => call('POST', `${at}/actions`, {
+  actions: [{ type: 'key', id: 'keys', actions: [{ type: 'keyDown', value: key }, { type: 'keyUp', value: key }] }],
+});
+const cdp = (cmd, params) => call('POST', `${at}/goog/cdp/execute`, { cmd, params });
+const find = (testid) => call('POST', `${at}/element`, { using: 'css selector', value: `[data-testid="${testid}"]` });
+const click = async (testid) => call('POST', `${at}/element/${(await find(testid))[ELEMENT]}/click`, {});
+const text = (testid) => js('return document.querySelector(`[data-testid="${arguments[0]}"]`)?.innerText ?? ""', testid);
+const count = (testid) => js('return document.querySelectorAll(`[data-testid="${arguments[0]}"]`).length', testid);
+const opened = () => js('return document.querySelector("[data-testid=details]").open');
+
+async function shot(name) {
+  if (shots) writeFileSync(join(shots, `${name}.png`), Buffer.from(await call('GET', `${at}/screenshot`), 'base64'));
+}
+
+async function until(what, holds, within = 10_000) {
+  const begun = Date.now();
+  for (;;) {
+    const last = await holds();
+    if (last) return last;
+    if (Date.now() - begun > within) throw new Error(`never came true within ${within} ms: ${what}`);
+    await new Promise((done) => setTimeout(done, 50));
+  }
+}
+
+const ENTER = '\uE007';
+const ESCAPE = '\uE00C';
+
+const steps = {
+  async 'what is open is there, live, with the health of the probes'() {
+    await go('/');
+    await until('it is live', async () => (await js('return document.querySelector("[data-testid=conn]").dataset.state')) === 'live');
+    await until('an incident', () => count('incident'));
+    assert.match(await text('headline-big'), /\d+ open incident/);
+    await until('five probes', async () => (await count('probe')) === 5);
+    assert.ok((await count('rate')) >= 6);
+    assert.ok((await text('node')).length > 0);
+    await until('the time line has it', () => count('tl-bar'));
+    await shot('desktop-light');
+  },
+  async 'a new incident appears within two seconds of being told'() {
+    const before = await count('incident');
+    console.log('ask: incident');
+    // 300 ms until it is a stall; the rest is the page's.
+    await until('another incident', async () => (await count('incident')) > before, 4_000);
+  },
+  async 'a click opens it: evidence, remedies, JSON; Escape closes it'() {
+    const id = await js('return document.querySelector("[data-testid=open-list] [data-testid=incident]").dataset.id');
+    await click('incident');
+    await until('the details', opened);
+    assert.equal(await js('return location.hash'), `#${id}`);
+    assert.ok((await count('evidence-line')) >= 1);
+    assert.ok((await count('remedy')) >= 1);
+    assert.ok((await text('details-summary')).length > 20);
+    assert.match(await text('confidence'), /certain|likely|possible/);
+    await js('document.querySelector("[data-testid=raw]").open = true');
+    await until('its JSON', async () => (await text('raw')).includes(id));
+    await shot('details');
+    await press(ESCAPE);
+    await until('it is closed', async () => !(await opened()));
+  },
+  async 'j and Enter open it too'() {
+    await js('document.activeElement?.blur()');
+    await press('j');
+    assert.equal(await js('return document.activeElement.dataset.testid'), 'incident');
+    await press(ENTER);
+    await until('the details', opened);
+    await press(ESCAPE);
+    await until('it is closed', async () => !(await opened()));
+  },
+  async 'an address of its own opens an incident'() {
+    const id = await js('return document.querySelector("[data-testid=incident]").dataset.id');
+    await go('/?again');
+    await go(`/#${id}`);
+    await until('the details', opened);
+    await press(ESCAPE);
+  },
+  async 'a cause is a link, both ways'() {
+    console.log('ask: chain');
+    await until('one that is explained', () => count('chip-caused-by'), 20_000);
+    await js('document.querySelector("[data-testid=chip-caused-by]").closest("a").click()');
+    await until('the details', opened);
+    const link = await until('a link to the cause', () => js(
+      'return document.querySelector("[data-testid=details] li a[data-id]")?.dataset.id'));
+    await js('document.querySelector("[data-testid=details] li a[data-id]").click()');
+    await until('the cause', async () => (await js('return location.hash')) === `#${link}`);
+    await shot('chain');
+    await press(ESCAPE);
+    assert.ok((await count('chip-explains')) >= 1);
+  },
+  async 'a filter hides the rest and says so'() {
+    await press('/');
+    assert.equal(await js('return document.activeElement.dataset.testid'), 'filter-text');
+    for (const key of 'zzzznothing') await press(key);
+    await until('nothing is left', async () => (await count('incident')) === 0);
+    assert.ok((await text('hidden-note')).length > 0);
+    await press(ESCAPE);
+    await until('all are back', () => count('incident'));
+  },
+  async 'dark mode is dark'() {
+    await cdp('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: 'dark' }] });
+    const light = await js(`const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/\\d+/g); return +r + +g + +b`);
+    assert.ok(light < 150, `background ${light}`);
+    await shot('desktop-dark');
+    await cdp('Emulation.setEmulatedMedia', { features: [] });
+  },
+  async 'a phone needs no sideways scrolling'() {
+    await cdp('Emulation.setDeviceMetricsOverride', { width: 360, height: 740, deviceScaleFactor: 2, mobile: true });
+    await until('it fits', () => js('return document.documentElement.scrollWidth <= 360'));
+    await shot('phone');
+    await js('document.querySelector("[data-testid=incident]").click()');
+    await until('the details', opened);
+    assert.ok(await js('return document.documentElement.scrollWidth <= 360 && document.querySelector("[data-testid=details]").scrollWidth <= 360'));
+    await shot('phone-details');
+    await press(ESCAPE);
+    await cdp('Emulation.clearDeviceMetricsOverride', {});
+  },
+  async 'nothing was asked of anybody else, and nothing failed'() {
+    const errors = (await call('POST', `${at}/se/log`, { type: 'browser' })).filter((entry) => entry.level === 'SEVERE');
+    assert.deepEqual(errors, []);
+    const asked = (await call('POST', `${at}/se/log`, { type: 'performance' }))
+      .map((entry) => JSON.parse(entry.message).message)
+      .filter((message) => message.method === 'Network.requestWillBeSent')
+      .map((message) => message.params.request.url);
+    assert.ok(asked.length > 5);
+    const elsewhere = asked.filter((url) => !url.startsWith(`${page}/`) && !/^(data|chrome|about):/.test(url));
+    assert.deepEqual(elsewhere, []);
+  },
+  async 'a culprit that is gone is not shown as live'() {
+    console.log('ask: stop');
+    await until('it says so', async () => (await js('return document.querySelector("[data-testid=conn]").dataset.state')) !== 'live', 15_000);
+    await until('in words', async () => (await count('banner-stale')) === 1, 30_000);
+    await shot('gone');
+  },
+};
+
+let failed = 0;
+try {
+  for (const [name, step] of Object.entries(steps)) {
+    try {
+      await step();
+      console.log(`ok: ${name}`);
+    } catch (error) {
+      failed += 1;
+      console.log(`FAILED: ${name}: ${error.stack}`);
+      await shot(`failed-${failed}`);
+    }
+  }
+} finally {
+  await call('DELETE', at);
+  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+}
+console.log(failed ? `done: ${failed} failed` : 'done: all hold');
+process.exitCode = failed ? 1 : 0;
