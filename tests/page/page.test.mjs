@@ -85,7 +85,7 @@ const steps = {
     assert.ok((await count('remedy')) >= 1);
     assert.ok((await text('details-summary')).length > 20);
     assert.match(await text('confidence'), /certain|likely|possible/);
-    await js('document.querySelector("[data-testid=raw]").open = true');
+    await js('document.querySelector("[data-testid=raw-toggle]").open = true');
     await until('its JSON', async () => (await text('raw')).includes(id));
     await shot('details');
     await press(ESCAPE);
