@@ -11,7 +11,7 @@ use crate::{
         container::Container,
         culprit::binary,
         daemon::{Daemon, Setup, Trouble, to},
-        port,
+        eventually, port,
         process::run,
     },
     needs,
@@ -66,6 +66,9 @@ fn containers_that_are_gone_at_once_are_still_known() {
     needs!(Runc);
     let netns = Netns::make();
     let culprit = Culprit::trace("");
+    // The root's, whose watch is there before the first of them.
+    eventually("cgroups are watched", || watches(culprit.pid()) > 0);
+    let watched = watches(culprit.pid());
     let mut ids = Vec::new();
     for _ in 0..10 {
         let (to, connect) = nowhere(&netns);
@@ -74,10 +77,25 @@ fn containers_that_are_gone_at_once_are_still_known() {
         container.run();
         ids.push((to, container.id().to_owned()));
     }
+    let mut unknown = Vec::new();
     for (to, id) in ids {
         let end = culprit.wait_for("the connect", |fact| fact.is_to("connect_ended", to));
-        assert_eq!((end.owner("container_id"), end.owner("runtime")), (&id.into(), &"docker".into()));
+        if (end.owner("container_id"), end.owner("runtime")) != (&id.into(), &"docker".into()) {
+            assert!(end.owner("container_id").is_null(), "another's: {}", end.json);
+            unknown.push(end.json);
+        }
     }
+    // culprit has to run once while a cgroup is there: on a machine with more to do than processors, one may slip by.
+    assert!(unknown.len() <= 1, "{unknown:#?}");
+    // Other tests' cgroups come and go, but not by the dozen.
+    eventually("what is gone is not watched", || watches(culprit.pid()) < watched + 20);
+}
+
+/// How many directories a process watches.
+fn watches(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("it runs").flatten();
+    let infos = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    infos.map(|info| info.lines().filter(|line| line.starts_with("inotify ")).count()).sum()
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::walk;
 /// Directories watched at most: half of what older kernels allow a user. Those beyond are told when the one
 /// above them is looked through, not those made in them.
 const WATCHES: usize = 4096;
+const WATCHED: WatchFlags = WatchFlags::CREATE.union(WatchFlags::DELETE).union(WatchFlags::ONLYDIR);
 /// It reads names and walks directories, nothing deep.
 const STACK_BYTES: usize = 256 << 10;
 /// Before those who make and remove: a container may last for less than it takes to be scheduled.
@@ -47,7 +48,8 @@ impl Watch {
             // An error would be there again at once: whoever asks finds what is there by looking.
             while matches!(watching.wait(&stopped), Ok(true)) {
                 if watching.read().is_err() {
-                    // More was made than the kernel keeps in mind.
+                    // More happened than the kernel keeps in mind: what went is not known either.
+                    watching.forget();
                     watching.enter(&root);
                 }
             }
@@ -71,8 +73,7 @@ impl<T: Fn(&Path)> Watching<T> {
         walk(directory, |directory| {
             // Watched before it is looked through: what is made meanwhile is told twice rather than never.
             if self.directories.len() < WATCHES
-                && let Ok(watch) =
-                    inotify::add_watch(&self.inotify, directory, WatchFlags::CREATE | WatchFlags::ONLYDIR)
+                && let Ok(watch) = inotify::add_watch(&self.inotify, directory, WATCHED)
             {
                 self.directories.insert(watch, directory.to_owned());
             }
@@ -93,25 +94,44 @@ impl<T: Fn(&Path)> Watching<T> {
     }
 
     fn read(&mut self) -> Result<(), Overflown> {
-        let mut made = Vec::new();
+        let mut happened: Vec<(ReadFlags, PathBuf)> = Vec::new();
         let mut overflown = false;
         let mut room = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.inotify, &mut room);
         // Whatever ends it, most likely that there is no more.
         while let Ok(event) = reader.next() {
             overflown |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-            if event.events().contains(ReadFlags::IGNORED) {
-                self.directories.remove(&event.wd());
-            }
             if let (true, Some(name)) = (event.events().contains(ReadFlags::ISDIR), event.file_name())
                 && let Some(above) = self.directories.get(&event.wd())
             {
-                made.push(above.join(OsStr::from_bytes(name.to_bytes())));
+                happened.push((event.events(), above.join(OsStr::from_bytes(name.to_bytes()))));
             }
         }
-        for directory in made {
-            self.enter(&directory);
+        for (what, directory) in happened {
+            if what.contains(ReadFlags::CREATE) {
+                self.enter(&directory);
+            } else {
+                self.leave(&directory);
+            }
         }
         if overflown { Err(Overflown) } else { Ok(()) }
+    }
+
+    fn forget(&mut self) {
+        for (watch, _) in self.directories.drain() {
+            let _ = inotify::remove_watch(&self.inotify, watch);
+        }
+    }
+
+    /// The kernel does not end the watch of a cgroup that is removed, and keeps the cgroup's inode for it.
+    fn leave(&mut self, directory: &Path) {
+        let inotify = &self.inotify;
+        self.directories.retain(|&watch, watched| {
+            let stays = watched != directory;
+            if !stays {
+                let _ = inotify::remove_watch(inotify, watch);
+            }
+            stays
+        });
     }
 }
