@@ -8,6 +8,9 @@ use std::time::Duration;
 /// What is wrong with it.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    if digits == 0 {
+        return Err(format!("{text} does not begin with a number"));
+    }
     let (number, unit) = text.split_at(digits);
     let factor = match unit {
         "ms" => 0.001,

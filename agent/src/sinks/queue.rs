@@ -186,3 +186,74 @@ impl Drop for Done<'_> {
         self.0.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+    use crate::sinks::{STORE, store::tests::incident};
+
+    /// Passes on what it gets, once it is let.
+    struct Slow {
+        go: Receiver<()>,
+        to: Sender<Vec<(String, State)>>,
+    }
+
+    impl Sink for Slow {
+        fn take(&mut self, told: &[Arc<Told>], counts: &Counts) {
+            let _ = self.go.recv();
+            counts.emitted.fetch_add(told.len() as u64, Relaxed);
+            let told = told.iter().map(|told| (told.incident.summary.clone(), told.incident.state));
+            let _ = self.to.send(told.collect());
+        }
+    }
+
+    fn slow(capacity: usize) -> (Queue, Arc<Counts>, Sender<()>, Receiver<Vec<(String, State)>>) {
+        let (let_go, go) = channel();
+        let (to, got) = channel();
+        let counts = Counts::new(Spec { capacity, ..STORE });
+        let queue = Queue::start(counts.clone(), Box::new(Slow { go, to })).expect("a thread");
+        // The first is taken at once, and holds the sink up.
+        queue.offer(Told::new(incident(99, State::Open)));
+        while counts.waiting.load(Relaxed) != 0 {
+            thread::yield_now();
+        }
+        (queue, counts, let_go, got)
+    }
+
+    #[test]
+    fn offering_never_waits_and_what_does_not_fit_is_counted() {
+        let (queue, counts, let_go, got) = slow(3);
+        for number in 0..5 {
+            queue.offer(Told::new(incident(number, State::Open)));
+        }
+        assert_eq!(counts.waiting.load(Relaxed), 3);
+        assert_eq!(counts.discarded().collect::<Vec<_>>()[0], ("queue_full", 2));
+        let_go.send(()).and_then(|()| let_go.send(())).expect("it waits");
+        assert!(queue.close(Duration::from_secs(10)));
+        assert_eq!(got.iter().map(|told| told.len()).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!((counts.received.load(Relaxed), counts.emitted.load(Relaxed)), (6, 4));
+    }
+
+    #[test]
+    fn a_newer_state_takes_the_place_of_an_update_that_waits_but_not_of_an_opening() {
+        let (queue, counts, let_go, got) = slow(8);
+        for state in [State::Open, State::Updated, State::Updated, State::Resolved] {
+            queue.offer(Told::new(incident(1, state)));
+        }
+        let_go.send(()).and_then(|()| let_go.send(())).expect("it waits");
+        assert!(queue.close(Duration::from_secs(10)));
+        let told: Vec<State> = got.iter().skip(1).flatten().map(|(_, state)| state).collect();
+        assert_eq!(told, [State::Open, State::Resolved]);
+        assert_eq!(counts.replaced.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn a_sink_that_does_not_come_back_is_not_waited_for_for_ever() {
+        let (queue, _, let_go, _got) = slow(8);
+        assert!(!queue.close(Duration::from_millis(50)));
+        drop(let_go);
+        assert!(queue.close(Duration::from_secs(10)));
+    }
+}

@@ -333,3 +333,52 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> Result<Rules, String> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), text).expect("room");
+        load(Some(file.path())).map(|(rules, _)| rules).map_err(|error| error.to_string())
+    }
+
+    fn basic(user: &str, password: &str) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+    }
+
+    #[test]
+    fn only_the_right_password_of_a_known_user_is_admitted() {
+        let hash = bcrypt::hash("a:b", 4).expect("a hash");
+        let rules = rules(&format!("basic_auth_users:\n  sre: {hash}\n")).expect("sound");
+        for _ in 0..2 {
+            assert!(rules.admits(Some(&basic("sre", "a:b"))));
+            assert!(!rules.admits(Some(&basic("sre", "a"))));
+            assert!(!rules.admits(Some(&basic("root", "a:b"))));
+        }
+        for bad in ["", "Basic", "Basic !", "Bearer c3JlOmE6Yg==", "Basic c3Jl"] {
+            assert!(!rules.admits(Some(bad)), "{bad}");
+        }
+        assert!(!rules.admits(None));
+    }
+
+    #[test]
+    fn nobody_is_refused_as_slowly_as_somebody() {
+        assert!(NOBODY.parse::<bcrypt::HashParts>().is_ok_and(|parts| parts.get_cost() == 10));
+    }
+
+    #[test]
+    fn an_empty_file_asks_for_nothing_and_a_strange_one_is_an_error() {
+        assert!(!rules("# later\n\n").expect("sound").wants_password());
+        for (text, wanted) in [
+            ("tls_server_config: {cert_file: a}", "key_file"),
+            ("http_server_config: {headers: {\"a b\": c}}", "no HTTP header can be so"),
+            ("basic_auth_users: [a]", "expected mapping"),
+            ("{", "1"),
+        ] {
+            let why = rules(text).err().unwrap_or_else(|| panic!("{text} was taken"));
+            assert!(why.contains(wanted), "{text}: {why}");
+        }
+    }
+}

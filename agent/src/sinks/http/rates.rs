@@ -86,3 +86,28 @@ impl Rates {
         Shown { step_s: STEP.as_secs(), now: jiff::Timestamp::now().to_string(), series: series.collect() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_growth_a_second_and_only_so_many_are_kept() {
+        let rates = Rates::default();
+        let totals = |first: u64| {
+            let mut totals = [0; SERIES.len()];
+            totals[0] = first;
+            totals
+        };
+        for first in [100, 150, 20] {
+            rates.push(totals(first));
+        }
+        assert_eq!(rates.shown().series[0].points, [Some(5.0), None]);
+        for first in 0..500 {
+            rates.push(totals(first));
+        }
+        let shown = rates.shown();
+        assert_eq!((shown.series[0].points.len(), shown.step_s), (POINTS, 10));
+        assert_eq!(shown.series[0].points[0], Some(0.1));
+    }
+}

@@ -300,4 +300,4 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::sinks) mod tests;

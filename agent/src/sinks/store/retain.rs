@@ -78,7 +78,10 @@ pub(super) fn forget(connection: &Connection, age: Age, keep: Retention) -> rusq
         gone += now;
     }
     if forgot {
-        connection.execute_batch("PRAGMA incremental_vacuum")?;
+        // Each step gives one page back.
+        let mut vacuum = connection.prepare_cached("PRAGMA incremental_vacuum")?;
+        let mut pages = vacuum.query([])?;
+        while pages.next()?.is_some() {}
     }
     Ok(gone)
 }

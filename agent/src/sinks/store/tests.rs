@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-fn incident(number: u32, state: State) -> Incident {
+pub(in crate::sinks) fn incident(number: u32, state: State) -> Incident {
     let at = format!("2026-11-21T10:00:{:02}Z", number % 60);
     Incident {
         schema: SCHEMA,
