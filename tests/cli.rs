@@ -46,7 +46,7 @@ fn an_unknown_probe_is_a_usage_error_that_lists_those_there_are() {
 fn wrong_values_are_refused_with_what_would_be_right() {
     for (args, hint) in [
         (&["trace", "--dest", "10.0.0.0/33"][..], "0 to 32"),
-        (&["trace", "--for", "5 days"], "ms, s, m or h"),
+        (&["trace", "--for", "5 days"], "ms, s, m, h or d"),
         (&["trace", "--ring-mib", "3"], "power of two"),
         (&["trace", "--comm", "a-name-that-is-too-long"], "1 to 15 bytes"),
         (&["trace", "-p", "0"], "0 is not in"),

@@ -331,8 +331,8 @@ mod tests {
             ("no_syscalls = \"yes\"", "FILE:1: no_syscalls: true or false is wanted"),
             ("store = [\"a\", \"b\"]", "FILE:1: store: one value is wanted, not a list"),
             (
-                "[web]\nlisten = 1",
-                "FILE:1: there is no option web: docs/configuration.md lists them, and `culprit run --help`",
+                "[wobble]\nlisten = 1",
+                "FILE:1: there is no option wobble: docs/configuration.md lists them, and `culprit run --help`",
             ),
             ("ntp = [[\"a\"]]", "FILE:1: ntp: a list in a list"),
         ];
