@@ -213,8 +213,10 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Answers with these status codes in turn, then with the last of them.
-    pub fn start(at: SocketAddr, statuses: &'static [u16]) -> Self {
+    /// Answers what is about `trouble` with these status codes in turn, then with the last of them. What other
+    /// tests do at the same time is taken and forgotten.
+    pub fn start(at: SocketAddr, statuses: &'static [u16], trouble: &Trouble) -> Self {
+        let ours = trouble.netns.name().to_owned();
         let listener = TcpListener::bind(at).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (to, got) = std::sync::mpsc::channel();
@@ -236,12 +238,13 @@ impl Receiver {
                         head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
                     let mut body = vec![0; length.unwrap_or(0)];
                     std::io::Read::read_exact(&mut stream, &mut body).expect("what it announced");
-                    let status = statuses[number.min(statuses.len() - 1)];
-                    number += 1;
+                    let text = String::from_utf8(body).expect("text");
+                    let mine = text.contains(&ours);
+                    let status = if mine { statuses[number.min(statuses.len() - 1)] } else { 200 };
+                    number += usize::from(mine);
                     let answer = format!("HTTP/1.1 {status} so\r\nContent-Length: 0\r\n\r\n");
                     stream.get_mut().write_all(answer.as_bytes()).expect("it reads");
-                    let text = String::from_utf8(body).expect("text");
-                    if to.send((head, text)).is_err() {
+                    if mine && to.send((head, text)).is_err() {
                         return;
                     }
                 }

@@ -30,7 +30,7 @@ fn next(receiver: &Receiver) -> (Vec<String>, Value, String) {
 fn a_webhook_gets_each_incident_signed_in_order_and_again_until_it_takes_it() {
     needs!(Nftables);
     let (setup, trouble) = (Setup::make(), Trouble::make());
-    let receiver = Receiver::start(([127, 0, 0, 1], 0).into(), &[503, 200, 400, 200]);
+    let receiver = Receiver::start(([127, 0, 0, 1], 0).into(), &[503, 200, 400, 200], &trouble);
     let secret = setup.files.join("secret");
     std::fs::write(&secret, "hush\n").expect("room");
     let daemon = setup.start(&format!(
@@ -67,7 +67,7 @@ fn what_a_webhook_could_not_be_told_outlives_the_daemon() {
     let opened = daemon.culprit.wait_for_incident("it", |incident| to(incident, stalled) && incident.opens());
     daemon.culprit.running().signal(Signal::KILL);
     drop(daemon);
-    let receiver = Receiver::start(at, &[200]);
+    let receiver = Receiver::start(at, &[200], &trouble);
     let _daemon = setup.start(&format!("--webhook http://{at}/"));
     loop {
         let (_, told, _) = next(&receiver);
