@@ -197,8 +197,10 @@ mod tests {
     /// Passes on what it gets, once it is let.
     struct Slow {
         go: Receiver<()>,
-        to: Sender<Vec<(String, State)>>,
+        to: Sender<Batch>,
     }
+
+    type Batch = Vec<(String, State)>;
 
     impl Sink for Slow {
         fn take(&mut self, told: &[Arc<Told>], counts: &Counts) {
@@ -209,7 +211,7 @@ mod tests {
         }
     }
 
-    fn slow(capacity: usize) -> (Queue, Arc<Counts>, Sender<()>, Receiver<Vec<(String, State)>>) {
+    fn slow(capacity: usize) -> (Queue, Arc<Counts>, Sender<()>, Receiver<Batch>) {
         let (let_go, go) = channel();
         let (to, got) = channel();
         let counts = Counts::new(Spec { capacity, ..STORE });

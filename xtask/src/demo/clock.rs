@@ -63,7 +63,9 @@ Booting a virtual machine with a clock of its own; this machine's is left alone 
     eprintln!("\n$ sudo culprit run");
     let files = script.parent().unwrap_or(Path::new("/"));
     let mut command = vec!["/bin/sh".into(), script.clone().into(), files.into(), culprit.clone().into()];
-    command.extend(["run", "--for", "90s", "--color", colour].map(Into::into));
+    command.extend(
+        ["run", "--for", "90s", "--store", "none", "--listen", "none", "--color", colour].map(Into::into),
+    );
     let kernel = vm::kernels::named(&[KERNEL.to_owned()])?.remove(0);
     let visible = [files.to_owned(), culprit.parent().unwrap_or(files).to_owned()];
     let machine = Machine {

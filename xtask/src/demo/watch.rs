@@ -16,7 +16,10 @@ pub(super) struct Watch(Child);
 impl Watch {
     /// Starts it and waits until it says that everything is attached.
     pub(super) fn start(culprit: &Path, args: &[&str]) -> Result<Self> {
-        let child = Command::new(culprit).args(args).stderr(Stdio::piped()).spawn();
+        let mut command = Command::new(culprit);
+        // What a daemon keeps and serves would only be in the way here.
+        command.env("CULPRIT_STORE", "none").env("CULPRIT_LISTEN", "none");
+        let child = command.args(args).stderr(Stdio::piped()).spawn();
         let mut watch = Self(child.context("starting culprit")?);
         let talk = watch.0.stderr.take().context("its talk is a pipe")?;
         let mut lines = BufReader::new(talk).lines();

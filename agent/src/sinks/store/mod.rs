@@ -43,6 +43,14 @@ pub enum Error {
     /// Another daemon writes it.
     #[error("{path}: another culprit keeps this store: give one of them a --store of its own", path = .0.display())]
     Taken(PathBuf),
+    /// It may not be looked at.
+    #[error("{path}: {source}: look as root, or ask the daemon with --url", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// There is none.
     #[error("{path}: there is no store: `culprit run` makes one, or name another with --store, or a running daemon with --url", path = .0.display())]
     Absent(PathBuf),
@@ -167,8 +175,12 @@ impl Store {
     /// # Errors
     /// When there is none, or it cannot be read.
     pub fn look(path: &Path) -> Result<Self, Error> {
-        if !path.exists() {
-            return Err(Error::Absent(path.to_owned()));
+        match fs::metadata(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::Absent(path.to_owned()));
+            }
+            Err(source) => return Err(Error::Unreadable { path: path.to_owned(), source }),
         }
         let connection = readable(path)?;
         examine(&connection, path)?;
