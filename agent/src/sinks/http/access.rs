@@ -30,12 +30,12 @@ const NOBODY: &str = "$2b$10$abcdefghijklmnopqrstuu5eWLxQ2vXpTZW0s2cV9p0Fh5n5yFQ
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {why}", path = path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        why: io::Error,
     },
     /// It says something that cannot be.
     #[error("{path}: {why}", path = path.display())]
@@ -238,7 +238,7 @@ fn load(path: Option<&Path>) -> Result<Loaded, Error> {
     };
     let content = |why: String| Error::Content { path: path.to_owned(), why };
     let mut files = vec![path.to_owned()];
-    let text = fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(|why| Error::File { path: path.to_owned(), why })?;
     let file: File = match text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#')) {
         true => File::default(),
         false => serde_saphyr::from_str(&text).map_err(|why| content(why.to_string()))?,

@@ -107,7 +107,7 @@ impl Store {
         };
         let found =
             self.reader().prepare_cached(sql).and_then(|mut sql| sql.query_row([url], row).optional());
-        found.map_err(|source| self.sql(source))
+        found.map_err(|why| self.sql(why))
     }
 
     /// A delivery is over, one way or the other.
@@ -117,7 +117,7 @@ impl Store {
     pub fn delivered(&self, number: i64) -> Result<(), Error> {
         let sql = "DELETE FROM deliveries WHERE number = ?1";
         let done = self.writer().prepare_cached(sql).and_then(|mut sql| sql.execute([number]));
-        done.map(drop).map_err(|source| self.sql(source))
+        done.map(drop).map_err(|why| self.sql(why))
     }
 
     /// Deliveries that wait; the oldest beyond the bound are given up first, and counted in the second part.
@@ -142,6 +142,6 @@ impl Store {
             let waiting: i64 = writer.query_row("SELECT count(*) FROM deliveries", [], |row| row.get(0))?;
             Ok((usize::try_from(waiting).unwrap_or(0), gone))
         };
-        tidy().map_err(|source| self.sql(source))
+        tidy().map_err(|why| self.sql(why))
     }
 }

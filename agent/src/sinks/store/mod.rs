@@ -33,23 +33,23 @@ const ASIDE: usize = 2;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Its directory or file cannot be had.
-    #[error("{path}: {source}: give --store a place culprit may write to, or `none`", path = path.display())]
+    #[error("{path}: {why}: give --store a place culprit may write to, or `none`", path = path.display())]
     Place {
         /// The file or directory.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        why: io::Error,
     },
     /// Another daemon writes it.
     #[error("{path}: another culprit keeps this store: give one of them a --store of its own", path = .0.display())]
     Taken(PathBuf),
     /// It may not be looked at.
-    #[error("{path}: {source}: look as root, or ask the daemon with --url", path = path.display())]
+    #[error("{path}: {why}: look as root, or ask the daemon with --url", path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        why: io::Error,
     },
     /// There is none.
     #[error("{path}: there is no store: `culprit run` makes one, or name another with --store, or a running daemon with --url", path = .0.display())]
@@ -66,12 +66,12 @@ pub enum Error {
         found: i64,
     },
     /// SQLite refused.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {why}", path = path.display())]
     Sql {
         /// The file.
         path: PathBuf,
         /// What it said.
-        source: rusqlite::Error,
+        why: rusqlite::Error,
     },
 }
 
@@ -79,7 +79,7 @@ impl Error {
     /// Whether the file is damaged: no database any more.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Sql { source, .. } if is_damage(source))
+        matches!(self, Self::Sql { why, .. } if is_damage(why))
     }
 }
 
@@ -112,10 +112,10 @@ impl Store {
     /// # Errors
     /// When the place cannot be written, another daemon has it, or the file is not culprit's to touch.
     pub fn open(path: &Path) -> Result<(Self, Option<PathBuf>), Error> {
-        let place = |source| Error::Place { path: path.to_owned(), source };
+        let place = |why| Error::Place { path: path.to_owned(), why };
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(directory);
-            made.map_err(|source| Error::Place { path: directory.to_owned(), source })?;
+            made.map_err(|why| Error::Place { path: directory.to_owned(), why })?;
         }
         let lock = File::options()
             .create(true)
@@ -157,7 +157,7 @@ impl Store {
     /// # Errors
     /// When SQLite cannot even do that.
     pub fn in_memory() -> Result<Self, Error> {
-        let sql = |source| Error::Sql { path: ":memory:".into(), source };
+        let sql = |why| Error::Sql { path: ":memory:".into(), why };
         let mut connection = Connection::open_in_memory().map_err(sql)?;
         schema::bring_up(&mut connection).map_err(sql)?;
         let inner = Inner {
@@ -180,7 +180,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::Absent(path.to_owned()));
             }
-            Err(source) => return Err(Error::Unreadable { path: path.to_owned(), source }),
+            Err(why) => return Err(Error::Unreadable { path: path.to_owned(), why }),
         }
         let connection = readable(path)?;
         examine(&connection, path)?;
@@ -212,11 +212,11 @@ impl Store {
         }
     }
 
-    fn sql(&self, source: rusqlite::Error) -> Error {
-        if is_damage(&source) {
+    fn sql(&self, why: rusqlite::Error) -> Error {
+        if is_damage(&why) {
             self.0.damaged.store(true, Relaxed);
         }
-        Error::Sql { path: self.0.path.clone().unwrap_or_else(|| ":memory:".into()), source }
+        Error::Sql { path: self.0.path.clone().unwrap_or_else(|| ":memory:".into()), why }
     }
 
     /// The file was found damaged while it was open: sets it aside and begins a new one.
@@ -224,7 +224,7 @@ impl Store {
         let Some(path) = self.0.path.as_deref() else { return Err(self.sql(rusqlite::Error::InvalidQuery)) };
         self.0.damaged.store(false, Relaxed);
         let mut writer = self.writer();
-        let aside = set_aside(path).map_err(|source| Error::Place { path: path.to_owned(), source })?;
+        let aside = set_aside(path).map_err(|why| Error::Place { path: path.to_owned(), why })?;
         *writer = writable(path)?;
         if let Some(reader) = &self.0.reader {
             *reader.lock().unwrap_or_else(PoisonError::into_inner) = readable(path)?;
@@ -241,7 +241,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn writable(path: &Path) -> Result<Connection, Error> {
-    let sql = |source| Error::Sql { path: path.to_owned(), source };
+    let sql = |why| Error::Sql { path: path.to_owned(), why };
     let mut connection = Connection::open(path).map_err(sql)?;
     connection.busy_timeout(BUSY).map_err(sql)?;
     examine(&connection, path)?;
@@ -251,7 +251,7 @@ fn writable(path: &Path) -> Result<Connection, Error> {
 }
 
 fn readable(path: &Path) -> Result<Connection, Error> {
-    let sql = |source| Error::Sql { path: path.to_owned(), source };
+    let sql = |why| Error::Sql { path: path.to_owned(), why };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sql)?;
     connection.busy_timeout(BUSY).map_err(sql)?;
@@ -260,7 +260,7 @@ fn readable(path: &Path) -> Result<Connection, Error> {
 
 /// Whether this is a store, whole, and of a version we know.
 fn examine(connection: &Connection, path: &Path) -> Result<(), Error> {
-    let sql = |source| Error::Sql { path: path.to_owned(), source };
+    let sql = |why| Error::Sql { path: path.to_owned(), why };
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let application = pragma("application_id").map_err(sql)?;
     let version = pragma("user_version").map_err(sql)?;

@@ -111,7 +111,7 @@ impl Store {
         let found: rusqlite::Result<Vec<Kept>> = reader
             .prepare_cached(&sql)
             .and_then(|mut statement| statement.query_map(values.as_slice(), kept)?.collect());
-        let mut found = found.map_err(|source| self.sql(source))?;
+        let mut found = found.map_err(|why| self.sql(why))?;
         let more = found.len() > limit as usize;
         found.truncate(limit as usize);
         Ok((found, more))
@@ -146,6 +146,6 @@ impl Store {
                 _ => Found::Several(found.into_iter().map(|kept| kept.id).collect()),
             })
         };
-        find().map_err(|source| self.sql(source))
+        find().map_err(|why| self.sql(why))
     }
 }

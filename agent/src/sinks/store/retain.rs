@@ -116,6 +116,6 @@ impl Store {
             let oldest_ms = reader.query_row("SELECT min(opened_ms) FROM incidents", [], |row| row.get(0))?;
             Ok(Holds { incidents: incidents.unsigned_abs(), bytes: size(&reader)?, oldest_ms })
         };
-        holds().map_err(|source| self.sql(source))
+        holds().map_err(|why| self.sql(why))
     }
 }

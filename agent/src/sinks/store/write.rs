@@ -71,7 +71,7 @@ impl Writer {
             transaction.commit()?;
             Ok(age)
         };
-        let age = begin(&mut store.writer()).map_err(|source| store.sql(source))?;
+        let age = begin(&mut store.writer()).map_err(|why| store.sql(why))?;
         let mut writer = Self {
             store,
             age,
