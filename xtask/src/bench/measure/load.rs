@@ -68,6 +68,23 @@ impl Order {
         Duration::from_secs_f64(self.seconds)
     }
 
+    /// Does `once`, which is told how many went before, at the pace asked for until the time is over.
+    fn repeat(&self, mut once: impl FnMut(u64) -> Result<()>) -> Result<Done> {
+        let (began, mut done) = (Instant::now(), Done::default());
+        loop {
+            let before = began.elapsed();
+            once(done.count)?;
+            let now = began.elapsed();
+            done.count += 1;
+            done.stalls += u64::from(now - before > STALL);
+            if now >= self.duration() {
+                done.seconds = now.as_secs_f64();
+                return Ok(done);
+            }
+            self.keep_pace(began, done.count);
+        }
+    }
+
     /// Waits until the next operation is due, after so many since `began`.
     fn keep_pace(&self, began: Instant, done: u64) {
         if self.rate > 0.0 {

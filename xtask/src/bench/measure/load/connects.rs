@@ -3,13 +3,13 @@
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use socket2::SockRef;
 
-use super::{Done, Drive, Order, STALL};
+use super::{Done, Drive, Order};
 
 pub(super) fn serve(listener: &TcpListener) -> Result<()> {
     loop {
@@ -23,20 +23,9 @@ pub(super) struct Driver {
 
 impl Drive for Driver {
     fn drive(&mut self, order: &Order) -> Result<Done> {
-        let (began, mut done) = (Instant::now(), Done::default());
-        loop {
-            let before = began.elapsed();
+        order.repeat(|_| {
             let stream = TcpStream::connect(self.to).context("connecting")?;
-            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).context("asking for a reset")?;
-            drop(stream);
-            let now = began.elapsed();
-            done.count += 1;
-            done.stalls += u64::from(now - before > STALL);
-            if now >= order.duration() {
-                done.seconds = now.as_secs_f64();
-                return Ok(done);
-            }
-            order.keep_pace(began, done.count);
-        }
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).context("asking for a reset")
+        })
     }
 }

@@ -4,12 +4,12 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Done, Drive, Order, STALL, here};
+use super::{Done, Drive, Order, here};
 
 /// A lost datagram ends the load instead of holding it up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,19 +72,7 @@ impl Driver {
 
 impl Drive for Driver {
     fn drive(&mut self, order: &Order) -> Result<Done> {
-        let (began, mut done) = (Instant::now(), Done::default());
-        loop {
-            let before = began.elapsed();
-            self.once(done.count).context("a lookup")?;
-            let now = began.elapsed();
-            done.count += 1;
-            done.stalls += u64::from(now - before > STALL);
-            if now >= order.duration() {
-                done.seconds = now.as_secs_f64();
-                return Ok(done);
-            }
-            order.keep_pace(began, done.count);
-        }
+        order.repeat(|number| self.once(number).context("a lookup"))
     }
 }
 

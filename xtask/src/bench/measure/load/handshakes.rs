@@ -27,7 +27,7 @@ use rustls::{
 };
 use socket2::SockRef;
 
-use super::{Done, Drive, Order, STALL};
+use super::{Done, Drive, Order};
 
 const NAME: &str = "service.test";
 
@@ -106,22 +106,6 @@ impl Driver {
         Ok(Self { to, config: Arc::new(client_config()?) })
     }
 
-    /// One connection after the other until the time is over.
-    fn go_on(&self, began: Instant, order: &Order) -> Result<Done> {
-        let mut done = Done::default();
-        loop {
-            let before = began.elapsed();
-            self.once().context("a handshake")?;
-            let now = began.elapsed();
-            done.count += 1;
-            done.stalls += u64::from(now - before > STALL);
-            if now >= order.duration() {
-                return Ok(done);
-            }
-            order.keep_pace(began, done.count);
-        }
-    }
-
     fn once(&self) -> io::Result<()> {
         let mut stream = TcpStream::connect(self.to)?;
         stream.set_nodelay(true)?;
@@ -139,7 +123,9 @@ impl Drive for Driver {
         let began = Instant::now();
         let threads = if order.rate > 0.0 { 1 } else { 4 * processors() };
         let done: Vec<Result<Done>> = thread::scope(|scope| {
-            let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.go_on(began, order))).collect();
+            let running: Vec<_> = (0..threads)
+                .map(|_| scope.spawn(|| order.repeat(|_| self.once().context("a handshake"))))
+                .collect();
             running
                 .into_iter()
                 .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a driving thread panicked"))))
