@@ -15,7 +15,7 @@ use crate::{
     fact::span,
     sinks::store::{
         Store,
-        read::{Found, Kept, Query},
+        read::{Found, Kept, PAGE, Query},
     },
 };
 
@@ -45,15 +45,7 @@ pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<Exit
             let (kept, more) = Store::look(path)?.incidents(query)?;
             (kept.iter().map(parsed).collect::<anyhow::Result<_>>()?, more)
         }
-        Place::Url(url) => {
-            let answer = ask(url, &format!("/api/v1/incidents?{}", asked(query)))?;
-            let mut answer: Value =
-                serde_json::from_str(&answer).with_context(|| format!("{url}: the answer"))?;
-            let Some(Value::Array(incidents)) = answer.get_mut("incidents").map(Value::take) else {
-                bail!("{url}: this is no culprit: its answer has no incidents");
-            };
-            (incidents, !answer["next"].is_null())
-        }
+        Place::Url(url) => pages(query, url)?,
     };
     found.reverse();
     let mut out = Vec::new();
@@ -105,6 +97,28 @@ pub fn show(id: &str, place: &Place, format: Format) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
+/// Page by page, until there are as many as wanted or no more; `true`: there are more.
+fn pages(query: &Query, url: &str) -> anyhow::Result<(Vec<Value>, bool)> {
+    let mut found: Vec<Value> = Vec::new();
+    let mut query = query.clone();
+    let wanted = query.limit;
+    loop {
+        query.limit = (wanted - found.len() as u32).min(PAGE);
+        let answer = ask(url, &format!("/api/v1/incidents?{}", asked(&query)))?;
+        let mut answer: Value =
+            serde_json::from_str(&answer).with_context(|| format!("{url}: the answer"))?;
+        let Some(Value::Array(page)) = answer.get_mut("incidents").map(Value::take) else {
+            bail!("{url}: this is no culprit: its answer has no incidents");
+        };
+        found.extend(page);
+        let Some(next) = answer["next"].as_str() else { return Ok((found, false)) };
+        if found.len() >= wanted as usize {
+            return Ok((found, true));
+        }
+        query.before = Some(next.to_owned());
+    }
+}
+
 fn parsed(kept: &Kept) -> anyhow::Result<Value> {
     serde_json::from_str(&kept.json).with_context(|| format!("incident {}", kept.id))
 }
@@ -140,6 +154,9 @@ fn asked(query: &Query) -> String {
     }
     if let Some(text) = &query.text {
         add("text", text.clone());
+    }
+    if let Some(before) = &query.before {
+        add("before", before.clone());
     }
     parts.join("&")
 }

@@ -77,10 +77,19 @@ pub(super) fn parse_listen(text: &str) -> Result<Place<SocketAddr>, String> {
     let every = text.strip_prefix(':').and_then(|port| port.parse().ok());
     match every {
         Some(port) => Ok(Place::At(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))),
-        None => text.parse().map(Place::At).map_err(|_| {
+        None => address(text).map(Place::At).ok_or_else(|| {
             "write an address and a port, such as 127.0.0.1:9877, [::1]:9877 or :9877, or none".into()
         }),
     }
+}
+
+/// An IPv6 address may come without brackets, as Kubernetes tells a pod its own: the port is always there.
+fn address(text: &str) -> Option<SocketAddr> {
+    let bare = || {
+        let (address, port) = text.rsplit_once(':')?;
+        Some(SocketAddr::from((address.parse::<Ipv6Addr>().ok()?, port.parse::<u16>().ok()?)))
+    };
+    text.parse().ok().or_else(bare)
 }
 
 pub(super) fn parse_store(text: &str) -> Result<Place<PathBuf>, String> {
@@ -96,5 +105,34 @@ pub(super) fn parse_url(text: &str) -> Result<String, String> {
     match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
         _ => Err("write a whole URL, such as https://hooks.example.com/culprit".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_to_listen_at_is_written_as_people_and_kubernetes_do() {
+        let at = |text| match parse_listen(text) {
+            Ok(Place::At(address)) => address.to_string(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(at("127.0.0.1:9877"), "127.0.0.1:9877");
+        assert_eq!(at(":9877"), "[::]:9877");
+        assert_eq!(at("[fd00::7]:9877"), "[fd00::7]:9877");
+        assert_eq!(at("fd00::7:9877"), "[fd00::7]:9877");
+        assert_eq!(parse_listen("none"), Ok(Place::Nowhere));
+        for bad in ["localhost:9877", "9877", "127.0.0.1", "", ":99999"] {
+            assert!(parse_listen(bad).is_err_and(|why| why.contains("127.0.0.1:9877")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units_and_a_least() {
+        assert_eq!(parse_bytes("64MiB"), Ok(64 << 20));
+        assert_eq!(parse_bytes("1048576"), Ok(1 << 20));
+        assert!(parse_bytes("10k").is_err_and(|why| why.contains("less than 1MiB")));
+        assert!(parse_bytes("1.5GiB").is_err() && parse_bytes("99999999999GiB").is_err());
     }
 }

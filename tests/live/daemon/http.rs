@@ -49,7 +49,7 @@ fn every_documented_route_answers_as_documented_and_errors_say_why() {
         ("/api/v1/incidents?kind=wibble", 400, "kind=wibble: there is no such kind: tls_handshake_stalled"),
         ("/api/v1/incidents?state=maybe", 400, "state=maybe: open or resolved"),
         ("/api/v1/incidents?since=yesterday", 400, "since=yesterday: write a time such as"),
-        ("/api/v1/incidents?limit=0", 400, "limit=0: 1 to 10000"),
+        ("/api/v1/incidents?limit=0", 400, "limit=0: 1 to 1000"),
         ("/api/v1/incidents?wibble=1", 400, "wibble"),
         ("/api/v1/incidents/00000000000000000000000000", 404, "there is no incident 0000"),
         ("/nothing", 404, "there is nothing at /nothing"),

@@ -31,7 +31,7 @@ use crate::{
         Told,
         store::{
             Error as StoreError,
-            read::{Found, MOST, Query},
+            read::{Found, PAGE, Query},
         },
         stream::Reader,
     },
@@ -165,8 +165,8 @@ impl Asked {
             before: self.before,
             limit: match self.limit {
                 None => 100,
-                Some(limit @ 1..=MOST) => limit,
-                Some(bad) => return Err(format!("limit={bad}: 1 to {MOST}")),
+                Some(limit @ 1..=PAGE) => limit,
+                Some(bad) => return Err(format!("limit={bad}: 1 to {PAGE}")),
             },
         })
     }

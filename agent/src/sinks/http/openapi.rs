@@ -87,7 +87,7 @@ pub(super) const ROUTES: &[Route] = &[
             asked("until", "Only those that opened at this moment or before."),
             asked("text", "Only those that say this somewhere; case does not matter."),
             asked("before", "Only those older than this id: `next` of the page before."),
-            asked("limit", "So many at most, 1 to 10000; 100 unless told otherwise."),
+            asked("limit", "So many at most, 1 to 1000; 100 unless told otherwise."),
         ],
         answers: &[(200, JSON, Answer::Page), BAD, SLOW],
     },

@@ -6,7 +6,9 @@ use super::{Error, Store, deliveries::least};
 use crate::config::Grave;
 
 /// Incidents in one answer at most.
-pub const MOST: u32 = 10_000;
+const MOST: u32 = 10_000;
+/// Incidents in one answer over HTTP at most: each may take some kilobytes.
+pub const PAGE: u32 = 1000;
 
 /// Which incidents are wanted; all of it must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
