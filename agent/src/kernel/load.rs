@@ -23,7 +23,7 @@ use ebpf_probes::{
 };
 
 use super::{
-    btf, cgroup, object,
+    btf, cgroup, memory, object,
     plan::{Constant, Outcome, Plan, Planned, Request},
     tracefs,
 };
@@ -114,7 +114,7 @@ impl Kernel {
         fill(&mut ebpf, request)?;
         let mut hooks = plan.hooks;
         attach_all(&mut ebpf, &mut hooks, directory.as_fd())?;
-        give_back();
+        memory::settle();
         Ok(Self { ebpf, ring_id: None, hooks, cgroup_root: root, drop_reasons })
     }
 
@@ -289,15 +289,6 @@ fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
 fn raise_memlock() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
-}
-
-/// Loading took the kernel's types and the object apart; the C library keeps what was freed unless asked.
-fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes a number, touches only the allocator's own free memory.
-    unsafe {
-        nix::libc::malloc_trim(0);
-    }
 }
 
 fn put<K: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, key: K, value: u32) -> Result<(), Error> {
