@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! kernel ──ring──▶ event ──▶ enrich ──▶ fact ──────────────────────────▶ sinks (text · json · summary)
-//!                    ▲          ├──▶ correlate (rules) ──▶ incident ──────▶
-//!                    └─ record ─┘            └─▶ look: a snapshot of a process, once per incident
+//!    │               ▲          ├──▶ correlate (rules) ──▶ incident ──────▶ and, in the daemon, by queues:
+//!    │               └─ record ─┘            │                             store ──▶ stdout · stream · webhook
+//!    └─ counters ──▶ metrics                 └─▶ look: a snapshot of a process, once per incident
 //! ```
 //!
 //! A replay enters at `event`: no root, no kernel. The correlation is pure and in event time.

@@ -17,6 +17,16 @@ pub(super) fn settle() {
         // A threshold that is set no longer grows with what is freed.
         nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, LARGE);
         nix::libc::mallopt(nix::libc::M_ARENA_MAX, HEAPS);
+    }
+    give_back();
+}
+
+/// Gives back what is free now. What an incident brings (thousands of small records at once) leaves holes that
+/// are never at the end of the heap, where the library would give them back by itself.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, touches only the allocator's own free memory.
+    unsafe {
         nix::libc::malloc_trim(0);
     }
 }

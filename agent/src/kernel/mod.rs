@@ -6,7 +6,7 @@ pub mod cgroup;
 pub mod counters;
 mod held;
 pub mod load;
-mod memory;
+pub mod memory;
 pub mod neighbours;
 mod object;
 pub mod plan;

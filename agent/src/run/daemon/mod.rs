@@ -30,7 +30,7 @@ use crate::{
     config::{self, Daemon, LISTEN, Place, STORE, Webhooks},
     correlate::incident::Incident,
     fact::{Start, Summary},
-    kernel::load::Kernel,
+    kernel::{load::Kernel, memory},
     log,
     metrics::{Metrics, pick, service, snapshot::Snapshot},
     output::Printer,
@@ -43,6 +43,8 @@ use crate::{
     },
 };
 
+/// How often memory that is free is given back.
+const GIVE_BACK: Duration = Duration::from_secs(30);
 /// How long each sink has to deal with what it holds when the daemon ends.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -119,6 +121,7 @@ pub(super) struct Service {
     server: Option<http::Server>,
     supervisor: Supervisor,
     rated: Instant,
+    gave_back: Instant,
     /// What is counted.
     pub(super) metrics: Arc<Metrics>,
 }
@@ -198,6 +201,7 @@ impl Service {
             server,
             supervisor: Supervisor::new(),
             rated: Instant::now(),
+            gave_back: Instant::now(),
             metrics,
         })
     }
@@ -300,6 +304,10 @@ impl Session {
         });
         service.app.status.moved(counts.collect());
         service.supervisor.alive(&service.app.status);
+        if service.gave_back.elapsed() >= GIVE_BACK {
+            service.gave_back = Instant::now();
+            memory::give_back();
+        }
         if service.rated.elapsed() >= http::STEP {
             service.rated = Instant::now();
             service.app.rates.push(totals(&snapshot));
