@@ -136,6 +136,8 @@ async fn connection(
     });
     let service = TowerToHyperService::new(service);
     let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Without a Date: a culprit that sees the answer pass would take it for another clock, and it is this one.
+    builder.http1().auto_date_header(false).http2().auto_date_header(false);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
     builder
         .http2()

@@ -107,7 +107,7 @@ fn a_container_is_named_even_if_its_process_is_gone_at_once() {
     needs!(Pace);
     const ID: &str = "c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4";
     let root = culprit::kernel::cgroup::root().expect("a cgroup v2 root");
-    let group = root.join(format!("culprit-test-{ID}.scope"));
+    let group = root.join(format!("docker-{ID}.scope"));
     std::fs::create_dir(&group).expect("root may make a group");
     let right_again = RightAgain::afterwards();
     let culprit = Culprit::trace("-e clock");
