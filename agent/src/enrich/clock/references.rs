@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
 };
 
-use ebpf_probes::probes::clock::{AGED, DateRecord};
+use ebpf_probes::probes::clock::{AGED, DateKey, DateRecord};
 
 use crate::{
     enrich::World,
@@ -137,10 +137,18 @@ pub fn compared(world: &mut World) -> Vec<(u64, What)> {
 /// A server said what time it is: a reading, unless a cache said it for another moment, or it is no date.
 pub fn date(world: &mut World, record: &DateRecord) {
     if record.date.flags & AGED == 0
+        && !is_own(&record.server, world.host_netns)
         && let Some(reading) = http(record)
     {
         heard(world, &reading);
     }
+}
+
+/// A server on the host's own loopback has the host's own clock, and would only ever agree with it.
+fn is_own(server: &DateKey, host_netns: u32) -> bool {
+    let address = std::net::Ipv6Addr::from(server.address);
+    let loopback = address.to_ipv4_mapped().map_or(address.is_loopback(), |v4| v4.is_loopback());
+    loopback && server.netns == host_netns
 }
 
 /// How far the wall clock is from a reading that disagrees with it, once, and when that has changed.
@@ -204,6 +212,17 @@ mod tests {
         let reading = http(&record(b" Sat, 21 Nov 2026 07:19:37 GMT\r\n")).expect("a date");
         assert_eq!(reading.utc_ns + 5_000_000_000, 1_795_245_577_500_000_000);
         assert_eq!(reading.name, "[::]:80");
+    }
+
+    #[test]
+    fn a_server_on_the_host_s_own_loopback_is_no_other_clock() {
+        let server =
+            |address: std::net::Ipv6Addr, netns| DateKey { address: address.octets(), netns, port: 80 };
+        let v4 = std::net::Ipv4Addr::new(127, 0, 0, 1).to_ipv6_mapped();
+        assert!(is_own(&server(v4, 7), 7) && is_own(&server(std::net::Ipv6Addr::LOCALHOST, 7), 7));
+        // Somebody else's loopback may lead anywhere.
+        assert!(!is_own(&server(v4, 8), 7));
+        assert!(!is_own(&server(std::net::Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped(), 7), 7));
     }
 
     #[test]
