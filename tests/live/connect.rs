@@ -219,11 +219,11 @@ fn ipv6_is_told_like_ipv4() {
     let end = end_of(&culprit, to);
     assert_eq!((end.task(), end.text("outcome")), (task, "established"));
     assert_eq!(end.at("source").expect("it had an end").ip(), pair.v6(1));
+    // Not where the listener was: a program that is just starting may still hold a copy of it.
+    let nobody = SocketAddr::new(pair.v6(2), port());
+    let (refused, task) = connect(&pair.client, nobody);
+    refused.expect_err("nobody listens there");
+    let end = end_of(&culprit, nobody);
     drop(listener);
-    let (refused, task) = connect(&pair.client, to);
-    refused.expect_err("nobody listens any more");
-    let end = culprit.wait_for("the refusal", |fact| {
-        fact.is_to("connect_ended", to) && fact.text("outcome") != "established"
-    });
     assert_eq!((end.task(), end.text("errno")), (task, "ECONNREFUSED"));
 }
