@@ -78,9 +78,8 @@ fn only_the_ports_asked_for_are_told() {
     end_of(&culprit, first);
     end_of(&culprit, second);
     // Elsewhere clocks are set and names looked up, which is told whatever the port.
-    let others = culprit.seen(|fact| {
-        fact.within(&netns) && ![Some(first), Some(second)].contains(&fact.at("destination"))
-    });
+    let others = culprit
+        .seen(|fact| fact.within(&netns) && ![Some(first), Some(second)].contains(&fact.at("destination")));
     assert_eq!(others.len(), 0, "{others:#?}");
 }
 
