@@ -165,15 +165,15 @@ fn plain(stream: &mut TcpStream, lines: &[(&str, &str)]) {
     }
 }
 
-#[test]
-fn a_handshake_after_plain_talk_is_one_like_any_other() {
-    needs!(Openssl);
-    let (netns, identity) = (Netns::make(), Identity::make());
-    let (listener, service) = listen_on_loopback(&netns);
-    let culprit = Culprit::trace("");
+/// A handshake on a connection that has carried so many bytes of plain talk; who did it, as client and as
+/// server.
+fn after_plain_talk(netns: &Netns, bytes: usize) -> (SocketAddr, [(u32, u32); 2]) {
+    let identity = Identity::make();
+    let (listener, service) = listen_on_loopback(netns);
     let (mut server, mut client) = (identity.server_connection(), identity.client(|_| ()));
     let serving = netns.thread(move || {
         let (mut stream, _) = listener.accept().expect("a client comes");
+        stream.read_exact(&mut vec![0; bytes]).expect("the client talks");
         plain(&mut stream, &[("220 ready\r\n", "STARTTLS\r\n")]);
         stream.write_all(b"220 go ahead\r\n").expect("the client listens");
         handshake(&mut server, &mut stream).expect("they agree");
@@ -181,15 +181,40 @@ fn a_handshake_after_plain_talk_is_one_like_any_other() {
     });
     let (_stream, task) = netns.enter(move || {
         let mut stream = TcpStream::connect(service).expect("it listens");
+        stream.write_all(&vec![b'x'; bytes]).expect("the server reads");
         plain(&mut stream, &[("", "220 ready\r\n"), ("STARTTLS\r\n", "220 go ahead\r\n")]);
         handshake(&mut client, &mut stream).expect("they agree");
         (stream, me())
     });
     let (_stream, serving) = serving.join().expect("served");
-    for (role, task) in [("client", task), ("server", serving)] {
-        let done = step(&culprit, role, service, "handshake_done");
-        assert_eq!((done.task(), done.text("sni")), (task, NAME));
+    (service, [task, serving])
+}
+
+#[test]
+fn a_handshake_after_plain_talk_is_one_like_any_other() {
+    needs!(Openssl);
+    let netns = Netns::make();
+    let culprit = Culprit::trace("");
+    for bytes in [0, 900 << 10] {
+        let (service, tasks) = after_plain_talk(&netns, bytes);
+        for (role, task) in ["client", "server"].into_iter().zip(tasks) {
+            let done = step(&culprit, role, service, "handshake_done");
+            assert_eq!((done.task(), done.text("sni")), (task, NAME), "after {bytes} bytes");
+        }
     }
+}
+
+#[test]
+fn a_connection_that_has_carried_more_than_a_mebibyte_is_not_looked_into() {
+    needs!(Openssl);
+    let netns = Netns::make();
+    let culprit = Culprit::trace("");
+    let (service, _) = after_plain_talk(&netns, 2 << 20);
+    culprit.settle(&netns);
+    let told = culprit.seen(|fact| {
+        fact.text("probe") == "tls" && [fact.at("peer"), fact.at("local")].contains(&Some(service))
+    });
+    assert_eq!(told.len(), 0, "{told:#?}");
 }
 
 /// Sends these bytes to a listener that reads them all, and closes.
