@@ -37,6 +37,18 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
     jiff::Timestamp::now().checked_sub(ago).map_err(|_| format!("{text} ago is out of range"))
 }
 
+/// The machine's time zone as people write it, `Asia/Kathmandu, UTC+05:45`: to say that it has no part in
+/// what clocks say. Nothing when it cannot be known.
+pub fn time_zone() -> Option<String> {
+    let zone = jiff::tz::TimeZone::try_system().ok()?;
+    let offset = zone.to_offset(jiff::Timestamp::now());
+    Some(match zone.iana_name() {
+        Some("UTC" | "Etc/UTC") => "UTC".to_owned(),
+        Some(name) => format!("{name}, UTC{offset}"),
+        None => format!("UTC{offset}"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
         kernel::{self, State},
         local, ptp, sntp,
     },
+    units,
 };
 
 mod words;
@@ -100,18 +101,12 @@ fn read(servers: &[Server]) -> Listed {
     let now = Timestamp::now();
     Listed {
         wall_clock: format!("{now:.3}"),
-        time_zone: time_zone(now),
+        time_zone: units::time_zone().unwrap_or_else(|| "not known".into()),
         clocks,
         unreadable,
         left_out: ptp::left_out(&roots.sysfs),
         kernel: kernel::state().ok(),
     }
-}
-
-fn time_zone(now: Timestamp) -> String {
-    let Ok(zone) = TimeZone::try_system() else { return "not known".into() };
-    let name = zone.iana_name().unwrap_or("of no name");
-    format!("{name} (UTC{})", zone.to_offset(now))
 }
 
 fn text(listed: &Listed, out: &mut impl Write) -> io::Result<()> {
@@ -185,7 +180,7 @@ mod tests {
     fn the_table_names_what_was_read_what_was_not_and_why() {
         let listed = Listed {
             wall_clock: "1970-01-01T00:00:00.000Z".into(),
-            time_zone: "Asia/Kathmandu (UTC+05:45)".into(),
+            time_zone: "Asia/Kathmandu, UTC+05:45".into(),
             clocks: vec![
                 clock(ReferenceKind::Ntp, "192.0.2.1:123", 935 * SECOND_NS as i64),
                 clock(ReferenceKind::Rtc, "rtc0", -5 * HOUR - 45 * MINUTE),
@@ -205,7 +200,7 @@ mod tests {
             String::from_utf8(out).expect("text").lines().collect::<Vec<_>>(),
             [
                 "wall clock: 1970-01-01T00:00:00.000Z (UTC)",
-                "time zone:  Asia/Kathmandu (UTC+05:45); all times compared are UTC: it plays no part",
+                "time zone:  Asia/Kathmandu, UTC+05:45; all times compared are UTC: it plays no part",
                 "kernel:     synchronised by a time daemon: at most 1.5 ms wrong, probably 20.0 µs; frequency corrected by -1.500 ppm",
                 "SOURCE                       WHAT IT IS                 WALL CLOCK IS          MAY BE WRONG BY",
                 "192.0.2.1:123                time server                15 min 35 s ahead      1 s",

@@ -33,7 +33,7 @@ use crate::{
         ring::Drain,
         sweep::Sweep,
     },
-    record, reference,
+    record, reference, units,
 };
 
 impl Session {
@@ -68,7 +68,7 @@ impl Session {
             drop_reasons: kernel.drop_reasons.clone(),
             netns: own_netns(),
             select: Select { by_owner, only_bad: request.only_bad, min_ms: request.min_ns / 1_000_000 },
-            time_zone: time_zone(),
+            time_zone: units::time_zone(),
         };
         let clocks = wants(&request, ProbeId::Clock)
             .then(Clockwatch::new)
@@ -200,15 +200,4 @@ fn own_netns() -> u32 {
         .ok()
         .and_then(|metadata| u32::try_from(std::os::unix::fs::MetadataExt::ino(&metadata)).ok())
         .unwrap_or(0)
-}
-
-/// The machine's time zone: to say that it has no part in it.
-fn time_zone() -> Option<String> {
-    let zone = jiff::tz::TimeZone::try_system().ok()?;
-    let offset = zone.to_offset(jiff::Timestamp::now());
-    Some(match zone.iana_name() {
-        Some("UTC" | "Etc/UTC") => "UTC".to_owned(),
-        Some(name) => format!("{name}, UTC{offset}"),
-        None => format!("UTC{offset}"),
-    })
 }

@@ -21,7 +21,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("fact", &[]),
     ("snapshot", &["enrich::context", "enrich::observe", "fact", "kernel::tcpinfo"]),
     ("clockwatch", &["event::encode"]),
-    ("clocks", &["clockwatch::Look", "config", "fact", "reference"]),
+    ("clocks", &["clockwatch::Look", "config", "fact", "reference", "units"]),
     ("neighdump", &[]),
     ("neighbours", &["config", "enrich::neigh", "neighdump", "network::family"]),
     ("network", &["enrich::context", "neighdump"]),
