@@ -175,7 +175,12 @@ pub(crate) fn rates(report: &Report) -> Vec<Rate> {
 
 /// Rates of a condition over bare ones, round by round.
 pub(crate) fn ratios(report: &Report, workload: Workload, condition: Condition) -> Vec<f64> {
-    rounds(report, workload, [Condition::Bare, condition]).map(|[bare, with]| with / bare).collect()
+    shares(report, workload, [Condition::Bare, condition])
+}
+
+/// Rates of the second condition over those of the first, round by round.
+pub(crate) fn shares(report: &Report, workload: Workload, of: [Condition; 2]) -> Vec<f64> {
+    rounds(report, workload, of).map(|[of, with]| with / of).collect()
 }
 
 /// How much more strace slows connects down than culprit does, round by round.

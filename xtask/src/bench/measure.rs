@@ -7,6 +7,10 @@
 #[path = "../../../agent/src/kernel/cgroup.rs"]
 #[expect(unreachable_pub, reason = "shared with the agent: the benchmark attaches where it does")]
 mod cgroup;
+#[path = "../../../agent/src/kernel/tracefs.rs"]
+#[expect(unreachable_pub, reason = "shared with the agent: the benchmark attaches where it does")]
+mod tracefs;
+
 mod crowd;
 mod empty;
 mod events;

@@ -18,6 +18,8 @@ pub(crate) enum Condition {
     Bare,
     /// Nothing, once more: what this machine's own noise looks like.
     BareAgain,
+    /// Programs that do nothing wherever `culprit run` has its own: no program there can cost less.
+    Hooks,
     /// `culprit run`, the daemon.
     Run,
     /// `culprit trace`, everything to a file.
@@ -28,7 +30,8 @@ pub(crate) enum Condition {
 
 impl Condition {
     /// All of them, in the order of the tables.
-    pub(crate) const ALL: [Self; 5] = [Self::Bare, Self::BareAgain, Self::Run, Self::Trace, Self::Strace];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Bare, Self::BareAgain, Self::Hooks, Self::Run, Self::Trace, Self::Strace];
 }
 
 impl fmt::Display for Condition {
@@ -36,6 +39,7 @@ impl fmt::Display for Condition {
         f.pad(match self {
             Self::Bare => "bare",
             Self::BareAgain => "bare again",
+            Self::Hooks => "empty hooks",
             Self::Run => "run",
             Self::Trace => "trace",
             Self::Strace => "strace",

@@ -46,7 +46,9 @@ const HOW: &str = "
 
 Every round runs every condition once per load, in an order that rotates. Shares are taken against the bare slice of the same
 round; a table shows the median of the rounds, with the smallest and the largest. *Bare again* is a second slice with nothing
-attached: how far it lies from 1 is what this machine's own noise looks like, and no share means more than that.
+attached: how far it lies from 1 is what this machine's own noise looks like, and no share means more than that. *Empty hooks*
+has programs of two instructions wherever `run` has its own: what the kernel takes to call them, and to enter system calls by
+the slower path that tracepoints on them need. No program at these hooks can do better; the rest is culprit's own.
 
 - **connects**: one thread connects over the loopback and closes with a reset, another, on another processor, accepts and closes.
 - **handshakes**: full TLS 1.3 handshakes, no resumption, both sides of each on this machine, all processors busy.
@@ -146,6 +148,19 @@ fn notes(report: &Report) -> Vec<String> {
             most * 100.0,
         ));
     }
+    let own: Vec<_> = Workload::ALL
+        .into_iter()
+        .filter_map(|workload| {
+            let shares = budget::shares(report, workload, [Condition::Hooks, Condition::Run]);
+            Spread::of(&shares).map(|spread| format!("{workload} {}", text(&spread, share)))
+        })
+        .collect();
+    if !own.is_empty() {
+        notes.push(format!(
+            "`run` as a share of empty hooks, which is culprit's own part of the cost: {}.",
+            own.join(", ")
+        ));
+    }
     let stalls = report.slices.iter().filter(|slice| slice.stalls > 0).count();
     if stalls > 0 {
         notes.push(format!("In {stalls} slices the load stood still for at least half a second."));
@@ -155,7 +170,11 @@ fn notes(report: &Report) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::bench::{budget, tests::report};
+    use crate::bench::{
+        budget,
+        report::Condition,
+        tests::{report, slice},
+    };
 
     #[test]
     fn a_table_has_what_was_measured_and_no_more() {
@@ -173,6 +192,24 @@ mod tests {
         );
         assert!(text.contains("| ≤ 25.0 ns | 30.0 ns | does not hold |"), "{text}");
         assert!(text.contains("In 1 slices the load stood still"), "{text}");
+    }
+
+    #[test]
+    fn culprit_s_own_part_is_told_apart_from_that_of_the_hooks() {
+        let mut report = report();
+        let text = super::short(&report, &budget::rows(&report));
+        assert!(!text.contains("own part"), "{text}");
+        for (condition, done) in [(Condition::Hooks, 36_000), (Condition::Run, 34_200)] {
+            report.slices.push(slice(condition, 0, done, None));
+        }
+        let text = super::short(&report, &budget::rows(&report));
+        assert!(text.contains("| load | bare | empty hooks | `run` | `trace` | strace |"), "{text}");
+        assert!(
+            text.contains(
+                "`run` as a share of empty hooks, which is culprit's own part of the cost: connects 0.95."
+            ),
+            "{text}"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
     },
 };
 
-fn slice(condition: Condition, round: u32, done: u64, lost: Option<u64>) -> Slice {
+pub(super) fn slice(condition: Condition, round: u32, done: u64, lost: Option<u64>) -> Slice {
     let program = Program { name: "packet_in".into(), runs: 300, mean_ns: 100.0 };
     Slice {
         workload: Workload::Connects,

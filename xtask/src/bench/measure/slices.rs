@@ -9,6 +9,7 @@ use aya::sys::{Stats, enable_stats};
 
 use super::{
     Bench,
+    empty::Everywhere,
     load::Kind,
     load_pair::Pair,
     proc,
@@ -93,6 +94,7 @@ fn kind(workload: Workload) -> Kind {
 /// What is attached.
 enum Watcher {
     Nothing,
+    Hooks(#[expect(dead_code, reason = "held while they are to be attached")] Everywhere),
     Culprit(Culprit),
     Strace(Strace),
 }
@@ -102,6 +104,7 @@ impl Watcher {
         let dir = bench.scratch.path();
         Ok(match condition {
             Condition::Bare | Condition::BareAgain => Self::Nothing,
+            Condition::Hooks => Self::Hooks(Everywhere::attach(&bench.cgroup)?),
             Condition::Run | Condition::Trace => {
                 Self::Culprit(Culprit::start(bench.culprit, watch::command(condition)?, dir)?)
             }
@@ -111,7 +114,7 @@ impl Watcher {
 
     fn id(&self) -> Option<u32> {
         match self {
-            Self::Nothing => None,
+            Self::Nothing | Self::Hooks(_) => None,
             Self::Culprit(culprit) => Some(culprit.process().id()),
             Self::Strace(strace) => Some(strace.process().id()),
         }
@@ -133,7 +136,7 @@ fn slice(
     let done = pair.run(seconds)?;
     let cpu = Usage::now(pair, watcher.id())?.since(&before).shares(done.seconds);
     let culprit = match watcher {
-        Watcher::Nothing => None,
+        Watcher::Nothing | Watcher::Hooks(_) => None,
         Watcher::Strace(strace) => {
             strace.end()?;
             None
