@@ -2,8 +2,7 @@
 //! in a few loads whether a packet is any of our business, and hand it on.
 //!
 //! Cost: runs for every packet of every socket below the cgroup root. A packet that is none of our
-//! business pays the header loads and one array slot; a TCP segment with payload also a look at how much its
-//! connection has carried, and, until that is [`BEGINNING`], one 16-byte copy of the payload.
+//! business pays the header loads, one array slot and at most one 16-byte copy of its payload.
 
 use crate::{
     fields,
@@ -12,12 +11,6 @@ use crate::{
 
 const FIELDS: &[crate::spec::Field] =
     &[fields::TASK_TGID, fields::TASK_PID, fields::TASK_COMM, fields::SK_NET, fields::NET_INUM];
-
-/// How many bytes a connection carries, both ways together, until its segments are no longer looked into,
-/// unless a handshake is in flight. Payload is mostly not in a packet's first piece, and to copy from the
-/// others is what costs most here. Whoever begins TLS on a connection in use (STARTTLS, a proxy's CONNECT)
-/// does so within the first exchanges.
-pub const BEGINNING: u64 = 1 << 20;
 
 /// Packets arriving.
 pub const INGRESS: Hook = Hook {
@@ -50,12 +43,11 @@ pub mod program {
     use aya_ebpf::{
         EbpfContext,
         bindings::__sk_buff,
-        helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_skc_to_tcp_sock, bpf_tcp_sock},
+        helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_skc_to_tcp_sock},
         macros::cgroup_skb,
         programs::SkBuffContext,
     };
 
-    use super::BEGINNING;
     use crate::{
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
         call,
@@ -139,28 +131,6 @@ pub mod program {
         unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>([opaque(0), opaque(0)]) }
     }
 
-    /// Whether a TCP segment's connection has carried [`BEGINNING`] bytes.
-    ///
-    /// # Safety
-    /// `skb` must be the context of a cgroup_skb program.
-    #[inline(always)]
-    unsafe fn is_past_beginning(skb: *mut __sk_buff) -> bool {
-        // SAFETY: a context load, then loads through what the helper returns, checked for null.
-        unsafe {
-            let socket = (*skb).__bindgen_anon_2.sk;
-            if socket.is_null() {
-                return false;
-            }
-            let socket = bpf_tcp_sock(socket);
-            if socket.is_null() {
-                return false;
-            }
-            let received = (&raw const (*socket).bytes_received).read_volatile();
-            let acked = (&raw const (*socket).bytes_acked).read_volatile();
-            received.wrapping_add(acked) >= BEGINNING
-        }
-    }
-
     #[inline(always)]
     fn packet(ctx: &SkBuffContext, ingress: bool) {
         let skb = ctx.skb.skb;
@@ -209,10 +179,6 @@ pub mod program {
             if packet.len == 0 || packet.len > 1 << 20 {
                 return;
             }
-            let open = enabled(ProbeId::Tls) && tls::open(local, remote);
-            if !open && remote != DNS_PORT && is_past_beginning(skb) {
-                return;
-            }
             packet.seq = u32::from_be_bytes([*ports.add(4), *ports.add(5), *ports.add(6), *ports.add(7)]);
             let payload = transport + usize::from(*ports.add(12) >> 4) * 4;
             if payload + 16 <= end {
@@ -225,7 +191,9 @@ pub mod program {
                     return;
                 }
             }
-            if open || enabled(ProbeId::Tls) && tls::may_begin(&packet.first, packet.len) {
+            if enabled(ProbeId::Tls)
+                && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len))
+            {
                 call!(tls::segment(skb, &packet));
             } else if remote == DNS_PORT && enabled(ProbeId::Dns) {
                 call!(dns::message(skb, &packet));

@@ -55,6 +55,8 @@ the slower path that tracepoints on them need. No program at these hooks can do 
 - **bulk**: one TCP connection over the loopback, writes of 256 KiB, a processor a side.
 - **a foreign packet**: 64 bytes to and fro, over UDP and over one TCP connection; the mean run time of culprit's packet program
   less that of empty ones attached before and after it, by the kernel's own statistics. The dearer direction of the two counts.
+  Most of it is the first bytes of the payload, brought from the processor that wrote them: who looks first waits for them, and
+  the receiver, who needs them next, no longer does.
 - **slow-down by strace over that by culprit**: the extra time per connect under one, divided by the extra time under the other.
 - **sustained**: connects of a UDP socket, the cheapest events there are, at a steady and rising pace; the load and culprit have a
   processor each.
