@@ -73,7 +73,7 @@ const RULES: &[(&str, &[&str])] = &[
             "network",
             "reference",
             "log",
-            "metrics",
+            "units",
         ],
     ),
     (
