@@ -96,9 +96,10 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     path: Option<PathBuf>,
-    writer: Mutex<Connection>,
-    /// Of its own when there is a file: reads do not wait for writes.
+    /// Of its own when there is a file: reads do not wait for writes. Closed before the writer: the last one closed
+    /// brings the log into the file, which one that may only read cannot.
     reader: Option<Mutex<Connection>>,
+    writer: Mutex<Connection>,
     /// A reader found the file damaged.
     damaged: AtomicBool,
     /// Held as long as the store is open.
@@ -255,6 +256,7 @@ fn readable(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sql)?;
     connection.busy_timeout(BUSY).map_err(sql)?;
+    schema::bound_cache(&connection).map_err(sql)?;
     Ok(connection)
 }
 

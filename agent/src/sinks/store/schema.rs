@@ -44,7 +44,14 @@ pub(super) fn tune(connection: &Connection) -> rusqlite::Result<()> {
     // On disk, not just in the kernel's memory, before anybody is told.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", 4 << 20)?;
-    connection.pragma_update(None, "cache_size", -2048)
+    bound_cache(connection)
+}
+
+/// At most 256 KiB of pages in the memory of a connection, not the 2 MiB SQLite would fill as the file grows: a few
+/// incidents a minute at most are written, the kernel keeps the file's pages anyway, and a daemon that is to stay
+/// the same size for months should reach it within minutes.
+pub(super) fn bound_cache(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_size", -256)
 }
 
 /// Makes the tables, or brings them to this version; all of it or nothing.
