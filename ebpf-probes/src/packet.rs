@@ -52,9 +52,7 @@ pub mod program {
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
         call,
         kernel::{at_most, enabled, mapped, opaque},
-        probes::{
-            clock::date, connect::program as connect, dns::program as dns, neigh::road, tls::program as tls,
-        },
+        probes::{clock::date, connect::dropped, dns::program as dns, neigh::road, tls::program as tls},
     };
 
     /// What one packet carries, as far as we look.
@@ -216,7 +214,7 @@ pub mod program {
         if !packet.ingress && enabled(ProbeId::Connect) {
             // SAFETY: the context of a cgroup_skb program.
             let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-            connect::syn_left(&ctx, cookie, packet);
+            dropped::syn_left(&ctx, cookie, packet);
         }
         if packet.ingress && enabled(ProbeId::Neigh) {
             call!(road::came(skb, packet, true));

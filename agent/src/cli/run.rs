@@ -9,7 +9,7 @@ use ebpf_probes::probes::PROBES;
 use super::{
     Thresholds,
     parse::{parse_bytes, parse_listen, parse_ring, parse_store, parse_url},
-    probe_ids,
+    plain::probe_ids,
 };
 use crate::{
     config::{

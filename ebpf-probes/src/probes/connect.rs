@@ -18,6 +18,8 @@ pub mod phase {
     pub const SYN_SENT: u32 = 1;
     /// Went back to CLOSE inside the call; the call's return will say why.
     pub const GIVEN_UP: u32 = 2;
+    /// The call has returned. Never told.
+    pub const RETURNED: u32 = 3;
 }
 
 /// A connect in flight, as the kernel keeps it.
@@ -191,6 +193,10 @@ pub const RETRANSMIT: Hook = Hook {
     ],
 };
 
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub mod datagrams;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub mod dropped;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub mod program;
 

@@ -190,3 +190,7 @@ pub const PROBE: Probe = Probe {
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub mod program;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod steps;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod told;

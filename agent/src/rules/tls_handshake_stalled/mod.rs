@@ -7,6 +7,7 @@ mod blame;
 mod evidence;
 mod rivals;
 mod say;
+mod situation;
 mod suspects;
 #[cfg(test)]
 mod tests;
@@ -14,9 +15,9 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 use blame::{Blame, Stall, Suspect};
-use ebpf_probes::{
-    abi::Owner,
-    probes::tls::{CLIENT, Handshake, UNREAD, stage},
+use ebpf_probes::probes::tls::Handshake;
+use situation::{
+    Situation, Waiting, conclusion, key, owed_here, owner, service, still_pending, unread, was_unread,
 };
 
 use super::{Diagnose, Rule};
@@ -28,7 +29,6 @@ use crate::{
     enrich::{
         bounded::{Bounded, Table},
         context::Snapshot,
-        operations::ConnectOp,
     },
     event::{Event, TlsStep, What},
 };
@@ -36,8 +36,6 @@ use crate::{
 /// Handshakes followed at most, and situations.
 const HANDSHAKES: usize = 4096;
 const SITUATIONS: usize = 128;
-/// A thread that has read what was unread is given this long before the stall is its own.
-const READ_NS: u64 = 1_000_000_000;
 /// A process is looked at at most this often.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 
@@ -75,38 +73,6 @@ impl Default for TlsHandshakeStalled {
     }
 }
 
-/// A stalled handshake.
-struct Waiting {
-    hs: Handshake,
-    sni: Option<String>,
-    situation: Option<u64>,
-}
-
-/// Handshakes of one service that stall for one reason.
-struct Situation {
-    service: String,
-    key: String,
-    id: String,
-    /// The handshake it is told by.
-    lead: Handshake,
-    sni: Option<String>,
-    blame: Option<Blame>,
-    snapshot: Option<Arc<Snapshot>>,
-    began_ns: u64,
-    count: u64,
-    /// Stalled handshakes, and whether each is unread.
-    waiting: BTreeMap<u64, bool>,
-    told: Conclusion,
-}
-
-/// What was concluded: reason, confidence, and the incidents that explain it.
-type Conclusion = (String, Option<Confidence>, Vec<String>);
-
-fn conclusion(key: &str, blame: Option<&Blame>, view: &View<'_>) -> Conclusion {
-    let explained = blame.map(|blame| advice::explained(&blame.suspect, view)).unwrap_or_default();
-    (key.to_owned(), blame.map(|blame| blame.confidence), explained)
-}
-
 impl Diagnose for TlsHandshakeStalled {
     fn tables(&self) -> Vec<Table> {
         vec![
@@ -130,47 +96,6 @@ impl Diagnose for TlsHandshakeStalled {
     fn snapshot(&mut self, snapshot: &Snapshot, view: &mut View<'_>) {
         self.snapshots.insert(snapshot.process, Arc::new(snapshot.clone()));
         self.judge(false, view);
-    }
-}
-
-/// Whether this host owes the handshake's next message.
-fn owed_here(hs: &Handshake) -> bool {
-    match hs.stage {
-        stage::HELLO | stage::CLIENT_FINISH => hs.role != CLIENT,
-        stage::SERVER_FLIGHT => hs.role == CLIENT,
-        _ => false,
-    }
-}
-
-/// Nobody has read the ClientHello.
-fn unread(hs: &Handshake) -> bool {
-    hs.role != CLIENT && hs.stage == stage::HELLO && hs.flags & UNREAD != 0
-}
-
-/// The thread that owes the next message; for what nobody has read, whoever listens.
-fn owner(hs: &Handshake, view: &View<'_>) -> Owner {
-    if hs.reader.process != 0 && !unread(hs) {
-        return hs.reader;
-    }
-    if hs.owner.process != 0 {
-        return hs.owner;
-    }
-    let mut owner = hs.owner;
-    let local = crate::event::address(hs.tuple.local);
-    if let Some((process, comm)) = view.world.listener_at(owner.netns, local, hs.tuple.local_port) {
-        (owner.process, owner.thread) = (process, process);
-        let len = comm.len().min(15);
-        owner.comm[..len].copy_from_slice(&comm.as_bytes()[..len]);
-    }
-    owner
-}
-
-/// What clients of one service have in common; for a client, its own process.
-fn service(hs: &Handshake, owner: &Owner) -> String {
-    if hs.role == CLIENT {
-        format!("client {} {}", owner.netns, owner.process)
-    } else {
-        format!("server {} {}", owner.netns, hs.tuple.local_port)
     }
 }
 
@@ -457,27 +382,5 @@ impl TlsHandshakeStalled {
                 self.blamed.insert(cookie, ());
             }
         }
-    }
-}
-
-/// Somebody has just read what nobody had: until the reader has had its time, the stall is explained by that.
-fn was_unread(situation: &Situation, hs: &Handshake, now_ns: u64) -> bool {
-    unread(&situation.lead) && !unread(hs) && now_ns.saturating_sub(hs.read_ns) < READ_NS
-}
-
-fn still_pending(blame: &Blame, view: &View<'_>) -> bool {
-    match &blame.suspect {
-        Suspect::Connect(op, _) => {
-            view.world.connect_op(op.connect.cookie).is_some_and(|now: &ConnectOp| now.ended_ns.is_none())
-        }
-        Suspect::Lookup(_) | Suspect::Peer(..) => false,
-    }
-}
-
-fn key(hs: &Handshake, blame: Option<&Blame>) -> String {
-    match blame {
-        Some(blame) => blame.suspect.key(),
-        None if unread(hs) => "unread".into(),
-        None => "none".into(),
     }
 }
