@@ -42,7 +42,7 @@ fn build(out: &Path) -> Result<(), String> {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         "-Cdebuginfo=2".into(),
-        // `cargo xtask ci` lints this face on the host.
+        // `cargo xtask check` lints this face on the host.
         "-Awarnings".into(),
         "-Clink-arg=--btf".into(),
         format!("-Clinker={}", tools.linker.display()),

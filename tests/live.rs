@@ -28,6 +28,8 @@ mod hellos;
 mod incidents;
 #[path = "live/lifecycle.rs"]
 mod lifecycle;
+#[path = "live/load.rs"]
+mod load;
 #[path = "live/neigh.rs"]
 mod neigh;
 #[path = "live/output.rs"]

@@ -9,7 +9,7 @@
 //!
 //! A replay enters at `event`: no root, no kernel. The correlation is pure and in event time.
 //!
-//! Imports go one way, and `cargo xtask ci` checks it. `run` and `cli` may use everything; nothing uses
+//! Imports go one way, and `cargo xtask check` checks it. `run` and `cli` may use everything; nothing uses
 //! them but `main`.
 
 pub mod cli;

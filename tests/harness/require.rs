@@ -159,8 +159,9 @@ pub fn chronyd() -> std::ffi::OsString {
     std::env::var_os("CULPRIT_CHRONYD").unwrap_or_else(|| "chronyd".into())
 }
 
-/// The kernel's own type information holds every tracepoint's and enumerator's name as a string.
-fn in_btf(name: &str) -> bool {
+/// Whether the running kernel's type information has this name: it holds every tracepoint's (`btf_trace_NAME`) and
+/// enumerator's.
+pub fn in_btf(name: &str) -> bool {
     let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
     let mut wanted = name.as_bytes().to_vec();
     wanted.push(0);

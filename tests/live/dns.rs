@@ -77,7 +77,7 @@ fn a_name_that_was_looked_up_stands_beside_its_address_afterwards() {
 
 #[test]
 fn a_server_that_refuses_to_answer_is_told_by_its_rcode() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let server = server_of(&netns);
     let serving = answer_once(&netns, server, Answer::No(RCODE::Refused));
@@ -190,13 +190,13 @@ fn a_lookup_over_tcp_is_told_like_one_over_udp() {
 
 #[test]
 fn a_lookup_over_tcp_cut_inside_a_message_is_put_together() {
-    needs!();
+    needs!(Pace);
     over_tcp(Some(20));
 }
 
 #[test]
 fn a_lookup_over_tcp_whose_length_comes_alone_is_put_together() {
-    needs!();
+    needs!(Pace);
     over_tcp(Some(2));
 }
 

@@ -68,7 +68,7 @@ fn a_child_that_was_there_before_is_followed_too() {
 
 #[test]
 fn only_the_ports_asked_for_are_told() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let [first, second, other] = [port(), port(), port()].map(|port| SocketAddr::new(netns.loopback(), port));
     let culprit = Culprit::trace(&format!("--port {} --port {}", first.port(), second.port()));
@@ -85,7 +85,7 @@ fn only_the_ports_asked_for_are_told() {
 
 #[test]
 fn only_the_networks_asked_for_are_told() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let IpAddr::V4(inside) = netns.loopback() else { unreachable!("loopback is IPv4") };
     let [a, b, c, _] = inside.octets();
@@ -100,7 +100,7 @@ fn only_the_networks_asked_for_are_told() {
 
 #[test]
 fn only_threads_of_the_name_asked_for_are_told() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let name = format!("picked-{}", crate::harness::unique());
     let culprit = Culprit::trace(&format!("--comm {name}"));
@@ -118,7 +118,7 @@ fn only_threads_of_the_name_asked_for_are_told() {
 
 #[test]
 fn only_the_address_family_asked_for_is_told() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let v4 = SocketAddr::new(netns.loopback(), port());
     let v6 = SocketAddr::new("::1".parse().expect("an address"), port());
@@ -132,7 +132,7 @@ fn only_the_address_family_asked_for_is_told() {
 
 #[test]
 fn only_the_probes_asked_for_speak() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let culprit = Culprit::trace("--probes connect");
     assert_eq!(culprit.start["probes"]["attached"], serde_json::json!(["connect"]));
@@ -142,7 +142,7 @@ fn only_the_probes_asked_for_speak() {
 
 #[test]
 fn failures_only_means_no_beginnings_and_no_success() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let (_listener, good) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("-Z");

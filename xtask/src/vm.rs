@@ -7,18 +7,16 @@
 mod cpio;
 mod initramfs;
 pub(crate) mod kernels;
+mod live;
 mod pause;
 mod qemu;
-mod report;
 
 use std::{
     env,
     ffi::OsString,
     fs,
-    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
-    thread,
     time::Duration,
 };
 
@@ -27,12 +25,10 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     cmd,
     setup::{self, Need},
-    test,
 };
 use kernels::Kernel;
 use qemu::Outcome;
 pub(crate) use qemu::{Machine, Output, pass_on};
-use report::Report;
 
 /// Where virtiofsd is: a package of its own, or part of an older QEMU's.
 pub(crate) const VIRTIOFSD: &[&str] = &["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
@@ -48,6 +44,12 @@ pub(crate) const FAKETIME: &[&str] = &[
 pub(crate) struct Args {
     /// Kernels: 5.10, 6.1, 6.12, new (default: all)
     kernels: Vec<String>,
+    /// Only the tests of tests/live/core.txt: what each kernel can decide differently
+    #[arg(long, conflicts_with = "exec")]
+    core: bool,
+    /// Machines that run side by side: more than one make time-sensitive tests wait for each other
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    abreast: u32,
     /// Run the command after `--` instead of the live tests; its exit status is returned
     #[arg(long)]
     exec: bool,
@@ -123,7 +125,21 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         }
     }
     let kernels = kernels::named(&args.kernels)?;
-    if args.exec { exec(args, &kernels) } else { live(args, &kernels) }
+    if args.exec { exec(args, &kernels) } else { live::main(args, &kernels) }
+}
+
+/// Runs the core of the live tests on these kernels.
+pub(crate) fn core(kernels: &[&str]) -> Result<()> {
+    /// As the command line has it.
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+    let line = ["vm", "--core"].iter().chain(kernels);
+    let Line { args } = clap::Parser::try_parse_from(line).context("the options of `cargo xtask vm`")?;
+    ensure!(main(&args)? == ExitCode::SUCCESS, "the core of the live tests fails on another kernel");
+    Ok(())
 }
 
 /// Runs one command in each machine and returns the first exit status that is not 0.
@@ -201,108 +217,4 @@ fn need_root() -> Result<()> {
         "sharing this machine's files with a VM needs root: `sudo -E env PATH=\"$PATH\" cargo xtask …`"
     );
     Ok(())
-}
-
-/// Runs the live tests on each kernel.
-fn live(args: &Args, kernels: &[Kernel]) -> Result<ExitCode> {
-    let Some(live) = test::build_live()? else {
-        bail!("there are no live tests (no test target `live` in agent/Cargo.toml)");
-    };
-    // A machine is emulated by one thread of this one, so as many run side by side as it has processors.
-    let abreast = thread::available_parallelism().map_or(1, usize::from) / args.cpus.max(1) as usize;
-    let mut reports = Vec::new();
-    for kernels in kernels.chunks(abreast.max(1)) {
-        thread::scope(|scope| {
-            let live = &live;
-            let running: Vec<_> =
-                kernels.iter().map(|kernel| scope.spawn(move || live_on(args, kernel, live))).collect();
-            reports
-                .extend(running.into_iter().map(|machine| machine.join().expect("it reports its failures")));
-        });
-    }
-    let table = report::table(&reports);
-    io::stdout().write_all(table.as_bytes()).context("writing the table")?;
-    Ok(if reports.iter().all(Report::is_success) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Tests that change what all share (the clock, by months; the bounds of tables) run by themselves, after the
-/// others.
-const BOTH_ROUNDS: &str = r#"
-alone=$1
-shift
-"$0" --skip ::machine:: "$@"
-status=$?
-if [ "$alone" = yes ]; then
-    CULPRIT_OWN_CLOCK=1 "$0" --test-threads=1 ::machine:: || [ $status != 0 ] || status=$?
-fi
-exit $status
-"#;
-
-fn live_on(args: &Args, kernel: &Kernel, live: &test::Live) -> Report {
-    eprintln!("vm: live tests on {} ({})", kernel.id, kernel.version);
-    let mut report =
-        Report { kernel: kernel.id.clone(), version: kernel.version.clone(), ..Report::default() };
-    let root = cmd::workspace();
-    let mut visible = vec![root.clone()];
-    visible.extend(live.tests.parent().map(Path::to_owned));
-    visible.extend(live.servers.iter().filter_map(|(_, server)| server.parent()).map(Path::to_owned));
-    let mut env = args.env();
-    env.extend(live.env().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
-    env.push(("CULPRIT_VM".into(), kernel.id.clone().into()));
-    // Emulated, on one CPU: no deadline of a real machine holds.
-    env.push(("CULPRIT_TEST_SLOW".into(), "5".into()));
-    // Most of what they do is wait for something to stall: several at a time, even on one processor.
-    env.push(("RUST_TEST_THREADS".into(), "3".into()));
-    let mut command: Vec<OsString> = ["sh", "-c", BOTH_ROUNDS].map(OsString::from).into();
-    command.push(live.tests.clone().into_os_string());
-    let on_clock = |arg: &OsString| arg.to_string_lossy().contains("clock");
-    let alone = args.args.is_empty() || args.args.iter().any(on_clock);
-    command.push(if alone { "yes" } else { "no" }.into());
-    command.extend(args.args.iter().cloned());
-
-    let (mut out, mut err) = (Lines::new(&kernel.id), Lines::new(&kernel.id));
-    let outcome =
-        args.machine(kernel, &visible).run(&env, &root.join("agent"), &command, |output| match output {
-            Output::Stdout(bytes) => out.push(bytes, &mut io::stdout(), &mut report),
-            Output::Stderr(bytes) => err.push(bytes, &mut io::stderr(), &mut report),
-        });
-    out.push(b"\n", &mut io::stdout(), &mut report);
-    err.push(b"\n", &mut io::stderr(), &mut report);
-    match outcome {
-        Ok(outcome) => {
-            report.seconds = outcome.total;
-            report.ended(outcome.status);
-            eprintln!("vm: {}: {}", kernel.id, describe(&outcome));
-        }
-        Err(error) => report.broken = Some(format!("{error:#}")),
-    }
-    report
-}
-
-/// Cuts a stream into lines, which go on with the kernel's name before them.
-struct Lines<'a> {
-    kernel: &'a str,
-    rest: Vec<u8>,
-}
-
-impl<'a> Lines<'a> {
-    fn new(kernel: &'a str) -> Self {
-        Self { kernel, rest: Vec::new() }
-    }
-
-    fn push(&mut self, bytes: &[u8], to: &mut impl Write, report: &mut Report) {
-        for &byte in bytes {
-            if byte != b'\n' {
-                self.rest.push(byte);
-                continue;
-            }
-            let line = String::from_utf8_lossy(&self.rest).into_owned();
-            self.rest.clear();
-            if !line.is_empty() {
-                report.line(&line);
-                // Whoever reads us may have gone; the tests go on.
-                let _ = writeln!(to, "[{}] {line}", self.kernel);
-            }
-        }
-    }
 }

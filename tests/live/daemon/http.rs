@@ -24,7 +24,7 @@ fn raw(daemon: &Daemon, request: &[u8]) -> String {
 
 #[test]
 fn every_documented_route_answers_as_documented_and_errors_say_why() {
-    needs!(Nftables);
+    needs!(Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let daemon = setup.start("");
     let (_waits, at) = trouble.begin();
@@ -66,7 +66,7 @@ fn every_documented_route_answers_as_documented_and_errors_say_why() {
 
 #[test]
 fn what_is_too_much_or_not_meant_for_it_is_refused() {
-    needs!();
+    needs!(Pace);
     let setup = Setup::make();
     let daemon = setup.start("");
     let host = format!("Host: {}\r\n", daemon.address);

@@ -195,7 +195,7 @@ fn a_reader_that_takes_nothing_holds_up_neither_the_daemon_nor_its_end() {
 
 #[test]
 fn a_damaged_store_is_set_aside_and_said() {
-    needs!();
+    needs!(Pace);
     let setup = Setup::make();
     std::fs::write(setup.store(), vec![0x5a; 20_000]).expect("room");
     let daemon = setup.start("");

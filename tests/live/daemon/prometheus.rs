@@ -37,7 +37,7 @@ fn program(variable: &str) -> Command {
 
 #[test]
 fn promtool_finds_nothing_to_say_about_what_is_served_and_both_formats_are() {
-    needs!(Prometheus, Nftables);
+    needs!(Prometheus, Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let daemon = setup.start("--label-by unit --probe-stats");
     let (waits, _) = trouble.begin();

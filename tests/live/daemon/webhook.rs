@@ -28,7 +28,7 @@ fn next(receiver: &Receiver) -> (Vec<String>, Value, String) {
 
 #[test]
 fn a_webhook_gets_each_incident_signed_in_order_and_again_until_it_takes_it() {
-    needs!(Nftables);
+    needs!(Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let receiver = Receiver::start(([127, 0, 0, 1], 0).into(), &[503, 200, 400, 200], &trouble);
     let secret = setup.files.join("secret");

@@ -1,9 +1,14 @@
-//! What the live tests said in a VM, as numbers for the closing table.
+//! What the live tests printed, as numbers: for the verdict on a run, and for the closing table of several.
 //!
-//! Reads libtest's lines, and the line a live test writes when it cannot run on this kernel:
-//! `SKIPPED name: reason`.
+//! Reads libtest's lines, the line that a live test writes when it cannot run on this kernel
+//! (`SKIPPED name: reason`), and the line that names a test which passed at its second try (`passed alone: name`).
 
 use std::{fmt::Write as _, time::Duration};
+
+/// What begins the line of a test that cannot run here.
+pub(crate) const SKIPPED: &str = "SKIPPED ";
+/// What begins the line of a test that failed among others and passed alone.
+pub(crate) const PASSED_ALONE: &str = "passed alone: ";
 
 /// Tests that may fail on a kernel, and why. One that passes after all is pointed out.
 pub(crate) const KNOWN_FAILURES: &[Known] = &[];
@@ -23,6 +28,10 @@ pub(crate) struct Report {
     pub(crate) version: String,
     pub(crate) passed: Vec<String>,
     pub(crate) failed: Vec<String>,
+    /// Those that failed among others and passed alone; not among the failed.
+    pub(crate) alone: Vec<String>,
+    /// Those of them that did so in an earlier run as well: [`super::history`].
+    pub(crate) repeated: Vec<String>,
     /// (test, reason)
     pub(crate) skipped: Vec<(String, String)>,
     pub(crate) seconds: Duration,
@@ -33,13 +42,17 @@ pub(crate) struct Report {
 impl Report {
     /// Takes one line of the tests' output.
     pub(crate) fn line(&mut self, line: &str) {
-        if let Some((_, skip)) = line.split_once("SKIPPED ") {
+        if let Some((_, skip)) = line.split_once(SKIPPED) {
             let (test, reason) = skip.split_once(": ").unwrap_or((skip, "no reason given"));
             self.skipped.push((test.trim().to_owned(), reason.trim().to_owned()));
+        } else if let Some(test) = line.strip_prefix(PASSED_ALONE) {
+            self.passed_alone(test.trim());
         } else if let Some((test, verdict)) =
             line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
         {
             match verdict.split_whitespace().next() {
+                // A second try counts by its own line.
+                _ if self.failed.iter().any(|failed| failed == test) => {}
                 Some("ok") => self.passed.push(test.to_owned()),
                 Some("FAILED") => self.failed.push(test.to_owned()),
                 Some("ignored") => {
@@ -49,6 +62,18 @@ impl Report {
                 _ => {}
             }
         }
+    }
+
+    /// Takes note that a test which failed among others has passed alone.
+    pub(crate) fn passed_alone(&mut self, test: &str) {
+        self.failed.retain(|failed| failed != test);
+        self.passed.push(test.to_owned());
+        self.alone.push(test.to_owned());
+    }
+
+    /// Tests that came to an end so far.
+    pub(crate) fn verdicts(&self) -> usize {
+        self.passed.len() + self.failed.len()
     }
 
     /// Takes the exit status of the test binary; none when it ran out of time.
@@ -68,7 +93,22 @@ impl Report {
     }
 
     pub(crate) fn is_success(&self) -> bool {
-        self.broken.is_none() && self.unexplained().next().is_none()
+        self.broken.is_none() && self.unexplained().next().is_none() && self.repeated.is_empty()
+    }
+
+    /// Why the run is no success, a line each.
+    pub(crate) fn failures(&self) -> String {
+        let mut text = String::new();
+        if let Some(why) = &self.broken {
+            let _ = writeln!(text, "{why}");
+        }
+        for test in self.unexplained() {
+            let _ = writeln!(text, "{test} failed");
+        }
+        for test in &self.repeated {
+            let _ = writeln!(text, "{test} passed only alone, as in another of the last five runs: mend it");
+        }
+        text
     }
 
     fn known(&self, test: &str) -> Option<&'static Known> {
@@ -101,6 +141,11 @@ pub(crate) fn table(reports: &[Report]) -> String {
         let id = &report.kernel;
         if let Some(why) = &report.broken {
             let _ = writeln!(notes, "{id}: {why}");
+        }
+        for test in &report.alone {
+            let repeated = report.repeated.contains(test);
+            let why = if repeated { ", as in another of the last five runs: mend it" } else { "" };
+            let _ = writeln!(notes, "{id}: {PASSED_ALONE}{test}{why}");
         }
         for test in &report.failed {
             let known = report.known(test).map(|known| format!(" (known: {})", known.why));
@@ -136,6 +181,18 @@ mod tests {
         let row: Vec<_> = text.lines().nth(2).unwrap().split_whitespace().collect();
         assert_eq!(row[..5], ["6.1", "6.1.0", "1", "0", "1"]);
         assert!(text.contains("6.1: b skipped: no kprobes here"));
+    }
+
+    #[test]
+    fn a_test_that_passes_at_its_second_try_counts_once_and_is_named() {
+        let lines = ["test a ... FAILED", "test b ... ok", "test a ... ok", "passed alone: a"];
+        let mut report = report(&lines, Some(0));
+        assert_eq!((report.verdicts(), report.failed.len(), report.alone.len()), (2, 0, 1));
+        assert!(report.is_success());
+        report.repeated = vec!["a".into()];
+        assert!(!report.is_success());
+        assert!(report.failures().contains("a passed only alone"));
+        assert!(table(&[report]).contains("6.1: passed alone: a, as in another"));
     }
 
     #[test]

@@ -1,0 +1,100 @@
+//! What it costs to start, and what culprit says when it cannot keep up. These tests make load or measure, so they
+//! run one at a time, after all others.
+
+use std::{net::SocketAddr, time::Instant};
+
+use rustix::process::Signal;
+
+use crate::{
+    harness::{Culprit, Netns, culprit::Ended, port, slow},
+    needs,
+};
+
+/// How many connects are a burst: more than a ring of one MiB holds. An emulated machine makes hundreds a second.
+fn burst_size() -> u64 {
+    if slow() > 1.0 { 5_000 } else { 20_000 }
+}
+
+/// Refused connects, as fast as one thread can, while `culprit` looks on or does not.
+fn burst(args: &str, asleep: bool) -> Ended {
+    let netns = Netns::make();
+    let to = SocketAddr::new(netns.loopback(), port());
+    let culprit = Culprit::trace(&format!("--probes connect --port {} {args}", to.port()));
+    if asleep {
+        culprit.running().signal(Signal::STOP);
+    }
+    netns.enter(move || {
+        for _ in 0..burst_size() {
+            std::net::TcpStream::connect(to).expect_err("nobody listens");
+        }
+    });
+    if asleep {
+        culprit.running().signal(Signal::CONT);
+    }
+    let ended = culprit.stop();
+    assert!(ended.status.success(), "{}", ended.stderr);
+    ended
+}
+
+/// Each connect makes two records: each was told or counted as lost, none twice.
+#[track_caller]
+fn adds_up(ended: &Ended) -> u64 {
+    let told =
+        ended.facts.iter().filter(|fact| ["connect_started", "connect_ended"].contains(&fact.kind())).count();
+    let lost = ended.summary["lost"].as_u64().expect("a number");
+    assert_eq!(told as u64 + lost, 2 * burst_size(), "{}\n{}", ended.summary, ended.stderr);
+    lost
+}
+
+#[test]
+fn in_a_burst_of_connects_each_is_told_or_counted_as_lost() {
+    needs!();
+    let ended = burst("", false);
+    let lost = adds_up(&ended);
+    if lost == 0 {
+        assert!(ended.stderr.contains("none lost"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn losses_of_a_ring_nobody_reads_are_counted_to_the_last_record() {
+    needs!();
+    let ended = burst("--ring-mib 1", true);
+    let lost = adds_up(&ended);
+    assert!(lost > 0, "1 MiB cannot hold them all: {}", ended.summary);
+    assert_eq!(ended.summary["lost_by"][0]["reason"], "ring_full");
+    assert!(ended.stderr.contains(&format!("{lost} LOST")), "{}", ended.stderr);
+}
+
+#[test]
+fn it_attaches_within_a_second() {
+    needs!(HonestClock);
+    // Other programs of this machine may run beside it: the best of a few tries is what it costs.
+    let best = (0..5).map(|_| {
+        let before = Instant::now();
+        let culprit = Culprit::trace("");
+        let took = before.elapsed();
+        culprit.stop();
+        took
+    });
+    let best = best.min().expect("five tries");
+    assert!(best.as_secs_f64() <= 1.0, "{best:?}");
+}
+
+#[test]
+fn it_stays_within_forty_mebibytes() {
+    needs!();
+    let netns = Netns::make();
+    let to = SocketAddr::new(netns.loopback(), port());
+    let culprit = Culprit::trace("");
+    netns.enter(move || {
+        for _ in 0..1000 {
+            std::net::TcpStream::connect(to).expect_err("nobody listens");
+        }
+    });
+    culprit.settle(&netns);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", culprit.pid())).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells");
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(kib <= 40 * 1024, "{kib} KiB");
+}

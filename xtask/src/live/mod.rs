@@ -1,0 +1,242 @@
+//! The live tests as xtask runs them: what is built, in which rounds it runs, and what counts as passed.
+//!
+//! The same rounds run on this machine and inside VMs (`rounds`); what they print is read here (`report`), and
+//! what needed a second try is remembered between runs (`history`).
+
+pub(crate) mod history;
+pub(crate) mod report;
+pub(crate) mod rounds;
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::{
+    cmd,
+    setup::unpacked::{CHRONYD, PROMTOOL},
+};
+use report::Report;
+
+/// Names of the tests that a kernel can decide differently and that CI runs on other kernels, one a line.
+const CORE: &str = "tests/live/core.txt";
+
+/// The live tests, built: their executable and the agent they start.
+pub(crate) struct Live {
+    pub(crate) tests: PathBuf,
+    pub(crate) culprit: PathBuf,
+    /// Servers that tests start, where they are here, by the variables that name them.
+    pub(crate) servers: Vec<(&'static str, PathBuf)>,
+}
+
+impl Live {
+    /// The variables that the live tests read.
+    pub(crate) fn env(&self) -> Vec<(&'static str, &OsStr)> {
+        let mut env = vec![("CULPRIT_LIVE", "require".as_ref()), ("CULPRIT_BIN", self.culprit.as_os_str())];
+        env.extend(self.servers.iter().map(|(name, server)| (*name, server.as_os_str())));
+        env
+    }
+}
+
+/// Builds the live tests and the agent without running anything; nothing when there are none.
+pub(crate) fn build() -> Result<Option<Live>> {
+    if !targets()?.iter().any(|name| name == "live") {
+        return Ok(None);
+    }
+    let mut command = cmd::cargo();
+    // The same selection as the tests without root have: with another, cargo would build the dependencies twice.
+    command
+        .args(["test", "--workspace", "--features", "xtask/bench", "--test", "live", "--no-run"])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit());
+    let messages = stdout(&mut command)?;
+    let built = executables(&messages)?;
+    let find = |name: &str, kind: &str| {
+        let found = built.iter().find(|target| target.name == name && target.kind == kind);
+        found.map(|target| target.executable.clone()).with_context(|| {
+            format!("`{}` reported no executable for the {kind} target `{name}`", cmd::line(&command))
+        })
+    };
+    Ok(Some(Live {
+        tests: find("live", "test")?,
+        culprit: find("culprit", "bin")?,
+        servers: [
+            ("CULPRIT_CHRONYD", CHRONYD.find()),
+            ("CULPRIT_PROMTOOL", PROMTOOL.find()),
+            ("CULPRIT_PROMETHEUS", PROMTOOL.find_other("prometheus")),
+        ]
+        .into_iter()
+        .filter_map(|(name, server)| Some((name, server?)))
+        .collect(),
+    }))
+}
+
+/// The names of the workspace's integration tests.
+pub(crate) fn targets() -> Result<Vec<String>> {
+    let metadata = cmd::metadata(&["--no-deps"])?;
+    let targets = metadata.packages.into_iter().flat_map(|package| package.targets);
+    Ok(targets.filter(|target| target.kind == ["test"]).map(|target| target.name).collect())
+}
+
+/// The core as arguments of the test binary.
+pub(crate) fn core() -> Result<Vec<OsString>> {
+    let path = cmd::workspace().join(CORE);
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(iter_core(&text).map(OsString::from).chain(["--exact".into()]).collect())
+}
+
+fn iter_core(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Runs the live tests on this machine, as root.
+pub(crate) fn here(args: &[OsString]) -> Result<()> {
+    let Some(live) = build()? else {
+        eprintln!("test: there are no live tests (no test target `live` in agent/Cargo.toml)");
+        return Ok(());
+    };
+    if !cmd::is_root() && cmd::which("sudo").is_none() {
+        eprintln!("test: live tests skipped: they need root, and there is no sudo here");
+        return Ok(());
+    }
+    let mut keep = live.env();
+    let inherited: Vec<_> = ["PATH", "HOME", "RUST_BACKTRACE", "RUST_LOG"]
+        .into_iter()
+        .filter_map(|name| Some((name, env::var_os(name)?)))
+        .collect();
+    keep.extend(inherited.iter().map(|(name, value)| (*name, value.as_os_str())));
+    let mut command = cmd::as_root(&xtask()?, &keep)?;
+    // Where cargo would start them.
+    command.args(rounds::command(&live.tests, false, args)).current_dir(cmd::workspace().join("agent"));
+    eprintln!("test: {}", cmd::line(&command));
+    let mut report = Report { kernel: "here".to_owned(), ..Report::default() };
+    let status = stream(&mut command, &mut report)?;
+    report.ended(status);
+    if args.is_empty() {
+        report.repeated = history::remember("here", &report.alone)?;
+    }
+    if !report.is_success() {
+        bail!("the live tests failed:\n{}", report.failures());
+    }
+    Ok(())
+}
+
+/// This program.
+pub(crate) fn xtask() -> Result<PathBuf> {
+    env::current_exe().context("finding xtask's own executable")
+}
+
+/// Runs a command, passes on what it prints, and hands each line to the report. Returns its exit status, nothing
+/// when a signal ended it.
+fn stream(command: &mut Command, report: &mut Report) -> Result<Option<i32>> {
+    let line = cmd::line(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting `{line}`"))?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let errors = thread::spawn(move || lines(err, &mut io::stderr(), |_| {}));
+    lines(out, &mut io::stdout(), |line| report.line(line));
+    for line in errors.join().unwrap_or_default() {
+        report.line(&line);
+    }
+    Ok(child.wait().with_context(|| format!("waiting for `{line}`"))?.code())
+}
+
+/// Passes on each line as it comes; returns those that say why a test was skipped.
+fn lines(from: Option<impl Read>, to: &mut impl Write, mut each: impl FnMut(&str)) -> Vec<String> {
+    let mut skips = Vec::new();
+    let Some(from) = from else { return skips };
+    for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        // Whoever reads this may be gone; the tests go on.
+        let _ = writeln!(to, "{line}");
+        each(&line);
+        if line.contains(report::SKIPPED) {
+            skips.push(line);
+        }
+    }
+    skips
+}
+
+/// A command's standard output while its standard error is shown as it comes.
+fn stdout(command: &mut Command) -> Result<String> {
+    let out = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .and_then(std::process::Child::wait_with_output)
+        .with_context(|| format!("running `{}`", cmd::line(command)))?;
+    if !out.status.success() {
+        bail!("`{}` failed: {}", cmd::line(command), out.status);
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+struct Built {
+    name: String,
+    kind: String,
+    executable: PathBuf,
+}
+
+/// The executables that cargo's JSON messages report.
+fn executables(messages: &str) -> Result<Vec<Built>> {
+    #[derive(Deserialize)]
+    struct Message {
+        target: Option<Target>,
+        executable: Option<PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        name: String,
+        kind: Vec<String>,
+    }
+    let mut built = Vec::new();
+    for line in messages.lines().filter(|line| line.starts_with('{')) {
+        let message: Message =
+            serde_json::from_str(line).with_context(|| format!("reading cargo's message {line}"))?;
+        if let (Some(target), Some(executable)) = (message.target, message.executable) {
+            built.push(Built { name: target.name, kind: target.kind.concat(), executable });
+        }
+    }
+    Ok(built)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_executable_of_a_target_is_read_from_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"x","kind":["lib"]},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"live","kind":["test"]},"executable":"/t/live-1"}"#,
+            "\nrunning 0 tests\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        let built = executables(messages).unwrap();
+        assert_eq!(built.len(), 1);
+        assert_eq!((built[0].name.as_str(), built[0].kind.as_str()), ("live", "test"));
+        assert_eq!(built[0].executable, Path::new("/t/live-1"));
+    }
+
+    #[test]
+    fn the_core_is_a_few_tens_of_tests_each_named_once() {
+        let text = fs::read_to_string(cmd::workspace().join(CORE)).unwrap();
+        let names: Vec<_> = iter_core(&text).collect();
+        let distinct: std::collections::HashSet<_> = names.iter().collect();
+        assert!((20..=60).contains(&names.len()) && distinct.len() == names.len(), "{}", names.len());
+    }
+}

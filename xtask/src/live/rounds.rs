@@ -1,0 +1,202 @@
+//! One run of the live tests, as root, on whatever kernel this is: tests side by side first, then those that make
+//! load or change what the whole machine shares, one at a time, then once more, alone, each test that failed.
+//!
+//! Decides from names alone: a module `load` makes load, a module `machine` needs a machine of its own.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::report::{PASSED_ALONE, Report};
+use crate::cmd;
+
+/// A run in which more tests than this need a second try has failed: that is no accident.
+pub(crate) const ALONE_AT_MOST: usize = 3;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The test binary
+    tests: PathBuf,
+    /// This machine is the tests' own: they may set its clock by months
+    #[arg(long)]
+    own_machine: bool,
+    /// Arguments of the test binary
+    #[arg(last = true)]
+    args: Vec<OsString>,
+}
+
+/// The arguments of xtask that run `tests`.
+pub(crate) fn command(tests: &Path, own_machine: bool, args: &[OsString]) -> Vec<OsString> {
+    let mut command: Vec<OsString> = vec!["live-rounds".into(), tests.into()];
+    if own_machine {
+        command.push("--own-machine".into());
+    }
+    command.push("--".into());
+    command.extend(args.iter().cloned());
+    command
+}
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    let names = list(args)?;
+    let flags = flags(&args.args);
+    let mut report = Report::default();
+    for round in ROUNDS {
+        let names: Vec<_> = names.iter().filter(|name| (round.takes)(name)).cloned().collect();
+        if names.is_empty() || (round.own_machine && !args.own_machine) {
+            continue;
+        }
+        let mut command = Command::new(&args.tests);
+        command.args(&names).arg("--exact").args(&flags);
+        if round.one_at_a_time {
+            command.arg("--test-threads=1");
+        }
+        if round.own_machine {
+            command.env("CULPRIT_OWN_CLOCK", "1");
+        }
+        let before = report.verdicts();
+        let status = super::stream(&mut command, &mut report)?;
+        let counted = report.verdicts() - before;
+        if !matches!(status, Some(0 | 101)) || counted < names.len() {
+            eprintln!("live: the test binary ended with {status:?} after {counted} of {} tests", names.len());
+            return Ok(ExitCode::from(2));
+        }
+    }
+    again(args, &flags, &mut report)?;
+    for name in &report.alone {
+        writeln!(io::stdout(), "{PASSED_ALONE}{name}")?;
+    }
+    for name in &report.failed {
+        writeln!(io::stdout(), "failed: {name}")?;
+    }
+    Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) })
+}
+
+/// A set of tests that run together.
+struct Round {
+    takes: fn(&str) -> bool,
+    one_at_a_time: bool,
+    own_machine: bool,
+}
+
+const ROUNDS: &[Round] = &[
+    Round {
+        takes: |name| !makes_load(name) && !needs_machine(name),
+        one_at_a_time: false,
+        own_machine: false,
+    },
+    Round { takes: makes_load, one_at_a_time: true, own_machine: false },
+    Round { takes: needs_machine, one_at_a_time: true, own_machine: true },
+];
+
+fn has_module(name: &str, module: &str) -> bool {
+    name.split("::").any(|part| part == module)
+}
+
+fn makes_load(name: &str) -> bool {
+    has_module(name, "load")
+}
+
+fn needs_machine(name: &str) -> bool {
+    has_module(name, "machine")
+}
+
+/// Runs what failed once more, each test alone. Not when that many failed that the run has failed in any case.
+fn again(args: &Args, flags: &[OsString], report: &mut Report) -> Result<()> {
+    if report.failed.len() > ALONE_AT_MOST {
+        eprintln!(
+            "live: {} tests failed: more than {ALONE_AT_MOST}, so none is run again",
+            report.failed.len()
+        );
+        return Ok(());
+    }
+    for name in report.failed.clone() {
+        eprintln!("live: {name} failed among others; once more, alone");
+        let mut command = Command::new(&args.tests);
+        command.args([&name, "--exact", "--test-threads=1"]).args(flags);
+        if needs_machine(&name) {
+            command.env("CULPRIT_OWN_CLOCK", "1");
+        }
+        let mut second = Report::default();
+        let status = super::stream(&mut command, &mut second)?;
+        if status == Some(0) && second.passed == [name.clone()] {
+            report.passed_alone(&name);
+        }
+    }
+    Ok(())
+}
+
+/// The tests that the arguments select; each exact name must be one.
+fn list(args: &Args) -> Result<Vec<String>> {
+    let mut command = Command::new(&args.tests);
+    command.args(&args.args).args(["--list", "--format", "terse"]);
+    let listed = cmd::output(&mut command).context("asking the test binary for its tests")?;
+    let names: Vec<_> =
+        listed.lines().filter_map(|line| line.strip_suffix(": test").map(str::to_owned)).collect();
+    if args.args.iter().any(|arg| arg == "--exact") {
+        for asked in filters(&args.args) {
+            ensure!(
+                names.iter().any(|name| asked == name.as_str()),
+                "there is no live test {}: correct the list that names it",
+                asked.to_string_lossy()
+            );
+        }
+    }
+    ensure!(!names.is_empty(), "no live test is called that");
+    Ok(names)
+}
+
+/// libtest's options that take a value of their own.
+const WITH_VALUE: &[&str] =
+    &["--skip", "--test-threads", "--color", "--format", "--logfile", "--shuffle-seed"];
+
+/// The arguments that are no filters.
+fn flags(args: &[OsString]) -> Vec<OsString> {
+    split(args).0
+}
+
+/// The arguments that select tests.
+fn filters(args: &[OsString]) -> Vec<OsString> {
+    split(args).1
+}
+
+fn split(args: &[OsString]) -> (Vec<OsString>, Vec<OsString>) {
+    let (mut flags, mut filters, mut is_value) = (Vec::new(), Vec::new(), false);
+    for arg in args {
+        let text = arg.to_string_lossy();
+        if is_value || text.starts_with('-') {
+            is_value = !is_value && WITH_VALUE.contains(&text.as_ref());
+            if text != "--exact" {
+                flags.push(arg.clone());
+            }
+        } else {
+            filters.push(arg.clone());
+        }
+    }
+    (flags, filters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_test_belongs_to_one_round() {
+        for name in ["tls::a", "lifecycle::load::a", "incidents::clock::machine::a", "loaded::machinery"] {
+            assert_eq!(ROUNDS.iter().filter(|round| (round.takes)(name)).count(), 1, "{name}");
+        }
+        assert!(makes_load("lifecycle::load::a") && !makes_load("loaded::a"));
+    }
+
+    #[test]
+    fn options_keep_their_values_and_filters_are_told_apart() {
+        let args: Vec<OsString> =
+            ["tls", "--skip", "slow", "--nocapture", "--exact", "dns"].map(Into::into).into();
+        assert_eq!(flags(&args), ["--skip", "slow", "--nocapture"]);
+        assert_eq!(filters(&args), ["tls", "dns"]);
+    }
+}
