@@ -37,4 +37,5 @@ pub mod rules;
 pub mod run;
 pub mod sinks;
 pub mod snapshot;
+pub mod text;
 pub mod units;

@@ -133,9 +133,9 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// A command from words separated by spaces.
+/// A command, split as a shell splits it: remedies are quoted.
 pub fn words(line: &str) -> Command {
-    let mut words = line.split_whitespace();
+    let mut words = shell_words::split(line).expect("quotes in pairs").into_iter();
     let mut command = Command::new(words.next().expect("a program"));
     command.args(words);
     command

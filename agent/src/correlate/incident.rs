@@ -16,6 +16,7 @@ pub use super::neighbours::{
     ClaimedMac, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
     NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
 };
+pub use super::remedy::{Part, Remedy};
 use crate::fact::{Endpoint, Outcome, Process, Role, Stage, Thread};
 
 /// Version of an incident's shape. Within v1 it only ever grows.
@@ -57,7 +58,7 @@ pub struct Incident {
     /// Ids of incidents that explain this one.
     pub caused_by: Vec<String>,
     /// What to do, with real values filled in.
-    pub remedies: Vec<String>,
+    pub remedies: Vec<Remedy>,
     /// What it was concluded from, in order of time.
     pub evidence: Vec<Evidence>,
     /// More, by kind.

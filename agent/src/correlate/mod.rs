@@ -6,6 +6,7 @@
 mod clocks;
 pub mod incident;
 mod neighbours;
+pub mod remedy;
 pub mod report;
 mod store;
 

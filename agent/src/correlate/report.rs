@@ -1,7 +1,10 @@
 //! What a rule says about a situation: an incident without what the store adds (identity, times, counts
 //! of earlier occurrences).
 
-use super::incident::{Cause, Details, Kind, Severity};
+use super::{
+    incident::{Cause, Details, Kind, Severity},
+    remedy::Remedy,
+};
 use crate::fact::Process;
 
 /// A rule's account of a situation, complete each time.
@@ -28,7 +31,7 @@ pub struct Report {
     /// Ids of incidents that explain it.
     pub caused_by: Vec<String>,
     /// What to do.
-    pub remedies: Vec<String>,
+    pub remedies: Vec<Remedy>,
     /// What was seen, with CLOCK_BOOTTIME in nanoseconds, in any order.
     pub evidence: Vec<(u64, String)>,
     /// More.

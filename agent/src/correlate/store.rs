@@ -8,6 +8,7 @@ use ulid::Ulid;
 
 use super::{
     incident::{Details, Evidence, Incident, Kind, SCHEMA, State},
+    remedy::Remedy,
     report::Report,
 };
 use crate::enrich::{
@@ -168,9 +169,9 @@ impl Store {
     }
 
     /// The first remedy of an incident that is not resolved yet.
-    pub fn remedy(&self, id: &str) -> Option<&str> {
+    pub fn remedy(&self, id: &str) -> Option<&Remedy> {
         let held = self.held.iter().find(|held| held.id == id && !held.resolved)?;
-        held.report.remedies.first().map(String::as_str)
+        held.report.remedies.first()
     }
 
     /// How full what is remembered is.

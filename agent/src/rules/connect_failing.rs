@@ -14,6 +14,7 @@ use crate::{
     correlate::{
         View,
         incident::{Cause, CauseKind, Confidence, ConnectFailingDetails, Details, Kind, Severity},
+        remedy::Remedy,
         report::Report,
     },
     enrich::{
@@ -22,6 +23,7 @@ use crate::{
     },
     event::{self, ConnectStep, Event, What},
     fact::{Endpoint, Outcome, Process},
+    text::{shell::Command, shown},
 };
 
 /// Failures within this long of each other belong together.
@@ -258,56 +260,58 @@ impl Failing {
 }
 
 /// Why an outcome happens, and what to do about it.
-fn advice(outcome: Outcome, to: &Endpoint, connect: &Connect, view: &View<'_>) -> (String, Vec<String>) {
+fn advice(outcome: Outcome, to: &Endpoint, connect: &Connect, view: &View<'_>) -> (String, Vec<Remedy>) {
     let (ip, port) = (to.ip, to.port);
-    let (why, remedy) = match outcome {
+    let (why, remedy): (String, Remedy) = match outcome {
         Outcome::Refused => (
             format!(
                 "{ip} answers with a reset: it is up, and nobody listens on port {port} (or a firewall rejects)."
             ),
-            format!(
-                "start the service on {ip}:{port}, or correct the address: ss -ltn 'sport = :{port}' there"
-            ),
+            Remedy::from(format!(
+                "start the service on {}, or correct the address; there: ",
+                text::address(&Endpoint { ip, port, name: None })
+            ))
+            .and(Command::new("ss").arg("-ltn").arg(format!("sport = :{port}"))),
         ),
         Outcome::Reset => (
             format!("{ip} or something between tears the connection down while it is made."),
-            format!("look for a proxy, a load balancer without backends or a full backlog at {ip}:{port}"),
+            format!("look for a proxy, a load balancer without backends or a full backlog at {ip}:{port}")
+                .into(),
         ),
-        Outcome::TimedOut | Outcome::Aborted if connect.drops > 0 => (
-            "This host's own kernel drops the packets.".into(),
-            format!("allow egress tcp/{port} to {ip} in this host's own firewall (nft list ruleset)"),
-        ),
+        Outcome::TimedOut | Outcome::Aborted if connect.drops > 0 => {
+            ("This host's own kernel drops the packets.".into(), text::allow_here(ip, port))
+        }
         Outcome::TimedOut | Outcome::Aborted => (
             "Nobody answers: a firewall that drops, a missing route back or a dead host.".into(),
-            format!("allow tcp/{port} to {ip} on the way; ip route get {ip}"),
+            Remedy::from(format!("allow tcp/{port} to {ip} on the way: ")).and(text::route_get(ip)),
         ),
         Outcome::HostUnreachable => {
             let silent = view.world.last_silent_neighbour(connect.owner.netns, view.now_ns);
             match silent {
                 Some((next_hop, silent)) => (
-                    format!("{next_hop} does not answer ARP or NDP on {}.", silent.device),
-                    format!(
-                        "ip neigh show {next_hop} dev {}; is {next_hop} up and on that link?",
-                        silent.device
-                    ),
+                    format!("{next_hop} does not answer ARP or NDP on {}.", shown(&silent.device)),
+                    text::silent_neighbour(next_hop, &silent.device),
                 ),
                 None => (
                     format!("No neighbour answers for {ip}, or a router says it cannot reach it."),
-                    format!("ip route get {ip}; ip neigh"),
+                    Remedy::from("see which neighbour is asked for: ").and(text::route_get(ip)),
                 ),
             }
         }
         Outcome::NetUnreachable => (
             format!("This host has no route to {ip}."),
-            format!("ip route get {ip}; add the route or a default gateway in that network namespace"),
+            Remedy::from("add the route or a default gateway in that network namespace: ")
+                .and(text::route_get(ip)),
         ),
         Outcome::Denied => (
             "A policy of this host refuses the call: a cgroup program, seccomp or a security module.".into(),
-            format!("find the policy that denies tcp/{port} to {ip} (bpftool cgroup tree, audit log)"),
+            Remedy::from(format!("find the policy that denies tcp/{port} to {ip} (audit log): "))
+                .and(Command::new("bpftool").words("cgroup tree")),
         ),
         Outcome::Failed | Outcome::Established => (
             "The kernel refuses for another reason.".into(),
-            format!("strace -e trace=connect the process; ip route get {ip}"),
+            Remedy::from("see what the process is told: ")
+                .and(Command::new("strace").words("-e trace=connect -p").arg(connect.owner.process)),
         ),
     };
     (why, vec![remedy])

@@ -9,6 +9,7 @@ use crate::{
     correlate::{
         View,
         incident::{Cause, CauseKind, Confidence, ConnectStalledDetails, Details, Kind, Severity},
+        remedy::Remedy,
         report::Report,
     },
     enrich::{
@@ -143,15 +144,16 @@ impl ConnectStalled {
             "Packets go to a MAC that is no longer the neighbour's: nothing is wrong with either end."
                 .to_owned()
         } else if connect.drops > 0 {
-            remedies.push(format!(
-                "allow egress tcp/{port} to {ip} in this host's own firewall (nft list ruleset)"
-            ));
+            remedies.push(text::allow_here(ip, port));
             "This host's own kernel drops the packets, so no other machine is to blame.".to_owned()
         } else {
-            remedies
-                .push(format!("allow tcp/{port} to {ip} in the firewalls and security groups on the way"));
-            remedies
-                .push(format!("check that {ip} is up and its replies find the way back: ip route get {ip}"));
+            remedies.push(
+                format!("allow tcp/{port} to {ip} in the firewalls and security groups on the way").into(),
+            );
+            remedies.push(
+                Remedy::from(format!("check that {ip} is up and its replies find the way back: "))
+                    .and(text::route_get(ip)),
+            );
             "Silence is what a firewall that drops, a missing route back or a dead host looks like; a closed port would have refused.".to_owned()
         };
         let verb = if ended.is_some() { "was unanswered" } else { "is unanswered" };

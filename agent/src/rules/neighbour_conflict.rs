@@ -6,12 +6,13 @@ use ebpf_probes::probes::neigh::{ClaimRecord, NeighRecord, cause, flag};
 
 use super::{
     Diagnose, Rule,
-    neighbours::{self, Key, command, ip, on, resolution},
+    neighbours::{self, Key, on, resolution, within},
 };
 use crate::{
     correlate::{
         View,
         incident::{ClaimedMac, Confidence, Details, Kind, NeighbourConflictDetails, Severity},
+        remedy::Remedy,
         report::Report,
     },
     enrich::{
@@ -20,6 +21,7 @@ use crate::{
     },
     event::{self, Event, What},
     rules::text::{self, duration},
+    text::shell::Command,
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -228,18 +230,23 @@ impl Contested {
             why.push("One of them is a virtual router's (VRRP): two masters, which do not hear each other's advertisements.".to_owned());
         }
         let (address, device, netns) = (place.address, place.device.clone(), place.netns.clone());
-        let mut remedies = vec![format!(
-            "find the two machines by their MACs, and take the address from one: bridge fdb show | grep -e {}",
-            names.join(" -e ")
-        )];
+        let here = |command: Command| within(netns.as_deref(), None, command);
+        let found = names.iter().fold(Command::new("grep"), |grep, mac| grep.arg("-e").arg(mac));
+        let mut remedies = vec![
+            Remedy::from("find the two machines by their MACs, and take the address from one: ")
+                .and(Command::new("bridge").words("fdb show"))
+                .and(" | ")
+                .and(found),
+        ];
         if address.is_ipv4() {
-            let probe = command(netns.as_deref(), None, &format!("arping -D -c 3 -I {device} {address}"));
-            remedies.push(format!("see who answers: {probe}"));
+            let probe = Command::new("arping").words("-D -c 3 -I").arg(&device).arg(address);
+            remedies.push(Remedy::from("see who answers: ").and(here(probe)));
         }
-        remedies.push(format!(
-            "until then hold on to the right one: {} neigh replace {address} lladdr <MAC> dev {device} nud permanent",
-            ip(netns.as_deref(), None)
-        ));
+        let hold = Command::new("ip").words("neigh replace").arg(address).words("lladdr MAC dev");
+        remedies.push(
+            Remedy::from("until then hold on to the right one: ")
+                .and(here(hold.arg(&device).words("nud permanent"))),
+        );
         let moves = self.sightings.windows(2);
         let evidence = moves
             .map(|pair| {

@@ -13,11 +13,13 @@ use crate::{
     correlate::{
         Look, View,
         incident::{Confidence, Details, Kind, NeighbourTableFullDetails, NeighbourUser, Severity},
+        remedy::Remedy,
         report::Report,
     },
     enrich::context::Network,
     event::{self, Event, What},
     rules::text::duration,
+    text::shell::Command,
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -185,10 +187,14 @@ impl Full {
             cause: Some(super::neighbours::cause(place.address, Confidence::Certain)),
             caused_by: vec![],
             remedies: vec![
-                format!(
-                    "sysctl -w {key}3={three} {key}2={two} {key}1={one} (in the host's own network namespace)"
+                Remedy::from("in the host's own network namespace: ").and(
+                    Command::new("sysctl")
+                        .arg("-w")
+                        .arg(format!("{key}3={three}"))
+                        .arg(format!("{key}2={two}"))
+                        .arg(format!("{key}1={one}")),
                 ),
-                "see who fills it: culprit list neighbours".to_owned(),
+                Remedy::from("see who fills it: ").and(Command::new("culprit").words("list neighbours")),
             ],
             evidence: vec![
                 (

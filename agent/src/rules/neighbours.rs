@@ -8,10 +8,12 @@ use crate::{
     correlate::{
         View,
         incident::{Cause, CauseKind, Confidence, Details, Kind, NeighbourPlace},
+        remedy::Remedy,
     },
     enrich::World,
     event,
     fact::Endpoint,
+    text::{shell::Command, shown},
 };
 
 /// A neighbour: inode number of the network namespace, index of the device, address.
@@ -48,27 +50,19 @@ pub(super) fn on(place: &NeighbourPlace) -> String {
     }
 }
 
-/// `ip`, in the neighbour's network namespace: by its name, or by way of a process that lives there.
-pub(super) fn ip(netns: Option<&str>, process: Option<u32>) -> String {
-    within(netns, process, "ip", |name| format!("ip -n {name}"))
-}
-
-/// A command in a network namespace.
-pub(super) fn command(netns: Option<&str>, process: Option<u32>, command: &str) -> String {
-    within(netns, process, command, |name| format!("ip netns exec {name} {command}"))
-}
-
-fn within(
-    netns: Option<&str>,
-    process: Option<u32>,
-    command: &str,
-    named: impl Fn(&str) -> String,
-) -> String {
-    match (netns, process) {
-        (None, _) => command.to_owned(),
-        (Some(name), _) if !name.starts_with("net:[") => named(name),
-        (Some(_), Some(process)) => format!("nsenter --net=/proc/{process}/ns/net {command}"),
-        (Some(name), None) => format!("(in {name}) {command}"),
+/// A command in a network namespace: by its name, or by way of a process that lives there.
+pub(super) fn within(netns: Option<&str>, process: Option<u32>, command: Command) -> Remedy {
+    let Some(netns) = netns else { return command.into() };
+    match (netns.starts_with("net:["), process) {
+        (false, _) if command.argv().first().is_some_and(|program| program == "ip") => {
+            let args = command.argv().iter().skip(1).cloned();
+            Command::new("ip").arg("-n").arg(netns).args(args).into()
+        }
+        (false, _) => command.by(Command::new("ip").words("netns exec").arg(netns)).into(),
+        (true, Some(process)) => {
+            command.by(Command::new("nsenter").arg(format!("--net=/proc/{process}/ns/net"))).into()
+        }
+        (true, None) => Remedy::from(format!("(in {}) ", shown(netns))).and(command),
     }
 }
 
@@ -120,6 +114,6 @@ pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
 }
 
 /// What to do about what explains a connect: the first remedy of each incident.
-pub(super) fn remedies(explained_by: &[String], view: &View<'_>) -> Vec<String> {
-    explained_by.iter().filter_map(|id| view.store.remedy(id)).map(str::to_owned).collect()
+pub(super) fn remedies(explained_by: &[String], view: &View<'_>) -> Vec<Remedy> {
+    explained_by.iter().filter_map(|id| view.store.remedy(id)).cloned().collect()
 }

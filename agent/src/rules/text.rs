@@ -1,12 +1,18 @@
 //! Words the rules share: addresses, durations and processes as an incident says them.
 
+use std::net::IpAddr;
+
 use ebpf_probes::probes::connect::Connect;
 
 use crate::{
-    correlate::incident::{Cause, CauseKind},
+    correlate::{
+        incident::{Cause, CauseKind},
+        remedy::Remedy,
+    },
     enrich::World,
     event,
     fact::{Endpoint, Process, span},
+    text::{shell::Command, shown},
 };
 
 /// Nanoseconds as people write durations.
@@ -27,14 +33,14 @@ pub(super) fn address(endpoint: &Endpoint) -> String {
 /// `name (192.0.2.1:80)`, or the address alone.
 pub(super) fn place(endpoint: &Endpoint) -> String {
     match &endpoint.name {
-        Some(name) => format!("{name} ({})", address(endpoint)),
+        Some(known) => format!("{} ({})", shown(known), address(endpoint)),
         None => address(endpoint),
     }
 }
 
 /// `raven[1017]`.
 pub(super) fn process(process: &Process) -> String {
-    format!("{}[{}]", process.comm, process.pid)
+    format!("{}[{}]", shown(&process.comm), process.pid)
 }
 
 /// `one`, `two times`: a count with its noun.
@@ -54,6 +60,23 @@ pub(super) fn subject(connect: &Connect, world: &World) -> String {
     let program = known.unwrap_or_else(|| event::comm(&owner.comm));
     let to = event::address(connect.tuple.remote);
     format!("{}|{program}|{to}|{}", owner.netns, connect.tuple.remote_port)
+}
+
+/// The way to an address, as the kernel takes it.
+pub(super) fn route_get(ip: IpAddr) -> Command {
+    Command::new("ip").words("route get").arg(ip)
+}
+
+/// What to do about a next hop that does not answer.
+pub(super) fn silent_neighbour(ip: IpAddr, device: &str) -> Remedy {
+    Remedy::from(format!("is {ip} up and on the link of {}? ", shown(device)))
+        .and(Command::new("ip").words("neigh show").arg(ip).arg("dev").arg(device))
+}
+
+/// What to do about this host's own firewall.
+pub(super) fn allow_here(ip: IpAddr, port: u16) -> Remedy {
+    Remedy::from(format!("allow egress tcp/{port} to {ip} in this host's own firewall: "))
+        .and(Command::new("nft").words("list ruleset"))
 }
 
 /// Why this host dropped the last packet of a connect, if it dropped one.

@@ -5,6 +5,7 @@ use crate::{
     correlate::{
         View,
         incident::{ClockReference, ClockSkewedDetails, Confidence, Details, Kind},
+        remedy::Remedy,
         report::Report,
     },
     enrich::clock::references::Source,
@@ -212,10 +213,12 @@ impl ClockSkewed {
 }
 
 /// Who doubts compares first.
-fn remedies(confidence: Confidence) -> Vec<String> {
+fn remedies(confidence: Confidence) -> Vec<Remedy> {
     let doubts = confidence == Confidence::Possible;
-    let compare =
-        doubts.then(|| "compare with a server you trust first: culprit list clocks --ntp SERVER".to_owned());
+    let compare = doubts.then(|| {
+        Remedy::from("compare with a server you trust first: ")
+            .and(clocks::list_clocks().words("--ntp SERVER"))
+    });
     compare.into_iter().chain(clocks::remedies()).collect()
 }
 

@@ -10,6 +10,7 @@ use crate::{
             Cause, ClockStep, ClockSteppedDetails, ClockVerdict, Confidence, Details, ExposedProcess, Kind,
             Severity, StepCause,
         },
+        remedy::Remedy,
         report::Report,
     },
     enrich::World,
@@ -18,6 +19,7 @@ use crate::{
         clocks::{self, WARNING_NS, breaks, called, dated, severity},
         text,
     },
+    text::{shell::Command, shown},
 };
 
 /// What all incidents of this kind are about: there is one such clock.
@@ -213,14 +215,12 @@ impl Series {
         calls.chain(sentences).collect::<Vec<_>>().join(" ")
     }
 
-    fn remedies(&self, exposed: &[ExposedProcess]) -> Vec<String> {
+    fn remedies(&self, exposed: &[ExposedProcess]) -> Vec<Remedy> {
         if !self.is_right() {
             let mut remedies = clocks::remedies();
             if let Some(author) = self.last().by.as_ref().filter(|author| author.parent > 1) {
-                remedies.push(format!(
-                    "find out why {}[{}] has the clock set",
-                    author.parent_comm, author.parent
-                ));
+                let who = format!("{}[{}]", shown(&author.parent_comm), author.parent);
+                remedies.push(format!("find out why {who} has the clock set").into());
             }
             return remedies;
         }
@@ -232,10 +232,10 @@ impl Series {
             .filter_map(|one| one.process.unit.as_ref().filter(|unit| unit.ends_with(".service")))
             .collect();
         let pids: Vec<String> = exposed.iter().map(|one| one.process.pid.to_string()).collect();
-        let mut remedies = vec![format!("restart pids {}", pids.join(", "))];
+        let mut remedies = vec![Remedy::from(format!("restart pids {}", pids.join(", ")))];
         if !units.is_empty() {
-            let units: Vec<&str> = units.into_iter().map(String::as_str).collect();
-            remedies.push(format!("systemctl restart {}", units.join(" ")));
+            // Whoever may make a control group chooses its name: none is taken for an option.
+            remedies.push(Command::new("systemctl").words("restart --").args(units).into());
         }
         remedies
     }
@@ -320,7 +320,7 @@ pub(super) fn slept(record: &ClockSuspended, view: &View<'_>) -> Report {
         ],
         cause: Some(clocks::cause(Confidence::Certain)),
         caused_by: vec![],
-        remedies: vec!["see that the clock is right: culprit list clocks".to_owned()],
+        remedies: vec![Remedy::from("see that the clock is right: ").and(clocks::list_clocks())],
         evidence: vec![(at_ns, format!("BOOTTIME moved {} further than MONOTONIC", span(slept_ns)))],
         details: Details::ClockStepped(ClockSteppedDetails {
             before: step.before.clone(),

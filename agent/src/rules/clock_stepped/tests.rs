@@ -104,7 +104,7 @@ fn who_keeps_credentials_from_then_is_named_as_long_as_it_lives() {
     let dated = &details(told).exposed[0].sessions[0];
     assert_eq!((dated.peer.port, &dated.at[..7]), (443, "2026-02"));
     assert!(told.summary.ends_with("2 processes that live may hold credentials dated February 2026: restart pids 2001 (raven), 3001 (worker)."), "{}", told.summary);
-    assert_eq!(told.remedies[0], "restart pids 2001, 3001");
+    assert_eq!(told.remedies[0].to_string(), "restart pids 2001, 3001");
     // They go, one after the other.
     scene.finds(370_000, &[], &[2001]);
     assert!(scene.last().summary.contains("2 processes"), "not oftener than every half minute");

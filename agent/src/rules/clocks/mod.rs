@@ -13,6 +13,7 @@ use crate::{
     correlate::{
         Look, View,
         incident::{Cause, CauseKind, ClockReference, Confidence, Severity},
+        remedy::Remedy,
     },
     enrich::{
         World,
@@ -21,6 +22,7 @@ use crate::{
     },
     event::TlsStep,
     fact::{ReferenceKind, span},
+    text::shell::Command,
 };
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -85,12 +87,20 @@ pub(super) fn breaks(ahead_ns: i64) -> Vec<String> {
 }
 
 /// How to set the clock right, for those who have a time daemon and those who have none.
-pub(super) fn remedies() -> Vec<String> {
+pub(super) fn remedies() -> Vec<Remedy> {
     vec![
-        "chronyc makestep (chrony), timedatectl set-ntp true (systemd-timesyncd), or sntp -S SERVER"
-            .to_owned(),
-        "then see that it stays right: culprit list clocks".to_owned(),
+        Remedy::from(Command::new("chronyc").arg("makestep"))
+            .and(" (chrony), ")
+            .and(Command::new("timedatectl").words("set-ntp true"))
+            .and(" (systemd-timesyncd), or ")
+            .and(Command::new("sntp").words("-S SERVER")),
+        Remedy::from("then see that it stays right: ").and(list_clocks()),
     ]
+}
+
+/// What shows every clock there is to compare with.
+pub(super) fn list_clocks() -> Command {
+    Command::new("culprit").words("list clocks")
 }
 
 /// Programs whose trade is setting the clock right, by the names of their threads (15 bytes at most).

@@ -7,13 +7,15 @@ use crate::{
     correlate::{
         View,
         incident::{Cause, Confidence, Details, Kind, NeighbourPlace, NeighbourStaleDetails, Severity},
+        remedy::Remedy,
         report::Report,
     },
     enrich::neigh::{mac, state_name},
     rules::{
-        neighbours::{self, Key, ip, on},
+        neighbours::{self, Key, on, within},
         text::{self, duration},
     },
+    text::shell::Command,
 };
 
 /// Ethernet addresses have as many bytes.
@@ -163,23 +165,36 @@ impl Suspect {
         why
     }
 
-    fn remedies(&self, place: &NeighbourPlace, process: Option<u32>) -> Vec<String> {
-        let ip = ip(place.netns.as_deref(), process);
+    fn remedies(&self, place: &NeighbourPlace, process: Option<u32>) -> Vec<Remedy> {
         let (address, device) = (place.address, &place.device);
-        let mut remedies = vec![format!("{ip} neigh del {address} dev {device}")];
+        let here = |command: Command| within(place.netns.as_deref(), process, command);
+        let neigh = || Command::new("ip").arg("neigh");
+        let mut remedies = vec![here(neigh().arg("del").arg(address).arg("dev").arg(device))];
+        let replace = here(
+            neigh()
+                .arg("replace")
+                .arg(address)
+                .arg("lladdr")
+                .arg(self.seen())
+                .arg("dev")
+                .arg(device)
+                .words("nud reachable"),
+        );
         if self.last.state & state::PERMANENT != 0 {
-            remedies.push(format!(
-                "or set it right: {ip} neigh replace {address} lladdr {} dev {device} nud reachable; and find who sets it PERMANENT",
-                self.seen()
-            ));
+            remedies.push(Remedy::from("find who sets it PERMANENT, or set it right: ").and(replace));
         } else {
-            remedies.push(format!(
-                "or set it right: {ip} neigh replace {address} lladdr {} dev {device} nud reachable",
-                self.seen()
-            ));
-            remedies.push(format!(
-                "where addresses are reused: announce them when they move (arping -A -I … {address} on the new machine), or lower net.ipv4.neigh.{device}.base_reachable_time_ms",
-            ).replace("ipv4", if address.is_ipv4() { "ipv4" } else { "ipv6" }));
+            remedies.push(Remedy::from("or set it right: ").and(replace));
+            let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+            // With slashes, because a device's name may have dots in it.
+            let setting = format!("net/{family}/neigh/{device}/base_reachable_time_ms");
+            remedies.push(
+                Remedy::from(
+                    "where addresses are reused: announce them when they move (on the new machine: ",
+                )
+                .and(Command::new("arping").words("-A -c 3 -I DEVICE").arg(address))
+                .and("), or lower the time for which an entry is believed: ")
+                .and(here(Command::new("sysctl").arg(setting))),
+            );
         }
         remedies
     }

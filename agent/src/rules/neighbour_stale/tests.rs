@@ -47,7 +47,7 @@ fn a_syn_from_elsewhere_and_an_unanswered_syn_ack_open_it_within_two_seconds() {
         (told.nud_state.as_str(), told.neighbour.device.as_str(), &told.ports[..]),
         ("STALE", "if2", &[443][..])
     );
-    assert_eq!(opened.remedies[0], "ip neigh del 192.0.2.90 dev if2");
+    assert_eq!(opened.remedies[0].to_string(), "ip neigh del 192.0.2.90 dev if2");
     assert_eq!(opened.cause.as_ref().map(|cause| cause.confidence), Some(Confidence::Likely));
     assert!(
         opened.summary.contains("go to 02:00:00:00:00:01")

@@ -13,13 +13,15 @@ use crate::{
             Cause, Confidence, Details, Kind, NeighbourPlace, NeighbourUnresolvedDetails, NeighbourWaiter,
             Severity,
         },
+        remedy::Remedy,
         report::Report,
     },
     enrich::{connect::outcome, neigh::mac},
     rules::{
-        neighbours::{self, Key, command, ip, on},
+        neighbours::{self, Key, on, within},
         text::{self, duration},
     },
+    text::{shell::Command, shown},
 };
 
 /// Ethernet addresses have as many bytes.
@@ -211,31 +213,29 @@ fn sentence(waiter: &NeighbourWaiter) -> String {
     }
 }
 
-fn remedies(place: &NeighbourPlace, process: Option<u32>) -> Vec<String> {
+fn remedies(place: &NeighbourPlace, process: Option<u32>) -> Vec<Remedy> {
     let (address, device) = (place.address, &place.device);
-    let netns = place.netns.as_deref();
-    let tool = if address.is_ipv4() {
-        command(netns, process, &format!("arping -c 3 -I {device} {address}"))
+    let here = |command: Command| within(place.netns.as_deref(), process, command);
+    let tool = here(if address.is_ipv4() {
+        Command::new("arping").words("-c 3 -I").arg(device).arg(address)
     } else {
-        command(netns, process, &format!("ndisc6 {address} {device}"))
+        // A device may be called what looks like an option.
+        Command::new("ndisc6").arg("--").arg(address).arg(device)
+    });
+    let look = here(Command::new("ip").words("neigh show").arg(address).arg("dev").arg(device));
+    let link = |likely: &str| {
+        let device = shown(device);
+        Remedy::from(format!("see whether {address} is up and on the link of {device} ({likely}): "))
     };
-    let look = format!("{} neigh show {address} dev {device}", ip(netns, process));
     if place.is_gateway {
-        let routes = format!("{} route show default", ip(netns, process));
+        let routes = here(Command::new("ip").words("route show default"));
         vec![
-            format!(
-                "see whether {address} is up and on the link of {device} (cable, VLAN, security group): {tool}"
-            ),
-            format!("see whether the default route is right: {routes}"),
+            link("cable, VLAN, security group").and(tool),
+            Remedy::from("see whether the default route is right: ").and(routes),
             look,
         ]
     } else {
-        vec![
-            format!(
-                "see whether {address} is up and on the link of {device} (VLAN, security group, host firewall): {tool}"
-            ),
-            look,
-        ]
+        vec![link("VLAN, security group, host firewall").and(tool), look]
     }
 }
 

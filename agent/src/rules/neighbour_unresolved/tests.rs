@@ -63,7 +63,7 @@ fn a_neighbour_somebody_waits_for_is_named_with_who_waits_and_what_failed() {
         last.summary,
         "192.0.2.90 does not answer ARP on eth0: raven[1017]'s connection to 192.0.2.90:80 failed."
     );
-    assert_eq!(last.remedies[1], "ip neigh show 192.0.2.90 dev eth0");
+    assert_eq!(last.remedies[1].to_string(), "ip neigh show 192.0.2.90 dev eth0");
     assert!(scene.opened(Kind::ConnectStalled).is_empty() && scene.opened(Kind::ConnectFailing).is_empty());
 }
 

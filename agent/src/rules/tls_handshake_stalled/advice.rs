@@ -13,10 +13,15 @@ use crate::{
     correlate::{
         View,
         incident::{Cause, Confidence},
+        remedy::Remedy,
     },
     enrich::context::Posture,
     fact::Process,
-    rules::{neighbours, text::address},
+    rules::{
+        neighbours,
+        text::{self, address},
+    },
+    text::{shell::Command, shown},
 };
 
 /// Plain HTTP: where issuer certificates, CRLs and OCSP answers come from (RFC 5280 §4.2.2.1, §4.2.1.13).
@@ -129,23 +134,33 @@ impl Says<'_> {
         ids
     }
 
-    pub(super) fn remedies(&self, process: Option<&Process>) -> Vec<String> {
+    pub(super) fn remedies(&self, process: Option<&Process>) -> Vec<Remedy> {
         let pid = process.map_or(0, |process| process.pid);
         let Some(blame) = self.blame() else {
+            let go_on = Command::new("kill").arg("-CONT").arg(pid);
+            let stacks =
+                Command::new("gdb").arg("-p").arg(pid).arg("-batch").arg("-ex").arg("thread apply all bt");
             return match self.posture() {
-                Posture::Stopped => vec![format!("kill -CONT {pid}")],
+                Posture::Stopped => vec![go_on.into()],
                 _ if unread(self.hs) && self.idle_service().contains("stopped") => {
-                    vec![format!("kill -CONT {pid}, once it is clear who stopped it")]
+                    vec![Remedy::from("once it is clear who stopped it: ").and(go_on)]
                 }
                 _ if unread(self.hs) => vec![
                     "give the service more threads, or shorten what they are busy with".into(),
-                    format!(
-                        "see what they do: cat /proc/{pid}/task/*/wchan; gdb -p {pid} -batch -ex 'thread apply all bt'"
-                    ),
+                    Remedy::from("see what they do: ")
+                        .and(Command::new("ps").words("-L -o tid,stat,wchan:32,comm -p").arg(pid))
+                        .and(" or ")
+                        .and(stacks),
                 ],
-                _ => vec![format!(
-                    "see where it is: gdb -p {pid} -batch -ex 'thread apply all bt' (or jstack {pid}, py-spy dump -p {pid})"
-                )],
+                _ => vec![
+                    Remedy::from("see where it is: ")
+                        .and(stacks)
+                        .and(" (or ")
+                        .and(Command::new("jstack").arg(pid))
+                        .and(", ")
+                        .and(Command::new("py-spy").words("dump -p").arg(pid))
+                        .and(")"),
+                ],
             };
         };
         let cause = self.cause();
@@ -153,41 +168,53 @@ impl Says<'_> {
         let (ip, port) = (to.ip, to.port);
         match &blame.suspect {
             Suspect::Connect(_, Some((ip, silent))) => vec![
-                format!("ip neigh show {ip} dev {}; is {ip} up and on that link?", silent.device),
-                format!("or correct the address that is fetched from: {}", address(&to)),
+                text::silent_neighbour(*ip, &silent.device),
+                format!("or correct the address that is fetched from: {}", address(&to)).into(),
             ],
             Suspect::Connect(op, None) => {
                 let mut remedies = vec![if op.connect.drops > 0 {
-                    format!("allow egress tcp/{port} to {ip} in this host's own firewall (nft list ruleset)")
+                    text::allow_here(ip, port)
                 } else {
-                    format!("allow egress tcp/{port} to {ip}")
+                    format!("allow egress tcp/{port} to {ip}").into()
                 }];
                 if port == HTTP {
                     remedies.extend(self.fetch_remedies(process));
                 } else {
-                    remedies.push(format!(
-                        "give that connect a short timeout, or move it out of the handshake of {}",
-                        process.map_or("the process", |process| &process.comm)
-                    ));
+                    let whose = process.map_or("the process".into(), |process| shown(&process.comm));
+                    remedies.push(
+                        format!(
+                            "give that connect a short timeout, or move it out of the handshake of {whose}"
+                        )
+                        .into(),
+                    );
                 }
                 remedies
             }
             Suspect::Lookup(op) => vec![
-                format!("dig @{ip} {} {}", op.query_type, op.name),
+                // By options: a name may look like one, or like a server.
+                Command::new("dig")
+                    .arg(format!("@{ip}"))
+                    .arg("-t")
+                    .arg(&op.query_type)
+                    .arg("-q")
+                    .arg(&op.name)
+                    .into(),
                 format!(
                     "allow udp/53 and tcp/53 to {ip}, or name a resolver that answers in /etc/resolv.conf"
-                ),
+                )
+                .into(),
             ],
             Suspect::Peer(socket, _) => vec![
-                format!("look at the service at {}: it accepts and does not answer", address(&to)),
-                format!("ss -tnoi 'dst {ip} dport = :{port}' (descriptor {} of {pid})", socket.fd),
+                format!("look at the service at {}: it accepts and does not answer", address(&to)).into(),
+                Remedy::from(format!("(descriptor {} of {pid}) ", socket.fd))
+                    .and(Command::new("ss").arg("-tnoi").arg(format!("dst {ip} dport = :{port}"))),
                 "give that request a short timeout".into(),
             ],
         }
     }
 
     /// How to do without the fetch.
-    fn fetch_remedies(&self, process: Option<&Process>) -> Vec<String> {
+    fn fetch_remedies(&self, process: Option<&Process>) -> Vec<Remedy> {
         let program = process.and_then(|process| process.exe.as_deref()).unwrap_or_default();
         let off = match program.rsplit('/').next().unwrap_or_default() {
             "java" => "turn the fetch off: -Dcom.sun.security.enableAIAcaIssuers=false, -Dcom.sun.net.ssl.checkRevocation=false".into(),
@@ -202,7 +229,7 @@ impl Says<'_> {
         } else {
             "install the full chain on this host, so that nothing has to be fetched".into()
         };
-        vec![chain, off]
+        vec![chain.into(), off.into()]
     }
 }
 

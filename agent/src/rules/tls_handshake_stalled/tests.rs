@@ -48,7 +48,7 @@ fn a_dropped_port_80_inside_a_handshake_is_blamed_on_that_connect() {
          connect to 192.0.2.64:80: 1 SYN, no answer from the network."
     );
     assert!(incident.why[0].contains("AIA"), "{incident:#?}");
-    assert!(incident.remedies[0].contains("allow egress tcp/80 to 192.0.2.64"), "{incident:#?}");
+    assert!(incident.remedies[0].to_string().contains("allow egress tcp/80 to 192.0.2.64"), "{incident:#?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 use super::{Style, duration, printable, time};
 use crate::{
     config::Time,
-    correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Severity, State},
+    correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Part, Severity, State},
     fact::{Role, by, off},
 };
 
@@ -97,7 +97,13 @@ impl Incidents {
         }
         let mut lead = "    Try:  ";
         for remedy in &incident.remedies {
-            wrapped(remedy, lead, "          ", out)?;
+            let written: Vec<(String, bool)> = remedy
+                .parts()
+                .iter()
+                .map(|part| (part.to_string(), matches!(part, Part::Words(_))))
+                .collect();
+            let pieces = written.iter().map(|(text, breaks)| (text.as_str(), *breaks));
+            lines(pieces, lead, "          ", out)?;
             lead = "          ";
         }
         writeln!(out)
@@ -167,11 +173,30 @@ fn neighbour(place: &NeighbourPlace) -> String {
 
 /// Words broken into lines of at most [`WIDTH`] columns, with nothing in them that steers a terminal.
 fn wrapped(text: &str, first: &str, rest: &str, out: &mut impl Write) -> io::Result<()> {
-    let text = printable(text);
+    lines([(&*printable(text), true)], first, rest, out)
+}
+
+/// Pieces broken into lines, each of them between words or not at all: a command that is pasted by half is
+/// another command.
+fn lines<'a>(
+    pieces: impl IntoIterator<Item = (&'a str, bool)>,
+    first: &str,
+    rest: &str,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    // What stands between two spaces where a line may be broken.
+    let mut chunks = vec![String::new()];
+    for (text, breaks) in pieces {
+        let mut words = text.split(' ').take(if breaks { usize::MAX } else { 0 });
+        if let Some(last) = chunks.last_mut() {
+            last.push_str(words.next().unwrap_or(text));
+        }
+        chunks.extend(words.map(str::to_owned));
+    }
     let mut line = first.to_owned();
     let mut empty = true;
-    for word in text.split(' ') {
-        if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+    for chunk in chunks {
+        if !empty && line.chars().count() + 1 + chunk.chars().count() > WIDTH {
             writeln!(out, "{line}")?;
             line = rest.to_owned();
             empty = true;
@@ -179,7 +204,7 @@ fn wrapped(text: &str, first: &str, rest: &str, out: &mut impl Write) -> io::Res
         if !empty {
             line.push(' ');
         }
-        line.push_str(word);
+        line.push_str(&chunk);
         empty = false;
     }
     writeln!(out, "{line}")

@@ -38,8 +38,8 @@ fn a_full_neighbour_table_is_told_with_its_bound() {
     assert_eq!((told.number("/details/gc_thresh1"), told.number("/details/gc_thresh3")), (8, 32));
     let most = &told.json["details"]["users"][0];
     assert_eq!((most["device"].as_str(), most["netns"].as_str()), (Some("wire"), Some(netns.name())));
-    let remedy = told.text("/remedies/0").split(" (").next().unwrap_or_default().to_owned();
-    assert!(remedy.starts_with("sysctl -w net.ipv4.neigh.default.gc_thresh3="), "{remedy}");
+    let remedy = told.text("/remedies/0").split_once(": ").expect("where it holds").1.to_owned();
+    assert!(remedy.starts_with("sysctl -w 'net.ipv4.neigh.default.gc_thresh3="), "{remedy}");
     // Word for word: there is room again.
     run(&mut words(&remedy));
     let bound =
