@@ -26,6 +26,7 @@ impl Command {
 
     /// One more argument. Where it may begin with a dash, see that the program takes it for what it is
     /// (`--`, or as the value of an option).
+    #[expect(clippy::needless_pass_by_value, reason = "addresses and numbers are given as they are")]
     pub fn arg(mut self, arg: impl ToString) -> Self {
         self.args.push(arg.to_string());
         self
