@@ -30,6 +30,8 @@ mod incidents;
 mod lifecycle;
 #[path = "live/load.rs"]
 mod load;
+#[path = "live/namespaces.rs"]
+mod namespaces;
 #[path = "live/neigh.rs"]
 mod neigh;
 #[path = "live/output.rs"]

@@ -204,9 +204,9 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         }
         Kind::Tick => What::Tick,
         Kind::NeighChange => What::Neigh(read(&record, 0)?),
-        Kind::NeighMismatch => What::Mac(read(&record, 0)?),
+        Kind::NeighMismatch => What::Mac(read_grown(&record, 104)?),
         Kind::NeighClaim => What::Claim(read(&record, 0)?),
-        Kind::NeighUnheard => What::Unheard(read(&record, 0)?),
+        Kind::NeighUnheard => What::Unheard(read_grown(&record, 176)?),
         Kind::NeighWaiter => What::Waiter(read(&record, 0)?),
         Kind::ClockSet => What::ClockSet(read(&record, 0)?),
         Kind::ClockMoved => What::ClockMoved(read(&record, 0)?),
@@ -243,6 +243,19 @@ fn read<T: Plain>(record: &[u8], at: usize) -> Result<T, Error> {
     let Some(bytes) = record.get(at..need) else { return Err(Error::Short { len: record.len(), need }) };
     // SAFETY: the slice is as long as T, and any bytes are a T.
     Ok(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+/// A record that older versions wrote with `least` bytes: what they did not know is zero.
+fn read_grown<T: Plain>(record: &[u8], least: usize) -> Result<T, Error> {
+    if record.len() < least {
+        return Err(Error::Short { len: record.len(), need: least });
+    }
+    if record.len() >= size_of::<T>() {
+        return read(record, 0);
+    }
+    let mut whole = vec![0; size_of::<T>()];
+    whole[..record.len()].copy_from_slice(record);
+    read(&whole, 0)
 }
 
 fn rest(record: &Bytes, from: usize) -> Result<Bytes, Error> {

@@ -26,6 +26,7 @@ pub mod kernel;
 pub mod list;
 pub mod log;
 pub mod metrics;
+pub mod namespaces;
 pub mod neighbours;
 pub mod neighdump;
 pub mod network;

@@ -59,7 +59,7 @@ pub fn list(format: Format) -> anyhow::Result<ExitCode> {
 fn devices(dump: &Dump) -> Vec<Device> {
     let mut counts: BTreeMap<(String, &str, &'static str), BTreeMap<String, u32>> = BTreeMap::new();
     for namespace in &dump.namespaces {
-        let name = namespace.name.clone().unwrap_or_else(|| format!("net:[{}]", namespace.netns));
+        let name = namespace.name.clone().unwrap_or_else(|| format!("net:[{}]", namespace.netns.inode));
         for neighbour in &namespace.neighbours {
             let states =
                 counts.entry((name.clone(), &neighbour.device, family(neighbour.family))).or_default();
@@ -123,7 +123,7 @@ fn text(devices: &[Device], tables: &[Table], out: &mut impl Write) -> io::Resul
 #[cfg(test)]
 mod tests {
     use ebpf_probes::{
-        abi::{AF_INET, AF_INET6},
+        abi::{AF_INET, AF_INET6, Netns},
         probes::neigh::state::{FAILED, REACHABLE},
     };
 
@@ -132,7 +132,7 @@ mod tests {
 
     fn neighbour(family: u16, state: u32) -> Neighbour {
         Neighbour {
-            netns: 7,
+            netns: Netns::numbered(7),
             ifindex: 2,
             device: "eth0".into(),
             family,
@@ -153,8 +153,13 @@ mod tests {
             neighbour(AF_INET, FAILED),
             neighbour(AF_INET6, REACHABLE),
         ];
-        let namespace =
-            Namespace { netns: 7, name: None, devices: BTreeMap::new(), neighbours, gateways: vec![] };
+        let namespace = Namespace {
+            netns: Netns::numbered(7),
+            name: None,
+            devices: BTreeMap::new(),
+            neighbours,
+            gateways: vec![],
+        };
         let dump = Dump { namespaces: vec![namespace], refused: vec![] };
         let mut out = Vec::new();
         let table = Table { family: "ipv4".into(), entries: 3, thresholds: [128, 512, 1024] };

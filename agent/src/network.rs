@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use ebpf_probes::{abi::AF_INET6, probes::neigh::state};
+use ebpf_probes::{
+    abi::{AF_INET6, Netns},
+    probes::neigh::state,
+};
 
 use crate::{
     enrich::context::{Gateway, NeighbourTable, NeighbourUse, Network, SeenNeighbour},
@@ -17,7 +20,7 @@ const NEIGHBOURS: usize = 4096;
 
 /// Looks at the gateways of a namespace, at the neighbour tables, and at who fills them. What cannot be read is
 /// left out.
-pub fn tables(netns: u32, boot_ns: u64) -> Network {
+pub fn tables(netns: Netns, boot_ns: u64) -> Network {
     let everywhere = neighdump::everywhere().unwrap_or_default();
     let own = everywhere.namespaces.iter().find(|namespace| namespace.netns == netns);
     let gateways = own.map(|namespace| gateways(namespace, boot_ns).gateways).unwrap_or_default();
@@ -63,7 +66,7 @@ pub fn again(namespace: &Namespace, boot_ns: u64) -> Network {
 
 /// The devices with the most neighbours, most first.
 fn users(namespaces: &[Namespace]) -> Vec<NeighbourUse> {
-    let mut counts: BTreeMap<(&str, u32, &str), u32> = BTreeMap::new();
+    let mut counts: BTreeMap<(&str, Netns, &str), u32> = BTreeMap::new();
     for neighbour in namespaces.iter().flat_map(|namespace| &namespace.neighbours) {
         *counts.entry((family(neighbour.family), neighbour.netns, &neighbour.device)).or_default() += 1;
     }

@@ -16,6 +16,49 @@ pub struct Header {
     pub len: u32,
 }
 
+/// Which network namespace. The inode number alone does not say it: the kernel gives that of a deleted
+/// namespace to the next one.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Netns {
+    /// Its inode number, 0 when unknown.
+    pub inode: u32,
+    /// Tells it from others that have or had this number: the low half of the namespace's cookie (from Linux
+    /// 5.12 on; before, bits of a number drawn at its birth). 0 when unknown, as in older recordings.
+    pub generation: u32,
+}
+
+impl Netns {
+    /// A namespace of which only the number is known.
+    pub const fn numbered(inode: u32) -> Self {
+        Self { inode, generation: 0 }
+    }
+
+    /// Whether it is known which one it is.
+    pub const fn is_known(self) -> bool {
+        self.inode != 0
+    }
+}
+
+impl core::fmt::Display for Netns {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.generation {
+            0 => write!(f, "{}", self.inode),
+            generation => write!(f, "{}.{generation}", self.inode),
+        }
+    }
+}
+
+/// How the programs tell the generation of a namespace: value of the `GENERATION` global.
+pub mod generation {
+    /// Not at all.
+    pub const UNKNOWN: u32 = 0;
+    /// The low half of `net->net_cookie`.
+    pub const COOKIE: u32 = 1;
+    /// Half of `net->hash_mix`, where cookies are drawn only when somebody asks (before Linux 5.12).
+    pub const HASH_MIX: u32 = 2;
+}
+
 /// Who did it: captured in the kernel, in the context of the thread itself.
 ///
 /// All zero when no thread is known.
@@ -26,10 +69,8 @@ pub struct Owner {
     pub process: u32,
     /// Thread id (the kernel's pid), in the initial pid namespace.
     pub thread: u32,
-    /// Inode number of the network namespace, 0 when unknown.
-    pub netns: u32,
-    /// Unused, 0.
-    pub pad: u32,
+    /// The network namespace.
+    pub netns: Netns,
     /// cgroup v2 id, 0 when unknown.
     pub cgroup: u64,
     /// The thread's name, NUL-padded.
@@ -206,7 +247,7 @@ macro_rules! assert_layout {
 }
 pub(crate) use assert_layout;
 
-assert_layout!(Header = 16, Owner = 40, Tuple = 40, LostRecord = 32);
+assert_layout!(Header = 16, Netns = 8, Owner = 40, Tuple = 40, LostRecord = 32);
 
 #[cfg(test)]
 mod tests {

@@ -64,6 +64,8 @@ kernel_fields! {
     REQ_V6_RCV_SADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_rcv_saddr";
     SK_PROTOCOL: u16 [2] = "sock.sk_protocol";
     NET_INUM: u32 [4] = "net.ns.inum";
+    NET_COOKIE: u64 [8] = "net.net_cookie";
+    NET_HASH_MIX: u32 [4] = "net.hash_mix";
     TASK_TGID: u32 [4] = "task_struct.tgid";
     TASK_PID: u32 [4] = "task_struct.pid";
     TASK_COMM: [u8; 16] [16] = "task_struct.comm";

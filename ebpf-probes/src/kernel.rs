@@ -9,12 +9,13 @@ use aya_ebpf::{
         bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
         bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
     },
-    macros::map,
+    macros::{map, raw_tracepoint},
     maps::{LruHashMap, PerCpuArray, RingBuf},
+    programs::RawTracePointContext,
 };
 
 use crate::{
-    abi::{AF_INET6, Header, Kind, Owner, ProbeId, STATS_COLUMNS, Stat, Tuple},
+    abi::{AF_INET6, Header, Kind, Netns, Owner, ProbeId, STATS_COLUMNS, Stat, Tuple, generation},
     fields,
 };
 
@@ -97,28 +98,76 @@ pub fn header<T>(kind: Kind) -> Header {
 
 /// The calling thread. Only where `current` is the thread that acts: process context.
 #[inline(always)]
-pub fn current(netns: u32) -> Owner {
+pub fn current(netns: Netns) -> Owner {
     let id = bpf_get_current_pid_tgid();
     Owner {
         process: (id >> 32) as u32,
         thread: id as u32,
         netns,
-        pad: 0,
         // SAFETY: the helper takes nothing and cannot fail.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         comm: bpf_get_current_comm().unwrap_or_default(),
     }
 }
 
-/// The network namespace of the calling thread, 0 when it cannot be read. Only in process context.
+/// One of [`generation`].
+#[unsafe(no_mangle)]
+pub static GENERATION: Global<u32> = Global::new(generation::UNKNOWN);
+
+/// Which namespace a `struct net` is: two loads and a constant branch.
+///
+/// # Safety
+/// `net` must be a BTF-typed `struct net`.
 #[inline(always)]
-pub fn current_netns() -> u32 {
+pub unsafe fn netns(net: *const u8) -> Netns {
+    // SAFETY: direct loads, checked by the verifier; those of the other sources are dead code.
+    unsafe {
+        let generation = match GENERATION.load() {
+            generation::COOKIE => fields::NET_COOKIE::read(net) as u32,
+            generation::HASH_MIX => half(fields::NET_HASH_MIX::read(net)),
+            _ => 0,
+        };
+        Netns { inode: fields::NET_INUM::read(net), generation }
+    }
+}
+
+/// The same where the verifier knows no types; `None` when it cannot be read.
+#[inline(always)]
+pub fn netns_at(net: *const u8) -> Option<Netns> {
+    // SAFETY: helpers that cannot fault.
+    unsafe {
+        let generation = match GENERATION.load() {
+            generation::COOKIE => bpf_probe_read_kernel(fields::NET_COOKIE::address(net)).ok()? as u32,
+            generation::HASH_MIX => half(bpf_probe_read_kernel(fields::NET_HASH_MIX::address(net)).ok()?),
+            _ => 0,
+        };
+        Some(Netns { inode: bpf_probe_read_kernel(fields::NET_INUM::address(net)).ok()?, generation })
+    }
+}
+
+/// Half of it tells namespaces apart; whoever knew all of it could foresee how the namespace hashes. Never 0.
+#[inline(always)]
+fn half(hash_mix: u32) -> u32 {
+    hash_mix & 0xffff | 0x1_0000
+}
+
+/// Never attached: run once by the agent, in a thread that has entered the namespace in question, where the
+/// kernel offers no other way (`SO_NETNS_COOKIE`, from Linux 5.14 on). Returns the generation.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn netns_here(_ctx: RawTracePointContext) -> i32 {
+    current_netns().generation as i32
+}
+
+/// The network namespace of the calling thread, unknown when it cannot be read. Only in process context.
+#[inline(always)]
+pub fn current_netns() -> Netns {
     // SAFETY: the helper returns the running task; each step is read by a helper that cannot fault.
     unsafe {
         let task = bpf_get_current_task() as *const u8;
-        let Ok(nsproxy) = bpf_probe_read_kernel(fields::TASK_NSPROXY::address(task)) else { return 0 };
-        let Ok(net) = bpf_probe_read_kernel(fields::NSPROXY_NET::address(nsproxy)) else { return 0 };
-        bpf_probe_read_kernel(fields::NET_INUM::address(net)).unwrap_or(0)
+        let unknown = Netns::numbered(0);
+        let Ok(nsproxy) = bpf_probe_read_kernel(fields::TASK_NSPROXY::address(task)) else { return unknown };
+        let Ok(net) = bpf_probe_read_kernel(fields::NSPROXY_NET::address(nsproxy)) else { return unknown };
+        netns_at(net).unwrap_or(unknown)
     }
 }
 

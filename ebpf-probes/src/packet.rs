@@ -49,9 +49,9 @@ pub mod program {
     };
 
     use crate::{
-        abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, ProbeId, Tuple},
+        abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Netns, ProbeId, Tuple},
         call,
-        kernel::{at_most, enabled, mapped, opaque},
+        kernel::{at_most, enabled, mapped, netns, opaque},
         probes::{clock::date, connect::dropped, dns::program as dns, neigh::road, tls::program as tls},
     };
 
@@ -224,7 +224,7 @@ pub mod program {
     /// The network namespace of the packet's TCP socket. (Not by the namespace's cookie: cgroup_skb has
     /// that helper from 6.18 on only.)
     #[inline(always)]
-    pub fn netns_of(ctx: &SkBuffContext) -> Option<u32> {
+    pub fn netns_of(ctx: &SkBuffContext) -> Option<Netns> {
         // SAFETY: a context load, then loads through the BTF-typed socket the helper returns.
         unsafe {
             let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
@@ -236,7 +236,7 @@ pub mod program {
                 return None;
             }
             let net = crate::fields::SK_NET::read(socket);
-            (!net.is_null()).then(|| crate::fields::NET_INUM::read(net))
+            (!net.is_null()).then(|| netns(net))
         }
     }
 }

@@ -190,7 +190,7 @@ fn entries_are_counted_by_family_device_and_state_whatever_is_told() {
     let counted: Vec<(bool, u32, u64)> = culprit::kernel::neighbours::counts(&kernel)
         .expect("root may")
         .into_iter()
-        .filter(|(kind, _)| kind.netns == netns)
+        .filter(|(kind, _)| kind.netns.inode == netns)
         .map(|(kind, count)| (kind.v6, kind.state, count))
         .collect();
     let (permanent, stale) = (state::PERMANENT, state::STALE);

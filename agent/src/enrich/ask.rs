@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ebpf_probes::abi::{Owner, ProbeId, Tuple};
+use ebpf_probes::abi::{Netns, Owner, ProbeId, Tuple};
 
 use super::{
     World,
@@ -43,7 +43,7 @@ impl World {
     }
 
     /// An address with the name somebody in the namespace looked up.
-    pub fn at(&self, address: [u8; 16], port: u16, netns: u32) -> Endpoint {
+    pub fn at(&self, address: [u8; 16], port: u16, netns: Netns) -> Endpoint {
         self.endpoint(address, port, netns)
     }
 
@@ -58,7 +58,7 @@ impl World {
     }
 
     /// The process that listens at an address of a namespace: its id and name.
-    pub fn listener_at(&self, netns: u32, address: IpAddr, port: u16) -> Option<(u32, String)> {
+    pub fn listener_at(&self, netns: Netns, address: IpAddr, port: u16) -> Option<(u32, String)> {
         self.listener(netns, address, port).cloned()
     }
 
@@ -83,12 +83,12 @@ impl World {
     }
 
     /// A neighbour of the namespace that does not answer, or did not within the last second: its device.
-    pub fn silent_neighbour(&self, netns: u32, address: [u8; 16], now_ns: u64) -> Option<SilentNeighbour> {
+    pub fn silent_neighbour(&self, netns: Netns, address: [u8; 16], now_ns: u64) -> Option<SilentNeighbour> {
         self.silent.get(&(netns, address)).filter(|silent| silent.holds_at(now_ns)).cloned()
     }
 
     /// The last neighbour of the namespace that did not answer.
-    pub fn last_silent_neighbour(&self, netns: u32, now_ns: u64) -> Option<(IpAddr, SilentNeighbour)> {
+    pub fn last_silent_neighbour(&self, netns: Netns, now_ns: u64) -> Option<(IpAddr, SilentNeighbour)> {
         self.silent
             .iter()
             .filter(|((at, _), silent)| *at == netns && silent.holds_at(now_ns))

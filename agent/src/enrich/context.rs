@@ -1,6 +1,7 @@
 //! What the events alone do not say: read from the live system once, kept in recordings beside the
 //! events, so that a replay elsewhere knows as much as the trace did.
 
+use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};
 
 use super::select::Select;
@@ -23,7 +24,8 @@ pub enum Context {
         /// Drop reasons of this kernel, by number.
         drop_reasons: Vec<(String, u32)>,
         /// The network namespace culprit runs in: the host's own.
-        netns: u32,
+        #[serde(with = "super::netns")]
+        netns: Netns,
         /// What was asked for.
         #[serde(default)]
         select: Select,
@@ -44,13 +46,27 @@ pub enum Context {
     Netns {
         /// Its inode number.
         inode: u32,
+        /// Which of those that had this number; 0 when that is not known.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        generation: u32,
         /// Its name below /run/netns.
+        name: String,
+    },
+    /// A network namespace that has lost its name: it is gone, or kept by processes alone.
+    NetnsUnnamed {
+        /// Its inode number.
+        inode: u32,
+        /// Which of those that had this number; 0 when that is not known.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        generation: u32,
+        /// The name it had.
         name: String,
     },
     /// The name of a network device.
     Device {
-        /// Inode number of its network namespace.
-        netns: u32,
+        /// Its network namespace.
+        #[serde(with = "super::netns")]
+        netns: Netns,
         /// Its index there.
         index: u32,
         /// Its name.
@@ -58,8 +74,9 @@ pub enum Context {
     },
     /// Who listens on a port: for handshakes no thread has read.
     Listener {
-        /// Inode number of the network namespace.
-        netns: u32,
+        /// The network namespace.
+        #[serde(with = "super::netns")]
+        netns: Netns,
         /// Local address; unspecified (`::`) stands for any.
         address: std::net::IpAddr,
         /// Local port.
@@ -79,15 +96,19 @@ pub enum Context {
     Exposed(Box<Exposed>),
 }
 
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// What a rule wants to be looked at, once, now.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Look {
     /// A process: answered with a [`Snapshot`].
     Process(Whom),
-    /// The devices and gateways of a network namespace, by inode number: answered with a [`Network`].
-    Network(u32),
+    /// The devices and gateways of a network namespace: answered with a [`Network`].
+    Network(Netns),
     /// The same, and the neighbour tables with their biggest users.
-    Tables(u32),
+    Tables(Netns),
     /// Clients' TLS sessions are to be told until this moment, CLOCK_BOOTTIME in nanoseconds, at whatever
     /// intensity. Nothing answers.
     Sessions(u64),
@@ -138,8 +159,9 @@ pub struct Whom {
 pub struct Network {
     /// When, CLOCK_BOOTTIME in nanoseconds.
     pub boot_ns: u64,
-    /// Inode number of the namespace.
-    pub netns: u32,
+    /// The namespace.
+    #[serde(with = "super::netns")]
+    pub netns: Netns,
     /// The next hops of its default routes.
     #[serde(default)]
     pub gateways: Vec<Gateway>,
@@ -194,8 +216,9 @@ pub struct NeighbourTable {
 pub struct NeighbourUse {
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// Inode number of the device's network namespace.
-    pub netns: u32,
+    /// The device's network namespace.
+    #[serde(with = "super::netns")]
+    pub netns: Netns,
     /// The device.
     pub device: String,
     /// Its entries.

@@ -11,6 +11,7 @@ pub mod connect;
 pub mod context;
 mod dns;
 pub(crate) mod neigh;
+mod netns;
 pub mod observe;
 pub mod operations;
 pub mod select;
@@ -22,7 +23,7 @@ use std::{collections::HashMap, net::IpAddr};
 use bounded::Bounded;
 use context::{Context, ProcessContext};
 use ebpf_probes::{
-    abi::{Owner, Tuple},
+    abi::{Netns, Owner, Tuple},
     probes::clock::{GIVES_WHETHER, GIVES_WHO},
 };
 use select::Select;
@@ -38,20 +39,19 @@ const NAMES: usize = 16384;
 const LISTENERS: usize = 1024;
 const DEVICES: usize = 8192;
 const NEIGHBOURS: usize = 256;
-const NAMESPACES: usize = 4096;
+const GATEWAYS: usize = 4096;
 
 /// What is known so far.
 pub struct World {
-    host_netns: u32,
+    namespaces: netns::Namespaces,
     select: Select,
     clock: clock::Clock,
     /// Some hook on the calls that set the clock is not attached.
     clock_degraded: bool,
     processes: Bounded<u32, ProcessContext>,
-    names: Bounded<(u32, IpAddr), String>,
-    netns: HashMap<u32, String>,
-    listeners: Bounded<(u32, IpAddr, u16), (u32, String)>,
-    devices: Bounded<(u32, u32), String>,
+    names: Bounded<(Netns, IpAddr), String>,
+    listeners: Bounded<(Netns, IpAddr, u16), (u32, String)>,
+    devices: Bounded<(Netns, u32), String>,
     drop_reasons: HashMap<u32, String>,
     tls: tls::Handshakes,
     dns: dns::Lookups,
@@ -60,24 +60,23 @@ pub struct World {
     time_zone: Option<String>,
     attached: Vec<String>,
     operations: operations::Operations,
-    silent: Bounded<(u32, [u8; 16]), ask::SilentNeighbour>,
+    silent: Bounded<(Netns, [u8; 16]), ask::SilentNeighbour>,
     /// Next hops of default routes, by namespace.
-    gateways: Bounded<u32, Vec<context::Gateway>>,
+    gateways: Bounded<Netns, Vec<context::Gateway>>,
     /// Connects that wait for a neighbour, by cookie.
-    held_up: Bounded<u64, (u32, [u8; 16])>,
+    held_up: Bounded<u64, (Netns, [u8; 16])>,
     neighbours: neigh::Memory,
 }
 
 impl Default for World {
     fn default() -> Self {
         Self {
-            host_netns: 0,
+            namespaces: netns::Namespaces::default(),
             select: Select::default(),
             clock: clock::Clock::default(),
             clock_degraded: false,
             processes: Bounded::new(PROCESSES),
             names: Bounded::new(NAMES),
-            netns: HashMap::new(),
             listeners: Bounded::new(LISTENERS),
             devices: Bounded::new(DEVICES),
             drop_reasons: HashMap::new(),
@@ -89,7 +88,7 @@ impl Default for World {
             attached: Vec::new(),
             operations: operations::Operations::default(),
             silent: Bounded::new(NEIGHBOURS),
-            gateways: Bounded::new(NAMESPACES),
+            gateways: Bounded::new(GATEWAYS),
             held_up: Bounded::new(silence::HELD_UP),
             neighbours: neigh::Memory::default(),
         }
@@ -111,7 +110,7 @@ impl World {
                     .degraded
                     .iter()
                     .any(|degraded| degraded.why.contains(GIVES_WHO) || degraded.why.contains(GIVES_WHETHER));
-                self.host_netns = *netns;
+                self.namespaces.host = *netns;
                 self.select = *select;
                 let reason = |(name, number): &(String, u32)| {
                     (*number, name.strip_prefix("SKB_DROP_REASON_").unwrap_or(name).to_owned())
@@ -124,13 +123,15 @@ impl World {
             // For the correlation alone.
             Context::Snapshot(_) | Context::Exposed(_) => {}
             Context::Network(network) => self.network(network),
-            Context::Netns { inode, name } => {
-                if self.netns.len() < 65536 {
-                    self.netns.insert(*inode, name.clone());
-                }
+            Context::Netns { inode, generation, name } => {
+                self.namespaces.named(Netns { inode: *inode, generation: *generation }, name);
+            }
+            Context::NetnsUnnamed { inode, generation, name } => {
+                self.namespaces.unnamed(Netns { inode: *inode, generation: *generation }, name);
             }
             Context::Device { netns, index, name } => self.device(*netns, *index, name.clone()),
             Context::Listener { netns, address, port, process, comm } => {
+                self.namespaces.lives(*netns);
                 self.listeners.insert((*netns, *address, *port), (*process, comm.clone()));
             }
         }
@@ -189,6 +190,7 @@ impl World {
             self.devices.table("devices"),
             self.silent.table("silent_neighbours"),
             self.gateways.table("gateways"),
+            self.namespaces.table(),
             self.held_up.table("connects_held_up"),
             self.operations.connects.table("connects"),
             self.tls.table(),
@@ -246,13 +248,12 @@ impl World {
     }
 
     /// The name of a network namespace other than the host's own.
-    fn netns_name(&self, inode: u32) -> Option<String> {
-        (inode != 0 && inode != self.host_netns)
-            .then(|| self.netns.get(&inode).cloned().unwrap_or_else(|| format!("net:[{inode}]")))
+    fn netns_name(&self, netns: Netns) -> Option<String> {
+        self.namespaces.name(netns)
     }
 
     /// Who listens at an address, or at any address, of a namespace.
-    fn listener(&self, netns: u32, address: IpAddr, port: u16) -> Option<&(u32, String)> {
+    fn listener(&self, netns: Netns, address: IpAddr, port: u16) -> Option<&(u32, String)> {
         [address, std::net::Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()]
             .into_iter()
             .find_map(|address| self.listeners.get(&(netns, address, port)))
@@ -270,17 +271,17 @@ impl World {
         }
     }
 
-    fn device(&mut self, netns: u32, index: u32, name: String) {
+    fn device(&mut self, netns: Netns, index: u32, name: String) {
         if self.devices.get(&(netns, index)) != Some(&name) {
             self.devices.insert((netns, index), name);
         }
     }
 
-    fn device_name(&self, netns: u32, index: u32) -> Option<String> {
+    fn device_name(&self, netns: Netns, index: u32) -> Option<String> {
         self.devices.get(&(netns, index)).cloned()
     }
 
-    fn remote(&self, tuple: &Tuple, netns: u32) -> Endpoint {
+    fn remote(&self, tuple: &Tuple, netns: Netns) -> Endpoint {
         self.endpoint(tuple.remote, tuple.remote_port, netns)
     }
 
@@ -288,7 +289,7 @@ impl World {
         Endpoint { ip: event::address(tuple.local), port: tuple.local_port, name: None }
     }
 
-    fn endpoint(&self, address: [u8; 16], port: u16, netns: u32) -> Endpoint {
+    fn endpoint(&self, address: [u8; 16], port: u16, netns: Netns) -> Endpoint {
         let ip = event::address(address);
         Endpoint { ip, port, name: self.names.get(&(netns, ip)).cloned() }
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ebpf_probes::{
-    abi::Tuple,
+    abi::{Netns, Tuple},
     probes::{connect::Connect, neigh::WaiterRecord},
 };
 
@@ -22,7 +22,7 @@ const HOST_UNREACHABLE: i32 = 113;
 
 impl World {
     /// The next hop of a default route of a namespace, if the address is one.
-    pub fn gateway(&self, netns: u32, device: &str, address: IpAddr) -> Option<&Gateway> {
+    pub fn gateway(&self, netns: Netns, device: &str, address: IpAddr) -> Option<&Gateway> {
         // Link-local addresses are not unique to a device.
         let is_it = |gateway: &&Gateway| gateway.address == address && gateway.device == device;
         self.gateways.get(&netns)?.iter().find(is_it)
@@ -31,6 +31,7 @@ impl World {
     pub(super) fn network(&mut self, network: &Network) {
         // An answer about tables may not have been able to read the namespace itself.
         if network.tables.is_empty() || !network.gateways.is_empty() {
+            self.namespaces.lives(network.netns);
             self.gateways.insert(network.netns, network.gateways.clone());
         }
     }
@@ -38,7 +39,7 @@ impl World {
     pub(super) fn waits(&mut self, record: &WaiterRecord) {
         let cookie = if record.forwarded == 0 { record.cookie } else { self.forwarded(&record.tuple) };
         if cookie != 0 {
-            self.held_up.insert(cookie, (record.netns, record.address));
+            self.held_up.insert(cookie, (record.netns(), record.address));
         }
     }
 
@@ -78,12 +79,12 @@ impl World {
     }
 
     /// The name of a network namespace other than the host's own.
-    pub fn namespace(&self, netns: u32) -> Option<String> {
+    pub fn namespace(&self, netns: Netns) -> Option<String> {
         self.netns_name(netns)
     }
 
     /// The name of a device.
-    pub fn device_at(&self, netns: u32, ifindex: u32) -> Option<String> {
+    pub fn device_at(&self, netns: Netns, ifindex: u32) -> Option<String> {
         self.device_name(netns, ifindex)
     }
 }

@@ -23,7 +23,7 @@ use ebpf_probes::{
 };
 
 use super::{
-    btf, cgroup, memory, object,
+    btf, cgroup, generation, memory, object,
     plan::{Constant, Outcome, Plan, Planned, Request},
     tracefs,
 };
@@ -111,6 +111,7 @@ impl Kernel {
             File::open(&root).map_err(|source| cgroup::Error::Unreadable { path: root.clone(), source })?;
         raise_memlock();
         let mut ebpf = load(&plan, request)?;
+        generation::decide(plan.generation(), &mut ebpf);
         fill(&mut ebpf, request)?;
         let mut hooks = plan.hooks;
         attach_all(&mut ebpf, &mut hooks, directory.as_fd())?;

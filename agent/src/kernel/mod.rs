@@ -4,6 +4,7 @@
 pub mod btf;
 pub mod cgroup;
 pub mod counters;
+pub mod generation;
 mod held;
 pub mod load;
 pub mod memory;

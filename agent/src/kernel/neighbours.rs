@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use aya::maps::{HashMap, MapData};
 use ebpf_probes::{
-    abi::V4_MAPPED,
+    abi::{Netns, V4_MAPPED},
     probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour, state},
 };
 
@@ -16,8 +16,8 @@ use super::load::{Error, Kernel, Key, Value};
 pub struct Kind {
     /// It is IPv6 (or IPv4).
     pub v6: bool,
-    /// Inode number of the device's network namespace.
-    pub netns: u32,
+    /// The device's network namespace.
+    pub netns: Netns,
     /// The device's index in it.
     pub ifindex: u32,
     /// One of [`state`].
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn entries_count_by_family_device_and_state_and_those_without_resolution_do_not() {
         let entry = |address: [u8; 16], state| {
-            let key = NeighKey { netns: 1, ifindex: 2, address };
+            let key = NeighKey { netns: Netns::numbered(1), ifindex: 2, pad: 0, address };
             (key, Neighbour { state, ..Neighbour::default() })
         };
         let v4 = |last| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, last];
@@ -73,7 +73,7 @@ mod tests {
             ]
             .into_iter(),
         );
-        let kind = |v6, state| Kind { v6, netns: 1, ifindex: 2, state };
+        let kind = |v6, state| Kind { v6, netns: Netns::numbered(1), ifindex: 2, state };
         let wanted = [
             (kind(false, state::REACHABLE), 2),
             (kind(false, state::FAILED), 1),

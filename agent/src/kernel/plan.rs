@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use ebpf_probes::{
-    abi::ProbeId,
+    abi::{ProbeId, generation},
+    fields,
     probes::PROBES,
     spec::{Attach, Field, Hook, Probe},
 };
@@ -13,6 +14,9 @@ use super::{
     btf::Btf,
     sweep::{Thresholds, WAITING_NS},
 };
+
+/// The global that says how namespaces are told apart.
+const GENERATION: &str = "GENERATION";
 
 /// What somebody asked to see. Everything here is decided in the kernel.
 #[derive(Debug, Clone, Default)]
@@ -173,6 +177,33 @@ impl Plan {
             .any(|planned| planned.hook.program == program && planned.outcome == Outcome::Attached)
     }
 
+    /// How the programs tell namespaces of the same number apart: one of [`generation`].
+    pub fn generation(&self) -> u32 {
+        match self.constants.get(GENERATION) {
+            Some(Constant::U32(source)) => *source,
+            _ => generation::UNKNOWN,
+        }
+    }
+
+    /// A namespace's cookie where each has one from birth, else what it was given instead.
+    fn set_generation(&mut self, btf: &Btf) {
+        let sources =
+            [(generation::COOKIE, fields::NET_COOKIE), (generation::HASH_MIX, fields::NET_HASH_MIX)];
+        // An atomic one is drawn when it is asked for (before Linux 5.12).
+        let drawn_late = btf.field("net.net_cookie.counter").is_ok();
+        let usable = |(source, field): &(u32, Field)| {
+            missing(field, btf).is_none() && !(drawn_late && *source == generation::COOKIE)
+        };
+        let found = sources.into_iter().find(usable);
+        let source = found.map_or(generation::UNKNOWN, |(source, _)| source);
+        self.constants.insert(GENERATION.into(), Constant::U32(source));
+        if let Some((_, field)) = found
+            && let Ok(place) = btf.field(field.path)
+        {
+            self.constants.insert(field.global.to_owned(), Constant::U32(place.offset));
+        }
+    }
+
     fn set_constants(&mut self, request: &Request, btf: &Btf) {
         let enabled = self.probes.iter().fold(0, |bits, probe| bits | 1 << probe.id as u32);
         let bit = |yes: bool| Constant::U32(u32::from(yes));
@@ -214,6 +245,7 @@ impl Plan {
             ("SLOW_NS", Constant::U64(WAITING_NS)),
         ];
         self.constants.extend(constants.map(|(name, value)| (name.to_owned(), value)));
+        self.set_generation(btf);
         for planned in &self.hooks {
             for field in planned.hook.fields {
                 if let Ok(place) = btf.field(field.path) {

@@ -4,17 +4,15 @@
 //! Blocking: it enters each namespace from a thread of its own, which ends with it. A namespace that only
 //! a thread (not a process, nor a file below `/run/netns`) keeps alive is not found.
 
-mod find;
 mod netlink;
 mod routes;
 
 use std::{collections::BTreeMap, io, thread, time::Duration};
 
 use ebpf_probes::{
-    abi::{AF_INET, AF_INET6, V4_MAPPED},
+    abi::{AF_INET, AF_INET6, Netns, V4_MAPPED},
     probes::neigh,
 };
-use find::{Found, enter, find, own};
 use netlink::dump;
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -24,12 +22,14 @@ use netlink_packet_route::{
 use routes::gateways;
 pub use routes::{Gateway, Table, tables};
 
+use crate::namespaces::{self, Found};
+
 /// One network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
-    /// Its inode number.
-    pub netns: u32,
-    /// The name `ip netns` or a container engine gave it.
+    /// Which one.
+    pub netns: Netns,
+    /// The name `ip netns` gave it.
     pub name: Option<String>,
     /// Names of its devices, by index.
     pub devices: BTreeMap<u32, String>,
@@ -42,8 +42,8 @@ pub struct Namespace {
 /// One neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Inode number of its network namespace.
-    pub netns: u32,
+    /// Its network namespace.
+    pub netns: Netns,
     /// The device's index in it.
     pub ifindex: u32,
     /// The device's name.
@@ -73,7 +73,7 @@ impl Neighbour {
         // A change of the address would have been an update: the kernel had it no later than that.
         let mac_since_ns = if self.mac == [0; 8] { 0 } else { since };
         (
-            neigh::NeighKey { netns: self.netns, ifindex: self.ifindex, address: self.address },
+            neigh::NeighKey { netns: self.netns, ifindex: self.ifindex, pad: 0, address: self.address },
             neigh::Neighbour {
                 mac: self.mac,
                 state: self.state,
@@ -100,31 +100,37 @@ pub struct Dump {
 /// # Errors
 /// When `/proc` cannot be read or no thread can be started; single namespaces end up in `refused`.
 pub fn everywhere() -> io::Result<Dump> {
-    visit(find()?)
+    visit(namespaces::find()?)
 }
 
-/// Network namespaces by inode number, those that exist.
+/// Some network namespaces, those that still exist.
 ///
 /// # Errors
 /// As [`everywhere`].
-pub fn some(wanted: &[u32]) -> io::Result<Dump> {
-    let mut found = find()?;
-    found.retain(|netns, _| wanted.contains(netns));
-    visit(found)
+pub fn some(wanted: &[Netns]) -> io::Result<Dump> {
+    let mut found = namespaces::find()?;
+    found.retain(|inode, _| wanted.iter().any(|wanted| wanted.inode == *inode));
+    let mut dump = visit(found)?;
+    // The number may be another's by now.
+    dump.namespaces.retain(|namespace| wanted.contains(&namespace.netns));
+    Ok(dump)
 }
 
 fn visit(found: BTreeMap<u32, Found>) -> io::Result<Dump> {
-    let own = own();
+    let own = namespaces::own();
     let visit = move || {
         let mut dump = Dump::default();
         let mut found: Vec<(u32, Found)> = found.into_iter().collect();
         // The own one first, from where this thread is: that takes no privilege.
-        found.sort_by_key(|(netns, _)| Some(*netns) != own);
-        for (netns, Found { path, name }) in found {
-            let entered = if Some(netns) == own { Ok(()) } else { enter(&path) };
-            match entered.and_then(|()| current(netns, name)) {
+        found.sort_by_key(|(inode, _)| own.is_none_or(|own| own.inode != *inode));
+        for (inode, Found { path, name }) in found {
+            // A name may be another's by now.
+            let same = |netns: &Netns| netns.inode == inode;
+            match namespaces::enter(&path, own)
+                .and_then(|netns| current(netns, name.filter(|_| same(&netns))))
+            {
                 Ok(namespace) => dump.namespaces.push(namespace),
-                Err(error) => dump.refused.push((netns, error)),
+                Err(error) => dump.refused.push((inode, error)),
             }
         }
         dump
@@ -133,11 +139,11 @@ fn visit(found: BTreeMap<u32, Found>) -> io::Result<Dump> {
     visitor.join().map_err(|_| io::Error::other("the thread that visits network namespaces panicked"))
 }
 
-/// The namespace the calling thread is in, which the caller knows by number and name.
+/// The namespace the calling thread is in: which one that is and its name the caller knows.
 ///
 /// # Errors
 /// What the netlink socket says.
-pub fn current(netns: u32, name: Option<String>) -> io::Result<Namespace> {
+pub fn current(netns: Netns, name: Option<String>) -> io::Result<Namespace> {
     let mut devices = BTreeMap::new();
     dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
         if let RouteNetlinkMessage::NewLink(link) = message {
@@ -161,7 +167,7 @@ pub fn current(netns: u32, name: Option<String>) -> io::Result<Namespace> {
 
 /// `None`: no IP neighbour, or one that needs no resolution.
 fn neighbour(
-    netns: u32,
+    netns: Netns,
     devices: &BTreeMap<u32, String>,
     entry: &NeighbourMessage,
     ticks: u64,
@@ -233,11 +239,11 @@ mod tests {
     #[test]
     fn an_entry_becomes_the_key_and_value_the_programs_use() {
         let devices = BTreeMap::from([(7, "eth0".to_owned())]);
-        let mut found = neighbour(9, &devices, &stale(), 100).expect("an IPv4 neighbour");
+        let mut found = neighbour(Netns::numbered(9), &devices, &stale(), 100).expect("an IPv4 neighbour");
         assert_eq!((found.device.as_str(), found.family), ("eth0", AF_INET));
         found.updated = Some(Duration::from_secs(2));
         let (key, value) = found.map_entry(5_000_000_000);
-        assert_eq!((key.netns, key.ifindex), (9, 7));
+        assert_eq!((key.netns, key.ifindex), (Netns::numbered(9), 7));
         assert_eq!(key.address, Ipv4Addr::new(10, 0, 1, 90).to_ipv6_mapped().octets());
         assert_eq!(value.mac, [2, 0, 0, 0, 0xd, 0xad, 0, 0]);
         assert_eq!((value.state, value.probes), (neigh::state::STALE, 4));
@@ -246,7 +252,8 @@ mod tests {
 
     #[test]
     fn an_entry_older_than_the_boot_clock_is_of_unknown_age() {
-        let mut found = neighbour(9, &BTreeMap::new(), &stale(), 100).expect("an IPv4 neighbour");
+        let mut found =
+            neighbour(Netns::numbered(9), &BTreeMap::new(), &stale(), 100).expect("an IPv4 neighbour");
         found.updated = Some(Duration::MAX);
         assert_eq!(found.map_entry(1).1.state_since_ns, 0);
     }
@@ -255,7 +262,7 @@ mod tests {
     fn what_needs_no_resolution_is_left_out() {
         let mut entry = stale();
         entry.header.state = NeighbourState::Noarp;
-        assert_eq!(neighbour(9, &BTreeMap::new(), &entry, 100), None);
+        assert_eq!(neighbour(Netns::numbered(9), &BTreeMap::new(), &entry, 100), None);
     }
 
     #[test]
@@ -269,14 +276,14 @@ mod tests {
         .expect("sixteen bytes");
         let mut entry = stale();
         entry.attributes.push(NeighbourAttribute::CacheInfo(info));
-        let found = neighbour(9, &BTreeMap::new(), &entry, 100).expect("an IPv4 neighbour");
+        let found = neighbour(Netns::numbered(9), &BTreeMap::new(), &entry, 100).expect("an IPv4 neighbour");
         assert_eq!(found.confirmed, Some(Duration::from_millis(1500)));
         assert_eq!(found.updated, Some(Duration::from_millis(500)));
     }
 
     #[test]
     fn anybody_may_read_the_devices_of_the_own_namespace() -> io::Result<()> {
-        let here = current(1, None)?;
+        let here = current(Netns::numbered(1), None)?;
         assert!(here.devices.values().any(|name| name == "lo"), "{here:?}");
         Ok(())
     }

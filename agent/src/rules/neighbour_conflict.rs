@@ -84,7 +84,7 @@ impl NeighbourConflict {
             return;
         };
         if moved && from != to {
-            let key = (record.netns, record.ifindex, record.address);
+            let key = (record.netns(), record.ifindex, record.address);
             // That it was there before is news only when nothing is known yet: it did not claim it now.
             let before = self.neighbours.get(&key).and_then(|known| known.sightings.last().cloned());
             let before = before.unwrap_or((at_ns, from));
@@ -102,8 +102,8 @@ impl NeighbourConflict {
         else {
             return;
         };
-        let key = (record.netns, record.ifindex, record.address);
-        let device = view.world.device_at(record.netns, record.ifindex).unwrap_or_default();
+        let key = (record.netns(), record.ifindex, record.address);
+        let device = view.world.device_at(record.netns(), record.ifindex).unwrap_or_default();
         self.seen(key, &device, [(record.confirmed_ns, owner), (at_ns, other)], view);
     }
 

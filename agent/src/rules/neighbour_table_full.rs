@@ -90,7 +90,7 @@ impl NeighbourTableFull {
         (full.last, full.last_ns) = (*record, at_ns);
         full.refused = full.refused.saturating_add(record.count.max(1).into());
         if is_new {
-            view.looks.push(Look::Tables(record.netns));
+            view.looks.push(Look::Tables(record.netns()));
             return;
         }
         if let Some(id) = &full.id
@@ -132,7 +132,7 @@ impl Full {
     fn report(&self, family: &str, ended: bool, view: &View<'_>) -> Report {
         let record = &self.last;
         let place = super::neighbours::place(
-            &(record.netns, record.ifindex, record.address),
+            &(record.netns(), record.ifindex, record.address),
             &event::comm(&record.device),
             view.world,
         );
@@ -238,7 +238,7 @@ fn thresholds(bound: u32, entries: u32) -> [u32; 3] {
 
 #[cfg(test)]
 mod tests {
-    use ebpf_probes::probes::neigh::state::NONE;
+    use ebpf_probes::{abi::Netns, probes::neigh::state::NONE};
 
     use super::*;
     use crate::{
@@ -262,10 +262,10 @@ mod tests {
     fn a_full_table_names_its_bounds_and_its_biggest_users_and_is_over_when_there_is_room() {
         let mut scene = Scene::new();
         scene.neigh(0, overflow());
-        assert_eq!((scene.told.len(), &scene.looks[..]), (0, &[Look::Tables(1)][..]));
+        assert_eq!((scene.told.len(), &scene.looks[..]), (0, &[Look::Tables(Netns::numbered(1))][..]));
         let family = || "ipv4".to_owned();
         scene.learn(&Context::Network(Box::new(Network {
-            netns: 1,
+            netns: Netns::numbered(1),
             tables: vec![NeighbourTable {
                 family: family(),
                 entries: 1030,
@@ -273,7 +273,12 @@ mod tests {
                 gc_thresh2: 512,
                 gc_thresh3: 1024,
             }],
-            users: vec![NeighbourUse { family: family(), netns: 1, device: "eth0".into(), entries: 1000 }],
+            users: vec![NeighbourUse {
+                family: family(),
+                netns: Netns::numbered(1),
+                device: "eth0".into(),
+                entries: 1000,
+            }],
             ..Network::default()
         })));
         let opened = scene.opened(Kind::NeighbourTableFull);

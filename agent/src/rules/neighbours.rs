@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ebpf_probes::probes::connect::Connect;
+use ebpf_probes::{abi::Netns, probes::connect::Connect};
 
 use crate::{
     correlate::{
@@ -16,8 +16,8 @@ use crate::{
     text::{shell::Command, shown},
 };
 
-/// A neighbour: inode number of the network namespace, index of the device, address.
-pub(super) type Key = (u32, u32, [u8; 16]);
+/// A neighbour: network namespace, index of the device, address.
+pub(super) type Key = (Netns, u32, [u8; 16]);
 
 /// `ARP` or `NDP`.
 pub(super) fn resolution(address: IpAddr) -> &'static str {
@@ -81,7 +81,7 @@ pub(super) fn subject(key: &Key, device: &str) -> String {
     format!("{}{device}", about(key.0, event::address(key.2)))
 }
 
-fn about(netns: u32, address: IpAddr) -> String {
+fn about(netns: Netns, address: IpAddr) -> String {
     format!("{netns}|{address}|")
 }
 

@@ -50,7 +50,13 @@ fn header<T>(at: u64, kind: Record) -> Header {
 }
 
 pub(super) fn owner(process: u32, thread: u32) -> Owner {
-    Owner { process, thread, netns: 1, comm: *b"raven\0\0\0\0\0\0\0\0\0\0\0", ..Owner::default() }
+    Owner {
+        process,
+        thread,
+        netns: ebpf_probes::abi::Netns::numbered(1),
+        comm: *b"raven\0\0\0\0\0\0\0\0\0\0\0",
+        ..Owner::default()
+    }
 }
 
 fn v4(last: u8) -> [u8; 16] {
@@ -101,7 +107,7 @@ pub(super) fn hello(cookie: u64, thread: u32, at: u64) -> Handshake {
 
 /// A ClientHello nobody has read.
 pub(super) fn unread_hello(cookie: u64, at: u64) -> Handshake {
-    let nobody = Owner { netns: 1, ..Owner::default() };
+    let nobody = Owner { netns: ebpf_probes::abi::Netns::numbered(1), ..Owner::default() };
     Handshake { owner: nobody, reader: Owner::default(), read_ns: 0, flags: UNREAD, ..hello(cookie, 0, at) }
 }
 
@@ -201,7 +207,7 @@ impl Scene {
                 degraded: vec![],
             },
             drop_reasons: vec![("SKB_DROP_REASON_NETFILTER_DROP".into(), 8)],
-            netns: 1,
+            netns: ebpf_probes::abi::Netns::numbered(1),
             select: Select::default(),
             time_zone: Some("Europe/Berlin".into()),
         });

@@ -33,7 +33,7 @@ use crate::{
         ring::Drain,
         sweep::Sweep,
     },
-    record, reference, units,
+    namespaces, record, reference, units,
 };
 
 impl Session {
@@ -66,7 +66,7 @@ impl Session {
             node: node.clone(),
             probes: probes.clone(),
             drop_reasons: kernel.drop_reasons.clone(),
-            netns: own_netns(),
+            netns: namespaces::own().unwrap_or_default(),
             select: Select { by_owner, only_bad: request.only_bad, min_ms: request.min_ns / 1_000_000 },
             time_zone: units::time_zone(),
         };
@@ -192,12 +192,4 @@ fn attached(kernel: &Kernel) -> Probes {
         }
     }
     probes
-}
-
-/// The network namespace culprit runs in.
-fn own_netns() -> u32 {
-    std::fs::metadata("/proc/self/ns/net")
-        .ok()
-        .and_then(|metadata| u32::try_from(std::os::unix::fs::MetadataExt::ino(&metadata)).ok())
-        .unwrap_or(0)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ebpf_probes::abi::Netns;
 use tokio::time::Instant;
 
 use super::{Session, clock::boot_ns};
@@ -45,7 +46,8 @@ impl Session {
 
     fn learn_names(&mut self, namespace: &Namespace) {
         if let Some(name) = &namespace.name {
-            self.learn(&Context::Netns { inode: namespace.netns, name: name.clone() });
+            let Netns { inode, generation } = namespace.netns;
+            self.learn(&Context::Netns { inode, generation, name: name.clone() });
         }
         for (index, name) in &namespace.devices {
             self.learn(&Context::Device { netns: namespace.netns, index: *index, name: name.clone() });
@@ -53,7 +55,7 @@ impl Session {
     }
 
     /// Looks at the devices and gateways of a namespace; what was known of one that is gone stays.
-    pub(super) fn look_at_network(&mut self, netns: u32) {
+    pub(super) fn look_at_network(&mut self, netns: Netns) {
         let found = neighdump::some(&[netns]).unwrap_or_default();
         if let Some(namespace) = found.namespaces.first() {
             self.learn_names(namespace);

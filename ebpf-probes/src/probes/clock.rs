@@ -151,8 +151,8 @@ pub struct HttpDate {
     pub boot_ns: u64,
     /// Bit [`AGED`]: a cache answered, with an `Age:` header.
     pub flags: u32,
-    /// Unused, 0.
-    pub pad: u32,
+    /// Generation of the client's network namespace, 0 when unknown: with the key's number says which it is.
+    pub generation: u32,
     /// What follows `Date:`, as many bytes as there are.
     pub text: [u8; 32],
 }

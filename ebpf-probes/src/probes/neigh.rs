@@ -11,7 +11,7 @@ mod records;
 pub use records::{ClaimRecord, MacRecord, NeighRecord, UnheardRecord, WaiterRecord};
 
 use crate::{
-    abi::{ProbeId, assert_layout},
+    abi::{Netns, ProbeId, assert_layout},
     fields,
     spec::{Attach, Field, Hook, Probe, joined},
 };
@@ -80,10 +80,12 @@ pub mod unheard {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct NeighKey {
-    /// Inode number of the device's network namespace.
-    pub netns: u32,
+    /// The device's network namespace.
+    pub netns: Netns,
     /// The device's index in it.
     pub ifindex: u32,
+    /// Unused, 0.
+    pub pad: u32,
     /// The neighbour's address; IPv4 as `::ffff:a.b.c.d`.
     pub address: [u8; 16],
 }
@@ -94,10 +96,8 @@ pub struct NeighKey {
 pub struct PeerKey {
     /// Its address; IPv4 as `::ffff:a.b.c.d`.
     pub address: [u8; 16],
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// Unused, 0.
-    pub pad: u32,
+    /// The network namespace.
+    pub netns: Netns,
 }
 
 /// A neighbour as last told: value of the `NEIGHBOURS` map.
@@ -140,7 +140,7 @@ pub struct Neighbour {
     pub told_bad: u32,
 }
 
-assert_layout!(NeighKey = 24, PeerKey = 24, Neighbour = 112);
+assert_layout!(NeighKey = 32, PeerKey = 24, Neighbour = 112);
 
 /// The `NEIGHBOURS` map, which the agent fills in at start.
 pub const NEIGHBOURS_MAP: &str = "NEIGHBOURS";

@@ -137,7 +137,7 @@ pub fn compared(world: &mut World) -> Vec<(u64, What)> {
 /// A server said what time it is: a reading, unless a cache said it for another moment, or it is no date.
 pub fn date(world: &mut World, record: &DateRecord) {
     if record.date.flags & AGED == 0
-        && !is_own(&record.server, world.host_netns)
+        && !is_own(&record.server, world.namespaces.host.inode)
         && let Some(reading) = http(record)
     {
         heard(world, &reading);

@@ -27,9 +27,9 @@ use crate::{
 
 pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, told: &mut Vec<Told>) {
     let device = event::comm(&record.device);
-    world.device(record.netns, record.ifindex, device.clone());
+    world.device(record.netns(), record.ifindex, device.clone());
     let address = event::address(record.address);
-    let netns = world.netns_name(record.netns);
+    let netns = world.netns_name(record.netns());
     if record.cause == cause::OVERFLOW {
         let what = What::NeighbourTableFull(NeighbourTableFull {
             family: if record.family == AF_INET6 { "ipv6".into() } else { "ipv4".into() },
@@ -45,7 +45,7 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, tol
         return;
     }
     silence(world, boot_ns, record, &device);
-    let key = NeighKey { netns: record.netns, ifindex: record.ifindex, address: record.address };
+    let key = NeighKey { netns: record.netns(), ifindex: record.ifindex, pad: 0, address: record.address };
     let unanswered = world.neighbours.count(key, record);
     let held = world.neighbours.release(&key);
     let Some(meaning) = meaning::of(record) else {
@@ -107,7 +107,7 @@ fn told_late(held: memory::Held) -> Told {
 
 /// Remembers who is asked in vain.
 fn silence(world: &mut World, boot_ns: u64, record: &NeighRecord, device: &str) {
-    let key = (record.netns, record.address);
+    let key = (record.netns(), record.address);
     let failed = record.flags & flag::FAILED_BETWEEN != 0 || record.new_state == state::FAILED;
     let since_ns = world.silent.get(&key).map_or(boot_ns, |known| known.since_ns);
     if record.new_state == state::INCOMPLETE || failed {
@@ -126,8 +126,8 @@ fn silence(world: &mut World, boot_ns: u64, record: &NeighRecord, device: &str) 
 pub(super) fn mismatch(world: &World, boot_ns: u64, record: &MacRecord, told: &mut Vec<Told>) {
     let what = What::NeighbourMacMismatch(NeighbourMacMismatch {
         address: event::address(record.tuple.remote),
-        device: world.device_name(record.netns, record.ifindex),
-        netns: world.netns_name(record.netns),
+        device: world.device_name(record.netns(), record.ifindex),
+        netns: world.netns_name(record.netns()),
         cached_mac: mac(&record.cached_mac, 6).unwrap_or_default(),
         seen_mac: mac(&record.seen_mac, 6).unwrap_or_default(),
         state: state_name(record.state),
@@ -141,8 +141,8 @@ pub(super) fn mismatch(world: &World, boot_ns: u64, record: &MacRecord, told: &m
 pub(super) fn claimed(world: &World, boot_ns: u64, record: &ClaimRecord, told: &mut Vec<Told>) {
     let what = What::NeighbourClaimed(NeighbourClaimed {
         address: event::address(record.address),
-        device: world.device_name(record.netns, record.ifindex),
-        netns: world.netns_name(record.netns),
+        device: world.device_name(record.netns(), record.ifindex),
+        netns: world.netns_name(record.netns()),
         cached_mac: mac(&record.cached_mac, 6).unwrap_or_default(),
         claimed_mac: mac(&record.claimed_mac, 6).unwrap_or_default(),
         state: state_name(record.state),
@@ -161,16 +161,16 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told:
     };
     let mut owner = record.owner;
     if owner.process == 0 && sent == Some(SentAgain::SynAck) {
-        owner.netns = record.netns;
+        owner.netns = record.netns();
         world.adopt(&mut owner, &record.tuple);
     }
     let address = event::address(record.tuple.remote);
-    let device = world.device_name(record.netns, record.ifindex);
-    let netns = world.netns_name(record.netns);
+    let device = world.device_name(record.netns(), record.ifindex);
+    let netns = world.netns_name(record.netns());
     let cached_mac = mac(&record.cached_mac, 6).unwrap_or_default();
     let seen_mac = mac(&record.seen_mac, 6).unwrap_or_default();
     let state = state_name(record.state);
-    let destination = world.remote(&record.tuple, record.netns);
+    let destination = world.remote(&record.tuple, record.netns());
     let local_port = record.tuple.local_port;
     let unanswered = record.unanswered;
     let what = match sent {
@@ -204,16 +204,16 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told:
 }
 
 pub(super) fn waited(world: &mut World, record: &WaiterRecord, told: &mut Vec<Told>) {
-    let key = NeighKey { netns: record.netns, ifindex: record.ifindex, address: record.address };
+    let key = NeighKey { netns: record.netns(), ifindex: record.ifindex, pad: 0, address: record.address };
     if !world.neighbours.is_news(key, record) {
         return;
     }
     // Names are known where the packet's owner lives, which need not be where it leaves.
-    let netns = if record.owner.netns == 0 { record.netns } else { record.owner.netns };
+    let netns = if !record.owner.netns.is_known() { record.netns() } else { record.owner.netns };
     let what = What::NeighbourWaited(NeighbourWaited {
         address: event::address(record.address),
-        device: world.device_name(record.netns, record.ifindex),
-        netns: world.netns_name(record.netns),
+        device: world.device_name(record.netns(), record.ifindex),
+        netns: world.netns_name(record.netns()),
         protocol: protocol_name(record.tuple.protocol),
         source: world.local(&record.tuple),
         destination: world.remote(&record.tuple, netns),

@@ -298,9 +298,19 @@ fn silence_is_remembered_of_records_that_are_not_told() {
     watched.step(ASKED);
     watched.step((TIMER, 0, INCOMPLETE, NOBODY, 5));
     let address = event::address_bytes([10, 0, 1, 90].into());
-    assert!(watched.world.silent_neighbour(7, address, watched.now_ns).is_some());
+    assert!(
+        watched
+            .world
+            .silent_neighbour(ebpf_probes::abi::Netns::numbered(7), address, watched.now_ns)
+            .is_some()
+    );
     watched.step(ANSWERED);
-    assert!(watched.world.silent_neighbour(7, address, watched.now_ns).is_none());
+    assert!(
+        watched
+            .world
+            .silent_neighbour(ebpf_probes::abi::Netns::numbered(7), address, watched.now_ns)
+            .is_none()
+    );
 }
 
 #[test]

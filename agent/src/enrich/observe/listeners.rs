@@ -1,9 +1,17 @@
 //! Who listens on which TCP port of which network namespace.
 
-use std::{collections::HashMap, fs, net::IpAddr, os::unix::fs::MetadataExt};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    net::IpAddr,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+};
+
+use ebpf_probes::abi::Netns;
 
 use super::{Observer, proc::pids};
-use crate::{enrich::context::Context, event};
+use crate::{enrich::context::Context, event, namespaces};
 
 /// The listeners of the machine are looked through at most this often, nanoseconds.
 const LISTENERS_EVERY_NS: u64 = 1_000_000_000;
@@ -16,10 +24,12 @@ impl Observer {
         }
         self.listeners_at_ns = Some(boot_ns);
         let mut ports: HashMap<(u64, u64), (IpAddr, u16)> = HashMap::new();
-        let mut looked: HashMap<u64, ()> = HashMap::new();
+        let mut looked: HashSet<u64> = HashSet::new();
+        let mut found: Vec<Listens> = Vec::new();
         for pid in pids() {
-            let Ok(ns) = fs::metadata(format!("/proc/{pid}/ns/net")) else { continue };
-            if looked.insert(ns.ino(), ()).is_none() {
+            let place = PathBuf::from(format!("/proc/{pid}/ns/net"));
+            let Ok(ns) = fs::metadata(&place) else { continue };
+            if looked.insert(ns.ino()) {
                 for (address, port, inode) in listening(pid) {
                     ports.insert((ns.ino(), inode), (address, port));
                 }
@@ -29,14 +39,31 @@ impl Observer {
                 let Ok(target) = fs::read_link(fd.path()) else { continue };
                 let Some(inode) = socket_inode(&target.to_string_lossy()) else { continue };
                 let Some(&(address, port)) = ports.get(&(ns.ino(), inode)) else { continue };
-                let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                let comm = comm.trim_end().to_owned();
-                learn(Context::Process(self.process(pid, &comm, 0, false)));
-                let netns = u32::try_from(ns.ino()).unwrap_or(0);
-                learn(Context::Listener { netns, address, port, process: pid, comm });
+                found.push(Listens { place: place.clone(), netns: ns.ino(), pid, address, port });
             }
         }
+        // Which namespaces those are, each once, by way of some process that listens there.
+        let mut places: Vec<PathBuf> = Vec::new();
+        let mut numbers: HashSet<u64> = HashSet::new();
+        places.extend(found.iter().filter(|at| numbers.insert(at.netns)).map(|at| at.place.clone()));
+        let which: Vec<Netns> = namespaces::identify(places).into_iter().map(|(_, netns)| netns).collect();
+        for Listens { netns, pid, address, port, .. } in found {
+            let Some(&netns) = which.iter().find(|which| u64::from(which.inode) == netns) else { continue };
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let comm = comm.trim_end().to_owned();
+            learn(Context::Process(self.process(pid, &comm, 0, false)));
+            learn(Context::Listener { netns, address, port, process: pid, comm });
+        }
     }
+}
+
+/// A process that listens.
+struct Listens {
+    place: PathBuf,
+    netns: u64,
+    pid: u32,
+    address: IpAddr,
+    port: u16,
 }
 
 /// Address, port and socket inode of each TCP listener in the network namespace of `pid`.

@@ -2,16 +2,11 @@
 //! known yet, and says it as [`Context`]s. Everything is best effort: a process may be gone already.
 
 mod listeners;
+mod names;
 mod proc;
 mod process;
 
-use std::{
-    collections::HashMap,
-    fs,
-    os::unix::fs::MetadataExt,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, path::PathBuf, time::Instant};
 
 use ebpf_probes::{
     abi::Owner,
@@ -34,8 +29,6 @@ use crate::event::{self, Event, TlsStep, What};
 const PROCESSES: usize = 8192;
 /// Processes at most whose place is remembered when they are gone and nothing else tells it.
 const PLACES: usize = 1024;
-/// Names of network namespaces that had none are looked for again at most this often.
-const NAMES_EVERY: Duration = Duration::from_millis(100);
 
 /// What the user asked to see, as far as only `/proc` can tell.
 #[derive(Debug, Clone, Default)]
@@ -72,8 +65,7 @@ pub struct Observer {
     followed: Bounded<u32, bool>,
     /// Processes looked up, by name and whether the kernel vouched for them.
     seen: Bounded<u32, ([u8; 16], bool)>,
-    netns: HashMap<u32, bool>,
-    names_read: Option<Instant>,
+    names: names::Names,
     listeners_at_ns: Option<u64>,
     pods: HashMap<String, [String; 3]>,
     cgroups: Cgroups,
@@ -92,8 +84,7 @@ impl Observer {
             wanted,
             followed,
             seen: Bounded::new(PROCESSES),
-            netns: HashMap::new(),
-            names_read: None,
+            names: names::Names::default(),
             listeners_at_ns: None,
             pods: HashMap::new(),
             cgroups: Cgroups::new(cgroup_root),
@@ -123,27 +114,31 @@ impl Observer {
             }
             What::Dns(message) => [Some(&message.owner), None],
             What::Neigh(record) => {
-                self.namespace(record.netns, &mut learn);
+                self.names.of(record.netns(), &mut learn);
                 [Some(&record.owner), None]
             }
             What::Mac(record) => {
-                self.namespace(record.netns, &mut learn);
+                self.names.of(record.netns(), &mut learn);
                 [None, None]
             }
             What::Claim(record) => {
-                self.namespace(record.netns, &mut learn);
+                self.names.of(record.netns(), &mut learn);
                 [None, None]
             }
             What::Waiter(record) => {
-                self.namespace(record.netns, &mut learn);
+                self.names.of(record.netns(), &mut learn);
                 [Some(&record.owner), None]
             }
             What::Unheard(record) => {
-                self.namespace(record.netns, &mut learn);
+                self.names.of(record.netns(), &mut learn);
                 if record.what == unheard::SYN_ACK {
                     self.listeners(event.boot_ns, &mut learn);
                 }
                 [Some(&record.owner), None]
+            }
+            What::Tick => {
+                self.names.again(&mut learn);
+                [None, None]
             }
             What::ClockSet(record) => [Some(&record.owner), None],
             _ => [None, None],
@@ -157,7 +152,7 @@ impl Observer {
     }
 
     fn owner(&mut self, owner: &Owner, vouched: bool, learn: &mut impl FnMut(Context)) {
-        self.namespace(owner.netns, learn);
+        self.names.of(owner.netns, learn);
         let known = self.seen.get(&owner.process);
         if owner.process == 0 || known.is_some_and(|(comm, sure)| *comm == owner.comm && (*sure || !vouched))
         {
@@ -168,40 +163,8 @@ impl Observer {
         learn(Context::Process(context));
     }
 
-    fn namespace(&mut self, netns: u32, learn: &mut impl FnMut(Context)) {
-        let wanted = match self.netns.get(&netns) {
-            _ if netns == 0 => false,
-            Some(true) => false,
-            // It may have been made a moment ago, and be named by now.
-            Some(false) => self.names_read.is_none_or(|at| at.elapsed() >= NAMES_EVERY),
-            None => self.netns.len() < 65536,
-        };
-        if !wanted {
-            return;
-        }
-        self.names_read = Some(Instant::now());
-        for (inode, name) in named_netns() {
-            if self.netns.insert(inode, true) != Some(true) {
-                learn(Context::Netns { inode, name });
-            }
-        }
-        self.netns.entry(netns).or_insert(false);
-    }
-
     /// What is known of a process that no event has named.
     pub fn look_up(&mut self, pid: u32, comm: &str) -> ProcessContext {
         self.process(pid, comm, 0, false)
     }
-}
-
-/// Network namespaces with a name, as `ip netns` keeps them.
-fn named_netns() -> Vec<(u32, String)> {
-    let Ok(entries) = fs::read_dir("/run/netns") else { return vec![] };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let inode = entry.metadata().ok()?.ino();
-            Some((u32::try_from(inode).ok()?, entry.file_name().into_string().ok()?))
-        })
-        .collect()
 }

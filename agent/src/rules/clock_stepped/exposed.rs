@@ -50,7 +50,7 @@ struct One {
 
 struct Session {
     tuple: Tuple,
-    netns: u32,
+    netns: ebpf_probes::abi::Netns,
     sni: Option<String>,
     at_ns: u64,
 }

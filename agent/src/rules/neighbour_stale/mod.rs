@@ -97,7 +97,7 @@ impl Diagnose for NeighbourStale {
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
             What::Unheard(record) if record.what == unheard::ANSWERED => {
-                let key = (record.netns, record.ifindex, record.tuple.remote);
+                let key = (record.netns(), record.ifindex, record.tuple.remote);
                 self.over(key, event.boot_ns, End::Answered, view);
             }
             What::Unheard(record) => self.unheard(record, event.boot_ns, view),
@@ -130,7 +130,7 @@ impl Diagnose for NeighbourStale {
 
 impl NeighbourStale {
     fn unheard(&mut self, record: &UnheardRecord, at_ns: u64, view: &mut View<'_>) {
-        let key = (record.netns, record.ifindex, record.tuple.remote);
+        let key = (record.netns(), record.ifindex, record.tuple.remote);
         let other_pair = |known: &Suspect| {
             known.last.cached_mac != record.cached_mac || known.last.seen_mac != record.seen_mac
         };
@@ -176,7 +176,7 @@ impl NeighbourStale {
     }
 
     fn changed(&mut self, record: &NeighRecord, at_ns: u64, view: &mut View<'_>) {
-        let key = (record.netns, record.ifindex, record.address);
+        let key = (record.netns(), record.ifindex, record.address);
         let Some(suspect) = self.suspects.get_mut(&key) else { return };
         let by_hand = record.flags & flag::BY_HAND != 0;
         let removed = record.cause == cause::REMOVED || (record.new_state == state::FAILED && by_hand);
@@ -247,10 +247,10 @@ impl Suspect {
 
 /// The process that listens where a SYN-ACK comes from.
 fn listener(record: &UnheardRecord, view: &View<'_>) -> Owner {
-    let mut owner = Owner { netns: record.netns, ..Owner::default() };
+    let mut owner = Owner { netns: record.netns(), ..Owner::default() };
     let local = event::address(record.tuple.local);
     if record.what == unheard::SYN_ACK
-        && let Some((process, comm)) = view.world.listener_at(record.netns, local, record.tuple.local_port)
+        && let Some((process, comm)) = view.world.listener_at(record.netns(), local, record.tuple.local_port)
     {
         (owner.process, owner.thread) = (process, process);
         let len = comm.len().min(15);

@@ -139,7 +139,11 @@ fn more_of_the_same_is_told_at_each_doubling() {
 #[test]
 fn a_table_read_again_after_losses_ends_what_was_corrected_unseen() {
     let table = |seen: Vec<SeenNeighbour>| {
-        Context::Network(Box::new(Network { netns: 1, neighbours: Some(seen), ..Network::default() }))
+        Context::Network(Box::new(Network {
+            netns: ebpf_probes::abi::Netns::numbered(1),
+            neighbours: Some(seen),
+            ..Network::default()
+        }))
     };
     let entry =
         |of| SeenNeighbour { ifindex: 2, address: sent_again(90, 1, 1, 0).tuple.remote, mac: mac(of) };

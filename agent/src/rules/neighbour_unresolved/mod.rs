@@ -55,7 +55,7 @@ struct NeighbourUnresolved {
     /// Those whose incident is due as soon as their network has been looked at.
     due: Vec<Key>,
     /// When each namespace was looked at last.
-    looked_ns: Bounded<u32, u64>,
+    looked_ns: Bounded<ebpf_probes::abi::Netns, u64>,
 }
 
 impl Default for NeighbourUnresolved {
@@ -139,7 +139,7 @@ impl Diagnose for NeighbourUnresolved {
 
 impl NeighbourUnresolved {
     fn changed(&mut self, record: &NeighRecord, at_ns: u64, view: &mut View<'_>) {
-        let key = (record.netns, record.ifindex, record.address);
+        let key = (record.netns(), record.ifindex, record.address);
         let by_hand = record.flags & flag::BY_HAND != 0;
         let failed =
             record.flags & flag::FAILED_BETWEEN != 0 || (record.new_state == state::FAILED && !by_hand);
@@ -202,7 +202,7 @@ impl NeighbourUnresolved {
         if record.cookie == 0 && record.forwarded == 0 {
             return;
         }
-        let key = (record.netns, record.ifindex, record.address);
+        let key = (record.netns(), record.ifindex, record.address);
         if self.asked.get(&key).is_none() {
             self.asked.insert(key, Silent { since_ns: at_ns, ..Silent::default() });
         }
@@ -243,7 +243,8 @@ impl NeighbourUnresolved {
                     tuple: connect.tuple,
                     owner: connect.owner,
                     cookie: connect.cookie,
-                    netns: key.0,
+                    netns: key.0.inode,
+                    generation: key.0.generation,
                     ifindex: key.1,
                     ..WaiterRecord::default()
                 };

@@ -254,7 +254,7 @@ impl Waiter {
                 other => other.to_string(),
             },
             source: world.own_end(tuple),
-            destination: world.at(tuple.remote, tuple.remote_port, record.netns),
+            destination: world.at(tuple.remote, tuple.remote_port, record.netns()),
             forwarded: record.forwarded != 0,
             outcome: self.ended.as_ref().map(|(connect, _)| outcome(connect).0),
         }

@@ -151,7 +151,11 @@ fn a_table_read_again_after_losses_ends_what_was_answered_unseen() {
     let mut scene = Scene::new();
     fails(&mut scene, 7, 90, 0);
     let seen = SeenNeighbour { ifindex: 2, address: waiter(7, 90).address, mac: mac(2) };
-    let again = Network { netns: 1, neighbours: Some(vec![seen]), ..Network::default() };
+    let again = Network {
+        netns: ebpf_probes::abi::Netns::numbered(1),
+        neighbours: Some(vec![seen]),
+        ..Network::default()
+    };
     scene.learn(&Context::Network(Box::new(again)));
     scene.passes(5000, 8000);
     let last = scene.last();
@@ -164,7 +168,7 @@ fn a_gateway_is_called_one_and_is_critical() {
     let mut scene = Scene::new();
     let gateway = Gateway { address: "192.0.2.90".parse().expect("an address"), device: "eth0".into() };
     scene.learn(&Context::Network(Box::new(Network {
-        netns: 1,
+        netns: ebpf_probes::abi::Netns::numbered(1),
         gateways: vec![gateway],
         ..Network::default()
     })));

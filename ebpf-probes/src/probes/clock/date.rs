@@ -69,11 +69,13 @@ pub fn response(skb: *mut __sk_buff, packet: &Packet) -> u64 {
 fn heard(skb: *mut __sk_buff, packet: &Packet) -> Option<()> {
     let ctx = SkBuffContext::new(skb.cast());
     let address = if packet.v4 { mapped(ctx.load::<u32>(12).ok()?) } else { ctx.load::<[u8; 16]>(8).ok()? };
-    let server = DateKey { address, netns: netns_of(&ctx).unwrap_or(0), port: u32::from(packet.remote) };
+    let netns = netns_of(&ctx).unwrap_or_default();
+    let server = DateKey { address, netns: netns.inode, port: u32::from(packet.remote) };
     let at = now();
     if let Some(known) = DATES.get_ptr(&server) {
         // SAFETY: a live map value.
-        if at.wrapping_sub(unsafe { (*known).boot_ns }) < EVERY_NS {
+        let (said_ns, generation) = unsafe { ((*known).boot_ns, (*known).generation) };
+        if generation == netns.generation && at.wrapping_sub(said_ns) < EVERY_NS {
             return None;
         }
     }
@@ -95,7 +97,7 @@ fn heard(skb: *mut __sk_buff, packet: &Packet) -> Option<()> {
     if found == 0 {
         return None;
     }
-    let mut date = HttpDate { boot_ns: at, ..HttpDate::default() };
+    let mut date = HttpDate { boot_ns: at, generation: netns.generation, ..HttpDate::default() };
     let from = (opaque(u64::from(found)) & (HEAD as u64 - 1)) as usize;
     // SAFETY: from < HEAD, and 32 bytes behind it lie within the slot.
     unsafe {

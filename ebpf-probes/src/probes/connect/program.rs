@@ -18,9 +18,9 @@ use aya_ebpf::{
 
 use super::{Connect, ConnectRecord, phase};
 use crate::{
-    abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Kind, Owner, ProbeId, Stat, Tuple},
+    abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Kind, Netns, Owner, ProbeId, Stat, Tuple},
     fields, filter,
-    kernel::{SOCKETS, count, current, current_netns, emit, enabled, header, mapped, now, tuple_of},
+    kernel::{SOCKETS, count, current, current_netns, emit, enabled, header, mapped, netns, now, tuple_of},
     metrics::{Ended, Timed, counter, program as metrics},
     probes::{neigh::road, tls::program as tls},
 };
@@ -119,7 +119,7 @@ pub(super) fn connect_of(ctx: &SockAddrContext, v6: bool) -> Option<Connect> {
         return None;
     }
     // The namespace of a TCP socket is read from the socket, once it sends its SYN.
-    let netns = if protocol == IPPROTO_TCP { 0 } else { current_netns() };
+    let netns = if protocol == IPPROTO_TCP { Netns::numbered(0) } else { current_netns() };
     let owner = current(netns);
     if !filter::caller(&owner) {
         return None;
@@ -209,7 +209,7 @@ unsafe fn syn_sent(sk: *const u8, cookie: u64) {
         }
         (*call).phase = phase::SYN_SENT;
         (*call).tuple = tuple_of(sk);
-        (*call).owner.netns = fields::NET_INUM::read(fields::SK_NET::read(sk));
+        (*call).owner.netns = netns(fields::SK_NET::read(sk));
         if filter::remember() {
             let _ = SOCKETS.insert(&cookie, &(*call).owner, 0);
         }
@@ -372,7 +372,7 @@ pub fn exit_connect(ctx: TracePointContext) -> u32 {
             };
             if over {
                 (*call).errno = -ret as i32;
-                if (*call).owner.netns == 0 {
+                if !(*call).owner.netns.is_known() {
                     (*call).owner.netns = current_netns();
                 }
                 end(&*call);

@@ -125,7 +125,7 @@ fn keep(
             Some(owner) => (*held).owner = *owner,
             None if !packet.ingress => {
                 sender(ctx, &raw mut (*held).owner);
-                (*held).owner.netns = netns_of(ctx).unwrap_or(0);
+                (*held).owner.netns = netns_of(ctx).unwrap_or_default();
             }
             None => {}
         }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId},
     fields, filter,
-    kernel::{emit, header, mapped},
+    kernel::{emit, header, mapped, netns_at},
     metrics::NeighEvent,
 };
 
@@ -58,7 +58,8 @@ fn overflow(table: *const u8, device: *const u8, address: *const u8) -> Option<(
             (&raw mut (*record).new_mac).write([0; 8]);
             (&raw mut (*record).state_since_ns).write(0);
             (&raw mut (*record).mac_since_ns).write(0);
-            (&raw mut (*record).netns).write(bpf_probe_read_kernel(fields::NET_INUM::address(net)).ok()?);
+            let netns = netns_at(net)?;
+            (&raw mut (*record).netns).write(netns.inode);
             (&raw mut (*record).ifindex)
                 .write(bpf_probe_read_kernel(fields::DEV_IFINDEX::address(device)).ok()?);
             (&raw mut (*record).cause).write(cause::OVERFLOW);
@@ -79,7 +80,7 @@ fn overflow(table: *const u8, device: *const u8, address: *const u8) -> Option<(
             (&raw mut (*record).family).write(family);
             let mac_len = bpf_probe_read_kernel(fields::DEV_ADDR_LEN::address(device)).ok()?;
             (&raw mut (*record).mac_len).write(u16::from(mac_len));
-            (&raw mut (*record).pad).write(0);
+            (&raw mut (*record).generation).write(netns.generation);
             Some(())
         });
     }

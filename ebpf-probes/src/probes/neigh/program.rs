@@ -20,7 +20,7 @@ use super::{NeighKey, NeighRecord, Neighbour, cause, flag, state, update::Update
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId, Stat},
     fields, filter,
-    kernel::{atomic_add, count, emit, header, mapped, now},
+    kernel::{atomic_add, count, emit, header, mapped, netns, now},
     metrics::{NeighEvent, counter, program as metrics},
 };
 
@@ -90,8 +90,8 @@ pub(super) unsafe fn key_of(neighbour: *const u8) -> Option<(NeighKey, u16)> {
         if net.is_null() {
             return None;
         }
-        let netns = fields::NET_INUM::read(net);
-        Some((NeighKey { netns, ifindex: fields::DEV_IFINDEX::read(device), address }, family))
+        let ifindex = fields::DEV_IFINDEX::read(device);
+        Some((NeighKey { netns: netns(net), ifindex, pad: 0, address }, family))
     }
 }
 
@@ -155,7 +155,7 @@ unsafe fn tell(neighbour: *const u8, key: &NeighKey, family: u16, change: &Chang
             (&raw mut (*record).new_mac).write(change.mac.to_ne_bytes());
             (&raw mut (*record).state_since_ns).write(change.old.state_since_ns);
             (&raw mut (*record).mac_since_ns).write(change.old.mac_since_ns);
-            (&raw mut (*record).netns).write(key.netns);
+            (&raw mut (*record).netns).write(key.netns.inode);
             (&raw mut (*record).ifindex).write(key.ifindex);
             (&raw mut (*record).cause).write(change.cause);
             (&raw mut (*record).flags).write(change.flags);
@@ -171,7 +171,7 @@ unsafe fn tell(neighbour: *const u8, key: &NeighKey, family: u16, change: &Chang
             (&raw mut (*record).count).write(change.count);
             (&raw mut (*record).family).write(family);
             (&raw mut (*record).mac_len).write(u16::from(fields::DEV_ADDR_LEN::read(device)));
-            (&raw mut (*record).pad).write(0);
+            (&raw mut (*record).generation).write(key.netns.generation);
         }
         Some(())
     });

@@ -1,6 +1,6 @@
 //! What the programs behind `neigh` put on the ring.
 
-use crate::abi::{Header, Owner, Tuple, assert_layout};
+use crate::abi::{Header, Netns, Owner, Tuple, assert_layout};
 
 /// A neighbour changed, or could not be made.
 #[repr(C)]
@@ -55,8 +55,8 @@ pub struct NeighRecord {
     pub family: u16,
     /// Length of the device's link-layer addresses; more than 8 when the MACs here are cut.
     pub mac_len: u16,
-    /// Unused, 0.
-    pub pad: u32,
+    /// The namespace's [`Netns::generation`], 0 when unknown.
+    pub generation: u32,
 }
 
 /// A SYN came from another MAC than the one cached for its source: replies go elsewhere.
@@ -85,6 +85,10 @@ pub struct MacRecord {
     pub state: u32,
     /// SYNs of this neighbour from another MAC since the last such record, this one included.
     pub count: u32,
+    /// The namespace's [`Netns::generation`], 0 when unknown. Older recordings end before it.
+    pub generation: u32,
+    /// Unused, 0.
+    pub pad: u32,
 }
 
 /// An ARP or NDP packet from another MAC than the cached one, which the kernel did not believe.
@@ -111,8 +115,8 @@ pub struct ClaimRecord {
     pub ifindex: u32,
     /// One of [`super::state`].
     pub state: u32,
-    /// Unused, 0.
-    pub pad: u32,
+    /// The namespace's [`Netns::generation`], 0 when unknown.
+    pub generation: u32,
 }
 
 /// Something sent to a neighbour whose packets come from another MAC than the cached one was not answered
@@ -154,6 +158,10 @@ pub struct UnheardRecord {
     pub unanswered: u32,
     /// Packets that came from the other MAC so far.
     pub seen: u32,
+    /// The namespace's [`Netns::generation`], 0 when unknown. Older recordings end before it.
+    pub generation: u32,
+    /// Unused, 0.
+    pub pad: u32,
 }
 
 /// A packet that waits for a neighbour that does not answer, told at each of its unanswered probes.
@@ -180,8 +188,18 @@ pub struct WaiterRecord {
     pub probes: u32,
     /// 1: it has no socket on this host, which forwards it for somebody else.
     pub forwarded: u32,
-    /// Unused, 0.
-    pub pad: u32,
+    /// The namespace's [`Netns::generation`], 0 when unknown.
+    pub generation: u32,
 }
 
-assert_layout!(NeighRecord = 184, MacRecord = 104, ClaimRecord = 80, UnheardRecord = 176, WaiterRecord = 144);
+assert_layout!(NeighRecord = 184, MacRecord = 112, ClaimRecord = 80, UnheardRecord = 184, WaiterRecord = 144);
+
+macro_rules! has_netns {
+    ($($record:ident),+) => { $(impl $record {
+        /// The network namespace.
+        pub const fn netns(&self) -> Netns {
+            Netns { inode: self.netns, generation: self.generation }
+        }
+    })+ };
+}
+has_netns!(NeighRecord, MacRecord, ClaimRecord, UnheardRecord, WaiterRecord);

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     abi::{AF_INET6, IPPROTO_TCP, Kind, ProbeId, Tuple},
     fields, filter,
-    kernel::{emit, header, mapped, now, opaque, v6},
+    kernel::{emit, header, mapped, netns, now, opaque, v6},
     metrics::{NeighEvent, counter, program as metrics},
     packet::program::{Packet, netns_of},
     probes::connect::program::write_owner,
@@ -118,11 +118,11 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, syn: bool) {
     let ifindex = unsafe { (*ctx.skb.skb).ifindex };
     let address = if packet.v4 { ctx.load::<u32>(12).map(mapped) } else { ctx.load::<[u8; 16]>(8) };
     let Ok(address) = address else { return };
-    let peer = PeerKey { address, netns, pad: 0 };
+    let peer = PeerKey { address, netns };
     if !syn && SUSPECTS.get_ptr(&peer).is_none() {
         return;
     }
-    let key = NeighKey { netns, ifindex, address };
+    let key = NeighKey { netns, ifindex, pad: 0, address };
     let Some(known) = NEIGHBOURS.get_ptr_mut(&key) else { return };
     let mut seen = [0u8; 8];
     // SAFETY: six bytes into eight, by a helper that checks that the frame has them.
@@ -177,10 +177,12 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, syn: bool) {
             (&raw mut (*record).seen_mac).write(seen);
             (&raw mut (*record).state_since_ns).write((*known).state_since_ns);
             (&raw mut (*record).mac_since_ns).write((*known).mac_since_ns);
-            (&raw mut (*record).netns).write(key.netns);
+            (&raw mut (*record).netns).write(key.netns.inode);
             (&raw mut (*record).ifindex).write(key.ifindex);
             (&raw mut (*record).state).write(state);
             (&raw mut (*record).count).write((*known).others as u32);
+            (&raw mut (*record).generation).write(key.netns.generation);
+            (&raw mut (*record).pad).write(0);
             Some(())
         });
     }
@@ -191,7 +193,7 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, syn: bool) {
 fn suspect(peer: &PeerKey, at: u64) -> Option<(*mut Neighbour, u32)> {
     // SAFETY: a live map value.
     let ifindex = unsafe { *SUSPECTS.get_ptr(peer)? };
-    let key = NeighKey { netns: peer.netns, ifindex, address: peer.address };
+    let key = NeighKey { netns: peer.netns, ifindex, pad: 0, address: peer.address };
     let known = NEIGHBOURS.get_ptr_mut(&key)?;
     // SAFETY: a live map value.
     unsafe {
@@ -240,7 +242,7 @@ unsafe fn watch(sk: *const u8, peer: &PeerKey, at: u64) {
         let Ok(dst) = bpf_probe_read_kernel(fields::SK_DST_CACHE::address(sk)) else { return };
         let Ok(device) = bpf_probe_read_kernel(fields::DST_DEV::address(dst)) else { return };
         let Ok(ifindex) = bpf_probe_read_kernel(fields::DEV_IFINDEX::address(device)) else { return };
-        let key = NeighKey { netns: peer.netns, ifindex, address: peer.address };
+        let key = NeighKey { netns: peer.netns, ifindex, pad: 0, address: peer.address };
         // Behind a router its own address is not there.
         let Some(known) = NEIGHBOURS.get_ptr_mut(&key) else { return };
         if (*known).mac == [0; 8] {
@@ -272,8 +274,8 @@ pub fn synack_again(ctx: BtfTracePointContext) -> i32 {
         if !pending(SUSPICIOUS) {
             return 0;
         }
-        let netns = fields::NET_INUM::read(fields::SK_NET::read(sk));
-        let peer = PeerKey { address, netns, pad: 0 };
+        let netns = netns(fields::SK_NET::read(sk));
+        let peer = PeerKey { address, netns };
         let at = now();
         if let Some((known, ifindex)) = suspect(&peer, at) {
             tell(known, &peer, ifindex, unheard::SYN_ACK, 0, at, |to| {
@@ -326,13 +328,13 @@ pub unsafe fn established(sk: *const u8) {
 unsafe fn peer_of(sk: *const u8) -> PeerKey {
     // SAFETY: direct loads, checked by the verifier.
     unsafe {
-        let netns = fields::NET_INUM::read(fields::SK_NET::read(sk));
+        let netns = netns(fields::SK_NET::read(sk));
         let address = if fields::SK_FAMILY::read(sk) == AF_INET6 {
             v6(fields::SK_V6_DADDR::address(sk))
         } else {
             mapped(fields::SK_DADDR::read(sk))
         };
-        PeerKey { address, netns, pad: 0 }
+        PeerKey { address, netns }
     }
 }
 
@@ -394,12 +396,14 @@ unsafe fn tell(
             (&raw mut (*record).state_since_ns).write((*known).state_since_ns);
             (&raw mut (*record).mac_since_ns).write((*known).mac_since_ns);
             (&raw mut (*record).answered_ns).write((*known).answered_ns);
-            (&raw mut (*record).netns).write(peer.netns);
+            (&raw mut (*record).netns).write(peer.netns.inode);
             (&raw mut (*record).ifindex).write(ifindex);
             (&raw mut (*record).state).write((*known).state);
             (&raw mut (*record).what).write(what);
             (&raw mut (*record).unanswered).write((*known).unanswered);
             (&raw mut (*record).seen).write((*known).others as u32);
+            (&raw mut (*record).generation).write(peer.netns.generation);
+            (&raw mut (*record).pad).write(0);
             Some(())
         });
     }

@@ -153,10 +153,10 @@ fn claim(key: &NeighKey, claimed: u64, cached: u64) {
             (&raw mut (*record).claimed_mac).write(claimed.to_ne_bytes());
             (&raw mut (*record).mac_since_ns).write((*known).mac_since_ns);
             (&raw mut (*record).confirmed_ns).write((*known).confirmed_ns);
-            (&raw mut (*record).netns).write(key.netns);
+            (&raw mut (*record).netns).write(key.netns.inode);
             (&raw mut (*record).ifindex).write(key.ifindex);
             (&raw mut (*record).state).write((*known).state);
-            (&raw mut (*record).pad).write(0);
+            (&raw mut (*record).generation).write(key.netns.generation);
             Some(())
         });
     }

@@ -85,12 +85,12 @@ fn waits(skb: *const u8, queue: &Queue) -> u64 {
             (&raw mut (*tuple).family).write(if v4 { AF_INET } else { AF_INET6 });
             (&raw mut (*tuple).protocol).write(protocol);
             (&raw mut (*record).cookie).write(cookie);
-            (&raw mut (*record).netns).write(key.netns);
+            (&raw mut (*record).netns).write(key.netns.inode);
             (&raw mut (*record).ifindex).write(key.ifindex);
             (&raw mut (*record).queued).write(queued);
             (&raw mut (*record).probes).write(probes);
             (&raw mut (*record).forwarded).write(u32::from(sk.is_null()));
-            (&raw mut (*record).pad).write(0);
+            (&raw mut (*record).generation).write(key.netns.generation);
             Some(())
         });
     }

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     abi::{Kind, Owner, ProbeId, Stat},
     call, fields, filter,
-    kernel::{SOCKETS, atomic_add, count, current, now, opaque},
+    kernel::{SOCKETS, atomic_add, count, current, netns, now, opaque},
     metrics::{Timed, counter, phase, program as metrics},
     packet::program::{Packet, netns_of},
 };
@@ -175,8 +175,8 @@ fn begin(ctx: &SkBuffContext, cookie: u64, packet: &Packet) -> Option<*mut Hands
                 None => sender(ctx, &raw mut (*handshake).owner),
             }
         }
-        if (*handshake).owner.netns == 0 {
-            (*handshake).owner.netns = netns_of(ctx).unwrap_or(0);
+        if !(*handshake).owner.netns.is_known() {
+            (*handshake).owner.netns = netns_of(ctx).unwrap_or_default();
         }
         let service = if role == CLIENT { packet.remote } else { packet.local };
         packet.write_tuple(ctx, &raw mut (*handshake).tuple).is_some()
@@ -248,7 +248,7 @@ pub fn socket_read(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         hs.flags &= !UNREAD;
-        hs.reader = current(fields::NET_INUM::read(fields::SK_NET::read(sk)));
+        hs.reader = current(netns(fields::SK_NET::read(sk)));
         hs.read_ns = now();
         if hs.role == SERVER && hs.owner.process == 0 {
             if !filter::caller(&hs.reader) {
