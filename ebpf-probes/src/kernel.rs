@@ -9,9 +9,8 @@ use aya_ebpf::{
         bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
         bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
     },
-    macros::{map, raw_tracepoint},
+    macros::map,
     maps::{LruHashMap, PerCpuArray, RingBuf},
-    programs::RawTracePointContext,
 };
 
 use crate::{
@@ -153,9 +152,12 @@ fn half(hash_mix: u32) -> u32 {
 
 /// Never attached: run once by the agent, in a thread that has entered the namespace in question, where the
 /// kernel offers no other way (`SO_NETNS_COOKIE`, from Linux 5.14 on). Returns the generation.
-#[raw_tracepoint(tracepoint = "sys_enter")]
-pub fn netns_here(_ctx: RawTracePointContext) -> i32 {
-    current_netns().generation as i32
+///
+/// Written out, because what the attribute for such programs makes of a function returns 0.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/sys_enter")]
+extern "C" fn netns_here(_ctx: *mut core::ffi::c_void) -> u32 {
+    current_netns().generation
 }
 
 /// The network namespace of the calling thread, unknown when it cannot be read. Only in process context.
