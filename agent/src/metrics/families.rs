@@ -1,7 +1,8 @@
 //! Every family of metrics culprit exposes: name, type, unit, labels with their values, and what it says. The
 //! one table that what is encoded, its reference page and its tests derive from.
 //!
-//! Nothing here names a process, an address, a command or a device: the number of series has a bound.
+//! Nothing here names a process, an address, a command or a device, but for the summary of the worst incident of
+//! each kind, which alerts hand on: the number of series has a bound.
 
 use std::fmt::Write as _;
 
@@ -161,6 +162,11 @@ const PROGRAM: Label = Label { name: "program", values: Values::Programs };
 const SOURCE: Label = label("source", SOURCES);
 const KIND: Label = Label { name: "kind", values: Values::Kinds };
 const SEVERITY: Label = Label { name: "severity", values: Values::Severities };
+const ID: Label = Label { name: "id", values: Values::Some("the incident's id, as `culprit show` takes it") };
+const SUMMARY: Label = Label {
+    name: "summary",
+    values: Values::Some("its summary when it got this severity, cut after 200 characters"),
+};
 const MAP: Label = Label { name: "map", values: Values::Some("a map of the kernel object") };
 const TABLE: Label = Label { name: "table", values: Values::Some("a table of the agent") };
 const SINK: Label = Label { name: "sink", values: Values::Sinks };
@@ -203,6 +209,7 @@ const B: Option<Unit> = Some(Unit::Bytes);
 families! {
     INCIDENTS = "culprit_incidents_total", Counter, None, [KIND, SEVERITY], "Incidents opened, by the severity they opened with; one that begins again after it was resolved counts again";
     INCIDENTS_OPEN = "culprit_incidents_open", Gauge, None, [KIND, SEVERITY], "Incidents that are open, by the severity they have now";
+    INCIDENTS_WORST = "culprit_incidents_worst", Gauge, None, [KIND, SEVERITY, ID, SUMMARY], "1 for the worst open incident of each kind, the oldest of the gravest: what alerts name; at most one series a kind";
 
     CONNECTS = "culprit_connects_total", Counter, None, [label("outcome", Ended::NAMES)], "TCP connects that ended; aborted means closed while pending, denied a policy of this host";
     CONNECTS_PENDING = "culprit_connects_pending", Gauge, None, [], "TCP connects in SYN_SENT at the last look";

@@ -10,13 +10,15 @@ use std::{
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use super::{
-    families::{INCIDENTS, INCIDENTS_OPEN},
+    families::{INCIDENTS, INCIDENTS_OPEN, INCIDENTS_WORST},
     writer::Writer,
 };
 use crate::correlate::incident::{Incident, Kind, Severity, State};
 
 /// Open incidents remembered at most, as many as the correlation keeps. The oldest gives way.
 const OPEN: usize = 512;
+/// Characters of a summary that are exposed.
+const SUMMARY: usize = 200;
 
 /// Incidents so far.
 #[derive(Debug, Default)]
@@ -26,7 +28,15 @@ pub(super) struct Incidents(Mutex<Account>);
 struct Account {
     opened: BTreeMap<(Kind, Severity), u64>,
     /// By id, which is in order of time.
-    open: BTreeMap<String, (Kind, Severity)>,
+    open: BTreeMap<String, Known>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    class: (Kind, Severity),
+    /// As it was when the incident got this severity: one that changes with every update would be a new series
+    /// each time.
+    summary: String,
 }
 
 impl Account {
@@ -34,7 +44,10 @@ impl Account {
         let class = (incident.kind, incident.severity);
         match incident.state {
             State::Open | State::Updated => {
-                let was = self.open.insert(incident.id.clone(), class);
+                let known = self.open.get(&incident.id).filter(|known| known.class == class);
+                let summary =
+                    known.map_or_else(|| printable(&incident.summary), |known| known.summary.clone());
+                let was = self.open.insert(incident.id.clone(), Known { class, summary });
                 // One that was known before us and is only updated has opened at another time.
                 if was.is_none() && incident.state == State::Open {
                     *self.opened.entry(class).or_default() += 1;
@@ -50,8 +63,26 @@ impl Account {
     }
 
     fn open(&self, class: (Kind, Severity)) -> u64 {
-        self.open.values().filter(|known| **known == class).count() as u64
+        self.open.values().filter(|known| known.class == class).count() as u64
     }
+
+    /// Of each kind the oldest of the gravest.
+    fn worst(&self) -> BTreeMap<Kind, (String, Known)> {
+        let mut worst: BTreeMap<Kind, (String, Known)> = BTreeMap::new();
+        for (id, known) in &self.open {
+            let (kind, severity) = known.class;
+            if worst.get(&kind).is_none_or(|(_, other)| severity > other.class.1) {
+                worst.insert(kind, (id.clone(), known.clone()));
+            }
+        }
+        worst
+    }
+}
+
+/// Summaries hold what strangers have chosen: nothing of it may steer what shows it, and there is an end.
+fn printable(summary: &str) -> String {
+    let shown = |c: char| if c.is_control() || !(c.is_ascii() || c.is_alphanumeric()) { '?' } else { c };
+    summary.chars().take(SUMMARY).map(shown).collect()
 }
 
 impl Incidents {
@@ -76,7 +107,12 @@ impl Collector for Incidents {
         let labels = |(kind, severity): (Kind, Severity)| [kind.name(), severity.name()];
         let mut to = Writer::new(encoder);
         to.numbers(&INCIDENTS, all.iter().map(|(class, opened, _)| (labels(*class), *opened)))?;
-        to.numbers(&INCIDENTS_OPEN, all.iter().map(|(class, _, open)| (labels(*class), *open)))
+        to.numbers(&INCIDENTS_OPEN, all.iter().map(|(class, _, open)| (labels(*class), *open)))?;
+        let worst = self.0.lock().unwrap_or_else(PoisonError::into_inner).worst();
+        let named = worst.values().map(|(id, Known { class: (kind, severity), summary })| {
+            ([kind.name(), severity.name(), id.as_str(), summary.as_str()], 1u64)
+        });
+        to.numbers(&INCIDENTS_WORST, named)
     }
 }
 
@@ -157,6 +193,24 @@ pub(super) mod tests {
     #[test]
     fn one_that_was_never_told_to_open_is_open_and_one_that_was_never_open_can_be_resolved() {
         assert_eq!(told(&[("a", Updated, Warning), ("b", Resolved, Warning)]), [(0, 1), (0, 0)]);
+    }
+
+    #[test]
+    fn the_worst_of_a_kind_is_the_oldest_of_the_gravest_with_its_summary_of_then() {
+        let incidents = Incidents::default();
+        let tell = |id: &str, state, severity, summary: &str| {
+            incidents.take(&Incident { summary: summary.into(), ..incident(id, state, severity) });
+            let worst = incidents.0.lock().expect("no panic").worst();
+            worst.get(&Kind::ConnectFailing).map(|(id, known)| format!("{id} {}", known.summary))
+        };
+        assert_eq!(tell("a", Open, Warning, "first").as_deref(), Some("a first"));
+        assert_eq!(tell("a", Updated, Warning, "longer").as_deref(), Some("a first"));
+        assert_eq!(tell("b", Open, Critical, "evil\n\u{202e}").as_deref(), Some("b evil??"));
+        assert_eq!(tell("c", Open, Critical, "third").as_deref(), Some("b evil??"));
+        assert_eq!(tell("b", Resolved, Critical, "").as_deref(), Some("c third"));
+        assert_eq!(tell("a", Updated, Critical, "grave").as_deref(), Some("a grave"));
+        tell("c", Resolved, Critical, "");
+        assert_eq!(tell("a", Resolved, Critical, ""), None);
     }
 
     #[test]
