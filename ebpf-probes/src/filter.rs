@@ -12,7 +12,7 @@ use aya_ebpf::{
     Global,
     helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid},
     macros::{btf_tracepoint, map},
-    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
     programs::BtfTracePointContext,
 };
 
@@ -40,6 +40,9 @@ pub static CGROUP: Global<u64> = Global::new(0);
 /// How deep below the root the wanted cgroup is.
 #[unsafe(no_mangle)]
 pub static CGROUP_LEVEL: Global<u32> = Global::new(0);
+/// 1: only some containers or pods, as far as [`CGROUPS`] tells.
+#[unsafe(no_mangle)]
+pub static BY_CONTAINER: Global<u32> = Global::new(0);
 /// 1: only destinations in [`DESTINATIONS`].
 #[unsafe(no_mangle)]
 pub static BY_DESTINATION: Global<u32> = Global::new(0);
@@ -78,6 +81,10 @@ pub static EXPOSURE: Array<u64> = Array::with_max_entries(1, 0);
 /// The wanted processes; the agent fills in those that run, forks add their children.
 #[map]
 pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
+/// Whether the container or pod of a cgroup is wanted (1) or not (0), by cgroup v2 id. The agent writes down what
+/// it has found out; what is not here yet, or has given way, passes and is decided there.
+#[map]
+pub static CGROUPS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1 << 14, 0);
 /// The wanted destinations, IPv4 as `::ffff:0:0/96` and longer.
 #[map]
 pub static DESTINATIONS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(256, 1);
@@ -102,6 +109,12 @@ pub fn process(owner: &Owner) -> bool {
     if BY_PROCESS.load() != 0 && PROCESSES.get_ptr(&owner.process).is_none() {
         return false;
     }
+    if BY_CONTAINER.load() != 0 && owner.cgroup != 0 {
+        // SAFETY: a load from a live map value.
+        if CGROUPS.get_ptr(&owner.cgroup).is_some_and(|wanted| unsafe { *wanted } == 0) {
+            return false;
+        }
+    }
     if BY_COMM.load() != 0 {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = owner.comm;
         if u64::from_ne_bytes([a, b, c, d, e, f, g, h]) != COMM_LOW.load()
@@ -125,10 +138,10 @@ pub fn peer(address: &[u8; 16], v6: bool, port: u16) -> bool {
     BY_DESTINATION.load() == 0 || DESTINATIONS.get(&Key::new(128, *address)).is_some()
 }
 
-/// Any filter by process, name or cgroup is set: what has no owner is not wanted.
+/// Any filter by process, name, cgroup or container is set: what has no owner is not wanted.
 #[inline(always)]
 pub fn by_owner() -> bool {
-    BY_PROCESS.load() != 0 || BY_COMM.load() != 0 || CGROUP.load() != 0
+    BY_PROCESS.load() != 0 || BY_COMM.load() != 0 || CGROUP.load() != 0 || BY_CONTAINER.load() != 0
 }
 
 /// Whether something that took `ns` is worth a record; `bad` says that it failed or retried.

@@ -118,6 +118,75 @@ fn a_pod_is_told_by_its_uid_in_incidents_that_open_when_it_is_gone() {
     assert!(process["runtime"].is_null(), "{:#}", incident.json);
 }
 
+/// A kubelet's link to a container's log, gone with the test.
+struct LogLink(std::path::PathBuf);
+
+impl LogLink {
+    fn make(container: &Container) -> Self {
+        let links = Path::new("/var/log/containers");
+        std::fs::create_dir_all(links).expect("root may");
+        let link = links.join(format!("cart-7d9f_shop_cart-{}.log", container.id()));
+        std::fs::write(&link, "").expect("root may");
+        Self(link)
+    }
+}
+
+impl Drop for LogLink {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_dir("/var/log/containers");
+    }
+}
+
+#[test]
+fn a_process_that_was_there_before_the_kubelet_s_link_gets_its_pod_s_name_later() {
+    needs!(Runc, Nftables);
+    let netns = Netns::make();
+    netns.drop_tcp("input", 9);
+    let to = SocketAddr::new(netns.loopback(), 9);
+    let culprit = Culprit::trace("");
+    let pod = format!("kubepods/burstable/pod{UID}");
+    let container = Container::make(&pod, &netns, &format!("exec nc {} 9", to.ip()));
+    let running = Running::spawn(&mut container.command());
+    let begun = culprit.wait_for("the connect", |fact| fact.is_to("connect_started", to));
+    assert!(begun.owner("pod").is_null(), "{}", begun.json);
+    assert_eq!(begun.owner("pod_uid"), UID, "{}", begun.json);
+    let _link = LogLink::make(&container);
+    let named = culprit
+        .wait_for("its name", |fact| fact.at("destination") == Some(to) && fact.owner("pod") == "cart-7d9f");
+    assert_eq!(named.pid(), begun.pid(), "{}", named.json);
+    assert_eq!((named.owner("namespace"), named.owner("container")), (&"shop".into(), &"cart".into()));
+    // In words as well.
+    let stalled = culprit.wait_for_incident("it stalls", |incident| {
+        incident.text("/kind") == "connect_stalled" && incident.blamed() == to.to_string()
+    });
+    let who = format!("shop/cart-7d9f/cart nc[{}]", begun.pid());
+    assert!(stalled.json.to_string().contains(&who), "{who}: {:#}", stalled.json);
+    drop(running);
+}
+
+#[test]
+fn text_names_the_container_before_the_process() {
+    needs!(Runc);
+    let netns = Netns::make();
+    let (_, connect) = nowhere(&netns);
+    let mut trace = binary();
+    trace.args(["trace", "--format", "text"]);
+    let culprit = Running::spawn(&mut trace);
+    eventually("it traces", || culprit.stderr().contains("^C ends"));
+    let container = Container::make("docker", &netns, &connect);
+    container.run();
+    let who = format!("docker/{} nc[", &container.id()[..12]);
+    let deadline = crate::harness::deadline();
+    loop {
+        let line = culprit.next_line(deadline).expect("in time").expect("it traces");
+        if line.contains(&who) {
+            assert!(line.contains(&format!("]@{}", netns.name())), "{line}");
+            break;
+        }
+    }
+}
+
 /// Where `deploy/` has them.
 const PROGRAM: &str = "/culprit";
 const STORE: &str = "/var/lib/culprit";

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use crate::{
     connect::end_of,
     harness::{
-        Culprit, Netns, Running,
+        Culprit, Netns, Running, dns,
         netns::Pair,
         port,
         process::words,
@@ -186,4 +186,37 @@ fn filters_reach_handshakes_too() {
         crate::tls::step(&culprit, role, services[1], "handshake_done");
         assert_eq!(crate::tls::story(&culprit, role, services[0]).len(), 0);
     }
+}
+
+#[test]
+fn lookups_are_told_of_the_servers_and_ports_asked_for() {
+    needs!();
+    let netns = Netns::make();
+    let server = SocketAddr::new(netns.loopback(), dns::PORT);
+    let elsewhere = SocketAddr::new(netns.loopback(), port());
+    let other_port = Culprit::trace(&format!("--port {}", elsewhere.port()));
+    let other_network = Culprit::trace("--dest 192.0.2.0/24");
+    let this = Culprit::trace(&format!("--dest {}/32 --port {}", server.ip(), dns::PORT));
+    let serving = dns::answer_once(&netns, server, dns::Answer::Address(Ipv4Addr::new(192, 0, 2, 7)));
+    netns.enter(move || dns::ask(server, &dns::query(7, "chosen.test")).expect("an answer"));
+    serving.join().expect("served");
+    this.wait_for("the answer", |fact| fact.kind() == "dns_answer" && fact.at("server") == Some(server));
+    connect(&netns, elsewhere).0.expect_err("nobody listens");
+    end_of(&other_port, elsewhere);
+    let leaked = other_port.seen(|fact| fact.at("server") == Some(server));
+    assert_eq!(leaked.len(), 0, "{leaked:#?}");
+    let leaked = other_network.stop().facts;
+    assert!(!leaked.iter().any(|fact| fact.at("server") == Some(server)), "{leaked:#?}");
+}
+
+#[test]
+fn a_filter_that_nobody_matches_says_so() {
+    needs!();
+    let culprit = Culprit::trace("--pod nobody-0f3a");
+    let netns = Netns::make();
+    connect(&netns, SocketAddr::new(netns.loopback(), port())).0.expect_err("nobody listens");
+    let ended = culprit.stop();
+    assert!(ended.stderr.contains("no process is in --pod nobody-0f3a now"), "{}", ended.stderr);
+    let told: Vec<_> = ended.facts.iter().filter(|fact| fact.within(&netns)).collect();
+    assert!(told.is_empty(), "{told:#?}");
 }

@@ -111,7 +111,7 @@ impl World {
                     .iter()
                     .any(|degraded| degraded.why.contains(GIVES_WHO) || degraded.why.contains(GIVES_WHETHER));
                 self.namespaces.host = *netns;
-                self.select = *select;
+                self.select.clone_from(select);
                 let reason = |(name, number): &(String, u32)| {
                     (*number, name.strip_prefix("SKB_DROP_REASON_").unwrap_or(name).to_owned())
                 };

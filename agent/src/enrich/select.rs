@@ -1,15 +1,21 @@
-//! `-Z` and `--min-ms` for what the kernel cannot judge alone: whether a handshake or a lookup went
-//! badly is known only when it is over, or when it waits.
+//! The filters for what the kernel cannot judge alone. `-Z` and `--min-ms`: whether a handshake or a lookup went
+//! badly is known only when it is over, or when it waits. `--dest`, `--port`, `-4` and `-6` of lookups and
+//! neighbours: what they teach is needed to tell of connects that are wanted, they themselves may not be.
 
 use serde::{Deserialize, Serialize};
 
-use crate::fact::{NeighbourMeaning, Outcome, What};
+use std::net::IpAddr;
+
+use crate::{
+    event,
+    fact::{Endpoint, NeighbourMeaning, Outcome, What},
+};
 
 /// Slower than this is slow, milliseconds.
 const SLOW_MS: f64 = 1000.0;
 
 /// What the user asked to see.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Select {
     /// Facts without a known owner are left out: processes were asked for.
     pub by_owner: bool,
@@ -17,6 +23,15 @@ pub struct Select {
     pub only_bad: bool,
     /// Only what took at least this long, milliseconds.
     pub min_ms: u64,
+    /// Only these networks: IPv4-mapped or IPv6 address and prefix length out of 128. Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<([u8; 16], u32)>,
+    /// Only these ports. Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+    /// Only IPv6 (`true`) or IPv4 (`false`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_v6: Option<bool>,
 }
 
 impl Select {
@@ -24,7 +39,45 @@ impl Select {
     pub fn wants(&self, what: &What) -> bool {
         let (bad, ms) = judge(what);
         let long_enough = self.min_ms == 0 || ms.is_some_and(|ms| ms >= self.min_ms as f64);
-        (!self.only_bad || bad) && long_enough
+        (!self.only_bad || bad) && long_enough && self.concerns(what)
+    }
+
+    /// Whether a fact is about a peer that is wanted. Connects and handshakes with others never left the kernel;
+    /// the clock has no peer.
+    fn concerns(&self, what: &What) -> bool {
+        match what {
+            What::DnsQuery { server, .. }
+            | What::DnsAnswer { server, .. }
+            | What::DnsPending { server, .. }
+            | What::DnsFailed { server, .. } => self.peer(server),
+            What::NeighbourWaited(waited) => self.peer(&waited.destination),
+            What::NeighbourUnheard(unheard) => self.network(unheard.destination.ip),
+            What::NeighbourHeard(heard) => self.network(heard.destination.ip),
+            // A neighbour has no port: who asks for one wants what goes there.
+            What::NeighbourChanged(change) => self.ports.is_empty() && self.network(change.address),
+            What::NeighbourMacMismatch(mismatch) => self.network(mismatch.address),
+            What::NeighbourClaimed(claimed) => self.ports.is_empty() && self.network(claimed.address),
+            // Without room in the table every new address of the family is concerned.
+            What::NeighbourTableFull(full) => self.family(full.address),
+            _ => true,
+        }
+    }
+
+    fn peer(&self, peer: &Endpoint) -> bool {
+        (self.ports.is_empty() || self.ports.contains(&peer.port)) && self.network(peer.ip)
+    }
+
+    fn network(&self, address: IpAddr) -> bool {
+        let bits = u128::from_be_bytes(event::address_bytes(address));
+        let within = |(network, length): &([u8; 16], u32)| {
+            let differs = bits ^ u128::from_be_bytes(*network);
+            differs.checked_shr(128 - (*length).min(128)).unwrap_or(0) == 0
+        };
+        self.family(address) && (self.destinations.is_empty() || self.destinations.iter().any(within))
+    }
+
+    fn family(&self, address: IpAddr) -> bool {
+        self.only_v6.is_none_or(|v6| v6 == address.is_ipv6())
     }
 }
 
@@ -103,6 +156,35 @@ mod tests {
         let slow = Select { min_ms: 5, ..Select::default() };
         assert!(!slow.wants(&What::MachineSlept { slept_ms: 9.0 }));
         assert!(slow.wants(&answer("NOERROR", 5.0)) && !slow.wants(&answer("NOERROR", 4.9)));
+    }
+
+    fn asked(server: &str) -> What {
+        let at: std::net::SocketAddr = server.parse().expect("an address");
+        What::DnsQuery {
+            protocol: crate::fact::Protocol::Udp,
+            server: Endpoint { ip: at.ip(), port: at.port(), name: None },
+            name: "a.example".into(),
+            query_type: "A".into(),
+        }
+    }
+
+    #[test]
+    fn lookups_are_chosen_by_their_server_s_network_port_and_family() {
+        let within = |address: &str, length| {
+            let address = event::address_bytes(address.parse().expect("an address"));
+            Select { destinations: vec![(address, length)], ..Select::default() }
+        };
+        assert!(within("10.1.0.0", 96 + 16).wants(&asked("10.1.2.3:53")));
+        assert!(!within("10.1.0.0", 96 + 16).wants(&asked("10.2.2.3:53")));
+        assert!(!within("10.1.0.0", 96 + 16).wants(&asked("[fd00::1]:53")));
+        assert!(within("::", 0).wants(&asked("[fd00::1]:53")));
+        assert!(within("fd00::1", 128).wants(&asked("[fd00::1]:53")));
+        let port = |port| Select { ports: vec![port], ..Select::default() };
+        assert!(port(53).wants(&asked("10.1.2.3:53")) && !port(443).wants(&asked("10.1.2.3:53")));
+        let only_v6 = Select { only_v6: Some(true), ..Select::default() };
+        assert!(only_v6.wants(&asked("[fd00::1]:53")) && !only_v6.wants(&asked("10.1.2.3:53")));
+        // What has no peer is told whatever is asked for.
+        assert!(port(443).wants(&What::MachineSlept { slept_ms: 9.0 }));
     }
 
     #[test]

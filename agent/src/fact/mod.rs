@@ -72,6 +72,35 @@ pub struct Process {
     pub netns: Option<String>,
 }
 
+impl Process {
+    /// The pod or container it belongs to, as text shows it before the name: `shop/cart-7d9f/cart`,
+    /// `docker/3f4b1c0d3f4b`; nothing for what is in neither. Cgroups may be named by anybody: nothing but what
+    /// such names may hold is shown.
+    pub fn belongs(&self) -> Option<String> {
+        let pod = match (&self.pod, &self.pod_uid) {
+            (Some(pod), _) => Some([self.namespace.clone(), Some(pod.clone())]),
+            (None, Some(uid)) => Some([None, Some(format!("pod-{uid}"))]),
+            (None, None) => None,
+        };
+        let container = self.container.clone().or_else(|| self.container_id.as_deref().map(short));
+        let runtime = if pod.is_none() { self.runtime.clone() } else { None };
+        let names = pod.into_iter().flatten().chain([runtime, container]);
+        let shown = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '?' };
+        let names: Vec<String> =
+            names.flatten().map(|name| name.chars().take(LONGEST).map(shown).collect()).collect();
+        (self.pod.is_some() || self.pod_uid.is_some() || self.container_id.is_some()).then(|| names.join("/"))
+    }
+}
+
+/// Characters of a name in text, at most: as many as a pod's name may have.
+const LONGEST: usize = 253;
+
+/// An id as engines list it; names as they are.
+fn short(id: &str) -> String {
+    let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id { id[..12].to_owned() } else { id.to_owned() }
+}
+
 /// An address, a port, and the name DNS gave for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Endpoint {
@@ -110,4 +139,46 @@ pub struct Thread {
     pub waits_on: Vec<String>,
     /// Its kernel stack, innermost first, where readable.
     pub stack: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "3f4b1c0d3f4b1c0d3f4b1c0d3f4b1c0d3f4b1c0d3f4b1c0d3f4b1c0d3f4b1c0d";
+
+    fn belongs(set: impl FnOnce(&mut Process)) -> Option<String> {
+        let mut process = Process::default();
+        set(&mut process);
+        process.belongs()
+    }
+
+    #[test]
+    fn a_process_is_said_to_belong_to_its_pod_or_else_to_its_container() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(belongs(|process| process.unit = some("web.service")), None);
+        let in_pod = |process: &mut Process| {
+            process.container_id = some(ID);
+            process.runtime = some("containerd");
+            process.pod_uid = some("8dbc7d5a-2a91-4ba6-a2d3-2f4d0b3c7a11");
+        };
+        assert_eq!(belongs(in_pod), some("pod-8dbc7d5a-2a91-4ba6-a2d3-2f4d0b3c7a11/3f4b1c0d3f4b"));
+        let named = |process: &mut Process| {
+            in_pod(process);
+            process.namespace = some("shop");
+            process.pod = some("cart-7d9f");
+            process.container = some("cart");
+        };
+        assert_eq!(belongs(named), some("shop/cart-7d9f/cart"));
+        let docker = |process: &mut Process| {
+            process.container_id = some(ID);
+            process.runtime = some("docker");
+        };
+        assert_eq!(belongs(docker), some("docker/3f4b1c0d3f4b"));
+        let lxc = |process: &mut Process| {
+            process.container_id = some("web\u{1b}[2J;curl x|sh");
+            process.runtime = some("lxc");
+        };
+        assert_eq!(belongs(lxc), some("lxc/web??2J?curl?x?sh"));
+    }
 }

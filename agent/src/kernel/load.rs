@@ -171,6 +171,11 @@ impl Kernel {
         put(&mut self.ebpf, "PROCESSES", process, 0)
     }
 
+    /// Writes down whether the container or pod of a cgroup is wanted: what others do never reaches the ring.
+    pub fn judge(&mut self, cgroup: u64, wanted: bool) -> Result<(), Error> {
+        put(&mut self.ebpf, "CGROUPS", cgroup, u32::from(wanted))
+    }
+
     /// Has clients' TLS sessions told until a moment, CLOCK_BOOTTIME in nanoseconds, at any intensity.
     pub fn tell_sessions(&mut self, until_ns: u64) -> Result<(), Error> {
         let error = |source| Error::Map { name: EXPOSURE_MAP, source };

@@ -31,6 +31,8 @@ pub struct Request {
     pub comm: Option<[u8; 16]>,
     /// Only this cgroup and those below it.
     pub cgroup: Option<Cgroup>,
+    /// Only some containers or pods; which cgroups those are is found out as they appear.
+    pub by_container: bool,
     /// Only these destinations: IPv4-mapped or IPv6 address and prefix length out of 128.
     pub destinations: Vec<([u8; 16], u32)>,
     /// Only these ports.
@@ -54,7 +56,11 @@ pub struct Request {
 impl Request {
     /// Only some processes are wanted: what has no owner yet is held back.
     pub fn by_owner(&self) -> bool {
-        self.follow || !self.processes.is_empty() || self.comm.is_some() || self.cgroup.is_some()
+        self.follow
+            || !self.processes.is_empty()
+            || self.comm.is_some()
+            || self.cgroup.is_some()
+            || self.by_container
     }
 }
 
@@ -234,6 +240,7 @@ impl Plan {
             ("COMM_HIGH", half(8)),
             ("CGROUP", Constant::U64(request.cgroup.map_or(0, |cgroup| cgroup.id))),
             ("CGROUP_LEVEL", Constant::U32(request.cgroup.map_or(0, |cgroup| cgroup.level))),
+            ("BY_CONTAINER", bit(request.by_container)),
             ("BY_DESTINATION", bit(!request.destinations.is_empty())),
             ("BY_PORT", bit(!request.ports.is_empty())),
             ("V4", bit(request.family != Some(Family::V6))),

@@ -38,9 +38,10 @@ pub(super) fn place(endpoint: &Endpoint) -> String {
     }
 }
 
-/// `raven[1017]`.
+/// `raven[1017]`, `shop/cart-7d9f/cart nc[25216]`.
 pub(super) fn process(process: &Process) -> String {
-    format!("{}[{}]", shown(&process.comm), process.pid)
+    let place = process.belongs().map(|place| format!("{place} ")).unwrap_or_default();
+    format!("{place}{}[{}]", shown(&process.comm), process.pid)
 }
 
 /// `one`, `two times`: a count with its noun.

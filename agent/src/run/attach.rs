@@ -29,7 +29,7 @@ use crate::{
     fact::{Degraded, Probes, SCHEMA, Start},
     kernel::{
         load::Kernel,
-        plan::{Cgroup, Outcome, Request},
+        plan::{Cgroup, Family, Outcome, Request},
         ring::Drain,
         sweep::Sweep,
     },
@@ -67,7 +67,14 @@ impl Session {
             probes: probes.clone(),
             drop_reasons: kernel.drop_reasons.clone(),
             netns: namespaces::own().unwrap_or_default(),
-            select: Select { by_owner, only_bad: request.only_bad, min_ms: request.min_ns / 1_000_000 },
+            select: Select {
+                by_owner,
+                only_bad: request.only_bad,
+                min_ms: request.min_ns / 1_000_000,
+                destinations: request.destinations.clone(),
+                ports: request.ports.clone(),
+                only_v6: request.family.map(|family| family == Family::V6),
+            },
             time_zone: units::time_zone(),
         };
         let clocks = wants(&request, ProbeId::Clock)
@@ -134,6 +141,7 @@ impl Session {
 /// The request, completed with what only the running system can tell.
 fn request(config: &config::Session, wanted: &mut Wanted) -> anyhow::Result<Request> {
     let mut request = config.request.clone();
+    request.by_container = wanted.by_container();
     for pid in &request.processes {
         if !PathBuf::from(format!("/proc/{pid}")).exists() {
             anyhow::bail!("-p {pid}: there is no such process");

@@ -170,6 +170,9 @@ impl Session {
             (None, false) => "tracing",
         };
         tracing::info!("{doing} {attached}; ^C ends");
+        for caveat in self.observer.caveats() {
+            tracing::warn!("{caveat}");
+        }
         match (&mut self.printer, &mut self.service) {
             (Some(printer), _) => printer.start(self.start.clone()),
             (None, Some(service)) => service.announce(self.start.clone()),
@@ -255,6 +258,11 @@ impl Session {
         self.observer.before(&event, |context| learnt.push(context));
         for context in learnt {
             self.learn(&context);
+        }
+        for (cgroup, wanted) in self.observer.verdicts() {
+            if let Err(error) = self.kernel.judge(cgroup, wanted) {
+                self.failure.get_or_insert(error.into());
+            }
         }
         if let Some(writer) = &mut self.writer
             && let Err(error) = writer.record(record)
@@ -377,6 +385,15 @@ impl Session {
         }
     }
 
+    /// Whether anything was asked for but a choice of probes.
+    fn filters(&self) -> bool {
+        let request = &self.request;
+        request.by_owner()
+            || !request.destinations.is_empty()
+            || !request.ports.is_empty()
+            || request.family.is_some()
+    }
+
     fn finish(mut self) -> anyhow::Result<()> {
         self.look_around()?;
         let incidents = self.engine.finish(&self.world);
@@ -399,6 +416,9 @@ impl Session {
         }
         if let Some(why) = self.undecodable_why {
             tracing::warn!("{} records could not be decoded, the last because of {why}", self.undecodable);
+        }
+        if self.told == 0 && self.writer.is_none() && self.filters() {
+            tracing::warn!("nothing that happened passed the filters");
         }
         tracing::info!("{}", closing_line(&summary));
         self.failure.map_or(Ok(()), Err)

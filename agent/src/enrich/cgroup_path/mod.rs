@@ -52,15 +52,33 @@ impl Place {
         // Seen from another cgroup namespace, a path begins with steps out of it.
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty() && *name != "..").collect();
         let inwards = || (0..names.len()).rev();
-        let container = inwards().find_map(|at| container(&names, at));
-        let is_unit = |name: &&&str| name.ends_with(".service") || name.ends_with(".scope");
+        let contained = inwards().find_map(|at| Some((at, container(&names, at)?)));
+        let pod_uid = inwards().find_map(|at| pod(&names, at));
+        let container_at = contained.as_ref().map(|(at, _)| *at);
+        let unit = unit(&names, container_at, pod_uid.is_some());
+        let container = contained.map(|(_, container)| container);
         Self {
-            unit: names.iter().rev().find(is_unit).map(|name| (*name).to_owned()),
+            unit: unit.map(str::to_owned),
             runtime: container.as_ref().and_then(|(_, runtime)| runtime.map(str::to_owned)),
             container_id: container.map(|(id, _)| id),
-            pod_uid: inwards().find_map(|at| pod(&names, at)),
+            pod_uid,
         }
     }
+}
+
+/// The innermost unit: of a contained process one inside the container, or the service that is the container or
+/// runs it alone. The scope an engine makes for a container is no unit of anybody's, and the service an engine or
+/// a kubelet runs in is not the unit of what it runs.
+fn unit<'a>(names: &[&'a str], container_at: Option<usize>, in_pod: bool) -> Option<&'a str> {
+    let is_unit = |at: &usize| {
+        names[*at].ends_with(".service")
+            || (names[*at].ends_with(".scope") && container(names, *at).is_none())
+    };
+    let Some(container_at) = container_at else {
+        return (0..names.len()).rev().find(is_unit).map(|at| names[at]);
+    };
+    let above = container_at.checked_sub(1).filter(|above| !in_pod && names[*above].ends_with(".service"));
+    (container_at..names.len()).rev().find(is_unit).or(above).map(|at| names[at])
 }
 
 /// The paths in `/proc/PID/cgroup`, the one to be believed first: version 2, systemd's hierarchy of version

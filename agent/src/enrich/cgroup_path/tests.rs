@@ -55,25 +55,18 @@ fn a_unit_is_the_innermost_service_or_scope() {
 
 #[test]
 fn containers_of_the_systemd_driver_say_what_runs_them() {
-    let scope = "docker-{id}.scope";
     all_say(&[
-        ("/system.slice/docker-{id}.scope", [Some(scope), Some("{id}"), Some("docker"), None]),
-        ("/system.slice/docker-{id}.scope/init", [Some(scope), Some("{id}"), Some("docker"), None]),
+        ("/system.slice/docker-{id}.scope", [None, Some("{id}"), Some("docker"), None]),
+        ("/system.slice/docker-{id}.scope/init", [None, Some("{id}"), Some("docker"), None]),
         (
             "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{id}.scope",
-            [Some(scope), Some("{id}"), Some("docker"), None],
+            [None, Some("{id}"), Some("docker"), None],
         ),
-        (
-            "/system.slice/nerdctl-{id}.scope",
-            [Some("nerdctl-{id}.scope"), Some("{id}"), Some("containerd"), None],
-        ),
-        (
-            "/machine.slice/libpod-{id}.scope/container",
-            [Some("libpod-{id}.scope"), Some("{id}"), Some("podman"), None],
-        ),
+        ("/system.slice/nerdctl-{id}.scope", [None, Some("{id}"), Some("containerd"), None]),
+        ("/machine.slice/libpod-{id}.scope/container", [None, Some("{id}"), Some("podman"), None]),
         (
             "/machine.slice/machine-libpod_pod_{inner}.slice/libpod-{id}.scope",
-            [Some("libpod-{id}.scope"), Some("{id}"), Some("podman"), None],
+            [None, Some("{id}"), Some("podman"), None],
         ),
         (
             "/system.slice/web.service/libpod-payload-{id}",
@@ -81,7 +74,7 @@ fn containers_of_the_systemd_driver_say_what_runs_them() {
         ),
         (
             "/ecstasks.slice/ecstasks-{task}.slice/docker-{id}.scope",
-            [Some(scope), Some("{id}"), Some("docker"), None],
+            [None, Some("{id}"), Some("docker"), None],
         ),
     ]);
 }
@@ -90,6 +83,10 @@ fn containers_of_the_systemd_driver_say_what_runs_them() {
 fn containers_of_the_cgroupfs_driver_say_it_where_they_can() {
     all_say(&[
         ("/docker/{id}", [None, Some("{id}"), Some("docker"), None]),
+        (
+            "/docker/{id}/docker-{inner}.scope/system.slice/web.service",
+            [Some("web.service"), Some("{inner}"), Some("docker"), None],
+        ),
         ("/docker/{id}/system.slice/web.service", [Some("web.service"), Some("{id}"), Some("docker"), None]),
         ("/mine/{id}", [None, Some("{id}"), None, None]),
         ("/k8s.io/{id}", [None, Some("{id}"), Some("containerd"), None]),
@@ -107,17 +104,17 @@ fn pods_are_found_under_both_drivers_and_in_every_class() {
     let pods = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice";
     let under = |name: &str| format!("{pods}/{name}");
     all_say(&[
-        (&under(&containerd), [Some(&containerd), Some("{id}"), Some("containerd"), Some("{uid}")]),
-        (&under(&crio), [Some(&crio), Some("{id}"), Some("cri-o"), Some("{uid}")]),
-        (&under(&docker), [Some(&docker), Some("{id}"), Some("docker"), Some("{uid}")]),
+        (&under(&containerd), [None, Some("{id}"), Some("containerd"), Some("{uid}")]),
+        (&under(&crio), [None, Some("{id}"), Some("cri-o"), Some("{uid}")]),
+        (&under(&docker), [None, Some("{id}"), Some("docker"), Some("{uid}")]),
         (pods, [None, None, None, Some("{uid}")]),
         (
             "/kubepods.slice/kubepods-pod{uid_}.slice/crio-{id}.scope/container",
-            [Some(&crio), Some("{id}"), Some("cri-o"), Some("{uid}")],
+            [None, Some("{id}"), Some("cri-o"), Some("{uid}")],
         ),
         (
             "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{task}.slice/crio-{id}.scope",
-            [Some(&crio), Some("{id}"), Some("cri-o"), Some("{task}")],
+            [None, Some("{id}"), Some("cri-o"), Some("{task}")],
         ),
         ("/kubepods/pod{uid}/{id}", [None, Some("{id}"), None, Some("{uid}")]),
         ("/kubepods/burstable/pod{uid}/{id}", [None, Some("{id}"), None, Some("{uid}")]),
@@ -127,7 +124,7 @@ fn pods_are_found_under_both_drivers_and_in_every_class() {
         // containerd that was given systemd's notation and speaks to no systemd.
         (
             "/system.slice/containerd.service/kubepods-burstable-pod{uid_}.slice:cri-containerd:{id}",
-            [Some("containerd.service"), Some("{id}"), Some("containerd"), Some("{uid}")],
+            [None, Some("{id}"), Some("containerd"), Some("{uid}")],
         ),
         ("/system.slice:docker:{id}", [None, Some("{id}"), Some("docker"), None]),
     ]);
@@ -142,7 +139,7 @@ fn of_containers_in_containers_the_innermost_is_meant() {
             "/system.slice/docker-{id}.scope/kubelet.slice/kubelet-kubepods.slice/\
              kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{uid_}.slice/\
              cri-containerd-{inner}.scope",
-            [Some("cri-containerd-{inner}.scope"), Some("{inner}"), Some("containerd"), Some("{uid}")],
+            [None, Some("{inner}"), Some("containerd"), Some("{uid}")],
         ),
         // Docker in a pod.
         (
@@ -168,10 +165,7 @@ fn system_containers_go_by_names() {
             "/machine.slice/systemd-nspawn@my\\x2dweb.service/payload/system.slice/ssh.service",
             [Some("ssh.service"), Some("my-web"), Some("nspawn"), None],
         ),
-        (
-            "/machine.slice/machine-web\\x2d1.scope/payload",
-            [Some("machine-web\\x2d1.scope"), Some("web-1"), Some("nspawn"), None],
-        ),
+        ("/machine.slice/machine-web\\x2d1.scope/payload", [None, Some("web-1"), Some("nspawn"), None]),
         (
             "/machine.slice/machine-web.scope/init.scope",
             [Some("init.scope"), Some("web"), Some("nspawn"), None],
@@ -221,10 +215,7 @@ fn neither_a_removed_cgroup_nor_another_namespace_hides_it() {
         ("/docker/{id} (deleted)", [None, Some("{id}"), Some("docker"), None]),
         ("/system.slice/nginx.service (deleted)", [Some("nginx.service"), None, None, None]),
         ("/../../docker/{id}", [None, Some("{id}"), Some("docker"), None]),
-        (
-            "/../cri-containerd-{id}.scope",
-            [Some("cri-containerd-{id}.scope"), Some("{id}"), Some("containerd"), None],
-        ),
+        ("/../cri-containerd-{id}.scope", [None, Some("{id}"), Some("containerd"), None]),
     ]);
 }
 
@@ -240,10 +231,7 @@ fn of_several_hierarchies_version_2_is_believed_then_systemds_then_any() {
 fn a_hybrid_host_names_the_container_wherever_it_is_named() {
     let rows: &[Row<'_>] = &[
         // Version 2 alone.
-        (
-            "0::/system.slice/docker-{id}.scope\n",
-            [Some("docker-{id}.scope"), Some("{id}"), Some("docker"), None],
-        ),
+        ("0::/system.slice/docker-{id}.scope\n", [None, Some("{id}"), Some("docker"), None]),
         // Version 1 alone.
         (
             "12:pids:/docker/{id}\n3:cpuset:/docker/{id}\n1:name=systemd:/docker/{id}\n",

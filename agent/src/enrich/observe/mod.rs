@@ -3,10 +3,12 @@
 
 mod listeners;
 mod names;
+mod pods;
 mod proc;
 mod process;
+mod verdicts;
 
-use std::{collections::HashMap, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use ebpf_probes::{
     abi::Owner,
@@ -48,14 +50,14 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Only some containers or pods are wanted.
+    pub fn by_container(&self) -> bool {
+        self.container.is_some() || self.pod.is_some() || self.namespace.is_some()
+    }
+
     /// Some filter needs to know whose an event is.
     pub fn by_owner(&self) -> bool {
-        self.comm.is_some()
-            || self.cgroup.is_some()
-            || self.container.is_some()
-            || self.pod.is_some()
-            || self.namespace.is_some()
-            || !self.processes.is_empty()
+        self.comm.is_some() || self.cgroup.is_some() || self.by_container() || !self.processes.is_empty()
     }
 }
 
@@ -67,7 +69,8 @@ pub struct Observer {
     seen: Bounded<u32, ([u8; 16], bool)>,
     names: names::Names,
     listeners_at_ns: Option<u64>,
-    pods: HashMap<String, [String; 3]>,
+    pods: pods::Pods,
+    verdicts: verdicts::Verdicts,
     cgroups: Cgroups,
     /// Where processes were when they were last there: their cgroup's number, when, and the rest.
     places: Bounded<u32, (u64, Instant, Place)>,
@@ -86,7 +89,8 @@ impl Observer {
             seen: Bounded::new(PROCESSES),
             names: names::Names::default(),
             listeners_at_ns: None,
-            pods: HashMap::new(),
+            pods: pods::Pods::default(),
+            verdicts: verdicts::Verdicts::default(),
             cgroups: Cgroups::new(cgroup_root),
             places: Bounded::new(PLACES),
         }
@@ -100,6 +104,7 @@ impl Observer {
 
     /// What has to be known before `event` can be told.
     pub fn before(&mut self, event: &Event, mut learn: impl FnMut(Context)) {
+        self.name_late(&mut learn);
         let owners: [Option<&Owner>; 2] = match &event.what {
             What::Connect(_, connect) => [Some(&connect.owner), None],
             What::Tls(step, handshake) => {
@@ -161,6 +166,30 @@ impl Observer {
         self.seen.insert(owner.process, (owner.comm, vouched));
         let context = self.process(owner.process, &event::comm(&owner.comm), owner.cgroup, vouched);
         learn(Context::Process(context));
+    }
+
+    /// What was found out since the last call about the containers and pods of cgroups, by id: whether they are
+    /// wanted.
+    pub fn verdicts(&mut self) -> Vec<(u64, bool)> {
+        self.verdicts.take()
+    }
+
+    /// What people should know of a filter by container before they wait: that it is decided late here, and that
+    /// nobody is in such a container now, with the name that comes closest.
+    pub fn caveats(&mut self) -> Vec<String> {
+        if !self.wanted.by_container() {
+            return vec![];
+        }
+        let mut caveats = Vec::new();
+        if !self.verdicts.one_hierarchy() {
+            caveats.push(
+                "containers may share a cgroup on this machine (cgroup version 1 or both): what others do is sorted \
+                 out after it has crossed the ring"
+                    .to_owned(),
+            );
+        }
+        caveats.extend(self.nobody_yet());
+        caveats
     }
 
     /// What is known of a process that no event has named.

@@ -7,12 +7,13 @@ use std::{
 };
 
 use super::{
-    Observer, PROCESSES,
-    proc::{parent, parent_and_start},
+    Observer,
+    pods::Waiting,
+    proc::{parent, parent_and_start, pids},
 };
 use crate::enrich::{
     cgroup_path::{self, Place},
-    context::ProcessContext,
+    context::{Context, ProcessContext},
 };
 
 /// Generations of ancestors looked up.
@@ -45,11 +46,9 @@ impl Observer {
             ..ProcessContext::default()
         };
         if let Some(id) = &place.container_id
-            && let Some([pod, namespace, container]) = self.kubernetes(id)
+            && let Some(names) = self.pods.names(id)
         {
-            context.pod = Some(pod);
-            context.namespace = Some(namespace);
-            context.container = Some(container);
+            name(&mut context, names);
         }
         context.container_id = place.container_id;
         if let Some((parent, started_ns)) = parent_and_start(pid) {
@@ -60,7 +59,30 @@ impl Observer {
                 .collect();
         }
         context.wanted = self.is_wanted(&context, &paths, vouched);
+        self.judge(&context, cgroup);
+        if context.pod.is_none() && context.pod_uid.is_some() && context.container_id.is_some() {
+            self.pods.wait(Waiting {
+                context: context.clone(),
+                cgroup,
+                cgroups: paths.iter().map(|path| (*path).to_owned()).collect(),
+                vouched,
+                since: Instant::now(),
+            });
+        }
         context
+    }
+
+    /// Processes that were looked up before the kubelet had linked their container's log: every main process
+    /// that connects at once.
+    pub(super) fn name_late(&mut self, learn: &mut impl FnMut(Context)) {
+        for (waiting, names) in self.pods.named_late() {
+            let Waiting { mut context, cgroup, cgroups, vouched, .. } = waiting;
+            name(&mut context, names);
+            let cgroups: Vec<&str> = cgroups.iter().map(String::as_str).collect();
+            context.wanted = self.is_wanted(&context, &cgroups, vouched);
+            self.judge(&context, cgroup);
+            learn(Context::Process(context));
+        }
     }
 
     /// Where a process belongs that is gone and of which nothing else tells: where it was when it was last
@@ -77,8 +99,27 @@ impl Observer {
         same.map(|(_, _, before)| before.clone()).unwrap_or_default()
     }
 
-    /// `vouched`: the kernel's own filters (process, name, cgroup) have let it pass.
-    fn is_wanted(&mut self, process: &ProcessContext, cgroups: &[&str], vouched: bool) -> bool {
+    /// Whether the kernel may know what becomes of everything in this cgroup: only where all of it is in the same
+    /// container, and that container's names are known.
+    fn judge(&mut self, process: &ProcessContext, cgroup: u64) {
+        if !self.wanted.by_container() || cgroup == 0 {
+            return;
+        }
+        let unnamed = process.pod_uid.is_some() && process.pod.is_none();
+        if unnamed && (self.wanted.container.is_none() || process.container_id.is_none()) {
+            return;
+        }
+        let Some(path) = self.cgroups.path(cgroup) else { return };
+        let place = Place::of([path.as_str()]);
+        let alone = place.container_id == process.container_id
+            && (place.container_id.is_some() || self.verdicts.one_hierarchy());
+        if alone {
+            let wanted = self.is_in_wanted_container(process);
+            self.verdicts.found(cgroup, wanted);
+        }
+    }
+
+    fn is_in_wanted_container(&self, process: &ProcessContext) -> bool {
         let same = |wanted: &Option<String>, is: &Option<String>| wanted.is_none() || wanted == is;
         if let Some(wanted) = &self.wanted.container
             && process.container.as_ref() != Some(wanted)
@@ -86,7 +127,12 @@ impl Observer {
         {
             return false;
         }
-        if !same(&self.wanted.pod, &process.pod) || !same(&self.wanted.namespace, &process.namespace) {
+        same(&self.wanted.pod, &process.pod) && same(&self.wanted.namespace, &process.namespace)
+    }
+
+    /// `vouched`: the kernel's own filters (process, name, cgroup) have let it pass.
+    fn is_wanted(&mut self, process: &ProcessContext, cgroups: &[&str], vouched: bool) -> bool {
+        if !self.is_in_wanted_container(process) {
             return false;
         }
         if vouched {
@@ -101,6 +147,44 @@ impl Observer {
             return false;
         }
         self.wanted.processes.is_empty() || self.descends(process.pid)
+    }
+
+    /// `None` if some process is in a container that is wanted; else what there is that is called almost so.
+    pub(super) fn nobody_yet(&mut self) -> Option<String> {
+        let mut others: Vec<ProcessContext> = Vec::new();
+        for pid in pids() {
+            let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            let place = Place::of(cgroup_path::paths(&table));
+            let Some(id) = place.container_id else { continue };
+            if others.iter().any(|other| other.container_id.as_ref() == Some(&id)) {
+                continue;
+            }
+            let mut context = ProcessContext { container_id: Some(id.clone()), ..ProcessContext::default() };
+            if let Some(names) = self.pods.names(&id) {
+                name(&mut context, names);
+            }
+            if self.is_in_wanted_container(&context) {
+                return None;
+            }
+            others.push(context);
+        }
+        let asked = [
+            ("--namespace", &self.wanted.namespace),
+            ("--pod", &self.wanted.pod),
+            ("--container", &self.wanted.container),
+        ];
+        let words = asked.iter().filter_map(|(option, value)| Some(format!("{option} {}", value.as_ref()?)));
+        let words = words.collect::<Vec<_>>().join(" ");
+        let near = asked.into_iter().enumerate().find_map(|(at, (_, value))| {
+            let names = others.iter().filter_map(|other| match at {
+                0 => other.namespace.as_deref(),
+                1 => other.pod.as_deref(),
+                _ => other.container.as_deref().or(other.container_id.as_deref()),
+            });
+            nearest(value.as_deref()?, names)
+        });
+        let near = near.map(|near| format!(" (there is {near})")).unwrap_or_default();
+        Some(format!("no process is in {words} now{near}: waiting for one"))
     }
 
     /// Whether a process is one of the wanted or descends from one.
@@ -126,41 +210,19 @@ impl Observer {
         }
         answer
     }
-
-    /// Pod, namespace and container name of a container id, from the kubelet's log links.
-    fn kubernetes(&mut self, id: &str) -> Option<[String; 3]> {
-        if let Some(known) = self.pods.get(id) {
-            return Some(known.clone());
-        }
-        for place in ["/var/log/containers", "/proc/1/root/var/log/containers"] {
-            let Ok(entries) = fs::read_dir(place) else { continue };
-            for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-                let Some((id, names)) = log_link(&name) else { continue };
-                if self.pods.len() < PROCESSES {
-                    self.pods.insert(id, names);
-                }
-            }
-        }
-        self.pods.get(id).cloned()
-    }
 }
 
-/// `<pod>_<namespace>_<container>-<id>.log`, as the kubelet links every container's log.
-fn log_link(name: &str) -> Option<(String, [String; 3])> {
-    let (names, id) = name.strip_suffix(".log")?.rsplit_once('-')?;
-    let mut names = names.splitn(3, '_').map(str::to_owned);
-    Some((id.to_owned(), [names.next()?, names.next()?, names.next()?]))
+/// The name most like the one asked for, unless it is that one or none is alike.
+fn nearest<'a>(asked: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    /// Of strsim's measure, which is 1 for the same: `web` and `wbe` have 0.56, `web` and `web-1` 0.91.
+    const ALIKE: f64 = 0.55;
+    let alike = names.map(|name| (strsim::jaro_winkler(asked, name), name));
+    let best = alike.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    (best.0 >= ALIKE && best.1 != asked).then_some(best.1)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ID: &str = "3f4b1c0d3f4b1c0d3f4b1c0d3f4b1c0d3f4b1c0d3f4b1c0d3f4b1c0d3f4b1c0d";
-
-    #[test]
-    fn the_kubelets_log_links_name_pod_namespace_and_container() {
-        let (id, names) = log_link(&format!("web-7d4_shop_nginx-{ID}.log")).expect("a log link");
-        assert_eq!((id.as_str(), names), (ID, ["web-7d4".into(), "shop".into(), "nginx".into()]));
-    }
+fn name(context: &mut ProcessContext, [pod, namespace, container]: [String; 3]) {
+    context.pod = Some(pod);
+    context.namespace = Some(namespace);
+    context.container = Some(container);
 }

@@ -121,7 +121,8 @@ fn headline(incident: &Incident, style: Style, out: &mut impl Write) -> io::Resu
     let kind = incident.kind.name().replace('_', " ").to_uppercase();
     let who = incident.process.as_ref().map_or_else(String::new, |process| {
         let netns = process.netns.as_ref().map(|netns| format!("@{netns}")).unwrap_or_default();
-        format!("{}[{}]{netns}  ", printable(&process.comm), process.pid)
+        let place = process.belongs().map(|place| format!("{place} ")).unwrap_or_default();
+        format!("{place}{}[{}]{netns}  ", printable(&process.comm), process.pid)
     });
     let since = time(&incident.began_at, if style.time == Time::Epoch { Time::Epoch } else { Time::Seconds });
     let lasted = duration(incident.duration_ms as f64);

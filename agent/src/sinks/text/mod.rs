@@ -80,7 +80,8 @@ fn time(at: &str, how: Time) -> String {
 
 fn who(fact: &Fact) -> String {
     let Some(process) = &fact.process else { return "-".into() };
-    let mut who = format!("{}[{}", printable(&process.comm), process.pid);
+    let mut who = process.belongs().map(|place| format!("{place} ")).unwrap_or_default();
+    let _ = write!(who, "{}[{}", printable(&process.comm), process.pid);
     if process.tid != process.pid {
         let _ = write!(who, "·{}", process.tid);
     }
