@@ -9,7 +9,7 @@ use ebpf_probes::{
     abi::{Header, Kind, LostRecord, Owner, ProbeId, Stat, Tuple},
     probes::{
         clock::{ClockMoved, ClockRecord, ClockSuspended, DateRecord},
-        connect::{Connect, ConnectRecord},
+        connect::{Connect, ConnectRecord, DropRecord, Dropped},
         dns::DNS_BYTES_HEAD,
         neigh::{ClaimRecord, MacRecord, NeighRecord, UnheardRecord, WaiterRecord},
         tls::{Handshake, TLS_BYTES_HEAD, TlsRecord},
@@ -30,6 +30,8 @@ pub struct Event {
 pub enum What {
     /// A connect began, went on, or ended.
     Connect(ConnectStep, Connect),
+    /// A packet of a pending connect was not delivered: which, where and why.
+    Dropped(Dropped),
     /// Bytes of a hello.
     Hello(HelloBytes),
     /// A handshake moved, was read, or is stuck.
@@ -172,6 +174,7 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         Kind::ConnectRetry => connect(ConnectStep::Retry)?,
         Kind::ConnectEnd => connect(ConnectStep::End)?,
         Kind::ConnectDrop => connect(ConnectStep::Drop)?,
+        Kind::ConnectDropPlace => What::Dropped(read::<DropRecord>(&record, 0)?.dropped),
         Kind::ConnectPending => connect(ConnectStep::Pending)?,
         Kind::ConnectWaiting => connect(ConnectStep::Waiting)?,
         Kind::TlsPhase => tls(TlsStep::Phase)?,
@@ -235,7 +238,8 @@ plain!(
     ClockRecord,
     ClockMoved,
     ClockSuspended,
-    DateRecord
+    DateRecord,
+    DropRecord
 );
 
 fn read<T: Plain>(record: &[u8], at: usize) -> Result<T, Error> {
@@ -289,6 +293,8 @@ unsafe impl Encode for LostRecord {}
 unsafe impl Encode for ConnectRecord {}
 // SAFETY: as above.
 unsafe impl Encode for TlsRecord {}
+// SAFETY: as above.
+unsafe impl Encode for DropRecord {}
 // SAFETY: as above.
 unsafe impl Encode for ClockMoved {}
 // SAFETY: as above.

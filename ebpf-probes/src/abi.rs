@@ -143,6 +143,8 @@ numbered! {
         ConnectPending = 5,
         /// A connect waits (written by the agent's sweep, sooner and oftener than people care to be told).
         ConnectWaiting = 6,
+        /// A packet of a pending connect was not delivered, and where: [`crate::probes::connect::DropRecord`].
+        ConnectDropPlace = 7,
         /// Bytes of a ClientHello or ServerHello: [`crate::probes::tls::TlsBytes`].
         TlsBytes = 16,
         /// A handshake moved: [`crate::probes::tls::TlsRecord`].

@@ -82,6 +82,14 @@ kernel_fields! {
     SKB_SK: *const u8 [8] = "sk_buff.sk";
     SKB_HEAD: *const u8 [8] = "sk_buff.head";
     SKB_NETWORK_HEADER: u16 [2] = "sk_buff.network_header";
+    SKB_MAC_HEADER: u16 [2] = "sk_buff.mac_header";
+    SKB_DEV: *const u8 [8] = "sk_buff.dev";
+    SKB_IIF: u32 [4] = "sk_buff.skb_iif";
+    SKB_REFDST: u64 [8] = "sk_buff._skb_refdst";
+    RTABLE_FLAGS: u32 [4] = "rtable.rt_flags";
+    RT6_FLAGS: u32 [4] = "rt6_info.rt6i_flags";
+    SK_ACK_BACKLOG: u32 [4] = "sock.sk_ack_backlog";
+    SK_MAX_ACK_BACKLOG: u32 [4] = "sock.sk_max_ack_backlog";
     SKB_PROTOCOL: u16 [2] = "sk_buff.protocol";
     NEIGH_TBL: *const u8 [8] = "neighbour.tbl";
     NEIGH_DEV: *const u8 [8] = "neighbour.dev";
@@ -99,5 +107,10 @@ kernel_fields! {
     DEV_IFINDEX: u32 [4] = "net_device.ifindex";
     DEV_NAME: [u8; 16] [16] = "net_device.name";
     DEV_ADDR_LEN: u8 [1] = "net_device.addr_len";
+    DEV_ADDR: *const u8 [8] = "net_device.dev_addr";
+    DEV_IP: *const u8 [8] = "net_device.ip_ptr";
+    IN_DEVICE_ADDRESSES: *const u8 [8] = "in_device.ifa_list";
+    IN_ADDRESS_LOCAL: u32 [4] = "in_ifaddr.ifa_local";
+    IN_ADDRESS_NEXT: *const u8 [8] = "in_ifaddr.ifa_next";
     DEV_NET: *const u8 [8] = "net_device.nd_net.net";
 }

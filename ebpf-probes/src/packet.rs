@@ -9,8 +9,15 @@ use crate::{
     spec::{Attach, Hook},
 };
 
-const FIELDS: &[crate::spec::Field] =
-    &[fields::TASK_TGID, fields::TASK_PID, fields::TASK_COMM, fields::SK_NET, fields::NET_INUM];
+const FIELDS: &[crate::spec::Field] = &[
+    fields::TASK_TGID,
+    fields::TASK_PID,
+    fields::TASK_COMM,
+    fields::SK_NET,
+    fields::NET_INUM,
+    fields::SK_ACK_BACKLOG,
+    fields::SK_MAX_ACK_BACKLOG,
+];
 
 /// Packets arriving.
 pub const INGRESS: Hook = Hook {
@@ -215,6 +222,9 @@ pub mod program {
             // SAFETY: the context of a cgroup_skb program.
             let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
             dropped::syn_left(&ctx, cookie, packet);
+        }
+        if packet.ingress && enabled(ProbeId::Connect) {
+            call!(dropped::syn_came(skb, packet));
         }
         if packet.ingress && enabled(ProbeId::Neigh) {
             call!(road::came(skb, packet, true));

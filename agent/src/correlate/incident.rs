@@ -17,7 +17,7 @@ pub use super::neighbours::{
     NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
 };
 pub use super::remedy::{Part, Remedy};
-use crate::fact::{Endpoint, Outcome, Process, Role, Stage, Thread};
+use crate::fact::{DropSite, Endpoint, Outcome, Process, Role, Stage, Thread};
 
 /// Version of an incident's shape. Within v1 it only ever grows.
 pub const SCHEMA: &str = "culprit.incident/v1";
@@ -175,6 +175,9 @@ pub struct Cause {
     pub dropped_by_host: Option<u32>,
     /// Why this host dropped the last of them, in the kernel's words without prefix.
     pub drop_reason: Option<String>,
+    /// Which packet that was, and where it was dropped; absent when it was not recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drop: Option<DropSite>,
     /// The name that was looked up, for a lookup.
     pub query: Option<String>,
     /// How long it has lasted.
@@ -292,6 +295,23 @@ pub struct ConnectStalledDetails {
     pub dropped_by_host: u32,
     /// Why it dropped the last of them.
     pub drop_reason: Option<String>,
+    /// Destinations of this incident.
+    pub destinations: u64,
+    /// When there are several: those with most connects waiting, ten at most.
+    pub worst: Vec<StalledDestination>,
+}
+
+/// One of several destinations whose connects are unanswered.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct StalledDestination {
+    /// Where to.
+    pub destination: Endpoint,
+    /// Connects that wait now.
+    pub waiting: u64,
+    /// Connects so far.
+    pub count: u64,
+    /// How long the oldest has been pending, or was.
+    pub pending_ms: u64,
 }
 
 /// Of `connect_failing`.
@@ -305,4 +325,17 @@ pub struct ConnectFailingDetails {
     pub errno: Option<String>,
     /// How long the last attempt took.
     pub last_attempt_ms: u64,
+    /// Destinations of this incident.
+    pub destinations: u64,
+    /// When there are several: those with most failures, ten at most.
+    pub worst: Vec<FailingDestination>,
+}
+
+/// One of several destinations to which connects fail.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct FailingDestination {
+    /// Where to.
+    pub destination: Endpoint,
+    /// Failures.
+    pub count: u64,
 }

@@ -75,6 +75,7 @@ impl Engine {
                 Context::Network(network) => rule.network(network, &mut view),
                 Context::Reference(_) => rule.compared(&mut view),
                 Context::Exposed(exposed) => rule.exposed(exposed, &mut view),
+                Context::Reach(reach) => rule.reached(reach, &mut view),
                 _ => {}
             }
         }

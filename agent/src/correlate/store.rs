@@ -41,6 +41,8 @@ struct Held {
     report: Report,
     opened_ns: u64,
     opened_at: String,
+    /// Incidents that explain it, as others found out; a new report does not take them away.
+    explained: Vec<String>,
     /// Occurrences before the situation last began again.
     earlier: u64,
     /// The situation is over since.
@@ -65,6 +67,7 @@ impl Store {
         if let Some(at) = known {
             let held = &mut self.held[at];
             if held.ended_ns.take().is_some() {
+                held.explained.clear();
                 held.earlier = held.earlier.saturating_add(held.report.count);
             }
             let state = if std::mem::take(&mut held.resolved) { State::Open } else { State::Updated };
@@ -84,6 +87,7 @@ impl Store {
             report,
             opened_ns: now_ns,
             opened_at: world.wall_text(now_ns),
+            explained: vec![],
             earlier: 0,
             ended_ns: None,
             resolved: false,
@@ -124,10 +128,10 @@ impl Store {
         let Some(held) = self.held.iter_mut().find(|held| held.id == *claimer && !held.resolved) else {
             return;
         };
-        if held.id == id || held.report.caused_by.iter().any(|known| known == id) {
+        if held.id == id || held.caused_by().iter().any(|known| known == id) {
             return;
         }
-        held.report.caused_by.push(id.to_owned());
+        held.explained.push(id.to_owned());
         // One that is over says so when it is told to be.
         if held.ended_ns.is_none() {
             let incident = held.incident(now_ns, world, State::Updated);
@@ -231,7 +235,7 @@ impl Held {
 
     /// As it is at `now_ns`; once it is over, that is when it ended.
     fn incident(&self, now_ns: u64, world: &World, state: State) -> Incident {
-        let report = self.report.clone();
+        let (report, caused_by) = (self.report.clone(), self.caused_by());
         let resolved = (state == State::Resolved).then(|| world.wall_text(now_ns));
         Incident {
             schema: SCHEMA,
@@ -249,11 +253,17 @@ impl Held {
             summary: report.summary,
             why: report.why,
             cause: report.cause,
-            caused_by: report.caused_by,
+            caused_by,
             remedies: report.remedies,
             evidence: self.evidence(report.evidence),
             details: report.details,
         }
+    }
+
+    fn caused_by(&self) -> Vec<String> {
+        let mut ids = self.report.caused_by.clone();
+        ids.extend(self.explained.iter().filter(|id| !self.report.caused_by.contains(id)).cloned());
+        ids
     }
 
     fn evidence(&self, mut seen: Vec<(u64, String)>) -> Vec<Evidence> {

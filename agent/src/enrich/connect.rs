@@ -33,6 +33,7 @@ pub(super) fn tell(
                 .cloned()
                 .unwrap_or_else(|| "not told by this kernel".into()),
             drops: connect.drops,
+            site: world.drop_site(connect),
             elapsed_ms,
         },
         ConnectStep::Pending => What::ConnectPending {

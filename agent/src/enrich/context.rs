@@ -94,6 +94,8 @@ pub enum Context {
     Reference(Reading),
     /// Processes that began at certain times, and those that are gone: when somebody asked.
     Exposed(Box<Exposed>),
+    /// Whether a packet can leave for a destination: when a rule asked.
+    Reach(Box<Reach>),
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -116,6 +118,63 @@ pub enum Look {
     Exposed(Exposure),
     /// The reference clocks, now: answered with readings as they come.
     References,
+    /// The route to a destination and the local ports towards it: answered with a [`Reach`].
+    Reach(Target),
+}
+
+/// A destination, and from where.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Target {
+    /// The network namespace.
+    #[serde(with = "super::netns")]
+    pub netns: Netns,
+    /// A process that lives there, 0 for none.
+    pub process: u32,
+    /// The address.
+    pub address: std::net::IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+/// Whether a packet can leave for a destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// When, CLOCK_BOOTTIME in nanoseconds.
+    pub boot_ns: u64,
+    /// What was asked.
+    pub target: Target,
+    /// The namespace could be entered and read.
+    pub read: bool,
+    /// The error (positive errno) the kernel's routes give for the address, 0 for none.
+    pub route_errno: i32,
+    /// The local ports, when they could be read.
+    pub ports: Option<PortUse>,
+}
+
+/// Local ports in use towards a destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortUse {
+    /// The first port of net.ipv4.ip_local_port_range.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+    /// Ports of the range in use towards the destination.
+    pub used: u32,
+    /// States of those connections as `ss` writes them, and how many are in each, the commonest first.
+    pub states: Vec<(String, u32)>,
+    /// The processes that hold most of them.
+    pub holders: Vec<PortHolder>,
+}
+
+/// A process that holds local ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortHolder {
+    /// Process id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// How many.
+    pub ports: u32,
 }
 
 /// Which processes are asked for.

@@ -10,6 +10,8 @@ pub mod clock;
 pub mod connect;
 pub mod context;
 mod dns;
+mod drops;
+mod families;
 pub(crate) mod neigh;
 mod netns;
 pub mod observe;
@@ -60,11 +62,18 @@ pub struct World {
     time_zone: Option<String>,
     attached: Vec<String>,
     operations: operations::Operations,
+    drops: drops::Drops,
     silent: Bounded<(Netns, [u8; 16]), ask::SilentNeighbour>,
     /// Next hops of default routes, by namespace.
     gateways: Bounded<Netns, Vec<context::Gateway>>,
     /// Connects that wait for a neighbour, by cookie.
     held_up: Bounded<u64, (Netns, [u8; 16])>,
+    /// Forwarded packets that wait for a neighbour, by destination.
+    forwarded: Bounded<([u8; 16], u16), silence::Forwarded>,
+    /// Successes over IPv4 of processes whose connects over IPv6 are silent, by process and port.
+    ipv4: Bounded<(u32, u16), (IpAddr, u64)>,
+    /// A connect over IPv6 was last seen waiting, CLOCK_BOOTTIME in nanoseconds.
+    ipv6_waits_ns: u64,
     neighbours: neigh::Memory,
 }
 
@@ -87,9 +96,13 @@ impl Default for World {
             time_zone: None,
             attached: Vec::new(),
             operations: operations::Operations::default(),
+            drops: drops::Drops::default(),
             silent: Bounded::new(NEIGHBOURS),
             gateways: Bounded::new(GATEWAYS),
             held_up: Bounded::new(silence::HELD_UP),
+            forwarded: Bounded::new(silence::FORWARDED),
+            ipv4: Bounded::new(families::SUCCESSES),
+            ipv6_waits_ns: 0,
             neighbours: neigh::Memory::default(),
         }
     }
@@ -121,7 +134,7 @@ impl World {
             Context::Reference(reading) => clock::references::heard(self, reading),
             Context::Process(process) => self.processes.insert(process.pid, process.clone()),
             // For the correlation alone.
-            Context::Snapshot(_) | Context::Exposed(_) => {}
+            Context::Snapshot(_) | Context::Exposed(_) | Context::Reach(_) => {}
             Context::Network(network) => self.network(network),
             Context::Netns { inode, generation, name } => {
                 self.namespaces.named(Netns { inode: *inode, generation: *generation }, name);
@@ -149,8 +162,10 @@ impl World {
         match &event.what {
             Raw::Connect(step, connect) => {
                 self.operations.connect(event.boot_ns, *step, connect);
+                self.family_of(event.boot_ns, *step, connect);
                 connect::tell(self, event.boot_ns, *step, connect, &mut told);
             }
+            Raw::Dropped(dropped) => self.drops.add(dropped),
             Raw::Hello(bytes) => self.tls.bytes(bytes),
             Raw::Tls(step, handshake) => tls::tell(self, event.boot_ns, *step, handshake, &mut told),
             Raw::Dns(message) => dns::tell(self, event.boot_ns, message, &mut told),
@@ -192,7 +207,10 @@ impl World {
             self.gateways.table("gateways"),
             self.namespaces.table(),
             self.held_up.table("connects_held_up"),
+            self.forwarded.table("forwarded_waiting"),
+            self.ipv4.table("ipv4_successes"),
             self.operations.connects.table("connects"),
+            self.drops.table(),
             self.tls.table(),
             self.neighbours.table(),
         ];

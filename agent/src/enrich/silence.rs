@@ -17,8 +17,19 @@ use crate::event;
 
 /// Connects known to wait for a neighbour, at most.
 pub(super) const HELD_UP: usize = 4096;
+/// Destinations of forwarded packets that wait for a neighbour, at most.
+pub(super) const FORWARDED: usize = 1024;
 /// `EHOSTUNREACH`: what waited for a neighbour is told this when nobody answered.
 const HOST_UNREACHABLE: i32 = 113;
+
+/// A packet that was to be forwarded and waits for a neighbour.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Forwarded {
+    netns: Netns,
+    address: [u8; 16],
+    local_port: u16,
+    at_ns: u64,
+}
 
 impl World {
     /// The next hop of a default route of a namespace, if the address is one.
@@ -41,6 +52,17 @@ impl World {
         if cookie != 0 {
             self.held_up.insert(cookie, (record.netns(), record.address));
         }
+        if record.forwarded != 0 {
+            let to = (record.tuple.remote, record.tuple.remote_port);
+            let local_port = record.tuple.local_port;
+            let way = Forwarded {
+                netns: record.netns(),
+                address: record.address,
+                local_port,
+                at_ns: record.header.boot_ns,
+            };
+            self.forwarded.insert(to, way);
+        }
     }
 
     /// The connect a forwarded packet belongs to, made in another namespace of this host: its cookie, 0 for none.
@@ -53,29 +75,54 @@ impl World {
         self.operations.connects.values().find(|op| {
             let other = &op.connect.tuple;
             op.ended_ns.is_none()
-                && (other.remote, other.remote_port, other.local_port)
-                    == (tuple.remote, tuple.remote_port, tuple.local_port)
+                && (other.remote, other.remote_port) == (tuple.remote, tuple.remote_port)
+                // A connect has no port here until its SYN was sent twice.
+                && (other.local_port == tuple.local_port || other.local_port == 0)
         })
+    }
+
+    /// The neighbours a connect's packets wait for, or may: its destination, the next hop on the way, and the next hop of
+    /// the namespace that forwards them. Network namespace and address of each.
+    pub fn neighbours_on_the_way(&self, connect: &Connect, now_ns: u64) -> Vec<(Netns, [u8; 16])> {
+        let own = connect.owner.netns;
+        let mut found = vec![(own, connect.tuple.remote)];
+        found.extend(self.held_up.get(&connect.cookie).copied());
+        if connect.established != 0 {
+            return found;
+        }
+        let to = (connect.tuple.remote, connect.tuple.remote_port);
+        let since = |way: &&Forwarded| way.netns != own && way.at_ns >= connect.started_ns;
+        match self.forwarded.get(&to).filter(since) {
+            Some(way) => found.push((way.netns, way.address)),
+            // Its destination may have been translated on the way, its own port seldom is.
+            None if connect.errno == HOST_UNREACHABLE && connect.tuple.local_port != 0 => {
+                let same_port = |way: &&Forwarded| way.local_port == connect.tuple.local_port;
+                found.extend(
+                    self.forwarded.values().filter(since).find(same_port).map(|way| (way.netns, way.address)),
+                );
+            }
+            None => {}
+        }
+        if connect.errno == HOST_UNREACHABLE
+            && found.iter().all(|(netns, address)| self.silent_neighbour(*netns, *address, now_ns).is_none())
+        {
+            found.extend(
+                self.last_silent_neighbour(own, now_ns).map(|(ip, _)| (own, event::address_bytes(ip))),
+            );
+        }
+        found
     }
 
     /// The neighbour that does not answer underneath a connect: its destination, or the next hop on the way.
     pub fn neighbour_under(&self, connect: &Connect, now_ns: u64) -> Option<(IpAddr, SilentNeighbour)> {
-        if connect.established != 0 {
+        // Nearly always nobody is silent.
+        if connect.established != 0 || self.silent.is_empty() {
             return None;
         }
-        let netns = connect.owner.netns;
-        if let Some(silent) = self.silent_neighbour(netns, connect.tuple.remote, now_ns) {
-            return Some((event::address(connect.tuple.remote), silent));
-        }
-        if let Some((netns, address)) = self.held_up.get(&connect.cookie)
-            && let Some(silent) = self.silent_neighbour(*netns, *address, now_ns)
-        {
-            return Some((event::address(*address), silent));
-        }
-        if connect.errno == HOST_UNREACHABLE {
-            return self.last_silent_neighbour(netns, now_ns);
-        }
-        None
+        self.neighbours_on_the_way(connect, now_ns).into_iter().find_map(|(netns, address)| {
+            let silent = self.silent_neighbour(netns, address, now_ns)?;
+            Some((event::address(address), silent))
+        })
     }
 
     /// The name of a network namespace other than the host's own.

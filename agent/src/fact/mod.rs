@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use clock::ClockCall;
-pub use connect::Outcome;
+pub use connect::{DropPlace, DropSite, DroppedPacket, Outcome};
 pub use neigh::{
     NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
     NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,

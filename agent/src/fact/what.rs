@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    ClockCall, Endpoint, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
+    ClockCall, DropSite, Endpoint, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
     NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind, Role, Session,
     Stage,
 };
@@ -37,6 +37,8 @@ pub enum What {
         reason: String,
         /// Packets of this connect dropped here so far.
         drops: u32,
+        /// Which packet it was and where.
+        site: Option<DropSite>,
         /// Time since the connect began.
         elapsed_ms: f64,
     },

@@ -150,6 +150,8 @@ pub(super) mod tests {
                 outcomes: BTreeMap::new(),
                 errno: None,
                 last_attempt_ms: 0,
+                destinations: 1,
+                worst: vec![],
             }),
         }
     }

@@ -7,7 +7,7 @@
 mod netlink;
 mod routes;
 
-use std::{collections::BTreeMap, io, thread, time::Duration};
+use std::{collections::BTreeMap, io, path::PathBuf, thread, time::Duration};
 
 use ebpf_probes::{
     abi::{AF_INET, AF_INET6, Netns, V4_MAPPED},
@@ -20,7 +20,7 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
 };
 use routes::gateways;
-pub use routes::{Gateway, Table, tables};
+pub use routes::{Gateway, Table, route_error, tables};
 
 use crate::namespaces::{self, Found};
 
@@ -114,6 +114,34 @@ pub fn some(wanted: &[Netns]) -> io::Result<Dump> {
     // The number may be another's by now.
     dump.namespaces.retain(|namespace| wanted.contains(&namespace.netns));
     Ok(dump)
+}
+
+/// Runs code in a thread inside a network namespace, which is found by a process that lives there when that is known.
+///
+/// # Errors
+/// When the namespace is not found, may not be entered, or is another one by now.
+pub fn within<T: Send + 'static>(
+    netns: Netns,
+    process: u32,
+    code: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let own = namespaces::own();
+    let inside = move || {
+        if own == Some(netns) {
+            return Ok(code());
+        }
+        let of_process = PathBuf::from(format!("/proc/{process}/ns/net"));
+        if process == 0 || namespaces::enter(&of_process, own).ok() != Some(netns) {
+            let found = namespaces::find()?.remove(&netns.inode);
+            let found = found.ok_or_else(|| io::Error::other("no such network namespace"))?;
+            if namespaces::enter(&found.path, own)? != netns {
+                return Err(io::Error::other("the network namespace is another one by now"));
+            }
+        }
+        Ok(code())
+    };
+    let visitor = thread::Builder::new().name("neighdump".into()).spawn(inside)?;
+    visitor.join().map_err(|_| io::Error::other("the thread that visits a network namespace panicked"))?
 }
 
 fn visit(found: BTreeMap<u32, Found>) -> io::Result<Dump> {

@@ -16,15 +16,28 @@ const MESSAGES: usize = 1 << 17;
 ///
 /// # Errors
 /// What the netlink socket says.
-pub(super) fn dump(
+pub(super) fn dump(request: RouteNetlinkMessage, each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+    exchange(request, NLM_F_DUMP, each)
+}
+
+/// Sends a request that has one answer, which is an error or not.
+///
+/// # Errors
+/// What the kernel answers, or what the netlink socket says.
+pub(super) fn ask(request: RouteNetlinkMessage) -> io::Result<()> {
+    exchange(request, 0, |_| {})
+}
+
+fn exchange(
     request: RouteNetlinkMessage,
+    flags: u16,
     mut each: impl FnMut(RouteNetlinkMessage),
 ) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    header.flags = NLM_F_REQUEST | flags;
     let mut request = NetlinkMessage::new(header, NetlinkPayload::from(request));
     request.finalize();
     let mut bytes = vec![0; request.buffer_len()];
@@ -45,7 +58,7 @@ pub(super) fn dump(
                     taken += 1;
                     // The rest of the answer goes with the socket.
                     each(message);
-                    if taken >= MESSAGES {
+                    if taken >= MESSAGES || flags & NLM_F_DUMP == 0 {
                         return Ok(());
                     }
                 }

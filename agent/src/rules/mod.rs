@@ -4,7 +4,7 @@ use crate::{
     correlate::{View, incident::Kind},
     enrich::{
         bounded::Table,
-        context::{Exposed, Network, Snapshot},
+        context::{Exposed, Network, Reach, Snapshot},
     },
     event::Event,
 };
@@ -14,6 +14,8 @@ mod clock_stepped;
 mod clocks;
 mod connect_failing;
 mod connect_stalled;
+mod drops;
+mod families;
 mod neighbour_conflict;
 mod neighbour_stale;
 mod neighbour_table_full;
@@ -50,6 +52,8 @@ pub trait Diagnose: Send {
     fn tables(&self) -> Vec<Table> {
         vec![]
     }
+    /// The way to a destination was looked at.
+    fn reached(&mut self, _reach: &Reach, _view: &mut View<'_>) {}
     /// Processes were looked for.
     fn exposed(&mut self, _exposed: &Exposed, _view: &mut View<'_>) {}
 }

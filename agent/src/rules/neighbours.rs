@@ -16,6 +16,9 @@ use crate::{
     text::{shell::Command, shown},
 };
 
+/// Incidents that explain another, at most.
+const EXPLAINED: usize = 16;
+
 /// A neighbour: network namespace, index of the device, address.
 pub(super) type Key = (Netns, u32, [u8; 16]);
 
@@ -85,18 +88,13 @@ fn about(netns: Netns, address: IpAddr) -> String {
     format!("{netns}|{address}|")
 }
 
-/// Ids of open incidents about the neighbours a connect goes by: its destination, or the next hop that does
-/// not answer.
+/// Ids of open incidents about the neighbours a connect goes by: its destination, the next hop, and the next hop of
+/// the namespace that forwards its packets (a pod's node).
 pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
-    let netns = connect.owner.netns;
-    let mut addresses = vec![event::address(connect.tuple.remote)];
-    if let Some((next_hop, _)) = view.world.neighbour_under(connect, view.now_ns) {
-        addresses.push(next_hop);
-    }
     let mut ids = Vec::new();
-    for address in addresses {
+    for (netns, address) in view.world.neighbours_on_the_way(connect, view.now_ns) {
         for kind in [Kind::NeighbourUnresolved, Kind::NeighbourStale, Kind::NeighbourConflict] {
-            ids.extend(view.store.live_ids(kind, &about(netns, address)).map(str::to_owned));
+            ids.extend(view.store.live_ids(kind, &about(netns, event::address(address))).map(str::to_owned));
         }
     }
     // On one machine both ends may be ours: the other one's entry for this end is what is wrong.
@@ -111,6 +109,15 @@ pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
     }));
     ids.dedup();
     ids
+}
+
+/// Adds what explains a situation to what is known to explain it: what once did still does when it is over.
+pub(super) fn merge(known: &mut Vec<String>, more: Vec<String>) {
+    for id in more {
+        if known.len() < EXPLAINED && !known.contains(&id) {
+            known.push(id);
+        }
+    }
 }
 
 /// What to do about what explains a connect: the first remedy of each incident.

@@ -6,7 +6,7 @@ use ebpf_probes::{
     abi::{Header, IPPROTO_TCP, Kind as Record, Owner, Tuple},
     probes::{
         clock::{self, ClockMoved, ClockRecord, ClockSuspended},
-        connect::{Connect, ConnectRecord, phase},
+        connect::{Connect, ConnectRecord, DropRecord, Dropped, phase},
         neigh::{self, ClaimRecord, NeighRecord, UnheardRecord, WaiterRecord},
         tls::{CLIENT, Handshake, SERVER, TlsRecord, UNREAD, stage},
     },
@@ -19,6 +19,7 @@ use crate::{
     },
     enrich::{
         World,
+        bounded::Table,
         context::{Context, Exposed, Posture, ProcessContext, SeenThread, Snapshot},
         select::Select,
     },
@@ -191,6 +192,11 @@ pub(super) fn thread(tid: u32, posture: Posture, sockets: &[u64]) -> SeenThread 
 
 impl Scene {
     pub(super) fn new() -> Self {
+        Self::with_reasons(&[("SKB_DROP_REASON_NETFILTER_DROP", 8)])
+    }
+
+    /// On a kernel with these drop reasons.
+    pub(super) fn with_reasons(drop_reasons: &[(&str, u32)]) -> Self {
         let mut scene = Self {
             world: World::default(),
             engine: Engine::default(),
@@ -206,7 +212,7 @@ impl Scene {
                 attached: vec!["connect".into(), "tls".into(), "dns".into(), "clock".into()],
                 degraded: vec![],
             },
-            drop_reasons: vec![("SKB_DROP_REASON_NETFILTER_DROP".into(), 8)],
+            drop_reasons: drop_reasons.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect(),
             netns: ebpf_probes::abi::Netns::numbered(1),
             select: Select::default(),
             time_zone: Some("Europe/Berlin".into()),
@@ -244,6 +250,20 @@ impl Scene {
         let len = size_of::<ConnectRecord>() as u32;
         let header = Header { boot_ns: ns(at), kind: kind as u32, len };
         self.record(&encode(ConnectRecord { header, connect }));
+    }
+
+    /// How full a table is.
+    #[track_caller]
+    pub(super) fn table(&self, name: &str) -> Table {
+        self.engine.tables().into_iter().find(|table| table.name == name).expect("a table of this name")
+    }
+
+    /// A packet of a connect is not delivered.
+    pub(super) fn dropped(&mut self, at: u64, dropped: Dropped) {
+        self.record(&encode(DropRecord {
+            header: header::<DropRecord>(at, Record::ConnectDropPlace),
+            dropped,
+        }));
     }
 
     pub(super) fn tls(&mut self, at: u64, kind: Record, handshake: Handshake) {

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use ebpf_probes::probes::connect::Connect;
+use ebpf_probes::{abi::Netns, probes::connect::Connect};
+
+pub(super) use super::drops::fate;
 
 use crate::{
     correlate::{
@@ -54,13 +56,21 @@ pub(super) fn times(number: u64) -> String {
     if number == 1 { "once".to_owned() } else { format!("{number} times") }
 }
 
-/// The same program in the same network namespace, and the same destination.
-pub(super) fn subject(connect: &Connect, world: &World) -> String {
+/// A program, wherever it connects to: network namespace, executable, cgroup.
+pub(super) type Program = (Netns, String, u64);
+
+/// The program that connects.
+pub(super) fn program(connect: &Connect, world: &World) -> Program {
     let owner = &connect.owner;
     let known = world.known(owner.process).and_then(|known| known.exe.clone());
-    let program = known.unwrap_or_else(|| event::comm(&owner.comm));
+    (owner.netns, known.unwrap_or_else(|| event::comm(&owner.comm)), owner.cgroup)
+}
+
+/// The same program in the same network namespace, and the same destination.
+pub(super) fn subject(connect: &Connect, world: &World) -> String {
+    let (netns, program, _) = program(connect, world);
     let to = event::address(connect.tuple.remote);
-    format!("{}|{program}|{to}|{}", owner.netns, connect.tuple.remote_port)
+    format!("{netns}|{program}|{to}|{}", connect.tuple.remote_port)
 }
 
 /// The way to an address, as the kernel takes it.
@@ -72,12 +82,6 @@ pub(super) fn route_get(ip: IpAddr) -> Command {
 pub(super) fn silent_neighbour(ip: IpAddr, device: &str) -> Remedy {
     Remedy::from(format!("is {ip} up and on the link of {}? ", shown(device)))
         .and(Command::new("ip").words("neigh show").arg(ip).arg("dev").arg(device))
-}
-
-/// What to do about this host's own firewall.
-pub(super) fn allow_here(ip: IpAddr, port: u16) -> Remedy {
-    Remedy::from(format!("allow egress tcp/{port} to {ip} in this host's own firewall: "))
-        .and(Command::new("nft").words("list ruleset"))
 }
 
 /// Why this host dropped the last packet of a connect, if it dropped one.
@@ -94,19 +98,8 @@ pub(super) fn cause(connect: &Connect, world: &World, outcome: &str, elapsed_ns:
         syn_retransmits: Some(connect.retries),
         dropped_by_host: Some(connect.drops),
         drop_reason: drop_reason(connect, world),
+        drop: world.drop_site(connect),
         elapsed_ms: Some(elapsed_ns / 1_000_000),
         ..Cause::default()
     }
-}
-
-/// What is known of a connect's way, in words: who swallows its packets.
-pub(super) fn fate(connect: &Connect, world: &World) -> String {
-    if connect.drops > 0 {
-        let reason = world.drop_reason(connect.drop_reason);
-        let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-        let packets = count(connect.drops.into(), "packet", "packets");
-        return format!("this host itself dropped {packets} of it{reason}");
-    }
-    let syns = connect.syns.max(connect.retries.saturating_add(1));
-    format!("{}, no answer from the network", count(syns.into(), "SYN", "SYNs"))
 }

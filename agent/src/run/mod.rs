@@ -300,6 +300,9 @@ impl Session {
                         references.ask_now();
                     }
                 }
+                Look::Reach(target) => {
+                    self.learn(&Context::Reach(Box::new(network::reach(&target, boot_ns()))));
+                }
                 Look::Tables(netns) => {
                     self.learn(&Context::Network(Box::new(network::tables(netns, boot_ns()))));
                 }

@@ -48,8 +48,8 @@ pub struct Connect {
     pub phase: u32,
     /// 1 when the connect was established. Meaningful in `ConnectEnd`.
     pub established: u32,
-    /// Unused, 0.
-    pub pad: u32,
+    /// Which packet was dropped last, and where: [`packet`] and [`place`]. 0 in recordings made before this was known.
+    pub drop_where: u32,
 }
 
 /// A record about a connect; its kind says what happened.
@@ -63,6 +63,10 @@ pub struct ConnectRecord {
 }
 
 assert_layout!(Connect = 128, ConnectRecord = 144);
+
+mod undelivered;
+
+pub use undelivered::{DropRecord, Dropped, packet, place};
 
 /// The `PENDING` map, which the agent sweeps.
 pub const PENDING_MAP: &str = "PENDING";
@@ -122,6 +126,23 @@ pub const PROBE: Probe = Probe {
                 fields::SKB_SK,
                 fields::SKB_HEAD,
                 fields::SKB_NETWORK_HEADER,
+                fields::SKB_MAC_HEADER,
+                fields::SKB_DEV,
+                fields::SKB_IIF,
+                fields::SKB_PROTOCOL,
+                fields::SKB_REFDST,
+                fields::RTABLE_FLAGS,
+                fields::RT6_FLAGS,
+                fields::DEV_IFINDEX,
+                fields::DEV_NAME,
+                fields::DEV_NET,
+                fields::DEV_ADDR,
+                fields::DEV_IP,
+                fields::IN_DEVICE_ADDRESSES,
+                fields::IN_ADDRESS_LOCAL,
+                fields::IN_ADDRESS_NEXT,
+                fields::SK_NET,
+                fields::NET_INUM,
                 fields::SK_STATE,
                 fields::SK_COOKIE,
             ],

@@ -18,7 +18,7 @@ use crate::{
     enrich::context::Posture,
     fact::Process,
     rules::{
-        neighbours,
+        drops, neighbours,
         text::{self, address},
     },
     text::{shell::Command, shown},
@@ -41,11 +41,8 @@ impl Says<'_> {
                     why.push(
                         "Below the connect a neighbour does not answer: no packet leaves for it.".into(),
                     );
-                } else if op.connect.drops > 0 {
-                    why.push(
-                        "It is this host's own kernel that drops the packets: no other machine is to blame."
-                            .into(),
-                    );
+                } else if let Some(verdict) = drops::verdict(&op.connect, self.view.world) {
+                    why.push(verdict.why);
                 } else if op.ended_ns.is_none() {
                     why.push("Silence is what a firewall that drops, a missing route back or a dead host looks like; a closed port would have refused.".into());
                 }
@@ -172,11 +169,10 @@ impl Says<'_> {
                 format!("or correct the address that is fetched from: {}", address(&to)).into(),
             ],
             Suspect::Connect(op, None) => {
-                let mut remedies = vec![if op.connect.drops > 0 {
-                    text::allow_here(ip, port)
-                } else {
-                    format!("allow egress tcp/{port} to {ip}").into()
-                }];
+                let mut remedies = match drops::verdict(&op.connect, self.view.world) {
+                    Some(verdict) => verdict.remedies,
+                    None => vec![format!("allow egress tcp/{port} to {ip}").into()],
+                };
                 if port == HTTP {
                     remedies.extend(self.fetch_remedies(process));
                 } else {

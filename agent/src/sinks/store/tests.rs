@@ -50,6 +50,8 @@ pub(in crate::sinks) fn incident(number: u32, state: State) -> Incident {
             syn_retransmits: 0,
             dropped_by_host: 0,
             drop_reason: None,
+            destinations: 1,
+            worst: vec![],
         }),
     }
 }

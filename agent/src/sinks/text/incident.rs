@@ -113,7 +113,16 @@ impl Incidents {
 /// `NEIGHBOUR STALE 10.0.1.90 on eth0`.
 fn called(incident: &Incident) -> String {
     let kind = incident.kind.name().replace('_', " ").to_uppercase();
-    format!("{kind} {}", place(incident).trim_end_matches(", "))
+    let to = match &incident.details {
+        Details::ConnectStalled(details) => Some(&details.destination),
+        Details::ConnectFailing(details) => Some(&details.destination),
+        _ => None,
+    };
+    let place = match to {
+        Some(to) => format!("to {}, ", std::net::SocketAddr::new(to.ip, to.port)),
+        None => place(incident),
+    };
+    format!("{kind} {}", place.trim_end_matches(", "))
 }
 
 /// `  TLS HANDSHAKE STALLED   raven[1017]  server on :443, since 14:02:11 (3.0 s, still going)   certain`

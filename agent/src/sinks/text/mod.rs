@@ -145,9 +145,13 @@ fn say(what: &What) -> Option<Said> {
             format!("SYN again after {} (retry {syn_retransmits})", duration(*elapsed_ms)),
             Mood::Slow,
         ),
-        What::ConnectDropped { destination, reason, elapsed_ms, .. } => out(
+        What::ConnectDropped { destination, reason, site, elapsed_ms, .. } => out(
             destination,
-            format!("dropped by this host: {reason}, after {}", duration(*elapsed_ms)),
+            format!(
+                "dropped by this host: {reason}{}, after {}",
+                site.as_ref().map(|site| format!(" ({site})")).unwrap_or_default(),
+                duration(*elapsed_ms)
+            ),
             Mood::Bad,
         ),
         What::ConnectPending { destination, syn_retransmits, drops: dropped, elapsed_ms } => out(

@@ -1,5 +1,5 @@
 //! Packets of pending connects that this host itself drops: each SYN's way is noted as it leaves the IP layer, and
-//! looked for when the kernel frees a packet it did not deliver.
+//! looked for when the kernel frees a packet it did not deliver, or ignores a SYN because a queue is full.
 
 #![expect(
     missing_docs,
@@ -8,21 +8,35 @@
     reason = "entry points for the kernel: the attribute macros fix their shape"
 )]
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
-    Global,
-    helpers::bpf_probe_read_kernel_buf,
+    EbpfContext, Global,
+    bindings::__sk_buff,
+    helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf, generated::bpf_skc_to_tcp_sock},
     macros::{btf_tracepoint, map},
     maps::LruHashMap,
     programs::{BtfTracePointContext, SkBuffContext},
 };
 
-use super::program::{PENDING, TCP_SYN_SENT, tell};
+use super::{
+    Connect, DropRecord, Dropped, packet, place,
+    program::{PENDING, TCP_SYN_SENT, tell},
+};
 use crate::{
-    abi::{IPPROTO_TCP, Kind, ProbeId, Tuple},
-    fields, filter,
-    kernel::{enabled, mapped},
+    abi::{AF_INET6, IPPROTO_TCP, Kind, Netns, ProbeId, Tuple},
+    call, fields, filter,
+    kernel::{emit, enabled, header, mapped, netns, opaque},
     packet::program::Packet,
 };
+
+/// TCP flags, RFC 9293 §3.1.
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+/// `ETH_P_IP` and `ETH_P_IPV6` of include/uapi/linux/if_ether.h.
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
 
 /// The way of each SYN that left the IP layer, to find a connect by a packet dropped further on.
 #[map]
@@ -41,70 +55,342 @@ static DROP_OTHERHOST: Global<u32> = Global::new(u32::MAX);
 #[unsafe(no_mangle)]
 static DROP_NO_SOCKET: Global<u32> = Global::new(u32::MAX);
 
+/// The most addresses of a device that are compared with a packet's destination.
+const ADDRESSES: u32 = 8;
+/// `RTCF_LOCAL` of include/uapi/linux/in_route.h and `RTF_LOCAL` of include/uapi/linux/ipv6_route.h.
+const ROUTE_LOCAL: u32 = 0x8000_0000;
+/// `SKB_DST_NOREF` of include/linux/skbuff.h: the bit of `_skb_refdst` that is no part of the address.
+const DST_NOREF: u64 = 1;
+
+/// The third argument of `kfree_skb`, where the kernel hands it over.
+#[inline(always)]
+fn reason_of(ctx: &BtfTracePointContext) -> u32 {
+    if HAVE_DROP_REASON.load() != 0 { ctx.arg(2) } else { 0 }
+}
+
 /// Runs at each packet the kernel drops: its socket's state, or 40 bytes of it, decide.
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
     let skb: *const u8 = ctx.arg(0);
-    let reason: u32 = if HAVE_DROP_REASON.load() != 0 { ctx.arg(2) } else { 0 };
-    if HAVE_DROP_REASON.load() != 0 && reason == DROP_NO_SOCKET.load() {
-        return 0;
-    }
+    let has_reason = HAVE_DROP_REASON.load() != 0;
+    let reason = reason_of(&ctx);
     // SAFETY: `skb` is a BTF-typed argument; packet memory is read by a helper that cannot fault.
     unsafe {
         let sk = fields::SKB_SK::read(skb);
-        let cookie = if sk.is_null() {
+        let mut cookie = 0;
+        if sk.is_null() {
             // Without a reason, a SYN answered with a reset, or one that came again, looks as if it had been
             // dropped.
-            if HAVE_DROP_REASON.load() == 0
-                || reason == DROP_NOT_SPECIFIED.load()
-                || reason == DROP_OTHERHOST.load()
-            {
+            if !has_reason || reason == DROP_NOT_SPECIFIED.load() {
                 return 0;
             }
-            match way_of(skb) {
-                Some(way) => match WAYS.get_ptr(&way) {
-                    Some(cookie) => *cookie,
-                    None => return 0,
-                },
-                None => return 0,
-            }
-        } else if i32::from(fields::SK_STATE::read(sk)) == TCP_SYN_SENT {
-            fields::SK_COOKIE::read(sk)
+        } else if i32::from(fields::SK_STATE::read(sk)) == TCP_SYN_SENT
+            && !(has_reason && reason == DROP_NO_SOCKET.load())
+        {
+            // Early demultiplexing gives arriving packets their socket too.
+            cookie = fields::SK_COOKIE::read(sk);
         } else {
             return 0;
-        };
-        if let Some(connect) = PENDING.get_ptr_mut(&cookie) {
-            (*connect).drops += 1;
-            (*connect).drop_reason = reason;
-            if enabled(ProbeId::Connect) && !filter::quiet() {
-                tell(Kind::ConnectDrop, &*connect);
-            }
         }
+        let way = way_of(skb);
+        if cookie == 0 {
+            let Some(way) = &way else { return 0 };
+            if reason == DROP_NO_SOCKET.load() {
+                call!(refused(ctx.as_ptr(), &way.tuple, way.packet));
+                return 0;
+            }
+            let Some(known) = WAYS.get_ptr(&way.tuple) else { return 0 };
+            cookie = *known;
+        }
+        call!(lost(ctx.as_ptr(), cookie, way.map_or(packet::UNKNOWN, |way| way.packet)));
     }
     0
 }
 
-/// The way of a SYN, or the reverse way of a SYN-ACK, seen from the connecting side.
+/// A packet of the connect with this cookie is lost, if there is one. Not inlined, for the stack.
+#[inline(never)]
+fn lost(ctx: *mut c_void, cookie: u64, packet: u32) -> u64 {
+    lost_inlined(&BtfTracePointContext::new(ctx), cookie, packet);
+    opaque(0)
+}
+
+#[inline(always)]
+fn lost_inlined(ctx: &BtfTracePointContext, cookie: u64, packet: u32) {
+    let Some(connect) = PENDING.get_ptr_mut(&cookie) else { return };
+    let skb: *const u8 = ctx.arg(0);
+    let reason = reason_of(ctx);
+    // SAFETY: a live map value; direct loads of checked fields of a BTF-typed argument, or loads by helpers that
+    // cannot fault.
+    unsafe {
+        let sk = fields::SKB_SK::read(skb);
+        let dev = fields::SKB_DEV::read(skb);
+        let mut seen = Dropped { cookie, location: ctx.arg(1), reason, ..Dropped::default() };
+        seen.netns = if !sk.is_null() {
+            netns_of(fields::SK_NET::read(sk))
+        } else if !dev.is_null() {
+            netns_of(fields::DEV_NET::read(dev))
+        } else {
+            Netns::numbered(0)
+        };
+        seen.at = packet | where_is(skb, (*connect).tuple.family);
+        if HAVE_DROP_REASON.load() != 0 && reason == DROP_OTHERHOST.load() {
+            // A switch on this host hands a copy to every port: it is no loss but where the address is.
+            if dev.is_null() || !addressed(skb, dev, &mut seen) {
+                return;
+            }
+        }
+        if !dev.is_null() {
+            seen.ifindex = fields::DEV_IFINDEX::read(dev);
+            let name = bpf_probe_read_kernel_buf(fields::DEV_NAME::address(dev).cast(), &mut seen.device);
+            if name.is_err() {
+                seen.device = [0; 16];
+            }
+        }
+        dropped(connect, &mut seen);
+    }
+}
+
+/// Notes a loss with its connect, and tells it.
+///
+/// # Safety
+/// `connect` must be a live map value.
+#[inline(always)]
+unsafe fn dropped(connect: *mut Connect, seen: &mut Dropped) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        if seen.netns != (*connect).owner.netns {
+            seen.at |= place::FOREIGN;
+        }
+        let was = (*connect).drop_where & !place::STRAY;
+        let is_news = (*connect).drops == 0 || (*connect).drop_reason != seen.reason || was != seen.at;
+        (*connect).drops += 1;
+        (*connect).drop_reason = seen.reason;
+        (*connect).drop_where = seen.at | (*connect).drop_where & place::STRAY;
+        if !enabled(ProbeId::Connect) {
+            return;
+        }
+        if is_news {
+            tell_place(seen);
+        }
+        if !filter::quiet() {
+            tell(Kind::ConnectDrop, &*connect);
+        }
+    }
+}
+
+#[inline(always)]
+fn tell_place(seen: &Dropped) {
+    emit::<DropRecord>(ProbeId::Connect, |record| {
+        let header = header::<DropRecord>(Kind::ConnectDropPlace);
+        // SAFETY: a fresh reservation of the record's size; every byte is written.
+        unsafe { record.write(DropRecord { header, dropped: *seen }) };
+        Some(())
+    });
+}
+
+/// # Safety
+/// `net` must be a BTF-typed `struct net` or null.
+#[inline(always)]
+unsafe fn netns_of(net: *const u8) -> Netns {
+    // SAFETY: as promised by the caller.
+    if net.is_null() { Netns::numbered(0) } else { unsafe { netns(net) } }
+}
+
+/// Whether a packet has come in, whether its route is known, and whether that ends here: bits of [`place`].
 ///
 /// # Safety
 /// `skb` must be a BTF-typed `struct sk_buff`.
 #[inline(always)]
-unsafe fn way_of(skb: *const u8) -> Option<Tuple> {
+unsafe fn where_is(skb: *const u8, family: u16) -> u32 {
+    // SAFETY: direct loads of checked fields; the route, whose type the verifier does not know, by a helper.
+    unsafe {
+        let mut at = 0;
+        if fields::SKB_IIF::read(skb) != 0 {
+            at |= place::ARRIVED;
+        }
+        let route = (fields::SKB_REFDST::read(skb) & !DST_NOREF) as *const u8;
+        if !route.is_null() {
+            at |= place::ROUTED;
+            // Of an IPv4 packet of an AF_INET6 socket too: the packet's protocol, not the socket's family, decides.
+            let is_v6 = family == AF_INET6 && u16::from_be(fields::SKB_PROTOCOL::read(skb)) == ETH_P_IPV6;
+            let flags =
+                if is_v6 { fields::RT6_FLAGS::address(route) } else { fields::RTABLE_FLAGS::address(route) };
+            if bpf_probe_read_kernel(flags).unwrap_or(0) & ROUTE_LOCAL != 0 {
+                at |= place::LOCAL;
+            }
+        }
+        at
+    }
+}
+
+/// A frame for another MAC came to the device that holds the packet's address: both MACs are noted.
+///
+/// # Safety
+/// `skb` and `dev` must be BTF-typed.
+#[inline(always)]
+unsafe fn addressed(skb: *const u8, dev: *const u8, seen: &mut Dropped) -> bool {
+    // SAFETY: direct loads of checked fields; everything behind them by helpers that cannot fault.
+    unsafe {
+        let head = fields::SKB_HEAD::read(skb);
+        let packet = head.wrapping_add(fields::SKB_NETWORK_HEADER::read(skb) as usize);
+        let target = packet.wrapping_add(16).cast::<u32>();
+        let Ok(target) = bpf_probe_read_kernel(target) else { return false };
+        if u16::from_be(fields::SKB_PROTOCOL::read(skb)) != ETH_P_IP {
+            return false;
+        }
+        let device = fields::DEV_IP::read(dev);
+        if device.is_null() {
+            return false;
+        }
+        let mut address =
+            bpf_probe_read_kernel(fields::IN_DEVICE_ADDRESSES::address(device)).unwrap_or(core::ptr::null());
+        let mut is_own = false;
+        for _ in 0..ADDRESSES {
+            if address.is_null() || is_own {
+                break;
+            }
+            is_own = bpf_probe_read_kernel(fields::IN_ADDRESS_LOCAL::address(address)) == Ok(target);
+            address =
+                bpf_probe_read_kernel(fields::IN_ADDRESS_NEXT::address(address)).unwrap_or(core::ptr::null());
+        }
+        if !is_own {
+            return false;
+        }
+        seen.at |= place::HOLDS;
+        let frame = head.wrapping_add(fields::SKB_MAC_HEADER::read(skb) as usize);
+        seen.frame_mac = bpf_probe_read_kernel(frame.cast::<[u8; 6]>()).unwrap_or([0; 6]);
+        let mac = fields::DEV_ADDR::read(dev);
+        seen.device_mac = bpf_probe_read_kernel(mac.cast::<[u8; 6]>()).unwrap_or([0; 6]);
+        true
+    }
+}
+
+/// No socket takes an answer: it came from another address than the one a pending connect of this port asked, if
+/// there is such a connect here. (The kernel answers it with a reset.) Not inlined, for the stack.
+#[inline(never)]
+fn refused(ctx: *mut c_void, way: &Tuple, packet: u32) -> u64 {
+    if packet == packet::ANSWER {
+        refused_inlined(&BtfTracePointContext::new(ctx), way);
+    }
+    opaque(0)
+}
+
+#[inline(always)]
+fn refused_inlined(ctx: &BtfTracePointContext, from: &Tuple) {
+    let asked = way(from.local, [0; 16], from.local_port, 0);
+    let Some(cookie) = WAYS.get_ptr(&asked) else { return };
+    let skb: *const u8 = ctx.arg(0);
+    // SAFETY: live map values; direct loads of checked fields.
+    unsafe {
+        let cookie = *cookie;
+        let Some(connect) = PENDING.get_ptr_mut(&cookie) else { return };
+        let dev = fields::SKB_DEV::read(skb);
+        if dev.is_null()
+            || (*connect).drop_where & place::STRAY != 0
+            || ((*connect).tuple.remote == from.remote && (*connect).tuple.remote_port == from.remote_port)
+            || netns_of(fields::DEV_NET::read(dev)) != (*connect).owner.netns
+        {
+            return;
+        }
+        (*connect).drop_where |= place::STRAY;
+        let mut seen = Dropped {
+            cookie,
+            netns: (*connect).owner.netns,
+            ifindex: fields::DEV_IFINDEX::read(dev),
+            reason: DROP_NO_SOCKET.load(),
+            at: packet::ANSWER | place::STRAY | place::ARRIVED | place::ROUTED | place::LOCAL,
+            stray: from.remote,
+            stray_port: from.remote_port,
+            ..Dropped::default()
+        };
+        if bpf_probe_read_kernel_buf(fields::DEV_NAME::address(dev).cast(), &mut seen.device).is_err() {
+            seen.device = [0; 16];
+        }
+        if enabled(ProbeId::Connect) {
+            tell_place(&seen);
+        }
+    }
+}
+
+/// A SYN came to a listening socket. If its accept queue is full the kernel will ignore it, without a drop
+/// reason: the connect that sent it, when it is one of this host's, has its answer here. Called by the ingress
+/// program. Not inlined, for the stack.
+#[inline(never)]
+pub fn syn_came(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+    syn_came_inlined(&SkBuffContext::new(skb.cast()), packet);
+    opaque(0)
+}
+
+#[inline(always)]
+fn syn_came_inlined(ctx: &SkBuffContext, packet: &Packet) {
+    // SAFETY: context loads, then direct loads through the BTF-typed socket the helper returns.
+    unsafe {
+        let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return;
+        }
+        let listener = bpf_skc_to_tcp_sock(socket.cast()).cast::<u8>();
+        if listener.is_null()
+            || fields::SK_ACK_BACKLOG::read(listener) <= fields::SK_MAX_ACK_BACKLOG::read(listener)
+        {
+            return;
+        }
+        let (mut client, mut server) = ([0u8; 16], [0u8; 16]);
+        if packet.v4 {
+            let Ok(both) = ctx.load::<[u32; 2]>(12) else { return };
+            (client, server) = (mapped(both[0]), mapped(both[1]));
+        } else {
+            let (Ok(source), Ok(target)) = (ctx.load::<[u8; 16]>(8), ctx.load::<[u8; 16]>(24)) else {
+                return;
+            };
+            client.copy_from_slice(&source);
+            server.copy_from_slice(&target);
+        }
+        let Some(cookie) = WAYS.get_ptr(&way(client, server, packet.remote, packet.local)) else { return };
+        let cookie = *cookie;
+        let Some(connect) = PENDING.get_ptr_mut(&cookie) else { return };
+        let mut seen = Dropped {
+            cookie,
+            netns: netns_of(fields::SK_NET::read(listener)),
+            ifindex: (*ctx.skb.skb).ifindex,
+            reason: u32::MAX,
+            at: packet::SYN | place::ARRIVED | place::ROUTED | place::LOCAL | place::QUEUE_FULL,
+            ..Dropped::default()
+        };
+        dropped(connect, &mut seen);
+    }
+}
+
+/// A segment of a connection that begins: its two ends seen from the connecting side, and one of [`packet`].
+struct Way {
+    tuple: Tuple,
+    packet: u32,
+}
+
+/// The way of a SYN, of an answer to one, or of a reset, seen from the connecting side.
+///
+/// # Safety
+/// `skb` must be a BTF-typed `struct sk_buff`.
+#[inline(always)]
+unsafe fn way_of(skb: *const u8) -> Option<Way> {
     // SAFETY: direct loads of checked fields; the packet through a helper that cannot fault.
     unsafe {
-        let packet = fields::SKB_HEAD::read(skb).wrapping_add(fields::SKB_NETWORK_HEADER::read(skb) as usize);
+        let head = fields::SKB_HEAD::read(skb).wrapping_add(fields::SKB_NETWORK_HEADER::read(skb) as usize);
         let mut ip = [0u8; 40];
-        bpf_probe_read_kernel_buf(packet, &mut ip).ok()?;
+        bpf_probe_read_kernel_buf(head, &mut ip).ok()?;
         let v4 = ip[0] >> 4 == 4;
         let (at, next) = if v4 { (usize::from(ip[0] & 15) * 4, ip[9]) } else { (40, ip[6]) };
         if next != IPPROTO_TCP as u8 || (!v4 && ip[0] >> 4 != 6) {
             return None;
         }
         let mut tcp = [0u8; 16];
-        bpf_probe_read_kernel_buf(packet.wrapping_add(at), &mut tcp).ok()?;
-        if tcp[13] & 0x02 == 0 {
-            return None;
-        }
+        bpf_probe_read_kernel_buf(head.wrapping_add(at), &mut tcp).ok()?;
+        let packet = match (tcp[13] & SYN != 0, tcp[13] & ACK != 0, tcp[13] & RST != 0) {
+            (true, false, _) => packet::SYN,
+            (true, true, _) => packet::ANSWER,
+            (false, _, true) => packet::RESET,
+            _ => return None,
+        };
         let mut source = [0u8; 16];
         let mut target = [0u8; 16];
         if v4 {
@@ -116,12 +402,12 @@ unsafe fn way_of(skb: *const u8) -> Option<Tuple> {
         }
         let source_port = u16::from_be_bytes([tcp[0], tcp[1]]);
         let target_port = u16::from_be_bytes([tcp[2], tcp[3]]);
-        let answer = tcp[13] & 0x10 != 0;
-        Some(if answer {
-            way(target, source, target_port, source_port)
-        } else {
+        let tuple = if packet == packet::SYN {
             way(source, target, source_port, target_port)
-        })
+        } else {
+            way(target, source, target_port, source_port)
+        };
+        Some(Way { tuple, packet })
     }
 }
 
@@ -145,6 +431,10 @@ pub fn syn_left(ctx: &SkBuffContext, cookie: u64, packet: &Packet) {
         if packet.write_tuple(ctx, &raw mut (*connect).tuple).is_some() {
             let tuple = &(*connect).tuple;
             let _ = WAYS.insert(&way(tuple.local, tuple.remote, packet.local, packet.remote), &cookie, 0);
+            // Who answers from another address is looked for once an answer is late.
+            if (*connect).syns > 1 {
+                let _ = WAYS.insert(&way(tuple.local, [0; 16], packet.local, 0), &cookie, 0);
+            }
         }
         (*connect).tuple.family = family;
     }

@@ -329,6 +329,11 @@ pub fn retransmit(ctx: BtfTracePointContext) -> i32 {
         }
         if syn && let Some(connect) = PENDING.get_ptr_mut(&fields::SK_COOKIE::read(sk)) {
             (*connect).retries += 1;
+            if filter::quiet() && (*connect).retries == 1 {
+                // What the process succeeds with meanwhile, or falls back to, is news.
+                let way = u64::from((*connect).owner.process) << 16 | u64::from((*connect).tuple.remote_port);
+                let _ = FAILED.insert(&way, &1, 0);
+            }
             if enabled(ProbeId::Connect) {
                 metrics::add(counter::SYN_RETRIES);
             }

@@ -1,6 +1,8 @@
 //! What the network looks like at this moment, for rules that ask: the gateways of a namespace, the bounds of
 //! the neighbour tables, and who fills them. A few milliseconds for a machine with a few namespaces.
 
+mod reach;
+
 use std::collections::BTreeMap;
 
 use ebpf_probes::{
@@ -12,6 +14,8 @@ use crate::{
     enrich::context::{Gateway, NeighbourTable, NeighbourUse, Network, SeenNeighbour},
     neighdump::{self, Namespace},
 };
+
+pub use reach::reach;
 
 /// Devices told at most, of each family.
 const USERS: usize = 10;

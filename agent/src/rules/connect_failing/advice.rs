@@ -1,0 +1,207 @@
+//! Why connects end as they do, and what to do about it: by outcome, by error, and by how far the connect came. A
+//! connect that never sent a SYN was refused by this host; which rule did it is known once somebody has looked.
+
+use ebpf_probes::probes::connect::Connect;
+use nix::errno::Errno;
+
+use super::groups::Group;
+use crate::{
+    correlate::{View, remedy::Remedy},
+    enrich::context::{PortUse, Reach},
+    fact::{Endpoint, Outcome},
+    rules::{drops, families, neighbours, text},
+    text::{shell::Command, shown},
+};
+
+/// What to say.
+pub(super) struct Advice {
+    pub(super) why: Vec<String>,
+    pub(super) remedies: Vec<Remedy>,
+}
+
+fn advice(why: String, remedies: impl IntoIterator<Item = Remedy>) -> Advice {
+    Advice { why: vec![why], remedies: remedies.into_iter().collect() }
+}
+
+/// Whether the way to the destination is to be looked at: the error alone does not tell the cause.
+pub(super) fn needs_a_look(outcome: Outcome, connect: &Connect) -> bool {
+    connect.syns == 0
+        && match outcome {
+            Outcome::Denied | Outcome::HostUnreachable | Outcome::NetUnreachable => true,
+            Outcome::Failed => matches!(Errno::from_raw(connect.errno), Errno::EADDRNOTAVAIL | Errno::EINVAL),
+            _ => false,
+        }
+}
+
+/// Why an outcome happens, and what to do about it.
+pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>) -> Advice {
+    let (connect, world) = (&group.last, view.world);
+    let (ip, port) = (to.ip, to.port);
+    if matches!(outcome, Outcome::TimedOut | Outcome::Aborted)
+        && let Some(verdict) = drops::verdict(connect, world)
+    {
+        return Advice { why: vec![verdict.why], remedies: verdict.remedies };
+    }
+    let netns = world.namespace(connect.owner.netns);
+    let process = Some(connect.owner.process).filter(|process| *process != 0);
+    let in_place = |command: Command| neighbours::within(netns.as_deref(), process, command);
+    if connect.syns == 0
+        && let Some(said) = refused_here(outcome, to, connect, group.reach.as_ref(), in_place)
+    {
+        return said;
+    }
+    match outcome {
+        Outcome::Refused => advice(
+            format!(
+                "{ip} answers with a reset: it is up, and nobody listens on port {port} (or a firewall rejects)."
+            ),
+            [Remedy::from(format!(
+                "start the service on {}, or correct the address; there: ",
+                text::address(&Endpoint { ip, port, name: None })
+            ))
+            .and(Command::new("ss").arg("-ltn").arg(format!("sport = :{port}")))],
+        ),
+        Outcome::Reset => advice(
+            format!("{ip} or something between tears the connection down while it is made."),
+            [format!("look for a proxy, a load balancer without backends or a full backlog at {ip}:{port}")
+                .into()],
+        ),
+        Outcome::TimedOut | Outcome::Aborted => {
+            let mut said = advice(
+                "Nobody answers: a firewall that drops, a missing route back or a dead host.".into(),
+                [Remedy::from(format!("allow tcp/{port} to {ip} on the way: ")).and(text::route_get(ip))],
+            );
+            families::silent(connect, to, world, &mut said.why, &mut said.remedies);
+            said
+        }
+        Outcome::HostUnreachable => match world.neighbour_under(connect, view.now_ns) {
+            Some((next_hop, silent)) => advice(
+                format!("{next_hop} does not answer ARP or NDP on {}.", shown(&silent.device)),
+                [text::silent_neighbour(next_hop, &silent.device)],
+            ),
+            None => advice(
+                format!("No neighbour answers for {ip}, or a router says it cannot reach it."),
+                [Remedy::from("see which neighbour is asked for: ").and(text::route_get(ip))],
+            ),
+        },
+        Outcome::NetUnreachable => advice(
+            format!("This host has no route to {ip}."),
+            [Remedy::from("add the route or a default gateway in that network namespace: ")
+                .and(text::route_get(ip))],
+        ),
+        Outcome::Denied => advice(
+            "A policy of this host refuses the call: a cgroup program, seccomp or a security module.".into(),
+            [Remedy::from(format!("find the policy that denies tcp/{port} to {ip} (audit log): "))
+                .and(Command::new("bpftool").words("cgroup tree"))],
+        ),
+        Outcome::Failed if connect.errno == Errno::EADDRNOTAVAIL as i32 => {
+            ports(to, group.reach.as_ref().and_then(|reach| reach.ports.as_ref()), in_place)
+        }
+        Outcome::Failed | Outcome::Established => advice(
+            "The kernel refuses for another reason.".into(),
+            [Remedy::from("see what the process is told: ")
+                .and(Command::new("strace").words("-e trace=connect -p").arg(connect.owner.process))],
+        ),
+    }
+}
+
+/// A connect that never sent a SYN: a route says so, unless somebody has looked and found that it does not.
+fn refused_here(
+    outcome: Outcome,
+    to: &Endpoint,
+    connect: &Connect,
+    reach: Option<&Reach>,
+    in_place: impl Fn(Command) -> Remedy,
+) -> Option<Advice> {
+    let ip = to.ip;
+    // Nobody has looked yet: what the error means when a route gives it.
+    if reach.is_some_and(|reach| reach.read && reach.route_errno != connect.errno) {
+        return None;
+    }
+    let (kind, verb) = match (outcome, Errno::from_raw(connect.errno)) {
+        (Outcome::Denied, Errno::EACCES) => ("prohibit", "forbids"),
+        (Outcome::Failed, Errno::EINVAL) => ("blackhole", "swallows"),
+        (Outcome::HostUnreachable, Errno::EHOSTUNREACH) => ("unreachable", "refuses"),
+        _ => return None,
+    };
+    let why = if reach.is_some_and(|reach| reach.read) {
+        format!("A route of type {kind} on this host {verb} every packet to {ip}: no SYN is ever sent.")
+    } else {
+        format!("No SYN is ever sent: this host refuses the call itself, as a route of type {kind} does.")
+    };
+    let ip_of = |words: &'static str| {
+        let ip_command = Command::new("ip");
+        if ip.is_ipv6() { ip_command.arg("-6").words(words) } else { ip_command.words(words) }
+    };
+    Some(advice(
+        why,
+        [
+            Remedy::from(format!("remove the route that covers {ip}: "))
+                .and(in_place(ip_of("route show table all type").arg(kind))),
+            Remedy::from("or the rule that leads to it: ").and(in_place(ip_of("rule"))),
+        ],
+    ))
+}
+
+/// EADDRNOTAVAIL: no local port is left, or there is no local address.
+fn ports(to: &Endpoint, found: Option<&PortUse>, in_place: impl Fn(Command) -> Remedy) -> Advice {
+    let place = text::address(to);
+    let sockets = || in_place(Command::new("ss").words("-tanp dst").arg(&place));
+    let Some(found) = found else {
+        return advice(
+            format!(
+                "No local port or address is left for connects to {place}: usually all ports of net.ipv4.ip_local_port_range are in use towards it."
+            ),
+            [
+                in_place(
+                    Command::new("sysctl")
+                        .words("net.ipv4.ip_local_port_range net.ipv4.ip_local_reserved_ports"),
+                ),
+                sockets(),
+            ],
+        );
+    };
+    let all = u32::from(found.last.saturating_sub(found.first)) + 1;
+    if found.used < all / 2 {
+        return advice(
+            format!(
+                "No local address or port could be chosen for {place}, although only {} of {all} local ports are in use towards it: a bound source address or port is taken, or there is no address of that family.",
+                found.used
+            ),
+            [in_place(Command::new("ip").arg("address")), sockets()],
+        );
+    }
+    let states: Vec<String> =
+        found.states.iter().map(|(state, number)| format!("{number} {state}")).collect();
+    let states = if states.is_empty() { String::new() } else { format!(" ({})", states.join(", ")) };
+    let mut why = vec![format!(
+        "The local port range {}–{} (net.ipv4.ip_local_port_range) has {all} ports, and {} of them are in use towards {place}{states}.",
+        found.first, found.last, found.used
+    )];
+    let holders: Vec<String> = found
+        .holders
+        .iter()
+        .map(|holder| format!("{}[{}] {}", shown(&holder.comm), holder.pid, holder.ports))
+        .collect();
+    if !holders.is_empty() {
+        why.push(format!("Ports are held by: {}.", holders.join(", ")));
+    }
+    let waiting =
+        found.states.iter().find(|(state, _)| state == "TIME-WAIT").map_or(0, |(_, number)| *number);
+    let mut remedies = vec![Remedy::from(format!(
+        "keep connections to {place} open and use them again (a pool, keep-alive), instead of one per request"
+    ))];
+    if waiting * 2 > found.used {
+        let reuse = Command::new("sysctl").words("-w net.ipv4.tcp_tw_reuse=1");
+        remedies.push(Remedy::from("use ports in TIME-WAIT again: ").and(in_place(reuse)));
+    }
+    let widen = Command::new("sysctl").arg("-w").arg("net.ipv4.ip_local_port_range=1024 65535");
+    remedies.push(
+        Remedy::from(
+            "widen the range (and name the ports of services in net.ipv4.ip_local_reserved_ports): ",
+        )
+        .and(in_place(widen)),
+    );
+    remedies.push("or add addresses: each pair of addresses has a port range of its own".into());
+    Advice { why, remedies }
+}

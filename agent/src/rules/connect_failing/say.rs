@@ -1,0 +1,106 @@
+//! What an incident about failing connects says.
+
+use super::{
+    advice::{self, Advice},
+    groups::{Group, Groups},
+};
+use crate::{
+    correlate::{
+        View,
+        incident::{
+            Cause, CauseKind, Confidence, ConnectFailingDetails, Details, FailingDestination, Kind, Severity,
+        },
+        report::Report,
+    },
+    event,
+    fact::{Endpoint, Process},
+    rules::{neighbours, text},
+};
+
+/// Destinations an incident lists.
+const WORST: usize = 10;
+
+/// The account of a situation; `None` when there is no such situation.
+pub(super) fn report(groups: &Groups, number: u64, view: &View<'_>) -> Option<Report> {
+    groups.get(number).map(|group| of(group, view))
+}
+
+fn of(group: &Group, view: &View<'_>) -> Report {
+    let (connect, world) = (&group.last, view.world);
+    let netns = connect.owner.netns;
+    let destination = world.at(connect.tuple.remote, connect.tuple.remote_port, netns);
+    let process = world.named(&connect.owner);
+    let worst = group.worst_outcome();
+    let (last_ns, _, lasted) = group.recent.last().copied().unwrap_or((group.began_ns, worst, 0));
+    let Advice { why, remedies } = if group.explained_by.is_empty() {
+        advice::of(worst, &destination, group, view)
+    } else {
+        Advice {
+            why: vec!["A neighbour on the way does not answer, or is not where this host believes: nothing is wrong with either end.".to_owned()],
+            remedies: neighbours::remedies(&group.explained_by, view),
+        }
+    };
+    let evidence = group.recent.iter().map(|(at, outcome, lasted)| {
+        (*at, format!("connect {} after {}", outcome.name().replace('_', " "), text::duration(*lasted)))
+    });
+    let destinations = group.destinations.len() as u64;
+    let listed = if destinations > 1 { group.worst(WORST) } else { vec![] };
+    Report {
+        kind: Kind::ConnectFailing,
+        subject: group.subject.clone(),
+        severity: Severity::Warning,
+        began_ns: group.began_ns,
+        count: group.total(),
+        summary: summary(group, process.as_ref(), &destination, last_ns),
+        process,
+        why,
+        cause: Some(Cause {
+            kind: if group.explained_by.is_empty() {
+                CauseKind::OutboundConnect
+            } else {
+                CauseKind::Neighbour
+            },
+            confidence: Confidence::Certain,
+            ..text::cause(connect, world, worst.name(), lasted)
+        }),
+        caused_by: group.explained_by.clone(),
+        remedies,
+        evidence: evidence.collect(),
+        details: Details::ConnectFailing(ConnectFailingDetails {
+            destination,
+            outcomes: group.outcomes.clone(),
+            errno: group.errno.clone(),
+            last_attempt_ms: lasted / 1_000_000,
+            destinations,
+            worst: listed
+                .into_iter()
+                .map(|((ip, port), count)| FailingDestination {
+                    destination: world.at(event::address_bytes(ip), port, netns),
+                    count,
+                })
+                .collect(),
+        }),
+    }
+}
+
+fn summary(group: &Group, process: Option<&Process>, destination: &Endpoint, last_ns: u64) -> String {
+    let who = process.map_or_else(|| "somebody".to_owned(), text::process);
+    let outcomes: Vec<String> = group
+        .outcomes
+        .iter()
+        .map(|(outcome, count)| format!("{} {}", outcome.name().replace('_', " "), text::times(*count)))
+        .collect();
+    let outcomes = outcomes.join(", ");
+    let span = text::duration(last_ns.saturating_sub(group.began_ns));
+    let errno = group.errno.as_ref().map(|errno| format!(", last {errno}")).unwrap_or_default();
+    let place = text::place(destination);
+    match group.destinations.len() {
+        0 | 1 => format!("{who}'s connects to {place} fail: {outcomes} within {span}{errno}."),
+        many => {
+            let more = if group.left_out > 0 { "more than " } else { "" };
+            format!(
+                "{who}'s connects to {more}{many} destinations fail: {outcomes} within {span}{errno}; the last to {place}."
+            )
+        }
+    }
+}

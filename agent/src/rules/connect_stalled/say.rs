@@ -1,0 +1,176 @@
+//! What an incident about unanswered connects says: who, where to, who swallows the packets, and what to do.
+
+use super::groups::{Group, Groups};
+use ebpf_probes::probes::connect::Connect;
+
+use crate::{
+    correlate::{
+        View,
+        incident::{
+            Cause, CauseKind, Confidence, ConnectStalledDetails, Details, Kind, Severity, StalledDestination,
+        },
+        remedy::Remedy,
+        report::Report,
+    },
+    enrich::connect::outcome as outcome_of,
+    event,
+    fact::Endpoint,
+    rules::{drops, families, neighbours, text},
+};
+
+/// Destinations an incident lists.
+const WORST: usize = 10;
+
+/// The account of a situation at `now_ns`; `ended` is its last connect as it ended. `None` when nothing waits.
+pub(super) fn report(
+    groups: &Groups,
+    number: u64,
+    now_ns: u64,
+    ended: Option<&Connect>,
+    view: &View<'_>,
+) -> Option<Report> {
+    let (group, connect) = (groups.get(number)?, groups.lead(number)?);
+    let says = Says { group, connect, now_ns, ended, view };
+    Some(says.report(groups.waiting(number)))
+}
+
+struct Says<'a> {
+    group: &'a Group,
+    /// The connect that waits longest.
+    connect: &'a Connect,
+    now_ns: u64,
+    ended: Option<&'a Connect>,
+    view: &'a View<'a>,
+}
+
+impl Says<'_> {
+    fn report(&self, waiting: u64) -> Report {
+        let (connect, now_ns, world) = (self.connect, self.now_ns, self.view.world);
+        let destination = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+        let process = world.named(&connect.owner);
+        let who = process.as_ref().map_or_else(|| "somebody".to_owned(), text::process);
+        let age = now_ns.saturating_sub(connect.started_ns);
+        let caused_by = self.group.explained_by.clone();
+        let fate = if caused_by.is_empty() {
+            text::fate(connect, world)
+        } else {
+            format!("{}, because a neighbour entry on the way is wrong", text::fate(connect, world))
+        };
+        let (why, remedies) = self.advice(&destination);
+        let mut evidence =
+            vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];
+        if connect.retries > 0 || connect.drops > 0 {
+            evidence.push((now_ns, fate.clone()));
+        }
+        if let Some(end) = self.ended {
+            evidence.push((now_ns, format!("it ended: {}", outcome(end))));
+        }
+        Report {
+            kind: Kind::ConnectStalled,
+            subject: self.group.subject.clone(),
+            severity: Severity::Warning,
+            began_ns: connect.started_ns,
+            count: self.group.total,
+            process,
+            summary: self.summary(&who, &destination, &fate),
+            why,
+            cause: Some(Cause {
+                kind: if caused_by.is_empty() { CauseKind::OutboundConnect } else { CauseKind::Neighbour },
+                confidence: Confidence::Certain,
+                ..text::cause(connect, world, self.ended.map_or("pending", outcome), age)
+            }),
+            caused_by,
+            remedies,
+            evidence,
+            details: Details::ConnectStalled(ConnectStalledDetails {
+                destination,
+                pending_ms: age / 1_000_000,
+                waiting: if self.ended.is_some() { 0 } else { waiting },
+                syn_retransmits: connect.retries,
+                dropped_by_host: connect.drops,
+                drop_reason: text::drop_reason(connect, world),
+                destinations: self.destinations(),
+                worst: self.worst(),
+            }),
+        }
+    }
+
+    fn destinations(&self) -> u64 {
+        self.group.destinations.len() as u64
+    }
+
+    fn worst(&self) -> Vec<StalledDestination> {
+        if self.destinations() < 2 {
+            return vec![];
+        }
+        let netns = self.connect.owner.netns;
+        let of = |((ip, port), tally): ((std::net::IpAddr, u16), super::groups::Tally)| StalledDestination {
+            destination: self.view.world.at(event::address_bytes(ip), port, netns),
+            waiting: if self.ended.is_some() { 0 } else { tally.waiting },
+            count: tally.total,
+            pending_ms: self.now_ns.saturating_sub(tally.since_ns) / 1_000_000,
+        };
+        self.group.worst(WORST).into_iter().map(of).collect()
+    }
+
+    fn summary(&self, who: &str, destination: &Endpoint, fate: &str) -> String {
+        let age = text::duration(self.now_ns.saturating_sub(self.connect.started_ns));
+        let place = text::place(destination);
+        let over = self.ended.is_some();
+        match self.destinations() {
+            0 | 1 => {
+                let verb = if over { "was unanswered" } else { "is unanswered" };
+                format!("{who}'s connect to {place} {verb} after {age}: {fate}.")
+            }
+            many => {
+                let verb = if over { "were unanswered" } else { "are unanswered" };
+                let more = if self.group.left_out > 0 { "more than " } else { "" };
+                format!(
+                    "{who}'s connects to {more}{many} destinations {verb}, the longest for {age} to {place}: {fate}."
+                )
+            }
+        }
+    }
+
+    /// Why, and what to do about it.
+    fn advice(&self, destination: &Endpoint) -> (Vec<String>, Vec<Remedy>) {
+        let (connect, view) = (self.connect, self.view);
+        let (port, ip) = (destination.port, destination.ip);
+        if !self.group.explained_by.is_empty() {
+            let why =
+                "Packets go to a MAC that is no longer the neighbour's: nothing is wrong with either end.";
+            return (vec![why.to_owned()], neighbours::remedies(&self.group.explained_by, view));
+        }
+        if let Some(verdict) = drops::verdict(connect, view.world) {
+            return (vec![verdict.why], verdict.remedies);
+        }
+        let mut why = vec!["Silence is what a firewall that drops, a missing route back or a dead host looks like; a closed port would have refused.".to_owned()];
+        let allow = format!("allow tcp/{port} to {ip} in the firewalls and security groups on the way");
+        let mut remedies: Vec<Remedy> = Vec::new();
+        if self.destinations() > 1 {
+            why.push(
+                "Many destinations are silent at once: what they share is this host's own way out.".into(),
+            );
+            let netns = view.world.namespace(connect.owner.netns);
+            let process = Some(connect.owner.process).filter(|process| *process != 0);
+            remedies.push(
+                Remedy::from(
+                    "look at the way out first, then at the firewalls and security groups of this host: ",
+                )
+                .and(neighbours::within(netns.as_deref(), process, text::route_get(ip))),
+            );
+        } else {
+            remedies.push(allow.into());
+            remedies.push(
+                Remedy::from(format!("check that {ip} is up and its replies find the way back: "))
+                    .and(text::route_get(ip)),
+            );
+        }
+        families::silent(connect, destination, view.world, &mut why, &mut remedies);
+        (why, remedies)
+    }
+}
+
+fn outcome(connect: &Connect) -> &'static str {
+    outcome_of(connect).0.name()
+}

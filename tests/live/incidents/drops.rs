@@ -1,0 +1,337 @@
+//! Connects whose packets this very machine loses or refuses: which packet, where, in whose network namespace, and the
+//! remedy that follows; never "allow egress" where that is not it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use crate::{
+    harness::{
+        Culprit, Incident, Lan, Netns,
+        lan::NOBODY,
+        netns::Pair,
+        port,
+        sockets::{begin_connect, connect, listen, listen_and_accept},
+    },
+    needs,
+};
+
+/// Everything an incident says to do.
+fn remedies(incident: &Incident) -> String {
+    incident.json["remedies"].to_string()
+}
+
+fn why(incident: &Incident) -> String {
+    incident.json["why"].to_string()
+}
+
+/// The incident about connects to `to`, once this holds of it.
+#[track_caller]
+fn told(culprit: &Culprit, kind: &str, to: SocketAddr, wanted: impl Fn(&Incident) -> bool) -> Incident {
+    culprit.wait_for_incident(kind, |told| {
+        told.text("/kind") == kind && told.blamed() == format!("{}:{}", to.ip(), to.port()) && wanted(told)
+    })
+}
+
+/// A connect of the client to a service of the server that accepts, which waits because of `hindrance`; the incident.
+#[track_caller]
+fn stalled(hindrance: impl FnOnce(&Pair, SocketAddr)) -> Incident {
+    let pair = Pair::make();
+    let to = pair.service(port());
+    listen_and_accept(&pair.server, to);
+    hindrance(&pair, to);
+    let culprit = Culprit::trace("");
+    let (_socket, _) = begin_connect(&pair.client, to);
+    told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object())
+}
+
+#[test]
+fn an_answer_that_the_own_input_chain_drops_is_not_a_matter_of_egress() {
+    needs!(Nftables, DropReasons);
+    let opened = stalled(|pair, to| {
+        pair.client.nft(&format!(
+            "table inet test {{ chain input {{ type filter hook input priority 0; tcp sport {} drop; }}; }}",
+            to.port()
+        ));
+    });
+    let drop = |field: &str| opened.text(&format!("/cause/drop/{field}")).to_owned();
+    assert_eq!(
+        (drop("packet"), drop("place"), drop("device")),
+        ("syn_ack".into(), "input".into(), "wire".into())
+    );
+    assert_eq!(opened.json["cause"]["drop"]["elsewhere"], false);
+    assert_eq!(opened.text("/cause/drop_reason"), "NETFILTER_DROP");
+    assert!(why(&opened).contains("the answers arrive on wire"), "{}", why(&opened));
+    let remedies = remedies(&opened);
+    assert!(remedies.contains("input chain") && !remedies.contains("egress"), "{remedies}");
+}
+
+#[test]
+fn an_answer_dropped_before_routing_is_looked_for_in_prerouting() {
+    needs!(Nftables, DropReasons);
+    let opened = stalled(|pair, to| {
+        pair.client.nft(&format!(
+            "table inet test {{ chain raw {{ type filter hook prerouting priority raw; tcp sport {} drop; }}; }}",
+            to.port()
+        ));
+    });
+    assert_eq!(opened.text("/cause/drop/place"), "prerouting");
+    assert!(remedies(&opened).contains("prerouting") && !remedies(&opened).contains("egress"));
+}
+
+#[test]
+fn a_syn_that_another_namespaces_input_chain_drops_names_that_namespace() {
+    needs!(Nftables, DropReasons);
+    let pair = Pair::make();
+    let to = pair.service(port());
+    listen_and_accept(&pair.server, to);
+    pair.server.drop_tcp("input", to.port());
+    let culprit = Culprit::trace("");
+    let (_socket, _) = begin_connect(&pair.client, to);
+    let opened = told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "input"));
+    assert_eq!(opened.json["cause"]["drop"]["elsewhere"], true);
+    assert_eq!(opened.text("/cause/drop/netns"), pair.server.name());
+    let remedies = remedies(&opened);
+    assert!(remedies.contains(pair.server.name()) && !remedies.contains("egress"), "{remedies}");
+}
+
+#[test]
+fn a_syn_that_a_router_does_not_forward_is_to_be_allowed_in_its_forward_chain() {
+    needs!(Nftables, DropReasons);
+    let (pair, far) = (Pair::make(), Netns::make());
+    let router = &pair.server;
+    let to = SocketAddr::new(far.v4(9), port());
+    router.ip(&format!("link add far type veth peer name eth0 netns {}", far.name()));
+    router.ip(&format!("addr add {}/24 dev far", far.v4(1)));
+    router.ip("link set far up");
+    far.ip(&format!("addr add {}/24 dev eth0", to.ip()));
+    far.ip("link set eth0 up");
+    router.sysctl("net/ipv4/ip_forward", "1");
+    pair.client.ip(&format!("route add {} via {}", to.ip(), pair.v4(2)));
+    router.drop_tcp("forward", to.port());
+    let culprit = Culprit::trace("");
+    let (_socket, _) = begin_connect(&pair.client, to);
+    let opened = told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "forward"));
+    assert_eq!(opened.text("/cause/drop/netns"), router.name());
+    let remedies = remedies(&opened);
+    assert!(remedies.contains("forward chain") && !remedies.contains("egress"), "{remedies}");
+}
+
+#[test]
+fn an_answer_that_comes_in_by_the_wrong_device_is_the_reverse_path_filters() {
+    needs!(DropReasons);
+    let pair = Pair::make();
+    let to = SocketAddr::new(pair.server.v4(77), port());
+    let (client, server) = (&pair.client, &pair.server);
+    // Answers take a second wire, on which the client's route to the service does not lead.
+    client.ip(&format!("link add wire2 type veth peer name wire2 netns {}", server.name()));
+    for netns in [client, server] {
+        netns.ip("link set wire2 up");
+        netns.sysctl("net/ipv4/conf/all/rp_filter", "0");
+        netns.sysctl("net/ipv4/conf/wire/rp_filter", "0");
+        netns.sysctl("net/ipv4/conf/wire2/rp_filter", "0");
+    }
+    server.ip(&format!("addr add {}/32 dev lo", to.ip()));
+    client.ip(&format!("route add {} via {} dev wire", to.ip(), pair.v4(2)));
+    server.ip(&format!("route add {} dev wire2", pair.v4(1)));
+    // The filter would drop the question for its MAC as well.
+    server.ip(&format!(
+        "neigh replace {} lladdr {} dev wire2 nud permanent",
+        pair.v4(1),
+        client.mac("wire2")
+    ));
+    listen_and_accept(server, to);
+    client.sysctl("net/ipv4/conf/wire2/rp_filter", "1");
+    let culprit = Culprit::trace("");
+    let (_socket, _) = begin_connect(client, to);
+    let opened = told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    assert_eq!(opened.text("/cause/drop_reason"), "IP_RPFILTER");
+    assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/device")), ("syn_ack", "wire2"));
+    let remedies = remedies(&opened);
+    assert!(
+        remedies.contains("net.ipv4.conf.wire2.rp_filter=2") && !remedies.contains("egress"),
+        "{remedies}"
+    );
+}
+
+#[test]
+fn a_frame_for_another_mac_is_a_neighbour_entry_out_of_date() {
+    needs!(DropReasons);
+    let lan = Lan::set("frame_for_another_mac");
+    let (one, other) = (lan.host(1), lan.host(2));
+    let to = SocketAddr::new(other.v4, port());
+    listen_and_accept(&other.netns, to);
+    one.netns.ip(&format!("neigh replace {} lladdr {NOBODY} dev eth0 nud permanent", other.v4));
+    let (_socket, _) = begin_connect(&one.netns, to);
+    let opened = told(&lan.culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    assert_eq!(opened.text("/cause/drop_reason"), "OTHERHOST");
+    let why = why(&opened);
+    assert!(why.contains(NOBODY) && why.contains(&other.netns.mac("eth0")), "{why}");
+    let remedies = remedies(&opened);
+    assert!(
+        remedies.contains(&format!("neigh flush to {}", other.v4)) && !remedies.contains("egress"),
+        "{remedies}"
+    );
+}
+
+#[test]
+fn syns_to_a_listener_of_this_host_whose_queue_is_full_are_no_firewalls_doing() {
+    needs!();
+    let pair = Pair::make();
+    let to = pair.service(port());
+    // A backlog of 1 has room for two connections that nobody accepts.
+    let _listener = pair.server.enter(move || {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&to.into()).expect("our own address");
+        socket.listen(1).expect("bound");
+        socket
+    });
+    let _held: Vec<_> = (0..2).map(|_| connect(&pair.client, to).0.expect("there is room")).collect();
+    let culprit = Culprit::trace("");
+    let (_socket, _) = begin_connect(&pair.client, to);
+    let opened = told(&culprit, "connect_stalled", to, |told| told.number("/details/dropped_by_host") > 0);
+    assert!(why(&opened).contains("accept queue is full"), "{}", why(&opened));
+    assert!(opened.text("/summary").contains("accept queue is full"), "{}", opened.text("/summary"));
+    let all = opened.json.to_string();
+    assert!(!all.contains("firewall") && !all.contains("nft"), "{all}");
+}
+
+#[test]
+fn an_answer_from_another_address_is_asymmetric_translation() {
+    needs!(Nftables, DropReasons);
+    let pair = Pair::make();
+    let to = pair.service(port());
+    listen_and_accept(&pair.server, to);
+    // The answers' source is rewritten without a memory of it, as by a router that translates one way only.
+    let other = pair.v4(99);
+    pair.server.nft(&format!(
+        "table ip test {{ chain out {{ type filter hook postrouting priority 300; tcp sport {} ip saddr set {other} notrack; }}; }}",
+        to.port()
+    ));
+    let culprit = Culprit::trace("");
+    let (_socket, _) = begin_connect(&pair.client, to);
+    let opened = told(&culprit, "connect_stalled", to, |told| {
+        told.text("/summary").contains("answered from another address")
+    });
+    assert!(opened.text("/summary").contains(&SocketAddr::new(other, to.port()).to_string()));
+    assert!(why(&opened).contains("asymmetric NAT"), "{}", why(&opened));
+    assert!(!remedies(&opened).contains("allow"), "{}", remedies(&opened));
+}
+
+#[test]
+fn routes_that_refuse_are_named_with_their_type() {
+    needs!();
+    for (index, kind) in ["prohibit", "blackhole", "unreachable"].into_iter().enumerate() {
+        let netns = Netns::make();
+        let to = SocketAddr::new(netns.v4(50 + index as u8), port());
+        netns.ip(&format!("route add {kind} {}", to.ip()));
+        let culprit = Culprit::trace("");
+        for _ in 0..3 {
+            connect(&netns, to).0.expect_err("a route refuses");
+        }
+        let named = format!("A route of type {kind} on this host");
+        let opened = told(&culprit, "connect_failing", to, |told| why(told).contains(&named));
+        assert!(!remedies(&opened).contains("strace") && !remedies(&opened).contains("bpftool"));
+    }
+}
+
+#[test]
+fn local_ports_that_are_used_up_are_told_with_the_range_and_their_holder() {
+    needs!();
+    let netns = Netns::make();
+    let to = SocketAddr::new(netns.loopback(), port());
+    let listener = listen(&netns, to);
+    netns.sysctl("net/ipv4/ip_local_port_range", "61000 61003");
+    let culprit = Culprit::trace("");
+    let _held: Vec<_> = (0..4).map(|_| connect(&netns, to).0.expect("a port is left")).collect();
+    for _ in 0..3 {
+        let error = connect(&netns, to).0.expect_err("no port is left");
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
+    }
+    let opened = told(&culprit, "connect_failing", to, |told| why(told).contains("61000–61003"));
+    assert_eq!(opened.text("/details/errno"), "EADDRNOTAVAIL");
+    let why = why(&opened);
+    assert!(why.contains("has 4 ports, and 4 of them are in use"), "{why}");
+    assert!(why.contains(&format!("[{}] ", std::process::id())), "{why}");
+    assert!(!remedies(&opened).contains("strace"), "{}", remedies(&opened));
+    drop(listener);
+}
+
+#[test]
+fn many_silent_destinations_of_one_program_are_one_incident() {
+    needs!(Nftables);
+    let pair = Pair::make();
+    pair.client.ip(&format!("route add 198.51.100.0/24 via {}", pair.v4(2)));
+    pair.server.nft(
+        "table inet test { chain raw { type filter hook prerouting priority raw; tcp flags syn drop; }; }",
+    );
+    let culprit = Culprit::trace("");
+    let port = port();
+    let sockets: Vec<_> = (1..=100u8)
+        .map(|host| begin_connect(&pair.client, SocketAddr::new(IpAddr::from([198, 51, 100, host]), port)).0)
+        .collect();
+    let is_ours = |told: &Incident| told.text("/kind") == "connect_stalled" && told.within(&pair.client);
+    let grown = culprit
+        .wait_for_incident("the crowd", |told| is_ours(told) && told.number("/details/destinations") >= 64);
+    assert_eq!(grown.json["details"]["worst"].as_array().map(Vec::len), Some(10));
+    drop(sockets);
+    let resolved = culprit
+        .wait_for_incident("its end", |told| told.id() == grown.id() && told.text("/state") == "resolved");
+    assert_eq!((resolved.number("/count"), resolved.number("/details/destinations")), (100, 100));
+    let opened = culprit.incidents(|told| is_ours(told) && told.opens());
+    assert_eq!(opened.len(), 1, "{opened:#?}");
+}
+
+#[test]
+fn ipv6_that_is_silent_while_ipv4_works_is_told_so() {
+    needs!(Nftables);
+    let pair = Pair::make();
+    let v4 = pair.service(port());
+    let v6 = SocketAddr::new(pair.v6(2), v4.port());
+    listen_and_accept(&pair.server, v4);
+    pair.server.nft(
+        "table ip6 test { chain raw { type filter hook prerouting priority raw; tcp flags syn drop; }; }",
+    );
+    pair.client.sysctl("net/ipv4/tcp_syn_retries", "2");
+    let culprit = Culprit::trace("");
+    pair.client.enter(move || {
+        std::net::TcpStream::connect(v6).expect_err("nobody answers");
+        std::net::TcpStream::connect(v4).expect("it listens");
+    });
+    let resolved = told(&culprit, "connect_stalled", v6, |told| told.text("/state") == "resolved");
+    assert!(why(&resolved).contains("IPv6 is silent while IPv4 works"), "{}", why(&resolved));
+}
+
+#[test]
+fn a_pods_failures_point_to_the_gateway_of_its_node_that_does_not_answer() {
+    needs!(Pace);
+    let pair = Pair::make();
+    let (pod, node) = (&pair.client, &pair.server);
+    let gateway = node.v4(254);
+    node.ip("link add up type veth peer name peer");
+    node.ip("link set up up");
+    node.ip("link set peer up");
+    node.ip(&format!("addr add {}/24 dev up", node.v4(1)));
+    node.ip(&format!("route add default via {gateway} dev up"));
+    node.sysctl("net/ipv4/ip_forward", "1");
+    pod.ip(&format!("route add default via {}", pair.v4(2)));
+    let to = SocketAddr::new("198.51.100.200".parse().expect("an address"), port());
+    let culprit = Culprit::trace("");
+    for _ in 0..3 {
+        pod.enter(move || {
+            let error =
+                std::net::TcpStream::connect_timeout(&to, Duration::from_secs(60)).expect_err("no gateway");
+            assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable);
+        });
+    }
+    let failing = told(&culprit, "connect_failing", to, |told| {
+        told.json["caused_by"].as_array().is_some_and(|ids| !ids.is_empty())
+    });
+    let neighbour =
+        culprit.wait_for_incident("the gateway", |told| told.about("neighbour_unresolved", node, gateway));
+    assert_eq!(failing.json["caused_by"], serde_json::json!([neighbour.id()]));
+}
