@@ -205,7 +205,7 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         Kind::Tick => What::Tick,
         Kind::NeighChange => What::Neigh(read(&record, 0)?),
         Kind::NeighMismatch => What::Mac(read_grown(&record, 104)?),
-        Kind::NeighClaim => What::Claim(read(&record, 0)?),
+        Kind::NeighClaim => What::Claim(read_grown(&record, 80)?),
         Kind::NeighUnheard => What::Unheard(read_grown(&record, 176)?),
         Kind::NeighWaiter => What::Waiter(read(&record, 0)?),
         Kind::ClockSet => What::ClockSet(read(&record, 0)?),

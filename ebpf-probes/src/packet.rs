@@ -52,7 +52,13 @@ pub mod program {
         abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Netns, ProbeId, Tuple},
         call,
         kernel::{at_most, enabled, mapped, netns, opaque},
-        probes::{clock::date, connect::dropped, dns::program as dns, neigh::road, tls::program as tls},
+        probes::{
+            clock::date,
+            connect::dropped,
+            dns::program as dns,
+            neigh::road::{self, segment},
+            tls::program as tls,
+        },
     };
 
     /// What one packet carries, as far as we look.
@@ -108,6 +114,7 @@ pub mod program {
 
     const DNS_PORT: u16 = 53;
     const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
     const ACK: u8 = 0x10;
 
     #[cgroup_skb]
@@ -167,10 +174,23 @@ pub mod program {
                 return;
             }
             let flags = *ports.add(13);
-            if flags & SYN != 0 && flags & ACK == 0 {
+            let asks = flags & SYN != 0 && flags & ACK == 0;
+            if asks && !ingress {
                 call!(syn(skb, &packet));
-            } else if ingress && enabled(ProbeId::Neigh) && road::watching() {
-                call!(road::came(skb, &packet, false));
+            } else if ingress && enabled(ProbeId::Neigh) {
+                // Straight from here: each function between would take of the stack.
+                let what = if asks {
+                    segment::SYN
+                } else if flags & SYN != 0 {
+                    segment::SYN_ACK
+                } else if flags & RST != 0 {
+                    segment::RESET
+                } else {
+                    segment::OTHER
+                };
+                if flags & SYN != 0 || road::watching() || (what == segment::RESET && road::suspicious()) {
+                    call!(road::came(skb, &packet, what));
+                }
             }
             packet.offset = at as u32 + u32::from(*ports.add(12) >> 4) * 4;
             packet.len = (*skb).len.wrapping_sub(packet.offset);
@@ -201,24 +221,16 @@ pub mod program {
         }
     }
 
-    /// A SYN that asks for a connection. Once or a few times a connection: not inlined, for the stack.
+    /// A SYN that leaves. Once or a few times a connection: not inlined, for the stack.
     #[inline(never)]
     fn syn(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-        syn_inlined(skb, packet);
-        opaque(0)
-    }
-
-    #[inline(always)]
-    fn syn_inlined(skb: *mut __sk_buff, packet: &Packet) {
-        let ctx = SkBuffContext::new(skb.cast());
-        if !packet.ingress && enabled(ProbeId::Connect) {
+        if enabled(ProbeId::Connect) {
+            let ctx = SkBuffContext::new(skb.cast());
             // SAFETY: the context of a cgroup_skb program.
             let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
             dropped::syn_left(&ctx, cookie, packet);
         }
-        if packet.ingress && enabled(ProbeId::Neigh) {
-            call!(road::came(skb, packet, true));
-        }
+        opaque(0)
     }
 
     /// The network namespace of the packet's TCP socket. (Not by the namespace's cookie: cgroup_skb has

@@ -41,6 +41,8 @@ pub enum Feature {
     Chrony,
     /// runc, and a kernel in which it can run a container.
     Runc,
+    /// macvlan devices.
+    Macvlan,
     /// Time is measured: not under emulation.
     HonestClock,
     /// A machine of ordinary speed: what depends on no particular kernel is not shown on emulated ones as well.
@@ -112,6 +114,7 @@ impl Feature {
                 super::container::works(),
                 "there is no runc or no static busybox, or runc can run nothing here",
             ),
+            Self::Macvlan => (has_macvlan(), "this kernel has no macvlan devices"),
             Self::Pace => (super::slow() <= 1.0, "this machine is slow, and ordinary ones show it as well"),
             Self::HonestClock => (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here"),
         };
@@ -176,6 +179,12 @@ fn has_tun() -> bool {
         let _ = Command::new("mknod").args(["/dev/net/tun", "c", "10", "200"]).status();
     }
     std::fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
+}
+
+fn has_macvlan() -> bool {
+    let netns = super::Netns::make();
+    netns.ip("link add one type veth peer name other");
+    runs("ip", &format!("-n {} link add link one name child type macvlan", netns.name()))
 }
 
 fn runs(program: &str, args: &str) -> bool {

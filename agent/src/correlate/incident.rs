@@ -13,8 +13,8 @@ pub use super::clocks::{
     ExposedSession, Parent, StepCause,
 };
 pub use super::neighbours::{
-    ClaimedMac, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
-    NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
+    ClaimedMac, ConflictPattern, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails,
+    NeighbourTableFullDetails, NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
 };
 pub use super::remedy::{Part, Remedy};
 use crate::fact::{Endpoint, Outcome, Process, Role, Stage, Thread};

@@ -94,6 +94,8 @@ pub enum Context {
     Reference(Reading),
     /// Processes that began at certain times, and those that are gone: when somebody asked.
     Exposed(Box<Exposed>),
+    /// Who on this machine has a neighbour's address or MAC: when somebody asked.
+    Holders(Box<Holders>),
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -114,8 +116,89 @@ pub enum Look {
     Sessions(u64),
     /// Processes that were started while the clock was wrong: answered with [`Exposed`].
     Exposed(Exposure),
+    /// Who on this machine has a neighbour's address or MACs: answered with [`Holders`].
+    Holders(Sought),
     /// The reference clocks, now: answered with readings as they come.
     References,
+}
+
+/// A neighbour whose holders are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Sought {
+    /// The namespace it is a neighbour in.
+    pub netns: Netns,
+    /// The device it should be behind, by its index.
+    pub ifindex: u32,
+    /// Its address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Its MACs, as far as any are known.
+    pub macs: Vec<[u8; 8]>,
+}
+
+/// The answer: devices of this machine, in whatever namespace, and how questions for the neighbour are asked.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Holders {
+    /// When, CLOCK_BOOTTIME in nanoseconds.
+    pub boot_ns: u64,
+    /// As it was asked.
+    #[serde(with = "super::netns")]
+    pub netns: Netns,
+    /// As it was asked.
+    pub ifindex: u32,
+    /// As it was asked.
+    pub address: [u8; 16],
+    /// Devices that have the address or one of the MACs.
+    #[serde(default)]
+    pub devices: Vec<Holder>,
+    /// Other neighbours of the namespace at these MACs.
+    #[serde(default)]
+    pub others: Vec<SeenNeighbour>,
+    /// Addresses of the device the neighbour should be behind, with the lengths of their prefixes.
+    #[serde(default)]
+    pub own: Vec<(std::net::IpAddr, u8)>,
+    /// Which sender address its ARP questions carry: `arp_announce`, the greater of all devices' and its own.
+    #[serde(default)]
+    pub arp_announce: Option<u8>,
+}
+
+/// A device of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its namespace.
+    #[serde(with = "super::netns")]
+    pub netns: Netns,
+    /// Its name.
+    pub device: String,
+    /// Its MAC.
+    pub mac: [u8; 8],
+    /// It has the address that is asked for.
+    pub has_address: bool,
+    /// How it sits on the same device as the one that asks.
+    #[serde(default)]
+    pub stacked: Option<Stacked>,
+}
+
+/// Two devices of one parent, or parent and child: macvlan and the like, which keep them apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stacked {
+    /// How.
+    pub kinship: Kinship,
+    /// What kind of device the child is: `macvlan`, `macvtap`, `ipvlan` or `ipvtap`.
+    pub kind: String,
+    /// The child's mode: `bridge`, `private`, `vepa`, …; empty when it has none.
+    pub mode: String,
+}
+
+/// How a device sits on the one that asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kinship {
+    /// It is a child of the device that asks.
+    Child,
+    /// The device that asks is its child.
+    Parent,
+    /// Both are children of one device.
+    Sibling,
 }
 
 /// Which processes are asked for.

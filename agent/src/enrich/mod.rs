@@ -121,7 +121,7 @@ impl World {
             Context::Reference(reading) => clock::references::heard(self, reading),
             Context::Process(process) => self.processes.insert(process.pid, process.clone()),
             // For the correlation alone.
-            Context::Snapshot(_) | Context::Exposed(_) => {}
+            Context::Snapshot(_) | Context::Exposed(_) | Context::Holders(_) => {}
             Context::Network(network) => self.network(network),
             Context::Netns { inode, generation, name } => {
                 self.namespaces.named(Netns { inode: *inode, generation: *generation }, name);
@@ -309,6 +309,7 @@ fn concerns_everyone(what: &What) -> bool {
         | What::NeighbourClaimed(_)
         | What::NeighbourUnheard(_)
         | What::NeighbourHeard(_)
+        | What::NeighbourReset(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
         | What::MachineSlept { .. } => true,

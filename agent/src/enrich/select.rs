@@ -109,6 +109,7 @@ fn judge(what: &What) -> (bool, Option<f64>) {
         | What::NeighbourMacMismatch(_)
         | What::NeighbourClaimed(_)
         | What::NeighbourUnheard(_)
+        | What::NeighbourReset(_)
         | What::NeighbourWaited(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }

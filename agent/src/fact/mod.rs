@@ -19,7 +19,7 @@ pub use clock::ClockCall;
 pub use connect::Outcome;
 pub use neigh::{
     NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
+    NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
 };
 pub use reference::{Reading, ReferenceKind, is_time_zone};
 pub use span::{by, off, span};

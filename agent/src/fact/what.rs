@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::{
     ClockCall, Endpoint, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind, Role, Session,
-    Stage,
+    NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind,
+    Role, Session, Stage,
 };
 
 /// What happened; `kind` names it.
@@ -240,6 +240,8 @@ pub enum What {
     NeighbourUnheard(NeighbourUnheard),
     /// A neighbour whose packets come from another MAC than the cached one answered after all.
     NeighbourHeard(NeighbourHeard),
+    /// The cached MAC reset a connection that another MAC goes on asking for: two machines have the address.
+    NeighbourReset(NeighbourReset),
     /// A packet waits for a neighbour that does not answer: told once while it waits.
     NeighbourWaited(NeighbourWaited),
     /// A call set the wall clock, or was refused.

@@ -4,6 +4,7 @@
 //! Blocking: it enters each namespace from a thread of its own, which ends with it. A namespace that only
 //! a thread (not a process, nor a file below `/run/netns`) keeps alive is not found.
 
+mod holders;
 mod netlink;
 mod routes;
 
@@ -13,6 +14,7 @@ use ebpf_probes::{
     abi::{AF_INET, AF_INET6, Netns, V4_MAPPED},
     probes::neigh,
 };
+pub use holders::holders;
 use netlink::dump;
 use netlink_packet_route::{
     RouteNetlinkMessage,

@@ -4,7 +4,7 @@ use crate::{
     correlate::{View, incident::Kind},
     enrich::{
         bounded::Table,
-        context::{Exposed, Network, Snapshot},
+        context::{Exposed, Holders, Network, Snapshot},
     },
     event::Event,
 };
@@ -44,6 +44,8 @@ pub trait Diagnose: Send {
     fn snapshot(&mut self, _snapshot: &Snapshot, _view: &mut View<'_>) {}
     /// A network namespace was looked at.
     fn network(&mut self, _network: &Network, _view: &mut View<'_>) {}
+    /// It was looked who on this machine has a neighbour's address or MACs.
+    fn holders(&mut self, _holders: &Holders, _view: &mut View<'_>) {}
     /// A reference clock was read.
     fn compared(&mut self, _view: &mut View<'_>) {}
     /// How full what it remembers is.

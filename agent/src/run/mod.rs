@@ -289,6 +289,7 @@ impl Session {
                     self.learn(&Context::Snapshot(Box::new(snapshot::take(whom, boot_ns()))));
                 }
                 Look::Network(netns) => self.look_at_network(netns),
+                Look::Holders(sought) => self.look_for_holders(&sought),
                 Look::Sessions(until_ns) => {
                     if let Err(error) = self.kernel.tell_sessions(until_ns) {
                         self.failure.get_or_insert(error.into());

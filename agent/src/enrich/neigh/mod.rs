@@ -21,7 +21,8 @@ use crate::{
     event,
     fact::{
         NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-        NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain, What,
+        NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
+        What,
     },
 };
 
@@ -154,9 +155,11 @@ pub(super) fn claimed(world: &World, boot_ns: u64, record: &ClaimRecord, told: &
 
 pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told: &mut Vec<Told>) {
     let sent = match record.what {
-        unheard::ANSWERED => None,
+        unheard::ANSWERED | unheard::RESET => None,
         unheard::SYN_ACK => Some(SentAgain::SynAck),
         unheard::SYN => Some(SentAgain::Syn),
+        // For the correlation alone: the packet itself was told as a difference.
+        unheard::SPEAKS => return,
         _ => Some(SentAgain::Data),
     };
     let mut owner = record.owner;
@@ -187,6 +190,17 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told:
             destination,
             local_port,
             unanswered,
+        }),
+        None if record.what == unheard::RESET => What::NeighbourReset(NeighbourReset {
+            address,
+            device,
+            netns,
+            cached_mac,
+            seen_mac,
+            state,
+            destination,
+            local_port,
+            resets: unanswered,
         }),
         None => What::NeighbourHeard(NeighbourHeard {
             address,

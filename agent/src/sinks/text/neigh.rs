@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::IpAddr};
 use super::{Mood, Said, duration, peer, printable};
 use crate::fact::{
     NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain, What,
+    NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain, What,
 };
 
 pub(super) fn say(what: &What) -> Option<Said> {
@@ -99,6 +99,23 @@ pub(super) fn say(what: &What) -> Option<Said> {
                 peer(destination)
             );
             about(*address, device.as_ref(), netns.as_ref(), text, Mood::Good)
+        }
+        What::NeighbourReset(NeighbourReset {
+            address,
+            device,
+            netns,
+            cached_mac,
+            seen_mac,
+            destination,
+            local_port,
+            resets,
+            ..
+        }) => {
+            let text = format!(
+                "two machines: {cached_mac} resets :{local_port} ← {}, which {seen_mac} goes on asking for, {resets} so far",
+                peer(destination)
+            );
+            about(*address, device.as_ref(), netns.as_ref(), text, Mood::Bad)
         }
         What::NeighbourWaited(NeighbourWaited {
             address,
