@@ -40,9 +40,15 @@ mod output;
 mod quiet;
 #[path = "live/recording.rs"]
 mod recording;
+#[path = "live/rejected.rs"]
+mod rejected;
+#[path = "live/resolvers.rs"]
+mod resolvers;
 #[path = "live/roads.rs"]
 mod roads;
 #[path = "live/tls.rs"]
 mod tls;
+#[path = "live/translated.rs"]
+mod translated;
 #[path = "live/udp.rs"]
 mod udp;

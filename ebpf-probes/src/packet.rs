@@ -9,8 +9,21 @@ use crate::{
     spec::{Attach, Hook},
 };
 
-const FIELDS: &[crate::spec::Field] =
-    &[fields::TASK_TGID, fields::TASK_PID, fields::TASK_COMM, fields::SK_NET, fields::NET_INUM];
+const FIELDS: &[crate::spec::Field] = &[
+    fields::TASK_TGID,
+    fields::TASK_PID,
+    fields::TASK_COMM,
+    fields::SK_NET,
+    fields::NET_INUM,
+    fields::SK_DADDR,
+    fields::SK_RCV_SADDR,
+    fields::SK_DPORT,
+    fields::SK_NUM,
+    fields::SK_FAMILY,
+    fields::SK_V6_DADDR,
+    fields::SK_V6_RCV_SADDR,
+    fields::SK_PROTOCOL,
+];
 
 /// Packets arriving.
 pub const INGRESS: Hook = Hook {
@@ -41,21 +54,22 @@ pub mod program {
     )]
 
     use aya_ebpf::{
-        EbpfContext,
         bindings::__sk_buff,
-        helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_skc_to_tcp_sock},
+        helpers::generated::{bpf_skb_load_bytes, bpf_skc_to_tcp_sock},
         macros::cgroup_skb,
         programs::SkBuffContext,
     };
 
     use crate::{
-        abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Netns, ProbeId, Tuple},
+        abi::{
+            AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Netns, ProbeId, Tuple,
+        },
         call,
         kernel::{at_most, enabled, mapped, netns, opaque},
         probes::{
             clock::date,
-            connect::dropped,
-            dns::program as dns,
+            connect::{dropped, icmp},
+            dns::{PORT as DNS_PORT, asked, program as dns},
             neigh::road::{self, segment},
             tls::program as tls,
         },
@@ -112,7 +126,6 @@ pub mod program {
         }
     }
 
-    const DNS_PORT: u16 = 53;
     const SYN: u8 = 0x02;
     const RST: u8 = 0x04;
     const ACK: u8 = 0x10;
@@ -163,7 +176,7 @@ pub mod program {
             let mut packet =
                 Packet { ingress, v4, protocol, local, remote, seq: 0, offset: 0, len: 0, first: zeroed() };
             if protocol == IPPROTO_UDP {
-                if remote == DNS_PORT && enabled(ProbeId::Dns) {
+                if enabled(ProbeId::Dns) && (remote == DNS_PORT || asked::of_asker(ctx)) {
                     packet.offset = at as u32 + 8;
                     packet.len = (*skb).len.wrapping_sub(packet.offset);
                     call!(dns::message(skb, &packet));
@@ -171,6 +184,11 @@ pub mod program {
                 return;
             }
             if protocol != IPPROTO_TCP || transport + 20 > end {
+                let icmp = protocol == if v4 { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
+                if icmp && !ingress && enabled(ProbeId::Connect) && icmp::is_unreachable(v4, *ports) {
+                    packet.offset = at as u32;
+                    call!(icmp::sent(skb, &packet));
+                }
                 return;
             }
             let flags = *ports.add(13);
@@ -213,7 +231,7 @@ pub mod program {
                 && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len))
             {
                 call!(tls::segment(skb, &packet));
-            } else if remote == DNS_PORT && enabled(ProbeId::Dns) {
+            } else if enabled(ProbeId::Dns) && (remote == DNS_PORT || asked::stream_of_asker(ctx, local)) {
                 call!(dns::message(skb, &packet));
             } else if ingress && enabled(ProbeId::Clock) && date::begins(&packet.first) {
                 call!(date::response(skb, &packet));
@@ -224,11 +242,12 @@ pub mod program {
     /// A SYN that leaves. Once or a few times a connection: not inlined, for the stack.
     #[inline(never)]
     fn syn(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+        let ctx = SkBuffContext::new(skb.cast());
         if enabled(ProbeId::Connect) {
-            let ctx = SkBuffContext::new(skb.cast());
-            // SAFETY: the context of a cgroup_skb program.
-            let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-            dropped::syn_left(&ctx, cookie, packet);
+            call!(dropped::syn_left(skb, packet));
+        }
+        if enabled(ProbeId::Dns) {
+            asked::stream_begins(&ctx, packet);
         }
         opaque(0)
     }

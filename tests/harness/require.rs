@@ -12,6 +12,8 @@ pub enum Feature {
     SocketErrors,
     /// `kfree_skb` tells why (Linux 5.17).
     DropReasons,
+    /// The kernel's own type information describes conntrack's entries: not where conntrack is a module.
+    ConntrackTypes,
     /// Multipath TCP.
     Mptcp,
     /// nftables: the tool and the kernel's part.
@@ -62,6 +64,9 @@ impl Feature {
             ),
             Self::DropReasons => {
                 (in_btf("SKB_DROP_REASON_NETFILTER_DROP"), "this kernel does not say why it drops packets")
+            }
+            Self::ConntrackTypes => {
+                (in_btf("nf_conntrack_tuple_hash"), "this kernel does not describe conntrack's entries")
             }
             Self::Mptcp => {
                 let socket = socket2::Socket::new(

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use ebpf_probes::{
-    abi::{IPPROTO_UDP, Owner, Tuple},
-    probes::connect::Connect,
+    abi::{IPPROTO_UDP, Netns, Owner, Tuple},
+    probes::{connect::Connect, dns::DnsWire},
 };
 use simple_dns::{
     Packet, PacketFlag, QTYPE, RCODE, TYPE,
@@ -14,17 +14,19 @@ use simple_dns::{
 use super::{
     Told, World,
     bounded::{Bounded, Table},
-    ms,
+    connect, ms,
     operations::LookupOp,
 };
 use crate::{
     event::DnsMessage,
-    fact::{Protocol, What},
+    fact::{Endpoint, Protocol, What},
 };
 
 /// Lookups under way, and TCP streams being put together, remembered at most.
 const LOOKUPS: usize = 4096;
 const STREAMS: usize = 256;
+/// Sockets whose questions go elsewhere than asked, remembered at most.
+const WIRES: usize = 1024;
 /// Bytes of one TCP stream held back at most: one message and its length.
 const STREAM_BYTES: usize = 65_537;
 /// Silence is told after this long, and again each time it has doubled; then the lookup is forgotten.
@@ -40,11 +42,18 @@ pub(super) struct Lookups {
     pending: Bounded<(u64, u16), Lookup>,
     ended: VecDeque<LookupOp>,
     streams: Bounded<(u64, bool), Stream>,
+    /// Whither the questions of a socket go, where that is not the server asked for.
+    wires: Bounded<u64, DnsWire>,
 }
 
 impl Default for Lookups {
     fn default() -> Self {
-        Self { pending: Bounded::new(LOOKUPS), ended: VecDeque::new(), streams: Bounded::new(STREAMS) }
+        Self {
+            pending: Bounded::new(LOOKUPS),
+            ended: VecDeque::new(),
+            streams: Bounded::new(STREAMS),
+            wires: Bounded::new(WIRES),
+        }
     }
 }
 
@@ -57,9 +66,16 @@ struct Lookup {
     started_ns: u64,
     queries: u32,
     tell_at_ns: u64,
+    /// Whither it went, where that is not the server asked for.
+    wire: Option<DnsWire>,
 }
 
 impl Lookup {
+    /// The server that was asked.
+    fn server(&self, world: &World) -> Endpoint {
+        server(world, &self.tuple, self.owner.netns, self.wire.as_ref())
+    }
+
     fn operation(&self, cookie: u64) -> LookupOp {
         LookupOp {
             cookie,
@@ -79,6 +95,13 @@ impl Lookup {
 struct Stream {
     next: u32,
     held: Vec<u8>,
+}
+
+/// The server asked for, and whither the question really went.
+fn server(world: &World, tuple: &Tuple, netns: Netns, wire: Option<&DnsWire>) -> Endpoint {
+    let asked = world.remote(tuple, netns);
+    let wire = wire.and_then(|record| connect::wire(&asked, record.translated, &record.wire));
+    Endpoint { wire, ..asked }
 }
 
 fn protocol(tuple: &Tuple) -> Protocol {
@@ -119,7 +142,7 @@ fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
     }
     let id = u16::from_be_bytes([high, low]);
     if let Some(lookup) = world.dns.end(boot_ns, (message.cookie, id), false) {
-        let server = world.remote(&message.tuple, lookup.owner.netns);
+        let server = lookup.server(world);
         let rcode = data.get(3).map_or(0, |byte| byte & 15);
         told.push((
             "dns",
@@ -148,6 +171,8 @@ fn asked(
     told: &mut Vec<Told>,
 ) {
     let key = (message.cookie, id);
+    // A socket may ask one server after the other: what was said of an earlier question holds no longer.
+    let wire = world.dns.wires.remove(&message.cookie);
     if let Some(lookup) = world.dns.pending.get_mut(&key)
         && lookup.name == name
         && lookup.query_type == query_type
@@ -169,10 +194,11 @@ fn asked(
             started_ns: boot_ns,
             queries: message.queries.max(1),
             tell_at_ns: boot_ns.saturating_add(FIRST_NS),
+            wire,
         };
         world.dns.pending.insert(key, lookup);
     }
-    let server = world.remote(&message.tuple, message.owner.netns);
+    let server = server(world, &message.tuple, message.owner.netns, wire.as_ref());
     let what = What::DnsQuery { protocol: protocol(&message.tuple), server, name, query_type };
     told.push(("dns", message.owner, what));
 }
@@ -191,10 +217,10 @@ fn answered(
         Some(lookup) if lookup.name == name => world.dns.end(boot_ns, key, false),
         _ => world.dns.pending.remove(&key).and(None),
     };
-    let owner = if message.owner.process != 0 {
-        message.owner
-    } else {
-        lookup.as_ref().map_or(message.owner, |lookup| lookup.owner)
+    // Who asked this; threads may share a socket.
+    let owner = match &lookup {
+        Some(lookup) if lookup.owner.process != 0 => lookup.owner,
+        _ => message.owner,
     };
     let mut answers = Vec::new();
     for record in &packet.answers {
@@ -216,7 +242,11 @@ fn answered(
     }
     let what = What::DnsAnswer {
         protocol: protocol(&message.tuple),
-        server: world.remote(&message.tuple, owner.netns),
+        // The answer may come from another address than the one asked: it is translated back further on.
+        server: match &lookup {
+            Some(lookup) => lookup.server(world),
+            None => world.remote(&message.tuple, owner.netns),
+        },
         name,
         query_type,
         rcode: rcode_name(packet.rcode()),
@@ -239,10 +269,11 @@ pub(super) fn failed(world: &mut World, boot_ns: u64, connect: &Connect, errno: 
     for key in keys {
         let Some(lookup) = world.dns.end(boot_ns, key, true) else { continue };
         let what = What::DnsFailed {
-            server: world.remote(&lookup.tuple, lookup.owner.netns),
+            server: lookup.server(world),
             name: lookup.name,
             query_type: lookup.query_type,
             errno: errno.to_owned(),
+            answered_by_host: world.host_icmp(connect),
             elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
         };
         told.push(("dns", lookup.owner, what));
@@ -269,7 +300,7 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
         let Some(lookup) = world.dns.pending.get(&key) else { continue };
         let what = What::DnsPending {
             protocol: protocol(&lookup.tuple),
-            server: world.remote(&lookup.tuple, lookup.owner.netns),
+            server: lookup.server(world),
             name: lookup.name.clone(),
             query_type: lookup.query_type.clone(),
             queries: lookup.queries,
@@ -283,8 +314,13 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
 }
 
 impl Lookups {
-    pub(super) fn tables(&self) -> [Table; 2] {
-        [self.pending.table("lookups"), self.streams.table("dns_streams")]
+    pub(super) fn tables(&self) -> [Table; 3] {
+        [self.pending.table("lookups"), self.streams.table("dns_streams"), self.wires.table("dns_translated")]
+    }
+
+    /// The next question of a socket goes elsewhere than asked.
+    pub(super) fn goes(&mut self, record: &DnsWire) {
+        self.wires.insert(record.cookie, *record);
     }
 
     /// Lookups of these owners under way, and those that took long and have ended.

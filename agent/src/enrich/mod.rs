@@ -154,6 +154,7 @@ impl World {
             Raw::Hello(bytes) => self.tls.bytes(bytes),
             Raw::Tls(step, handshake) => tls::tell(self, event.boot_ns, *step, handshake, &mut told),
             Raw::Dns(message) => dns::tell(self, event.boot_ns, message, &mut told),
+            Raw::DnsWire(record) => self.dns.goes(record),
             Raw::Neigh(record) => neigh::changed(self, event.boot_ns, record, &mut told),
             Raw::Mac(record) => neigh::mismatch(self, event.boot_ns, record, &mut told),
             Raw::Claim(record) => neigh::claimed(self, event.boot_ns, record, &mut told),
@@ -286,12 +287,12 @@ impl World {
     }
 
     fn local(&self, tuple: &Tuple) -> Endpoint {
-        Endpoint { ip: event::address(tuple.local), port: tuple.local_port, name: None }
+        Endpoint { ip: event::address(tuple.local), port: tuple.local_port, name: None, wire: None }
     }
 
     fn endpoint(&self, address: [u8; 16], port: u16, netns: Netns) -> Endpoint {
         let ip = event::address(address);
-        Endpoint { ip, port, name: self.names.get(&(netns, ip)).cloned() }
+        Endpoint { ip, port, name: self.names.get(&(netns, ip)).cloned(), wire: None }
     }
 
     /// The wall clock at a moment, by the offset that held then.

@@ -134,7 +134,7 @@ mod tests {
     fn answer(rcode: &str, latency_ms: f64) -> What {
         What::DnsAnswer {
             protocol: crate::fact::Protocol::Udp,
-            server: crate::fact::Endpoint { ip: [127, 0, 0, 1].into(), port: 53, name: None },
+            server: crate::fact::Endpoint { ip: [127, 0, 0, 1].into(), port: 53, name: None, wire: None },
             name: "a.example".into(),
             query_type: "A".into(),
             rcode: rcode.into(),

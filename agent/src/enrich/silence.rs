@@ -51,7 +51,7 @@ impl World {
     /// The same, as it was last seen. Its source may have been translated on the way, its port seldom is.
     pub fn forwarded_connect(&self, tuple: &Tuple) -> Option<&ConnectOp> {
         self.operations.connects.values().find(|op| {
-            let other = &op.connect.tuple;
+            let other = op.connect.way();
             op.ended_ns.is_none()
                 && (other.remote, other.remote_port, other.local_port)
                     == (tuple.remote, tuple.remote_port, tuple.local_port)
@@ -64,8 +64,9 @@ impl World {
             return None;
         }
         let netns = connect.owner.netns;
-        if let Some(silent) = self.silent_neighbour(netns, connect.tuple.remote, now_ns) {
-            return Some((event::address(connect.tuple.remote), silent));
+        let next = connect.way().remote;
+        if let Some(silent) = self.silent_neighbour(netns, next, now_ns) {
+            return Some((event::address(next), silent));
         }
         if let Some((netns, address)) = self.held_up.get(&connect.cookie)
             && let Some(silent) = self.silent_neighbour(*netns, *address, now_ns)

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use clock::ClockCall;
-pub use connect::Outcome;
+pub use connect::{HostIcmp, IcmpError, Outcome, TranslatedBy, Wire};
 pub use neigh::{
     NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
     NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
@@ -110,6 +110,9 @@ pub struct Endpoint {
     pub port: u16,
     /// The name somebody in the same network namespace looked up and got this address for.
     pub name: Option<String>,
+    /// Where packets for it really go; absent where that is the address itself, or not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wire: Option<Wire>,
 }
 
 /// Transport protocol.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    ClockCall, Endpoint, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
+    ClockCall, Endpoint, HostIcmp, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
     NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind,
     Role, Session, Stage,
 };
@@ -48,6 +48,9 @@ pub enum What {
         syn_retransmits: u32,
         /// Packets of this connect dropped on this host so far.
         drops: u32,
+        /// The ICMP error with which this host itself answered.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        answered_by_host: Option<HostIcmp>,
         /// Time since the connect began.
         elapsed_ms: f64,
     },
@@ -63,6 +66,12 @@ pub enum What {
         outcome: Outcome,
         /// The error by name, e.g. `ECONNREFUSED`.
         errno: Option<String>,
+        /// The ICMP error with which this host itself answered.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        answered_by_host: Option<HostIcmp>,
+        /// An error that had come by ICMP and that nobody asked the socket for before it was closed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unread_errno: Option<String>,
         /// SYN retries.
         syn_retransmits: u32,
         /// Time from call to end.
@@ -225,6 +234,9 @@ pub enum What {
         query_type: String,
         /// The error by name.
         errno: String,
+        /// The ICMP error with which this host itself answered.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        answered_by_host: Option<HostIcmp>,
         /// Time since the first query.
         elapsed_ms: f64,
     },

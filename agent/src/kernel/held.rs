@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind},
     probes::{
-        dns::{ANSWERS_MAP, DNS_BYTES_HEAD, HeldMessage, LOOKUPS_MAP, LookupKey},
+        dns::{ANSWERS_MAP, DNS_BYTES_HEAD, DnsWire, HeldMessage, LOOKUPS_MAP, LookupKey},
         tls::{CLIENT_HELLO, HELLOS_MAP, Handshake, HeldHello, TLS_BYTES_HEAD},
     },
 };
@@ -95,6 +95,9 @@ impl Held {
             } else if age >= UNANSWERED_NS {
                 waiting = true;
                 if self.asked.insert(key, message.queries) != Some(message.queries) {
+                    if message.wire.protocol != 0 {
+                        to(wire_record(key.0.cookie, &message));
+                    }
                     to(dns_record(key.0.cookie, &message));
                 }
             }
@@ -134,6 +137,12 @@ fn hello_record(handshake: &Handshake, held: &HeldHello) -> Bytes {
     record.into()
 }
 
+fn wire_record(cookie: u64, held: &HeldMessage) -> Bytes {
+    let header =
+        Header { boot_ns: held.boot_ns, kind: Kind::DnsWire as u32, len: size_of::<DnsWire>() as u32 };
+    encode(DnsWire { header, cookie, wire: held.wire, translated: held.translated, pad: 0 })
+}
+
 fn dns_record(cookie: u64, held: &HeldMessage) -> Bytes {
     let data = &held.data[..(held.len as usize).min(held.data.len())];
     let mut record = Vec::with_capacity(DNS_BYTES_HEAD + data.len());
@@ -169,7 +178,8 @@ mod tests {
             ingress: 1,
             len: 5,
             queries: 1,
-            pad: 0,
+            translated: 0,
+            wire: ebpf_probes::abi::Tuple::default(),
             data: [0; HELD],
         };
         held.data[..5].copy_from_slice(b"abcde");

@@ -71,7 +71,7 @@ pub(super) fn cause(address: IpAddr, confidence: Confidence) -> Cause {
     Cause {
         kind: CauseKind::Neighbour,
         confidence,
-        destination: Some(Endpoint { ip: address, port: 0, name: None }),
+        destination: Some(Endpoint { ip: address, port: 0, name: None, wire: None }),
         ..Cause::default()
     }
 }
@@ -89,7 +89,7 @@ fn about(netns: Netns, address: IpAddr) -> String {
 /// not answer.
 pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
     let netns = connect.owner.netns;
-    let mut addresses = vec![event::address(connect.tuple.remote)];
+    let mut addresses = vec![event::address(connect.way().remote)];
     if let Some((next_hop, _)) = view.world.neighbour_under(connect, view.now_ns) {
         addresses.push(next_hop);
     }

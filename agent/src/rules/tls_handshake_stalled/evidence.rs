@@ -46,7 +46,7 @@ impl Says<'_> {
         let mut bystanders: Vec<_> = bystanders.copied().collect();
         bystanders.sort_by_key(|op| (op.connect.started_ns, op.connect.cookie));
         for op in bystanders.into_iter().take(3) {
-            let to = world.at(op.connect.tuple.remote, op.connect.tuple.remote_port, op.connect.owner.netns);
+            let to = world.destination(&op.connect);
             let text = format!(
                 "not blamed: thread {} has been connecting to {} since before",
                 op.connect.owner.thread,
@@ -71,7 +71,7 @@ impl Says<'_> {
         match &blame.suspect {
             Suspect::Connect(op, silent) => {
                 let connect = &op.connect;
-                let to = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+                let to = world.destination(connect);
                 let by = format!(
                     "{}[{}·{}]",
                     crate::event::comm(&connect.owner.comm),

@@ -14,7 +14,7 @@ use std::{
 
 pub use incident::Incidents;
 
-use crate::fact::{Endpoint, Fact, Outcome, Protocol, What};
+use crate::fact::{Endpoint, Fact, HostIcmp, Outcome, Protocol, What};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,11 +98,14 @@ fn printable(text: &str) -> String {
 }
 
 fn peer(endpoint: &Endpoint) -> String {
-    let at = std::net::SocketAddr::new(endpoint.ip, endpoint.port);
-    match &endpoint.name {
-        Some(name) => format!("{at} ({})", printable(name)),
-        None => at.to_string(),
+    let mut at = std::net::SocketAddr::new(endpoint.ip, endpoint.port).to_string();
+    if let Some(name) = &endpoint.name {
+        let _ = write!(at, " ({})", printable(name));
     }
+    if let Some(wire) = &endpoint.wire {
+        let _ = write!(at, ", {wire}");
+    }
+    at
 }
 
 /// Milliseconds as people write durations.
@@ -131,6 +134,11 @@ fn drops(count: u32) -> String {
     }
 }
 
+/// What this host itself has to do with it.
+fn icmp(answered: &Option<HostIcmp>) -> String {
+    answered.as_ref().map(|icmp| format!(": {icmp}")).unwrap_or_default()
+}
+
 fn say(what: &What) -> Option<Said> {
     let out = |to: &Endpoint, text: String, mood| Said { arrow: "→", peer: peer(to), text, mood };
     Some(match what {
@@ -150,13 +158,27 @@ fn say(what: &What) -> Option<Said> {
             format!("dropped by this host: {reason}, after {}", duration(*elapsed_ms)),
             Mood::Bad,
         ),
-        What::ConnectPending { destination, syn_retransmits, drops: dropped, elapsed_ms } => out(
+        What::ConnectPending {
             destination,
-            format!("pending {}{}{}", duration(*elapsed_ms), retries(*syn_retransmits), drops(*dropped)),
-            Mood::Slow,
-        ),
+            syn_retransmits,
+            drops: dropped,
+            answered_by_host,
+            elapsed_ms,
+        } => {
+            let (retries, drops) = (retries(*syn_retransmits), drops(*dropped));
+            let text = format!("pending {}{retries}{drops}{}", duration(*elapsed_ms), icmp(answered_by_host));
+            out(destination, text, Mood::Slow)
+        }
         What::ConnectEnded {
-            destination, outcome, errno, syn_retransmits, duration_ms, protocol, ..
+            destination,
+            outcome,
+            errno,
+            answered_by_host,
+            unread_errno,
+            syn_retransmits,
+            duration_ms,
+            protocol,
+            ..
         } => {
             let mut text = outcome_name(*outcome).to_owned();
             if let Some(errno) = errno {
@@ -165,6 +187,10 @@ fn say(what: &What) -> Option<Said> {
             if *protocol == Protocol::Tcp {
                 let _ = write!(text, " after {}{}", duration(*duration_ms), retries(*syn_retransmits));
             }
+            if let Some(errno) = unread_errno {
+                let _ = write!(text, ", nobody asked for its error {errno}");
+            }
+            text.push_str(&icmp(answered_by_host));
             let mood = match (outcome, syn_retransmits) {
                 (Outcome::Established, 0) => Mood::Good,
                 (Outcome::Established, _) => Mood::Slow,
@@ -197,11 +223,12 @@ fn say(what: &What) -> Option<Said> {
                 format!("{query_type} {} unanswered for {}{asked}", printable(name), duration(*elapsed_ms));
             out(server, text, Mood::Slow)
         }
-        What::DnsFailed { server, name, query_type, errno, elapsed_ms } => out(
-            server,
-            format!("{query_type} {} failed ({errno}) after {}", printable(name), duration(*elapsed_ms)),
-            Mood::Bad,
-        ),
+        What::DnsFailed { server, name, query_type, errno, answered_by_host, elapsed_ms } => {
+            let (name, after) = (printable(name), duration(*elapsed_ms));
+            let text =
+                format!("{query_type} {name} failed ({errno}) after {after}{}", icmp(answered_by_host));
+            out(server, text, Mood::Bad)
+        }
         other => return tls::say(other).or_else(|| neigh::say(other)).or_else(|| clock::say(other)),
     })
 }
@@ -248,9 +275,11 @@ mod tests {
                 ip: "192.35.177.64".parse().expect("an address"),
                 port: 80,
                 name: Some("apps.identrust.com".into()),
+                wire: None,
             },
             syn_retransmits: 2,
             drops: 0,
+            answered_by_host: None,
             elapsed_ms: 3000.4,
         }
     }

@@ -324,7 +324,8 @@ mod tests {
 
     #[test]
     fn a_waiter_without_ports_is_named_by_its_addresses() {
-        let end = |last| crate::fact::Endpoint { ip: [10, 0, 1, last].into(), port: 0, name: None };
+        let end =
+            |last| crate::fact::Endpoint { ip: [10, 0, 1, last].into(), port: 0, name: None, wire: None };
         let waited = What::NeighbourWaited(NeighbourWaited {
             address: [10, 0, 1, 90].into(),
             device: None,
