@@ -42,6 +42,8 @@ mod quiet;
 mod recording;
 #[path = "live/roads.rs"]
 mod roads;
+#[path = "live/segments.rs"]
+mod segments;
 #[path = "live/tls.rs"]
 mod tls;
 #[path = "live/udp.rs"]
