@@ -46,6 +46,8 @@ mod rejected;
 mod resolvers;
 #[path = "live/roads.rs"]
 mod roads;
+#[path = "live/segments.rs"]
+mod segments;
 #[path = "live/tls.rs"]
 mod tls;
 #[path = "live/translated.rs"]

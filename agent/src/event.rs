@@ -12,7 +12,7 @@ use ebpf_probes::{
         connect::{CONNECT_WITHOUT_WIRE, Connect, ConnectRecord},
         dns::{DNS_BYTES_HEAD, DnsWire},
         neigh::{ClaimRecord, MacRecord, NeighRecord, UnheardRecord, WaiterRecord},
-        tls::{Handshake, TLS_BYTES_HEAD, TlsRecord},
+        tls::{Handshake, TLS_BYTES_HEAD, TLS_RECORD_FIRST, TlsRecord},
     },
 };
 
@@ -167,7 +167,9 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
     }
     let record = record.slice(..end);
     let connect = |step| -> Result<What, Error> { Ok(What::Connect(step, connect(&record)?)) };
-    let tls = |step| -> Result<What, Error> { Ok(What::Tls(step, read::<TlsRecord>(&record, 0)?.handshake)) };
+    let tls = |step| -> Result<What, Error> {
+        Ok(What::Tls(step, read_grown::<TlsRecord>(&record, TLS_RECORD_FIRST)?.handshake))
+    };
     let what = match kind {
         Kind::ConnectStart => connect(ConnectStep::Start)?,
         Kind::ConnectRetry => connect(ConnectStep::Retry)?,
@@ -373,6 +375,17 @@ mod tests {
         let old = Connect { cookie: 9, ..Connect::default() };
         assert_eq!(event.what, What::Connect(ConnectStep::End, old));
         assert!(decode(&encode(record).slice(..143)).is_err());
+    }
+
+    #[test]
+    fn a_handshake_recorded_before_it_grew_is_read() {
+        let handshake = Handshake { cookie: 9, alert: 7, established_ns: 5, ..Handshake::default() };
+        let header = header(Kind::TlsRead, TLS_RECORD_FIRST);
+        let record = encode(TlsRecord { header, handshake }).slice(..TLS_RECORD_FIRST);
+        let older = Handshake { established_ns: 0, ..handshake };
+        assert_eq!(decode(&record), Ok(Event { boot_ns: 7, what: What::Tls(TlsStep::Read, older) }));
+        let cut = record.slice(..TLS_RECORD_FIRST - 8);
+        assert!(matches!(decode(&cut), Err(Error::Short { .. })));
     }
 
     #[test]

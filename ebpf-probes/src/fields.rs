@@ -64,6 +64,11 @@ kernel_fields! {
     REQ_FAMILY: u16 [2] = "request_sock.__req_common.skc_family";
     REQ_V6_DADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_daddr";
     REQ_V6_RCV_SADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_rcv_saddr";
+    TCP_RCV_NXT: u32 [4] = "tcp_sock.rcv_nxt";
+    TCP_SND_NXT: u32 [4] = "tcp_sock.snd_nxt";
+    TCP_MSTAMP: u64 [8] = "tcp_sock.tcp_mstamp";
+    TCP_SACKS: [u32; 8] [32] = "tcp_sock.selective_acks";
+    TCP_NUM_SACKS: u8 [1] = "tcp_sock.rx_opt.num_sacks";
     SK_PROTOCOL: u16 [2] = "sock.sk_protocol";
     NET_INUM: u32 [4] = "net.ns.inum";
     NET_COOKIE: u64 [8] = "net.net_cookie";

@@ -17,12 +17,19 @@ const FIELDS: &[crate::spec::Field] = &[
     fields::NET_INUM,
     fields::SK_DADDR,
     fields::SK_RCV_SADDR,
-    fields::SK_DPORT,
-    fields::SK_NUM,
-    fields::SK_FAMILY,
     fields::SK_V6_DADDR,
     fields::SK_V6_RCV_SADDR,
+    fields::SK_NUM,
+    fields::SK_DPORT,
+    fields::SK_STATE,
+    fields::SK_FAMILY,
     fields::SK_PROTOCOL,
+    fields::SK_COOKIE,
+    fields::TCP_RCV_NXT,
+    fields::TCP_SND_NXT,
+    fields::TCP_MSTAMP,
+    fields::TCP_SACKS,
+    fields::TCP_NUM_SACKS,
 ];
 
 /// Packets arriving.
@@ -213,9 +220,17 @@ pub mod program {
             packet.offset = at as u32 + u32::from(*ports.add(12) >> 4) * 4;
             packet.len = (*skb).len.wrapping_sub(packet.offset);
             if packet.len == 0 || packet.len > 1 << 20 {
+                if packet.len == 0 && !ingress && enabled(ProbeId::Tls) && tls::cookies_come_with_packets() {
+                    let (local, remote) = socket_ports(skb, packet.local, packet.remote);
+                    if tls::bare(local, remote) {
+                        call!(tls::segment(skb, &mut packet));
+                    }
+                }
                 return;
             }
             packet.seq = u32::from_be_bytes([*ports.add(4), *ports.add(5), *ports.add(6), *ports.add(7)]);
+            // A SYN comes before the first byte (TCP Fast Open).
+            packet.seq = packet.seq.wrapping_add(u32::from(*ports.add(13) & SYN != 0));
             let payload = transport + usize::from(*ports.add(12) >> 4) * 4;
             if payload + 16 <= end {
                 packet.first = (payload as *const [u8; 16]).read_unaligned();
@@ -227,15 +242,40 @@ pub mod program {
                     return;
                 }
             }
-            if enabled(ProbeId::Tls)
-                && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len))
+            // What arrives has the socket's ports; netfilter may have changed those of what leaves.
+            let (own, peer) = if ingress || !enabled(ProbeId::Tls) {
+                (packet.local, packet.remote)
+            } else {
+                socket_ports(skb, packet.local, packet.remote)
+            };
+            if enabled(ProbeId::Tls) && (tls::open(own, peer) || tls::may_begin(&packet.first, packet.len)) {
+                if call!(tls::segment(skb, &mut packet)) != 0 {
+                    call!(tls::arrived(skb, &packet));
+                }
+            } else if enabled(ProbeId::Dns)
+                && (packet.remote == DNS_PORT || asked::stream_of_asker(ctx, packet.local))
             {
-                call!(tls::segment(skb, &packet));
-            } else if enabled(ProbeId::Dns) && (remote == DNS_PORT || asked::stream_of_asker(ctx, local)) {
                 call!(dns::message(skb, &packet));
             } else if ingress && enabled(ProbeId::Clock) && date::begins(&packet.first) {
                 call!(date::response(skb, &packet));
             }
+        }
+    }
+
+    /// The ports of the packet's socket, local and remote; those given if it has none.
+    ///
+    /// # Safety
+    /// `skb` must be the context of a cgroup_skb program.
+    #[inline(always)]
+    unsafe fn socket_ports(skb: *const __sk_buff, local: u16, remote: u16) -> (u16, u16) {
+        // SAFETY: context loads of the widths the verifier knows.
+        unsafe {
+            let socket = (*skb).__bindgen_anon_2.sk;
+            if socket.is_null() {
+                return (local, remote);
+            }
+            let own = (&raw const (*socket).src_port).read_volatile() as u16;
+            (own, u16::from_be((&raw const (*socket).dst_port).read_volatile()))
         }
     }
 
@@ -252,20 +292,27 @@ pub mod program {
         opaque(0)
     }
 
-    /// The network namespace of the packet's TCP socket. (Not by the namespace's cookie: cgroup_skb has
-    /// that helper from 6.18 on only.)
+    /// The packet's TCP socket, as a `struct tcp_sock` the verifier knows. A call and two compares.
     #[inline(always)]
-    pub fn netns_of(ctx: &SkBuffContext) -> Option<Netns> {
-        // SAFETY: a context load, then loads through the BTF-typed socket the helper returns.
+    pub fn tcp_sock(ctx: &SkBuffContext) -> Option<*const u8> {
+        // SAFETY: a context load, and a helper that takes any socket.
         unsafe {
             let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
             if socket.is_null() {
                 return None;
             }
             let socket = bpf_skc_to_tcp_sock(socket.cast()).cast::<u8>();
-            if socket.is_null() {
-                return None;
-            }
+            (!socket.is_null()).then_some(socket.cast_const())
+        }
+    }
+
+    /// The network namespace of the packet's TCP socket. (Not by the namespace's cookie: cgroup_skb has
+    /// that helper from 6.18 on only.)
+    #[inline(always)]
+    pub fn netns_of(ctx: &SkBuffContext) -> Option<Netns> {
+        let socket = tcp_sock(ctx)?;
+        // SAFETY: loads through the BTF-typed socket the helper returned.
+        unsafe {
             let net = crate::fields::SK_NET::read(socket);
             (!net.is_null()).then(|| netns(net))
         }

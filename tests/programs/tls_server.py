@@ -3,7 +3,7 @@
 #   tls_server.py ADDRESS PORT CERT KEY PLAN
 #
 # PLAN is JSON: {"sni": {"name": ["fetch", "192.0.2.64", 80, 3]}, "serve": "threads"|"single"|"pool"|"fork",
-# "background": [["fetch", …]]}. Prints "ready" when it listens; what is in the background begins with the
+# "background": [["fetch", …]], "defer_accept": seconds, "fast_open": queue}. Prints "ready" when it listens; what is in the background begins with the
 # first line of its standard input.
 import json, os, socket, ssl, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
@@ -128,6 +128,9 @@ context.load_cert_chain(cert, key)
 context.sni_callback = on_name
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 listener = socket.create_server((address, port), family=family, backlog=64)
+for option, name in ("TCP_DEFER_ACCEPT", "defer_accept"), ("TCP_FASTOPEN", "fast_open"):
+    if name in plan:
+        listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), plan[name])
 print("ready", flush=True)
 if "background" in plan:
     sys.stdin.readline()  # Whoever watches is watching now.

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod connect;
 pub mod context;
 mod dns;
+mod hello;
 pub(crate) mod neigh;
 mod netns;
 pub mod observe;

@@ -1,17 +1,18 @@
 //! Handshakes: hellos put together and parsed, each step in words.
 
 use ebpf_probes::probes::tls::{
-    ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, HELLO_CAPTURED, Handshake,
-    RETRIED, UNREAD, stage,
+    ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, Handshake, RETRIED, UNREAD,
+    stage,
 };
 use tls_parser::{
-    SNIType, TlsAlertDescription, TlsExtension, TlsMessage, TlsMessageHandshake, TlsVersion,
-    parse_tls_client_hello_extensions, parse_tls_plaintext, parse_tls_server_hello_extensions,
+    SNIType, TlsAlertDescription, TlsExtension, TlsVersion, parse_tls_client_hello_extensions,
+    parse_tls_server_hello_extensions,
 };
 
 use super::{
     Told, World,
     bounded::{Bounded, Table},
+    hello::{Pieces, message},
     ms,
 };
 use crate::{
@@ -39,8 +40,8 @@ impl Default for Handshakes {
 /// What the hellos of one handshake said.
 #[derive(Default)]
 struct Hellos {
-    client: Vec<u8>,
-    server: Vec<u8>,
+    client: Pieces,
+    server: Pieces,
     said: Option<ClientSaid>,
     chosen: Option<ServerSaid>,
     told: bool,
@@ -81,19 +82,11 @@ impl Handshakes {
         }
         let Some(hellos) = self.known.get_mut(&bytes.cookie) else { return };
         let to = if bytes.hello == CLIENT_HELLO { &mut hellos.client } else { &mut hellos.server };
-        let at = bytes.at as usize;
-        if at == 0 {
-            // A first segment, or a hello asked for again.
-            to.clear();
+        if bytes.at == 0 && bytes.hello == CLIENT_HELLO && message(to.whole()).is_some() {
+            // Another hello, which the server has asked for.
+            *to = Pieces::default();
         }
-        let end = at + bytes.data.len();
-        if end > HELLO_CAPTURED as usize * 2 {
-            return;
-        }
-        if to.len() < end {
-            to.resize(end, 0);
-        }
-        to[at..end].copy_from_slice(&bytes.data);
+        to.put(bytes.at as usize, &bytes.data);
     }
 }
 
@@ -109,7 +102,7 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
     let retried = hs.flags & RETRIED != 0;
     let Some(hellos) = world.tls.known.get_mut(&hs.cookie) else { return };
     if hellos.said.is_none() || (retried && !hellos.retries_told && hs.stage == stage::HELLO) {
-        hellos.said = client_said(&hellos.client).or_else(|| hellos.said.clone());
+        hellos.said = client_said(hellos.client.whole()).or_else(|| hellos.said.clone());
         if retried {
             hellos.told = false;
             hellos.retries_told = true;
@@ -123,7 +116,7 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
         return;
     }
     if hs.stage == stage::SERVER_FLIGHT && step == TlsStep::Phase {
-        hellos.chosen = server_said(&hellos.server);
+        hellos.chosen = server_said(hellos.server.whole());
     }
     let said = hellos.said.clone().unwrap_or_default();
     let chosen = hellos.chosen.clone().unwrap_or_default();
@@ -236,12 +229,9 @@ fn snake(camel: &str) -> String {
     out
 }
 
-fn client_said(record: &[u8]) -> Option<ClientSaid> {
-    let (_, parsed) = parse_tls_plaintext(record).ok()?;
-    let hello = parsed.msg.iter().find_map(|message| match message {
-        TlsMessage::Handshake(TlsMessageHandshake::ClientHello(hello)) => Some(hello),
-        _ => None,
-    })?;
+fn client_said(records: &[u8]) -> Option<ClientSaid> {
+    let body = message(records)?;
+    let (_, hello) = tls_parser::parse_tls_handshake_client_hello(&body).ok()?;
     let mut said = ClientSaid::default();
     let mut versions = Vec::new();
     let extensions = hello.ext.map(parse_tls_client_hello_extensions);

@@ -122,7 +122,9 @@ impl Held {
 }
 
 fn hello_record(handshake: &Handshake, held: &HeldHello) -> Bytes {
-    let data = &held.data[..(held.len as usize).min(held.data.len())];
+    // Of one that is not whole, what stands behind a hole is held as well; the hole itself is nothing.
+    let len = held.len.min(handshake.hello_seen);
+    let data = &held.data[..(len as usize).min(held.data.len())];
     let mut record = Vec::with_capacity(TLS_BYTES_HEAD + data.len());
     let len = (TLS_BYTES_HEAD + data.len()) as u32;
     record.extend_from_slice(&encode(Header {
@@ -192,7 +194,7 @@ mod tests {
         );
         let mut hello = HeldHello { len: 3, pad: 0, data: [0; 2 * ebpf_probes::probes::tls::HELLO_HELD] };
         hello.data[..3].copy_from_slice(b"xyz");
-        let handshake = Handshake { cookie: 5, started_ns: 2, ..Handshake::default() };
+        let handshake = Handshake { cookie: 5, started_ns: 2, hello_seen: 3, ..Handshake::default() };
         let event = decode(&hello_record(&handshake, &hello)).expect("whole");
         let What::Hello(bytes) = event.what else { panic!("{event:?}") };
         assert_eq!((event.boot_ns, bytes.cookie, bytes.at, &bytes.data[..]), (2, 5, 0, &b"xyz"[..]));

@@ -238,6 +238,8 @@ impl Plan {
             ("DROP_NOT_SPECIFIED", reason("NOT_SPECIFIED")),
             ("DROP_OTHERHOST", reason("OTHERHOST")),
             ("HAVE_TAI", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_ktime_get_tai_ns"))),
+            // Of the release after the one that let tracepoints draw a socket's cookie.
+            ("HAVE_COOKIE", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_for_each_map_elem"))),
             ("BY_PROCESS", bit(request.follow || !request.processes.is_empty())),
             ("BY_COMM", bit(request.comm.is_some())),
             ("COMM_LOW", half(0)),

@@ -6,5 +6,6 @@ mod clock;
 mod decoys;
 mod idle;
 mod lasting;
+mod listeners;
 mod neighbours;
 mod runtimes;

@@ -22,7 +22,7 @@ use aya_ebpf::{
 use super::{Connect, ConnectRecord, icmp, phase, translated};
 use crate::{
     abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Kind, Netns, Owner, ProbeId, Stat, Tuple},
-    fields, filter,
+    call, fields, filter,
     kernel::{SOCKETS, count, current, current_netns, emit, enabled, header, mapped, netns, now, tuple_of},
     metrics::{Ended, Timed, counter, program as metrics},
     probes::{dns::asked as dns, neigh::road, tls::program as tls},
@@ -31,7 +31,10 @@ use crate::{
 /// TCP states of include/net/tcp_states.h.
 const TCP_ESTABLISHED: i32 = 1;
 pub(super) const TCP_SYN_SENT: i32 = 2;
+const TCP_SYN_RECV: i32 = 3;
+const TCP_FIN_WAIT1: i32 = 4;
 const TCP_CLOSE: i32 = 7;
+const TCP_LAST_ACK: i32 = 9;
 
 /// Connects in flight, by socket cookie. Gone when the connect ends.
 #[map]
@@ -226,6 +229,12 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
         if new == TCP_ESTABLISHED && enabled(ProbeId::Neigh) {
             road::established(sk);
         }
+        if old == TCP_SYN_RECV && new == TCP_ESTABLISHED && enabled(ProbeId::Tls) {
+            tls::accepted(sk);
+        }
+        if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK) && enabled(ProbeId::Tls) {
+            tls::finishing(sk, fields::SK_COOKIE::read(sk));
+        }
         if old != TCP_SYN_SENT && new != TCP_SYN_SENT && new != TCP_CLOSE {
             return 0;
         }
@@ -243,7 +252,7 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
         }
         if new == TCP_CLOSE {
             if enabled(ProbeId::Tls) {
-                tls::closed(cookie);
+                call!(tls::closed(cookie));
             }
             if filter::remember() {
                 let _ = SOCKETS.remove(&cookie);
