@@ -25,10 +25,10 @@ const CASES: &[Case] = &[
     ("a_day_behind", &[("clock_skewed", "clock", "likely"), STEPPED]),
     ("accept_queue", &[(STALLED, "unread", "certain")]),
     ("asleep", &[(STALLED, "none_seen", "certain")]),
-    ("asleep_beside_a_fetching_handshake", &[(STALLED, "none_seen", "certain"), FETCH]),
+    ("asleep_beside_a_fetching_handshake", &[(STALLED, "none_seen", "likely"), FETCH]),
     (
         "asleep_beside_a_stuck_connect",
-        &[("connect_stalled", "outbound_connect", "certain"), (STALLED, "none_seen", "certain")],
+        &[("connect_stalled", "outbound_connect", "certain"), (STALLED, "none_seen", "likely")],
     ),
     ("busy_and_healthy", &[]),
     ("calm_asymmetric", &[]),

@@ -292,6 +292,9 @@ pub struct ConnectStalledDetails {
     pub dropped_by_host: u32,
     /// Why it dropped the last of them.
     pub drop_reason: Option<String>,
+    /// Peers whose certificates are being validated with what is fetched: they wait as well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub validates: Vec<Endpoint>,
 }
 
 /// Of `connect_failing`.

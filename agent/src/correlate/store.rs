@@ -223,10 +223,19 @@ impl Store {
 }
 
 impl Held {
-    /// The same situation, said anew: it began when it began.
-    fn replace(&mut self, report: Report) {
-        let began_ns = report.began_ns.min(self.report.began_ns);
-        self.report = Report { began_ns, ..report };
+    /// The same situation, said anew: it began when it began, and as long as the cause is the same, what has
+    /// explained it still does.
+    fn replace(&mut self, mut report: Report) {
+        report.began_ns = report.began_ns.min(self.report.began_ns);
+        let cause = |of: &Report| of.cause.as_ref().map(|cause| (cause.kind, cause.destination.clone()));
+        if cause(&report) == cause(&self.report) {
+            for id in &self.report.caused_by {
+                if !report.caused_by.contains(id) {
+                    report.caused_by.push(id.clone());
+                }
+            }
+        }
+        self.report = report;
     }
 
     /// As it is at `now_ns`; once it is over, that is when it ended.

@@ -6,7 +6,7 @@ use ebpf_probes::abi::{Netns, Owner, ProbeId, Tuple};
 
 use super::{
     World,
-    context::ProcessContext,
+    context::{Loaded, ProcessContext},
     operations::{ConnectOp, LookupOp},
 };
 use crate::fact::{Endpoint, Process};
@@ -27,14 +27,33 @@ impl World {
         self.wall(boot_ns)
     }
 
-    /// A thread with its process's names; `None` when it is unknown.
+    /// A thread with its process's names; `None` when it is unknown. Whichever thread acts, the process has one
+    /// name.
     pub fn named(&self, owner: &Owner) -> Option<Process> {
-        (owner.process != 0).then(|| self.process(owner))
+        let mut process = (owner.process != 0).then(|| self.process(owner))?;
+        let leader = self.processes.get(&owner.process).and_then(|known| known.leader.as_ref());
+        if let Some(leader) = leader.filter(|leader| **leader != process.comm) {
+            process.thread = Some(std::mem::replace(&mut process.comm, leader.clone()));
+        }
+        Some(process)
+    }
+
+    /// A thread in words: `thread 44`, with its name when it has one of its own.
+    pub fn thread(&self, owner: &Owner) -> String {
+        match self.named(owner).and_then(|process| process.thread) {
+            Some(name) => format!("thread {} ({name})", owner.thread),
+            None => format!("thread {}", owner.thread),
+        }
     }
 
     /// What is known of a process.
     pub fn known(&self, process: u32) -> Option<&ProcessContext> {
         self.processes.get(&process)
+    }
+
+    /// What a process has loaded, as it was seen when it was last looked at.
+    pub fn loaded(&self, process: u32) -> Option<&Loaded> {
+        self.loaded.get(&process)
     }
 
     /// Whether an owner passes the filters by process, container and the like.

@@ -36,6 +36,8 @@ use crate::{
 
 /// Processes, names and handshakes remembered at most.
 const PROCESSES: usize = 8192;
+/// Processes whose libraries are remembered, at most.
+const LOADED: usize = 512;
 const NAMES: usize = 16384;
 const LISTENERS: usize = 1024;
 const DEVICES: usize = 8192;
@@ -50,6 +52,8 @@ pub struct World {
     /// Some hook on the calls that set the clock is not attached.
     clock_degraded: bool,
     processes: Bounded<u32, ProcessContext>,
+    /// What processes that were looked at have loaded.
+    loaded: Bounded<u32, context::Loaded>,
     names: Bounded<(Netns, IpAddr), String>,
     listeners: Bounded<(Netns, IpAddr, u16), (u32, String)>,
     devices: Bounded<(Netns, u32), String>,
@@ -77,6 +81,7 @@ impl Default for World {
             clock: clock::Clock::default(),
             clock_degraded: false,
             processes: Bounded::new(PROCESSES),
+            loaded: Bounded::new(LOADED),
             names: Bounded::new(NAMES),
             listeners: Bounded::new(LISTENERS),
             devices: Bounded::new(DEVICES),
@@ -121,8 +126,9 @@ impl World {
             Context::Clock { boot_ns, offset_ns } => self.clock.stands(*boot_ns, *offset_ns),
             Context::Reference(reading) => clock::references::heard(self, reading),
             Context::Process(process) => self.processes.insert(process.pid, process.clone()),
+            Context::Snapshot(seen) => self.loaded.insert(seen.process, seen.loaded.clone()),
             // For the correlation alone.
-            Context::Snapshot(_) | Context::Exposed(_) | Context::Holders(_) => {}
+            Context::Exposed(_) | Context::Holders(_) => {}
             Context::Network(network) => self.network(network),
             Context::Netns { inode, generation, name } => {
                 self.namespaces.named(Netns { inode: *inode, generation: *generation }, name);
@@ -187,6 +193,7 @@ impl World {
     pub fn tables(&self) -> Vec<bounded::Table> {
         let mut tables = vec![
             self.processes.table("processes"),
+            self.loaded.table("programs"),
             self.names.table("names"),
             self.listeners.table("listeners"),
             self.devices.table("devices"),

@@ -50,8 +50,11 @@ pub struct Process {
     pub pid: u32,
     /// Thread id.
     pub tid: u32,
-    /// The thread's name.
+    /// The thread's name; in an incident the process's, which is that of its first thread.
     pub comm: String,
+    /// In an incident the thread's name, when it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
     /// Path of the executable, when it could still be read.
     pub exe: Option<String>,
     /// Container id, when it runs in one; of LXC and systemd-nspawn the container's name.

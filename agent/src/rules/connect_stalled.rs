@@ -4,7 +4,7 @@
 
 use ebpf_probes::probes::connect::Connect;
 
-use super::{Diagnose, Rule, neighbours, text};
+use super::{Diagnose, Rule, after_handshake::Finished, neighbours, text};
 use crate::{
     correlate::{
         View,
@@ -15,6 +15,7 @@ use crate::{
     enrich::{
         bounded::{Bounded, Table},
         connect::outcome as outcome_of,
+        context::Snapshot,
     },
     event::{ConnectStep, Event, What},
 };
@@ -23,7 +24,14 @@ pub(super) const RULE: Rule = Rule {
     kind: Kind::ConnectStalled,
     about: "a TCP connect is unanswered: process, destination, SYN retries, and whether this host drops it",
     opens: "a connect is pending for 3 s (--connect-stall) and no stalled TLS handshake is explained by it",
-    make: || Box::new(ConnectStalled { waiting: Bounded::new(4096), totals: Bounded::new(512) }),
+    make: || {
+        Box::new(ConnectStalled {
+            waiting: Bounded::new(4096),
+            totals: Bounded::new(512),
+            finished: Finished::new(),
+            asked: Vec::new(),
+        })
+    },
 };
 
 struct ConnectStalled {
@@ -31,7 +39,14 @@ struct ConnectStalled {
     waiting: Bounded<u64, Waiting>,
     /// How many there have been since it opened, by subject.
     totals: Bounded<String, u64>,
+    /// Handshakes that have just finished: for whose sake it may connect.
+    finished: Finished,
+    /// Connects whose process is being looked at first.
+    asked: Vec<Connect>,
 }
+
+/// Connects that wait for a look at most: what comes beyond is reported without.
+const ASKED: usize = 64;
 
 struct Waiting {
     connect: Connect,
@@ -41,20 +56,42 @@ struct Waiting {
 
 impl Diagnose for ConnectStalled {
     fn tables(&self) -> Vec<Table> {
-        vec![self.waiting.table("connect_stalled_waiting"), self.totals.table("connect_stalled_totals")]
+        let mut tables =
+            vec![self.waiting.table("connect_stalled_waiting"), self.totals.table("connect_stalled_totals")];
+        tables.extend(self.finished.tables());
+        tables
     }
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
+        self.finished.event(event);
+        if matches!(event.what, What::Tick) {
+            self.answered(view);
+        }
         let What::Connect(step, connect) = &event.what else { return };
         match step {
+            ConnectStep::Pending if self.asked.len() < ASKED && self.finished.wants_look(connect, view) => {
+                self.asked.push(*connect);
+            }
             ConnectStep::Pending => self.pending(connect, view),
             ConnectStep::End => self.ended(connect, event.boot_ns, view),
             _ => {}
         }
     }
+
+    fn snapshot(&mut self, snapshot: &Snapshot, view: &mut View<'_>) {
+        self.finished.snapshot(snapshot);
+        self.answered(view);
+    }
 }
 
 impl ConnectStalled {
+    /// The look has come, or will not.
+    fn answered(&mut self, view: &mut View<'_>) {
+        for connect in std::mem::take(&mut self.asked) {
+            self.pending(&connect, view);
+        }
+    }
+
     fn pending(&mut self, connect: &Connect, view: &mut View<'_>) {
         if view
             .store
@@ -101,6 +138,7 @@ impl ConnectStalled {
     }
 
     fn ended(&mut self, connect: &Connect, ended_ns: u64, view: &mut View<'_>) {
+        self.asked.retain(|asked| asked.cookie != connect.cookie);
         let Some(known) = self.waiting.get(&connect.cookie) else { return };
         let (subject, id) = (known.subject.clone(), known.id.clone());
         let alone = self.waiting.values().filter(|other| other.subject == subject).count() == 1;
@@ -156,9 +194,15 @@ impl ConnectStalled {
             );
             "Silence is what a firewall that drops, a missing route back or a dead host looks like; a closed port would have refused.".to_owned()
         };
+        let validation = self.finished.validation(&connect, view).filter(|_| caused_by.is_empty());
+        if let Some(validation) = &validation {
+            remedies.extend(validation.remedies.iter().cloned());
+        }
+        let reasons = validation.iter().map(|validation| validation.why.clone()).chain([why]).collect();
         let verb = if ended.is_some() { "was unanswered" } else { "is unanswered" };
         let mut evidence =
             vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];
+        evidence.extend(validation.iter().map(|validation| validation.seen.clone()));
         if connect.retries > 0 || connect.drops > 0 {
             evidence.push((now_ns, fate.clone()));
         }
@@ -177,7 +221,7 @@ impl ConnectStalled {
                 text::place(&destination),
                 text::duration(age)
             ),
-            why: vec![why],
+            why: reasons,
             cause: Some(Cause {
                 kind: if caused_by.is_empty() { CauseKind::OutboundConnect } else { CauseKind::Neighbour },
                 confidence: Confidence::Certain,
@@ -193,6 +237,7 @@ impl ConnectStalled {
                 syn_retransmits: connect.retries,
                 dropped_by_host: connect.drops,
                 drop_reason: text::drop_reason(&connect, world),
+                validates: validation.map(|validation| validation.peers).unwrap_or_default(),
             }),
         }
     }

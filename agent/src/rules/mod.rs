@@ -9,11 +9,13 @@ use crate::{
     event::Event,
 };
 
+mod after_handshake;
 mod clock_skewed;
 mod clock_stepped;
 mod clocks;
 mod connect_failing;
 mod connect_stalled;
+mod fetch;
 mod neighbour_conflict;
 mod neighbour_stale;
 mod neighbour_table_full;

@@ -4,6 +4,7 @@ mod calm;
 mod causes;
 mod clock;
 mod decoys;
+mod honest;
 mod idle;
 mod lasting;
 mod listeners;

@@ -36,9 +36,11 @@ impl Observer {
             place = Place::of([noted.as_str()]);
         }
         let place = self.remembered(pid, cgroup, exe.is_some(), place);
+        let leader = fs::read_to_string(proc.join("comm")).ok().map(|name| name.trim_end().to_owned());
         let mut context = ProcessContext {
             pid,
             comm: comm.to_owned(),
+            leader,
             exe,
             unit: place.unit,
             runtime: place.runtime,

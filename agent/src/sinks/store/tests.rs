@@ -50,6 +50,7 @@ pub(in crate::sinks) fn incident(number: u32, state: State) -> Incident {
             syn_retransmits: 0,
             dropped_by_host: 0,
             drop_reason: None,
+            validates: vec![],
         }),
     }
 }

@@ -110,9 +110,19 @@ impl Incidents {
     }
 }
 
-/// `NEIGHBOUR STALE 10.0.1.90 on eth0`.
+/// `NEIGHBOUR STALE 10.0.1.90 on eth0`, `CONNECT STALLED raven[1017] to 192.0.2.64:80`.
 fn called(incident: &Incident) -> String {
     let kind = incident.kind.name().replace('_', " ").to_uppercase();
+    let to = match &incident.details {
+        Details::ConnectStalled(details) => Some(&details.destination),
+        Details::ConnectFailing(details) => Some(&details.destination),
+        _ => None,
+    };
+    if let Some(to) = to {
+        let who = incident.process.as_ref();
+        let who = who.map(|who| format!("{}[{}] ", printable(&who.comm), who.pid)).unwrap_or_default();
+        return format!("{kind} {who}to {}", std::net::SocketAddr::new(to.ip, to.port));
+    }
     format!("{kind} {}", place(incident).trim_end_matches(", "))
 }
 
