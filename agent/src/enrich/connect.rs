@@ -18,7 +18,7 @@ pub(super) fn tell(
 ) {
     let udp = connect.tuple.protocol == IPPROTO_UDP;
     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-    let destination = world.remote(&connect.tuple, connect.owner.netns);
+    let destination = world.remote(&connect.tuple, &connect.owner);
     let elapsed_ns = boot_ns.saturating_sub(connect.started_ns);
     let elapsed_ms = ms(elapsed_ns);
     let what = match step {

@@ -1,6 +1,6 @@
 //! DNS lookups: queries matched with answers, names remembered, silence told.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
 use ebpf_probes::{
     abi::{IPPROTO_UDP, Owner, Tuple},
@@ -15,11 +15,13 @@ use super::{
     Told, World,
     bounded::{Bounded, Table},
     ms,
+    names::Learnt,
     operations::LookupOp,
 };
 use crate::{
-    event::DnsMessage,
+    event::{self, DnsMessage},
     fact::{Protocol, What},
+    text::host::Name,
 };
 
 /// Lookups under way, and TCP streams being put together, remembered at most.
@@ -52,7 +54,7 @@ impl Default for Lookups {
 struct Lookup {
     owner: Owner,
     tuple: Tuple,
-    name: String,
+    name: Name,
     query_type: String,
     started_ns: u64,
     queries: u32,
@@ -100,7 +102,7 @@ fn one(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
         return cut(world, boot_ns, message, data, told);
     };
     let Some(question) = packet.questions.first() else { return };
-    let (name, query_type) = (question.qname.to_string(), type_name(question.qtype));
+    let (name, query_type) = (named(&question.qname), type_name(question.qtype));
     if packet.has_flags(PacketFlag::RESPONSE) {
         if message.ingress {
             answered(world, boot_ns, message, &packet, name, query_type, told);
@@ -119,7 +121,7 @@ fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
     }
     let id = u16::from_be_bytes([high, low]);
     if let Some(lookup) = world.dns.end(boot_ns, (message.cookie, id), false) {
-        let server = world.remote(&message.tuple, lookup.owner.netns);
+        let server = world.remote(&message.tuple, &lookup.owner);
         let rcode = data.get(3).map_or(0, |byte| byte & 15);
         told.push((
             "dns",
@@ -127,7 +129,8 @@ fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
             What::DnsAnswer {
                 protocol: protocol(&message.tuple),
                 server,
-                name: lookup.name,
+                name: lookup.name.text,
+                name_invalid: lookup.name.invalid,
                 query_type: lookup.query_type,
                 rcode: rcode_name(u16::from(rcode).into()),
                 answers: vec![],
@@ -143,7 +146,7 @@ fn asked(
     boot_ns: u64,
     message: &DnsMessage,
     id: u16,
-    name: String,
+    name: Name,
     query_type: String,
     told: &mut Vec<Told>,
 ) {
@@ -172,8 +175,14 @@ fn asked(
         };
         world.dns.pending.insert(key, lookup);
     }
-    let server = world.remote(&message.tuple, message.owner.netns);
-    let what = What::DnsQuery { protocol: protocol(&message.tuple), server, name, query_type };
+    let server = world.remote(&message.tuple, &message.owner);
+    let what = What::DnsQuery {
+        protocol: protocol(&message.tuple),
+        server,
+        name: name.text,
+        name_invalid: name.invalid,
+        query_type,
+    };
     told.push(("dns", message.owner, what));
 }
 
@@ -182,7 +191,7 @@ fn answered(
     boot_ns: u64,
     message: &DnsMessage,
     packet: &Packet<'_>,
-    name: String,
+    name: Name,
     query_type: String,
     told: &mut Vec<Told>,
 ) {
@@ -196,28 +205,44 @@ fn answered(
     } else {
         lookup.as_ref().map_or(message.owner, |lookup| lookup.owner)
     };
+    let server = event::address(message.tuple.remote);
+    // A name that no host may have is no host's; an answer of another server than the one asked is nobody's.
+    let believed = name.invalid.is_none()
+        && lookup.as_ref().is_none_or(|lookup| lookup.tuple.remote == message.tuple.remote);
+    let learnt = Learnt {
+        name: name.text.to_ascii_lowercase(),
+        asker: world.asker(owner.process),
+        server,
+        until_ns: 0,
+    };
+    let mut learn = |ip: IpAddr, ttl_s: u32| {
+        if believed {
+            world.names.learn(owner.netns, ip, boot_ns, ttl_s, learnt.clone());
+        }
+    };
     let mut answers = Vec::new();
     for record in &packet.answers {
         match &record.rdata {
             RData::A(A { address }) => {
                 let ip = std::net::Ipv4Addr::from(*address);
-                world.names.insert((owner.netns, ip.into()), name.clone());
+                learn(ip.into(), record.ttl);
                 answers.push(ip.to_string());
             }
             RData::AAAA(AAAA { address }) => {
                 let ip = std::net::Ipv6Addr::from(*address);
-                world.names.insert((owner.netns, ip.into()), name.clone());
+                learn(ip.into(), record.ttl);
                 answers.push(ip.to_string());
             }
-            RData::CNAME(target) => answers.push(target.0.to_string()),
-            RData::PTR(target) => answers.push(target.0.to_string()),
+            RData::CNAME(target) => answers.push(named(&target.0).text),
+            RData::PTR(target) => answers.push(named(&target.0).text),
             _ => {}
         }
     }
     let what = What::DnsAnswer {
         protocol: protocol(&message.tuple),
-        server: world.remote(&message.tuple, owner.netns),
-        name,
+        server: world.remote(&message.tuple, &owner),
+        name: name.text,
+        name_invalid: name.invalid,
         query_type,
         rcode: rcode_name(packet.rcode()),
         answers,
@@ -239,8 +264,9 @@ pub(super) fn failed(world: &mut World, boot_ns: u64, connect: &Connect, errno: 
     for key in keys {
         let Some(lookup) = world.dns.end(boot_ns, key, true) else { continue };
         let what = What::DnsFailed {
-            server: world.remote(&lookup.tuple, lookup.owner.netns),
-            name: lookup.name,
+            server: world.remote(&lookup.tuple, &lookup.owner),
+            name: lookup.name.text,
+            name_invalid: lookup.name.invalid,
             query_type: lookup.query_type,
             errno: errno.to_owned(),
             elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
@@ -269,8 +295,9 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
         let Some(lookup) = world.dns.pending.get(&key) else { continue };
         let what = What::DnsPending {
             protocol: protocol(&lookup.tuple),
-            server: world.remote(&lookup.tuple, lookup.owner.netns),
-            name: lookup.name.clone(),
+            server: world.remote(&lookup.tuple, &lookup.owner),
+            name: lookup.name.text.clone(),
+            name_invalid: lookup.name.invalid,
             query_type: lookup.query_type.clone(),
             queries: lookup.queries,
             elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
@@ -347,6 +374,10 @@ impl Lookups {
         }
         whole
     }
+}
+
+fn named(name: &simple_dns::Name<'_>) -> Name {
+    Name::of_labels(name.get_labels().iter().map(AsRef::as_ref))
 }
 
 fn type_name(query_type: QTYPE) -> String {

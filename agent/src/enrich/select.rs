@@ -135,6 +135,7 @@ mod tests {
             protocol: crate::fact::Protocol::Udp,
             server: crate::fact::Endpoint { ip: [127, 0, 0, 1].into(), port: 53, name: None },
             name: "a.example".into(),
+            name_invalid: None,
             query_type: "A".into(),
             rcode: rcode.into(),
             answers: vec![],
@@ -163,6 +164,7 @@ mod tests {
         What::DnsQuery {
             protocol: crate::fact::Protocol::Udp,
             server: Endpoint { ip: at.ip(), port: at.port(), name: None },
+            name_invalid: None,
             name: "a.example".into(),
             query_type: "A".into(),
         }

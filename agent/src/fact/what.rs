@@ -8,6 +8,7 @@ use super::{
     NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind, Role, Session,
     Stage,
 };
+use crate::text::host::Invalid;
 
 /// What happened; `kind` names it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -75,6 +76,9 @@ pub enum What {
         session: Session,
         /// Application protocols offered.
         alpn: Vec<String>,
+        /// Some of them are no names that protocols have.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        alpn_invalid: bool,
         /// TLS versions offered, highest first.
         versions: Vec<String>,
         /// Length of the ClientHello's record in bytes.
@@ -178,6 +182,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for, e.g. `AAAA`.
         query_type: String,
     },
@@ -189,6 +196,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for.
         query_type: String,
         /// `NOERROR`, `NXDOMAIN`, …
@@ -208,6 +218,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for.
         query_type: String,
         /// How often the same question was sent.
@@ -221,6 +234,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for.
         query_type: String,
         /// The error by name.

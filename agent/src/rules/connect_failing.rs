@@ -194,7 +194,7 @@ impl ConnectFailing {
 impl Failing {
     fn report(&self, subject: &str, view: &View<'_>) -> Report {
         let (connect, world) = (&self.last, view.world);
-        let destination = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+        let destination = world.at(connect.tuple.remote, connect.tuple.remote_port, &connect.owner);
         let process = world.named(&connect.owner);
         let total: u64 = self.since_open.values().sum();
         let worst = self.since_open.iter().max_by_key(|(_, count)| **count).map(|(outcome, _)| *outcome);

@@ -127,7 +127,7 @@ impl ConnectStalled {
         let connect = self.longest(subject).unwrap_or_default();
         let waiting = self.waiting.values().filter(|waiting| waiting.subject == subject).count() as u64;
         let world = view.world;
-        let destination = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+        let destination = world.at(connect.tuple.remote, connect.tuple.remote_port, &connect.owner);
         let process = world.named(&connect.owner);
         let who = process.as_ref().map_or_else(|| "somebody".to_owned(), text::process);
         let age = now_ns.saturating_sub(connect.started_ns);

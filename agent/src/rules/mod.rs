@@ -14,6 +14,8 @@ mod clock_stepped;
 mod clocks;
 mod connect_failing;
 mod connect_stalled;
+#[cfg(test)]
+mod hostile;
 mod neighbour_conflict;
 mod neighbour_stale;
 mod neighbour_table_full;

@@ -89,7 +89,7 @@ pub(super) fn drop_reason(connect: &Connect, world: &World) -> Option<String> {
 pub(super) fn cause(connect: &Connect, world: &World, outcome: &str, elapsed_ns: u64) -> Cause {
     Cause {
         kind: CauseKind::OutboundConnect,
-        destination: Some(world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns)),
+        destination: Some(world.at(connect.tuple.remote, connect.tuple.remote_port, &connect.owner)),
         outcome: Some(outcome.to_owned()),
         syn_retransmits: Some(connect.retries),
         dropped_by_host: Some(connect.drops),

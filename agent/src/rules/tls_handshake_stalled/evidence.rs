@@ -14,6 +14,7 @@ use crate::{
     },
     fact::Process,
     rules::text::{self, address, place},
+    text::shown,
 };
 
 impl Says<'_> {
@@ -46,7 +47,7 @@ impl Says<'_> {
         let mut bystanders: Vec<_> = bystanders.copied().collect();
         bystanders.sort_by_key(|op| (op.connect.started_ns, op.connect.cookie));
         for op in bystanders.into_iter().take(3) {
-            let to = world.at(op.connect.tuple.remote, op.connect.tuple.remote_port, op.connect.owner.netns);
+            let to = world.at(op.connect.tuple.remote, op.connect.tuple.remote_port, &op.connect.owner);
             let text = format!(
                 "not blamed: thread {} has been connecting to {} since before",
                 op.connect.owner.thread,
@@ -71,10 +72,10 @@ impl Says<'_> {
         match &blame.suspect {
             Suspect::Connect(op, silent) => {
                 let connect = &op.connect;
-                let to = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+                let to = world.at(connect.tuple.remote, connect.tuple.remote_port, &connect.owner);
                 let by = format!(
                     "{}[{}·{}]",
-                    crate::event::comm(&connect.owner.comm),
+                    shown(&crate::event::comm(&connect.owner.comm)),
                     connect.owner.process,
                     connect.owner.thread
                 );
@@ -82,7 +83,10 @@ impl Says<'_> {
                 if let Some((ip, silent)) = silent {
                     seen.push((
                         silent.since_ns,
-                        format!("{ip} is asked for by ARP or NDP on {} and does not answer", silent.device),
+                        format!(
+                            "{ip} is asked for by ARP or NDP on {} and does not answer",
+                            shown(&silent.device)
+                        ),
                     ));
                 }
                 match op.ended_ns {
@@ -99,7 +103,7 @@ impl Says<'_> {
                 }
             }
             Suspect::Lookup(op) => {
-                let server = world.at(op.server, 53, op.owner.netns);
+                let server = world.at(op.server, 53, &op.owner);
                 seen.push((
                     op.started_ns,
                     format!(
@@ -145,26 +149,26 @@ impl Says<'_> {
 
 /// What a thread was seen doing: `asleep in poll on … (do_sys_poll)`.
 pub(super) fn thread_words(thread: &SeenThread) -> String {
-    let shown = &thread.shown;
+    let seen = &thread.shown;
     let mut words = match thread.posture {
         Posture::Running => "running".to_owned(),
         Posture::Disk => "in uninterruptible sleep".into(),
         Posture::Stopped => "stopped".into(),
         _ => "asleep".into(),
     };
-    if let Some(call) = &shown.syscall {
+    if let Some(call) = &seen.syscall {
         words.push_str(&format!(" in {call}"));
     }
-    if !shown.waits_on.is_empty() {
-        words.push_str(&format!(" on {}", shown.waits_on.join(", ")));
+    if !seen.waits_on.is_empty() {
+        words.push_str(&format!(" on {}", seen.waits_on.join(", ")));
     }
     match thread.posture {
         Posture::EventLoop => words.push_str(" (its event loop)"),
         Posture::Threads => words.push_str(" (waiting for another thread)"),
         _ => {}
     }
-    match &shown.wchan {
-        Some(wchan) if shown.syscall.is_none() => words.push_str(&format!(" in the kernel's {wchan}")),
+    match &seen.wchan {
+        Some(wchan) if seen.syscall.is_none() => words.push_str(&format!(" in the kernel's {wchan}")),
         _ => {}
     }
     words

@@ -31,6 +31,7 @@ use crate::{
         context::Snapshot,
     },
     event::{Event, TlsStep, What},
+    text::host::Name,
 };
 
 /// Handshakes followed at most, and situations.
@@ -230,7 +231,7 @@ impl TlsHandshakeStalled {
     fn begin(
         &mut self,
         hs: &Handshake,
-        sni: Option<String>,
+        sni: Option<Name>,
         service: String,
         key: String,
         blame: Option<Blame>,

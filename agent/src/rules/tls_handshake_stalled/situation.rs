@@ -14,6 +14,7 @@ use super::{
 use crate::{
     correlate::{View, incident::Confidence},
     enrich::{context::Snapshot, operations::ConnectOp},
+    text::host::Name,
 };
 
 /// A thread that has read what was unread is given this long before the stall is its own.
@@ -22,7 +23,7 @@ const READ_NS: u64 = 1_000_000_000;
 /// A stalled handshake.
 pub(super) struct Waiting {
     pub(super) hs: Handshake,
-    pub(super) sni: Option<String>,
+    pub(super) sni: Option<Name>,
     pub(super) situation: Option<u64>,
 }
 
@@ -33,7 +34,7 @@ pub(super) struct Situation {
     pub(super) id: String,
     /// The handshake it is told by.
     pub(super) lead: Handshake,
-    pub(super) sni: Option<String>,
+    pub(super) sni: Option<Name>,
     pub(super) blame: Option<Blame>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) began_ns: u64,
