@@ -24,6 +24,8 @@ mod dns;
 mod filters;
 #[path = "live/hellos.rs"]
 mod hellos;
+#[path = "live/hostile.rs"]
+mod hostile;
 #[path = "live/incidents/mod.rs"]
 mod incidents;
 #[path = "live/lifecycle.rs"]

@@ -19,6 +19,7 @@ use crate::{
         kernel::{self, State},
         local, ptp, sntp,
     },
+    sinks::json,
     units,
 };
 
@@ -71,7 +72,7 @@ pub fn list(servers: &[Server], format: Format) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     let written = match format {
         Format::Json => {
-            let written = serde_json::to_writer_pretty(&mut out, &listed).map_err(io::Error::from);
+            let written = json::pretty(&listed, &mut out);
             written.and_then(|()| writeln!(out))
         }
         Format::Text => text(&listed, &mut out),

@@ -17,7 +17,10 @@ pub use super::neighbours::{
     NeighbourTableFullDetails, NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
 };
 pub use super::remedy::{Part, Remedy};
-use crate::fact::{Endpoint, Outcome, Process, Role, Stage, Thread};
+use crate::{
+    fact::{Endpoint, Outcome, Process, Role, Stage, Thread},
+    text::host::Invalid,
+};
 
 /// Version of an incident's shape. Within v1 it only ever grows.
 pub const SCHEMA: &str = "culprit.incident/v1";
@@ -259,6 +262,9 @@ pub struct TlsDetails {
     pub stage: Stage,
     /// Server name the client asked for.
     pub sni: Option<String>,
+    /// That it is none that a host may have; of one that is too long, `sni` has the first 253 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni_invalid: Option<Invalid>,
     /// This host's end.
     pub local: Endpoint,
     /// The other end.

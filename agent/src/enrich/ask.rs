@@ -9,7 +9,10 @@ use super::{
     context::{Loaded, ProcessContext},
     operations::{ConnectOp, LookupOp},
 };
-use crate::fact::{Endpoint, Process};
+use crate::{
+    fact::{Endpoint, Process},
+    text::host::Name,
+};
 
 impl World {
     /// The machine's name.
@@ -61,9 +64,9 @@ impl World {
         !self.select.by_owner || self.wanted(owner)
     }
 
-    /// An address with the name somebody in the namespace looked up.
-    pub fn at(&self, address: [u8; 16], port: u16, netns: Netns) -> Endpoint {
-        self.endpoint(address, port, netns)
+    /// An address in an owner's namespace, with the name that its process may believe.
+    pub fn at(&self, address: [u8; 16], port: u16, owner: &Owner) -> Endpoint {
+        self.endpoint(address, port, owner)
     }
 
     /// The own end of a connection.
@@ -72,7 +75,7 @@ impl World {
     }
 
     /// The server name a handshake's client asked for.
-    pub fn server_name(&self, cookie: u64) -> Option<String> {
+    pub fn server_name(&self, cookie: u64) -> Option<Name> {
         self.tls.server_name(cookie)
     }
 

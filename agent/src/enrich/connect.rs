@@ -69,7 +69,7 @@ pub(super) fn tell(
 impl World {
     /// Where a connect goes: as the program asked for it, and as its packets go where that is another place.
     pub fn destination(&self, connect: &Connect) -> Endpoint {
-        let asked = self.remote(&connect.tuple, connect.owner.netns);
+        let asked = self.remote(&connect.tuple, &connect.owner);
         Endpoint { wire: wire(&asked, connect.translated, &connect.wire), ..asked }
     }
 

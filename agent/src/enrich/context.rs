@@ -517,6 +517,9 @@ pub struct ProcessContext {
     /// When it was started, CLOCK_BOOTTIME in nanoseconds (to the clock tick), 0 when it could not be told.
     #[serde(default)]
     pub started_ns: u64,
+    /// The servers that its `/etc/resolv.conf` tells it to ask: whose answers about names it may believe.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolvers: Vec<std::net::IpAddr>,
     /// It passes the filters by process, name, cgroup or container.
     pub wanted: bool,
 }

@@ -1,9 +1,9 @@
 //! DNS lookups: queries matched with answers, names remembered, silence told.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
 use ebpf_probes::{
-    abi::{IPPROTO_UDP, Netns, Owner, Tuple},
+    abi::{IPPROTO_UDP, Owner, Tuple},
     probes::{connect::Connect, dns::DnsWire},
 };
 use simple_dns::{
@@ -15,11 +15,13 @@ use super::{
     Told, World,
     bounded::{Bounded, Table},
     connect, ms,
+    names::Learnt,
     operations::LookupOp,
 };
 use crate::{
-    event::DnsMessage,
+    event::{self, DnsMessage},
     fact::{Endpoint, Protocol, What},
+    text::host::Name,
 };
 
 /// Lookups under way, and TCP streams being put together, remembered at most.
@@ -61,7 +63,7 @@ impl Default for Lookups {
 struct Lookup {
     owner: Owner,
     tuple: Tuple,
-    name: String,
+    name: Name,
     query_type: String,
     started_ns: u64,
     queries: u32,
@@ -73,7 +75,7 @@ struct Lookup {
 impl Lookup {
     /// The server that was asked.
     fn server(&self, world: &World) -> Endpoint {
-        server(world, &self.tuple, self.owner.netns, self.wire.as_ref())
+        server(world, &self.tuple, &self.owner, self.wire.as_ref())
     }
 
     fn operation(&self, cookie: u64) -> LookupOp {
@@ -98,8 +100,8 @@ struct Stream {
 }
 
 /// The server asked for, and whither the question really went.
-fn server(world: &World, tuple: &Tuple, netns: Netns, wire: Option<&DnsWire>) -> Endpoint {
-    let asked = world.remote(tuple, netns);
+fn server(world: &World, tuple: &Tuple, owner: &Owner, wire: Option<&DnsWire>) -> Endpoint {
+    let asked = world.remote(tuple, owner);
     let wire = wire.and_then(|record| connect::wire(&asked, record.translated, &record.wire));
     Endpoint { wire, ..asked }
 }
@@ -123,7 +125,7 @@ fn one(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
         return cut(world, boot_ns, message, data, told);
     };
     let Some(question) = packet.questions.first() else { return };
-    let (name, query_type) = (question.qname.to_string(), type_name(question.qtype));
+    let (name, query_type) = (named(&question.qname), type_name(question.qtype));
     if packet.has_flags(PacketFlag::RESPONSE) {
         if message.ingress {
             answered(world, boot_ns, message, &packet, name, query_type, told);
@@ -150,7 +152,8 @@ fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
             What::DnsAnswer {
                 protocol: protocol(&message.tuple),
                 server,
-                name: lookup.name,
+                name: lookup.name.text,
+                name_invalid: lookup.name.invalid,
                 query_type: lookup.query_type,
                 rcode: rcode_name(u16::from(rcode).into()),
                 answers: vec![],
@@ -166,7 +169,7 @@ fn asked(
     boot_ns: u64,
     message: &DnsMessage,
     id: u16,
-    name: String,
+    name: Name,
     query_type: String,
     told: &mut Vec<Told>,
 ) {
@@ -198,8 +201,14 @@ fn asked(
         };
         world.dns.pending.insert(key, lookup);
     }
-    let server = server(world, &message.tuple, message.owner.netns, wire.as_ref());
-    let what = What::DnsQuery { protocol: protocol(&message.tuple), server, name, query_type };
+    let server = server(world, &message.tuple, &message.owner, wire.as_ref());
+    let what = What::DnsQuery {
+        protocol: protocol(&message.tuple),
+        server,
+        name: name.text,
+        name_invalid: name.invalid,
+        query_type,
+    };
     told.push(("dns", message.owner, what));
 }
 
@@ -208,7 +217,7 @@ fn answered(
     boot_ns: u64,
     message: &DnsMessage,
     packet: &Packet<'_>,
-    name: String,
+    name: Name,
     query_type: String,
     told: &mut Vec<Told>,
 ) {
@@ -222,21 +231,36 @@ fn answered(
         Some(lookup) if lookup.owner.process != 0 => lookup.owner,
         _ => message.owner,
     };
+    let server = event::address(message.tuple.remote);
+    // A name that no host may have is no host's; an answer of another server than the one asked is nobody's.
+    let believed = name.invalid.is_none()
+        && lookup.as_ref().is_none_or(|lookup| lookup.tuple.remote == message.tuple.remote);
+    let learnt = Learnt {
+        name: name.text.to_ascii_lowercase(),
+        asker: world.asker(owner.process),
+        server,
+        until_ns: 0,
+    };
+    let mut learn = |ip: IpAddr, ttl_s: u32| {
+        if believed {
+            world.names.learn(owner.netns, ip, boot_ns, ttl_s, learnt.clone());
+        }
+    };
     let mut answers = Vec::new();
     for record in &packet.answers {
         match &record.rdata {
             RData::A(A { address }) => {
                 let ip = std::net::Ipv4Addr::from(*address);
-                world.names.insert((owner.netns, ip.into()), name.clone());
+                learn(ip.into(), record.ttl);
                 answers.push(ip.to_string());
             }
             RData::AAAA(AAAA { address }) => {
                 let ip = std::net::Ipv6Addr::from(*address);
-                world.names.insert((owner.netns, ip.into()), name.clone());
+                learn(ip.into(), record.ttl);
                 answers.push(ip.to_string());
             }
-            RData::CNAME(target) => answers.push(target.0.to_string()),
-            RData::PTR(target) => answers.push(target.0.to_string()),
+            RData::CNAME(target) => answers.push(named(&target.0).text),
+            RData::PTR(target) => answers.push(named(&target.0).text),
             _ => {}
         }
     }
@@ -245,9 +269,10 @@ fn answered(
         // The answer may come from another address than the one asked: it is translated back further on.
         server: match &lookup {
             Some(lookup) => lookup.server(world),
-            None => world.remote(&message.tuple, owner.netns),
+            None => world.remote(&message.tuple, &owner),
         },
-        name,
+        name: name.text,
+        name_invalid: name.invalid,
         query_type,
         rcode: rcode_name(packet.rcode()),
         answers,
@@ -270,7 +295,8 @@ pub(super) fn failed(world: &mut World, boot_ns: u64, connect: &Connect, errno: 
         let Some(lookup) = world.dns.end(boot_ns, key, true) else { continue };
         let what = What::DnsFailed {
             server: lookup.server(world),
-            name: lookup.name,
+            name: lookup.name.text,
+            name_invalid: lookup.name.invalid,
             query_type: lookup.query_type,
             errno: errno.to_owned(),
             answered_by_host: world.host_icmp(connect),
@@ -301,7 +327,8 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
         let what = What::DnsPending {
             protocol: protocol(&lookup.tuple),
             server: lookup.server(world),
-            name: lookup.name.clone(),
+            name: lookup.name.text.clone(),
+            name_invalid: lookup.name.invalid,
             query_type: lookup.query_type.clone(),
             queries: lookup.queries,
             elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
@@ -383,6 +410,10 @@ impl Lookups {
         }
         whole
     }
+}
+
+fn named(name: &simple_dns::Name<'_>) -> Name {
+    Name::of_labels(name.get_labels().iter().map(AsRef::as_ref))
 }
 
 fn type_name(query_type: QTYPE) -> String {

@@ -11,6 +11,7 @@ pub mod connect;
 pub mod context;
 mod dns;
 mod hello;
+mod names;
 pub(crate) mod neigh;
 mod netns;
 pub mod observe;
@@ -34,11 +35,10 @@ use crate::{
     fact::{Endpoint, Fact, LostBy, NeighbourMeaning, Process, What},
 };
 
-/// Processes, names and handshakes remembered at most.
+/// Processes remembered at most.
 const PROCESSES: usize = 8192;
 /// Processes whose libraries are remembered, at most.
 const LOADED: usize = 512;
-const NAMES: usize = 16384;
 const LISTENERS: usize = 1024;
 const DEVICES: usize = 8192;
 const NEIGHBOURS: usize = 256;
@@ -54,7 +54,7 @@ pub struct World {
     processes: Bounded<u32, ProcessContext>,
     /// What processes that were looked at have loaded.
     loaded: Bounded<u32, context::Loaded>,
-    names: Bounded<(Netns, IpAddr), String>,
+    names: names::Names,
     listeners: Bounded<(Netns, IpAddr, u16), (u32, String)>,
     devices: Bounded<(Netns, u32), String>,
     drop_reasons: HashMap<u32, String>,
@@ -82,7 +82,7 @@ impl Default for World {
             clock_degraded: false,
             processes: Bounded::new(PROCESSES),
             loaded: Bounded::new(LOADED),
-            names: Bounded::new(NAMES),
+            names: names::Names::default(),
             listeners: Bounded::new(LISTENERS),
             devices: Bounded::new(DEVICES),
             drop_reasons: HashMap::new(),
@@ -194,7 +194,6 @@ impl World {
         let mut tables = vec![
             self.processes.table("processes"),
             self.loaded.table("programs"),
-            self.names.table("names"),
             self.listeners.table("listeners"),
             self.devices.table("devices"),
             self.silent.table("silent_neighbours"),
@@ -205,6 +204,7 @@ impl World {
             self.tls.table(),
             self.neighbours.table(),
         ];
+        tables.extend(self.names.tables());
         tables.extend(self.dns.tables());
         tables
     }
@@ -290,17 +290,27 @@ impl World {
         self.devices.get(&(netns, index)).cloned()
     }
 
-    fn remote(&self, tuple: &Tuple, netns: Netns) -> Endpoint {
-        self.endpoint(tuple.remote, tuple.remote_port, netns)
+    /// The other end of a connection, with the name that its owner may believe.
+    fn remote(&self, tuple: &Tuple, owner: &Owner) -> Endpoint {
+        self.endpoint(tuple.remote, tuple.remote_port, owner)
     }
 
     fn local(&self, tuple: &Tuple) -> Endpoint {
         Endpoint { ip: event::address(tuple.local), port: tuple.local_port, name: None, wire: None }
     }
 
-    fn endpoint(&self, address: [u8; 16], port: u16, netns: Netns) -> Endpoint {
+    /// An address as an owner sees it: in its namespace, and by the names that it may believe.
+    fn endpoint(&self, address: [u8; 16], port: u16, owner: &Owner) -> Endpoint {
         let ip = event::address(address);
-        Endpoint { ip, port, name: self.names.get(&(netns, ip)).cloned(), wire: None }
+        let known = self.processes.get(&owner.process);
+        let resolvers = known.map_or(&[][..], |known| &known.resolvers);
+        let reader = names::Reader { process: self.asker(owner.process), resolvers };
+        Endpoint { ip, port, name: self.names.name(owner.netns, ip, reader).map(str::to_owned), wire: None }
+    }
+
+    /// Which process of that number it is.
+    fn asker(&self, process: u32) -> names::Asker {
+        (process, self.processes.get(&process).map_or(0, |known| known.started_ns))
     }
 
     /// The wall clock at a moment, by the offset that held then.

@@ -136,6 +136,7 @@ mod tests {
             protocol: crate::fact::Protocol::Udp,
             server: crate::fact::Endpoint { ip: [127, 0, 0, 1].into(), port: 53, name: None, wire: None },
             name: "a.example".into(),
+            name_invalid: None,
             query_type: "A".into(),
             rcode: rcode.into(),
             answers: vec![],
@@ -163,7 +164,8 @@ mod tests {
         let at: std::net::SocketAddr = server.parse().expect("an address");
         What::DnsQuery {
             protocol: crate::fact::Protocol::Udp,
-            server: Endpoint { ip: at.ip(), port: at.port(), name: None },
+            server: Endpoint { ip: at.ip(), port: at.port(), name: None, wire: None },
+            name_invalid: None,
             name: "a.example".into(),
             query_type: "A".into(),
         }

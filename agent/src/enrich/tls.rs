@@ -18,17 +18,20 @@ use super::{
 use crate::{
     event::{HelloBytes, TlsStep},
     fact::{Role, Session, Stage, What},
+    text::host::{Name, is_protocol},
 };
 
 /// Handshakes remembered at most.
 const HANDSHAKES: usize = 16384;
+/// Application protocols of one hello remembered at most; each has 255 bytes at most.
+const PROTOCOLS: usize = 16;
 /// The random of a HelloRetryRequest (RFC 8446 §4.1.3), its first bytes.
 const RETRY_RANDOM: [u8; 8] = [0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11];
 
 pub(super) struct Handshakes {
     known: Bounded<u64, Hellos>,
     /// The handshake that ended last, and the name asked for.
-    ended: Option<(u64, Option<String>)>,
+    ended: Option<(u64, Option<Name>)>,
 }
 
 impl Default for Handshakes {
@@ -50,8 +53,9 @@ struct Hellos {
 
 #[derive(Default, Clone)]
 struct ClientSaid {
-    sni: Option<String>,
+    sni: Option<Name>,
     alpn: Vec<String>,
+    alpn_invalid: bool,
     versions: Vec<String>,
 }
 
@@ -68,7 +72,7 @@ impl Handshakes {
     }
 
     /// The server name a client asked for, once its hello is known.
-    pub(super) fn server_name(&self, cookie: u64) -> Option<String> {
+    pub(super) fn server_name(&self, cookie: u64) -> Option<Name> {
         match self.known.get(&cookie) {
             Some(hellos) => hellos.said.as_ref()?.sni.clone(),
             None => self.ended.as_ref().filter(|(ended, _)| *ended == cookie)?.1.clone(),
@@ -132,13 +136,15 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
     let session = Session {
         role: if hs.role == CLIENT { Role::Client } else { Role::Server },
         local: world.local(&hs.tuple),
-        peer: world.remote(&hs.tuple, owner.netns),
-        sni: said.sni.clone(),
+        peer: world.remote(&hs.tuple, &owner),
+        sni: said.sni.as_ref().map(|name| name.text.clone()),
+        sni_invalid: said.sni.as_ref().and_then(|name| name.invalid),
     };
     if tell_hello {
         let what = What::ClientHello {
             session: session.clone(),
             alpn: said.alpn,
+            alpn_invalid: said.alpn_invalid,
             versions: said.versions,
             hello_bytes: hs.hello_len,
             read_after_ms: read.then(|| ms(hs.read_ns.saturating_sub(hs.started_ns))),
@@ -238,13 +244,13 @@ fn client_said(records: &[u8]) -> Option<ClientSaid> {
     for extension in extensions.and_then(Result::ok).map(|(_, list)| list).unwrap_or_default() {
         match extension {
             TlsExtension::SNI(names) => {
-                said.sni = names
-                    .iter()
-                    .find(|(kind, _)| *kind == SNIType::HostName)
-                    .map(|(_, name)| String::from_utf8_lossy(name).into_owned());
+                said.sni =
+                    names.iter().find(|(kind, _)| *kind == SNIType::HostName).map(|(_, name)| Name::of(name));
             }
             TlsExtension::ALPN(protocols) => {
-                said.alpn = protocols.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+                let protocols = || protocols.iter().take(PROTOCOLS);
+                said.alpn = protocols().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+                said.alpn_invalid = protocols().any(|name| !is_protocol(name));
             }
             TlsExtension::SupportedVersions(offered) => versions = offered,
             _ => {}

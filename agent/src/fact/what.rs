@@ -8,6 +8,7 @@ use super::{
     NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind,
     Role, Session, Stage,
 };
+use crate::text::host::Invalid;
 
 /// What happened; `kind` names it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -84,6 +85,9 @@ pub enum What {
         session: Session,
         /// Application protocols offered.
         alpn: Vec<String>,
+        /// Some of them are no names that protocols have.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        alpn_invalid: bool,
         /// TLS versions offered, highest first.
         versions: Vec<String>,
         /// Length of the ClientHello's record in bytes.
@@ -187,6 +191,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for, e.g. `AAAA`.
         query_type: String,
     },
@@ -198,6 +205,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for.
         query_type: String,
         /// `NOERROR`, `NXDOMAIN`, …
@@ -217,6 +227,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for.
         query_type: String,
         /// How often the same question was sent.
@@ -230,6 +243,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for.
         query_type: String,
         /// The error by name.

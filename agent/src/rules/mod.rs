@@ -16,6 +16,8 @@ mod clocks;
 mod connect_failing;
 mod connect_stalled;
 mod fetch;
+#[cfg(test)]
+mod hostile;
 mod neighbour_conflict;
 mod neighbour_stale;
 mod neighbour_table_full;

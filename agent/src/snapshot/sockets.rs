@@ -18,6 +18,7 @@ use rustix::{
 use crate::{
     enrich::context::SeenSocket,
     kernel::tcpinfo::{TcpInfo, tcp_info},
+    text::shown,
 };
 
 /// Sockets looked at, at most: the youngest descriptors, where what is under way is usually found.
@@ -133,7 +134,8 @@ impl Sockets {
             Some(link) if link.starts_with("pipe:") => "a pipe".into(),
             Some(link) => match link.strip_prefix("anon_inode:") {
                 Some(kind) => kind.trim_matches(['[', ']']).to_owned(),
-                None => link,
+                // Whoever opens a file has named it.
+                None => shown(&link).into_owned(),
             },
             None => format!("descriptor {fd}"),
         }

@@ -173,7 +173,7 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told:
     let cached_mac = mac(&record.cached_mac, 6).unwrap_or_default();
     let seen_mac = mac(&record.seen_mac, 6).unwrap_or_default();
     let state = state_name(record.state);
-    let destination = world.remote(&record.tuple, record.netns());
+    let destination = world.remote(&record.tuple, &Owner { netns: record.netns(), ..owner });
     let local_port = record.tuple.local_port;
     let unanswered = record.unanswered;
     let what = match sent {
@@ -224,13 +224,14 @@ pub(super) fn waited(world: &mut World, record: &WaiterRecord, told: &mut Vec<To
     }
     // Names are known where the packet's owner lives, which need not be where it leaves.
     let netns = if !record.owner.netns.is_known() { record.netns() } else { record.owner.netns };
+    let owner = Owner { netns, ..record.owner };
     let what = What::NeighbourWaited(NeighbourWaited {
         address: event::address(record.address),
         device: world.device_name(record.netns(), record.ifindex),
         netns: world.netns_name(record.netns()),
         protocol: protocol_name(record.tuple.protocol),
         source: world.local(&record.tuple),
-        destination: world.remote(&record.tuple, netns),
+        destination: world.remote(&record.tuple, &owner),
         queued: record.queued,
     });
     told.push(("neigh", record.owner, what));

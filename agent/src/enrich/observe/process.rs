@@ -10,6 +10,7 @@ use super::{
     Observer,
     pods::Waiting,
     proc::{parent, parent_and_start, pids},
+    resolvers,
 };
 use crate::enrich::{
     cgroup_path::{self, Place},
@@ -60,6 +61,7 @@ impl Observer {
                 .take(GENERATIONS)
                 .collect();
         }
+        context.resolvers = resolvers::of(&proc);
         context.wanted = self.is_wanted(&context, &paths, vouched);
         self.judge(&context, cgroup);
         if context.pod.is_none() && context.pod_uid.is_some() && context.container_id.is_some() {

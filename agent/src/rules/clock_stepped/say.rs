@@ -19,7 +19,7 @@ use crate::{
         clocks::{self, WARNING_NS, breaks, called, dated, severity},
         text,
     },
-    text::{shell::Command, shown},
+    text::{host::words, shell::Command, shown},
 };
 
 /// What all incidents of this kind are about: there is one such clock.
@@ -257,8 +257,11 @@ fn hold(exposed: &[ExposedProcess], left_out: u64, exposures: &Exposures, world:
         0..=2 => dates.join(" and "),
         more => format!("{} and {} other dates", dates[0], more - 1),
     };
-    let pids: Vec<String> =
-        exposed.iter().take(NAMED).map(|one| format!("{} ({})", one.process.pid, one.process.comm)).collect();
+    let pids: Vec<String> = exposed
+        .iter()
+        .take(NAMED)
+        .map(|one| format!("{} ({})", one.process.pid, shown(&one.process.comm)))
+        .collect();
     let all = exposed.len() as u64 + left_out;
     let more = if all > pids.len() as u64 { ", …" } else { "" };
     let who = text::count(all, "process that lives may", "processes that live may");
@@ -270,7 +273,9 @@ fn holder(one: &ExposedProcess) -> String {
     let started = one.started_at.as_ref().map(|at| format!("was started at {}", brief(at)));
     let sessions = one.sessions.first().map(|session| {
         let to = match &session.sni {
-            Some(sni) => format!("{sni} ({})", text::address(&session.peer)),
+            Some(sni) => {
+                format!("{} ({})", words(sni, session.sni_invalid.as_ref()), text::address(&session.peer))
+            }
             None => text::place(&session.peer),
         };
         let more = one.sessions.len() as u64 - 1 + one.sessions_left_out;

@@ -22,7 +22,7 @@ use crate::{
     },
     event::TlsStep,
     fact::{ReferenceKind, span},
-    text::shell::Command,
+    text::{shell::Command, shown},
 };
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -131,6 +131,7 @@ pub(super) fn is_time_daemon(comm: &str) -> bool {
 
 /// What a reference clock is called in a sentence.
 pub(super) fn called((kind, name): &Source) -> String {
+    let name = shown(name);
     match kind {
         ReferenceKind::Ptp => format!("the host's clock {name}"),
         ReferenceKind::Ntp => format!("NTP server {name}"),

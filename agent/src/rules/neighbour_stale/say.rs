@@ -15,7 +15,7 @@ use crate::{
         neighbours::{self, Key, on, within},
         text::{self, duration},
     },
-    text::shell::Command,
+    text::{shell::Command, shown},
 };
 
 /// Ethernet addresses have as many bytes.
@@ -220,7 +220,7 @@ impl Suspect {
         if self.last.mac_since_ns != 0 {
             seen.push((
                 self.last.mac_since_ns,
-                format!("{} is cached at {} on {}", place.address, self.cached(), place.device),
+                format!("{} is cached at {} on {}", place.address, self.cached(), shown(&place.device)),
             ));
         }
         seen.push((

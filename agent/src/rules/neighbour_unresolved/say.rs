@@ -1,7 +1,7 @@
 //! What is said about a neighbour that does not answer.
 
 use ebpf_probes::{
-    abi::{IPPROTO_TCP, IPPROTO_UDP},
+    abi::{IPPROTO_TCP, IPPROTO_UDP, Owner},
     probes::neigh::flag,
 };
 
@@ -204,8 +204,10 @@ impl Silent {
         view: &View<'_>,
     ) -> Vec<(u64, String)> {
         let how = neighbours::resolution(place.address);
-        let mut seen =
-            vec![(self.since_ns, format!("{how} question for {} sent on {}", place.address, place.device))];
+        let mut seen = vec![(
+            self.since_ns,
+            format!("{how} question for {} sent on {}", place.address, shown(&place.device)),
+        )];
         for waiter in self.waiters.iter().take(6) {
             let shown = waiter.shown(view);
             seen.push((waiter.at_ns, format!("{} waits for it", sentence(&shown))));
@@ -435,7 +437,14 @@ impl Waiter {
                 other => other.to_string(),
             },
             source: world.own_end(tuple),
-            destination: world.at(tuple.remote, tuple.remote_port, record.netns()),
+            // Names are known where the packet's owner lives, which need not be where it leaves.
+            destination: world.at(
+                tuple.remote,
+                tuple.remote_port,
+                &owner
+                    .filter(|owner| owner.netns.is_known())
+                    .unwrap_or(Owner { netns: record.netns(), ..Owner::default() }),
+            ),
             forwarded: record.forwarded != 0,
             outcome: self.ended.as_ref().map(|(connect, _)| outcome(connect).0),
         }

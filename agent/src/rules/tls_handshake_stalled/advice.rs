@@ -196,7 +196,7 @@ impl Says<'_> {
                     .arg("-t")
                     .arg(&op.query_type)
                     .arg("-q")
-                    .arg(&op.name)
+                    .arg(&op.name.text)
                     .into(),
                 format!(
                     "allow udp/53 and tcp/53 to {ip}, or name a resolver that answers in /etc/resolv.conf"

@@ -15,6 +15,7 @@ use crate::{
     },
     fact::Process,
     rules::text::{self, address, place},
+    text::shown,
 };
 
 impl Says<'_> {
@@ -81,11 +82,11 @@ impl Says<'_> {
         match suspect {
             Suspect::Connect(op, _) => {
                 let connect = &op.connect;
-                let to = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+                let to = world.destination(connect);
                 format!("{}'s connect to {}", world.thread(&connect.owner), place(&to))
             }
             Suspect::Lookup(op) => {
-                let server = address(&world.at(op.server, 53, op.owner.netns));
+                let server = address(&world.at(op.server, 53, &op.owner));
                 let thread = world.thread(&op.owner);
                 format!("{thread}'s lookup of {} {} at {server}", op.query_type, op.name)
             }
@@ -110,14 +111,17 @@ impl Says<'_> {
                 let connect = &op.connect;
                 let to = world.destination(connect);
                 let by = world.named(&connect.owner).map_or_else(String::new, |by| match &by.thread {
-                    Some(name) => format!("{}[{}·{} {name}]", by.comm, by.pid, by.tid),
-                    None => format!("{}[{}·{}]", by.comm, by.pid, by.tid),
+                    Some(name) => format!("{}[{}·{} {}]", shown(&by.comm), by.pid, by.tid, shown(name)),
+                    None => format!("{}[{}·{}]", shown(&by.comm), by.pid, by.tid),
                 });
                 seen.push((connect.started_ns, format!("{by} began to connect to {}", place(&to))));
                 if let Some((ip, silent)) = silent {
                     seen.push((
                         silent.since_ns,
-                        format!("{ip} is asked for by ARP or NDP on {} and does not answer", silent.device),
+                        format!(
+                            "{ip} is asked for by ARP or NDP on {} and does not answer",
+                            shown(&silent.device)
+                        ),
                     ));
                 }
                 match op.ended_ns {
@@ -134,7 +138,7 @@ impl Says<'_> {
                 }
             }
             Suspect::Lookup(op) => {
-                let server = world.at(op.server, 53, op.owner.netns);
+                let server = world.at(op.server, 53, &op.owner);
                 seen.push((
                     op.started_ns,
                     format!(
@@ -180,7 +184,7 @@ impl Says<'_> {
 
 /// What a thread was seen doing: `asleep in poll on … (do_sys_poll)`.
 pub(super) fn thread_words(thread: &SeenThread) -> String {
-    let shown = &thread.shown;
+    let seen = &thread.shown;
     let mut words = match thread.posture {
         Posture::Running => "running".to_owned(),
         Posture::Disk => "in uninterruptible sleep".into(),
@@ -188,19 +192,19 @@ pub(super) fn thread_words(thread: &SeenThread) -> String {
         Posture::Frozen => "frozen".into(),
         _ => "asleep".into(),
     };
-    if let Some(call) = &shown.syscall {
+    if let Some(call) = &seen.syscall {
         words.push_str(&format!(" in {call}"));
     }
-    if !shown.waits_on.is_empty() {
-        words.push_str(&format!(" on {}", shown.waits_on.join(", ")));
+    if !seen.waits_on.is_empty() {
+        words.push_str(&format!(" on {}", seen.waits_on.join(", ")));
     }
     match thread.posture {
         Posture::EventLoop => words.push_str(" (its event loop)"),
         Posture::Threads => words.push_str(" (waiting for another thread)"),
         _ => {}
     }
-    match &shown.wchan {
-        Some(wchan) if shown.syscall.is_none() => words.push_str(&format!(" in the kernel's {wchan}")),
+    match &seen.wchan {
+        Some(wchan) if seen.syscall.is_none() => words.push_str(&format!(" in the kernel's {wchan}")),
         _ => {}
     }
     words

@@ -44,6 +44,7 @@ use crate::{
         context::Snapshot,
     },
     event::{Event, TlsStep, What},
+    text::host::Name,
 };
 
 /// Handshakes followed at most, and situations.
@@ -318,7 +319,7 @@ impl TlsHandshakeStalled {
     fn begin(
         &mut self,
         hs: &Handshake,
-        sni: Option<String>,
+        sni: Option<Name>,
         service: String,
         key: String,
         (blame, left_out): (Option<Blame>, LeftOut),

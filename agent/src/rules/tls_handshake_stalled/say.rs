@@ -23,6 +23,7 @@ use crate::{
     },
     fact::{Endpoint, Process, Role, Stage},
     rules::text::{self, address, duration, place},
+    text::shown,
 };
 
 /// Threads shown at most.
@@ -55,11 +56,12 @@ impl Says<'_> {
         let cause = self.cause();
         let unread_now = self.situation.waiting.values().filter(|unread| **unread).count() as u64;
         let snapshot = self.snapshot();
-        let shown: Vec<_> = snapshot
+        let threads: Vec<_> = snapshot
             .map(|seen| seen.threads.iter().map(|thread| thread.shown.clone()).take(THREADS).collect())
             .unwrap_or_default();
-        let left_out = snapshot
-            .map_or(0, |seen| seen.threads_left_out + seen.threads.len().saturating_sub(shown.len()) as u32);
+        let left_out = snapshot.map_or(0, |seen| {
+            seen.threads_left_out + seen.threads.len().saturating_sub(threads.len()) as u32
+        });
         Report {
             kind: Kind::TlsHandshakeStalled,
             subject: format!("{} {}", self.situation.service, self.situation.key),
@@ -74,7 +76,8 @@ impl Says<'_> {
             details: Details::TlsHandshakeStalled(TlsDetails {
                 role: if self.is_client() { Role::Client } else { Role::Server },
                 stage: self.stage(),
-                sni: self.situation.sni.clone(),
+                sni: self.situation.sni.as_ref().map(|name| name.text.clone()),
+                sni_invalid: self.situation.sni.as_ref().and_then(|name| name.invalid),
                 local: self.view.world.own_end(&hs.tuple),
                 peer: self.peer(),
                 stall_ms: now_ns.saturating_sub(hs.moved_ns) / 1_000_000,
@@ -82,7 +85,7 @@ impl Says<'_> {
                     .then(|| hs.read_ns.saturating_sub(hs.moved_ns) / 1_000_000),
                 waiting: self.situation.waiting.len() as u64,
                 unread: unread_now,
-                threads: shown,
+                threads,
                 threads_left_out: left_out,
             }),
             process,
@@ -95,7 +98,7 @@ impl Says<'_> {
     }
 
     pub(super) fn peer(&self) -> Endpoint {
-        self.view.world.at(self.hs.tuple.remote, self.hs.tuple.remote_port, self.hs.owner.netns)
+        self.view.world.at(self.hs.tuple.remote, self.hs.tuple.remote_port, &self.hs.owner)
     }
 
     fn stage(&self) -> Stage {
@@ -162,7 +165,6 @@ impl Says<'_> {
 
     pub(super) fn cause(&self) -> Cause {
         let world = self.view.world;
-        let netns = self.hs.reader.netns;
         let Some(blame) = self.blame() else {
             let kind = if unread(self.hs) { CauseKind::Unread } else { CauseKind::NoneSeen };
             let confidence = match kind {
@@ -192,7 +194,7 @@ impl Says<'_> {
             }
             Suspect::Lookup(op) => {
                 let end = op.ended_ns.unwrap_or(self.now_ns).min(self.now_ns);
-                cause.destination = Some(world.at(op.server, 53, op.owner.netns));
+                cause.destination = Some(world.at(op.server, 53, &op.owner));
                 let outcome = match op.ended_ns {
                     None => "pending",
                     Some(_) if op.failed => "failed",
@@ -207,7 +209,7 @@ impl Says<'_> {
             }
             Suspect::Peer(socket, seen_ns) => {
                 let remote = crate::event::address_bytes(socket.remote.ip());
-                cause.destination = Some(world.at(remote, socket.remote.port(), netns));
+                cause.destination = Some(world.at(remote, socket.remote.port(), &self.hs.reader));
                 cause.outcome = Some("established".to_owned());
                 let asked = seen_ns.saturating_sub(u64::from(socket.sent_ms_ago) * 1_000_000);
                 cause.elapsed_ms = Some(self.now_ns.saturating_sub(asked) / 1_000_000);
@@ -244,7 +246,7 @@ impl Says<'_> {
             Suspect::Connect(op, silent) => {
                 let fate = match (silent, op.ended_ns) {
                     (Some((ip, silent)), _) => {
-                        format!("{ip} does not answer ARP or NDP on {}", silent.device)
+                        format!("{ip} does not answer ARP or NDP on {}", shown(&silent.device))
                     }
                     (None, None) => text::fate(&op.connect, world),
                     (None, Some(_)) => {

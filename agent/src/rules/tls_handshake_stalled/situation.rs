@@ -25,6 +25,7 @@ use crate::{
         context::{Posture, Snapshot},
         operations::ConnectOp,
     },
+    text::host::Name,
 };
 
 /// A thread that has read what was unread is given this long before the stall is its own.
@@ -35,7 +36,7 @@ pub(super) const PEERS: usize = 8;
 /// A stalled handshake.
 pub(super) struct Waiting {
     pub(super) hs: Handshake,
-    pub(super) sni: Option<String>,
+    pub(super) sni: Option<Name>,
     pub(super) situation: Option<u64>,
 }
 
@@ -46,7 +47,7 @@ pub(super) struct Situation {
     pub(super) id: String,
     /// The handshake it is told by.
     pub(super) lead: Handshake,
-    pub(super) sni: Option<String>,
+    pub(super) sni: Option<Name>,
     pub(super) blame: Option<Blame>,
     /// What was left out when nothing is blamed.
     pub(super) left_out: LeftOut,

@@ -336,9 +336,9 @@ impl<'a> Stall<'a> {
                 let names = || {
                     let before = self.world.lookup_ops(|owner| owner.process == process);
                     let before = before.into_iter().filter(|other| idle(other.cookie, other.started_ns));
-                    before.map(|other| (other.server, other.name)).collect()
+                    before.map(|other| (other.server, other.name.text)).collect()
                 };
-                self.habits.lookups.get_or_init(names).contains(&(op.server, op.name.clone()))
+                self.habits.lookups.get_or_init(names).contains(&(op.server, op.name.text.clone()))
             }
             Seen::Peer(..) => false,
         }

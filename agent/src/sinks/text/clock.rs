@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{Mood, Said, duration};
-use crate::fact::{ReferenceKind, What, by, off};
+use crate::{
+    fact::{ReferenceKind, What, by, off},
+    text::shown,
+};
 
 fn kind_name(kind: ReferenceKind) -> &'static str {
     match kind {
@@ -53,7 +56,7 @@ pub(super) fn say(what: &What) -> Option<Said> {
         }
         What::ClockCompared { reference, name, ahead_ns, error_ns } => {
             let unsure = duration(*error_ns as f64 / 1e6);
-            let text = format!("{name}: the clock is {} (± {unsure})", off(*ahead_ns));
+            let text = format!("{}: the clock is {} (± {unsure})", shown(name), off(*ahead_ns));
             (kind_name(*reference), text, Mood::Plain)
         }
         What::MachineSlept { slept_ms } => {

@@ -2,10 +2,14 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{Mood, Said, duration, peer, printable};
-use crate::fact::{
-    NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain, What,
+use super::{Mood, Said, duration, peer};
+use crate::{
+    fact::{
+        NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
+        NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
+        What,
+    },
+    text::shown,
 };
 
 pub(super) fn say(what: &What) -> Option<Said> {
@@ -143,9 +147,9 @@ pub(super) fn say(what: &What) -> Option<Said> {
 }
 
 fn about(address: IpAddr, device: Option<&String>, netns: Option<&String>, text: String, mood: Mood) -> Said {
-    let mut peer = format!("{address} dev {}", device.map_or("?".into(), |device| printable(device)));
+    let mut peer = format!("{address} dev {}", device.map_or("?".into(), |device| shown(device)));
     if let Some(netns) = netns {
-        let _ = write!(peer, "@{}", printable(netns));
+        let _ = write!(peer, "@{}", shown(netns));
     }
     Said { arrow: "", peer, text, mood }
 }
