@@ -6,6 +6,7 @@
 
 mod netlink;
 mod routes;
+mod way;
 
 use std::{collections::BTreeMap, io, thread, time::Duration};
 
@@ -21,6 +22,7 @@ use netlink_packet_route::{
 };
 use routes::gateways;
 pub use routes::{Gateway, Table, tables};
+pub use way::{Route, To, way};
 
 use crate::namespaces::{self, Found};
 

@@ -11,6 +11,29 @@ const NETLINK_HEADER: usize = 16;
 /// Messages taken in at most: as many as the fullest neighbour table has, and some.
 const MESSAGES: usize = 1 << 17;
 
+/// Sends a request that is answered by one message.
+///
+/// # Errors
+/// What the netlink socket, or the kernel by way of it, says.
+pub(super) fn one(request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let mut request = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map(|message| message.payload) {
+        Ok(NetlinkPayload::Error(error)) => Err(error.to_io()),
+        Ok(NetlinkPayload::InnerMessage(message)) => Ok(Some(message)),
+        Ok(_) | Err(_) => Ok(None),
+    }
+}
+
 /// Sends a request and hands each message of the answer to `each`. Messages this crate does not understand are
 /// left out.
 ///
