@@ -27,6 +27,8 @@ pub enum Feature {
     /// A virtual machine in which nothing else runs meanwhile: its settings are the test's own, and its clock may
     /// jump by months.
     OwnMachine,
+    /// Time namespaces, and an `unshare` that makes them.
+    TimeNamespaces,
     /// Perl, which makes system calls by number (those of x86-64).
     Perl,
     /// tun devices: a network that swallows everything.
@@ -88,6 +90,10 @@ impl Feature {
             Self::OwnMachine => (
                 std::env::var_os("CULPRIT_OWN_CLOCK").is_some(),
                 "it sets the clock by months: only in a VM, and alone",
+            ),
+            Self::TimeNamespaces => (
+                runs("unshare", "--time --boottime 1 true"),
+                "this kernel has no time namespaces, or unshare cannot make them",
             ),
             Self::Perl => (
                 cfg!(target_arch = "x86_64") && runs("perl", "-MTime::HiRes -e 1"),

@@ -146,6 +146,7 @@ fn about(kind: ReferenceKind) -> &'static str {
         ReferenceKind::Kernel => "the kernel's own",
         ReferenceKind::Rtc => "hardware clock",
         ReferenceKind::Http => "a web server's",
+        ReferenceKind::Built => "the kernel's build date",
     }
 }
 
@@ -193,6 +194,8 @@ mod tests {
                 max_error_ns: 1_500_000,
                 estimated_error_ns: 20_000,
                 frequency_ppm: -1.5,
+                leap_second: None,
+                tai_s: 37,
             }),
         };
         let mut out = Vec::new();

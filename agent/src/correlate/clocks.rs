@@ -100,6 +100,8 @@ pub enum StepCause {
     Hypervisor,
     /// Calls cannot be seen here: some hook is not attached.
     Unseen,
+    /// The kernel, for a leap second that `process` had armed.
+    LeapSecond,
 }
 
 /// A reference clock, and how far the wall clock is from it.

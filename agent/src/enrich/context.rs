@@ -5,7 +5,7 @@ use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};
 
 use super::select::Select;
-use crate::fact::{Probes, Process, Reading, Thread};
+use crate::fact::{LeapKind, Probes, Process, Reading, Thread};
 
 /// One thing known about the system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,6 +92,34 @@ pub enum Context {
     Network(Box<Network>),
     /// A reference clock was read.
     Reference(Reading),
+    /// How a namespace reaches an HTTP server that says what time it is.
+    Way {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Which of those that had this number; 0 when that is not known.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        generation: u32,
+        /// The server's address.
+        address: std::net::IpAddr,
+        /// How.
+        way: Way,
+    },
+    /// What the kernel says of leap seconds, when that has changed.
+    LeapState {
+        /// When it was asked, CLOCK_BOOTTIME in nanoseconds.
+        boot_ns: u64,
+        /// What is armed for the end of the day.
+        armed: Option<LeapKind>,
+        /// TAI − UTC as the kernel has it, seconds; 0 where nobody has set it.
+        tai_s: i32,
+    },
+    /// When the running kernel was built: no right clock shows an earlier time.
+    Built {
+        /// Its release and that day: `6.1.0-42-amd64 (2025-12-18)`.
+        name: String,
+        /// The day, nanoseconds since 1970.
+        utc_ns: i64,
+    },
     /// Processes that began at certain times, and those that are gone: when somebody asked.
     Exposed(Box<Exposed>),
     /// Who on this machine has a neighbour's address or MAC: when somebody asked.
@@ -100,6 +128,24 @@ pub enum Context {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// How a namespace reaches an address: whether whoever answers there may be somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// The host itself has a route to it.
+    Host,
+    /// The namespace, which root of the host made, has a route to it and a default route: a way out.
+    Out,
+    /// The address is the namespace's own.
+    Itself,
+    /// The namespace has no way out.
+    Inside,
+    /// A namespace that belongs to whoever made a user namespace: all it talks to may be he himself.
+    Foreign,
+    /// It could not be told.
+    Unknown,
 }
 
 /// What a rule wants to be looked at, once, now.

@@ -43,6 +43,7 @@ const LISTENERS: usize = 1024;
 const DEVICES: usize = 8192;
 const NEIGHBOURS: usize = 256;
 const GATEWAYS: usize = 4096;
+const WAYS: usize = 1024;
 
 /// What is known so far.
 pub struct World {
@@ -71,6 +72,8 @@ pub struct World {
     /// Connects that wait for a neighbour, by cookie.
     held_up: Bounded<u64, (Netns, [u8; 16])>,
     neighbours: neigh::Memory,
+    /// How namespaces reach HTTP servers that say what time it is.
+    ways: Bounded<(Netns, [u8; 16]), context::Way>,
 }
 
 impl Default for World {
@@ -97,6 +100,7 @@ impl Default for World {
             gateways: Bounded::new(GATEWAYS),
             held_up: Bounded::new(silence::HELD_UP),
             neighbours: neigh::Memory::default(),
+            ways: Bounded::new(WAYS),
         }
     }
 }
@@ -125,6 +129,12 @@ impl World {
             }
             Context::Clock { boot_ns, offset_ns } => self.clock.stands(*boot_ns, *offset_ns),
             Context::Reference(reading) => clock::references::heard(self, reading),
+            Context::Way { netns, generation, address, way } => {
+                let netns = Netns { inode: *netns, generation: *generation };
+                self.ways.insert((netns, event::address_bytes(*address)), *way);
+            }
+            Context::LeapState { boot_ns, armed, tai_s } => self.clock.leap.says(*boot_ns, *armed, *tai_s),
+            Context::Built { name, utc_ns } => self.clock.built = Some((name.clone(), *utc_ns)),
             Context::Process(process) => self.processes.insert(process.pid, process.clone()),
             Context::Snapshot(seen) => self.loaded.insert(seen.process, seen.loaded.clone()),
             // For the correlation alone.
@@ -203,6 +213,7 @@ impl World {
             self.operations.connects.table("connects"),
             self.tls.table(),
             self.neighbours.table(),
+            self.ways.table("http_clocks"),
         ];
         tables.extend(self.names.tables());
         tables.extend(self.dns.tables());
@@ -331,6 +342,7 @@ fn concerns_everyone(what: &What) -> bool {
         | What::NeighbourReset(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
+        | What::LeapSecond { .. }
         | What::MachineSlept { .. } => true,
         _ => false,
     }

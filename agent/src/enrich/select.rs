@@ -113,6 +113,7 @@ fn judge(what: &What) -> (bool, Option<f64>) {
         | What::NeighbourWaited(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
+        | What::LeapSecond { .. }
         | What::MachineSlept { .. } => (true, None),
         What::ClockSlewed { refused, .. } => (*refused, None),
         // Thirty seconds is where it begins to matter.

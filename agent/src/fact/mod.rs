@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use clock::ClockCall;
+pub use clock::{ClockCall, LeapKind};
 pub use connect::{HostIcmp, IcmpError, Outcome, TranslatedBy, Wire};
 pub use neigh::{
     NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,

@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    ClockCall, Endpoint, HostIcmp, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind,
-    Role, Session, Stage,
+    ClockCall, Endpoint, HostIcmp, LeapKind, NeighbourChanged, NeighbourClaimed, NeighbourHeard,
+    NeighbourMacMismatch, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome,
+    Protocol, ReferenceKind, Role, Session, Stage,
 };
 use crate::text::host::Invalid;
 
@@ -295,6 +295,8 @@ pub enum What {
         offset_ns: Option<i64>,
         /// The frequency set, parts per million.
         frequency_ppm: Option<f64>,
+        /// A leap second was armed for the end of the day.
+        leap_second: Option<LeapKind>,
         /// Only the kernel's time zone was set.
         zone_only: bool,
         /// The call was refused (EPERM).
@@ -312,6 +314,16 @@ pub enum What {
         was_set: bool,
         /// It happened within this long before `at`.
         within_ms: f64,
+    },
+    /// A leap second: the kernel moved the wall clock by a second at the end of the day, as had been armed. The
+    /// process is whoever armed it.
+    LeapSecond {
+        /// One more, or one less.
+        leap_second: LeapKind,
+        /// The wall clock before.
+        before: String,
+        /// The wall clock after.
+        after: String,
     },
     /// A reference clock disagrees with the wall clock, or says something else than it did.
     ClockCompared {

@@ -7,6 +7,7 @@
 mod holders;
 mod netlink;
 mod routes;
+mod way;
 
 use std::{collections::BTreeMap, io, thread, time::Duration};
 
@@ -23,6 +24,7 @@ use netlink_packet_route::{
 };
 use routes::gateways;
 pub use routes::{Gateway, Table, tables};
+pub use way::{Route, To, way};
 
 use crate::namespaces::{self, Found};
 
