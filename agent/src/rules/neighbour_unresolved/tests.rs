@@ -208,7 +208,7 @@ fn questions_in_the_name_of_another_network_s_address_are_said_to_be_such() {
     let foreign = fails_with(&found(vec![]), from(77));
     assert!(foreign.summary.contains("when asked in the name of 192.0.77.90"), "{}", foreign.summary);
     assert!(
-        foreign.remedies[0].to_string().ends_with("sysctl -w net/ipv4/conf/eth0/arp_announce=2"),
+        foreign.remedies[0].to_string().ends_with("sysctl -w 'net/ipv4/conf/eth0/arp_announce=2'"),
         "{:?}",
         foreign.remedies
     );
