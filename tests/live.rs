@@ -24,6 +24,8 @@ mod dns;
 mod filters;
 #[path = "live/hellos.rs"]
 mod hellos;
+#[path = "live/hostile.rs"]
+mod hostile;
 #[path = "live/incidents/mod.rs"]
 mod incidents;
 #[path = "live/lifecycle.rs"]
@@ -40,9 +42,17 @@ mod output;
 mod quiet;
 #[path = "live/recording.rs"]
 mod recording;
+#[path = "live/rejected.rs"]
+mod rejected;
+#[path = "live/resolvers.rs"]
+mod resolvers;
 #[path = "live/roads.rs"]
 mod roads;
+#[path = "live/segments.rs"]
+mod segments;
 #[path = "live/tls.rs"]
 mod tls;
+#[path = "live/translated.rs"]
+mod translated;
 #[path = "live/udp.rs"]
 mod udp;

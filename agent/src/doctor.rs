@@ -18,6 +18,8 @@ use crate::{
         tracefs,
     },
     list::place,
+    sinks::json,
+    text::printable,
 };
 
 /// One thing that was looked at.
@@ -49,10 +51,8 @@ pub fn doctor(options: &Doctor) -> anyhow::Result<ExitCode> {
     let bad = probes.iter().any(|check| check.state == State::Missing);
     let mut out = io::stdout().lock();
     if options.format == Format::Json {
-        serde_json::to_writer_pretty(
-            &mut out,
-            &serde_json::json!({ "schema": "culprit.doctor/v1", "machine": checks, "probes": probes, "ok": !bad }),
-        )?;
+        let said = serde_json::json!({ "schema": "culprit.doctor/v1", "machine": checks, "probes": probes, "ok": !bad });
+        json::pretty(&said, &mut out)?;
         writeln!(out)?;
     } else {
         for check in checks.iter().chain(&probes) {
@@ -61,7 +61,7 @@ pub fn doctor(options: &Doctor) -> anyhow::Result<ExitCode> {
                 State::Note => "note   ",
                 State::Missing => "MISSING",
             };
-            writeln!(out, "{mark}  {:<12} {}", check.name, check.found)?;
+            writeln!(out, "{mark}  {:<12} {}", check.name, printable(&check.found))?;
         }
     }
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -9,10 +9,10 @@ use ebpf_probes::{
     abi::{Header, Kind, LostRecord, Owner, ProbeId, Stat, Tuple},
     probes::{
         clock::{ClockMoved, ClockRecord, ClockSuspended, DateRecord},
-        connect::{Connect, ConnectRecord, DropRecord, Dropped},
-        dns::DNS_BYTES_HEAD,
+        connect::{CONNECT_WITHOUT_WIRE, Connect, ConnectRecord, DropRecord, Dropped},
+        dns::{DNS_BYTES_HEAD, DnsWire},
         neigh::{ClaimRecord, MacRecord, NeighRecord, UnheardRecord, WaiterRecord},
-        tls::{Handshake, TLS_BYTES_HEAD, TlsRecord},
+        tls::{Handshake, TLS_BYTES_HEAD, TLS_RECORD_FIRST, TlsRecord},
     },
 };
 
@@ -38,6 +38,8 @@ pub enum What {
     Tls(TlsStep, Handshake),
     /// A DNS message, or part of one.
     Dns(DnsMessage),
+    /// Whither a socket's questions go, where that is not the server asked for.
+    DnsWire(DnsWire),
     /// A neighbour changed, or could not be made.
     Neigh(NeighRecord),
     /// A SYN came from another MAC than the cached one.
@@ -166,9 +168,10 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         return Err(Error::Short { len: record.len(), need: end.max(size_of::<Header>()) });
     }
     let record = record.slice(..end);
-    let connect =
-        |step| -> Result<What, Error> { Ok(What::Connect(step, read::<ConnectRecord>(&record, 0)?.connect)) };
-    let tls = |step| -> Result<What, Error> { Ok(What::Tls(step, read::<TlsRecord>(&record, 0)?.handshake)) };
+    let connect = |step| -> Result<What, Error> { Ok(What::Connect(step, connect(&record)?)) };
+    let tls = |step| -> Result<What, Error> {
+        Ok(What::Tls(step, read_grown::<TlsRecord>(&record, TLS_RECORD_FIRST)?.handshake))
+    };
     let what = match kind {
         Kind::ConnectStart => connect(ConnectStep::Start)?,
         Kind::ConnectRetry => connect(ConnectStep::Retry)?,
@@ -196,6 +199,7 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
             queries: read(&record, 116)?,
             data: rest(&record, DNS_BYTES_HEAD)?,
         }),
+        Kind::DnsWire => What::DnsWire(read(&record, 0)?),
         Kind::Lost => {
             let lost: LostRecord = read(&record, 0)?;
             let bad = |field, value: u32| Error::Impossible { kind, field, value: value.into() };
@@ -208,7 +212,7 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         Kind::Tick => What::Tick,
         Kind::NeighChange => What::Neigh(read(&record, 0)?),
         Kind::NeighMismatch => What::Mac(read_grown(&record, 104)?),
-        Kind::NeighClaim => What::Claim(read(&record, 0)?),
+        Kind::NeighClaim => What::Claim(read_grown(&record, 80)?),
         Kind::NeighUnheard => What::Unheard(read_grown(&record, 176)?),
         Kind::NeighWaiter => What::Waiter(read(&record, 0)?),
         Kind::ClockSet => What::ClockSet(read(&record, 0)?),
@@ -217,6 +221,18 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
         Kind::HttpDate => What::HttpDate(read(&record, 0)?),
     };
     Ok(Event { boot_ns: header.boot_ns, what })
+}
+
+/// A connect. Recordings of versions that knew nothing of translations end where it begins.
+fn connect(record: &Bytes) -> Result<Connect, Error> {
+    const WHOLE: usize = size_of::<ConnectRecord>();
+    const OLD: usize = size_of::<Header>() + CONNECT_WITHOUT_WIRE;
+    if record.len() != OLD {
+        return Ok(read::<ConnectRecord>(record, 0)?.connect);
+    }
+    let mut whole = [0; WHOLE];
+    whole[..OLD].copy_from_slice(record);
+    Ok(read::<ConnectRecord>(&whole, 0)?.connect)
 }
 
 /// Types any bytes are a value of: `#[repr(C)]`, integers and byte arrays only.
@@ -239,7 +255,8 @@ plain!(
     ClockMoved,
     ClockSuspended,
     DateRecord,
-    DropRecord
+    DropRecord,
+    DnsWire
 );
 
 fn read<T: Plain>(record: &[u8], at: usize) -> Result<T, Error> {
@@ -301,6 +318,8 @@ unsafe impl Encode for ClockMoved {}
 unsafe impl Encode for ClockSuspended {}
 // SAFETY: as above.
 unsafe impl Encode for DateRecord {}
+// SAFETY: as above.
+unsafe impl Encode for DnsWire {}
 
 /// An address as people write it: IPv4-mapped ones as IPv4.
 pub fn address(bytes: [u8; 16]) -> IpAddr {
@@ -352,6 +371,27 @@ mod tests {
             ConnectRecord { header: header(Kind::ConnectPending, size_of::<ConnectRecord>()), connect };
         let event = decode(&encode(record)).expect("whole");
         assert_eq!(event, Event { boot_ns: 7, what: What::Connect(ConnectStep::Pending, connect) });
+    }
+
+    #[test]
+    fn a_connect_of_an_older_recording_has_no_translation() {
+        let connect = Connect { cookie: 9, translated: 1, icmp: 7, ..Connect::default() };
+        let record = ConnectRecord { header: header(Kind::ConnectEnd, 144), connect };
+        let event = decode(&encode(record).slice(..144)).expect("whole");
+        let old = Connect { cookie: 9, ..Connect::default() };
+        assert_eq!(event.what, What::Connect(ConnectStep::End, old));
+        assert!(decode(&encode(record).slice(..143)).is_err());
+    }
+
+    #[test]
+    fn a_handshake_recorded_before_it_grew_is_read() {
+        let handshake = Handshake { cookie: 9, alert: 7, established_ns: 5, ..Handshake::default() };
+        let header = header(Kind::TlsRead, TLS_RECORD_FIRST);
+        let record = encode(TlsRecord { header, handshake }).slice(..TLS_RECORD_FIRST);
+        let older = Handshake { established_ns: 0, ..handshake };
+        assert_eq!(decode(&record), Ok(Event { boot_ns: 7, what: What::Tls(TlsStep::Read, older) }));
+        let cut = record.slice(..TLS_RECORD_FIRST - 8);
+        assert!(matches!(decode(&cut), Err(Error::Short { .. })));
     }
 
     #[test]

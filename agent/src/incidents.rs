@@ -13,10 +13,14 @@ use serde_json::Value;
 use crate::{
     config::{Format, Grave},
     fact::span,
-    sinks::store::{
-        Store,
-        read::{Found, Kept, PAGE, Query},
+    sinks::{
+        json,
+        store::{
+            Store,
+            read::{Found, Kept, PAGE, Query},
+        },
     },
+    text::printable,
 };
 
 /// A daemon that has not answered by then does not.
@@ -52,7 +56,7 @@ pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<Exit
     match format {
         Format::Json => {
             for incident in &found {
-                serde_json::to_writer(&mut out, incident)?;
+                json::write(incident, &mut out)?;
                 out.push(b'\n');
             }
         }
@@ -93,7 +97,9 @@ pub fn show(id: &str, place: &Place, format: Format) -> anyhow::Result<ExitCode>
             text
         }
     };
-    io::stdout().write_all(text.as_bytes())?;
+    // Another machine, or a store of earlier days, may hold what a terminal would take for commands.
+    let mut out = io::stdout().lock();
+    text.lines().try_for_each(|line| writeln!(out, "{}", printable(line)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -233,9 +239,9 @@ fn row(incident: &Value) -> [String; 5] {
 
 /// Without what a terminal would take for commands.
 fn shortened(text: &str, room: usize) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let clean = printable(text);
     if clean.chars().count() <= room {
-        return clean;
+        return clean.into_owned();
     }
     clean.chars().take(room - 1).chain(['…']).collect()
 }

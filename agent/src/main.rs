@@ -9,7 +9,9 @@ use std::{
 use clap::CommandFactory;
 use culprit::{
     cli::{self, Cli, Command, List, Schema},
-    clocks, config, doctor, incidents, list, log, neighbours, replay, run, sinks,
+    clocks, config, doctor, incidents,
+    kernel::timens,
+    list, log, neighbours, replay, run, sinks,
 };
 
 /// Something did not work.
@@ -41,16 +43,19 @@ fn main() -> ExitCode {
 fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Trace(options) => {
+            timens::join_initial()?;
             log::plain();
             let (session, output) = options.config();
             runtime()?.block_on(run::trace(&session, &output))
         }
         Command::Run(options) => {
+            timens::join_initial()?;
             let config = options.config();
             let level = log::daemon(config.log_format, config.log_level);
             runtime()?.block_on(run::daemon::run(config, level, Box::new(again)))
         }
         Command::Record(options) => {
+            timens::join_initial()?;
             log::plain();
             runtime()?.block_on(run::record(&options.config(), &options.file))
         }

@@ -15,6 +15,8 @@ use crate::{
     enrich::neigh::state_name,
     neighdump::{self, Dump, Table},
     network::family,
+    sinks::json,
+    text::shown,
 };
 
 /// Entries of one device.
@@ -84,7 +86,7 @@ fn json(devices: &[Device], tables: &[Table], out: &mut impl Write) -> io::Resul
             })
         })
         .collect();
-    serde_json::to_writer_pretty(&mut *out, &serde_json::json!({ "devices": devices, "tables": tables }))?;
+    json::pretty(&serde_json::json!({ "devices": devices, "tables": tables }), &mut *out)?;
     writeln!(out)
 }
 
@@ -100,7 +102,8 @@ fn text(devices: &[Device], tables: &[Table], out: &mut impl Write) -> io::Resul
         writeln!(out)?;
     }
     for device in devices {
-        write!(out, "{:<24} {:<15} {:<6}", device.namespace, device.device, device.family)?;
+        let (namespace, name) = (shown(&device.namespace), shown(&device.device));
+        write!(out, "{namespace:<24} {name:<15} {:<6}", device.family)?;
         for state in &states {
             match device.states.get(*state) {
                 Some(entries) => write!(out, " {entries:>10}")?,

@@ -103,6 +103,10 @@ pub const AF_INET6: u16 = 10;
 pub const IPPROTO_TCP: u16 = 6;
 /// `IPPROTO_UDP`.
 pub const IPPROTO_UDP: u16 = 17;
+/// `IPPROTO_ICMP`.
+pub const IPPROTO_ICMP: u16 = 1;
+/// `IPPROTO_ICMPV6`.
+pub const IPPROTO_ICMPV6: u16 = 58;
 
 /// The first twelve bytes of an IPv4-mapped IPv6 address.
 pub const V4_MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
@@ -155,6 +159,9 @@ numbered! {
         TlsPending = 19,
         /// A DNS message: [`crate::probes::dns::DnsBytes`].
         DnsMessage = 32,
+        /// Whither a socket's questions go, where that is not the server asked for:
+        /// [`crate::probes::dns::DnsWire`].
+        DnsWire = 33,
         /// A neighbour changed: [`crate::probes::neigh::NeighRecord`].
         NeighChange = 48,
         /// A SYN came from another MAC than the cached one: [`crate::probes::neigh::MacRecord`].

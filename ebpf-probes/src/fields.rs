@@ -52,6 +52,8 @@ kernel_fields! {
     SK_V6_RCV_SADDR: [u64; 2] [16] = "sock.__sk_common.skc_v6_rcv_saddr";
     SK_COOKIE: u64 [8] = "sock.__sk_common.skc_cookie";
     SK_ERR: i32 [4] = "sock.sk_err";
+    SK_ERR_SOFT: i32 [4] = "sock.sk_err_soft";
+    INET_SPORT: u16 [2] = "inet_sock.inet_sport";
     SK_DST_CACHE: *const u8 [8] = "sock.sk_dst_cache";
     DST_DEV: *const u8 [8] = "dst_entry.dev";
     ICSK_RETRANSMITS: u8 [1] = "inet_connection_sock.icsk_retransmits";
@@ -62,6 +64,11 @@ kernel_fields! {
     REQ_FAMILY: u16 [2] = "request_sock.__req_common.skc_family";
     REQ_V6_DADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_daddr";
     REQ_V6_RCV_SADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_rcv_saddr";
+    TCP_RCV_NXT: u32 [4] = "tcp_sock.rcv_nxt";
+    TCP_SND_NXT: u32 [4] = "tcp_sock.snd_nxt";
+    TCP_MSTAMP: u64 [8] = "tcp_sock.tcp_mstamp";
+    TCP_SACKS: [u32; 8] [32] = "tcp_sock.selective_acks";
+    TCP_NUM_SACKS: u8 [1] = "tcp_sock.rx_opt.num_sacks";
     SK_PROTOCOL: u16 [2] = "sock.sk_protocol";
     NET_INUM: u32 [4] = "net.ns.inum";
     NET_COOKIE: u64 [8] = "net.net_cookie";
@@ -79,7 +86,16 @@ kernel_fields! {
     FILE_DENTRY: *const u8 [8] = "file.f_path.dentry";
     DENTRY_PARENT: *const u8 [8] = "dentry.d_parent";
     DENTRY_NAME: *const u8 [8] = "dentry.d_name.name";
+    TASK_FILES: *const u8 [8] = "task_struct.files";
+    FILES_FDT: *const u8 [8] = "files_struct.fdt";
+    FDT_FD: *const u8 [8] = "fdtable.fd";
+    FDT_MAX: u32 [4] = "fdtable.max_fds";
+    FILE_PRIVATE: *const u8 [8] = "file.private_data";
+    SOCKET_SK: *const u8 [8] = "socket.sk";
     SKB_SK: *const u8 [8] = "sk_buff.sk";
+    SKB_NFCT: usize [8] = "sk_buff._nfct";
+    CT_TUPLES: u8 [0] = "nf_conn.tuplehash";
+    CT_TUPLE: [u8; 40] [40] = "nf_conntrack_tuple_hash.tuple";
     SKB_HEAD: *const u8 [8] = "sk_buff.head";
     SKB_NETWORK_HEADER: u16 [2] = "sk_buff.network_header";
     SKB_MAC_HEADER: u16 [2] = "sk_buff.mac_header";

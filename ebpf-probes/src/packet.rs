@@ -17,6 +17,21 @@ const FIELDS: &[crate::spec::Field] = &[
     fields::NET_INUM,
     fields::SK_ACK_BACKLOG,
     fields::SK_MAX_ACK_BACKLOG,
+    fields::SK_DADDR,
+    fields::SK_RCV_SADDR,
+    fields::SK_V6_DADDR,
+    fields::SK_V6_RCV_SADDR,
+    fields::SK_NUM,
+    fields::SK_DPORT,
+    fields::SK_STATE,
+    fields::SK_FAMILY,
+    fields::SK_PROTOCOL,
+    fields::SK_COOKIE,
+    fields::TCP_RCV_NXT,
+    fields::TCP_SND_NXT,
+    fields::TCP_MSTAMP,
+    fields::TCP_SACKS,
+    fields::TCP_NUM_SACKS,
 ];
 
 /// Packets arriving.
@@ -48,18 +63,25 @@ pub mod program {
     )]
 
     use aya_ebpf::{
-        EbpfContext,
         bindings::__sk_buff,
-        helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_skc_to_tcp_sock},
+        helpers::generated::{bpf_skb_load_bytes, bpf_skc_to_tcp_sock},
         macros::cgroup_skb,
         programs::SkBuffContext,
     };
 
     use crate::{
-        abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Netns, ProbeId, Tuple},
+        abi::{
+            AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Netns, ProbeId, Tuple,
+        },
         call,
         kernel::{at_most, enabled, mapped, netns, opaque},
-        probes::{clock::date, connect::dropped, dns::program as dns, neigh::road, tls::program as tls},
+        probes::{
+            clock::date,
+            connect::{dropped, icmp},
+            dns::{PORT as DNS_PORT, asked, program as dns},
+            neigh::road::{self, segment},
+            tls::program as tls,
+        },
     };
 
     /// What one packet carries, as far as we look.
@@ -113,8 +135,8 @@ pub mod program {
         }
     }
 
-    const DNS_PORT: u16 = 53;
     const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
     const ACK: u8 = 0x10;
 
     #[cgroup_skb]
@@ -163,7 +185,7 @@ pub mod program {
             let mut packet =
                 Packet { ingress, v4, protocol, local, remote, seq: 0, offset: 0, len: 0, first: zeroed() };
             if protocol == IPPROTO_UDP {
-                if remote == DNS_PORT && enabled(ProbeId::Dns) {
+                if enabled(ProbeId::Dns) && (remote == DNS_PORT || asked::of_asker(ctx)) {
                     packet.offset = at as u32 + 8;
                     packet.len = (*skb).len.wrapping_sub(packet.offset);
                     call!(dns::message(skb, &packet));
@@ -171,20 +193,50 @@ pub mod program {
                 return;
             }
             if protocol != IPPROTO_TCP || transport + 20 > end {
+                let icmp = protocol == if v4 { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
+                if icmp && !ingress && enabled(ProbeId::Connect) && icmp::is_unreachable(v4, *ports) {
+                    packet.offset = at as u32;
+                    call!(icmp::sent(skb, &packet));
+                }
                 return;
             }
             let flags = *ports.add(13);
-            if flags & SYN != 0 && flags & ACK == 0 {
+            let asks = flags & SYN != 0 && flags & ACK == 0;
+            if asks && !ingress {
                 call!(syn(skb, &packet));
-            } else if ingress && enabled(ProbeId::Neigh) && road::watching() {
-                call!(road::came(skb, &packet, false));
+            }
+            // Straight from here: each function between would take of the stack.
+            if ingress && asks && enabled(ProbeId::Connect) {
+                call!(dropped::syn_came(skb, &packet));
+            }
+            if ingress && enabled(ProbeId::Neigh) {
+                let what = if asks {
+                    segment::SYN
+                } else if flags & SYN != 0 {
+                    segment::SYN_ACK
+                } else if flags & RST != 0 {
+                    segment::RESET
+                } else {
+                    segment::OTHER
+                };
+                if flags & SYN != 0 || road::watching() || (what == segment::RESET && road::suspicious()) {
+                    call!(road::came(skb, &packet, what));
+                }
             }
             packet.offset = at as u32 + u32::from(*ports.add(12) >> 4) * 4;
             packet.len = (*skb).len.wrapping_sub(packet.offset);
             if packet.len == 0 || packet.len > 1 << 20 {
+                if packet.len == 0 && !ingress && enabled(ProbeId::Tls) && tls::cookies_come_with_packets() {
+                    let (local, remote) = socket_ports(skb, packet.local, packet.remote);
+                    if tls::bare(local, remote) {
+                        call!(tls::segment(skb, &mut packet));
+                    }
+                }
                 return;
             }
             packet.seq = u32::from_be_bytes([*ports.add(4), *ports.add(5), *ports.add(6), *ports.add(7)]);
+            // A SYN comes before the first byte (TCP Fast Open).
+            packet.seq = packet.seq.wrapping_add(u32::from(*ports.add(13) & SYN != 0));
             let payload = transport + usize::from(*ports.add(12) >> 4) * 4;
             if payload + 16 <= end {
                 packet.first = (payload as *const [u8; 16]).read_unaligned();
@@ -196,11 +248,19 @@ pub mod program {
                     return;
                 }
             }
-            if enabled(ProbeId::Tls)
-                && (tls::open(local, remote) || tls::may_begin(&packet.first, packet.len))
+            // What arrives has the socket's ports; netfilter may have changed those of what leaves.
+            let (own, peer) = if ingress || !enabled(ProbeId::Tls) {
+                (packet.local, packet.remote)
+            } else {
+                socket_ports(skb, packet.local, packet.remote)
+            };
+            if enabled(ProbeId::Tls) && (tls::open(own, peer) || tls::may_begin(&packet.first, packet.len)) {
+                if call!(tls::segment(skb, &mut packet)) != 0 {
+                    call!(tls::arrived(skb, &packet));
+                }
+            } else if enabled(ProbeId::Dns)
+                && (packet.remote == DNS_PORT || asked::stream_of_asker(ctx, packet.local))
             {
-                call!(tls::segment(skb, &packet));
-            } else if remote == DNS_PORT && enabled(ProbeId::Dns) {
                 call!(dns::message(skb, &packet));
             } else if ingress && enabled(ProbeId::Clock) && date::begins(&packet.first) {
                 call!(date::response(skb, &packet));
@@ -208,26 +268,47 @@ pub mod program {
         }
     }
 
-    /// A SYN that asks for a connection. Once or a few times a connection: not inlined, for the stack.
+    /// The ports of the packet's socket, local and remote; those given if it has none.
+    ///
+    /// # Safety
+    /// `skb` must be the context of a cgroup_skb program.
+    #[inline(always)]
+    unsafe fn socket_ports(skb: *const __sk_buff, local: u16, remote: u16) -> (u16, u16) {
+        // SAFETY: context loads of the widths the verifier knows.
+        unsafe {
+            let socket = (*skb).__bindgen_anon_2.sk;
+            if socket.is_null() {
+                return (local, remote);
+            }
+            let own = (&raw const (*socket).src_port).read_volatile() as u16;
+            (own, u16::from_be((&raw const (*socket).dst_port).read_volatile()))
+        }
+    }
+
+    /// A SYN that leaves. Once or a few times a connection: not inlined, for the stack.
     #[inline(never)]
     fn syn(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-        syn_inlined(skb, packet);
+        let ctx = SkBuffContext::new(skb.cast());
+        if enabled(ProbeId::Connect) {
+            call!(dropped::syn_left(skb, packet));
+        }
+        if enabled(ProbeId::Dns) {
+            asked::stream_begins(&ctx, packet);
+        }
         opaque(0)
     }
 
+    /// The packet's TCP socket, as a `struct tcp_sock` the verifier knows. A call and two compares.
     #[inline(always)]
-    fn syn_inlined(skb: *mut __sk_buff, packet: &Packet) {
-        let ctx = SkBuffContext::new(skb.cast());
-        if !packet.ingress && enabled(ProbeId::Connect) {
-            // SAFETY: the context of a cgroup_skb program.
-            let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-            dropped::syn_left(&ctx, cookie, packet);
-        }
-        if packet.ingress && enabled(ProbeId::Connect) {
-            call!(dropped::syn_came(skb, packet));
-        }
-        if packet.ingress && enabled(ProbeId::Neigh) {
-            call!(road::came(skb, packet, true));
+    pub fn tcp_sock(ctx: &SkBuffContext) -> Option<*const u8> {
+        // SAFETY: a context load, and a helper that takes any socket.
+        unsafe {
+            let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
+            if socket.is_null() {
+                return None;
+            }
+            let socket = bpf_skc_to_tcp_sock(socket.cast()).cast::<u8>();
+            (!socket.is_null()).then_some(socket.cast_const())
         }
     }
 
@@ -235,16 +316,9 @@ pub mod program {
     /// that helper from 6.18 on only.)
     #[inline(always)]
     pub fn netns_of(ctx: &SkBuffContext) -> Option<Netns> {
-        // SAFETY: a context load, then loads through the BTF-typed socket the helper returns.
+        let socket = tcp_sock(ctx)?;
+        // SAFETY: loads through the BTF-typed socket the helper returned.
         unsafe {
-            let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
-            if socket.is_null() {
-                return None;
-            }
-            let socket = bpf_skc_to_tcp_sock(socket.cast()).cast::<u8>();
-            if socket.is_null() {
-                return None;
-            }
             let net = crate::fields::SK_NET::read(socket);
             (!net.is_null()).then(|| netns(net))
         }

@@ -5,6 +5,7 @@
 //! namespaces with unique names and picks facts by them; where a fact has no owner, by its addresses,
 //! which are unique too.
 
+pub mod balancer;
 pub mod container;
 pub mod culprit;
 pub mod daemon;

@@ -12,6 +12,8 @@ pub enum Feature {
     SocketErrors,
     /// `kfree_skb` tells why (Linux 5.17).
     DropReasons,
+    /// The kernel's own type information describes conntrack's entries: not where conntrack is a module.
+    ConntrackTypes,
     /// Multipath TCP.
     Mptcp,
     /// nftables: the tool and the kernel's part.
@@ -25,6 +27,8 @@ pub enum Feature {
     /// A virtual machine in which nothing else runs meanwhile: its settings are the test's own, and its clock may
     /// jump by months.
     OwnMachine,
+    /// Time namespaces, and an `unshare` that makes them.
+    TimeNamespaces,
     /// Perl, which makes system calls by number (those of x86-64).
     Perl,
     /// tun devices: a network that swallows everything.
@@ -41,6 +45,8 @@ pub enum Feature {
     Chrony,
     /// runc, and a kernel in which it can run a container.
     Runc,
+    /// macvlan devices.
+    Macvlan,
     /// Time is measured: not under emulation.
     HonestClock,
     /// A machine of ordinary speed: what depends on no particular kernel is not shown on emulated ones as well.
@@ -60,6 +66,9 @@ impl Feature {
             ),
             Self::DropReasons => {
                 (in_btf("SKB_DROP_REASON_NETFILTER_DROP"), "this kernel does not say why it drops packets")
+            }
+            Self::ConntrackTypes => {
+                (in_btf("nf_conntrack_tuple_hash"), "this kernel does not describe conntrack's entries")
             }
             Self::Mptcp => {
                 let socket = socket2::Socket::new(
@@ -81,6 +90,10 @@ impl Feature {
             Self::OwnMachine => (
                 std::env::var_os("CULPRIT_OWN_CLOCK").is_some(),
                 "it sets the clock by months: only in a VM, and alone",
+            ),
+            Self::TimeNamespaces => (
+                runs("unshare", "--time --boottime 1 true"),
+                "this kernel has no time namespaces, or unshare cannot make them",
             ),
             Self::Perl => (
                 cfg!(target_arch = "x86_64") && runs("perl", "-MTime::HiRes -e 1"),
@@ -112,6 +125,7 @@ impl Feature {
                 super::container::works(),
                 "there is no runc or no static busybox, or runc can run nothing here",
             ),
+            Self::Macvlan => (has_macvlan(), "this kernel has no macvlan devices"),
             Self::Pace => (super::slow() <= 1.0, "this machine is slow, and ordinary ones show it as well"),
             Self::HonestClock => (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here"),
         };
@@ -176,6 +190,12 @@ fn has_tun() -> bool {
         let _ = Command::new("mknod").args(["/dev/net/tun", "c", "10", "200"]).status();
     }
     std::fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
+}
+
+fn has_macvlan() -> bool {
+    let netns = super::Netns::make();
+    netns.ip("link add one type veth peer name other");
+    runs("ip", &format!("-n {} link add link one name child type macvlan", netns.name()))
 }
 
 fn runs(program: &str, args: &str) -> bool {

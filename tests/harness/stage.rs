@@ -208,6 +208,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tls_server.py", include_str!("../programs/tls_server.py")),
     ("tls_server.js", include_str!("../programs/tls_server.js")),
     ("tls_reconnect.js", include_str!("../programs/tls_reconnect.js")),
+    ("tls_timer.js", include_str!("../programs/tls_timer.js")),
+    ("plain_server.py", include_str!("../programs/plain_server.py")),
+    ("validating_client.py", include_str!("../programs/validating_client.py")),
     ("AiaClient.java", include_str!("../programs/AiaClient.java")),
     ("void.py", include_str!("../programs/void.py")),
 ];

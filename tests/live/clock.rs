@@ -11,7 +11,8 @@ use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use crate::{
     harness::{
         Culprit, Fact, Incident, Netns,
-        process::{Running, words},
+        culprit::binary,
+        process::{Running, run, words},
         slow,
     },
     needs,
@@ -120,6 +121,12 @@ fn steps(call: &str, code: impl Fn(i64) -> String) {
 /// Both steps are one incident, which names who made each and for how long the clock was wrong.
 #[track_caller]
 fn one_incident(culprit: &Culprit, call: &str, pid: u32, seconds: i64) {
+    one_incident_by(culprit, call, pid, Some(std::process::id()), seconds);
+}
+
+/// The same of a program that somebody else may have started.
+#[track_caller]
+fn one_incident_by(culprit: &Culprit, call: &str, pid: u32, parent: Option<u32>, seconds: i64) {
     let stepped = |incident: &Incident| incident.text("/kind") == "clock_stepped";
     let opened = culprit.wait_for_incident("the step", |incident| stepped(incident) && incident.opens());
     let way = if seconds > 0 { "forward" } else { "back" };
@@ -127,16 +134,18 @@ fn one_incident(culprit: &Culprit, call: &str, pid: u32, seconds: i64) {
     assert!(opened.text("/summary").starts_with(&named), "{:#}", opened.json);
     assert!(opened.text("/summary").contains(&format!(" by perl[{pid}], from ")), "{:#}", opened.json);
     assert_eq!((opened.blame(), opened.text("/severity")), (("clock", "certain"), "warning"));
+    assert_eq!(opened.json["process"]["pid"], pid, "{:#}", opened.json);
     let step = &opened.json["details"]["steps"][0];
     assert_eq!((step["how"].as_str(), step["call"].as_str()), (Some("call"), Some(call)), "{step:#}");
     // The program is gone by the time anybody could ask `/proc`.
     let exe = step["process"]["exe"].as_str().unwrap_or_default();
     assert!(exe.contains("/bin/perl"), "{step:#}");
-    assert_eq!(step["parent"]["pid"], std::process::id(), "{step:#}");
+    assert!(parent.is_none_or(|parent| step["parent"]["pid"] == parent), "{step:#}");
     let resolved = culprit.wait_for_incident("its end", |incident| {
         incident.id() == opened.id() && incident.text("/state") == "resolved"
     });
     assert_eq!((resolved.text("/details/verdict"), resolved.number("/count")), ("undone", 2));
+    assert!(resolved.json["process"].is_null(), "two programs set it: {:#}", resolved.json);
     let wrong = resolved.number("/details/wrong_ms");
     assert!(wrong <= resolved.number("/duration_ms") + 1, "{:#}", resolved.json);
     let summary = resolved.text("/summary");
@@ -238,4 +247,48 @@ fn what_happens_after_a_step_carries_the_new_time_and_boot_time_goes_on() {
     let boots: Vec<i64> = ended.facts.iter().filter_map(|fact| fact.json["boot_ns"].as_i64()).collect();
     // Who set the clock is told before what followed, which a slow machine has seen meanwhile.
     assert!(boots.is_sorted_by(|a, b| a <= &(b + SECOND / 2)), "boot time went back: {boots:?}");
+}
+
+/// Ten days by which a time namespace shifts BOOTTIME and MONOTONIC.
+const SHIFTED: &str = "unshare --time --boottime 864000 --monotonic 864000 --fork";
+
+/// `at` and `before` are of this minute.
+#[track_caller]
+fn is_dated_now(step: &Fact) {
+    let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).expect("this century");
+    for field in ["at", "before"] {
+        assert!(time(step.text(field)).abs_diff(now) < 60 * SECOND.unsigned_abs(), "{step:?}");
+    }
+}
+
+#[test]
+fn a_culprit_that_is_started_in_a_time_namespace_tells_right_dates() {
+    needs!(Perl, TimeNamespaces);
+    let right_again = RightAgain::afterwards();
+    let mut shifted = words(SHIFTED);
+    shifted.arg(binary().get_program()).args(["trace", "--format", "json", "-e", "clock"]);
+    let culprit = Culprit::spawn(shifted);
+    let pid = perl(&(time_plus(1, SECOND) + &format!("syscall(227, 0, $t){CALLED}")));
+    let step = culprit.wait_for("the step", |fact| about(fact, pid));
+    right_again.put_back();
+    is_dated_now(&step);
+    one_incident(&culprit, "clock_settime", pid, 1);
+}
+
+#[test]
+fn a_process_in_a_time_namespace_that_sets_the_clock_shifts_no_date() {
+    needs!(Perl, TimeNamespaces);
+    let right_again = RightAgain::afterwards();
+    let culprit = Culprit::trace("-e clock");
+    let mut shifted = words(SHIFTED);
+    let code = time_plus(1, SECOND) + &format!("syscall(227, 0, $t){CALLED}; print $$");
+    shifted.args(["perl", "-MTime::HiRes=clock_gettime", "-e"]).arg(code);
+    let pid = run(&mut shifted).stdout;
+    let pid: u32 = String::from_utf8_lossy(&pid).trim().parse().expect("its process id");
+    let step = culprit.wait_for("the step", |fact| about(fact, pid));
+    right_again.put_back();
+    is_dated_now(&step);
+    one_incident_by(&culprit, "clock_settime", pid, None, 1);
+    let moves = culprit.seen(|fact| fact.kind() == "clock_moved");
+    assert!(moves.is_empty(), "{moves:?}");
 }

@@ -68,7 +68,7 @@ fn a_name_that_was_looked_up_stands_beside_its_address_afterwards() {
     serving.join().expect("served");
     connect(&netns, to).0.expect("it listens");
     assert_eq!(end_of(&culprit, to).json["destination"]["name"], "named.test");
-    // A name is true where it was looked up, and nowhere else.
+    // A name is true where it was looked up, and nowhere else (who may believe it: `hostile`).
     let elsewhere = Netns::make();
     let there = SocketAddr::new(to.ip(), crate::harness::port());
     connect(&elsewhere, there).0.expect_err("nobody listens");

@@ -3,7 +3,7 @@
 #   tls_server.py ADDRESS PORT CERT KEY PLAN
 #
 # PLAN is JSON: {"sni": {"name": ["fetch", "192.0.2.64", 80, 3]}, "serve": "threads"|"single"|"pool"|"fork",
-# "background": [["fetch", …]]}. Prints "ready" when it listens; what is in the background begins with the
+# "background": [["fetch", …]], "defer_accept": seconds, "fast_open": queue}. Prints "ready" when it listens; what is in the background begins with the
 # first line of its standard input.
 import json, os, socket, ssl, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +89,17 @@ def log(address, port):
     logs[address].sendall(b"<134>tls: a client came\n")
 
 
+def ask_daemon(path, timeout):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
+        daemon.connect(path)
+        daemon.sendall(b"issuer?")
+        daemon.settimeout(timeout)
+        try:
+            daemon.recv(512)
+        except OSError:
+            pass
+
+
 def both(*actions):
     for action in actions:
         act(action)
@@ -96,7 +107,7 @@ def both(*actions):
 
 ACTIONS = dict(
     fetch=fetch, request=request, resolve=resolve, resolve_tcp=resolve_tcp, helper=helper, locked=locked, spin=spin,
-    executor=executor, sleep=time.sleep, shell=shell, again=again, log=log, both=both,
+    executor=executor, sleep=time.sleep, shell=shell, again=again, log=log, both=both, ask_daemon=ask_daemon,
 )
 
 
@@ -128,6 +139,9 @@ context.load_cert_chain(cert, key)
 context.sni_callback = on_name
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 listener = socket.create_server((address, port), family=family, backlog=64)
+for option, name in ("TCP_DEFER_ACCEPT", "defer_accept"), ("TCP_FASTOPEN", "fast_open"):
+    if name in plan:
+        listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), plan[name])
 print("ready", flush=True)
 if "background" in plan:
     sys.stdin.readline()  # Whoever watches is watching now.

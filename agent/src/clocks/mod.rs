@@ -19,6 +19,7 @@ use crate::{
         kernel::{self, State},
         local, ptp, sntp,
     },
+    sinks::json,
     units,
 };
 
@@ -71,7 +72,7 @@ pub fn list(servers: &[Server], format: Format) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     let written = match format {
         Format::Json => {
-            let written = serde_json::to_writer_pretty(&mut out, &listed).map_err(io::Error::from);
+            let written = json::pretty(&listed, &mut out);
             written.and_then(|()| writeln!(out))
         }
         Format::Text => text(&listed, &mut out),
@@ -145,6 +146,7 @@ fn about(kind: ReferenceKind) -> &'static str {
         ReferenceKind::Kernel => "the kernel's own",
         ReferenceKind::Rtc => "hardware clock",
         ReferenceKind::Http => "a web server's",
+        ReferenceKind::Built => "the kernel's build date",
     }
 }
 
@@ -192,6 +194,8 @@ mod tests {
                 max_error_ns: 1_500_000,
                 estimated_error_ns: 20_000,
                 frequency_ppm: -1.5,
+                leap_second: None,
+                tai_s: 37,
             }),
         };
         let mut out = Vec::new();

@@ -1,6 +1,6 @@
 //! Times and differences of clocks as people write them.
 
-use crate::reference::kernel::State;
+use crate::{fact::LeapKind, reference::kernel::State};
 
 /// `12.3 ms behind`.
 pub(super) fn words(offset_ns: i64) -> String {
@@ -32,8 +32,13 @@ pub(super) fn account(state: State) -> String {
         return "nobody has told it that its clock is right (no time daemon, or one that does not say so)"
             .into();
     }
+    let leap = match state.leap_second {
+        None => "",
+        Some(LeapKind::Insert) => "; a leap second is to be inserted at the end of the day",
+        Some(LeapKind::Delete) => "; a leap second is to be left out at the end of the day",
+    };
     format!(
-        "synchronised by a time daemon: at most {} wrong, probably {}; frequency corrected by {:+.3} ppm",
+        "synchronised by a time daemon: at most {} wrong, probably {}; frequency corrected by {:+.3} ppm{leap}",
         span(state.max_error_ns),
         span(state.estimated_error_ns),
         state.frequency_ppm

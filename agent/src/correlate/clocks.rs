@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::fact::{ClockCall, Endpoint, Process, ReferenceKind};
+use crate::{
+    fact::{ClockCall, Endpoint, Process, ReferenceKind},
+    text::host::Invalid,
+};
 
 /// Of `clock_stepped`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -97,6 +100,8 @@ pub enum StepCause {
     Hypervisor,
     /// Calls cannot be seen here: some hook is not attached.
     Unseen,
+    /// The kernel, for a leap second that `process` had armed.
+    LeapSecond,
 }
 
 /// A reference clock, and how far the wall clock is from it.
@@ -132,6 +137,9 @@ pub struct ExposedSession {
     pub peer: Endpoint,
     /// Server name asked for.
     pub sni: Option<String>,
+    /// That it is none that a host may have; of one that is too long, `sni` has the first 253 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni_invalid: Option<Invalid>,
     /// When, by the wrong clock, RFC 3339.
     pub at: String,
 }

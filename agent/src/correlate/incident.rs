@@ -13,11 +13,14 @@ pub use super::clocks::{
     ExposedSession, Parent, StepCause,
 };
 pub use super::neighbours::{
-    ClaimedMac, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
-    NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
+    ClaimedMac, ConflictPattern, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails,
+    NeighbourTableFullDetails, NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
 };
 pub use super::remedy::{Part, Remedy};
-use crate::fact::{DropSite, Endpoint, Outcome, Process, Role, Stage, Thread};
+use crate::{
+    fact::{DropSite, Endpoint, Outcome, Process, Role, Stage, Thread},
+    text::host::Invalid,
+};
 
 /// Version of an incident's shape. Within v1 it only ever grows.
 pub const SCHEMA: &str = "culprit.incident/v1";
@@ -262,6 +265,9 @@ pub struct TlsDetails {
     pub stage: Stage,
     /// Server name the client asked for.
     pub sni: Option<String>,
+    /// That it is none that a host may have; of one that is too long, `sni` has the first 253 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni_invalid: Option<Invalid>,
     /// This host's end.
     pub local: Endpoint,
     /// The other end.
@@ -299,6 +305,9 @@ pub struct ConnectStalledDetails {
     pub destinations: u64,
     /// When there are several: those with most connects waiting, ten at most.
     pub worst: Vec<StalledDestination>,
+    /// Peers whose certificates are being validated with what is fetched: they wait as well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub validates: Vec<Endpoint>,
 }
 
 /// One of several destinations whose connects are unanswered.

@@ -73,6 +73,7 @@ impl Engine {
             match context {
                 Context::Snapshot(snapshot) => rule.snapshot(snapshot, &mut view),
                 Context::Network(network) => rule.network(network, &mut view),
+                Context::Holders(holders) => rule.holders(holders, &mut view),
                 Context::Reference(_) => rule.compared(&mut view),
                 Context::Exposed(exposed) => rule.exposed(exposed, &mut view),
                 Context::Reach(reach) => rule.reached(reach, &mut view),

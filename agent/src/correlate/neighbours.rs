@@ -40,6 +40,8 @@ pub struct NeighbourUnresolvedDetails {
     pub waiters_left_out: u32,
     /// Other neighbours behind the same device that did not answer either and have no incident of their own.
     pub others: u64,
+    /// Who took the entry away by hand shortly before, when somebody did.
+    pub withdrawn_by: Option<Process>,
 }
 
 /// Somebody whose packet waited for a neighbour.
@@ -83,7 +85,7 @@ pub struct NeighbourStaleDetails {
     pub connections: u32,
     /// Ports of this host they are about (remote ports, where this host is the client), in order.
     pub ports: Vec<u16>,
-    /// How it ended: `corrected`, `removed`, `healed` (by the kernel itself), `answered` or `quiet`; absent while it goes on.
+    /// How it ended: `corrected`, `removed`, `healed` (by the kernel itself), `answered`, `together` (both MACs are the neighbour's), `conflict` (two machines have the address) or `quiet`; absent while it goes on.
     pub ended_by: Option<String>,
 }
 
@@ -97,6 +99,22 @@ pub struct NeighbourConflictDetails {
     pub macs: Vec<ClaimedMac>,
     /// Changes within the last minute.
     pub changes: u32,
+    /// What kind of conflict it is.
+    pub pattern: ConflictPattern,
+    /// Times that one MAC reset a connection which the other one went on asking for.
+    pub resets: u32,
+}
+
+/// What more than one MAC for an address means, from the weakest to the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflictPattern {
+    /// They have it in turn, seconds apart: it flaps. One machine, or two that both believe they own it.
+    InTurn,
+    /// Both claim it within a second, again and again: two machines, or two devices of one.
+    AtOnce,
+    /// One resets what the other one asks for: two machines.
+    TwoMachines,
 }
 
 /// A MAC that claims an address.
@@ -108,6 +126,12 @@ pub struct ClaimedMac {
     pub claims: u32,
     /// How long ago it did last.
     pub last_ms: u64,
+    /// The device of this machine that has it, if one has.
+    pub device: Option<String>,
+    /// That device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// Other addresses of the same network that this host has at this MAC.
+    pub also: Vec<IpAddr>,
 }
 
 /// Of `neighbour_table_full`.

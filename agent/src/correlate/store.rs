@@ -11,9 +11,12 @@ use super::{
     remedy::Remedy,
     report::Report,
 };
-use crate::enrich::{
-    World,
-    bounded::{Bounded, Table},
+use crate::{
+    enrich::{
+        World,
+        bounded::{Bounded, Table},
+    },
+    text::printable,
 };
 
 /// A situation that begins again within this long of its end is the same incident.
@@ -24,6 +27,8 @@ pub(super) const HOLD_NS: u64 = 2_000_000_000;
 const INCIDENTS: usize = 512;
 /// Operations known to be explained by an incident, at most.
 const CLAIMS: usize = 4096;
+/// Characters of one sentence at most.
+const SENTENCE: usize = 2048;
 /// Observations shown at most: the first ones and the last ones.
 const EVIDENCE: usize = 24;
 
@@ -227,10 +232,19 @@ impl Store {
 }
 
 impl Held {
-    /// The same situation, said anew: it began when it began.
-    fn replace(&mut self, report: Report) {
-        let began_ns = report.began_ns.min(self.report.began_ns);
-        self.report = Report { began_ns, ..report };
+    /// The same situation, said anew: it began when it began, and as long as the cause is the same, what has
+    /// explained it still does.
+    fn replace(&mut self, mut report: Report) {
+        report.began_ns = report.began_ns.min(self.report.began_ns);
+        let cause = |of: &Report| of.cause.as_ref().map(|cause| (cause.kind, cause.destination.clone()));
+        if cause(&report) == cause(&self.report) {
+            for id in &self.report.caused_by {
+                if !report.caused_by.contains(id) {
+                    report.caused_by.push(id.clone());
+                }
+            }
+        }
+        self.report = report;
     }
 
     /// As it is at `now_ns`; once it is over, that is when it ended.
@@ -250,8 +264,8 @@ impl Held {
             count: self.earlier.saturating_add(report.count),
             node: world.node().to_owned(),
             process: report.process,
-            summary: report.summary,
-            why: report.why,
+            summary: sentence(&report.summary),
+            why: report.why.iter().map(|why| sentence(why)).collect(),
             cause: report.cause,
             caused_by,
             remedies: report.remedies,
@@ -272,7 +286,16 @@ impl Held {
             seen.drain(EVIDENCE / 2..seen.len() - EVIDENCE / 2);
         }
         let offset = |at: u64| (at as i64).wrapping_sub(self.opened_ns as i64) / 1_000_000;
-        seen.into_iter().map(|(at, text)| Evidence { offset_ms: offset(at), text }).collect()
+        seen.into_iter().map(|(at, text)| Evidence { offset_ms: offset(at), text: sentence(&text) }).collect()
+    }
+}
+
+/// A sentence as it is told: with nothing hidden in it, and bounded, whatever names it holds.
+fn sentence(text: &str) -> String {
+    let shown = printable(text);
+    match shown.char_indices().nth(SENTENCE) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown.into_owned(),
     }
 }
 

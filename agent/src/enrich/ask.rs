@@ -6,10 +6,13 @@ use ebpf_probes::abi::{Netns, Owner, ProbeId, Tuple};
 
 use super::{
     World,
-    context::ProcessContext,
+    context::{Loaded, ProcessContext},
     operations::{ConnectOp, LookupOp},
 };
-use crate::fact::{Endpoint, Process};
+use crate::{
+    fact::{Endpoint, Process},
+    text::host::Name,
+};
 
 impl World {
     /// The machine's name.
@@ -27,9 +30,23 @@ impl World {
         self.wall(boot_ns)
     }
 
-    /// A thread with its process's names; `None` when it is unknown.
+    /// A thread with its process's names; `None` when it is unknown. Whichever thread acts, the process has one
+    /// name.
     pub fn named(&self, owner: &Owner) -> Option<Process> {
-        (owner.process != 0).then(|| self.process(owner))
+        let mut process = (owner.process != 0).then(|| self.process(owner))?;
+        let leader = self.processes.get(&owner.process).and_then(|known| known.leader.as_ref());
+        if let Some(leader) = leader.filter(|leader| **leader != process.comm) {
+            process.thread = Some(std::mem::replace(&mut process.comm, leader.clone()));
+        }
+        Some(process)
+    }
+
+    /// A thread in words: `thread 44`, with its name when it has one of its own.
+    pub fn thread(&self, owner: &Owner) -> String {
+        match self.named(owner).and_then(|process| process.thread) {
+            Some(name) => format!("thread {} ({name})", owner.thread),
+            None => format!("thread {}", owner.thread),
+        }
     }
 
     /// What is known of a process.
@@ -37,14 +54,19 @@ impl World {
         self.processes.get(&process)
     }
 
+    /// What a process has loaded, as it was seen when it was last looked at.
+    pub fn loaded(&self, process: u32) -> Option<&Loaded> {
+        self.loaded.get(&process)
+    }
+
     /// Whether an owner passes the filters by process, container and the like.
     pub fn is_wanted(&self, owner: &Owner) -> bool {
         !self.select.by_owner || self.wanted(owner)
     }
 
-    /// An address with the name somebody in the namespace looked up.
-    pub fn at(&self, address: [u8; 16], port: u16, netns: Netns) -> Endpoint {
-        self.endpoint(address, port, netns)
+    /// An address in an owner's namespace, with the name that its process may believe.
+    pub fn at(&self, address: [u8; 16], port: u16, owner: &Owner) -> Endpoint {
+        self.endpoint(address, port, owner)
     }
 
     /// The own end of a connection.
@@ -53,7 +75,7 @@ impl World {
     }
 
     /// The server name a handshake's client asked for.
-    pub fn server_name(&self, cookie: u64) -> Option<String> {
+    pub fn server_name(&self, cookie: u64) -> Option<Name> {
         self.tls.server_name(cookie)
     }
 

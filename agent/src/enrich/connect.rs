@@ -1,12 +1,15 @@
 //! Connects: what each step means in words.
 
-use ebpf_probes::{abi::IPPROTO_UDP, probes::connect::Connect};
+use ebpf_probes::{
+    abi::{IPPROTO_UDP, Tuple},
+    probes::connect::{Connect, Icmp, translated},
+};
 use nix::errno::Errno;
 
 use super::{Told, World, dns, ms};
 use crate::{
-    event::ConnectStep,
-    fact::{Outcome, Protocol, What},
+    event::{self, ConnectStep},
+    fact::{Endpoint, HostIcmp, IcmpError, Outcome, Protocol, TranslatedBy, What, Wire},
 };
 
 pub(super) fn tell(
@@ -18,7 +21,7 @@ pub(super) fn tell(
 ) {
     let udp = connect.tuple.protocol == IPPROTO_UDP;
     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-    let destination = world.remote(&connect.tuple, connect.owner.netns);
+    let destination = world.destination(connect);
     let elapsed_ns = boot_ns.saturating_sub(connect.started_ns);
     let elapsed_ms = ms(elapsed_ns);
     let what = match step {
@@ -40,6 +43,7 @@ pub(super) fn tell(
             destination,
             syn_retransmits: connect.retries,
             drops: connect.drops,
+            answered_by_host: world.host_icmp(connect),
             elapsed_ms,
         },
         ConnectStep::End => {
@@ -53,12 +57,58 @@ pub(super) fn tell(
                 destination,
                 outcome,
                 errno,
+                answered_by_host: world.host_icmp(connect).filter(|_| connect.established == 0),
+                unread_errno: unread(connect),
                 syn_retransmits: connect.retries,
                 duration_ms: elapsed_ms,
             }
         }
     };
     told.push(("connect", connect.owner, what));
+}
+
+impl World {
+    /// Where a connect goes: as the program asked for it, and as its packets go where that is another place.
+    pub fn destination(&self, connect: &Connect) -> Endpoint {
+        let asked = self.remote(&connect.tuple, &connect.owner);
+        Endpoint { wire: wire(&asked, connect.translated, &connect.wire), ..asked }
+    }
+
+    /// The ICMP error with which this host itself answered a connect or a datagram.
+    pub fn host_icmp(&self, connect: &Connect) -> Option<HostIcmp> {
+        let says = IcmpError::of(Icmp::of(connect.icmp)?);
+        Some(HostIcmp { says, netns: self.netns_name(connect.icmp_netns) })
+    }
+}
+
+/// Where packets go that were asked to go elsewhere. The ends alone are not enough: a source may be translated too.
+pub(super) fn wire(asked: &Endpoint, by: u32, wire: &Tuple) -> Option<Wire> {
+    let (ip, port) = (event::address(wire.remote), wire.remote_port);
+    if wire.protocol == 0 || (ip, port) == (asked.ip, asked.port) {
+        return None;
+    }
+    let by = match (by & translated::BY_PROGRAM != 0, by & translated::BY_NAT != 0) {
+        _ if by & translated::LATER != 0 => Some(TranslatedBy::NatLater),
+        (true, true) => Some(TranslatedBy::CgroupProgramAndNat),
+        (true, false) => Some(TranslatedBy::CgroupProgram),
+        (false, true) => Some(TranslatedBy::Nat),
+        (false, false) => None,
+    };
+    Some(Wire { ip, port, by })
+}
+
+/// The error that a socket held and nobody had asked for when its connect was given up.
+fn unread(connect: &Connect) -> Option<String> {
+    let ended_by_error = connect.established != 0 || connect.errno != 0;
+    (connect.unread_errno > 0 && !ended_by_error).then(|| error_name(connect.unread_errno))
+}
+
+/// An error's name.
+fn error_name(number: i32) -> String {
+    match Errno::from_raw(number) {
+        Errno::UnknownErrno => format!("errno {number}"),
+        errno => format!("{errno:?}"),
+    }
 }
 
 /// What became of a connect, and the error's name.
@@ -82,9 +132,7 @@ pub fn outcome(connect: &Connect) -> (Outcome, Option<String>) {
         Errno::EPERM | Errno::EACCES => Outcome::Denied,
         _ => Outcome::Failed,
     };
-    let name =
-        if errno == Errno::UnknownErrno { format!("errno {}", connect.errno) } else { format!("{errno:?}") };
-    (outcome, Some(name))
+    (outcome, Some(error_name(connect.errno)))
 }
 
 #[cfg(test)]

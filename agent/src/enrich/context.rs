@@ -5,7 +5,7 @@ use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};
 
 use super::select::Select;
-use crate::fact::{Probes, Process, Reading, Thread};
+use crate::fact::{LeapKind, Probes, Process, Reading, Thread};
 
 /// One thing known about the system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,14 +92,62 @@ pub enum Context {
     Network(Box<Network>),
     /// A reference clock was read.
     Reference(Reading),
+    /// How a namespace reaches an HTTP server that says what time it is.
+    Way {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Which of those that had this number; 0 when that is not known.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        generation: u32,
+        /// The server's address.
+        address: std::net::IpAddr,
+        /// How.
+        way: Way,
+    },
+    /// What the kernel says of leap seconds, when that has changed.
+    LeapState {
+        /// When it was asked, CLOCK_BOOTTIME in nanoseconds.
+        boot_ns: u64,
+        /// What is armed for the end of the day.
+        armed: Option<LeapKind>,
+        /// TAI − UTC as the kernel has it, seconds; 0 where nobody has set it.
+        tai_s: i32,
+    },
+    /// When the running kernel was built: no right clock shows an earlier time.
+    Built {
+        /// Its release and that day: `6.1.0-42-amd64 (2025-12-18)`.
+        name: String,
+        /// The day, nanoseconds since 1970.
+        utc_ns: i64,
+    },
     /// Processes that began at certain times, and those that are gone: when somebody asked.
     Exposed(Box<Exposed>),
     /// Whether a packet can leave for a destination: when a rule asked.
     Reach(Box<Reach>),
+    /// Who on this machine has a neighbour's address or MAC: when somebody asked.
+    Holders(Box<Holders>),
 }
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// How a namespace reaches an address: whether whoever answers there may be somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// The host itself has a route to it.
+    Host,
+    /// The namespace, which root of the host made, has a route to it and a default route: a way out.
+    Out,
+    /// The address is the namespace's own.
+    Itself,
+    /// The namespace has no way out.
+    Inside,
+    /// A namespace that belongs to whoever made a user namespace: all it talks to may be he himself.
+    Foreign,
+    /// It could not be told.
+    Unknown,
 }
 
 /// What a rule wants to be looked at, once, now.
@@ -116,6 +164,8 @@ pub enum Look {
     Sessions(u64),
     /// Processes that were started while the clock was wrong: answered with [`Exposed`].
     Exposed(Exposure),
+    /// Who on this machine has a neighbour's address or MACs: answered with [`Holders`].
+    Holders(Sought),
     /// The reference clocks, now: answered with readings as they come.
     References,
     /// The route to a destination and the local ports towards it: answered with a [`Reach`].
@@ -175,6 +225,85 @@ pub struct PortHolder {
     pub comm: String,
     /// How many.
     pub ports: u32,
+}
+
+/// A neighbour whose holders are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Sought {
+    /// The namespace it is a neighbour in.
+    pub netns: Netns,
+    /// The device it should be behind, by its index.
+    pub ifindex: u32,
+    /// Its address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Its MACs, as far as any are known.
+    pub macs: Vec<[u8; 8]>,
+}
+
+/// The answer: devices of this machine, in whatever namespace, and how questions for the neighbour are asked.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Holders {
+    /// When, CLOCK_BOOTTIME in nanoseconds.
+    pub boot_ns: u64,
+    /// As it was asked.
+    #[serde(with = "super::netns")]
+    pub netns: Netns,
+    /// As it was asked.
+    pub ifindex: u32,
+    /// As it was asked.
+    pub address: [u8; 16],
+    /// Devices that have the address or one of the MACs.
+    #[serde(default)]
+    pub devices: Vec<Holder>,
+    /// Other neighbours of the namespace at these MACs.
+    #[serde(default)]
+    pub others: Vec<SeenNeighbour>,
+    /// Addresses of the device the neighbour should be behind, with the lengths of their prefixes.
+    #[serde(default)]
+    pub own: Vec<(std::net::IpAddr, u8)>,
+    /// Which sender address its ARP questions carry: `arp_announce`, the greater of all devices' and its own.
+    #[serde(default)]
+    pub arp_announce: Option<u8>,
+}
+
+/// A device of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its namespace.
+    #[serde(with = "super::netns")]
+    pub netns: Netns,
+    /// Its name.
+    pub device: String,
+    /// Its MAC.
+    pub mac: [u8; 8],
+    /// It has the address that is asked for.
+    pub has_address: bool,
+    /// How it sits on the same device as the one that asks.
+    #[serde(default)]
+    pub stacked: Option<Stacked>,
+}
+
+/// Two devices of one parent, or parent and child: macvlan and the like, which keep them apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stacked {
+    /// How.
+    pub kinship: Kinship,
+    /// What kind of device the child is: `macvlan`, `macvtap`, `ipvlan` or `ipvtap`.
+    pub kind: String,
+    /// The child's mode: `bridge`, `private`, `vepa`, …; empty when it has none.
+    pub mode: String,
+}
+
+/// How a device sits on the one that asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kinship {
+    /// It is a child of the device that asks.
+    Child,
+    /// The device that asks is its child.
+    Parent,
+    /// Both are children of one device.
+    Sibling,
 }
 
 /// Which processes are asked for.
@@ -289,8 +418,11 @@ pub struct NeighbourUse {
 pub struct Snapshot {
     /// When, CLOCK_BOOTTIME in nanoseconds.
     pub boot_ns: u64,
-    /// The process.
+    /// The process; of a service that forks for each connection the child that holds the socket asked about.
     pub process: u32,
+    /// The process that was asked about, when it is another one; else 0.
+    #[serde(default)]
+    pub asked: u32,
     /// Its threads, the one asked about first; empty when the process was gone.
     pub threads: Vec<SeenThread>,
     /// Threads left out.
@@ -301,6 +433,83 @@ pub struct Snapshot {
     pub sockets_cut: bool,
     /// The socket asked about belongs to the process: it was accepted.
     pub accepted: Option<bool>,
+    /// Cookie of that socket; 0 in recordings of old.
+    #[serde(default)]
+    pub cookie: u64,
+    /// What its program has loaded.
+    #[serde(default)]
+    pub loaded: Loaded,
+    /// What its control group holds it to.
+    #[serde(default)]
+    pub held: Held,
+}
+
+/// What a program has loaded, as `/proc/PID/maps` lists it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// The list was read to its end.
+    pub known: bool,
+    /// A C library is among it: a program without one carries its TLS, if it has any, inside itself.
+    pub dynamic: bool,
+    /// The first TLS library, by its file's name.
+    pub tls: Option<String>,
+    /// The runtime that runs the program.
+    pub runtime: Option<Runtime>,
+}
+
+/// A language runtime, recognised by its library and not by how the program is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum Runtime {
+    /// .NET (`libcoreclr.so`), with its major version when the library lies in a shared framework.
+    Dotnet {
+        /// 8 for `…/Microsoft.NETCore.App/8.0.11/libcoreclr.so`.
+        major: Option<u32>,
+    },
+    /// Java (`libjvm.so`).
+    Java,
+    /// Node (`libnode.so`, or its own executable).
+    Node,
+}
+
+impl Quota {
+    /// The share of periods in which it was used up, in percent.
+    pub fn share(&self) -> u64 {
+        self.throttled.saturating_mul(100).checked_div(self.periods).unwrap_or(0)
+    }
+}
+
+impl Loaded {
+    /// Whether the program can speak TLS; `None` when that cannot be told by what it has loaded.
+    pub fn speaks_tls(&self) -> Option<bool> {
+        match self {
+            Self { tls: Some(_), .. } | Self { runtime: Some(_), .. } => Some(true),
+            Self { known: true, dynamic: true, .. } => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// What a process's control group holds it to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// It is frozen.
+    pub frozen: bool,
+    /// Its CPU quota, if it has one.
+    pub quota: Option<Quota>,
+}
+
+/// A CPU quota (`cpu.max`, or `cpu.cfs_quota_us`) and how often it was used up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// CPU time allowed in each period, microseconds.
+    pub allowed_us: u64,
+    /// Length of a period, microseconds.
+    pub period_us: u64,
+    /// Periods so far in which something ran.
+    pub periods: u64,
+    /// Those of them in which the quota was used up.
+    pub throttled: u64,
 }
 
 /// A thread, and what it waits on.
@@ -311,9 +520,12 @@ pub struct SeenThread {
     pub shown: Thread,
     /// What kind of waiting this is.
     pub posture: Posture,
-    /// Cookies of the sockets it waits on.
+    /// Cookies of the sockets it waits on, those that listen left out.
     #[serde(default)]
     pub sockets: Vec<u64>,
+    /// It waits for somebody to connect: some socket it waits on listens.
+    #[serde(default)]
+    pub accepts: bool,
 }
 
 /// What a thread is doing, as far as blame is concerned.
@@ -329,6 +541,8 @@ pub enum Posture {
     Disk,
     /// Stopped by a signal or a debugger.
     Stopped,
+    /// Its control group is frozen.
+    Frozen,
     /// In a call on particular descriptors: read, connect, poll, select.
     Descriptors,
     /// In an event loop: epoll or io_uring.
@@ -368,6 +582,10 @@ pub struct SeenSocket {
     pub received_ms_ago: u32,
     /// Bytes received that the process has not read.
     pub unread_bytes: u32,
+    /// Whether the peer connected to this host, which is so when something listens on the own port; `None` when
+    /// that was not looked at.
+    #[serde(default)]
+    pub inbound: Option<bool>,
 }
 
 /// A process, as `/proc` told.
@@ -377,6 +595,9 @@ pub struct ProcessContext {
     pub pid: u32,
     /// Its name when it was looked up; another name means another program.
     pub comm: String,
+    /// The name of its first thread, which is the process's.
+    #[serde(default)]
+    pub leader: Option<String>,
     /// Path of its executable.
     pub exe: Option<String>,
     /// Container id.
@@ -401,6 +622,9 @@ pub struct ProcessContext {
     /// When it was started, CLOCK_BOOTTIME in nanoseconds (to the clock tick), 0 when it could not be told.
     #[serde(default)]
     pub started_ns: u64,
+    /// The servers that its `/etc/resolv.conf` tells it to ask: whose answers about names it may believe.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolvers: Vec<std::net::IpAddr>,
     /// It passes the filters by process, name, cgroup or container.
     pub wanted: bool,
 }

@@ -1,10 +1,10 @@
 //! DNS lookups: queries matched with answers, names remembered, silence told.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
 use ebpf_probes::{
     abi::{IPPROTO_UDP, Owner, Tuple},
-    probes::connect::Connect,
+    probes::{connect::Connect, dns::DnsWire},
 };
 use simple_dns::{
     Packet, PacketFlag, QTYPE, RCODE, TYPE,
@@ -14,17 +14,21 @@ use simple_dns::{
 use super::{
     Told, World,
     bounded::{Bounded, Table},
-    ms,
+    connect, ms,
+    names::Learnt,
     operations::LookupOp,
 };
 use crate::{
-    event::DnsMessage,
-    fact::{Protocol, What},
+    event::{self, DnsMessage},
+    fact::{Endpoint, Protocol, What},
+    text::host::Name,
 };
 
 /// Lookups under way, and TCP streams being put together, remembered at most.
 const LOOKUPS: usize = 4096;
 const STREAMS: usize = 256;
+/// Sockets whose questions go elsewhere than asked, remembered at most.
+const WIRES: usize = 1024;
 /// Bytes of one TCP stream held back at most: one message and its length.
 const STREAM_BYTES: usize = 65_537;
 /// Silence is told after this long, and again each time it has doubled; then the lookup is forgotten.
@@ -40,11 +44,18 @@ pub(super) struct Lookups {
     pending: Bounded<(u64, u16), Lookup>,
     ended: VecDeque<LookupOp>,
     streams: Bounded<(u64, bool), Stream>,
+    /// Whither the questions of a socket go, where that is not the server asked for.
+    wires: Bounded<u64, DnsWire>,
 }
 
 impl Default for Lookups {
     fn default() -> Self {
-        Self { pending: Bounded::new(LOOKUPS), ended: VecDeque::new(), streams: Bounded::new(STREAMS) }
+        Self {
+            pending: Bounded::new(LOOKUPS),
+            ended: VecDeque::new(),
+            streams: Bounded::new(STREAMS),
+            wires: Bounded::new(WIRES),
+        }
     }
 }
 
@@ -52,14 +63,21 @@ impl Default for Lookups {
 struct Lookup {
     owner: Owner,
     tuple: Tuple,
-    name: String,
+    name: Name,
     query_type: String,
     started_ns: u64,
     queries: u32,
     tell_at_ns: u64,
+    /// Whither it went, where that is not the server asked for.
+    wire: Option<DnsWire>,
 }
 
 impl Lookup {
+    /// The server that was asked.
+    fn server(&self, world: &World) -> Endpoint {
+        server(world, &self.tuple, &self.owner, self.wire.as_ref())
+    }
+
     fn operation(&self, cookie: u64) -> LookupOp {
         LookupOp {
             cookie,
@@ -81,6 +99,13 @@ struct Stream {
     held: Vec<u8>,
 }
 
+/// The server asked for, and whither the question really went.
+fn server(world: &World, tuple: &Tuple, owner: &Owner, wire: Option<&DnsWire>) -> Endpoint {
+    let asked = world.remote(tuple, owner);
+    let wire = wire.and_then(|record| connect::wire(&asked, record.translated, &record.wire));
+    Endpoint { wire, ..asked }
+}
+
 fn protocol(tuple: &Tuple) -> Protocol {
     if tuple.protocol == IPPROTO_UDP { Protocol::Udp } else { Protocol::Tcp }
 }
@@ -100,7 +125,7 @@ fn one(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
         return cut(world, boot_ns, message, data, told);
     };
     let Some(question) = packet.questions.first() else { return };
-    let (name, query_type) = (question.qname.to_string(), type_name(question.qtype));
+    let (name, query_type) = (named(&question.qname), type_name(question.qtype));
     if packet.has_flags(PacketFlag::RESPONSE) {
         if message.ingress {
             answered(world, boot_ns, message, &packet, name, query_type, told);
@@ -119,7 +144,7 @@ fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
     }
     let id = u16::from_be_bytes([high, low]);
     if let Some(lookup) = world.dns.end(boot_ns, (message.cookie, id), false) {
-        let server = world.remote(&message.tuple, lookup.owner.netns);
+        let server = lookup.server(world);
         let rcode = data.get(3).map_or(0, |byte| byte & 15);
         told.push((
             "dns",
@@ -127,7 +152,8 @@ fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
             What::DnsAnswer {
                 protocol: protocol(&message.tuple),
                 server,
-                name: lookup.name,
+                name: lookup.name.text,
+                name_invalid: lookup.name.invalid,
                 query_type: lookup.query_type,
                 rcode: rcode_name(u16::from(rcode).into()),
                 answers: vec![],
@@ -143,11 +169,13 @@ fn asked(
     boot_ns: u64,
     message: &DnsMessage,
     id: u16,
-    name: String,
+    name: Name,
     query_type: String,
     told: &mut Vec<Told>,
 ) {
     let key = (message.cookie, id);
+    // A socket may ask one server after the other: what was said of an earlier question holds no longer.
+    let wire = world.dns.wires.remove(&message.cookie);
     if let Some(lookup) = world.dns.pending.get_mut(&key)
         && lookup.name == name
         && lookup.query_type == query_type
@@ -169,11 +197,18 @@ fn asked(
             started_ns: boot_ns,
             queries: message.queries.max(1),
             tell_at_ns: boot_ns.saturating_add(FIRST_NS),
+            wire,
         };
         world.dns.pending.insert(key, lookup);
     }
-    let server = world.remote(&message.tuple, message.owner.netns);
-    let what = What::DnsQuery { protocol: protocol(&message.tuple), server, name, query_type };
+    let server = server(world, &message.tuple, &message.owner, wire.as_ref());
+    let what = What::DnsQuery {
+        protocol: protocol(&message.tuple),
+        server,
+        name: name.text,
+        name_invalid: name.invalid,
+        query_type,
+    };
     told.push(("dns", message.owner, what));
 }
 
@@ -182,7 +217,7 @@ fn answered(
     boot_ns: u64,
     message: &DnsMessage,
     packet: &Packet<'_>,
-    name: String,
+    name: Name,
     query_type: String,
     told: &mut Vec<Told>,
 ) {
@@ -191,33 +226,53 @@ fn answered(
         Some(lookup) if lookup.name == name => world.dns.end(boot_ns, key, false),
         _ => world.dns.pending.remove(&key).and(None),
     };
-    let owner = if message.owner.process != 0 {
-        message.owner
-    } else {
-        lookup.as_ref().map_or(message.owner, |lookup| lookup.owner)
+    // Who asked this; threads may share a socket.
+    let owner = match &lookup {
+        Some(lookup) if lookup.owner.process != 0 => lookup.owner,
+        _ => message.owner,
+    };
+    let server = event::address(message.tuple.remote);
+    // A name that no host may have is no host's; an answer of another server than the one asked is nobody's.
+    let believed = name.invalid.is_none()
+        && lookup.as_ref().is_none_or(|lookup| lookup.tuple.remote == message.tuple.remote);
+    let learnt = Learnt {
+        name: name.text.to_ascii_lowercase(),
+        asker: world.asker(owner.process),
+        server,
+        until_ns: 0,
+    };
+    let mut learn = |ip: IpAddr, ttl_s: u32| {
+        if believed {
+            world.names.learn(owner.netns, ip, boot_ns, ttl_s, learnt.clone());
+        }
     };
     let mut answers = Vec::new();
     for record in &packet.answers {
         match &record.rdata {
             RData::A(A { address }) => {
                 let ip = std::net::Ipv4Addr::from(*address);
-                world.names.insert((owner.netns, ip.into()), name.clone());
+                learn(ip.into(), record.ttl);
                 answers.push(ip.to_string());
             }
             RData::AAAA(AAAA { address }) => {
                 let ip = std::net::Ipv6Addr::from(*address);
-                world.names.insert((owner.netns, ip.into()), name.clone());
+                learn(ip.into(), record.ttl);
                 answers.push(ip.to_string());
             }
-            RData::CNAME(target) => answers.push(target.0.to_string()),
-            RData::PTR(target) => answers.push(target.0.to_string()),
+            RData::CNAME(target) => answers.push(named(&target.0).text),
+            RData::PTR(target) => answers.push(named(&target.0).text),
             _ => {}
         }
     }
     let what = What::DnsAnswer {
         protocol: protocol(&message.tuple),
-        server: world.remote(&message.tuple, owner.netns),
-        name,
+        // The answer may come from another address than the one asked: it is translated back further on.
+        server: match &lookup {
+            Some(lookup) => lookup.server(world),
+            None => world.remote(&message.tuple, &owner),
+        },
+        name: name.text,
+        name_invalid: name.invalid,
         query_type,
         rcode: rcode_name(packet.rcode()),
         answers,
@@ -239,10 +294,12 @@ pub(super) fn failed(world: &mut World, boot_ns: u64, connect: &Connect, errno: 
     for key in keys {
         let Some(lookup) = world.dns.end(boot_ns, key, true) else { continue };
         let what = What::DnsFailed {
-            server: world.remote(&lookup.tuple, lookup.owner.netns),
-            name: lookup.name,
+            server: lookup.server(world),
+            name: lookup.name.text,
+            name_invalid: lookup.name.invalid,
             query_type: lookup.query_type,
             errno: errno.to_owned(),
+            answered_by_host: world.host_icmp(connect),
             elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
         };
         told.push(("dns", lookup.owner, what));
@@ -269,8 +326,9 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
         let Some(lookup) = world.dns.pending.get(&key) else { continue };
         let what = What::DnsPending {
             protocol: protocol(&lookup.tuple),
-            server: world.remote(&lookup.tuple, lookup.owner.netns),
-            name: lookup.name.clone(),
+            server: lookup.server(world),
+            name: lookup.name.text.clone(),
+            name_invalid: lookup.name.invalid,
             query_type: lookup.query_type.clone(),
             queries: lookup.queries,
             elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
@@ -283,8 +341,13 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
 }
 
 impl Lookups {
-    pub(super) fn tables(&self) -> [Table; 2] {
-        [self.pending.table("lookups"), self.streams.table("dns_streams")]
+    pub(super) fn tables(&self) -> [Table; 3] {
+        [self.pending.table("lookups"), self.streams.table("dns_streams"), self.wires.table("dns_translated")]
+    }
+
+    /// The next question of a socket goes elsewhere than asked.
+    pub(super) fn goes(&mut self, record: &DnsWire) {
+        self.wires.insert(record.cookie, *record);
     }
 
     /// Lookups of these owners under way, and those that took long and have ended.
@@ -347,6 +410,10 @@ impl Lookups {
         }
         whole
     }
+}
+
+fn named(name: &simple_dns::Name<'_>) -> Name {
+    Name::of_labels(name.get_labels().iter().map(AsRef::as_ref))
 }
 
 fn type_name(query_type: QTYPE) -> String {

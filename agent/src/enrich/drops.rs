@@ -89,6 +89,6 @@ impl World {
     /// Who answered a connect in place of the address it asked, if anybody did.
     pub fn stray_answer(&self, connect: &Connect) -> Option<Endpoint> {
         let stray = self.drops.strays.get(&connect.cookie)?;
-        Some(Endpoint { ip: event::address(stray.stray), port: stray.stray_port, name: None })
+        Some(Endpoint { ip: event::address(stray.stray), port: stray.stray_port, name: None, wire: None })
     }
 }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ebpf_probes::{
-    abi::{IPPROTO_TCP, Netns},
+    abi::{IPPROTO_TCP, Owner},
     probes::connect::Connect,
 };
 
@@ -41,11 +41,8 @@ impl World {
         (*at_ns >= connect.started_ns).then_some(*ip)
     }
 
-    /// An IPv4 address of a name, as it was looked up in a network namespace. Walks through all names.
-    pub fn ipv4_of(&self, netns: Netns, name: &str) -> Option<IpAddr> {
-        let of = |((at, ip), known): (&(Netns, IpAddr), &String)| {
-            (*at == netns && ip.is_ipv4() && known == name).then_some(*ip)
-        };
-        self.names.iter().filter_map(of).min()
+    /// An IPv4 address of a name, as far as this owner may believe it. Walks through all names.
+    pub fn ipv4_of(&self, owner: &Owner, name: &str) -> Option<IpAddr> {
+        self.names.addresses(owner.netns, name, self.reader(owner)).filter(IpAddr::is_ipv4).min()
     }
 }

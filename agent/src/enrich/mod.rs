@@ -12,6 +12,8 @@ pub mod context;
 mod dns;
 mod drops;
 mod families;
+mod hello;
+mod names;
 pub(crate) mod neigh;
 mod netns;
 pub mod observe;
@@ -35,13 +37,15 @@ use crate::{
     fact::{Endpoint, Fact, LostBy, NeighbourMeaning, Process, What},
 };
 
-/// Processes, names and handshakes remembered at most.
+/// Processes remembered at most.
 const PROCESSES: usize = 8192;
-const NAMES: usize = 16384;
+/// Processes whose libraries are remembered, at most.
+const LOADED: usize = 512;
 const LISTENERS: usize = 1024;
 const DEVICES: usize = 8192;
 const NEIGHBOURS: usize = 256;
 const GATEWAYS: usize = 4096;
+const WAYS: usize = 1024;
 
 /// What is known so far.
 pub struct World {
@@ -51,7 +55,9 @@ pub struct World {
     /// Some hook on the calls that set the clock is not attached.
     clock_degraded: bool,
     processes: Bounded<u32, ProcessContext>,
-    names: Bounded<(Netns, IpAddr), String>,
+    /// What processes that were looked at have loaded.
+    loaded: Bounded<u32, context::Loaded>,
+    names: names::Names,
     listeners: Bounded<(Netns, IpAddr, u16), (u32, String)>,
     devices: Bounded<(Netns, u32), String>,
     drop_reasons: HashMap<u32, String>,
@@ -75,6 +81,8 @@ pub struct World {
     /// A connect over IPv6 was last seen waiting, CLOCK_BOOTTIME in nanoseconds.
     ipv6_waits_ns: u64,
     neighbours: neigh::Memory,
+    /// How namespaces reach HTTP servers that say what time it is.
+    ways: Bounded<(Netns, [u8; 16]), context::Way>,
 }
 
 impl Default for World {
@@ -85,7 +93,8 @@ impl Default for World {
             clock: clock::Clock::default(),
             clock_degraded: false,
             processes: Bounded::new(PROCESSES),
-            names: Bounded::new(NAMES),
+            loaded: Bounded::new(LOADED),
+            names: names::Names::default(),
             listeners: Bounded::new(LISTENERS),
             devices: Bounded::new(DEVICES),
             drop_reasons: HashMap::new(),
@@ -104,6 +113,7 @@ impl Default for World {
             ipv4: Bounded::new(families::SUCCESSES),
             ipv6_waits_ns: 0,
             neighbours: neigh::Memory::default(),
+            ways: Bounded::new(WAYS),
         }
     }
 }
@@ -132,9 +142,16 @@ impl World {
             }
             Context::Clock { boot_ns, offset_ns } => self.clock.stands(*boot_ns, *offset_ns),
             Context::Reference(reading) => clock::references::heard(self, reading),
+            Context::Way { netns, generation, address, way } => {
+                let netns = Netns { inode: *netns, generation: *generation };
+                self.ways.insert((netns, event::address_bytes(*address)), *way);
+            }
+            Context::LeapState { boot_ns, armed, tai_s } => self.clock.leap.says(*boot_ns, *armed, *tai_s),
+            Context::Built { name, utc_ns } => self.clock.built = Some((name.clone(), *utc_ns)),
             Context::Process(process) => self.processes.insert(process.pid, process.clone()),
+            Context::Snapshot(seen) => self.loaded.insert(seen.process, seen.loaded.clone()),
             // For the correlation alone.
-            Context::Snapshot(_) | Context::Exposed(_) | Context::Reach(_) => {}
+            Context::Exposed(_) | Context::Reach(_) | Context::Holders(_) => {}
             Context::Network(network) => self.network(network),
             Context::Netns { inode, generation, name } => {
                 self.namespaces.named(Netns { inode: *inode, generation: *generation }, name);
@@ -169,6 +186,7 @@ impl World {
             Raw::Hello(bytes) => self.tls.bytes(bytes),
             Raw::Tls(step, handshake) => tls::tell(self, event.boot_ns, *step, handshake, &mut told),
             Raw::Dns(message) => dns::tell(self, event.boot_ns, message, &mut told),
+            Raw::DnsWire(record) => self.dns.goes(record),
             Raw::Neigh(record) => neigh::changed(self, event.boot_ns, record, &mut told),
             Raw::Mac(record) => neigh::mismatch(self, event.boot_ns, record, &mut told),
             Raw::Claim(record) => neigh::claimed(self, event.boot_ns, record, &mut told),
@@ -200,7 +218,7 @@ impl World {
     pub fn tables(&self) -> Vec<bounded::Table> {
         let mut tables = vec![
             self.processes.table("processes"),
-            self.names.table("names"),
+            self.loaded.table("programs"),
             self.listeners.table("listeners"),
             self.devices.table("devices"),
             self.silent.table("silent_neighbours"),
@@ -213,7 +231,9 @@ impl World {
             self.drops.table(),
             self.tls.table(),
             self.neighbours.table(),
+            self.ways.table("http_clocks"),
         ];
+        tables.extend(self.names.tables());
         tables.extend(self.dns.tables());
         tables
     }
@@ -299,17 +319,32 @@ impl World {
         self.devices.get(&(netns, index)).cloned()
     }
 
-    fn remote(&self, tuple: &Tuple, netns: Netns) -> Endpoint {
-        self.endpoint(tuple.remote, tuple.remote_port, netns)
+    /// The other end of a connection, with the name that its owner may believe.
+    fn remote(&self, tuple: &Tuple, owner: &Owner) -> Endpoint {
+        self.endpoint(tuple.remote, tuple.remote_port, owner)
     }
 
     fn local(&self, tuple: &Tuple) -> Endpoint {
-        Endpoint { ip: event::address(tuple.local), port: tuple.local_port, name: None }
+        Endpoint { ip: event::address(tuple.local), port: tuple.local_port, name: None, wire: None }
     }
 
-    fn endpoint(&self, address: [u8; 16], port: u16, netns: Netns) -> Endpoint {
+    /// An address as an owner sees it: in its namespace, and by the names that it may believe.
+    fn endpoint(&self, address: [u8; 16], port: u16, owner: &Owner) -> Endpoint {
         let ip = event::address(address);
-        Endpoint { ip, port, name: self.names.get(&(netns, ip)).cloned() }
+        let name = self.names.name(owner.netns, ip, self.reader(owner)).map(str::to_owned);
+        Endpoint { ip, port, name, wire: None }
+    }
+
+    /// An owner as one who wants to know names.
+    fn reader(&self, owner: &Owner) -> names::Reader<'_> {
+        let known = self.processes.get(&owner.process);
+        let resolvers = known.map_or(&[][..], |known| &known.resolvers);
+        names::Reader { process: self.asker(owner.process), resolvers }
+    }
+
+    /// Which process of that number it is.
+    fn asker(&self, process: u32) -> names::Asker {
+        (process, self.processes.get(&process).map_or(0, |known| known.started_ns))
     }
 
     /// The wall clock at a moment, by the offset that held then.
@@ -327,8 +362,10 @@ fn concerns_everyone(what: &What) -> bool {
         | What::NeighbourClaimed(_)
         | What::NeighbourUnheard(_)
         | What::NeighbourHeard(_)
+        | What::NeighbourReset(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
+        | What::LeapSecond { .. }
         | What::MachineSlept { .. } => true,
         _ => false,
     }

@@ -7,7 +7,7 @@ use ebpf_probes::{
 };
 
 use super::bounded::Bounded;
-use crate::event::ConnectStep;
+use crate::{event::ConnectStep, text::host::Name};
 
 /// Connects kept at most.
 const CONNECTS: usize = 8192;
@@ -35,7 +35,7 @@ pub struct LookupOp {
     /// The server's address.
     pub server: [u8; 16],
     /// The name asked for.
-    pub name: String,
+    pub name: Name,
     /// The record type asked for.
     pub query_type: String,
     /// When the first query was sent, CLOCK_BOOTTIME in nanoseconds.

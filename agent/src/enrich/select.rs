@@ -109,9 +109,11 @@ fn judge(what: &What) -> (bool, Option<f64>) {
         | What::NeighbourMacMismatch(_)
         | What::NeighbourClaimed(_)
         | What::NeighbourUnheard(_)
+        | What::NeighbourReset(_)
         | What::NeighbourWaited(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
+        | What::LeapSecond { .. }
         | What::MachineSlept { .. } => (true, None),
         What::ClockSlewed { refused, .. } => (*refused, None),
         // Thirty seconds is where it begins to matter.
@@ -133,8 +135,9 @@ mod tests {
     fn answer(rcode: &str, latency_ms: f64) -> What {
         What::DnsAnswer {
             protocol: crate::fact::Protocol::Udp,
-            server: crate::fact::Endpoint { ip: [127, 0, 0, 1].into(), port: 53, name: None },
+            server: crate::fact::Endpoint { ip: [127, 0, 0, 1].into(), port: 53, name: None, wire: None },
             name: "a.example".into(),
+            name_invalid: None,
             query_type: "A".into(),
             rcode: rcode.into(),
             answers: vec![],
@@ -162,7 +165,8 @@ mod tests {
         let at: std::net::SocketAddr = server.parse().expect("an address");
         What::DnsQuery {
             protocol: crate::fact::Protocol::Udp,
-            server: Endpoint { ip: at.ip(), port: at.port(), name: None },
+            server: Endpoint { ip: at.ip(), port: at.port(), name: None, wire: None },
+            name_invalid: None,
             name: "a.example".into(),
             query_type: "A".into(),
         }

@@ -73,7 +73,7 @@ impl World {
     /// The same, as it was last seen. Its source may have been translated on the way, its port seldom is.
     pub fn forwarded_connect(&self, tuple: &Tuple) -> Option<&ConnectOp> {
         self.operations.connects.values().find(|op| {
-            let other = &op.connect.tuple;
+            let other = op.connect.way();
             op.ended_ns.is_none()
                 && (other.remote, other.remote_port) == (tuple.remote, tuple.remote_port)
                 // A connect has no port here until its SYN was sent twice.
@@ -85,18 +85,20 @@ impl World {
     /// the namespace that forwards them. Network namespace and address of each.
     pub fn neighbours_on_the_way(&self, connect: &Connect, now_ns: u64) -> Vec<(Netns, [u8; 16])> {
         let own = connect.owner.netns;
-        let mut found = vec![(own, connect.tuple.remote)];
+        let mut found = vec![(own, connect.way().remote)];
         found.extend(self.held_up.get(&connect.cookie).copied());
         if connect.established != 0 {
             return found;
         }
-        let to = (connect.tuple.remote, connect.tuple.remote_port);
+        let to = |tuple: &Tuple| (tuple.remote, tuple.remote_port);
         let since = |way: &&Forwarded| way.netns != own && way.at_ns >= connect.started_ns;
-        match self.forwarded.get(&to).filter(since) {
+        // As it left, or as it was translated on the way.
+        let known = self.forwarded.get(&to(connect.way())).filter(since);
+        match known.or_else(|| self.forwarded.get(&to(&connect.wire)).filter(since)) {
             Some(way) => found.push((way.netns, way.address)),
             // Its destination may have been translated on the way, its own port seldom is.
-            None if connect.errno == HOST_UNREACHABLE && connect.tuple.local_port != 0 => {
-                let same_port = |way: &&Forwarded| way.local_port == connect.tuple.local_port;
+            None if connect.errno == HOST_UNREACHABLE && connect.way().local_port != 0 => {
+                let same_port = |way: &&Forwarded| way.local_port == connect.way().local_port;
                 found.extend(
                     self.forwarded.values().filter(since).find(same_port).map(|way| (way.netns, way.address)),
                 );

@@ -1,33 +1,37 @@
 //! Handshakes: hellos put together and parsed, each step in words.
 
 use ebpf_probes::probes::tls::{
-    ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, HELLO_CAPTURED, Handshake,
-    RETRIED, UNREAD, stage,
+    ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, Handshake, RETRIED, UNREAD,
+    stage,
 };
 use tls_parser::{
-    SNIType, TlsAlertDescription, TlsExtension, TlsMessage, TlsMessageHandshake, TlsVersion,
-    parse_tls_client_hello_extensions, parse_tls_plaintext, parse_tls_server_hello_extensions,
+    SNIType, TlsAlertDescription, TlsExtension, TlsVersion, parse_tls_client_hello_extensions,
+    parse_tls_server_hello_extensions,
 };
 
 use super::{
     Told, World,
     bounded::{Bounded, Table},
+    hello::{Pieces, message},
     ms,
 };
 use crate::{
     event::{HelloBytes, TlsStep},
     fact::{Role, Session, Stage, What},
+    text::host::{Name, is_protocol},
 };
 
 /// Handshakes remembered at most.
 const HANDSHAKES: usize = 16384;
+/// Application protocols of one hello remembered at most; each has 255 bytes at most.
+const PROTOCOLS: usize = 16;
 /// The random of a HelloRetryRequest (RFC 8446 §4.1.3), its first bytes.
 const RETRY_RANDOM: [u8; 8] = [0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11];
 
 pub(super) struct Handshakes {
     known: Bounded<u64, Hellos>,
     /// The handshake that ended last, and the name asked for.
-    ended: Option<(u64, Option<String>)>,
+    ended: Option<(u64, Option<Name>)>,
 }
 
 impl Default for Handshakes {
@@ -39,8 +43,8 @@ impl Default for Handshakes {
 /// What the hellos of one handshake said.
 #[derive(Default)]
 struct Hellos {
-    client: Vec<u8>,
-    server: Vec<u8>,
+    client: Pieces,
+    server: Pieces,
     said: Option<ClientSaid>,
     chosen: Option<ServerSaid>,
     told: bool,
@@ -49,8 +53,9 @@ struct Hellos {
 
 #[derive(Default, Clone)]
 struct ClientSaid {
-    sni: Option<String>,
+    sni: Option<Name>,
     alpn: Vec<String>,
+    alpn_invalid: bool,
     versions: Vec<String>,
 }
 
@@ -67,7 +72,7 @@ impl Handshakes {
     }
 
     /// The server name a client asked for, once its hello is known.
-    pub(super) fn server_name(&self, cookie: u64) -> Option<String> {
+    pub(super) fn server_name(&self, cookie: u64) -> Option<Name> {
         match self.known.get(&cookie) {
             Some(hellos) => hellos.said.as_ref()?.sni.clone(),
             None => self.ended.as_ref().filter(|(ended, _)| *ended == cookie)?.1.clone(),
@@ -81,19 +86,11 @@ impl Handshakes {
         }
         let Some(hellos) = self.known.get_mut(&bytes.cookie) else { return };
         let to = if bytes.hello == CLIENT_HELLO { &mut hellos.client } else { &mut hellos.server };
-        let at = bytes.at as usize;
-        if at == 0 {
-            // A first segment, or a hello asked for again.
-            to.clear();
+        if bytes.at == 0 && bytes.hello == CLIENT_HELLO && message(to.whole()).is_some() {
+            // Another hello, which the server has asked for.
+            *to = Pieces::default();
         }
-        let end = at + bytes.data.len();
-        if end > HELLO_CAPTURED as usize * 2 {
-            return;
-        }
-        if to.len() < end {
-            to.resize(end, 0);
-        }
-        to[at..end].copy_from_slice(&bytes.data);
+        to.put(bytes.at as usize, &bytes.data);
     }
 }
 
@@ -109,7 +106,7 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
     let retried = hs.flags & RETRIED != 0;
     let Some(hellos) = world.tls.known.get_mut(&hs.cookie) else { return };
     if hellos.said.is_none() || (retried && !hellos.retries_told && hs.stage == stage::HELLO) {
-        hellos.said = client_said(&hellos.client).or_else(|| hellos.said.clone());
+        hellos.said = client_said(hellos.client.whole()).or_else(|| hellos.said.clone());
         if retried {
             hellos.told = false;
             hellos.retries_told = true;
@@ -123,7 +120,7 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
         return;
     }
     if hs.stage == stage::SERVER_FLIGHT && step == TlsStep::Phase {
-        hellos.chosen = server_said(&hellos.server);
+        hellos.chosen = server_said(hellos.server.whole());
     }
     let said = hellos.said.clone().unwrap_or_default();
     let chosen = hellos.chosen.clone().unwrap_or_default();
@@ -139,13 +136,15 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
     let session = Session {
         role: if hs.role == CLIENT { Role::Client } else { Role::Server },
         local: world.local(&hs.tuple),
-        peer: world.remote(&hs.tuple, owner.netns),
-        sni: said.sni.clone(),
+        peer: world.remote(&hs.tuple, &owner),
+        sni: said.sni.as_ref().map(|name| name.text.clone()),
+        sni_invalid: said.sni.as_ref().and_then(|name| name.invalid),
     };
     if tell_hello {
         let what = What::ClientHello {
             session: session.clone(),
             alpn: said.alpn,
+            alpn_invalid: said.alpn_invalid,
             versions: said.versions,
             hello_bytes: hs.hello_len,
             read_after_ms: read.then(|| ms(hs.read_ns.saturating_sub(hs.started_ns))),
@@ -236,25 +235,22 @@ fn snake(camel: &str) -> String {
     out
 }
 
-fn client_said(record: &[u8]) -> Option<ClientSaid> {
-    let (_, parsed) = parse_tls_plaintext(record).ok()?;
-    let hello = parsed.msg.iter().find_map(|message| match message {
-        TlsMessage::Handshake(TlsMessageHandshake::ClientHello(hello)) => Some(hello),
-        _ => None,
-    })?;
+fn client_said(records: &[u8]) -> Option<ClientSaid> {
+    let body = message(records)?;
+    let (_, hello) = tls_parser::parse_tls_handshake_client_hello(&body).ok()?;
     let mut said = ClientSaid::default();
     let mut versions = Vec::new();
     let extensions = hello.ext.map(parse_tls_client_hello_extensions);
     for extension in extensions.and_then(Result::ok).map(|(_, list)| list).unwrap_or_default() {
         match extension {
             TlsExtension::SNI(names) => {
-                said.sni = names
-                    .iter()
-                    .find(|(kind, _)| *kind == SNIType::HostName)
-                    .map(|(_, name)| String::from_utf8_lossy(name).into_owned());
+                said.sni =
+                    names.iter().find(|(kind, _)| *kind == SNIType::HostName).map(|(_, name)| Name::of(name));
             }
             TlsExtension::ALPN(protocols) => {
-                said.alpn = protocols.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+                let protocols = || protocols.iter().take(PROTOCOLS);
+                said.alpn = protocols().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+                said.alpn_invalid = protocols().any(|name| !is_protocol(name));
             }
             TlsExtension::SupportedVersions(offered) => versions = offered,
             _ => {}

@@ -15,11 +15,11 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use clock::ClockCall;
-pub use connect::{DropPlace, DropSite, DroppedPacket, Outcome};
+pub use clock::{ClockCall, LeapKind};
+pub use connect::{DropPlace, DropSite, DroppedPacket, HostIcmp, IcmpError, Outcome, TranslatedBy, Wire};
 pub use neigh::{
     NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
+    NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
 };
 pub use reference::{Reading, ReferenceKind, is_time_zone};
 pub use span::{by, off, span};
@@ -50,8 +50,11 @@ pub struct Process {
     pub pid: u32,
     /// Thread id.
     pub tid: u32,
-    /// The thread's name.
+    /// The thread's name; in an incident the process's, which is that of its first thread.
     pub comm: String,
+    /// In an incident the thread's name, when it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
     /// Path of the executable, when it could still be read.
     pub exe: Option<String>,
     /// Container id, when it runs in one; of LXC and systemd-nspawn the container's name.
@@ -110,6 +113,9 @@ pub struct Endpoint {
     pub port: u16,
     /// The name somebody in the same network namespace looked up and got this address for.
     pub name: Option<String>,
+    /// Where packets for it really go; absent where that is the address itself, or not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wire: Option<Wire>,
 }
 
 /// Transport protocol.

@@ -215,6 +215,29 @@ pub struct NeighbourHeard {
     pub unanswered: u32,
 }
 
+/// The cached MAC reset a connection that another MAC goes on asking for: two machines have the address.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NeighbourReset {
+    /// The address both have.
+    pub address: IpAddr,
+    /// The device, when its name is known.
+    pub device: Option<String>,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// Where packets to it go, and where the resets come from.
+    pub cached_mac: String,
+    /// Where the SYNs come from.
+    pub seen_mac: String,
+    /// State of the entry.
+    pub state: String,
+    /// The other end of the connection that is asked for.
+    pub destination: Endpoint,
+    /// This host's port.
+    pub local_port: u16,
+    /// How often so far.
+    pub resets: u32,
+}
+
 /// A packet waits for a neighbour that does not answer. Told once while it waits, for each socket, or for
 /// each two ends when there is no socket.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

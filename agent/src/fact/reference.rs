@@ -17,6 +17,8 @@ pub enum ReferenceKind {
     Rtc,
     /// The `Date:` header of a plaintext HTTP response.
     Http,
+    /// The day the running kernel was built: no clock, but no right clock shows an earlier time.
+    Built,
 }
 
 /// What a reference clock said, once.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Endpoint;
+use crate::text::host::Invalid;
 
 /// Which side of a handshake this host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -42,4 +43,7 @@ pub struct Session {
     pub peer: Endpoint,
     /// Server name the client asked for.
     pub sni: Option<String>,
+    /// That it is none that a host may have; of one that is too long, `sni` has the first 253 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni_invalid: Option<Invalid>,
 }

@@ -4,10 +4,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    ClockCall, DropSite, Endpoint, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome, Protocol, ReferenceKind, Role, Session,
-    Stage,
+    ClockCall, DropSite, Endpoint, HostIcmp, LeapKind, NeighbourChanged, NeighbourClaimed, NeighbourHeard,
+    NeighbourMacMismatch, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome,
+    Protocol, ReferenceKind, Role, Session, Stage,
 };
+use crate::text::host::Invalid;
 
 /// What happened; `kind` names it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -50,6 +51,9 @@ pub enum What {
         syn_retransmits: u32,
         /// Packets of this connect dropped on this host so far.
         drops: u32,
+        /// The ICMP error with which this host itself answered.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        answered_by_host: Option<HostIcmp>,
         /// Time since the connect began.
         elapsed_ms: f64,
     },
@@ -65,6 +69,12 @@ pub enum What {
         outcome: Outcome,
         /// The error by name, e.g. `ECONNREFUSED`.
         errno: Option<String>,
+        /// The ICMP error with which this host itself answered.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        answered_by_host: Option<HostIcmp>,
+        /// An error that had come by ICMP and that nobody asked the socket for before it was closed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unread_errno: Option<String>,
         /// SYN retries.
         syn_retransmits: u32,
         /// Time from call to end.
@@ -77,6 +87,9 @@ pub enum What {
         session: Session,
         /// Application protocols offered.
         alpn: Vec<String>,
+        /// Some of them are no names that protocols have.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        alpn_invalid: bool,
         /// TLS versions offered, highest first.
         versions: Vec<String>,
         /// Length of the ClientHello's record in bytes.
@@ -180,6 +193,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for, e.g. `AAAA`.
         query_type: String,
     },
@@ -191,6 +207,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for.
         query_type: String,
         /// `NOERROR`, `NXDOMAIN`, …
@@ -210,6 +229,9 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for.
         query_type: String,
         /// How often the same question was sent.
@@ -223,10 +245,16 @@ pub enum What {
         server: Endpoint,
         /// The name asked for.
         name: String,
+        /// That it is none that a host may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name_invalid: Option<Invalid>,
         /// The record type asked for.
         query_type: String,
         /// The error by name.
         errno: String,
+        /// The ICMP error with which this host itself answered.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        answered_by_host: Option<HostIcmp>,
         /// Time since the first query.
         elapsed_ms: f64,
     },
@@ -242,6 +270,8 @@ pub enum What {
     NeighbourUnheard(NeighbourUnheard),
     /// A neighbour whose packets come from another MAC than the cached one answered after all.
     NeighbourHeard(NeighbourHeard),
+    /// The cached MAC reset a connection that another MAC goes on asking for: two machines have the address.
+    NeighbourReset(NeighbourReset),
     /// A packet waits for a neighbour that does not answer: told once while it waits.
     NeighbourWaited(NeighbourWaited),
     /// A call set the wall clock, or was refused.
@@ -267,6 +297,8 @@ pub enum What {
         offset_ns: Option<i64>,
         /// The frequency set, parts per million.
         frequency_ppm: Option<f64>,
+        /// A leap second was armed for the end of the day.
+        leap_second: Option<LeapKind>,
         /// Only the kernel's time zone was set.
         zone_only: bool,
         /// The call was refused (EPERM).
@@ -284,6 +316,16 @@ pub enum What {
         was_set: bool,
         /// It happened within this long before `at`.
         within_ms: f64,
+    },
+    /// A leap second: the kernel moved the wall clock by a second at the end of the day, as had been armed. The
+    /// process is whoever armed it.
+    LeapSecond {
+        /// One more, or one less.
+        leap_second: LeapKind,
+        /// The wall clock before.
+        before: String,
+        /// The wall clock after.
+        after: String,
     },
     /// A reference clock disagrees with the wall clock, or says something else than it did.
     ClockCompared {

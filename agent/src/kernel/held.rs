@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind},
     probes::{
-        dns::{ANSWERS_MAP, DNS_BYTES_HEAD, HeldMessage, LOOKUPS_MAP, LookupKey},
+        dns::{ANSWERS_MAP, DNS_BYTES_HEAD, DnsWire, HeldMessage, LOOKUPS_MAP, LookupKey},
         tls::{CLIENT_HELLO, HELLOS_MAP, Handshake, HeldHello, TLS_BYTES_HEAD},
     },
 };
@@ -95,6 +95,9 @@ impl Held {
             } else if age >= UNANSWERED_NS {
                 waiting = true;
                 if self.asked.insert(key, message.queries) != Some(message.queries) {
+                    if message.wire.protocol != 0 {
+                        to(wire_record(key.0.cookie, &message));
+                    }
                     to(dns_record(key.0.cookie, &message));
                 }
             }
@@ -119,7 +122,9 @@ impl Held {
 }
 
 fn hello_record(handshake: &Handshake, held: &HeldHello) -> Bytes {
-    let data = &held.data[..(held.len as usize).min(held.data.len())];
+    // Of one that is not whole, what stands behind a hole is held as well; the hole itself is nothing.
+    let len = held.len.min(handshake.hello_seen);
+    let data = &held.data[..(len as usize).min(held.data.len())];
     let mut record = Vec::with_capacity(TLS_BYTES_HEAD + data.len());
     let len = (TLS_BYTES_HEAD + data.len()) as u32;
     record.extend_from_slice(&encode(Header {
@@ -132,6 +137,12 @@ fn hello_record(handshake: &Handshake, held: &HeldHello) -> Bytes {
     record.extend_from_slice(&0u32.to_ne_bytes());
     record.extend_from_slice(data);
     record.into()
+}
+
+fn wire_record(cookie: u64, held: &HeldMessage) -> Bytes {
+    let header =
+        Header { boot_ns: held.boot_ns, kind: Kind::DnsWire as u32, len: size_of::<DnsWire>() as u32 };
+    encode(DnsWire { header, cookie, wire: held.wire, translated: held.translated, pad: 0 })
 }
 
 fn dns_record(cookie: u64, held: &HeldMessage) -> Bytes {
@@ -169,7 +180,8 @@ mod tests {
             ingress: 1,
             len: 5,
             queries: 1,
-            pad: 0,
+            translated: 0,
+            wire: ebpf_probes::abi::Tuple::default(),
             data: [0; HELD],
         };
         held.data[..5].copy_from_slice(b"abcde");
@@ -182,7 +194,7 @@ mod tests {
         );
         let mut hello = HeldHello { len: 3, pad: 0, data: [0; 2 * ebpf_probes::probes::tls::HELLO_HELD] };
         hello.data[..3].copy_from_slice(b"xyz");
-        let handshake = Handshake { cookie: 5, started_ns: 2, ..Handshake::default() };
+        let handshake = Handshake { cookie: 5, started_ns: 2, hello_seen: 3, ..Handshake::default() };
         let event = decode(&hello_record(&handshake, &hello)).expect("whole");
         let What::Hello(bytes) = event.what else { panic!("{event:?}") };
         assert_eq!((event.boot_ns, bytes.cookie, bytes.at, &bytes.data[..]), (2, 5, 0, &b"xyz"[..]));

@@ -18,7 +18,6 @@ use ebpf_probes::{
     probes::clock::EXPOSURE_MAP,
     probes::dns::{ANSWERS_MAP, ASKED_MAP, LOOKUPS_MAP},
     probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
-    probes::tls::HELLOS_MAP,
     spec::Attach,
 };
 
@@ -271,9 +270,6 @@ fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
         loader.map_max_entries(ASKED_MAP, 1);
     } else {
         loader.map_max_entries(LOOKUPS_MAP, 1).map_max_entries(ANSWERS_MAP, 1);
-    }
-    if !request.quiet && !request.by_owner() {
-        loader.map_max_entries(HELLOS_MAP, 1);
     }
     for (name, value) in &plan.constants {
         match value {

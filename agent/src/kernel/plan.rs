@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use ebpf_probes::{
     abi::{ProbeId, generation},
     fields,
-    probes::PROBES,
+    probes::{
+        PROBES,
+        connect::{CONNTRACK, CONNTRACK_TUPLE},
+    },
     spec::{Attach, Field, Hook, Probe},
 };
 
@@ -229,11 +232,14 @@ impl Plan {
             ("ENABLED", Constant::U32(enabled)),
             ("WAKE_BYTES", Constant::U32(request.ring_bytes / 4)),
             ("HAVE_CONNECT_EXIT", bit(self.has("enter_connect") && self.has("exit_connect"))),
+            ("HAVE_SO_ERROR", bit(self.has("enter_getsockopt"))),
             ("HAVE_DROP_REASON", bit(drop_args.get(2).is_some_and(|arg| arg == "enum skb_drop_reason"))),
             ("DROP_NO_SOCKET", reason("NO_SOCKET")),
             ("DROP_NOT_SPECIFIED", reason("NOT_SPECIFIED")),
             ("DROP_OTHERHOST", reason("OTHERHOST")),
             ("HAVE_TAI", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_ktime_get_tai_ns"))),
+            // Of the release after the one that let tracepoints draw a socket's cookie.
+            ("HAVE_COOKIE", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_for_each_map_elem"))),
             ("BY_PROCESS", bit(request.follow || !request.processes.is_empty())),
             ("BY_COMM", bit(request.comm.is_some())),
             ("COMM_LOW", half(0)),
@@ -253,13 +259,20 @@ impl Plan {
         ];
         self.constants.extend(constants.map(|(name, value)| (name.to_owned(), value)));
         self.set_generation(btf);
-        for planned in &self.hooks {
-            for field in planned.hook.fields {
-                if let Ok(place) = btf.field(field.path) {
-                    self.constants.insert(field.global.to_owned(), Constant::U32(place.offset));
-                }
-            }
-        }
+        let described =
+            |(path, offset): &(&str, u32)| btf.field(path).is_ok_and(|place| place.offset == *offset);
+        let conntrack = CONNTRACK.iter().all(|field| missing(field, btf).is_none())
+            && CONNTRACK_TUPLE.iter().all(described);
+        self.constants.insert("HAVE_CONNTRACK".into(), bit(conntrack));
+        let fields = self.hooks.iter().flat_map(|planned| planned.hook.fields);
+        let conntrack = CONNTRACK.iter().filter(|_| conntrack);
+        let offsets: Vec<(String, Constant)> = fields
+            .chain(conntrack)
+            .filter_map(|field| {
+                Some((field.global.to_owned(), Constant::U32(btf.field(field.path).ok()?.offset)))
+            })
+            .collect();
+        self.constants.extend(offsets);
     }
 }
 

@@ -147,6 +147,7 @@ fn source(kind: ReferenceKind) -> &'static str {
         ReferenceKind::Kernel => "kernel",
         ReferenceKind::Ntp => "ntp",
         ReferenceKind::Http => "http",
+        ReferenceKind::Built => "built",
     }
 }
 

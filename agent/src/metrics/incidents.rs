@@ -146,6 +146,7 @@ pub(super) mod tests {
                     ip: std::net::Ipv4Addr::LOCALHOST.into(),
                     port: 1,
                     name: None,
+                    wire: None,
                 },
                 outcomes: BTreeMap::new(),
                 errno: None,

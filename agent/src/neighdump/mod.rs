@@ -4,8 +4,10 @@
 //! Blocking: it enters each namespace from a thread of its own, which ends with it. A namespace that only
 //! a thread (not a process, nor a file below `/run/netns`) keeps alive is not found.
 
+mod holders;
 mod netlink;
 mod routes;
+mod way;
 
 use std::{collections::BTreeMap, io, path::PathBuf, thread, time::Duration};
 
@@ -13,6 +15,7 @@ use ebpf_probes::{
     abi::{AF_INET, AF_INET6, Netns, V4_MAPPED},
     probes::neigh,
 };
+pub use holders::holders;
 use netlink::dump;
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -21,6 +24,7 @@ use netlink_packet_route::{
 };
 use routes::gateways;
 pub use routes::{Gateway, Table, route_error, tables};
+pub use way::{Route, To, way};
 
 use crate::namespaces::{self, Found};
 

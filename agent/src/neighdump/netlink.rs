@@ -11,33 +11,43 @@ const NETLINK_HEADER: usize = 16;
 /// Messages taken in at most: as many as the fullest neighbour table has, and some.
 const MESSAGES: usize = 1 << 17;
 
+/// Sends a request for one thing, and returns what it is answered with.
+///
+/// # Errors
+/// What the netlink socket says.
+pub(super) fn ask(request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let mut request = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map(|message| message.payload) {
+        Ok(NetlinkPayload::InnerMessage(message)) => Ok(Some(message)),
+        Ok(NetlinkPayload::Error(error)) => Err(error.to_io()),
+        Ok(_) | Err(_) => Ok(None),
+    }
+}
+
 /// Sends a request and hands each message of the answer to `each`. Messages this crate does not understand are
 /// left out.
 ///
 /// # Errors
 /// What the netlink socket says.
-pub(super) fn dump(request: RouteNetlinkMessage, each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
-    exchange(request, NLM_F_DUMP, each)
-}
-
-/// Sends a request that has one answer, which is an error or not.
-///
-/// # Errors
-/// What the kernel answers, or what the netlink socket says.
-pub(super) fn ask(request: RouteNetlinkMessage) -> io::Result<()> {
-    exchange(request, 0, |_| {})
-}
-
-fn exchange(
+pub(super) fn dump(
     request: RouteNetlinkMessage,
-    flags: u16,
     mut each: impl FnMut(RouteNetlinkMessage),
 ) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let mut request = NetlinkMessage::new(header, NetlinkPayload::from(request));
     request.finalize();
     let mut bytes = vec![0; request.buffer_len()];
@@ -58,7 +68,7 @@ fn exchange(
                     taken += 1;
                     // The rest of the answer goes with the socket.
                     each(message);
-                    if taken >= MESSAGES || flags & NLM_F_DUMP == 0 {
+                    if taken >= MESSAGES {
                         return Ok(());
                     }
                 }

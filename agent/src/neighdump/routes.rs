@@ -69,7 +69,7 @@ pub fn route_error(address: IpAddr) -> io::Result<i32> {
     request.header.destination_prefix_length = bits;
     request.attributes.push(RouteAttribute::Destination(destination));
     match ask(RouteNetlinkMessage::GetRoute(request)) {
-        Ok(()) => Ok(0),
+        Ok(_) => Ok(0),
         Err(error) => error.raw_os_error().ok_or(error),
     }
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::Failure;
 use crate::{
     clockwatch::Look as Clocks,
-    fact::{Reading, ReferenceKind},
+    fact::{LeapKind, Reading, ReferenceKind},
 };
 
 /// Name of the kernel as a reference.
@@ -33,6 +33,10 @@ pub struct State {
     pub estimated_error_ns: u64,
     /// By how much its frequency is corrected, parts per million.
     pub frequency_ppm: f64,
+    /// The leap second that is armed for the end of the day.
+    pub leap_second: Option<LeapKind>,
+    /// TAI − UTC, seconds; 0 where nobody has set it.
+    pub tai_s: i32,
 }
 
 /// What the kernel says, and what that makes of the wall clock.
@@ -85,6 +89,12 @@ fn account(timex: &libc::timex, result: i32) -> State {
         estimated_error_ns: microseconds(timex.esterror),
         // 16 bits of it are fraction.
         frequency_ppm: timex.freq as f64 / 65_536.0,
+        leap_second: match timex.status & (libc::STA_INS | libc::STA_DEL) {
+            libc::STA_INS => Some(LeapKind::Insert),
+            libc::STA_DEL => Some(LeapKind::Delete),
+            _ => None,
+        },
+        tai_s: timex.tai,
     }
 }
 
@@ -101,6 +111,8 @@ mod tests {
         timex.maxerror = 1_500;
         timex.esterror = 20;
         timex.freq = -98_304;
+        timex.status = libc::STA_INS;
+        timex.tai = 37;
         timex
     }
 
@@ -112,6 +124,8 @@ mod tests {
             max_error_ns: 1_500_000,
             estimated_error_ns: 20_000,
             frequency_ppm: -1.5,
+            leap_second: Some(LeapKind::Insert),
+            tai_s: 37,
         };
         assert_eq!(state, expected);
         let reading = reading(&state, &CLOCKS).expect("a reading");

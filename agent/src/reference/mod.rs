@@ -28,6 +28,7 @@ use serde::Serialize;
 
 use crate::fact::{Reading, ReferenceKind};
 
+pub mod built;
 pub mod kernel;
 pub mod ptp;
 pub mod rtc;

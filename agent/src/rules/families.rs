@@ -29,12 +29,12 @@ pub(super) fn silent(
         return;
     }
     if let Some(ip) = world.ipv4_success(connect) {
-        why.insert(0, works(&Endpoint { ip, port: destination.port, name: None }));
+        why.insert(0, works(&Endpoint { ip, port: destination.port, name: None, wire: None }));
         remedies.insert(0, repair(destination));
         return;
     }
     let Some(name) = &destination.name else { return };
-    if let Some(other) = world.ipv4_of(connect.owner.netns, name) {
+    if let Some(other) = world.ipv4_of(&connect.owner, name) {
         why.push(format!(
             "The name has IPv4 addresses too ({other}); whether they answer was not seen: if they do, it is IPv6 alone that is broken on the way."
         ));
@@ -44,7 +44,7 @@ pub(super) fn silent(
 
 /// The process that was met with silence over IPv6 has just succeeded over IPv4.
 pub(super) fn answered(report: &mut Report, connect: &Connect, ended_ns: u64, world: &World) {
-    let to = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+    let to = world.destination(connect);
     report.why.insert(0, works(&to));
     if let Some(destination) = report.cause.as_ref().and_then(|cause| cause.destination.as_ref()) {
         report.remedies.insert(0, repair(destination));

@@ -4,11 +4,12 @@ use crate::{
     correlate::{View, incident::Kind},
     enrich::{
         bounded::Table,
-        context::{Exposed, Network, Reach, Snapshot},
+        context::{Exposed, Holders, Network, Reach, Snapshot},
     },
     event::Event,
 };
 
+mod after_handshake;
 mod clock_skewed;
 mod clock_stepped;
 mod clocks;
@@ -16,6 +17,9 @@ mod connect_failing;
 mod connect_stalled;
 mod drops;
 mod families;
+mod fetch;
+#[cfg(test)]
+mod hostile;
 mod neighbour_conflict;
 mod neighbour_stale;
 mod neighbour_table_full;
@@ -46,6 +50,8 @@ pub trait Diagnose: Send {
     fn snapshot(&mut self, _snapshot: &Snapshot, _view: &mut View<'_>) {}
     /// A network namespace was looked at.
     fn network(&mut self, _network: &Network, _view: &mut View<'_>) {}
+    /// It was looked who on this machine has a neighbour's address or MACs.
+    fn holders(&mut self, _holders: &Holders, _view: &mut View<'_>) {}
     /// A reference clock was read.
     fn compared(&mut self, _view: &mut View<'_>) {}
     /// How full what it remembers is.

@@ -19,7 +19,7 @@ use crate::{
     enrich::context::Network,
     event::{self, Event, What},
     rules::text::duration,
-    text::shell::Command,
+    text::{shell::Command, shown},
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -159,7 +159,8 @@ impl Full {
         } else {
             format!(
                 "The {family} neighbour table is full: {entries} entries of at most {bound} (gc_thresh3), and no room for {} on {}.",
-                place.address, place.device
+                place.address,
+                shown(&place.device)
             )
         };
         let mut why = vec![format!(
@@ -201,7 +202,8 @@ impl Full {
                     self.first_ns,
                     format!(
                         "no room for {} on {}: {entries} of {bound} entries",
-                        place.address, place.device
+                        place.address,
+                        shown(&place.device)
                     ),
                 ),
                 (self.last_ns, format!("{refused} refused so far")),
@@ -225,8 +227,8 @@ impl Full {
 /// `eth0: 900`, `eth0 in blue: 12`.
 fn named(user: &NeighbourUser) -> String {
     match &user.netns {
-        Some(netns) => format!("{} in {netns}: {}", user.device, user.entries),
-        None => format!("{}: {}", user.device, user.entries),
+        Some(netns) => format!("{} in {}: {}", shown(&user.device), shown(netns), user.entries),
+        None => format!("{}: {}", shown(&user.device), user.entries),
     }
 }
 

@@ -48,8 +48,8 @@ pub(super) fn place(key: &Key, device: &str, world: &World) -> NeighbourPlace {
 /// ` on eth0`, ` on eth0 in netns blue`.
 pub(super) fn on(place: &NeighbourPlace) -> String {
     match &place.netns {
-        Some(netns) => format!("on {} in network namespace {netns}", place.device),
-        None => format!("on {}", place.device),
+        Some(netns) => format!("on {} in network namespace {}", shown(&place.device), shown(netns)),
+        None => format!("on {}", shown(&place.device)),
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) fn cause(address: IpAddr, confidence: Confidence) -> Cause {
     Cause {
         kind: CauseKind::Neighbour,
         confidence,
-        destination: Some(Endpoint { ip: address, port: 0, name: None }),
+        destination: Some(Endpoint { ip: address, port: 0, name: None, wire: None }),
         ..Cause::default()
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         select::Select,
     },
     event::{self, encode},
-    fact::{Probes, Reading, ReferenceKind, Thread},
+    fact::{LeapKind, Probes, Reading, ReferenceKind, Thread},
 };
 
 pub(super) const PROCESS: u32 = 1017;
@@ -40,6 +40,8 @@ pub(super) struct Scene {
     pub(super) looks: Vec<Look>,
     /// REALTIME − BOOTTIME at the last look at the clocks.
     looked_ns: i64,
+    /// Who sets the clock.
+    author: u32,
 }
 
 fn ns(ms: u64) -> u64 {
@@ -187,7 +189,12 @@ pub(super) fn unheard(host: u8, port: u16, unanswered: u32, seen: u64) -> Unhear
 /// A thread as a snapshot shows it.
 pub(super) fn thread(tid: u32, posture: Posture, sockets: &[u64]) -> SeenThread {
     let shown = Thread { tid, comm: "raven".into(), state: "S".into(), ..Thread::default() };
-    SeenThread { shown, posture, sockets: sockets.to_vec() }
+    SeenThread { shown, posture, sockets: sockets.to_vec(), accepts: false }
+}
+
+/// What an incident advises, as it is written.
+pub(super) fn advice(incident: &Incident) -> String {
+    incident.remedies.iter().map(|remedy| format!("{remedy}\n")).collect()
 }
 
 impl Scene {
@@ -203,6 +210,7 @@ impl Scene {
             told: vec![],
             looks: vec![],
             looked_ns: WALL,
+            author: 4711,
         };
         scene.learn(&Context::Origin {
             version: "0".into(),
@@ -304,7 +312,7 @@ impl Scene {
 
     /// A call of `who` moves the clock.
     pub(super) fn sets_clock(&mut self, at: u64, who: &str, delta_ms: i64) {
-        let mut owner = owner(4711, 4711);
+        let mut owner = owner(self.author, self.author);
         owner.comm = [0; 16];
         owner.comm[..who.len()].copy_from_slice(who.as_bytes());
         let mut record = ClockRecord {
@@ -352,6 +360,58 @@ impl Scene {
         let utc_ns = self.world.offset_ns().saturating_sub(ahead_ms.saturating_mul(1_000_000));
         let reading = Reading { boot_ns: ns(at), kind, name: name.into(), utc_ns, error_ns };
         self.learn(&Context::Reference(reading));
+    }
+
+    /// The kernel was built so many days after what the clock shows.
+    pub(super) fn built(&mut self, at: u64, days: i64) {
+        let shown = i64::try_from(ns(at)).expect("small") + self.world.offset_ns();
+        let utc_ns = shown + days * 86_400_000_000_000;
+        let day = crate::enrich::clock::timestamp(0, utc_ns).expect("a date").strftime("%Y-%m-%d");
+        self.learn(&Context::Built { name: format!("6.12 ({day})"), utc_ns });
+    }
+
+    /// `who` arms a leap second by a call, or disarms it; the kernel says so, too.
+    pub(super) fn arms(&mut self, at: u64, who: &str, kind: Option<LeapKind>) {
+        let mut owner = owner(4711, 4711);
+        owner.comm = [0; 16];
+        owner.comm[..who.len()].copy_from_slice(who.as_bytes());
+        let status = match kind {
+            Some(LeapKind::Insert) => clock::status::INSERT,
+            Some(LeapKind::Delete) => clock::status::DELETE,
+            None => 0,
+        };
+        self.record(&encode(ClockRecord {
+            header: header::<ClockRecord>(at, Record::ClockSet),
+            owner,
+            entered_ns: ns(at),
+            call: clock::call::CLOCK_ADJTIME,
+            modes: clock::mode::STATUS,
+            status,
+            flags: clock::flag::LEAP,
+            parent: 1,
+            parent_comm: *b"systemd\0\0\0\0\0\0\0\0\0",
+            ..ClockRecord::default()
+        }));
+        self.learn(&Context::LeapState { boot_ns: ns(at), armed: kind, tai_s: 37 });
+    }
+
+    /// The kernel's TAI − UTC becomes another.
+    pub(super) fn tai(&mut self, at: u64, tai_s: i32) {
+        self.learn(&Context::LeapState { boot_ns: ns(at), armed: None, tai_s });
+    }
+
+    /// Milliseconds from the scene's beginning to midnight by the clock as it stands.
+    pub(super) fn midnight(&self) -> u64 {
+        let day = 86_400_000_000_000;
+        let shown = i64::try_from(BEGAN).expect("small") + self.world.offset_ns();
+        u64::try_from((day - shown.rem_euclid(day)) / 1_000_000).expect("positive")
+    }
+
+    /// A call of process `pid` moves the clock.
+    pub(super) fn sets_clock_as(&mut self, at: u64, (who, pid): (&str, u32), delta_ms: i64) {
+        self.author = pid;
+        self.sets_clock(at, who, delta_ms);
+        self.author = 4711;
     }
 
     /// A client's handshake ends.

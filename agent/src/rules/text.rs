@@ -34,9 +34,13 @@ pub(super) fn address(endpoint: &Endpoint) -> String {
 
 /// `name (192.0.2.1:80)`, or the address alone.
 pub(super) fn place(endpoint: &Endpoint) -> String {
-    match &endpoint.name {
-        Some(known) => format!("{} ({})", shown(known), address(endpoint)),
+    let at = match &endpoint.wire {
+        Some(wire) => format!("{}, {wire}", address(endpoint)),
         None => address(endpoint),
+    };
+    match &endpoint.name {
+        Some(known) => format!("{} ({at})", shown(known)),
+        None => at,
     }
 }
 
@@ -93,7 +97,7 @@ pub(super) fn drop_reason(connect: &Connect, world: &World) -> Option<String> {
 pub(super) fn cause(connect: &Connect, world: &World, outcome: &str, elapsed_ns: u64) -> Cause {
     Cause {
         kind: CauseKind::OutboundConnect,
-        destination: Some(world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns)),
+        destination: Some(world.destination(connect)),
         outcome: Some(outcome.to_owned()),
         syn_retransmits: Some(connect.retries),
         dropped_by_host: Some(connect.drops),

@@ -98,6 +98,8 @@ impl Session {
             sweep,
             clocks,
             references,
+            ways: super::ways::Ways::default(),
+            leap_seconds: None,
             engine: Engine::default(),
             printer: None,
             service: None,

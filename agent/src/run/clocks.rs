@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Session, clock::boot_ns};
 use crate::{
     enrich::context::{Context, Exposed, Exposure, STARTED},
-    reference::{Answer, Watch},
+    reference::{Answer, Watch, kernel},
     snapshot::started,
 };
 
@@ -31,7 +31,17 @@ impl Session {
             // Whoever set it may not be through with its call yet, and would not be named.
             std::thread::sleep(RETURNED);
         }
+        self.look_at_leap_seconds();
         changes.records().collect()
+    }
+
+    /// What the kernel says of leap seconds, if that is news: before the move it may explain is told.
+    fn look_at_leap_seconds(&mut self) {
+        let Ok(state) = kernel::state() else { return };
+        let (armed, tai_s) = (state.leap_second, state.tai_s);
+        if self.leap_seconds.replace((armed, tai_s)) != Some((armed, tai_s)) {
+            self.learn(&Context::LeapState { boot_ns: boot_ns(), armed, tai_s });
+        }
     }
 
     /// A reference clock was read, or cannot be.

@@ -8,6 +8,7 @@ pub mod daemon;
 mod end;
 mod metrics;
 mod neighbours;
+mod ways;
 
 use std::{
     ffi::OsString,
@@ -33,7 +34,7 @@ use crate::{
     correlate::{Engine, Look, incident::Incident},
     enrich::{World, context::Context, observe::Observer},
     event::{self, encode},
-    fact::{Start, Summary},
+    fact::{LeapKind, Start, Summary},
     kernel::{
         load::{Kernel, Loss},
         plan::Request,
@@ -76,6 +77,9 @@ struct Session {
     sweep: Sweep,
     clocks: Option<Clockwatch>,
     references: Option<reference::Watch>,
+    ways: ways::Ways,
+    /// What the kernel said last of leap seconds: what is armed, and TAI − UTC.
+    leap_seconds: Option<(Option<LeapKind>, i32)>,
     engine: Engine,
     printer: Option<Printer>,
     service: Option<daemon::Service>,
@@ -111,6 +115,11 @@ impl Session {
         let origin = self.origin.clone();
         self.learn(&origin);
         self.learn(&Context::Clock { boot_ns: boot_ns(), offset_ns: realtime_ns() - boot_ns() as i64 });
+        if self.clocks.is_some()
+            && let Some((name, utc_ns)) = reference::built::built()
+        {
+            self.learn(&Context::Built { name, utc_ns });
+        }
         if wants(&self.request, ProbeId::Neigh) {
             self.learn_neighbours()?;
         }
@@ -264,6 +273,11 @@ impl Session {
                 self.failure.get_or_insert(error.into());
             }
         }
+        if let event::What::HttpDate(record) = &event.what
+            && let Some(way) = self.ways.look(record)
+        {
+            self.learn(&way);
+        }
         if let Some(writer) = &mut self.writer
             && let Err(error) = writer.record(record)
         {
@@ -289,6 +303,7 @@ impl Session {
                     self.learn(&Context::Snapshot(Box::new(snapshot::take(whom, boot_ns()))));
                 }
                 Look::Network(netns) => self.look_at_network(netns),
+                Look::Holders(sought) => self.look_for_holders(&sought),
                 Look::Sessions(until_ns) => {
                     if let Err(error) = self.kernel.tell_sessions(until_ns) {
                         self.failure.get_or_insert(error.into());

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Session, clock::boot_ns};
 use crate::{
-    enrich::context::Context,
+    enrich::context::{Context, Sought},
     neighdump::{self, Namespace},
     network,
 };
@@ -61,6 +61,11 @@ impl Session {
             self.learn_names(namespace);
             self.learn(&Context::Network(Box::new(network::gateways(namespace, boot_ns()))));
         }
+    }
+
+    /// Looks who on this machine has a neighbour's address or MACs.
+    pub(super) fn look_for_holders(&mut self, sought: &Sought) {
+        self.learn(&Context::Holders(Box::new(neighdump::holders(sought, boot_ns()))));
     }
 
     /// `blind`: records about neighbours were lost. Reads the tables again, now or as soon as the last time is

@@ -11,6 +11,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::correlate::incident::Incident;
 
+#[cfg(test)]
+mod hostile;
 pub mod http;
 pub mod json;
 pub mod queue;
@@ -63,7 +65,7 @@ impl Told {
 
     /// As `culprit.incident/v1`, one line.
     pub fn json(&self) -> &str {
-        self.json.get_or_init(|| serde_json::to_string(&self.incident).unwrap_or_default())
+        self.json.get_or_init(|| json::string(&self.incident))
     }
 
     /// As a paragraph for people, without colour.

@@ -3,30 +3,37 @@
 //! from `/proc` and by looking through duplicates of the process's sockets: nothing is stopped, nothing
 //! is attached to. A few milliseconds for a process of ordinary size, and bounded for any.
 
+mod cgroup;
+mod holder;
+mod program;
 mod sockets;
 pub mod started;
 mod threads;
 
 use std::path::PathBuf;
 
-use sockets::Sockets;
-
 use crate::enrich::context::{Snapshot, Whom};
 
 /// Looks. A process that is gone gives an empty snapshot.
 pub fn take(request: Whom, boot_ns: u64) -> Snapshot {
-    let proc = PathBuf::from(format!("/proc/{}", request.process));
-    let sockets = Sockets::open(request.process, &proc);
+    let (process, sockets) = holder::of(request.process, request.cookie);
+    let proc = PathBuf::from(format!("/proc/{process}"));
+    let asked = if process == request.process { 0 } else { request.process };
+    let request = Whom { process, ..request };
     let (threads, threads_left_out) = threads::look(&proc, request, &sockets);
-    let accepted = sockets.complete().then(|| sockets.has(request.cookie));
+    let accepted = (sockets.complete() && request.cookie != 0).then(|| sockets.has(request.cookie));
     Snapshot {
         boot_ns,
-        process: request.process,
+        process,
+        asked,
         threads,
         threads_left_out,
         sockets_cut: !sockets.complete(),
         accepted: if sockets.has(request.cookie) { Some(true) } else { accepted },
+        cookie: request.cookie,
         sockets: sockets.connected(),
+        loaded: program::look(&proc),
+        held: cgroup::look(&proc),
     }
 }
 

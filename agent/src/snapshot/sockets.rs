@@ -2,8 +2,9 @@
 //! closed at once: cookie, ends, and what `TCP_INFO` says, in whatever network namespace they live.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -17,6 +18,7 @@ use rustix::{
 use crate::{
     enrich::context::SeenSocket,
     kernel::tcpinfo::{TcpInfo, tcp_info},
+    text::shown,
 };
 
 /// Sockets looked at, at most: the youngest descriptors, where what is under way is usually found.
@@ -26,9 +28,15 @@ const DESCRIPTORS: usize = 65_536;
 /// Sockets kept in a snapshot, at most.
 const KEPT: usize = 128;
 
+/// Bytes of a table of sockets read at most: some thousand listeners.
+const TABLE: u64 = 1 << 20;
+/// A listener's state in it.
+const LISTEN: &str = "0A";
+
 const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
 const CLOSE_WAIT: u8 = 8;
+const LISTENING: u8 = 10;
 
 /// A socket, as far as it is known.
 #[derive(Debug, Clone)]
@@ -50,16 +58,25 @@ pub(super) struct Sockets {
     proc: PathBuf,
     process: Option<OwnedFd>,
     by_fd: HashMap<u32, Socket>,
+    /// Ports something listens on in the process's network namespace; `None` when they could not be read.
+    listening: Option<HashSet<u16>>,
     complete: bool,
 }
 
 impl Sockets {
     pub(super) fn open(pid: u32, proc: &Path) -> Self {
+        Self::open_some(pid, proc, SOCKETS)
+    }
+
+    /// Of a process that may be somebody else: not more sockets than that.
+    pub(super) fn open_some(pid: u32, proc: &Path, most: usize) -> Self {
         let process = i32::try_from(pid)
             .ok()
             .and_then(Pid::from_raw)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        let mut sockets = Self { proc: proc.to_owned(), process, by_fd: HashMap::new(), complete: true };
+        let listening = listening(proc);
+        let mut sockets =
+            Self { proc: proc.to_owned(), process, by_fd: HashMap::new(), listening, complete: true };
         let Ok(entries) = fs::read_dir(proc.join("fd")) else {
             sockets.complete = false;
             return sockets;
@@ -75,7 +92,7 @@ impl Sockets {
             if !sockets.link(fd).is_some_and(|target| target.starts_with("socket:")) {
                 continue;
             }
-            if sockets.by_fd.len() >= SOCKETS {
+            if sockets.by_fd.len() >= most {
                 sockets.complete = false;
                 break;
             }
@@ -103,6 +120,11 @@ impl Sockets {
         self.by_fd.get(&fd)
     }
 
+    /// Whether a descriptor is a listening socket.
+    pub(super) fn listens(&self, fd: u32) -> bool {
+        matches!(self.at(fd), Some(Socket { kind: Kind::Tcp { info, .. }, .. }) if info.state == LISTENING)
+    }
+
     /// What a descriptor is, in words.
     pub(super) fn describe(&self, fd: u32) -> String {
         if let Some(socket) = self.at(fd) {
@@ -112,7 +134,8 @@ impl Sockets {
             Some(link) if link.starts_with("pipe:") => "a pipe".into(),
             Some(link) => match link.strip_prefix("anon_inode:") {
                 Some(kind) => kind.trim_matches(['[', ']']).to_owned(),
-                None => link,
+                // Whoever opens a file has named it.
+                None => shown(&link).into_owned(),
             },
             None => format!("descriptor {fd}"),
         }
@@ -121,7 +144,7 @@ impl Sockets {
     /// TCP sockets that are connecting or connected.
     pub(super) fn connected(&self) -> Vec<SeenSocket> {
         let mut seen: Vec<SeenSocket> =
-            self.by_fd.iter().filter_map(|(&fd, socket)| socket.seen(fd)).collect();
+            self.by_fd.iter().filter_map(|(&fd, socket)| socket.seen(fd, self.listening.as_ref())).collect();
         seen.sort_by_key(|socket| std::cmp::Reverse(socket.fd));
         // Those that may be owed an answer first, should there be too many.
         seen.sort_by_key(|socket| socket.received_ms_ago <= socket.sent_ms_ago);
@@ -173,6 +196,31 @@ fn kind(socket: &OwnedFd) -> Kind {
     Kind::Other
 }
 
+/// Ports something listens on in the network namespace of a process.
+fn listening(proc: &Path) -> Option<HashSet<u16>> {
+    let mut ports = HashSet::new();
+    for table in ["net/tcp", "net/tcp6"] {
+        // IPv6 may be missing; IPv4 never is. Listeners come first.
+        let Ok(file) = fs::File::open(proc.join(table)) else {
+            if table == "net/tcp" {
+                return None;
+            }
+            continue;
+        };
+        for line in BufReader::new(file.take(TABLE)).lines().skip(1).map_while(Result::ok) {
+            let mut columns = line.split_whitespace();
+            let (Some(local), Some(state)) = (columns.nth(1), columns.nth(1)) else { continue };
+            if state != LISTEN {
+                break;
+            }
+            if let Some(port) = local.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok()) {
+                ports.insert(port);
+            }
+        }
+    }
+    Some(ports)
+}
+
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -180,7 +228,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 impl Socket {
     fn describe(&self) -> String {
         match &self.kind {
-            Kind::Tcp { info, local, remote: None, .. } if info.state == 10 => {
+            Kind::Tcp { info, local, remote: None, .. } if info.state == LISTENING => {
                 format!("TCP {} listening", canonical(*local))
             }
             Kind::Tcp { info, local, remote, .. } => {
@@ -203,7 +251,7 @@ impl Socket {
         }
     }
 
-    fn seen(&self, fd: u32) -> Option<SeenSocket> {
+    fn seen(&self, fd: u32, listening: Option<&HashSet<u16>>) -> Option<SeenSocket> {
         let Kind::Tcp { info, local, remote, unread } = &self.kind else { return None };
         if ![ESTABLISHED, SYN_SENT, CLOSE_WAIT].contains(&info.state) {
             return None;
@@ -222,6 +270,7 @@ impl Socket {
             sent_ms_ago: info.sent_ms_ago,
             received_ms_ago: info.received_ms_ago,
             unread_bytes: *unread,
+            inbound: listening.map(|ports| ports.contains(&local.port())),
         })
     }
 }

@@ -60,11 +60,17 @@ fn thread(proc: &Path, request: Whom, tid: u32, sockets: &Sockets) -> Option<See
     }
     seen.posture = match state {
         'R' => Posture::Running,
-        'D' => Posture::Disk,
+        'D' if !seen.shown.wchan.as_deref().is_some_and(is_freezer) => Posture::Disk,
         'T' | 't' => Posture::Stopped,
+        _ if seen.shown.wchan.as_deref().is_some_and(is_freezer) => Posture::Frozen,
         _ => seen.posture,
     };
     Some(seen)
+}
+
+/// Where the tasks of a frozen control group sleep: version 2, and version 1.
+fn is_freezer(wchan: &str) -> bool {
+    matches!(wchan, "do_freezer_trap" | "__refrigerator")
 }
 
 /// A system call and its arguments, as `/proc/PID/task/TID/syscall` shows them.
@@ -137,6 +143,7 @@ fn waits(seen: &mut SeenThread, call: &Call, process: u32, sockets: &Sockets) {
     for fd in fds {
         let what = sockets.describe(fd);
         match sockets.at(fd) {
+            Some(_) if sockets.listens(fd) => seen.accepts = true,
             Some(socket) if socket.cookie != 0 => seen.sockets.push(socket.cookie),
             _ if what == "a pipe" => seen.posture = Posture::Processes,
             _ if what == "eventfd" => seen.posture = Posture::Threads,

@@ -7,6 +7,7 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
+pub mod host;
 pub mod shell;
 
 /// Characters of a name that are shown; what is longer is cut and its length said.

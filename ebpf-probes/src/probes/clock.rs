@@ -45,6 +45,14 @@ pub mod mode {
     pub const READ_ONLY: u32 = 0x2000;
 }
 
+/// Bits of `timex.status`.
+pub mod status {
+    /// STA_INS: a leap second is to be inserted at the end of the day.
+    pub const INSERT: i32 = 0x0010;
+    /// STA_DEL: one is to be left out.
+    pub const DELETE: i32 = 0x0020;
+}
+
 /// Bits of [`ClockRecord::flags`].
 pub mod flag {
     /// `before_ns` and `after_ns` were taken.
@@ -57,6 +65,8 @@ pub mod flag {
     pub const TAI_CHANGED: u32 = 8;
     /// The caller's memory could not be read: what it asked for is unknown, and 0 here.
     pub const UNREAD: u32 = 16;
+    /// The call armed a leap second: the kernel will step the clock at the end of the day.
+    pub const LEAP: u32 = 32;
 }
 
 /// Somebody set or slewed the wall clock, or was refused.

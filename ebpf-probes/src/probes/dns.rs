@@ -3,8 +3,12 @@
 
 use crate::{
     abi::{Header, Owner, ProbeId, Tuple, assert_layout},
-    spec::Probe,
+    probes::connect,
+    spec::{Hook, Probe},
 };
+
+/// The port of a DNS server.
+pub const PORT: u16 = 53;
 
 /// Bytes of a DNS message, or of the TCP stream that carries it. `header.len` ends the data.
 #[repr(C)]
@@ -16,7 +20,7 @@ pub struct DnsBytes<const N: usize> {
     pub cookie: u64,
     /// Who asked; all zero when the socket was connected before culprit started.
     pub owner: Owner,
-    /// From where to where; the remote port is 53.
+    /// From where to where, as the program asked for it.
     pub tuple: Tuple,
     /// TCP sequence number of the first byte; 0 for UDP.
     pub seq: u32,
@@ -38,6 +42,24 @@ pub const SMALL: usize = 256;
 pub const LARGE: usize = 2048;
 
 assert_layout!(DnsBytes<SMALL> = SMALL + DNS_BYTES_HEAD, DnsBytes<LARGE> = LARGE + DNS_BYTES_HEAD);
+
+/// Whither the questions of a socket really go, where that is not the server asked for. Comes before the question.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DnsWire {
+    /// The header.
+    pub header: Header,
+    /// Socket cookie.
+    pub cookie: u64,
+    /// From where to where on the wire.
+    pub wire: Tuple,
+    /// Why they differ, as far as that is known: bits of [`connect::translated`].
+    pub translated: u32,
+    /// Unused, 0.
+    pub pad: u32,
+}
+
+assert_layout!(DnsWire = 72);
 
 /// Bytes of a DNS message that are held at most.
 pub const HELD: usize = 512;
@@ -76,13 +98,15 @@ pub struct HeldMessage {
     pub len: u32,
     /// How often a question was sent.
     pub queries: u32,
-    /// Unused, 0.
-    pub pad: u32,
+    /// See [`DnsWire`].
+    pub translated: u32,
+    /// From where to where on the wire, where that differs from `tuple`; otherwise all zero.
+    pub wire: Tuple,
     /// The bytes.
     pub data: [u8; HELD],
 }
 
-assert_layout!(LookupKey = 16, HeldMessage = 112 + HELD, DnsBytes<HELD> = HELD + DNS_BYTES_HEAD);
+assert_layout!(LookupKey = 16, HeldMessage = 152 + HELD, DnsBytes<HELD> = HELD + DNS_BYTES_HEAD);
 
 /// The `LOOKUPS` map, which the agent sweeps.
 pub const LOOKUPS_MAP: &str = "LOOKUPS";
@@ -99,9 +123,23 @@ pub const PROBE: Probe = Probe {
     id: ProbeId::Dns,
     name: "dns",
     about: "DNS lookups over UDP and TCP port 53: question, answer, latency, owner",
-    hooks: &[crate::packet::EGRESS, crate::packet::INGRESS],
+    hooks: &[
+        asks(connect::CONNECT4),
+        asks(connect::CONNECT6),
+        asks(connect::SENDMSG4),
+        asks(connect::SENDMSG6),
+        crate::packet::EGRESS,
+        crate::packet::INGRESS,
+    ],
 };
 
+/// A lookup without these is a lookup nevertheless.
+const fn asks(hook: Hook) -> Hook {
+    Hook { required: false, ..hook }
+}
+
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub mod asked;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod counted;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]

@@ -62,6 +62,9 @@ pub mod flag {
     pub const FAILED_BETWEEN: u32 = 2;
     /// Set through netlink or an ioctl: the owner says by whom.
     pub const BY_HAND: u32 = 4;
+    /// Old and new MAC (of a claim: the cached and the claimed one) are known to belong together: a connection
+    /// was established while one was cached and the other spoke.
+    pub const TOGETHER: u32 = 8;
 }
 
 /// What an [`UnheardRecord`] is about.
@@ -74,6 +77,17 @@ pub mod unheard {
     pub const DATA: u32 = 3;
     /// A connection was established after all: the neighbour hears us.
     pub const ANSWERED: u32 = 4;
+    /// The other MAC has spoken again although nothing is answered.
+    pub const SPEAKS: u32 = 5;
+    /// The cached MAC has reset a connection that is asked for again from the other one: two machines.
+    /// `unanswered` counts those times.
+    pub const RESET: u32 = 6;
+}
+
+/// Bits of [`UnheardRecord::flags`].
+pub mod unheard_flag {
+    /// The two MACs belong together: a connection was established while one was cached and the other spoke.
+    pub const TOGETHER: u32 = 1;
 }
 
 /// Names a neighbour on this machine: key of the `NEIGHBOURS` map.
@@ -276,6 +290,8 @@ pub const PROBE: Probe = Probe {
     ],
 };
 
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod kin;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod overflow;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]

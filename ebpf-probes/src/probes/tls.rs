@@ -1,11 +1,19 @@
 //! TLS handshakes, told from the bytes on the wire, per socket: no library is asked, no port is
 //! listed, and a handshake that begins on an established connection (STARTTLS) is one like any other.
 //!
+//! **Which socket it is.** A handshake is kept in a hash by the socket's cookie, and never known by a packet's
+//! ports: netfilter may have given what leaves others than the socket has. Storage on the socket itself
+//! (`bpf_sk_storage`) would spare the look-up, but on 5.10 a tracepoint cannot reach it, so that nobody would
+//! be seen to read a hello there; the agent could not walk it to find what is stuck; and each connection would carry
+//! it to its end, where a hash holds only what is in a handshake. What storage frees with the socket is removed here
+//! as the socket stops sending or closes, and by age. Before a socket exists (deferred accept, SYN cookies, a lost ACK,
+//! TCP Fast Open) the handshake is kept by namespace and tuple, see `listener`.
+//!
 //! The kernel follows record headers only, enough to know whose turn it is; what the hellos say is
 //! parsed in user space from captured bytes. A ServerHello that asks to retry is part of one handshake.
 
 use crate::{
-    abi::{Header, Owner, ProbeId, Tuple, assert_layout},
+    abi::{Header, Netns, Owner, ProbeId, Tuple, assert_layout},
     fields,
     spec::{Attach, Hook, Probe},
 };
@@ -53,6 +61,12 @@ pub const UNREAD: u32 = 32;
 pub const STALLED: u32 = 128;
 /// [`Handshake::flags`]: the client sent a certificate flight (TLS 1.3: longer than a Finished).
 pub const CLIENT_CERTIFICATE: u32 = 64;
+/// [`Handshake::flags`]: bytes of its ClientHello are held that the agent has not been given. Of no meaning to it.
+pub const HELD: u32 = 256;
+/// [`Handshake::flags`]: something of the peer's next flight is here, but its beginning is not: a segment is lost.
+pub const HOLE: u32 = 512;
+/// [`Handshake::flags`]: this service has answered a ClientHello with a ServerHello before.
+pub const SPEAKS_TLS: u32 = 1024;
 
 /// A handshake in flight, as the kernel keeps it.
 #[repr(C)]
@@ -63,7 +77,7 @@ pub struct Handshake {
     /// Client: who connected. Server: who read the ClientHello; all zero but the
     /// network namespace until somebody did.
     pub owner: Owner,
-    /// From where to where.
+    /// From where to where, as the socket has it.
     pub tuple: Tuple,
     /// CLOCK_BOOTTIME of the first byte of the ClientHello, nanoseconds.
     pub started_ns: u64,
@@ -95,7 +109,20 @@ pub struct Handshake {
     pub alert: u32,
     /// The first bytes of the ClientHello's record.
     pub prefix: [u8; 32],
+    /// Server: CLOCK_BOOTTIME when the connection was established, in nanoseconds; if it carried anything before
+    /// the ClientHello, when the last of that was handled. 0 when unknown, and for a client.
+    pub established_ns: u64,
+    /// From where to where its packets say they go, where netfilter of the socket's own network namespace
+    /// translates them; all zero when they say what the socket does, or nothing has left yet.
+    pub wire: Tuple,
+    /// Where the record ends that holds the last bytes of the ClientHello seen so far, counted like `hello_seen`.
+    pub record_end: u32,
+    /// Bytes of the ClientHello that lie in later records.
+    pub left: u32,
 }
+
+/// Bytes of a [`TlsRecord`] before it knew when the connection was established.
+pub const TLS_RECORD_FIRST: usize = 240;
 
 /// A record about a handshake; its kind says what happened.
 #[repr(C)]
@@ -138,8 +165,8 @@ pub const LARGE: usize = 2048;
 pub const HELLO_CAPTURED: u32 = 16 * 1024;
 
 assert_layout!(
-    Handshake = 224,
-    TlsRecord = 240,
+    Handshake = 280,
+    TlsRecord = 296,
     TlsBytes<SMALL> = SMALL + TLS_BYTES_HEAD,
     TlsBytes<LARGE> = LARGE + TLS_BYTES_HEAD,
 );
@@ -160,6 +187,32 @@ pub struct HeldHello {
 }
 
 assert_layout!(HeldHello = 8 + 2 * HELLO_HELD);
+
+/// A connection as the listener's packets name it: which socket it is to become.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requested {
+    /// Its addresses and ports; `family` and `protocol` are 0.
+    pub tuple: Tuple,
+    /// Its network namespace.
+    pub netns: Netns,
+}
+
+/// A handshake that began before its socket existed: value of the `REQUESTED` map.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Early {
+    /// The handshake so far; it has no cookie.
+    pub handshake: Handshake,
+    /// Its ClientHello so far.
+    pub hello: HeldHello,
+}
+
+assert_layout!(Requested = 48, Early = 280 + 8 + 2 * HELLO_HELD);
+
+/// Handshakes held at most that began before their socket existed. Anyone can send what begins like one, so the
+/// least recently used give way; the socket mostly exists before the packet has been dealt with.
+pub const REQUESTED: u32 = 1 << 10;
 
 /// The `HELLOS` map.
 pub const HELLOS_MAP: &str = "HELLOS";
@@ -183,11 +236,29 @@ pub const PROBE: Probe = Probe {
             attach: Attach::BtfTracepoint("tcp_rcv_space_adjust", &["struct sock *"]),
             gives: "which thread read a hello: without it a server's handshakes have no owner",
             required: false,
-            fields: &[fields::SK_NUM, fields::SK_DPORT, fields::SK_COOKIE, fields::SK_NET, fields::NET_INUM],
+            fields: &[
+                fields::SK_NUM,
+                fields::SK_DPORT,
+                fields::SK_STATE,
+                fields::SK_COOKIE,
+                fields::SK_NET,
+                fields::NET_INUM,
+                fields::SK_FAMILY,
+                fields::SK_PROTOCOL,
+                fields::SK_DADDR,
+                fields::SK_RCV_SADDR,
+                fields::SK_V6_DADDR,
+                fields::SK_V6_RCV_SADDR,
+                fields::TCP_RCV_NXT,
+            ],
         },
     ],
 };
 
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod hello;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod listener;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub mod program;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]

@@ -31,7 +31,7 @@ use crate::{
 
 const KERNEL: &str = "6.12";
 /// Early enough for everything to be attached at 03:58:03, when the outage began.
-const BOOT: &str = "2018-08-10T03:57:45";
+const BOOT: &str = "2028-08-10T03:57:45";
 
 pub(super) fn play() -> Result<()> {
     let culprit = super::build()?;
@@ -39,7 +39,7 @@ pub(super) fn play() -> Result<()> {
     let lab = Lab::new()?;
     eprintln!(
         "\
-The outage: on 10 August 2018 at 03:58:03 a machine's clock jumps to December, six minutes later to October,
+The outage: on 10 August at 03:58:03 a machine's clock jumps to December, six minutes later to October,
 and six minutes later back. APIs refuse it all the while, and go on refusing some of its services long after
 its clock is right: those keep credentials that they believe to be good until December, and fetch no others.
 

@@ -27,19 +27,19 @@ cat <&3 >&2 &
 open early 8443
 
 right=$(($(date +%s%N) / 10000000 - $(ticks)))
-# Until 2018-08-10T03:58:03Z, and until the session is open.
+# Until 2028-08-10T03:58:03Z, and until the session is open.
 left=$((153387348300 - right - $(ticks)))
 [ $left -ge 300 ] || left=300
 sleep $((left / 100)).$((left % 100 / 10))
 say "the clock jumps to December"
-date -u -s "2018-12-14 $(date -u +%T.%N)" >/dev/null
+date -u -s "2028-12-14 $(date -u +%T.%N)" >/dev/null
 sleep 1
 say "a worker starts, opens a TLS session and keeps it"
 open worker 8444
 worker=$!
 sleep 3
 say "the clock jumps to October"
-date -u -s "2018-10-12 $(date -u +%T.%N)" >/dev/null
+date -u -s "2028-10-12 $(date -u +%T.%N)" >/dev/null
 sleep 4
 say "somebody puts it right"
 at=$((right + $(ticks)))

@@ -3,6 +3,7 @@
 //! A move found by looking is told only as far as the calls told before do not account for it. Neither
 //! slews nor drift move REALTIME against BOOTTIME, which the kernel disciplines alike: steps alone do.
 
+mod leap;
 pub mod references;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use ebpf_probes::{
     probes::clock::{ClockMoved, ClockRecord, ClockSuspended, call, flag, mode},
 };
 
+pub use leap::LeapSecond;
 use references::{References, Source};
 
 use super::{Told, World, ms};
@@ -42,6 +44,8 @@ pub struct Step {
     pub by: Option<Author>,
     /// How long the machine slept meanwhile, nanoseconds.
     pub slept_ns: u64,
+    /// It is a leap second.
+    pub leap_second: Option<LeapSecond>,
 }
 
 impl Step {
@@ -81,6 +85,10 @@ pub(super) struct Clock {
     step: Option<Step>,
     /// Reference clocks.
     references: References,
+    /// Leap seconds.
+    pub(super) leap: leap::Leaps,
+    /// The kernel and the day it was built, nanoseconds since 1970.
+    pub(super) built: Option<(String, i64)>,
 }
 
 impl Clock {
@@ -98,6 +106,12 @@ impl Clock {
     /// REALTIME − BOOTTIME now.
     pub(super) fn offset_ns(&self) -> i64 {
         self.history.back().map_or(0, |(_, offset)| *offset)
+    }
+
+    /// When that changed last, 0 if it has not since culprit began.
+    fn stepped_ns(&self) -> u64 {
+        let first = usize::from(self.history.len() < HISTORY);
+        self.history.iter().skip(first).next_back().map_or(0, |(at_ns, _)| *at_ns)
     }
 
     /// REALTIME − BOOTTIME as it was then.
@@ -131,6 +145,17 @@ impl World {
     /// REALTIME − BOOTTIME now, nanoseconds.
     pub fn offset_ns(&self) -> i64 {
         self.clock.offset_ns()
+    }
+
+    /// REALTIME − BOOTTIME as it was at a moment, nanoseconds.
+    pub fn offset_at(&self, boot_ns: u64) -> i64 {
+        self.clock.offset_at(boot_ns)
+    }
+
+    /// The running kernel by its release and the day it was built, and that day in nanoseconds since 1970: no
+    /// clock can be right that shows an earlier time.
+    pub fn built(&self) -> Option<(&str, i64)> {
+        self.clock.built.as_ref().map(|(name, built_ns)| (name.as_str(), *built_ns))
     }
 
     /// Whether every call that sets the clock is seen: all its hooks are attached.
@@ -175,6 +200,10 @@ pub(super) fn set(world: &mut World, boot_ns: u64, record: &ClockRecord, told: &
         told.push(("clock", record.owner, What::ClockSet { call, before, after, delta_ns, refused }));
         return;
     }
+    let leap_second = leap::armed(record);
+    if !refused && record.modes & mode::STATUS != 0 && record.modes & mode::ADJTIME == 0 {
+        world.clock.leap.set(boot_ns, leap_second, || author(record, call));
+    }
     let ppm = (record.modes & (mode::FREQUENCY | mode::ADJTIME) == mode::FREQUENCY)
         .then(|| record.frequency as f64 / 65536.0);
     let offset_ns = (record.modes & mode::OFFSET != 0).then(|| {
@@ -192,6 +221,7 @@ pub(super) fn set(world: &mut World, boot_ns: u64, record: &ClockRecord, told: &
             modes: record.modes,
             offset_ns,
             frequency_ppm: ppm,
+            leap_second,
             zone_only: record.flags & flag::ZONE_ONLY != 0,
             refused,
         },
@@ -210,15 +240,20 @@ fn stepped(world: &mut World, boot_ns: u64, record: &ClockRecord, call: ClockCal
         looked_ns: boot_ns,
         before_ns,
         after_ns,
-        by: Some(Author {
-            owner: record.owner,
-            call,
-            parent: record.parent,
-            parent_comm: event::comm(&record.parent_comm),
-            exe: executable(record),
-        }),
+        by: Some(author(record, call)),
         slept_ns: 0,
+        leap_second: None,
     });
+}
+
+fn author(record: &ClockRecord, call: ClockCall) -> Author {
+    Author {
+        owner: record.owner,
+        call,
+        parent: record.parent,
+        parent_comm: event::comm(&record.parent_comm),
+        exe: executable(record),
+    }
 }
 
 /// `/usr/bin/date`, of the names on its path; `…/bin/date` when there are more than were taken.
@@ -273,6 +308,25 @@ pub(super) fn moved(world: &mut World, boot_ns: u64, record: &ClockMoved, told: 
     }
     let before_ns = record.after_ns.saturating_sub(unexplained);
     let slept = world.clock.slept.filter(|(looked_ns, _)| *looked_ns == record.looked_ns);
+    let leap_second = world.clock.leap.second(record, before_ns, unexplained);
+    if let Some(second) = &leap_second {
+        let what = What::LeapSecond {
+            leap_second: second.kind,
+            before: world.reading(boot_ns, before_ns),
+            after: world.reading(boot_ns, record.after_ns),
+        };
+        let owner = second.by.as_ref().map_or_else(Owner::default, |author| author.owner);
+        told.push(("clock", owner, what));
+    } else {
+        let what = What::ClockMoved {
+            before: world.reading(boot_ns, before_ns),
+            after: world.reading(boot_ns, record.after_ns),
+            delta_ns: unexplained,
+            was_set: record.was_set != 0,
+            within_ms: ms(boot_ns.saturating_sub(record.looked_ns)),
+        };
+        told.push(("clock", Owner::default(), what));
+    }
     world.clock.step = Some(Step {
         at_ns: boot_ns,
         looked_ns: record.looked_ns.min(boot_ns),
@@ -280,15 +334,8 @@ pub(super) fn moved(world: &mut World, boot_ns: u64, record: &ClockMoved, told: 
         after_ns: record.after_ns,
         by: None,
         slept_ns: slept.map_or(0, |(_, slept_ns)| slept_ns),
+        leap_second,
     });
-    let what = What::ClockMoved {
-        before: world.reading(boot_ns, before_ns),
-        after: world.reading(boot_ns, record.after_ns),
-        delta_ns: unexplained,
-        was_set: record.was_set != 0,
-        within_ms: ms(boot_ns.saturating_sub(record.looked_ns)),
-    };
-    told.push(("clock", Owner::default(), what));
 }
 
 pub(super) fn suspended(world: &mut World, record: &ClockSuspended, told: &mut Vec<Told>) {

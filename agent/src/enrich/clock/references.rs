@@ -2,17 +2,21 @@
 //!
 //! A reading says UTC − BOOTTIME, so that it stays good across steps of the wall clock. When a reference that
 //! agreed with the wall clock is suddenly far from it and nobody has set anything, this machine stood still
-//! while the world went on: it was paused, or restored from a snapshot.
+//! while the world went on: it was paused, or restored from a snapshot. When a hardware clock moves in any other
+//! way it was written (`hwclock --systohc`, the kernel's 11-minute mode): from then on it says what it was told.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
 };
 
-use ebpf_probes::probes::clock::{AGED, DateKey, DateRecord};
+use ebpf_probes::{
+    abi::Netns,
+    probes::clock::{AGED, DateKey, DateRecord},
+};
 
 use crate::{
-    enrich::World,
+    enrich::{World, context::Way},
     event,
     fact::{Reading, ReferenceKind, What},
 };
@@ -45,10 +49,25 @@ pub struct Leap {
     pub missed_ns: i64,
 }
 
+/// A hardware clock was written while it was watched: it is a child of the wall clock since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// It had not been yet, CLOCK_BOOTTIME in nanoseconds.
+    pub after_ns: u64,
+    /// It had been.
+    pub before_ns: u64,
+    /// By how much it moved, nanoseconds.
+    pub moved_ns: i64,
+}
+
 /// The reference clocks there are.
 #[derive(Debug, Default)]
 pub struct References {
     heard: BTreeMap<Source, VecDeque<Reading>>,
+    /// When each hardware clock was written last.
+    written: BTreeMap<Source, Written>,
+    /// Metadata services: link-local addresses that the host itself has a route to.
+    metadata: BTreeSet<Source>,
     /// How far the wall clock was off when that was last told, by clock.
     told: BTreeMap<Source, i64>,
     leap: Option<Leap>,
@@ -57,16 +76,21 @@ pub struct References {
 }
 
 impl References {
-    /// Takes in a reading; `offset_ns` is REALTIME − BOOTTIME.
-    fn hear(&mut self, reading: &Reading, offset_ns: i64) {
+    /// Takes in a reading; `offset_ns` is REALTIME − BOOTTIME, and `stepped_ns` when it changed last.
+    fn hear(&mut self, reading: &Reading, offset_ns: i64, stepped_ns: u64) {
         let source = (reading.kind, reading.name.clone());
         let earlier = self.heard.get(&source).and_then(VecDeque::back);
-        if let Some(earlier) = earlier
-            && let Some(leap) = leap(earlier, reading, offset_ns)
-        {
-            // What others said before this one showed it is of another time.
-            self.heard.clear();
-            self.leap = Some(leap);
+        if let Some(earlier) = earlier {
+            // A clock that moved together with the wall clock shows nothing.
+            let leap = leap(earlier, reading, offset_ns).filter(|leap| stepped_ns <= leap.after_ns);
+            if let Some(leap) = leap {
+                // What others said before this one showed it is of another time.
+                self.heard.clear();
+                self.leap = Some(leap);
+            } else if let Some(written) = written(earlier, reading) {
+                self.written.insert(source.clone(), written);
+                self.leap.take_if(|leap| leap.source == source);
+            }
         }
         if !self.heard.contains_key(&source) && self.heard.len() >= SOURCES {
             let silent = self
@@ -77,6 +101,8 @@ impl References {
             if let Some(silent) = silent {
                 self.heard.remove(&silent);
                 self.told.remove(&silent);
+                self.written.remove(&silent);
+                self.metadata.remove(&silent);
             }
         }
         let readings = self.heard.entry(source).or_default();
@@ -99,6 +125,31 @@ impl References {
     pub fn leap(&self) -> Option<&Leap> {
         self.leap.as_ref()
     }
+
+    /// When a hardware clock was written last, if it was while it was watched.
+    pub fn written(&self, source: &Source) -> Option<&Written> {
+        self.written.get(source)
+    }
+
+    /// Whether it is the cloud's metadata service, reached as the host reaches it.
+    pub fn is_metadata(&self, source: &Source) -> bool {
+        self.metadata.contains(source)
+    }
+}
+
+/// Whether a hardware clock moved as none does by itself, be the system clock a tenth too fast.
+fn written(earlier: &Reading, reading: &Reading) -> Option<Written> {
+    if reading.kind != ReferenceKind::Rtc {
+        return None;
+    }
+    let moved_ns = reading.utc_ns.saturating_sub(earlier.utc_ns);
+    let elapsed_ns = reading.boot_ns.saturating_sub(earlier.boot_ns);
+    let unsure = earlier.error_ns.saturating_add(reading.error_ns).saturating_add(elapsed_ns / 8);
+    (moved_ns.unsigned_abs() > unsure).then_some(Written {
+        after_ns: earlier.boot_ns,
+        before_ns: reading.boot_ns,
+        moved_ns,
+    })
 }
 
 fn leap(earlier: &Reading, reading: &Reading, offset_ns: i64) -> Option<Leap> {
@@ -118,10 +169,19 @@ fn leap(earlier: &Reading, reading: &Reading, offset_ns: i64) -> Option<Leap> {
     })
 }
 
+#[cfg(test)]
+impl World {
+    /// As if the host had a route to it.
+    pub fn is_metadata_in_tests(&mut self, name: &str) {
+        self.clock.references.metadata.insert((ReferenceKind::Http, name.to_owned()));
+    }
+}
+
 /// A reference clock was read.
 pub fn heard(world: &mut World, reading: &Reading) {
     let offset_ns = world.clock.offset_ns();
-    world.clock.references.hear(reading, offset_ns);
+    let stepped_ns = world.clock.stepped_ns();
+    world.clock.references.hear(reading, offset_ns, stepped_ns);
     let Some(off) = off(world, reading) else { return };
     let compared = &mut world.clock.references.compared;
     if compared.len() < SOURCES {
@@ -134,21 +194,32 @@ pub fn compared(world: &mut World) -> Vec<(u64, What)> {
     std::mem::take(&mut world.clock.references.compared)
 }
 
-/// A server said what time it is: a reading, unless a cache said it for another moment, or it is no date.
+/// A server said what time it is: a reading, unless a cache said it for another moment, it is no date, or the
+/// server may be anybody's: of this host, or of somebody with a namespace of his own.
 pub fn date(world: &mut World, record: &DateRecord) {
+    let netns = Netns { inode: record.server.netns, generation: record.date.generation };
+    let way = world.ways.get(&(netns, record.server.address)).copied();
+    let Some(way @ (Way::Host | Way::Out)) = way else { return };
     if record.date.flags & AGED == 0
-        && !is_own(&record.server, world.namespaces.host.inode)
         && let Some(reading) = http(record)
     {
+        let source = (reading.kind, reading.name.clone());
+        let is_metadata = way == Way::Host && is_link_local(&record.server);
         heard(world, &reading);
+        let references = &mut world.clock.references;
+        if is_metadata && references.heard.contains_key(&source) {
+            references.metadata.insert(source);
+        }
     }
 }
 
-/// A server on the host's own loopback has the host's own clock, and would only ever agree with it.
-fn is_own(server: &DateKey, host_netns: u32) -> bool {
-    let address = std::net::Ipv6Addr::from(server.address);
-    let loopback = address.to_ipv4_mapped().map_or(address.is_loopback(), |v4| v4.is_loopback());
-    loopback && server.netns == host_netns
+/// Where clouds keep their metadata service.
+fn is_link_local(server: &DateKey) -> bool {
+    match event::address(server.address) {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        // fd00:ec2::254 is the metadata service of one cloud.
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.segments()[..2] == [0xfd00, 0x0ec2],
+    }
 }
 
 /// How far the wall clock is from a reading that disagrees with it, once, and when that has changed.
@@ -199,6 +270,7 @@ mod tests {
     use ebpf_probes::probes::clock::{DateKey, HttpDate};
 
     use super::*;
+    use crate::enrich::context::Context;
 
     fn record(text: &[u8]) -> DateRecord {
         let mut date = HttpDate { boot_ns: 5_000_000_000, ..HttpDate::default() };
@@ -215,14 +287,25 @@ mod tests {
     }
 
     #[test]
-    fn a_server_on_the_host_s_own_loopback_is_no_other_clock() {
-        let server =
-            |address: std::net::Ipv6Addr, netns| DateKey { address: address.octets(), netns, port: 80 };
-        let v4 = std::net::Ipv4Addr::new(127, 0, 0, 1).to_ipv6_mapped();
-        assert!(is_own(&server(v4, 7), 7) && is_own(&server(std::net::Ipv6Addr::LOCALHOST, 7), 7));
-        // Somebody else's loopback may lead anywhere.
-        assert!(!is_own(&server(v4, 8), 7));
-        assert!(!is_own(&server(std::net::Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped(), 7), 7));
+    fn only_a_server_that_may_be_somebody_else_is_another_clock() {
+        let address = std::net::Ipv4Addr::new(169, 254, 169, 254);
+        let mut record = record(b" Sat, 21 Nov 2026 07:19:37 GMT\r\n");
+        record.server.address = address.to_ipv6_mapped().octets();
+        let heard = |way: Option<Way>| {
+            let mut world = World::default();
+            if let Some(way) = way {
+                world.learn(&Context::Way { netns: 1, generation: 0, address: address.into(), way });
+            }
+            date(&mut world, &record);
+            let references = world.references();
+            references.all().next().map(|(source, _)| references.is_metadata(source))
+        };
+        assert_eq!(heard(Some(Way::Host)), Some(true));
+        // Of a container it may be whatever its owner wants.
+        assert_eq!(heard(Some(Way::Out)), Some(false));
+        for way in [None, Some(Way::Itself), Some(Way::Inside), Some(Way::Foreign), Some(Way::Unknown)] {
+            assert_eq!(heard(way), None, "{way:?}");
+        }
     }
 
     #[test]
@@ -268,7 +351,7 @@ mod tests {
         let mut references = References::default();
         for number in 0..1000u64 {
             let name = format!("clock {}", number % 200);
-            references.hear(&Reading { name, ..at(ReferenceKind::Http, number * 10, 0) }, 0);
+            references.hear(&Reading { name, ..at(ReferenceKind::Http, number * 10, 0) }, 0, 0);
         }
         assert_eq!(references.all().count(), SOURCES);
         assert!(references.all().all(|(_, readings)| readings.len() <= READINGS));

@@ -21,7 +21,8 @@ use crate::{
     event,
     fact::{
         NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-        NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain, What,
+        NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
+        What,
     },
 };
 
@@ -154,9 +155,11 @@ pub(super) fn claimed(world: &World, boot_ns: u64, record: &ClaimRecord, told: &
 
 pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told: &mut Vec<Told>) {
     let sent = match record.what {
-        unheard::ANSWERED => None,
+        unheard::ANSWERED | unheard::RESET => None,
         unheard::SYN_ACK => Some(SentAgain::SynAck),
         unheard::SYN => Some(SentAgain::Syn),
+        // For the correlation alone: the packet itself was told as a difference.
+        unheard::SPEAKS => return,
         _ => Some(SentAgain::Data),
     };
     let mut owner = record.owner;
@@ -170,7 +173,7 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told:
     let cached_mac = mac(&record.cached_mac, 6).unwrap_or_default();
     let seen_mac = mac(&record.seen_mac, 6).unwrap_or_default();
     let state = state_name(record.state);
-    let destination = world.remote(&record.tuple, record.netns());
+    let destination = world.remote(&record.tuple, &Owner { netns: record.netns(), ..owner });
     let local_port = record.tuple.local_port;
     let unanswered = record.unanswered;
     let what = match sent {
@@ -187,6 +190,17 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told:
             destination,
             local_port,
             unanswered,
+        }),
+        None if record.what == unheard::RESET => What::NeighbourReset(NeighbourReset {
+            address,
+            device,
+            netns,
+            cached_mac,
+            seen_mac,
+            state,
+            destination,
+            local_port,
+            resets: unanswered,
         }),
         None => What::NeighbourHeard(NeighbourHeard {
             address,
@@ -210,13 +224,14 @@ pub(super) fn waited(world: &mut World, record: &WaiterRecord, told: &mut Vec<To
     }
     // Names are known where the packet's owner lives, which need not be where it leaves.
     let netns = if !record.owner.netns.is_known() { record.netns() } else { record.owner.netns };
+    let owner = Owner { netns, ..record.owner };
     let what = What::NeighbourWaited(NeighbourWaited {
         address: event::address(record.address),
         device: world.device_name(record.netns(), record.ifindex),
         netns: world.netns_name(record.netns()),
         protocol: protocol_name(record.tuple.protocol),
         source: world.local(&record.tuple),
-        destination: world.remote(&record.tuple, netns),
+        destination: world.remote(&record.tuple, &owner),
         queued: record.queued,
     });
     told.push(("neigh", record.owner, what));

@@ -6,6 +6,7 @@ mod names;
 mod pods;
 mod proc;
 mod process;
+mod resolvers;
 mod verdicts;
 
 use std::{path::PathBuf, time::Instant};

@@ -10,6 +10,7 @@ use super::{
     Observer,
     pods::Waiting,
     proc::{parent, parent_and_start, pids},
+    resolvers,
 };
 use crate::enrich::{
     cgroup_path::{self, Place},
@@ -36,9 +37,11 @@ impl Observer {
             place = Place::of([noted.as_str()]);
         }
         let place = self.remembered(pid, cgroup, exe.is_some(), place);
+        let leader = fs::read_to_string(proc.join("comm")).ok().map(|name| name.trim_end().to_owned());
         let mut context = ProcessContext {
             pid,
             comm: comm.to_owned(),
+            leader,
             exe,
             unit: place.unit,
             runtime: place.runtime,
@@ -58,6 +61,7 @@ impl Observer {
                 .take(GENERATIONS)
                 .collect();
         }
+        context.resolvers = resolvers::of(&proc);
         context.wanted = self.is_wanted(&context, &paths, vouched);
         self.judge(&context, cgroup);
         if context.pod.is_none() && context.pod_uid.is_some() && context.container_id.is_some() {

@@ -12,10 +12,12 @@ use crate::{
         incident::{ClockVerdict, Confidence, Details, Kind, Severity},
     },
     enrich::World,
-    event::{Event, What},
+    event::{Event, What, comm},
     rules::clocks::{
-        Alerts, SECOND, Sessions, WARNING_NS, severity,
-        verdict::{Verdict, judge},
+        Alerts, SECOND, Sessions, WARNING_NS,
+        daemons::{Daemon, daemon},
+        severity,
+        verdict::{Ground, Verdict, judge},
     },
 };
 
@@ -39,8 +41,8 @@ const LOST_NS: u64 = 3600 * SECOND;
 struct ClockSkewed {
     weighed_ns: u64,
     open: Option<Open>,
-    /// The last step: when, and by how much.
-    stepped: Option<(u64, i64)>,
+    /// The last step: when, by how much, and the time daemon that made it, if one did.
+    stepped: Option<(u64, i64, Option<Daemon>)>,
     /// The last suspend: when it was over, and how long it was.
     slept: Option<(u64, u64)>,
 }
@@ -60,7 +62,8 @@ struct Open {
 impl Diagnose for ClockSkewed {
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         if let Some(step) = view.world.step() {
-            self.stepped = Some((step.at_ns, step.delta_ns()));
+            let by = step.by.as_ref().and_then(|author| daemon(&comm(&author.owner.comm)));
+            self.stepped = Some((step.at_ns, step.delta_ns(), by));
         }
         match &event.what {
             What::ClockSuspended(record) => {
@@ -87,7 +90,9 @@ impl Diagnose for ClockSkewed {
 
 impl ClockSkewed {
     fn weigh(&mut self, view: &mut View<'_>) {
-        let judged = judge(view.world, view.now_ns);
+        // A hardware clock alone neither convicts nor acquits.
+        let mut judged =
+            judge(view.world, view.now_ns).filter(|judged| judged.ground != Ground::HardwareAlone);
         let Some(open) = &mut self.open else {
             if let Some(judged) = judged
                 && judged.at_least_ns() >= WARNING_NS
@@ -97,12 +102,17 @@ impl ClockSkewed {
             }
             return;
         };
-        let Some(judged) = judged else {
+        if open.told.ground == Ground::Built && judged.is_none() {
+            // It shows a time that may be right, and no clock says otherwise.
+            judged = Some(open.told.no_more());
+        }
+        let Some(mut judged) = judged else {
             if view.now_ns.saturating_sub(open.judged_ns) >= LOST_NS {
                 self.ends(None, view);
             }
             return;
         };
+        judged.still_by(&open.told.source);
         open.judged_ns = view.now_ns;
         if judged.ahead_ns.unsigned_abs() < RIGHT_NS.max(judged.error_ns) {
             self.ends(Some(judged), view);
@@ -154,6 +164,7 @@ impl Open {
     fn is_news(&self, judged: &Verdict, now_ns: u64) -> bool {
         let change = judged.ahead_ns.abs_diff(self.told.ahead_ns);
         judged.confidence > self.told.confidence
+            || judged.ground != self.told.ground
             || gravity(judged) != gravity(&self.told)
             || judged.leap != self.told.leap
             || (now_ns.saturating_sub(self.told_ns) >= UPDATE_NS
@@ -165,10 +176,10 @@ impl Open {
     }
 }
 
-/// How grave it is: a single somebody who says so may be the one who is wrong, and wakes nobody.
+/// How grave it is: a single clock that says so may be the one that is wrong, and HTTP servers may be anybody's.
 fn gravity(judged: &Verdict) -> Severity {
-    match judged.confidence {
-        Confidence::Possible => Severity::Warning,
+    match (judged.confidence, judged.ground) {
+        (Confidence::Possible, _) | (_, Ground::HttpAlone) => Severity::Warning,
         _ => severity(judged.at_least_ns()),
     }
 }

@@ -10,7 +10,10 @@ use crate::{
     },
     enrich::clock::references::Source,
     fact::{ReferenceKind, by, off, span},
-    rules::clocks::{self, SECOND, WARNING_NS, breaks, called},
+    rules::clocks::{
+        self, SECOND, WARNING_NS, breaks, called,
+        verdict::{Ground, Verdict},
+    },
 };
 
 /// A step this short before the clock is right made it so, nanoseconds.
@@ -83,7 +86,7 @@ impl ClockSkewed {
                 .map(|(at_ns, slept_ns)| (at_ns, format!("the machine had slept for {}", span(slept_ns)))),
         );
         evidence.extend(
-            self.stepped.map(|(at_ns, delta_ns)| (at_ns, format!("the clock was set {}", by(delta_ns)))),
+            self.stepped.map(|(at_ns, delta_ns, _)| (at_ns, format!("the clock was set {}", by(delta_ns)))),
         );
         Some(Report {
             kind: Kind::ClockSkewed,
@@ -100,7 +103,7 @@ impl ClockSkewed {
             },
             cause: Some(clocks::cause(judged.confidence)),
             caused_by: vec![],
-            remedies: if right || lost { vec![] } else { remedies(judged.confidence) },
+            remedies: if right || lost { vec![] } else { self.remedies(judged) },
             evidence,
             details: Details::ClockSkewed(ClockSkewedDetails {
                 reference,
@@ -125,7 +128,7 @@ impl ClockSkewed {
         }
         let near = |delta_ns: i64| delta_ns.abs_diff(judged.ahead_ns) < WARNING_NS;
         let right_ns = world.offset_ns().saturating_sub(judged.ahead_ns);
-        if let Some((at_ns, _)) = self.stepped.filter(|(_, delta_ns)| near(*delta_ns)) {
+        if let Some((at_ns, ..)) = self.stepped.filter(|(_, delta_ns, _)| near(*delta_ns)) {
             return Some(world.reading(at_ns, right_ns));
         }
         let ago_ns = judged.ahead_ns as f64 / (drift? / 1e6);
@@ -138,12 +141,30 @@ impl ClockSkewed {
         Some(world.reading(boot_ns, right_ns))
     }
 
+    /// Who doubts compares first; and what a time daemon set it would only set again.
+    fn remedies(&self, judged: &Verdict) -> Vec<Remedy> {
+        let near = |delta_ns: i64| delta_ns.abs_diff(judged.ahead_ns) < WARNING_NS;
+        if let Some((_, _, Some(daemon))) = self.stepped.filter(|(_, delta_ns, _)| near(*delta_ns)) {
+            return clocks::remedies_against(daemon);
+        }
+        let doubts = judged.confidence == Confidence::Possible || judged.ground == Ground::HttpAlone;
+        let compare = doubts.then(|| clocks::compare("compare with a server you trust first: "));
+        compare.into_iter().chain(clocks::remedies()).collect()
+    }
+
     fn right_again(&self, open: &Open, view: &View<'_>) -> String {
         let judged = &open.told;
         let step = self
             .stepped
-            .filter(|(at_ns, _)| view.now_ns.saturating_sub(*at_ns) < JUST_NOW_NS)
-            .map(|(_, delta_ns)| format!(": it was set {}", by(delta_ns)));
+            .filter(|(at_ns, ..)| view.now_ns.saturating_sub(*at_ns) < JUST_NOW_NS)
+            .map(|(_, delta_ns, _)| format!(": it was set {}", by(delta_ns)));
+        if judged.ground == Ground::Built {
+            return format!(
+                "The wall clock does not show a time before {} any more{}.",
+                called(&judged.source),
+                step.unwrap_or_default()
+            );
+        }
         format!(
             "The wall clock is right again by {} ({}){}.",
             called(&judged.source),
@@ -183,6 +204,12 @@ impl ClockSkewed {
                 contradicting.iter().map(|clock| called(&(clock.kind, clock.name.clone()))).collect();
             also.push(format!("{} cannot be right, or is out of date.", capital(&names.join(", "))));
         }
+        if judged.ground == Ground::HttpAlone && judged.confidence != Confidence::Possible {
+            also.push(
+                "Only HTTP servers say so, and whoever answers requests may say what he likes: name an NTP server with --ntp."
+                    .to_owned(),
+            );
+        }
         if judged.confidence == Confidence::Possible {
             let who = match judged.source.0 {
                 ReferenceKind::Http => "the server".to_owned(),
@@ -212,18 +239,15 @@ impl ClockSkewed {
     }
 }
 
-/// Who doubts compares first.
-fn remedies(confidence: Confidence) -> Vec<Remedy> {
-    let doubts = confidence == Confidence::Possible;
-    let compare = doubts.then(|| {
-        Remedy::from("compare with a server you trust first: ")
-            .and(clocks::list_clocks().words("--ntp SERVER"))
-    });
-    compare.into_iter().chain(clocks::remedies()).collect()
-}
-
 fn skewed(open: &Open) -> String {
     let judged = &open.told;
+    if judged.ground == Ground::Built {
+        return format!(
+            "The wall clock is at least {}: it shows a time before {}.",
+            off(judged.ahead_ns),
+            called(&judged.source)
+        );
+    }
     let others = match judged.others.len() {
         0 => String::new(),
         1 => ", and another clock agrees".to_owned(),

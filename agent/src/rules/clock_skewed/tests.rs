@@ -73,7 +73,7 @@ fn a_machine_that_stood_still_for_a_day_is_told_so_with_when() {
 }
 
 #[test]
-fn a_single_web_server_is_hardly_believed_and_two_are() {
+fn web_servers_alone_never_wake_anybody_however_many_agree() {
     let mut scene = Scene::new();
     for at in [500, 5500] {
         scene.compares(at, Http, "192.0.2.1:80", -DAY - 7000);
@@ -91,9 +91,82 @@ fn a_single_web_server_is_hardly_believed_and_two_are() {
     }
     scene.passes(9250, 10_000);
     let told = scene.last();
-    assert_eq!((told.state, told.severity), (State::Updated, Severity::Critical));
+    assert_eq!((told.state, told.severity), (State::Updated, Severity::Warning));
+    assert_eq!(told.cause.as_ref().expect("the clock").confidence, Confidence::Likely);
     assert!(told.summary.ends_with("and 2 other clocks agree)."), "{}", told.summary);
+    assert!(told.why[1].ends_with("name an NTP server with --ntp."), "{:?}", told.why);
+    assert!(
+        told.remedies[0].to_string().starts_with("compare with a server you trust first"),
+        "{:?}",
+        told.remedies
+    );
     assert_eq!(scene.opened(Kind::ClockSkewed).len(), 1);
+}
+
+#[test]
+fn equal_web_servers_that_are_asked_in_turns_are_no_news() {
+    let mut scene = Scene::new();
+    for round in 0..40 {
+        let at = 500 + round * 1000;
+        let name = ["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"][round as usize % 3];
+        // To the second, as such dates are.
+        scene.compares(at, Http, name, -DAY - 500 + (round as i64 % 2) * 900);
+        scene.tick(at + 250);
+    }
+    // One when the first is heard twice, and one when there are three of them.
+    assert!(scene.told.len() <= 3, "{:#?}", scene.told.iter().map(|told| &told.summary).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_hardware_clock_alone_opens_nothing_unless_the_two_run_apart() {
+    let mut scene = Scene::new();
+    scene.compares(500, Rtc, "rtc0", DAY);
+    scene.passes(750, 30_000);
+    assert_eq!(scene.told, []);
+    // The wall clock gains a second every ten.
+    let mut scene = Scene::new();
+    for round in 0..=12 {
+        scene.compares(500 + round * 10_000, Rtc, "rtc0", 22_000 + round as i64 * 1000);
+        scene.tick(750 + round * 10_000);
+    }
+    let told = scene.opened(Kind::ClockSkewed);
+    assert_eq!((told.len(), told[0].severity), (1, Severity::Warning));
+}
+
+#[test]
+fn a_clock_of_the_year_2000_is_wrong_by_the_day_the_kernel_was_built() {
+    let mut scene = Scene::new();
+    scene.compares(400, Rtc, "rtc0", 0);
+    scene.built(500, 20 * 365);
+    scene.tick(750);
+    let told = scene.last();
+    assert_eq!((told.kind, told.state, told.severity), (Kind::ClockSkewed, State::Open, Severity::Critical));
+    assert_eq!(
+        told.summary,
+        "The wall clock is at least 7300 days behind: it shows a time before the build date of this kernel, 6.12 (2045-10-04)."
+    );
+    scene.sets_clock(5000, "date", 21 * 365 * DAY);
+    scene.passes(5250, 9000);
+    let told = scene.told.iter().rfind(|told| told.kind == Kind::ClockSkewed).expect("told");
+    assert_eq!(told.state, State::Resolved);
+    assert!(told.summary.ends_with("any more: it was set forward 7665 days."), "{}", told.summary);
+}
+
+#[test]
+fn what_a_time_daemon_set_is_not_to_be_set_by_it_again() {
+    let mut scene = Scene::new();
+    scene.tick(700_000);
+    scene.sets_clock(701_000, "chronyd", 935_000);
+    scene.compares(702_000, Ntp, "a", 935_000);
+    scene.tick(702_250);
+    let told = scene.last();
+    assert_eq!((told.kind, told.severity), (Kind::ClockStepped, Severity::Critical));
+    assert!(told.remedies[0].to_string().ends_with("chronyc sources -v"), "{:?}", told.remedies);
+    assert!(
+        !told.remedies.iter().any(|remedy| remedy.to_string().contains("makestep")),
+        "{:?}",
+        told.remedies
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! clock is right. They stay on the list as long as they live.
 
 use ebpf_probes::{
-    abi::Tuple,
+    abi::{Owner, Tuple},
     probes::tls::{CLIENT, Handshake, stage},
 };
 
@@ -18,6 +18,7 @@ use crate::{
     },
     fact::Process,
     rules::clocks::SECOND,
+    text::host::Name,
 };
 
 /// Processes listed at most; of the others only the number is kept.
@@ -50,8 +51,8 @@ struct One {
 
 struct Session {
     tuple: Tuple,
-    netns: ebpf_probes::abi::Netns,
-    sni: Option<String>,
+    owner: Owner,
+    sni: Option<Name>,
     at_ns: u64,
 }
 
@@ -75,8 +76,7 @@ impl Exposures {
         if hs.role != CLIENT || hs.stage != stage::DONE || hs.owner.process == 0 {
             return;
         }
-        let session =
-            Session { tuple: hs.tuple, netns: hs.owner.netns, sni: world.server_name(hs.cookie), at_ns };
+        let session = Session { tuple: hs.tuple, owner: hs.owner, sni: world.server_name(hs.cookie), at_ns };
         let started_ns = world.known(hs.owner.process).map_or(0, |known| known.started_ns);
         let known = self.found.iter_mut().find(|one| one.process.pid == hs.owner.process);
         match known {
@@ -180,8 +180,9 @@ impl Exposures {
                 .sessions
                 .iter()
                 .map(|session| ExposedSession {
-                    peer: world.at(session.tuple.remote, session.tuple.remote_port, session.netns),
-                    sni: session.sni.clone(),
+                    peer: world.at(session.tuple.remote, session.tuple.remote_port, &session.owner),
+                    sni: session.sni.as_ref().map(|name| name.text.clone()),
+                    sni_invalid: session.sni.as_ref().and_then(|name| name.invalid),
                     at: at(session.at_ns),
                 })
                 .collect(),

@@ -7,6 +7,7 @@ use crate::{
     event::comm,
     fact::{Process, by, span},
     rules::clocks::{SECOND, reading},
+    text::shown,
 };
 
 /// Steps below this are said to the millisecond.
@@ -34,7 +35,7 @@ impl Leg {
     /// `date[4711] (clock_settime)`, `no call: resume from a suspend of 8 h`.
     pub(super) fn author(&self) -> String {
         match &self.step.by {
-            Some(author) => format!("{}[{}]", comm(&author.owner.comm), author.owner.process),
+            Some(author) => format!("{}[{}]", shown(&comm(&author.owner.comm)), author.owner.process),
             None => match self.how() {
                 StepCause::Resume => {
                     format!("no call set it: resume from a suspend of {}", span(self.step.slept_ns))
@@ -100,10 +101,11 @@ impl Leg {
     pub(super) fn manner(&self, world: &World) -> Option<(String, String)> {
         let author = self.step.by.as_ref()?;
         let process = self.process(world);
-        let exe = process.as_ref().and_then(|process| process.exe.as_ref()).map(|exe| format!(" ({exe})"));
+        let exe =
+            process.as_ref().and_then(|process| process.exe.as_ref()).map(|exe| format!(" ({})", shown(exe)));
         let place = process.as_ref().and_then(place).map(|place| format!(", in {place}"));
-        let parent =
-            (author.parent != 0).then(|| format!(", started by {}[{}]", author.parent_comm, author.parent));
+        let parent = (author.parent != 0)
+            .then(|| format!(", started by {}[{}]", shown(&author.parent_comm), author.parent));
         Some((
             exe.unwrap_or_default(),
             format!("{}{}{}", author.call.name(), parent.unwrap_or_default(), place.unwrap_or_default()),
@@ -113,10 +115,10 @@ impl Leg {
 
 /// Where a process belongs, for those who do not know it by its number.
 fn place(process: &Process) -> Option<String> {
-    let pod = process.pod.as_ref().map(|pod| format!("pod {pod}"));
-    pod.or_else(|| process.container.as_ref().map(|name| format!("container {name}")))
+    let pod = process.pod.as_ref().map(|pod| format!("pod {}", shown(pod)));
+    pod.or_else(|| process.container.as_ref().map(|name| format!("container {}", shown(name))))
         .or_else(|| {
-            process.container_id.as_ref().map(|id| format!("container {}", id.get(..12).unwrap_or(id)))
+            process.container_id.as_ref().map(|id| format!("container {}", shown(id.get(..12).unwrap_or(id))))
         })
-        .or_else(|| process.unit.clone())
+        .or_else(|| process.unit.as_ref().map(|unit| shown(unit).into_owned()))
 }

@@ -3,6 +3,9 @@
 //! has happened for an hour; who got credentials meanwhile stays named as long as it lives.
 
 mod exposed;
+mod fight;
+mod hardware;
+mod leap;
 mod leg;
 mod say;
 #[cfg(test)]
@@ -10,19 +13,20 @@ mod tests;
 
 use ebpf_probes::probes::clock::ClockSuspended;
 use exposed::Exposures;
+use hardware::Hardware;
 
-use super::{Diagnose, Rule, clocks};
+use super::{Diagnose, Rule};
 use crate::{
     correlate::{
         Look, View,
         incident::{ClockVerdict, Kind},
     },
     enrich::{clock::Step, context::Exposed},
-    event::{Event, TlsStep, What},
-    fact::ReferenceKind,
+    event::{Event, TlsStep, What, comm},
     rules::clocks::{
         Alerts, SECOND, Sessions, WARNING_NS,
-        verdict::{Verdict, judge_by},
+        daemons::{Daemon, daemon},
+        verdict::{After, Ground, Verdict, judge_after},
     },
 };
 
@@ -72,6 +76,15 @@ struct Series {
     /// When it was said last who is exposed, and whether that has changed.
     said_ns: u64,
     unsaid: bool,
+    /// When a step was told last, and whether there was one since.
+    step_told_ns: u64,
+    step_untold: bool,
+    /// It was told that two set the clock against each other.
+    fight_told: bool,
+    /// Something had vouched for the clock before the first step.
+    vouched: bool,
+    /// What the hardware clock has to do with it.
+    hardware: Hardware,
 }
 
 #[derive(Debug, Clone)]
@@ -84,7 +97,9 @@ struct Leg {
 impl Diagnose for ClockStepped {
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         if let Some(step) = view.world.step() {
-            if step.delta_ns().unsigned_abs() >= STEP_NS {
+            if let Some(second) = &step.leap_second {
+                leap::tell(step, second, view);
+            } else if step.delta_ns().unsigned_abs() >= STEP_NS {
                 self.stepped(step.clone(), view);
             }
             return;
@@ -116,7 +131,7 @@ impl Diagnose for ClockStepped {
         }
         series.unsaid |= changed;
         if self.exposures.is_empty() {
-            series.ends(&self.exposures, view);
+            series.settles(&mut self.exposures, view);
         } else if series.unsaid
             && (series.said_ns == 0 || view.now_ns.saturating_sub(series.said_ns) >= SAY_NS)
         {
@@ -131,11 +146,11 @@ impl ClockStepped {
         // The suspend it was found with is told as part of it.
         self.slept.take_if(|slept| slept.looked_ns == step.looked_ns);
         let leg = Leg { step, seen: view.world.sees_setters() };
-        match self.series.as_mut().filter(|series| !series.is_right() && !series.over) {
+        match self.series.as_mut().filter(|series| series.may_go_on(view.now_ns)) {
             Some(series) => series.goes_on(leg),
             None => {
                 self.exposures.anew();
-                self.series = Some(Series::begins(leg));
+                self.series = Some(Series::begins(leg, view));
             }
         }
         let Some(series) = &mut self.series else { return };
@@ -144,8 +159,13 @@ impl ClockStepped {
             // Who lives is asked for before anybody is named.
             self.exposures.is_right(series.windows(view.world.offset_ns()));
         }
-        let report = series.report(&self.exposures, view);
-        series.id = view.store.open(view.now_ns, view.world, report);
+        // Of two that set the clock in turns there is no end of news.
+        series.step_untold = true;
+        if series.tells_again(view.now_ns) {
+            series.has_told(view.now_ns);
+            let report = series.report(&self.exposures, view);
+            series.id = view.store.open(view.now_ns, view.world, report);
+        }
         view.looks.push(Look::References);
         series.settles(&mut self.exposures, view);
     }
@@ -160,27 +180,37 @@ impl ClockStepped {
             view.store.over(view.now_ns, &id, report);
         }
         let Some(series) = &mut self.series else { return };
-        if !series.is_right() && !series.over {
-            let was = (series.verdict, series.judged.as_ref().map(|judged| judged.source.clone()));
+        if series.over {
+            return;
+        }
+        if series.step_untold && series.tells_again(view.now_ns) {
+            series.has_told(view.now_ns);
+            series.says(&self.exposures, view);
+        }
+        if !series.is_right() {
+            let was = series.standing();
             series.stands(view);
             if series.is_right() {
                 self.exposures.is_right(series.windows(view.world.offset_ns()));
             }
-            if was != (series.verdict, series.judged.as_ref().map(|judged| judged.source.clone())) {
+            if was != series.standing() {
                 series.says(&self.exposures, view);
             }
-            series.settles(&mut self.exposures, view);
             series.sessions.go_on(view);
         }
-        if series.is_right() && !series.over {
-            self.exposures.asks(view);
-        }
+        series.settles(&mut self.exposures, view);
     }
 }
 
 impl Series {
-    fn begins(leg: Leg) -> Self {
+    fn begins(leg: Leg, view: &View<'_>) -> Self {
+        let vouched = hardware::vouched(&leg.step, view);
         Self {
+            vouched,
+            hardware: Hardware::Silent,
+            step_told_ns: 0,
+            step_untold: false,
+            fight_told: false,
             id: String::new(),
             base_ns: leg.step.before_ns,
             legs: vec![leg],
@@ -198,6 +228,7 @@ impl Series {
     }
 
     fn goes_on(&mut self, leg: Leg) {
+        self.right_ns = None;
         if self.legs.len() >= LEGS {
             self.left_out = self.left_out.saturating_add(1);
             self.legs.pop();
@@ -226,17 +257,28 @@ impl Series {
         // A tenth, at most half a minute: `date -s` is good to the second, and minutes pass between two.
         let near = (largest / 10).min(WARNING_NS);
         let size = last.delta_ns().unsigned_abs();
-        // That the kernel is synchronised is a time daemon's word, which cannot speak for its own step.
-        let by_daemon = self.by_time_daemon();
-        let counts = |kind| !by_daemon || kind != ReferenceKind::Kernel;
-        self.judged = judge_by(view.world, view.now_ns, counts).filter(|judged| judged.error_ns < size / 2);
+        let by_daemon = self.daemon().is_some();
+        let after = After { began_ns: self.legs[0].step.looked_ns, by_daemon };
+        let before = self.judged.take();
+        self.judged = judge_after(view.world, view.now_ns, after).filter(|judged| judged.error_ns < size / 2);
+        if let (Some(judged), Some(before)) = (&mut self.judged, &before) {
+            judged.still_by(&before.source);
+        }
+        self.hardware = Hardware::of(self, view);
+        let right = |judged: &Verdict| {
+            judged.ahead_ns.unsigned_abs() <= judged.error_ns.saturating_mul(2).max(SECOND).min(size / 2)
+        };
+        // A hardware clock alone neither convicts nor acquits.
+        let judged = self.judged.as_ref().filter(|judged| judged.ground != Ground::HardwareAlone);
         self.verdict = if self.legs.len() > 1 && offset_ns.abs_diff(self.base_ns) <= near {
             ClockVerdict::Undone
-        } else if let Some(judged) = &self.judged {
-            let right =
-                judged.ahead_ns.unsigned_abs() <= judged.error_ns.saturating_mul(2).max(SECOND).min(size / 2);
-            if right { ClockVerdict::Confirmed } else { ClockVerdict::Wrong }
-        } else if by_daemon && (last.at_ns < BOOT_NS || size < WARNING_NS) {
+        } else if let Some(judged) = judged {
+            if judged.ground != Ground::Built && right(judged) {
+                ClockVerdict::Confirmed
+            } else {
+                ClockVerdict::Wrong
+            }
+        } else if by_daemon && (size < WARNING_NS || (last.at_ns < BOOT_NS && !self.hardware.contradicts())) {
             ClockVerdict::Vouched
         } else {
             ClockVerdict::Unknown
@@ -250,18 +292,23 @@ impl Series {
         }
     }
 
-    fn by_time_daemon(&self) -> bool {
-        let author = self.last().by.as_ref();
-        author.is_some_and(|author| clocks::is_time_daemon(&crate::event::comm(&author.owner.comm)))
+    /// What decides whether there is news.
+    fn standing(&self) -> (ClockVerdict, Option<Ground>, Hardware) {
+        (self.verdict, self.judged.as_ref().map(|judged| judged.ground), self.hardware.clone())
+    }
+
+    /// The time daemon that set the clock last, if one did.
+    fn daemon(&self) -> Option<Daemon> {
+        daemon(&comm(&self.last().by.as_ref()?.owner.comm))
     }
 
     /// What follows from how it stands: over at once, or when nobody is exposed any more.
     fn settles(&mut self, exposures: &mut Exposures, view: &mut View<'_>) {
         if self.is_right() {
-            if exposures.is_empty() {
-                self.ends(exposures, view);
-            } else {
+            if !exposures.is_empty() {
                 exposures.asks(view);
+            } else if view.now_ns.saturating_sub(self.last().at_ns) >= self.patience_ns() {
+                self.ends(exposures, view);
             }
         } else if self.verdict == ClockVerdict::Unknown
             && view.now_ns.saturating_sub(self.last().at_ns) >= GIVEN_UP_NS

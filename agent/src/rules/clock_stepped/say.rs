@@ -2,7 +2,7 @@
 
 use ebpf_probes::probes::clock::ClockSuspended;
 
-use super::{Leg, Series, exposed::Exposures};
+use super::{Leg, Series, exposed::Exposures, hardware::Hardware};
 use crate::{
     correlate::{
         View,
@@ -14,16 +14,16 @@ use crate::{
         report::Report,
     },
     enrich::World,
-    fact::{by, off, span},
+    fact::{Process, by, off, span},
     rules::{
-        clocks::{self, WARNING_NS, breaks, called, dated, severity},
+        clocks::{self, WARNING_NS, breaks, called, dated, severity, verdict::Ground},
         text,
     },
-    text::{shell::Command, shown},
+    text::{host::words, shell::Command, shown},
 };
 
 /// What all incidents of this kind are about: there is one such clock.
-const SUBJECT: &str = "CLOCK_REALTIME";
+pub(super) const SUBJECT: &str = "CLOCK_REALTIME";
 /// Exposed processes named in a sentence.
 const NAMED: usize = 5;
 
@@ -44,12 +44,13 @@ impl Series {
             // A moment before: by the clock as it was.
             began_ns: first.step.looked_ns.saturating_sub(1),
             count: self.left_out.saturating_add(self.legs.len() as u64),
-            process: None,
+            process: self.one_author(world),
             summary: self.summary(wrong_ns, &exposed, exposed_left_out, exposures, view),
             why: self.why(&exposed, exposed_left_out, exposures, view),
             cause: Some(Cause {
                 elapsed_ms: wrong_ns.map(|ns| ns / 1_000_000),
-                process: first.process(world),
+                // Of a fight either may be the cause.
+                process: first.process(world).filter(|_| self.fight().is_none()),
                 ..clocks::cause(if first.step.by.is_some() {
                     Confidence::Certain
                 } else {
@@ -89,11 +90,32 @@ impl Series {
     }
 
     fn severity(&self, exposed: bool) -> Severity {
+        let ground = self.judged.as_ref().map(|judged| judged.ground);
+        let firm = matches!(ground, Some(Ground::Firm | Ground::Built));
         match self.verdict {
             ClockVerdict::Undone | ClockVerdict::Confirmed if exposed => Severity::Warning,
             _ if self.corrects() => Severity::Info,
+            ClockVerdict::Wrong if firm => severity(self.largest_ns()),
+            // The clock of a machine that had just been set right would look the same.
+            ClockVerdict::Wrong | ClockVerdict::Unknown if self.may_be_a_correction() => Severity::Warning,
             _ => severity(self.largest_ns()),
         }
+    }
+
+    /// A time daemon set a clock that nothing had vouched for, or one that may have stood still.
+    fn may_be_a_correction(&self) -> bool {
+        self.daemon().is_some()
+            && self.legs.len() == 1
+            && (!self.vouched || matches!(self.hardware, Hardware::MovedWith(..)))
+    }
+
+    /// The process that made every step.
+    fn one_author(&self, world: &World) -> Option<Process> {
+        let pid = |leg: &Leg| leg.step.by.as_ref().map(|author| author.owner.process);
+        let first = &self.legs[0];
+        (self.left_out == 0 && self.legs.iter().all(|leg| pid(leg) == pid(first)))
+            .then(|| first.process(world))
+            .flatten()
     }
 
     fn summary(
@@ -106,7 +128,9 @@ impl Series {
     ) -> String {
         let (first, last) = (&self.legs[0], &self.legs[self.legs.len() - 1]);
         let legs: Vec<String> = self.legs.iter().map(Leg::short).collect();
+        let fight = self.fight().map(|(one, other)| self.fight_summary(one, other));
         let mut summary = match (wrong_ns, self.verdict) {
+            _ if fight.is_some() => fight.unwrap_or_default(),
             (Some(wrong_ns), _) => format!(
                 "The wall clock is back where it was; it was wrong for {}, in {} steps: {}",
                 span(wrong_ns),
@@ -142,7 +166,12 @@ impl Series {
         };
         summary.push('.');
         if let (ClockVerdict::Wrong, Some(judged)) = (self.verdict, &self.judged) {
-            summary.push_str(&format!(" By {} it is {} now.", called(&judged.source), off(judged.ahead_ns)));
+            let least = if judged.ground == Ground::Built { "at least " } else { "" };
+            summary.push_str(&format!(
+                " By {} it is {least}{} now.",
+                called(&judged.source),
+                off(judged.ahead_ns)
+            ));
         }
         if let Some(hold) = hold(exposed, left_out, exposures, view.world) {
             summary.push_str(&format!(" {hold}"));
@@ -151,6 +180,29 @@ impl Series {
             summary.push_str(" Nobody has undone it since.");
         }
         summary
+    }
+
+    /// `Two programs set the wall clock against each other: date[4711] (started by sh[4700]) back 1 h, …`.
+    fn fight_summary(&self, one: &Leg, other: &Leg) -> String {
+        let by_whom = |leg: &Leg| {
+            let parent = leg.step.by.as_ref().filter(|author| author.parent > 1);
+            let parent = parent
+                .map(|author| format!(" (started by {}[{}])", shown(&author.parent_comm), author.parent));
+            format!("{}{} {}", leg.author(), parent.unwrap_or_default(), by(leg.step.delta_ns()))
+        };
+        let now_ns = self.last().after_ns.saturating_sub(self.base_ns);
+        let stands = if self.verdict == ClockVerdict::Undone {
+            "it is back where it was before the first".to_owned()
+        } else {
+            format!("it is {} of where it was before the first", off(now_ns))
+        };
+        format!(
+            "Two programs set the wall clock against each other: {}, {}; {} steps in {}, and {stands}",
+            by_whom(one),
+            by_whom(other),
+            self.left_out.saturating_add(self.legs.len() as u64),
+            span(self.lasted_ns())
+        )
     }
 
     fn why(
@@ -170,6 +222,9 @@ impl Series {
             let breaks = breaks(ahead_ns);
             if !breaks.is_empty() {
                 why.push(breaks.join(" "));
+            }
+            if self.verdict != ClockVerdict::Wrong || self.hardware.contradicts() {
+                why.extend(self.hardware.sentence());
             }
             if self.verdict == ClockVerdict::Unknown {
                 why.push("Whether it was right before or is now nothing here can tell: name an NTP server with --ntp.".to_owned());
@@ -217,6 +272,15 @@ impl Series {
 
     fn remedies(&self, exposed: &[ExposedProcess]) -> Vec<Remedy> {
         if !self.is_right() {
+            if self.fight().is_some() {
+                return vec![
+                    "decide which of the two keeps the time, and stop the other".into(),
+                    clocks::compare("compare with a server you trust: "),
+                ];
+            }
+            if let Some(daemon) = self.daemon() {
+                return clocks::remedies_against(daemon);
+            }
             let mut remedies = clocks::remedies();
             if let Some(author) = self.last().by.as_ref().filter(|author| author.parent > 1) {
                 let who = format!("{}[{}]", shown(&author.parent_comm), author.parent);
@@ -257,8 +321,11 @@ fn hold(exposed: &[ExposedProcess], left_out: u64, exposures: &Exposures, world:
         0..=2 => dates.join(" and "),
         more => format!("{} and {} other dates", dates[0], more - 1),
     };
-    let pids: Vec<String> =
-        exposed.iter().take(NAMED).map(|one| format!("{} ({})", one.process.pid, one.process.comm)).collect();
+    let pids: Vec<String> = exposed
+        .iter()
+        .take(NAMED)
+        .map(|one| format!("{} ({})", one.process.pid, shown(&one.process.comm)))
+        .collect();
     let all = exposed.len() as u64 + left_out;
     let more = if all > pids.len() as u64 { ", …" } else { "" };
     let who = text::count(all, "process that lives may", "processes that live may");
@@ -270,7 +337,9 @@ fn holder(one: &ExposedProcess) -> String {
     let started = one.started_at.as_ref().map(|at| format!("was started at {}", brief(at)));
     let sessions = one.sessions.first().map(|session| {
         let to = match &session.sni {
-            Some(sni) => format!("{sni} ({})", text::address(&session.peer)),
+            Some(sni) => {
+                format!("{} ({})", words(sni, session.sni_invalid.as_ref()), text::address(&session.peer))
+            }
             None => text::place(&session.peer),
         };
         let more = one.sessions.len() as u64 - 1 + one.sessions_left_out;

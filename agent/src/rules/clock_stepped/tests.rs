@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     correlate::incident::{ClockSteppedDetails, Confidence, Details, Incident, Severity, State, StepCause},
-    fact::ReferenceKind::{Kernel, Ntp, Rtc},
+    fact::{
+        LeapKind,
+        ReferenceKind::{Kernel, Ntp, Rtc},
+    },
     rules::scene::{Scene, flight},
 };
 
@@ -134,23 +137,186 @@ fn a_time_daemon_after_boot_is_named_as_such_and_disturbs_nobody() {
 
 #[test]
 fn a_time_daemon_that_leaps_in_mid_life_is_not_believed_unless_a_reference_agrees() {
+    for (vouched, severity) in [(false, Severity::Warning), (true, Severity::Critical)] {
+        let mut scene = Scene::new();
+        scene.tick(699_000);
+        if vouched {
+            scene.compares(699_500, Kernel, "kernel", 0);
+        }
+        scene.tick(700_000);
+        scene.sets_clock(701_000, "chronyd", 126 * DAY);
+        // Of a clock that nothing had vouched for it may be the first correction.
+        assert_eq!((scene.last().severity, details(scene.last()).verdict), (severity, ClockVerdict::Unknown));
+        assert!(
+            scene.last().remedies[0].to_string().ends_with("chronyc sources -v"),
+            "{:?}",
+            scene.last().remedies
+        );
+        scene.compares(702_000, Ntp, "192.0.2.9:123", 10);
+        scene.tick(702_250);
+        scene.finds(702_500, &[], &[]);
+        scene.passes(702_500, 706_000);
+        let told = scene.last();
+        assert_eq!(
+            (told.state, told.severity, details(told).verdict),
+            (State::Resolved, Severity::Info, ClockVerdict::Confirmed)
+        );
+        assert!(told.summary.ends_with("and is right now by NTP server 192.0.2.9:123."), "{}", told.summary);
+    }
+}
+
+#[test]
+fn a_hardware_clock_that_follows_the_step_does_not_vouch_for_it() {
+    // Servers that lie: twelve years back, and ten seconds later the kernel writes the hardware clock.
     let mut scene = Scene::new();
-    scene.tick(700_000);
-    scene.sets_clock(701_000, "chronyd", 126 * DAY);
-    assert_eq!(
-        (scene.last().severity, details(scene.last()).verdict),
-        (Severity::Critical, ClockVerdict::Unknown)
-    );
-    scene.compares(702_000, Ntp, "192.0.2.9:123", 10);
-    scene.tick(702_250);
-    scene.finds(702_500, &[], &[]);
-    scene.passes(702_500, 706_000);
+    scene.compares(500, Rtc, "rtc0", 0);
+    scene.sets_clock(1000, "chronyd", -12 * 365 * DAY);
     let told = scene.last();
-    assert_eq!(
-        (told.state, told.severity, details(told).verdict),
-        (State::Resolved, Severity::Info, ClockVerdict::Confirmed)
+    assert_eq!((told.state, details(told).verdict), (State::Open, ClockVerdict::Unknown));
+    assert!(told.why.iter().any(|why| why.starts_with("The hardware clock rtc0 stands by the time before the step: by it the wall clock is 4380 days behind now.")), "{:?}", told.why);
+    scene.compares(2000, Rtc, "rtc0", -12 * 365 * DAY);
+    scene.compares(12_000, Rtc, "rtc0", 0);
+    scene.compares(12_500, Kernel, "kernel", 0);
+    scene.passes(12_750, 60_000);
+    let told = scene.last();
+    assert_eq!((told.state, details(told).verdict), (State::Updated, ClockVerdict::Unknown));
+    assert!(!told.summary.contains("right"), "{}", told.summary);
+    assert!(
+        told.why.iter().any(|why| why.contains("until it was written from the wall clock")),
+        "{:?}",
+        told.why
     );
-    assert!(told.summary.ends_with("and is right now by NTP server 192.0.2.9:123."), "{}", told.summary);
+    assert!(told.remedies[0].to_string().ends_with("chronyc sources -v"), "{:?}", told.remedies);
+    // By what the kernel itself knows, it is wrong.
+    let mut scene = Scene::new();
+    scene.compares(500, Rtc, "rtc0", 0);
+    scene.built(500, -300);
+    scene.sets_clock(1000, "chronyd", -12 * 365 * DAY);
+    let told = scene.last();
+    assert_eq!((told.severity, details(told).verdict), (Severity::Critical, ClockVerdict::Wrong));
+    assert!(
+        told.summary.contains(
+            "By the build date of this kernel, 6.12 (2024-12-13) it is at least 4080 days behind now."
+        ),
+        "{}",
+        told.summary
+    );
+}
+
+#[test]
+fn a_clock_set_right_over_a_hardware_clock_a_day_behind_is_not_called_wrong() {
+    for (at, vouched_at_boot) in [(26_000, true), (900_000, false)] {
+        let mut scene = Scene::new();
+        scene.compares(at - 5000, Rtc, "rtc0", 0);
+        scene.sets_clock(at, "chronyd", DAY);
+        scene.compares(at + 1000, Kernel, "kernel", 0);
+        scene.compares(at + 10_000, Rtc, "rtc0", DAY);
+        scene.passes(at + 10_250, at + 30_000);
+        assert!(scene.told.iter().all(|told| told.severity <= Severity::Warning), "{:#?}", scene.told);
+        assert!(
+            scene.told.iter().all(|told| details(told).verdict == ClockVerdict::Unknown),
+            "{vouched_at_boot}"
+        );
+        assert_eq!(scene.opened(Kind::ClockSkewed).len(), 0);
+        assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
+    }
+}
+
+#[test]
+fn an_hour_by_hand_is_no_time_zone_and_the_kernel_that_followed_does_not_acquit() {
+    let mut scene = Scene::new();
+    scene.compares(500, Rtc, "rtc0", 0);
+    scene.compares(600, Kernel, "kernel", 0);
+    scene.sets_clock(1000, "adjtimex", 3_600_000);
+    scene.compares(11_000, Kernel, "kernel", 0);
+    scene.passes(11_250, 20_000);
+    let told = scene.last();
+    assert_eq!((told.state, details(told).verdict), (State::Open, ClockVerdict::Wrong));
+    assert!(
+        told.summary.contains("By the kernel's synchronised time it is 1 h ahead now."),
+        "{}",
+        told.summary
+    );
+    assert!(!told.why.iter().any(|why| why.contains("local time")), "{:?}", told.why);
+    assert_eq!(scene.told.iter().filter(|told| told.kind != Kind::ClockStepped).count(), 0);
+}
+
+#[test]
+fn a_step_of_one_author_carries_it_and_one_of_two_does_not() {
+    let mut scene = Scene::new();
+    scene.sets_clock(1000, "date", 60_000);
+    assert_eq!(scene.last().process.as_ref().map(|process| process.pid), Some(4711));
+    scene.sets_clock(40_000, "date", 60_000);
+    assert_eq!(scene.last().process.as_ref().map(|process| process.pid), Some(4711));
+    scene.sets_clock_as(80_000, ("date", 4712), 60_000);
+    assert_eq!(scene.last().process, None);
+    assert_eq!(details(scene.last()).steps.len(), 3);
+}
+
+#[test]
+fn two_that_set_the_clock_in_turns_are_one_incident_that_names_the_pair() {
+    let mut scene = Scene::new();
+    for round in 0..6 {
+        let at = 1000 + round * 10_000;
+        scene.sets_clock_as(at, ("date", 5000 + round as u32), 3_600_000);
+        scene.passes(at + 250, at + 4750);
+        scene.sets_clock_as(at + 5000, ("chronyd", 77), -3_600_000);
+        scene.finds(at + 5100, &[], &[]);
+        scene.passes(at + 5250, at + 9750);
+    }
+    let states = |state| scene.told.iter().filter(|told| told.state == state).count();
+    assert_eq!((states(State::Open), states(State::Resolved)), (1, 0), "{:#?}", scene.told);
+    assert!(scene.told.len() < 16, "{}", scene.told.len());
+    // Neither does for a minute: it is over.
+    scene.finds(61_100, &[], &[]);
+    scene.passes(62_000, 125_000);
+    assert_eq!(scene.last().state, State::Resolved);
+    let told = scene.last();
+    assert!(
+        told.summary.starts_with("Two programs set the wall clock against each other: date[5005] (started by bash[4700]) forward 1 h, chronyd[77] (started by bash[4700]) back 1 h; 12 steps in 55 s, and it is back where it was before the first."),
+        "{}",
+        told.summary
+    );
+    assert_eq!((&told.process, &told.cause.as_ref().expect("the clock").process), (&None, &None));
+    assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
+}
+
+#[test]
+fn a_leap_second_is_told_as_one_with_who_armed_it() {
+    for (kind, moves_ms, severity) in
+        [(LeapKind::Insert, -1000, Severity::Warning), (LeapKind::Delete, 1000, Severity::Warning)]
+    {
+        let mut scene = Scene::new();
+        scene.arms(1000, "ntpd", Some(kind));
+        let midnight = scene.midnight();
+        scene.tick(midnight - 500);
+        let after = if kind == LeapKind::Insert { 38 } else { 36 };
+        scene.tai(midnight + 90, after);
+        scene.clock_moved(midnight + 100, moves_ms, true);
+        scene.passes(midnight + 250, midnight + 4000);
+        let told = scene.last();
+        assert_eq!((told.state, told.severity), (State::Resolved, severity));
+        assert!(told.summary.contains(" leap second"), "{}", told.summary);
+        assert!(told.summary.contains("ntpd[4711] had armed it"), "{}", told.summary);
+        // 9 October 2025 is no day for one.
+        assert!(told.summary.contains("There is none on that day"), "{}", told.summary);
+        assert!(told.why.iter().any(|why| why.contains("TAI offset went from 37 s")), "{:?}", told.why);
+        assert!(told.remedies[0].to_string().contains("ntpq -pn"), "{:?}", told.remedies);
+        let step = &details(told).steps[0];
+        assert_eq!((step.how, step.delta_ns), (StepCause::LeapSecond, kind.moves_ns()));
+        assert_eq!(told.process.as_ref().map(|process| process.comm.as_str()), Some("ntpd"));
+        assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
+        assert!(!scene.told.iter().any(|told| told.summary.contains("hypervisor")));
+    }
+}
+
+#[test]
+fn a_second_at_midnight_that_nobody_armed_is_a_step() {
+    let mut scene = Scene::new();
+    let midnight = scene.midnight();
+    scene.tick(midnight - 500);
+    scene.clock_moved(midnight + 100, -1000, true);
+    assert!(scene.last().summary.contains("jumped back 1 s"), "{}", scene.last().summary);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Words the clock's rules share: sizes, dates, what breaks at a size, what to do, who keeps time.
 
+pub(super) mod daemons;
 pub(super) mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use daemons::Daemon;
 use ebpf_probes::{
     abi::Tuple,
     probes::tls::{ALERT_ENCRYPTED, Handshake, stage},
@@ -22,7 +24,7 @@ use crate::{
     },
     event::TlsStep,
     fact::{ReferenceKind, span},
-    text::shell::Command,
+    text::{shell::Command, shown},
 };
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -103,45 +105,34 @@ pub(super) fn list_clocks() -> Command {
     Command::new("culprit").words("list clocks")
 }
 
-/// Programs whose trade is setting the clock right, by the names of their threads (15 bytes at most).
-const TIME_DAEMONS: &[&str] = &[
-    "chronyd",
-    "chronyc",
-    "ntpd",
-    "ntpdate",
-    "ntp-daemon",
-    "openntpd",
-    "systemd-timesyn",
-    "sntp",
-    "ntpdig",
-    "rdate",
-    "phc2sys",
-    "ptp4l",
-    "timemaster",
-    "vmtoolsd",
-    "VBoxService",
-    "qemu-ga",
-    "hwclock",
-];
+/// To ask a server that is believed; `why` are words before it.
+pub(super) fn compare(why: &str) -> Remedy {
+    Remedy::from(why).and(list_clocks().words("--ntp SERVER"))
+}
 
-/// Whether that is one.
-pub(super) fn is_time_daemon(comm: &str) -> bool {
-    TIME_DAEMONS.contains(&comm)
+/// What to do about a step that a time daemon made itself: it would only do it again.
+pub(super) fn remedies_against(daemon: Daemon) -> Vec<Remedy> {
+    vec![daemon.whom_it_follows(), compare("compare with a server you trust: ")]
 }
 
 /// What a reference clock is called in a sentence.
 pub(super) fn called((kind, name): &Source) -> String {
+    let name = shown(name);
     match kind {
         ReferenceKind::Ptp => format!("the host's clock {name}"),
         ReferenceKind::Ntp => format!("NTP server {name}"),
         ReferenceKind::Kernel => "the kernel's synchronised time".to_owned(),
         ReferenceKind::Rtc => format!("the hardware clock {name}"),
         ReferenceKind::Http => format!("HTTP server {name}"),
+        ReferenceKind::Built => format!("the build date of this kernel, {name}"),
     }
 }
 
 /// A clock the wall clock is compared with, as it stands now.
 pub(super) fn reference(source: &Source, world: &World) -> Option<ClockReference> {
+    if source.0 == ReferenceKind::Built {
+        return None;
+    }
     let last = world.readings(source).last()?;
     Some(ClockReference {
         kind: source.0,

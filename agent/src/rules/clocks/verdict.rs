@@ -11,8 +11,18 @@
 //! | a hardware clock | 3 | set once, drifts |
 //! | an HTTP server, heard twice with the time going on between | 2, together 6 at most | somebody's clock |
 //!
-//! A hardware clock that is off by quarters of an hour, up to a day, is kept in local time, and says nothing;
-//! neither does a single HTTP server that is.
+//! HTTP servers are counted by address, for one machine has many ports. A hardware clock that is off by quarters of
+//! an hour, up to a day, and has been from the first look on, is kept in local time, and says nothing; neither
+//! does a single HTTP server that is.
+//!
+//! **Children of the clock.** What moved with or after a step of the wall clock cannot speak for it: a hardware
+//! clock that was written (`hwclock --systohc`, the kernel's 11-minute mode), the kernel's own account, a server
+//! that has its time from this machine. Of such a clock counts what it said before the step. A hardware clock
+//! alone settles nothing, and says so: [`Ground::HardwareAlone`].
+//!
+//! No clock can be right that shows a time before the running kernel was built.
+
+use std::{collections::VecDeque, net::IpAddr};
 
 use crate::{
     correlate::incident::Confidence,
@@ -28,6 +38,9 @@ const SECOND: u64 = 1_000_000_000;
 const DRIFT: u64 = 10_000;
 /// Readings that agree are at most this far apart beyond their errors.
 const AGREE_NS: u64 = 2 * SECOND;
+/// Build dates are written down in local time, or to the day.
+const BUILT_NS: u64 = 86_400 * SECOND;
+
 /// How far the wall clock is from UTC.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::rules) struct Verdict {
@@ -41,12 +54,29 @@ pub(in crate::rules) struct Verdict {
     pub(in crate::rules) others: Vec<Source>,
     /// How sure it is.
     pub(in crate::rules) confidence: Confidence,
+    /// What it rests on.
+    pub(in crate::rules) ground: Ground,
     /// Clocks that contradict.
     pub(in crate::rules) against: Vec<Source>,
     /// Clocks that are off by a time zone, and count for nothing.
     pub(in crate::rules) zones: Vec<(Source, i64)>,
     /// The time this machine missed, when that is how the clock became wrong.
     pub(in crate::rules) leap: Option<Leap>,
+    /// What each of those that agree says: how far ahead the wall clock is, and how far that may be wrong.
+    said: Vec<(Source, i64, u64)>,
+}
+
+/// What a verdict rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::rules) enum Ground {
+    /// Clocks of which at least one is nobody's to forge.
+    Firm,
+    /// HTTP servers and nothing else: whoever answers requests says what he likes.
+    HttpAlone,
+    /// A hardware clock and nothing else: it may have been wrong for years.
+    HardwareAlone,
+    /// The wall clock is before the day this kernel was built: it is behind at least by that.
+    Built,
 }
 
 impl Verdict {
@@ -54,6 +84,35 @@ impl Verdict {
     pub(in crate::rules) fn at_least_ns(&self) -> u64 {
         self.ahead_ns.unsigned_abs().saturating_sub(self.error_ns)
     }
+
+    /// The same, when it is over.
+    pub(in crate::rules) fn no_more(&self) -> Self {
+        Self { ahead_ns: 0, error_ns: 0, ..self.clone() }
+    }
+
+    /// Names the clock that was named before, as long as it is among those that agree: equal clocks take turns in
+    /// being the most exact.
+    pub(in crate::rules) fn still_by(&mut self, before: &Source) {
+        let Some(at) = self.others.iter().position(|source| source == before) else { return };
+        // Not in place of one that was made to be asked.
+        if self.source.0 != before.0 {
+            return;
+        }
+        let Some((_, ahead_ns, error_ns)) = self.said.iter().find(|(source, ..)| source == before) else {
+            return;
+        };
+        (self.ahead_ns, self.error_ns) = (*ahead_ns, *error_ns);
+        std::mem::swap(&mut self.source, &mut self.others[at]);
+    }
+}
+
+/// A step that is to be judged.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::rules) struct After {
+    /// The wall clock had not been touched by then, CLOCK_BOOTTIME in nanoseconds.
+    pub(in crate::rules) began_ns: u64,
+    /// A time daemon set it: that the kernel is synchronised is such a daemon's word.
+    pub(in crate::rules) by_daemon: bool,
 }
 
 /// One clock's vote.
@@ -63,6 +122,10 @@ struct Vote {
     ahead_ns: i64,
     error_ns: u64,
     weight: u32,
+    /// It went on while this machine stood still.
+    leapt: bool,
+    /// What it says has changed slowly since it was first heard: one of the two clocks runs wrong.
+    drifts: bool,
 }
 
 impl Vote {
@@ -74,49 +137,72 @@ impl Vote {
 
 /// How wrong the wall clock is, as far as anything here can tell.
 pub(in crate::rules) fn judge(world: &World, now_ns: u64) -> Option<Verdict> {
-    judge_by(world, now_ns, |_| true)
+    judge_by(world, now_ns, None)
 }
 
-/// The same, by some of the clocks only.
-pub(in crate::rules) fn judge_by(
-    world: &World,
-    now_ns: u64,
-    counts: impl Fn(ReferenceKind) -> bool,
-) -> Option<Verdict> {
-    let (references, offset_ns) = (world.references(), world.offset_ns());
+/// The same, by what does not owe its time to the step.
+pub(in crate::rules) fn judge_after(world: &World, now_ns: u64, after: After) -> Option<Verdict> {
+    judge_by(world, now_ns, Some(after))
+}
+
+fn judge_by(world: &World, now_ns: u64, after: Option<After>) -> Option<Verdict> {
+    let judged = vote(world, now_ns, after);
+    let Some((built, built_ns)) = world.built() else { return judged };
+    let wall_ns = i64::try_from(now_ns).unwrap_or(i64::MAX).saturating_add(world.offset_ns());
+    let ahead_ns = wall_ns.saturating_sub(built_ns);
+    if ahead_ns >= 0 || ahead_ns.unsigned_abs() < BUILT_NS {
+        return judged;
+    }
+    match judged {
+        // It is wrong by no less than that, and somebody knows by how much.
+        Some(mut judged)
+            if judged.ground != Ground::HardwareAlone
+                && judged.ahead_ns <= ahead_ns.saturating_add_unsigned(BUILT_NS) =>
+        {
+            (judged.ground, judged.confidence) = (Ground::Firm, Confidence::Certain);
+            Some(judged)
+        }
+        judged => Some(Verdict {
+            ahead_ns,
+            error_ns: BUILT_NS,
+            source: (ReferenceKind::Built, built.to_owned()),
+            others: vec![],
+            confidence: Confidence::Certain,
+            ground: Ground::Built,
+            against: vec![],
+            zones: judged.map(|judged| judged.zones).unwrap_or_default(),
+            leap: None,
+            said: vec![],
+        }),
+    }
+}
+
+fn vote(world: &World, now_ns: u64, after: Option<After>) -> Option<Verdict> {
+    let references = world.references();
     let mut votes = Vec::new();
     let mut zones = Vec::new();
-    for (source, readings) in references.all().filter(|(source, _)| counts(source.0)) {
-        let Some(last) = readings.back() else { continue };
-        let age_ns = now_ns.saturating_sub(last.boot_ns);
-        let ahead_ns = offset_ns.saturating_sub(last.utc_ns);
-        let leapt = references.leap().is_some_and(|leap| leap.source == *source);
-        let vote = Vote {
-            source: source.clone(),
-            ahead_ns,
-            error_ns: last.error_ns.saturating_add(age_ns / DRIFT),
-            weight: weight(last, readings.iter(), leapt),
-        };
-        if vote.weight == 0 || age_ns > lifetime_ns(source.0) {
-            continue;
-        }
-        if source.0 == ReferenceKind::Rtc && !leapt && is_zone(&vote) {
-            zones.push((source.clone(), ahead_ns));
+    for (source, readings) in references.all() {
+        let Some((vote, first)) = voice(world, now_ns, source, readings, after) else { continue };
+        if source.0 == ReferenceKind::Rtc && !vote.leapt && is_zone(world, &vote, first) {
+            zones.push((source.clone(), vote.ahead_ns));
         } else {
-            votes.push(vote);
+            votes.push((vote, first));
         }
     }
-    votes.sort_by_key(|vote| (vote.error_ns, vote.source.clone()));
+    // The one that is named is the one to be believed most, of equals the most exact.
+    votes.sort_by_key(|(vote, _)| (std::cmp::Reverse(vote.weight), vote.error_ns, vote.source.clone()));
     // Of HTTP servers a single one's local time is no more than that.
-    let http = votes.iter().filter(|vote| vote.source.0 == ReferenceKind::Http).count();
+    let http = votes.iter().filter(|(vote, _)| vote.source.0 == ReferenceKind::Http).count();
     if http == 1 {
-        let local =
-            |vote: &Vote| vote.source.0 == ReferenceKind::Http && vote.weight < METADATA && is_zone(vote);
-        zones.extend(votes.extract_if(.., |vote| local(vote)).map(|vote| (vote.source, vote.ahead_ns)));
+        let local = |vote: &Vote, first| {
+            vote.source.0 == ReferenceKind::Http && vote.weight < METADATA && is_zone(world, vote, first)
+        };
+        let local = votes.extract_if(.., |(vote, first)| local(vote, first));
+        zones.extend(local.map(|(vote, _)| (vote.source, vote.ahead_ns)));
     }
+    let votes: Vec<Vote> = votes.into_iter().map(|(vote, _)| vote).collect();
     let group =
         |with: &Vote| -> Vec<Vote> { votes.iter().filter(|vote| vote.agrees(with)).cloned().collect() };
-    // The sort is stable: the most exact first among equals.
     let best = votes
         .iter()
         .map(group)
@@ -130,18 +216,89 @@ pub(in crate::rules) fn judge_by(
         _ => Confidence::Possible,
     };
     let leap = references.leap().filter(|leap| best.iter().any(|vote| vote.source == leap.source));
+    let all = |is: &dyn Fn(&Vote) -> bool| best.iter().all(is);
+    let ground = if all(&|vote| vote.source.0 == ReferenceKind::Rtc && !vote.leapt && !vote.drifts) {
+        Ground::HardwareAlone
+    } else if all(&|vote| vote.source.0 == ReferenceKind::Http) {
+        Ground::HttpAlone
+    } else {
+        Ground::Firm
+    };
     Some(Verdict {
         ahead_ns: first.ahead_ns,
         error_ns: first.error_ns,
         source: first.source.clone(),
         others: best[1..].iter().map(|vote| vote.source.clone()).collect(),
         confidence,
+        ground,
         against: against.into_iter().map(|vote| vote.source.clone()).collect(),
         zones,
         leap: leap.cloned(),
+        said: best.iter().map(|vote| (vote.source.clone(), vote.ahead_ns, vote.error_ns)).collect(),
     })
 }
 
+/// What a clock says, and what it said first; `None` if that counts for nothing.
+fn voice<'a>(
+    world: &World,
+    now_ns: u64,
+    source: &Source,
+    readings: &'a VecDeque<Reading>,
+    after: Option<After>,
+) -> Option<(Vote, &'a Reading)> {
+    let (references, offset_ns) = (world.references(), world.offset_ns());
+    let (first, last) = (readings.front()?, readings.back()?);
+    let leapt = references.leap().is_some_and(|leap| leap.source == *source);
+    let agrees = offset_ns.abs_diff(last.utc_ns) <= last.error_ns.saturating_add(AGREE_NS);
+    let said = match after {
+        // What was written says what it was told.
+        None => (leapt || references.written(source).is_none()).then_some(last)?,
+        Some(after) => {
+            let before = readings.iter().rfind(|reading| reading.boot_ns < after.began_ns);
+            match source.0 {
+                ReferenceKind::Kernel if after.by_daemon => return None,
+                ReferenceKind::Kernel => before?,
+                ReferenceKind::Rtc if leapt => last,
+                // One that is first heard after the step and agrees may have been written.
+                ReferenceKind::Rtc => before.or((!agrees).then_some(last))?,
+                _ => match before {
+                    Some(before) if followed(before, readings) => before,
+                    None if source.0 == ReferenceKind::Http && agrees => return None,
+                    _ => last,
+                },
+            }
+        }
+    };
+    let age_ns = now_ns.saturating_sub(said.boot_ns);
+    let lifetime_ns = if std::ptr::eq(said, last) { lifetime_ns(source.0) } else { REMEMBERED_NS };
+    let ahead_ns = offset_ns.saturating_sub(said.utc_ns);
+    let weight = weight(said, readings.iter(), leapt, references.is_metadata(source));
+    if weight == 0 || age_ns > lifetime_ns {
+        return None;
+    }
+    let since_first = said.utc_ns.abs_diff(first.utc_ns);
+    let drifts = references.written(source).is_none()
+        && since_first > DRIFTED_NS.max(first.error_ns.saturating_add(said.error_ns));
+    let error_ns = said.error_ns.saturating_add(age_ns / DRIFT);
+    Some((Vote { source: source.clone(), ahead_ns, error_ns, weight, leapt, drifts }, first))
+}
+
+/// Whether a clock said something else at once, and not only after the wall clock was slewed (which BOOTTIME, by which
+/// readings are kept, is with it): it is set with the wall clock.
+fn followed(before: &Reading, readings: &VecDeque<Reading>) -> bool {
+    readings.iter().find(|reading| reading.boot_ns > before.boot_ns).is_some_and(|first| {
+        let unsure = before.error_ns.saturating_add(first.error_ns).saturating_add(AGREE_NS);
+        first.boot_ns.saturating_sub(before.boot_ns) <= AT_ONCE_NS
+            && before.utc_ns.abs_diff(first.utc_ns) > unsure
+    })
+}
+
+/// Two readings of a server that is asked every 64 s are no further apart than this.
+const AT_ONCE_NS: u64 = 130 * SECOND;
+/// What a clock said before a step counts for this long.
+const REMEMBERED_NS: u64 = 3600 * SECOND;
+/// A hardware clock that has come to differ by this much without being written tells of a clock that runs wrong.
+const DRIFTED_NS: u64 = 5 * SECOND;
 /// Weight of a clock that was made to be asked.
 const ASKED: u32 = 8;
 /// Weight of the cloud's own metadata service.
@@ -152,11 +309,37 @@ const HTTP_MOST: u32 = 6;
 fn together(group: &[Vote]) -> u32 {
     let (http, clocks): (Vec<&Vote>, Vec<&Vote>) =
         group.iter().partition(|vote| vote.source.0 == ReferenceKind::Http);
-    let sum = |votes: Vec<&Vote>| votes.iter().map(|vote| vote.weight).sum::<u32>();
-    sum(http).min(HTTP_MOST) + sum(clocks)
+    let mut machines: Vec<(Option<IpAddr>, u32)> = Vec::new();
+    for vote in http {
+        let machine = machine(&vote.source.1);
+        match machines.iter_mut().find(|(known, _)| *known == machine) {
+            Some((_, weight)) => *weight = vote.weight.max(*weight),
+            None => machines.push((machine, vote.weight)),
+        }
+    }
+    let http = machines.iter().map(|(_, weight)| weight).sum::<u32>().min(HTTP_MOST);
+    http + clocks.iter().map(|vote| vote.weight).sum::<u32>()
 }
 
-fn weight<'a>(last: &Reading, readings: impl Iterator<Item = &'a Reading>, leapt: bool) -> u32 {
+/// Whose server that is: its address, of IPv6 the /64, in which anybody has as many as he wants.
+fn machine(name: &str) -> Option<IpAddr> {
+    let address = name.parse::<std::net::SocketAddr>().ok()?.ip();
+    Some(match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => {
+            let mut octets = v6.octets();
+            octets[8..].fill(0);
+            IpAddr::from(octets)
+        }
+    })
+}
+
+fn weight<'a>(
+    last: &Reading,
+    readings: impl Iterator<Item = &'a Reading>,
+    leapt: bool,
+    metadata: bool,
+) -> u32 {
     match last.kind {
         ReferenceKind::Ptp | ReferenceKind::Ntp => ASKED,
         ReferenceKind::Kernel => 4,
@@ -164,8 +347,9 @@ fn weight<'a>(last: &Reading, readings: impl Iterator<Item = &'a Reading>, leapt
         ReferenceKind::Rtc => 3,
         // One whose date does not go on with time hands out an old answer.
         ReferenceKind::Http if !goes_on(last, readings) => 0,
-        ReferenceKind::Http if link_local(&last.name) => METADATA,
+        ReferenceKind::Http if metadata => METADATA,
         ReferenceKind::Http => 2,
+        ReferenceKind::Built => 0,
     }
 }
 
@@ -174,7 +358,7 @@ fn lifetime_ns(kind: ReferenceKind) -> u64 {
     match kind {
         ReferenceKind::Ptp | ReferenceKind::Rtc => 120 * SECOND,
         ReferenceKind::Ntp => 2 * 3600 * SECOND,
-        ReferenceKind::Kernel | ReferenceKind::Http => 3600 * SECOND,
+        ReferenceKind::Kernel | ReferenceKind::Http | ReferenceKind::Built => 3600 * SECOND,
     }
 }
 
@@ -187,18 +371,12 @@ fn goes_on<'a>(last: &Reading, readings: impl Iterator<Item = &'a Reading>) -> b
         .is_some_and(|earlier| earlier.utc_ns.abs_diff(last.utc_ns) < APART_NS)
 }
 
-fn link_local(name: &str) -> bool {
-    let Ok(at) = name.parse::<std::net::SocketAddr>() else { return false };
-    match at.ip() {
-        std::net::IpAddr::V4(v4) => v4.is_link_local(),
-        // fd00:ec2::254 is the metadata service of one cloud.
-        std::net::IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.segments()[..2] == [0xfd00, 0x0ec2],
-    }
-}
-
-/// Whether a clock is off by as much as local time may be.
-fn is_zone(vote: &Vote) -> bool {
-    is_time_zone(vote.ahead_ns.unsigned_abs(), vote.error_ns)
+/// Whether a clock is off by as much as local time may be, and was from the first look on: what became so by a step
+/// of an hour is no time zone.
+fn is_zone(world: &World, vote: &Vote, first: &Reading) -> bool {
+    let at_first_ns = world.offset_at(first.boot_ns).saturating_sub(first.utc_ns);
+    let unsure = vote.error_ns.saturating_add(first.error_ns).saturating_add(AGREE_NS);
+    is_time_zone(vote.ahead_ns.unsigned_abs(), vote.error_ns) && at_first_ns.abs_diff(vote.ahead_ns) <= unsure
 }
 
 #[cfg(test)]
@@ -223,6 +401,7 @@ mod tests {
                 }));
             }
         }
+        world.is_metadata_in_tests("169.254.169.254:80");
         world
     }
 
@@ -273,6 +452,133 @@ mod tests {
                 });
             assert!(same, "{said:?}: {found:?}, not {expected:?}");
         }
+    }
+
+    #[test]
+    fn one_machine_has_one_voice_however_many_ports_it_has() {
+        let ports =
+            [(Http, "192.0.2.1:80", -7000), (Http, "192.0.2.1:81", -7000), (Http, "192.0.2.1:82", -7000)];
+        assert_eq!(verdict(&ports), Some((-7000, Possible)));
+        // Of IPv6 anybody has a /64.
+        let many = [
+            (Http, "[2001:db8::1]:80", -7000),
+            (Http, "[2001:db8::2]:80", -7000),
+            (Http, "[2001:db8::3]:80", -7000),
+        ];
+        assert_eq!(verdict(&many), Some((-7000, Possible)));
+        let three =
+            [(Http, "192.0.2.1:80", -7000), (Http, "192.0.2.2:80", -7000), (Http, "192.0.2.3:80", -7000)];
+        assert_eq!(verdict(&three), Some((-7000, Likely)));
+    }
+
+    #[test]
+    fn what_a_verdict_rests_on_is_said() {
+        let ground =
+            |said: &[(ReferenceKind, &str, i64)]| judge(&world(said), NOW).map(|verdict| verdict.ground);
+        assert_eq!(ground(&[(Rtc, "rtc0", 7000), (Rtc, "rtc1", 7000)]), Some(Ground::HardwareAlone));
+        assert_eq!(
+            ground(&[(Http, "192.0.2.1:80", 7000), (Http, "192.0.2.2:80", 7000)]),
+            Some(Ground::HttpAlone)
+        );
+        assert_eq!(ground(&[(Http, "192.0.2.1:80", 7000), (Rtc, "rtc0", 7000)]), Some(Ground::Firm));
+        assert_eq!(ground(&[(Ntp, "a", 7000)]), Some(Ground::Firm));
+    }
+
+    #[test]
+    fn a_hardware_clock_that_was_written_has_no_voice_any_more() {
+        let mut world = world(&[(Rtc, "rtc0", 0)]);
+        let day = 86_400 * SECOND as i64;
+        // The wall clock was set back by a day, and then the hardware clock.
+        world.learn(&Context::Clock { boot_ns: NOW + SECOND, offset_ns: -day });
+        let reading =
+            |at, utc_ns| Reading { boot_ns: at, kind: Rtc, name: "rtc0".into(), utc_ns, error_ns: SECOND };
+        world.learn(&Context::Reference(reading(NOW + 2 * SECOND, 0)));
+        world.learn(&Context::Reference(reading(NOW + 12 * SECOND, -day)));
+        assert_eq!(judge(&world, NOW + 13 * SECOND), None);
+        // Of the step, it said before: it is wrong by a day.
+        let after = After { began_ns: NOW + SECOND, by_daemon: true };
+        let verdict = judge_after(&world, NOW + 13 * SECOND, after).expect("what it said");
+        assert_eq!((verdict.ahead_ns, verdict.ground), (-day, Ground::HardwareAlone));
+    }
+
+    #[test]
+    fn a_clock_written_together_with_a_step_that_was_undone_shows_no_machine_that_stood_still() {
+        let mut world = world(&[(Rtc, "rtc0", 0), (Kernel, "kernel", 0)]);
+        let day = 86_400 * SECOND as i64;
+        world.learn(&Context::Clock { boot_ns: NOW + SECOND, offset_ns: day });
+        world.learn(&Context::Clock { boot_ns: NOW + 3 * SECOND, offset_ns: 0 });
+        let reading = Reading {
+            boot_ns: NOW + 9 * SECOND,
+            kind: Rtc,
+            name: "rtc0".into(),
+            utc_ns: day,
+            error_ns: SECOND,
+        };
+        world.learn(&Context::Reference(reading));
+        assert_eq!(world.references().leap(), None);
+        assert_eq!(judge(&world, NOW + 9 * SECOND).map(|verdict| verdict.ahead_ns), Some(0));
+    }
+
+    #[test]
+    fn the_kernel_and_servers_of_this_machine_cannot_speak_for_a_step_they_followed() {
+        let mut world = world(&[(Kernel, "kernel", 0), (Http, "192.0.2.1:80", 0), (Ntp, "a", 0)]);
+        let hour = 3600 * SECOND as i64;
+        world.learn(&Context::Clock { boot_ns: NOW + SECOND, offset_ns: hour });
+        for (kind, name) in [(Kernel, "kernel"), (Http, "192.0.2.1:80"), (Ntp, "a"), (Http, "192.0.2.2:80")] {
+            for at in [NOW + 6 * SECOND, NOW + 12 * SECOND] {
+                let reading =
+                    Reading { boot_ns: at, kind, name: name.into(), utc_ns: hour, error_ns: SECOND };
+                world.learn(&Context::Reference(reading));
+            }
+        }
+        let after = After { began_ns: NOW + SECOND, by_daemon: false };
+        let verdict = judge_after(&world, NOW + 13 * SECOND, after).expect("what they said before");
+        assert_eq!(verdict.ahead_ns, hour, "{verdict:?}");
+        assert_eq!(verdict.against, [], "{verdict:?}");
+    }
+
+    #[test]
+    fn an_hour_by_which_the_clock_was_just_set_is_no_time_zone() {
+        let mut world = world(&[(Rtc, "rtc0", 0)]);
+        let hour = 3600 * SECOND as i64;
+        world.learn(&Context::Clock { boot_ns: NOW + SECOND, offset_ns: hour });
+        let verdict = judge(&world, NOW + 2 * SECOND).expect("the hardware clock");
+        assert_eq!((verdict.ahead_ns, verdict.zones), (hour, vec![]));
+    }
+
+    #[test]
+    fn no_clock_is_right_that_shows_a_time_before_the_kernel_was_built() {
+        let year = 365 * 86_400 * SECOND as i64;
+        let built = |world: &mut World| {
+            let wall = i64::try_from(NOW).expect("small");
+            world.learn(&Context::Built { name: "6.12 (2025-11-05)".into(), utc_ns: wall + year });
+        };
+        let mut alone = world(&[(Rtc, "rtc0", 0)]);
+        built(&mut alone);
+        let verdict = judge(&alone, NOW).expect("the build date");
+        assert_eq!((verdict.ahead_ns, verdict.ground, verdict.confidence), (-year, Ground::Built, Certain));
+        // Who knows better says by how much.
+        let mut asked = world(&[(Ntp, "a", -2 * 365 * 86_400)]);
+        built(&mut asked);
+        let verdict = judge(&asked, NOW).expect("the server");
+        assert_eq!((verdict.ahead_ns, verdict.ground), (-2 * year, Ground::Firm));
+        // And whoever finds nothing wrong is wrong.
+        let mut lies = world(&[(Ntp, "a", 0)]);
+        built(&mut lies);
+        assert_eq!(judge(&lies, NOW).map(|verdict| verdict.ground), Some(Ground::Built));
+    }
+
+    #[test]
+    fn equal_clocks_that_take_turns_are_named_as_before() {
+        let verdict =
+            judge(&world(&[(Http, "192.0.2.1:80", 0), (Http, "192.0.2.2:80", 0)]), NOW).expect("both");
+        let (first, other) = (verdict.source.clone(), verdict.others[0].clone());
+        let mut same = verdict.clone();
+        same.still_by(&first);
+        assert_eq!(same, verdict);
+        let mut other_first = verdict;
+        other_first.still_by(&other);
+        assert_eq!((other_first.source, other_first.others), (other, vec![first]));
     }
 
     #[test]

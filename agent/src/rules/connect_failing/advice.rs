@@ -57,7 +57,7 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
             ),
             [Remedy::from(format!(
                 "start the service on {}, or correct the address; there: ",
-                text::address(&Endpoint { ip, port, name: None })
+                text::address(&Endpoint { ip, port, name: None, wire: None })
             ))
             .and(Command::new("ss").arg("-ltn").arg(format!("sport = :{port}")))],
         ),

@@ -27,8 +27,7 @@ pub(super) fn report(groups: &Groups, number: u64, view: &View<'_>) -> Option<Re
 
 fn of(group: &Group, view: &View<'_>) -> Report {
     let (connect, world) = (&group.last, view.world);
-    let netns = connect.owner.netns;
-    let destination = world.at(connect.tuple.remote, connect.tuple.remote_port, netns);
+    let destination = world.destination(connect);
     let process = world.named(&connect.owner);
     let worst = group.worst_outcome();
     let (last_ns, _, lasted) = group.recent.last().copied().unwrap_or((group.began_ns, worst, 0));
@@ -75,7 +74,7 @@ fn of(group: &Group, view: &View<'_>) -> Report {
             worst: listed
                 .into_iter()
                 .map(|((ip, port), count)| FailingDestination {
-                    destination: world.at(event::address_bytes(ip), port, netns),
+                    destination: world.at(event::address_bytes(ip), port, &connect.owner),
                     count,
                 })
                 .collect(),

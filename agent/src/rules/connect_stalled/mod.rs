@@ -10,10 +10,13 @@ mod tests;
 use ebpf_probes::probes::connect::{Connect, packet, place};
 use groups::{Fate, Groups};
 
-use super::{Diagnose, Rule, drops::Reason, families, neighbours};
+use super::{Diagnose, Rule, after_handshake::Finished, drops::Reason, families, neighbours};
 use crate::{
     correlate::{View, incident::Kind, report::Report},
-    enrich::bounded::{Bounded, Table},
+    enrich::{
+        bounded::{Bounded, Table},
+        context::Snapshot,
+    },
     event::{ConnectStep, Event, What},
 };
 
@@ -21,7 +24,14 @@ pub(super) const RULE: Rule = Rule {
     kind: Kind::ConnectStalled,
     about: "TCP connects of a program are unanswered: process, destinations, SYN retries, and whether this host drops them",
     opens: "a connect is pending for 3 s (--connect-stall) and no stalled TLS handshake is explained by it",
-    make: || Box::new(ConnectStalled { groups: Groups::default(), closing: Bounded::new(CLOSING) }),
+    make: || {
+        Box::new(ConnectStalled {
+            groups: Groups::default(),
+            closing: Bounded::new(CLOSING),
+            finished: Finished::new(),
+            asked: Vec::new(),
+        })
+    },
 };
 
 /// Incidents that ended a moment ago and may be completed, at most.
@@ -33,7 +43,14 @@ struct ConnectStalled {
     groups: Groups,
     /// IPv6 incidents that are over since a moment, by the process's id and the port: what an IPv4 success adds to.
     closing: Bounded<(u32, u16), Closing>,
+    /// Handshakes that have just finished: for whose sake it may connect.
+    finished: Finished,
+    /// Connects whose process is being looked at first.
+    asked: Vec<Connect>,
 }
+
+/// Connects that wait for a look at most: what comes beyond is reported without.
+const ASKED: usize = 64;
 
 struct Closing {
     id: String,
@@ -44,12 +61,21 @@ struct Closing {
 
 impl Diagnose for ConnectStalled {
     fn tables(&self) -> Vec<Table> {
-        vec![self.groups.table(), self.closing.table("connect_stalled_closing")]
+        let mut tables = vec![self.groups.table(), self.closing.table("connect_stalled_closing")];
+        tables.extend(self.finished.tables());
+        tables
     }
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
+        self.finished.event(event);
+        if matches!(event.what, What::Tick) {
+            self.answered(view);
+        }
         let What::Connect(step, connect) = &event.what else { return };
         match step {
+            ConnectStep::Pending if self.asked.len() < ASKED && self.finished.wants_look(connect, view) => {
+                self.asked.push(*connect);
+            }
             ConnectStep::Pending => self.pending(connect, view),
             ConnectStep::End => {
                 self.ended(connect, event.boot_ns, view);
@@ -58,9 +84,21 @@ impl Diagnose for ConnectStalled {
             _ => {}
         }
     }
+
+    fn snapshot(&mut self, snapshot: &Snapshot, view: &mut View<'_>) {
+        self.finished.snapshot(snapshot);
+        self.answered(view);
+    }
 }
 
 impl ConnectStalled {
+    /// The look has come, or will not.
+    fn answered(&mut self, view: &mut View<'_>) {
+        for connect in std::mem::take(&mut self.asked) {
+            self.pending(&connect, view);
+        }
+    }
+
     fn pending(&mut self, connect: &Connect, view: &mut View<'_>) {
         let own = self.groups.of(connect.cookie);
         let is_own =
@@ -83,7 +121,9 @@ impl ConnectStalled {
         let (id, total) = (group.id.clone(), group.total);
         let now_ns = view.now_ns;
         if id.is_empty() {
-            let Some(report) = say::report(&self.groups, number, now_ns, None, view) else { return };
+            let Some(report) = say::report(&self.groups, &self.finished, number, now_ns, None, view) else {
+                return;
+            };
             let id = view.store.open(now_ns, view.world, report);
             if let Some(group) = self.groups.get_mut(number) {
                 group.id.clone_from(&id);
@@ -94,13 +134,14 @@ impl ConnectStalled {
         view.store.claim(connect.cookie, &id);
         // One connect more is told when their number has doubled; the oldest one's age always is.
         if (is_lead || (is_new && total.is_power_of_two()))
-            && let Some(report) = say::report(&self.groups, number, now_ns, None, view)
+            && let Some(report) = say::report(&self.groups, &self.finished, number, now_ns, None, view)
         {
             view.store.update(now_ns, view.world, &id, report);
         }
     }
 
     fn ended(&mut self, connect: &Connect, ended_ns: u64, view: &mut View<'_>) {
+        self.asked.retain(|asked| asked.cookie != connect.cookie);
         let Some(number) = self.groups.of(connect.cookie) else { return };
         self.groups.ended(connect);
         let explained_by = neighbours::explaining(connect, view);
@@ -109,7 +150,9 @@ impl ConnectStalled {
         }
         if self.groups.waiting(number) <= 1 {
             let id = self.groups.get(number).map(|group| group.id.clone()).unwrap_or_default();
-            if let Some(report) = say::report(&self.groups, number, ended_ns, Some(connect), view) {
+            if let Some(report) =
+                say::report(&self.groups, &self.finished, number, ended_ns, Some(connect), view)
+            {
                 if connect.established == 0 && families::is_v6(connect) {
                     let owner = connect.owner;
                     let closing =

@@ -15,7 +15,10 @@ use crate::{
     enrich::connect::outcome as outcome_of,
     event,
     fact::Endpoint,
-    rules::{drops, families, neighbours, text},
+    rules::{
+        after_handshake::{Finished, Validation},
+        drops, families, neighbours, text,
+    },
 };
 
 /// Destinations an incident lists.
@@ -24,13 +27,15 @@ const WORST: usize = 10;
 /// The account of a situation at `now_ns`; `ended` is its last connect as it ended. `None` when nothing waits.
 pub(super) fn report(
     groups: &Groups,
+    finished: &Finished,
     number: u64,
     now_ns: u64,
     ended: Option<&Connect>,
     view: &View<'_>,
 ) -> Option<Report> {
     let (group, connect) = (groups.get(number)?, groups.lead(number)?);
-    let says = Says { group, connect, now_ns, ended, view };
+    let validation = finished.validation(connect, view).filter(|_| group.explained_by.is_empty());
+    let says = Says { group, connect, validation, now_ns, ended, view };
     Some(says.report(groups.waiting(number)))
 }
 
@@ -38,6 +43,8 @@ struct Says<'a> {
     group: &'a Group,
     /// The connect that waits longest.
     connect: &'a Connect,
+    /// For whose sake it connects, when that is known: to validate a peer's certificate.
+    validation: Option<Validation>,
     now_ns: u64,
     ended: Option<&'a Connect>,
     view: &'a View<'a>,
@@ -46,7 +53,7 @@ struct Says<'a> {
 impl Says<'_> {
     fn report(&self, waiting: u64) -> Report {
         let (connect, now_ns, world) = (self.connect, self.now_ns, self.view.world);
-        let destination = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+        let destination = world.destination(connect);
         let process = world.named(&connect.owner);
         let who = process.as_ref().map_or_else(|| "somebody".to_owned(), text::process);
         let age = now_ns.saturating_sub(connect.started_ns);
@@ -56,9 +63,14 @@ impl Says<'_> {
         } else {
             format!("{}, because a neighbour entry on the way is wrong", text::fate(connect, world))
         };
-        let (why, remedies) = self.advice(&destination);
+        let (mut why, mut remedies) = self.advice(&destination);
+        if let Some(validation) = &self.validation {
+            remedies.extend(validation.remedies.iter().cloned());
+            why.insert(0, validation.why.clone());
+        }
         let mut evidence =
             vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];
+        evidence.extend(self.validation.iter().map(|validation| validation.seen.clone()));
         if connect.retries > 0 || connect.drops > 0 {
             evidence.push((now_ns, fate.clone()));
         }
@@ -91,6 +103,7 @@ impl Says<'_> {
                 drop_reason: text::drop_reason(connect, world),
                 destinations: self.destinations(),
                 worst: self.worst(),
+                validates: self.validation.iter().flat_map(|validation| validation.peers.clone()).collect(),
             }),
         }
     }
@@ -103,9 +116,8 @@ impl Says<'_> {
         if self.destinations() < 2 {
             return vec![];
         }
-        let netns = self.connect.owner.netns;
         let of = |((ip, port), tally): ((std::net::IpAddr, u16), super::groups::Tally)| StalledDestination {
-            destination: self.view.world.at(event::address_bytes(ip), port, netns),
+            destination: self.view.world.at(event::address_bytes(ip), port, &self.connect.owner),
             waiting: if self.ended.is_some() { 0 } else { tally.waiting },
             count: tally.total,
             pending_ms: self.now_ns.saturating_sub(tally.since_ns) / 1_000_000,

@@ -8,7 +8,10 @@ mod tests;
 
 use std::{borrow::Cow, net::IpAddr};
 
-use ebpf_probes::probes::connect::{Connect, Dropped, place};
+use ebpf_probes::{
+    abi::Netns,
+    probes::connect::{Connect, Dropped, place},
+};
 pub(super) use reason::Reason;
 
 use super::{
@@ -91,7 +94,7 @@ pub(super) fn verdict(connect: &Connect, world: &World) -> Option<Verdict> {
             elsewhere: false,
         }),
         lost: world.lost_packet(connect),
-        to: world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns),
+        to: world.destination(connect),
         from: event::address(connect.tuple.local),
         connect,
         world,
@@ -359,12 +362,13 @@ impl Loss<'_> {
     /// A listener of this very host has no room.
     fn queue_full(&self) -> Verdict {
         let netns = self.lost.map_or(self.connect.owner.netns, |lost| lost.netns);
-        let listener = self.world.listener_at(netns, self.to.ip, self.to.port);
+        let port = self.to.wire.map_or(self.to.port, |wire| wire.port);
+        let listener = self.listener(netns);
         let who = match &listener {
             Some((process, comm)) => format!("{}[{process}]", shown(comm)),
             None => "the listener".to_owned(),
         };
-        let sockets = Command::new("ss").words("-Hlnt sport =").arg(format!(":{}", self.to.port));
+        let sockets = Command::new("ss").words("-Hlnt sport =").arg(format!(":{port}"));
         verdict_of(
             format!(
                 "The SYNs reach {} on this host, where {who} listens and does not accept: its accept queue is full. No packet filter is involved.",
@@ -453,13 +457,19 @@ impl Loss<'_> {
         neighbours::within(self.site.netns.as_deref(), self.resident(), command)
     }
 
+    /// Who listens there, process and name, where the packets go.
+    fn listener(&self, netns: Netns) -> Option<(u32, String)> {
+        let (ip, port) = self.to.wire.map_or((self.to.ip, self.to.port), |wire| (wire.ip, wire.port));
+        self.world.listener_at(netns, ip, port)
+    }
+
     /// A process that lives in that namespace.
     fn resident(&self) -> Option<u32> {
         if !self.site.elsewhere {
             return Some(self.connect.owner.process).filter(|process| *process != 0);
         }
         let netns = self.lost?.netns;
-        self.world.listener_at(netns, self.to.ip, self.to.port).map(|(process, _)| process)
+        self.listener(netns).map(|(process, _)| process)
     }
 }
 
@@ -471,7 +481,7 @@ fn ip_of(address: IpAddr) -> Command {
 
 /// Answers come from another address than the one that was asked.
 fn asymmetric(connect: &Connect, stray: &Endpoint, world: &World) -> Verdict {
-    let to = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
+    let to = world.destination(connect);
     verdict_of(
         format!(
             "{} was asked and {} answers: address translation on the way is undone in one direction only (asymmetric NAT), and this host refuses what it never asked for.",

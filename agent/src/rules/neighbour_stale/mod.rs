@@ -1,7 +1,8 @@
-//! `neighbour_stale`: what this host sends to a neighbour goes to a MAC the neighbour no longer has. Two things
-//! together prove it: its own packets come from another MAC than the cached one, and what is sent to it goes
-//! unanswered. Either alone is healthy (proxy ARP, asymmetric routers, bonding; packet loss). What to say is
-//! [`say`]'s.
+//! `neighbour_stale`: what this host sends to a neighbour goes to a MAC the neighbour no longer has. Three things
+//! together prove it: its own packets come from another MAC than the cached one, and go on doing so; what is
+//! sent to it goes unanswered; and the cached MAC is silent. MACs that are known to belong together (a
+//! connection was established while one was cached and the other spoke: proxy ARP, asymmetric routers,
+//! bonding) are never suspected: such a peer is dead, or deaf, but where it was. What to say is [`say`]'s.
 
 mod say;
 #[cfg(test)]
@@ -11,7 +12,7 @@ use std::collections::BTreeSet;
 
 use ebpf_probes::{
     abi::Owner,
-    probes::neigh::{NeighRecord, UnheardRecord, cause, flag, state, unheard},
+    probes::neigh::{NeighRecord, UnheardRecord, cause, flag, state, unheard, unheard_flag},
 };
 
 use super::{
@@ -30,7 +31,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     kind: Kind::NeighbourStale,
     about: "replies go to a cached MAC that is not the one the neighbour's packets come from, and it does not hear them",
-    opens: "a packet came from another MAC than the cached one, and 1 s after a first retransmission to that neighbour nothing was answered",
+    opens: "packets come from another MAC than the cached one, with which no connection was ever established; 1 s after a first retransmission to that neighbour nothing is answered, the other MAC still speaks and the cached one does not",
     make: || Box::new(NeighbourStale::default()),
 };
 
@@ -44,6 +45,8 @@ const ANSWER_NS: u64 = 1_000_000_000;
 const DOUBT_CONNECTIONS: usize = 2;
 /// See `DOUBT_CONNECTIONS`.
 const DOUBT_UNANSWERED: u32 = 4;
+/// The other MAC still speaks: its last packet is not older than the first retransmission by more than this.
+const SPEAKS_NS: u64 = 700_000_000;
 /// Nothing was sent in vain for this long: TCP's longest pause between two attempts, and some.
 const QUIET_NS: u64 = 130_000_000_000;
 
@@ -85,6 +88,10 @@ enum End<'a> {
     Found,
     /// The neighbour hears us although the MACs still differ.
     Answered,
+    /// The MACs turned out to belong together.
+    Together,
+    /// Two machines turned out to have the address.
+    Conflict,
     /// Nobody tries any more.
     Quiet,
 }
@@ -99,6 +106,12 @@ impl Diagnose for NeighbourStale {
             What::Unheard(record) if record.what == unheard::ANSWERED => {
                 let key = (record.netns(), record.ifindex, record.tuple.remote);
                 self.over(key, event.boot_ns, End::Answered, view);
+            }
+            What::Unheard(record) if record.what == unheard::SPEAKS => self.speaks(record),
+            // Two machines with one address: not this diagnosis.
+            What::Unheard(record) if record.what == unheard::RESET => {
+                let key = (record.netns(), record.ifindex, record.tuple.remote);
+                self.over(key, event.boot_ns, End::Conflict, view);
             }
             What::Unheard(record) => self.unheard(record, event.boot_ns, view),
             What::Neigh(record) if record.cause != cause::OVERFLOW => {
@@ -131,8 +144,14 @@ impl Diagnose for NeighbourStale {
 impl NeighbourStale {
     fn unheard(&mut self, record: &UnheardRecord, at_ns: u64, view: &mut View<'_>) {
         let key = (record.netns(), record.ifindex, record.tuple.remote);
+        if record.flags & unheard_flag::TOGETHER != 0 {
+            return self.over(key, at_ns, End::Together, view);
+        }
+        // The kernel begins anew when the cached MAC has spoken in between.
         let other_pair = |known: &Suspect| {
-            known.last.cached_mac != record.cached_mac || known.last.seen_mac != record.seen_mac
+            known.last.cached_mac != record.cached_mac
+                || known.last.seen_mac != record.seen_mac
+                || record.seen_since_ns > known.first_ns
         };
         if self.suspects.get(&key).is_none_or(other_pair) {
             // Whatever was said of another pair of MACs is over.
@@ -172,6 +191,17 @@ impl NeighbourStale {
         }
         if suspect.id.is_some() && record.unanswered.is_power_of_two() {
             self.update(key, view);
+        }
+    }
+
+    /// The other MAC has spoken again.
+    fn speaks(&mut self, record: &UnheardRecord) {
+        let key = (record.netns(), record.ifindex, record.tuple.remote);
+        if let Some(suspect) = self.suspects.get_mut(&key)
+            && (suspect.last.cached_mac, suspect.last.seen_mac) == (record.cached_mac, record.seen_mac)
+        {
+            suspect.last.seen_last_ns = record.seen_last_ns;
+            suspect.last.confirmed_ns = record.confirmed_ns;
         }
     }
 
@@ -234,8 +264,17 @@ impl NeighbourStale {
 }
 
 impl Suspect {
-    /// Whether the silence is more than a lost packet on a way that works.
+    /// Whether the neighbour speaks from elsewhere while the cached MAC is silent, and that silence is more than a
+    /// lost packet on a way that works.
     fn convinces(&self) -> bool {
+        // Older recordings do not say when it spoke last.
+        let speaks =
+            self.last.seen_last_ns == 0 || self.last.seen_last_ns.saturating_add(SPEAKS_NS) >= self.first_ns;
+        let cached_is_silent = self.last.confirmed_ns <= self.last.seen_since_ns;
+        speaks && cached_is_silent && self.is_no_loss()
+    }
+
+    fn is_no_loss(&self) -> bool {
         self.last.answered_ns == 0
             || (self.connections.len() >= DOUBT_CONNECTIONS && self.last.unanswered >= DOUBT_UNANSWERED)
     }

@@ -15,7 +15,7 @@ use crate::{
         neighbours::{self, Key, on, within},
         text::{self, duration},
     },
-    text::shell::Command,
+    text::{shell::Command, shown},
 };
 
 /// Ethernet addresses have as many bytes.
@@ -100,6 +100,16 @@ impl Suspect {
                     self.cached()
                 )
             }
+            Some(End::Together) => format!(
+                "{} and {} both are {address}'s {where_}: its entry is not wrong.",
+                self.cached(),
+                self.seen()
+            ),
+            Some(End::Conflict) => format!(
+                "Two machines have {address} {where_}, {} and {}: its entry is one of theirs.",
+                self.cached(),
+                self.seen()
+            ),
             Some(End::Quiet) => format!(
                 "Nothing is sent to {address} {where_} any more; its entry still held {} when last seen, while it is at {}.",
                 self.cached(),
@@ -210,7 +220,7 @@ impl Suspect {
         if self.last.mac_since_ns != 0 {
             seen.push((
                 self.last.mac_since_ns,
-                format!("{} is cached at {} on {}", place.address, self.cached(), place.device),
+                format!("{} is cached at {} on {}", place.address, self.cached(), shown(&place.device)),
             ));
         }
         seen.push((
@@ -233,6 +243,15 @@ impl Suspect {
             Some(End::Entry(_)) => seen.push((now_ns, self.summary(place, now_ns, end, view))),
             Some(End::Answered) => seen.push((now_ns, "a connection is established after all".to_owned())),
             Some(End::Found) => seen.push((now_ns, "the table was read again".to_owned())),
+            Some(End::Together) => {
+                seen.push((
+                    now_ns,
+                    "a connection between the two MACs had been established before".to_owned(),
+                ));
+            }
+            Some(End::Conflict) => {
+                seen.push((now_ns, "the cached MAC resets what the other one asks for".to_owned()));
+            }
             Some(End::Quiet) | None => {}
         }
         seen
@@ -254,6 +273,8 @@ impl End<'_> {
             End::Entry(_) => "corrected",
             End::Found => "corrected",
             End::Answered => "answered",
+            End::Together => "together",
+            End::Conflict => "conflict",
             End::Quiet => "quiet",
         }
     }

@@ -4,7 +4,7 @@ use ebpf_probes::{
     abi::{Kind as Record, Owner},
     probes::{
         connect::Connect,
-        neigh::{NeighRecord, UnheardRecord, flag, state, unheard},
+        neigh::{NeighRecord, UnheardRecord, flag, state, unheard, unheard_flag},
     },
 };
 use proptest::prelude::*;
@@ -76,6 +76,66 @@ fn a_pair_of_macs_that_worked_before_needs_more_than_one_connection_s_silence() 
     scene.unheard(32_000, worked(50_002, 6));
     scene.passes(32_000, 33_000);
     assert_eq!(scene.opened(Kind::NeighbourStale).len(), 1);
+}
+
+#[test]
+fn macs_between_which_a_connection_was_established_are_one_machine_that_is_dead_or_deaf() {
+    let mut scene = Scene::new();
+    for (at, unanswered) in [(1000, 1), (3000, 2), (7000, 3), (15_000, 4)] {
+        for port in 50_001..50_005 {
+            let together =
+                UnheardRecord { flags: unheard_flag::TOGETHER, ..sent_again(90, port, unanswered, 0) };
+            scene.unheard(at, together);
+        }
+        scene.passes(at, at + 1500);
+    }
+    scene.passes(17_000, 30_000);
+    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+}
+
+#[test]
+fn a_neighbour_that_fell_silent_itself_is_none() {
+    let mut scene = Scene::new();
+    // It spoke last four seconds before the first retransmission.
+    let silent = |unanswered| UnheardRecord {
+        seen_last_ns: sent_again(90, 1, 1, 0).seen_since_ns + 1_000_000_000,
+        what: unheard::DATA,
+        ..sent_again(90, 50_001, unanswered, 0)
+    };
+    for (at, unanswered) in [(5000, 1), (5400, 2), (6200, 3), (7800, 4), (11_000, 5)] {
+        scene.unheard(at, silent(unanswered));
+        scene.passes(at, at + 500);
+    }
+    scene.passes(11_000, 20_000);
+    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+}
+
+#[test]
+fn a_neighbour_that_speaks_again_from_elsewhere_is_one() {
+    let mut scene = Scene::new();
+    let old = sent_again(90, 50_001, 1, 0);
+    let at_first = UnheardRecord { seen_last_ns: old.seen_since_ns, ..old };
+    scene.unheard(1000, at_first);
+    scene.passes(1000, 2500);
+    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    let seen_last_ns = old.seen_since_ns + 3_000_000_000;
+    scene.unheard(3000, UnheardRecord { what: unheard::SPEAKS, seen_last_ns, ..at_first });
+    scene.passes(3000, 3500);
+    assert_eq!(scene.opened(Kind::NeighbourStale).len(), 1);
+}
+
+#[test]
+fn a_cached_mac_that_answers_arp_is_not_silent() {
+    let mut scene = Scene::new();
+    let old = sent_again(90, 50_001, 1, 0);
+    let answers = UnheardRecord {
+        seen_last_ns: old.seen_since_ns + 1_000_000_000,
+        confirmed_ns: old.seen_since_ns + 500_000_000,
+        ..old
+    };
+    scene.unheard(1000, answers);
+    scene.passes(1000, 6000);
+    assert!(scene.told.is_empty(), "{:#?}", scene.told);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `neighbour_unresolved`: somebody waits for a neighbour that answers no ARP or NDP question. A neighbour
-//! nobody waits for, or one that answers after all, is none. What else fails because of it points here; what
-//! to say is [`say`]'s.
+//! nobody waits for, or one that answers after all, is none. An entry that somebody keeps by hand (a CNI, a
+//! tunnel's agent) and took away is said to be missing, not silent. What else fails because of it points here;
+//! what to say is [`say`]'s.
 
 mod say;
 #[cfg(test)]
@@ -22,7 +23,7 @@ use crate::{
     correlate::{Look, View, incident::Kind},
     enrich::{
         bounded::{Bounded, Table},
-        context::Network,
+        context::{Holders, Kinship, Network, Sought, Stacked},
     },
     event::{ConnectStep, Event, What},
 };
@@ -47,6 +48,8 @@ const QUIET_NS: u64 = 60_000_000_000;
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 /// As many neighbours behind one device have an incident of their own; more are counted with the first.
 const OWN: usize = 4;
+/// For this long the want of an entry is put down to whoever took it away.
+const WITHDRAWN_NS: u64 = 60_000_000_000;
 /// `EHOSTUNREACH`.
 const HOST_UNREACHABLE: i32 = 113;
 
@@ -56,11 +59,27 @@ struct NeighbourUnresolved {
     due: Vec<Key>,
     /// When each namespace was looked at last.
     looked_ns: Bounded<ebpf_probes::abi::Netns, u64>,
+    /// Entries that were taken away by hand.
+    withdrawn: Bounded<Key, Withdrawn>,
+}
+
+/// An entry that was taken away by hand.
+#[derive(Debug, Clone, Copy)]
+struct Withdrawn {
+    owner: Owner,
+    at_ns: u64,
+    /// It had been set for good: nobody was ever asked.
+    permanent: bool,
 }
 
 impl Default for NeighbourUnresolved {
     fn default() -> Self {
-        Self { asked: Bounded::new(NEIGHBOURS), due: Vec::new(), looked_ns: Bounded::new(NEIGHBOURS) }
+        Self {
+            asked: Bounded::new(NEIGHBOURS),
+            due: Vec::new(),
+            looked_ns: Bounded::new(NEIGHBOURS),
+            withdrawn: Bounded::new(NEIGHBOURS),
+        }
     }
 }
 
@@ -84,7 +103,21 @@ struct Silent {
     failed_ns: Option<u64>,
     /// Neighbours behind the same device that are counted here.
     others: u64,
+    /// Its entry was taken away by hand shortly before.
+    withdrawn: Option<Withdrawn>,
+    /// Who on this machine has the address, and how the questions are asked, when it was looked.
+    holders: Option<Holders>,
     id: Option<String>,
+}
+
+/// Why nobody answers, where that is known.
+enum Reason<'a> {
+    /// Whoever keeps the entry took it away.
+    Withdrawn(&'a Withdrawn),
+    /// It is a device of this machine which the one that asks never hears: in this namespace, of this name.
+    Stacked(&'a Stacked, ebpf_probes::abi::Netns, &'a str),
+    /// The questions are asked in the name of an address of another network.
+    Foreign(std::net::IpAddr),
 }
 
 struct Waiter {
@@ -100,6 +133,8 @@ struct Waiter {
 #[derive(Clone, Copy)]
 enum End<'a> {
     Answered(&'a NeighRecord),
+    /// Somebody wrote the entry by hand.
+    Set(&'a NeighRecord),
     Removed(&'a NeighRecord),
     /// The table says that it has this MAC.
     Found([u8; 8]),
@@ -111,6 +146,7 @@ impl Diagnose for NeighbourUnresolved {
         vec![
             self.asked.table("neighbour_unresolved_asked"),
             self.looked_ns.table("neighbour_unresolved_looked"),
+            self.withdrawn.table("neighbour_unresolved_withdrawn"),
         ]
     }
 
@@ -135,6 +171,12 @@ impl Diagnose for NeighbourUnresolved {
         }
         self.judge(view);
     }
+
+    fn holders(&mut self, holders: &Holders, _view: &mut View<'_>) {
+        if let Some(silent) = self.asked.get_mut(&(holders.netns, holders.ifindex, holders.address)) {
+            silent.holders = Some(holders.clone());
+        }
+    }
 }
 
 impl NeighbourUnresolved {
@@ -143,6 +185,12 @@ impl NeighbourUnresolved {
         let by_hand = record.flags & flag::BY_HAND != 0;
         let failed =
             record.flags & flag::FAILED_BETWEEN != 0 || (record.new_state == state::FAILED && !by_hand);
+        if by_hand && record.new_state == state::FAILED {
+            let permanent = record.old_state & state::PERMANENT != 0;
+            self.withdrawn.insert(key, Withdrawn { owner: record.owner, at_ns, permanent });
+        } else if by_hand {
+            self.withdrawn.remove(&key);
+        }
         if failed || record.new_state == state::INCOMPLETE {
             self.asked_for(key, record, at_ns);
             if failed {
@@ -157,7 +205,11 @@ impl NeighbourUnresolved {
             if removed && !by_hand && record.old_state != state::INCOMPLETE {
                 return;
             }
-            let end = if removed { End::Removed(record) } else { End::Answered(record) };
+            let end = match removed {
+                true => End::Removed(record),
+                false if by_hand => End::Set(record),
+                false => End::Answered(record),
+            };
             self.over(key, at_ns, end, view);
         } else if record.cause != cause::REMOVED {
             self.asked.remove(&key);
@@ -168,7 +220,9 @@ impl NeighbourUnresolved {
         if self.asked.get(&key).is_none() {
             let already = record.old_state == state::INCOMPLETE && record.state_since_ns != 0;
             let since_ns = if already { record.state_since_ns } else { at_ns };
-            self.asked.insert(key, Silent { since_ns, ..Silent::default() });
+            let recent = |was: &&Withdrawn| at_ns.saturating_sub(was.at_ns) <= WITHDRAWN_NS;
+            let withdrawn = self.withdrawn.get(&key).filter(recent).copied();
+            self.asked.insert(key, Silent { since_ns, withdrawn, ..Silent::default() });
         }
         let Some(silent) = self.asked.get_mut(&key) else { return };
         silent.device = crate::event::comm(&record.device);
@@ -268,6 +322,9 @@ impl NeighbourUnresolved {
         let looked_ns = self.looked_ns.get(&key.0);
         if looked_ns.is_none_or(|at| view.now_ns.saturating_sub(*at) >= LOOK_EVERY_NS) {
             self.looked_ns.insert(key.0, view.now_ns);
+            let (netns, ifindex, address) = key;
+            view.looks.push(Look::Holders(Sought { netns, ifindex, address, macs: vec![] }));
+            // Answered after it: the incident opens then.
             view.looks.push(Look::Network(key.0));
         }
     }
@@ -351,7 +408,49 @@ impl Silent {
             .any(|waiter| waiter.record.owner.process == 0 || view.world.is_wanted(&waiter.record.owner))
     }
 
+    /// What is known of why nobody answers.
+    fn reason(&self) -> Option<Reason<'_>> {
+        let stacked = self.holders.iter().flat_map(|holders| &holders.devices).find_map(|holder| {
+            let stacked = holder.stacked.as_ref().filter(|_| holder.has_address)?;
+            // Siblings hear each other unless they are kept apart.
+            let apart =
+                stacked.kinship != Kinship::Sibling || matches!(stacked.mode.as_str(), "private" | "vepa");
+            apart.then_some(Reason::Stacked(stacked, holder.netns, &holder.device))
+        });
+        stacked.or_else(|| self.withdrawn.as_ref().map(Reason::Withdrawn)).or_else(|| self.foreign())
+    }
+
+    /// The sender address of the questions, when all of them carry one of no network of the device's: the kernel
+    /// takes the waiting packet's own unless `arp_announce` tells it otherwise.
+    fn foreign(&self) -> Option<Reason<'_>> {
+        let holders = self.holders.as_ref()?;
+        let target = crate::event::address(holders.address);
+        if holders.arp_announce != Some(0) || !target.is_ipv4() {
+            return None;
+        }
+        let sources = self.waiters.iter().map(|waiter| &waiter.record).filter(|record| record.forwarded == 0);
+        let mut foreign = None;
+        for record in sources {
+            let source = crate::event::address(record.tuple.local);
+            let shares = |(own, prefix): &(std::net::IpAddr, u8)| {
+                within(source, *own, *prefix) && within(target, *own, *prefix)
+            };
+            if source.is_unspecified() || holders.own.iter().any(shares) {
+                return None;
+            }
+            foreign = Some(source);
+        }
+        foreign.map(Reason::Foreign)
+    }
+
     fn subject(&self, key: &Key) -> String {
         neighbours::subject(key, &self.device)
     }
+}
+
+/// Whether an address is of the network of another one.
+fn within(address: std::net::IpAddr, of: std::net::IpAddr, prefix: u8) -> bool {
+    let (std::net::IpAddr::V4(one), std::net::IpAddr::V4(other)) = (address, of) else { return false };
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+    (one.to_bits() ^ other.to_bits()) & mask == 0
 }

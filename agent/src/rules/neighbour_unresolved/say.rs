@@ -1,11 +1,11 @@
 //! What is said about a neighbour that does not answer.
 
 use ebpf_probes::{
-    abi::{IPPROTO_TCP, IPPROTO_UDP},
+    abi::{IPPROTO_TCP, IPPROTO_UDP, Owner},
     probes::neigh::flag,
 };
 
-use super::{End, Silent, Waiter};
+use super::{End, Reason, Silent, Waiter, Withdrawn};
 use crate::{
     correlate::{
         View,
@@ -16,7 +16,11 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    enrich::{connect::outcome, neigh::mac},
+    enrich::{
+        connect::outcome,
+        context::{Kinship, Stacked},
+        neigh::mac,
+    },
     rules::{
         neighbours::{self, Key, on, within},
         text::{self, duration},
@@ -37,24 +41,38 @@ impl Silent {
         Report {
             kind: Kind::NeighbourUnresolved,
             subject: self.subject(key),
-            severity: if place.is_gateway { Severity::Critical } else { Severity::Warning },
+            severity: match self.reason() {
+                None | Some(Reason::Withdrawn(_)) if place.is_gateway => Severity::Critical,
+                _ => Severity::Warning,
+            },
             began_ns: self.since_ns,
             count: self.failures.max(1),
-            summary: self.summary(&place, &waiters, asked_ns, end),
-            why: self.why(&place, now_ns),
+            summary: self.summary(&place, &waiters, now_ns, end, view),
+            why: self.why(&place, now_ns, view),
             cause: Some(Cause {
                 outcome: Some(match end {
                     None if self.failed_ns.is_some() => "failed".to_owned(),
                     None => "pending".to_owned(),
                     Some(End::Answered(_) | End::Found(_)) => "answered".to_owned(),
+                    Some(End::Set(_)) => "set".to_owned(),
                     Some(End::Removed(_)) => "removed".to_owned(),
                     Some(End::Quiet) => "quiet".to_owned(),
                 }),
                 elapsed_ms: Some(asked_ns / 1_000_000),
-                ..neighbours::cause(place.address, Confidence::Certain)
+                // That the sender's address is why nobody answers is likely, not more.
+                ..neighbours::cause(
+                    place.address,
+                    match self.reason() {
+                        Some(Reason::Foreign(_)) => Confidence::Likely,
+                        _ => Confidence::Certain,
+                    },
+                )
             }),
             caused_by: vec![],
-            remedies: remedies(&place, process.as_ref().map(|process| process.pid)),
+            remedies: self.reason().map_or_else(
+                || remedies(&place, process.as_ref().map(|process| process.pid)),
+                |reason| reason.remedies(&place, process.as_ref().map(|process| process.pid)),
+            ),
             evidence: self.evidence(&place, now_ns, end, view),
             process,
             details: Details::NeighbourUnresolved(NeighbourUnresolvedDetails {
@@ -65,6 +83,7 @@ impl Silent {
                 waiters,
                 waiters_left_out: self.left_out,
                 others: self.others,
+                withdrawn_by: self.withdrawn.and_then(|was| view.world.named(&was.owner)),
             }),
         }
     }
@@ -73,15 +92,26 @@ impl Silent {
         &self,
         place: &NeighbourPlace,
         waiters: &[NeighbourWaiter],
-        asked_ns: u64,
+        now_ns: u64,
         end: Option<End<'_>>,
+        view: &View<'_>,
     ) -> String {
+        let asked_ns = now_ns.saturating_sub(self.since_ns);
         let what = name(place);
         let how = neighbours::resolution(place.address);
         let where_ = on(place);
         match end {
             Some(End::Answered(_) | End::Found(_)) => {
                 return format!("{what} answers {how} {where_} again, after {}.", duration(asked_ns));
+            }
+            Some(End::Set(record)) => {
+                let mac = mac(&record.new_mac, record.mac_len).unwrap_or_else(|| "no MAC".to_owned());
+                let again = if self.withdrawn.is_some() { " again" } else { "" };
+                return format!(
+                    "The entry of {what} {where_} was set{again}{}, to {mac}, after {}: nobody had answered {how}.",
+                    by_hand(record, view),
+                    duration(asked_ns)
+                );
             }
             Some(End::Removed(_)) => {
                 return format!(
@@ -99,17 +129,61 @@ impl Silent {
             1 => ", nor does one more neighbour there".to_owned(),
             others => format!(", nor do {others} more neighbours there"),
         };
-        let head = format!("{what} does not answer {how} {where_}{others}");
-        format!("{head}: {}.", consequence(waiters, self.left_out, place))
+        let reason = self.reason();
+        let head = match &reason {
+            Some(Reason::Stacked(stacked, netns, device)) => format!(
+                "{what} cannot answer {how} {where_}{others}: it is {}, {}",
+                own_device(device, *netns, view),
+                stacked.because(&place.device)
+            ),
+            Some(Reason::Foreign(sender)) => format!(
+                "{what} does not answer {how} {where_} when asked in the name of {sender}, which is of no network of {}{others}",
+                shown(&place.device)
+            ),
+            Some(Reason::Withdrawn(was)) => format!(
+                "The entry of {what} {where_} was removed{} {} ago and nobody answers {how} for it{others}",
+                was.by(view),
+                duration(now_ns.saturating_sub(was.at_ns))
+            ),
+            None => format!("{what} does not answer {how} {where_}{others}"),
+        };
+        let beyond = place.is_gateway && !matches!(reason, Some(Reason::Foreign(_) | Reason::Stacked(..)));
+        format!("{head}: {}.", consequence(waiters, self.left_out, beyond))
     }
 
-    fn why(&self, place: &NeighbourPlace, now_ns: u64) -> Vec<String> {
+    fn why(&self, place: &NeighbourPlace, now_ns: u64, view: &View<'_>) -> Vec<String> {
         let how = neighbours::resolution(place.address);
         let questions = text::count(self.unanswered.into(), "question", "questions");
         let asked = duration(self.last_ns.max(self.since_ns).saturating_sub(self.since_ns));
         let mut why = vec![format!(
             "{questions} in {asked} went unanswered: without a MAC no packet leaves this host, and what waits is told EHOSTUNREACH."
         )];
+        match self.reason() {
+            Some(Reason::Stacked(stacked, ..)) => {
+                why.push(stacked.why());
+                return why;
+            }
+            Some(Reason::Foreign(sender)) => {
+                why.push(format!(
+                    "The packets that wait come from {sender}, and with arp_announce=0 on {} the questions carry that sender too. Many routers and hosts answer only senders of their own network: with another source address it may answer.",
+                    shown(&place.device)
+                ));
+                return why;
+            }
+            Some(Reason::Withdrawn(_)) | None => {}
+        }
+        if let Some(was) = &self.withdrawn {
+            let kept = if was.permanent {
+                format!(
+                    "The entry was PERMANENT: whoever keeps it{} writes it, and nobody there need ever answer {how}.",
+                    was.by(view)
+                )
+            } else {
+                format!("The entry was removed by hand{}.", was.by(view))
+            };
+            why.push(kept);
+            return why;
+        }
         why.push(match (&self.mac, self.known_until_ns) {
             (Some(mac), Some(until)) => format!(
                 "Until {} ago it was at {mac}: it has gone down, has left this link, or something between drops {how} since then.",
@@ -130,8 +204,10 @@ impl Silent {
         view: &View<'_>,
     ) -> Vec<(u64, String)> {
         let how = neighbours::resolution(place.address);
-        let mut seen =
-            vec![(self.since_ns, format!("{how} question for {} sent on {}", place.address, place.device))];
+        let mut seen = vec![(
+            self.since_ns,
+            format!("{how} question for {} sent on {}", place.address, shown(&place.device)),
+        )];
         for waiter in self.waiters.iter().take(6) {
             let shown = waiter.shown(view);
             seen.push((waiter.at_ns, format!("{} waits for it", sentence(&shown))));
@@ -142,6 +218,9 @@ impl Silent {
                 ));
             }
         }
+        if let Some(was) = &self.withdrawn {
+            seen.push((was.at_ns, format!("its entry was removed{}", was.by(view))));
+        }
         if let Some(at) = self.failed_ns {
             let times =
                 if self.failures > 1 { format!(", {} times so far", self.failures) } else { String::new() };
@@ -150,9 +229,11 @@ impl Silent {
         match end {
             Some(End::Answered(record)) => {
                 let at = mac(&record.new_mac, record.mac_len).unwrap_or_default();
-                let by =
-                    if record.flags & flag::BY_HAND != 0 { by_hand(record, view) } else { String::new() };
-                seen.push((now_ns, format!("it is at {at}{by}")));
+                seen.push((now_ns, format!("it is at {at}")));
+            }
+            Some(End::Set(record)) => {
+                let at = mac(&record.new_mac, record.mac_len).unwrap_or_default();
+                seen.push((now_ns, format!("its entry was set to {at}{}", by_hand(record, view))));
             }
             Some(End::Removed(record)) => {
                 let by =
@@ -170,7 +251,108 @@ impl Silent {
 }
 
 fn by_hand(record: &ebpf_probes::probes::neigh::NeighRecord, view: &View<'_>) -> String {
-    view.world.named(&record.owner).map_or_else(String::new, |who| format!(", by {}", text::process(&who)))
+    view.world.named(&record.owner).map_or_else(String::new, |who| format!(" by {}", text::process(&who)))
+}
+
+/// `eth0 of this machine's network namespace blue`.
+fn own_device(device: &str, netns: ebpf_probes::abi::Netns, view: &View<'_>) -> String {
+    match view.world.namespace(netns) {
+        Some(name) => format!("{} of this machine's network namespace {}", shown(device), shown(&name)),
+        None => format!("this host's own {}", shown(device)),
+    }
+}
+
+impl Stacked {
+    /// Why the device that asks does not hear it.
+    fn because(&self, asks: &str) -> String {
+        let (kind, asks) = (&self.kind, shown(asks));
+        match self.kinship {
+            Kinship::Child => format!(
+                "a {kind} child of {asks} itself, and a {kind} child and its parent device never hear each other"
+            ),
+            Kinship::Parent => format!(
+                "the parent device of {asks}, which is a {kind}, and a {kind} child and its parent device never hear each other"
+            ),
+            Kinship::Sibling => format!(
+                "a {kind} of the same parent device as {asks}, and in mode {} they do not hear each other",
+                self.mode
+            ),
+        }
+    }
+
+    fn why(&self) -> String {
+        let kind = &self.kind;
+        match (self.kinship, self.mode.as_str()) {
+            (Kinship::Sibling, mode) => format!(
+                "This is how {kind} in mode {mode} works: what one child sends goes out by the parent's link, not to its siblings. From other machines the address can be reached."
+            ),
+            (_, "vepa") => format!(
+                "This is how {kind} works: what the parent sends goes out by its link, and comes back only from a switch that reflects it (hairpin). From other machines the address can be reached."
+            ),
+            _ => format!(
+                "This is how {kind} works: what the parent sends goes out by its link, not to its children. From other machines the address can be reached; nothing is wrong with it."
+            ),
+        }
+    }
+}
+
+impl Reason<'_> {
+    fn remedies(&self, place: &NeighbourPlace, process: Option<u32>) -> Vec<Remedy> {
+        let (address, device) = (place.address, &place.device);
+        let here = |command: Command| within(place.netns.as_deref(), process, command);
+        let ip = || Command::new("ip");
+        match self {
+            Reason::Withdrawn(_) => vec![
+                Remedy::from("see that its entry is written again: ")
+                    .and(here(ip().words("neigh show").arg(address).arg("dev").arg(device))),
+                Remedy::from(format!(
+                    "look at the log of whatever keeps the entries of {} (a CNI's or a tunnel's agent)",
+                    shown(device)
+                )),
+            ],
+            Reason::Stacked(stacked, ..) if stacked.kinship == Kinship::Child => {
+                let (kind, bits) = (&stacked.kind, if address.is_ipv4() { 32 } else { 128 });
+                let add = ip().words("link add link").arg(device).arg("name").arg(format!("{kind}0"));
+                let route = ip().words("route add").arg(format!("{address}/{bits}")).arg("dev");
+                vec![
+                    Remedy::from(format!("give this host a {kind} of its own beside it: "))
+                        .and(here(add.arg("type").arg(kind).words("mode bridge"))),
+                    Remedy::from("and go by that, once it is up: ").and(here(route.arg(format!("{kind}0")))),
+                    Remedy::from("or join host and child by a bridge or a veth pair instead"),
+                ]
+            }
+            Reason::Stacked(stacked, ..) if stacked.kinship == Kinship::Sibling => {
+                vec![Remedy::from(format!("give both children mode bridge instead of {}", stacked.mode))]
+            }
+            Reason::Stacked(stacked, ..) => vec![
+                Remedy::from(format!(
+                    "reach the host by an address of another device, or give it a {} of its own with an address there",
+                    stacked.kind
+                )),
+                Remedy::from("or join host and child by a bridge or a veth pair instead"),
+            ],
+            Reason::Foreign(sender) => {
+                // With slashes, because a device's name may have dots in it.
+                let setting = format!("net/ipv4/conf/{device}/arp_announce=2");
+                let ask = Command::new("arping").words("-c 3 -I").arg(device).arg(address);
+                vec![
+                    Remedy::from(format!("ask in the name of an address of {}: ", shown(device)))
+                        .and(here(Command::new("sysctl").arg("-w").arg(setting))),
+                    Remedy::from("see whether it answers then: ").and(here(ask)),
+                    Remedy::from(format!(
+                        "or let packets to it leave with a source address of its network instead of {sender}"
+                    )),
+                ]
+            }
+        }
+    }
+}
+
+impl Withdrawn {
+    /// ` by felix[812]`, or nothing.
+    fn by(&self, view: &View<'_>) -> String {
+        view.world.named(&self.owner).map_or_else(String::new, |who| format!(" by {}", text::process(&who)))
+    }
 }
 
 /// `10.0.1.90`, `The default gateway 10.0.1.1`.
@@ -183,7 +365,7 @@ fn name(place: &NeighbourPlace) -> String {
 }
 
 /// What that means for those who wait.
-fn consequence(waiters: &[NeighbourWaiter], left_out: u32, place: &NeighbourPlace) -> String {
+fn consequence(waiters: &[NeighbourWaiter], left_out: u32, beyond: bool) -> String {
     let Some(first) = waiters.first() else { return "nobody is known to wait for it".into() };
     let more = waiters.len() as u64 - 1 + u64::from(left_out);
     let rest = match more {
@@ -195,7 +377,7 @@ fn consequence(waiters: &[NeighbourWaiter], left_out: u32, place: &NeighbourPlac
         Some(_) => "failed",
         None => "waits for it",
     };
-    let beyond = if place.is_gateway { "; nothing beyond it can be reached" } else { "" };
+    let beyond = if beyond { "; nothing beyond it can be reached" } else { "" };
     format!("{} {verb}{rest}{beyond}", sentence(first))
 }
 
@@ -213,7 +395,7 @@ fn sentence(waiter: &NeighbourWaiter) -> String {
     }
 }
 
-fn remedies(place: &NeighbourPlace, process: Option<u32>) -> Vec<Remedy> {
+pub(super) fn remedies(place: &NeighbourPlace, process: Option<u32>) -> Vec<Remedy> {
     let (address, device) = (place.address, &place.device);
     let here = |command: Command| within(place.netns.as_deref(), process, command);
     let tool = here(if address.is_ipv4() {
@@ -228,7 +410,8 @@ fn remedies(place: &NeighbourPlace, process: Option<u32>) -> Vec<Remedy> {
         Remedy::from(format!("see whether {address} is up and on the link of {device} ({likely}): "))
     };
     if place.is_gateway {
-        let routes = here(Command::new("ip").words("route show default"));
+        let show = if address.is_ipv4() { "route show default" } else { "-6 route show default" };
+        let routes = here(Command::new("ip").words(show));
         vec![
             link("cable, VLAN, security group").and(tool),
             Remedy::from("see whether the default route is right: ").and(routes),
@@ -254,7 +437,14 @@ impl Waiter {
                 other => other.to_string(),
             },
             source: world.own_end(tuple),
-            destination: world.at(tuple.remote, tuple.remote_port, record.netns()),
+            // Names are known where the packet's owner lives, which need not be where it leaves.
+            destination: world.at(
+                tuple.remote,
+                tuple.remote_port,
+                &owner
+                    .filter(|owner| owner.netns.is_known())
+                    .unwrap_or(Owner { netns: record.netns(), ..Owner::default() }),
+            ),
             forwarded: record.forwarded != 0,
             outcome: self.ended.as_ref().map(|(connect, _)| outcome(connect).0),
         }

@@ -4,15 +4,15 @@ use ebpf_probes::{
     abi::Kind as Record,
     probes::{
         connect::Connect,
-        neigh::{NeighRecord, cause, state},
+        neigh::{NeighRecord, WaiterRecord, cause, flag, state},
     },
 };
 
 use crate::{
     correlate::incident::{Details, Incident, Kind, NeighbourUnresolvedDetails, Severity, State},
-    enrich::context::{Context, Gateway, Network, SeenNeighbour},
+    enrich::context::{Context, Gateway, Holder, Holders, Kinship, Network, SeenNeighbour, Stacked},
     fact::Outcome,
-    rules::scene::{Scene, connect, entry, mac, waiter},
+    rules::scene::{Scene, connect, entry, mac, owner, waiter},
 };
 
 const HOST_UNREACHABLE: i32 = 113;
@@ -98,6 +98,138 @@ fn an_answer_ends_it() {
     assert_eq!(
         (last.state, last.summary.as_str()),
         (State::Resolved, "192.0.2.90 answers ARP on eth0 again, after 5.0 s.")
+    );
+}
+
+/// `flanneld` (4711) sets the entry, or takes it away.
+fn by_hand(host: u8, from: (u32, u8), to: (u32, u8)) -> NeighRecord {
+    let mut owner = owner(4711, 4711);
+    owner.comm = *b"flanneld\0\0\0\0\0\0\0\0";
+    NeighRecord { flags: flag::BY_HAND, owner, ..entry(host, from, to) }
+}
+
+#[test]
+fn an_entry_an_agent_took_away_is_missing_and_not_silent_until_the_agent_writes_it_again() {
+    let mut scene = Scene::new();
+    scene.neigh(0, by_hand(90, (state::PERMANENT, 2), (state::FAILED, 2)));
+    fails(&mut scene, 7, 90, 100);
+    let opened = scene.opened(Kind::NeighbourUnresolved);
+    assert_eq!(
+        opened[0].summary,
+        "The entry of 192.0.2.90 on eth0 was removed by flanneld[4711] 3.3 s ago and nobody answers ARP for it: raven[1017]'s connection to 192.0.2.90:80 failed."
+    );
+    assert!(opened[0].why[1].contains("PERMANENT"), "{:?}", opened[0].why);
+    scene.neigh(5000, by_hand(90, (state::INCOMPLETE, 0), (state::PERMANENT, 2)));
+    scene.passes(5000, 8000);
+    let last = scene.last();
+    assert_eq!(last.state, State::Resolved);
+    assert_eq!(
+        last.summary,
+        "The entry of 192.0.2.90 on eth0 was set again by flanneld[4711], to 02:00:00:00:00:02, after 4.9 s: nobody had answered ARP."
+    );
+}
+
+#[test]
+fn an_entry_set_by_hand_is_not_said_to_have_answered() {
+    let mut scene = Scene::new();
+    fails(&mut scene, 7, 90, 0);
+    scene.neigh(5000, by_hand(90, (state::INCOMPLETE, 0), (state::PERMANENT, 2)));
+    scene.passes(5000, 8000);
+    let summary = &scene.last().summary;
+    assert!(summary.contains("was set by flanneld[4711]") && !summary.contains("answers"), "{summary}");
+}
+
+/// The answer to who on this machine has 192.0.2.90, of which eth0 (192.0.2.1/24) asks.
+fn found(devices: Vec<Holder>) -> Context {
+    let own = vec![("192.0.2.1".parse().expect("an address"), 24)];
+    let (netns, address) = (ebpf_probes::abi::Netns::numbered(1), waiter(7, 90).address);
+    let holders =
+        Holders { netns, ifindex: 2, address, devices, own, arp_announce: Some(0), ..Holders::default() };
+    Context::Holders(Box::new(holders))
+}
+
+fn child(kinship: Kinship, mode: &str) -> Holder {
+    let stacked = Stacked { kinship, kind: "macvlan".into(), mode: mode.into() };
+    Holder {
+        netns: ebpf_probes::abi::Netns::numbered(9),
+        device: "mv0".into(),
+        mac: mac(9),
+        has_address: true,
+        stacked: Some(stacked),
+    }
+}
+
+/// One that fails as the answer says.
+fn fails_with(answer: &Context, waits: WaiterRecord) -> Incident {
+    let mut scene = Scene::new();
+    scene.neigh(0, asked(90, state::NONE));
+    scene.neigh(1000, timer(90, state::INCOMPLETE, state::INCOMPLETE));
+    scene.waiter(1000, waits);
+    scene.learn(answer);
+    scene.neigh(3000, timer(90, state::INCOMPLETE, state::FAILED));
+    scene.passes(3200, 3700);
+    let opened = scene.opened(Kind::NeighbourUnresolved);
+    assert_eq!(opened.len(), 1);
+    opened[0].clone()
+}
+
+#[test]
+fn a_macvlan_child_of_the_device_that_asks_is_called_one() {
+    let told = fails_with(&found(vec![child(Kinship::Child, "bridge")]), waiter(7, 90));
+    assert_eq!(
+        told.summary,
+        "192.0.2.90 cannot answer ARP on eth0: it is mv0 of this machine's network namespace net:[9], a macvlan child of eth0 itself, and a macvlan child and its parent device never hear each other: raven[1017]'s connection to 192.0.2.90:80 waits for it."
+    );
+    assert!(told.remedies[0].to_string().contains("type macvlan"), "{:?}", told.remedies);
+}
+
+#[test]
+fn siblings_in_bridge_mode_hear_each_other_and_private_ones_do_not() {
+    let told = |mode| fails_with(&found(vec![child(Kinship::Sibling, mode)]), waiter(7, 90)).summary;
+    assert!(told("bridge").starts_with("192.0.2.90 does not answer ARP"), "{}", told("bridge"));
+    assert!(told("private").contains("in mode private they do not hear each other"), "{}", told("private"));
+}
+
+#[test]
+fn a_stranger_with_the_same_address_elsewhere_on_the_machine_is_not_named() {
+    let stranger = Holder { stacked: None, ..child(Kinship::Child, "") };
+    let told = fails_with(&found(vec![stranger]), waiter(7, 90));
+    assert!(told.summary.starts_with("192.0.2.90 does not answer ARP on eth0:"), "{}", told.summary);
+}
+
+#[test]
+fn questions_in_the_name_of_another_network_s_address_are_said_to_be_such() {
+    let from = |last_but_one: u8| {
+        let mut waits = waiter(7, 90);
+        waits.tuple.local = waits.tuple.remote;
+        waits.tuple.local[14] = last_but_one;
+        waits
+    };
+    let foreign = fails_with(&found(vec![]), from(77));
+    assert!(foreign.summary.contains("when asked in the name of 192.0.77.90"), "{}", foreign.summary);
+    assert!(
+        foreign.remedies[0].to_string().ends_with("sysctl -w 'net/ipv4/conf/eth0/arp_announce=2'"),
+        "{:?}",
+        foreign.remedies
+    );
+    let own = fails_with(&found(vec![]), from(2));
+    assert!(!own.summary.contains("in the name of"), "{}", own.summary);
+}
+
+#[test]
+fn the_routes_of_an_ipv6_gateway_are_looked_at_as_ipv6_routes() {
+    let address: std::net::IpAddr = "2001:db8::1".parse().expect("an address");
+    let place = crate::correlate::incident::NeighbourPlace {
+        address,
+        device: "eth0".into(),
+        netns: None,
+        resolution: "ndp".into(),
+        is_gateway: true,
+    };
+    let remedies = super::say::remedies(&place, None);
+    assert!(
+        remedies.iter().any(|remedy| remedy.to_string().ends_with("ip -6 route show default")),
+        "{remedies:?}"
     );
 }
 

@@ -1,12 +1,15 @@
 //! Why a handshake stalls, in two or three sentences, and what to do about it with the real values.
 
-use ebpf_probes::abi::ProbeId;
+use ebpf_probes::{abi::ProbeId, probes::tls::stage};
 
 use super::{
     Situation,
+    aside::Unseen,
     blame::{Blame, Relation, Suspect},
     evidence::thread_words,
+    idle::Idle,
     say::Says,
+    situation::Speaks,
     unread,
 };
 use crate::{
@@ -18,14 +21,13 @@ use crate::{
     enrich::context::Posture,
     fact::Process,
     rules::{
-        drops, neighbours,
+        drops,
+        fetch::{self, For, HTTP},
+        neighbours,
         text::{self, address},
     },
     text::{shell::Command, shown},
 };
-
-/// Plain HTTP: where issuer certificates, CRLs and OCSP answers come from (RFC 5280 §4.2.2.1, §4.2.1.13).
-const HTTP: u16 = 80;
 
 impl Says<'_> {
     pub(super) fn why(&self, cause: &Cause) -> Vec<String> {
@@ -90,7 +92,8 @@ impl Says<'_> {
 
     /// What the threads of a process that blames nobody are doing, the commonest first.
     fn idle_why(&self) -> Vec<String> {
-        let Some(snapshot) = self.situation.snapshot.as_deref() else { return vec![] };
+        let mut why = self.doubts();
+        let Some(snapshot) = self.snapshot() else { return why };
         let mut groups: Vec<(String, usize)> = Vec::new();
         for thread in &snapshot.threads {
             let what = thread_words(thread);
@@ -102,13 +105,34 @@ impl Says<'_> {
         groups.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         groups.truncate(3);
         let all = snapshot.threads.len();
-        groups
-            .into_iter()
-            .map(|(what, number)| match (number, all) {
-                (1, 1) => format!("Its only thread: {what}."),
-                (number, _) => format!("{number} of {all} threads: {what}."),
-            })
-            .collect()
+        why.extend(groups.into_iter().map(|(what, number)| match (number, all) {
+            (1, 1) => format!("Its only thread: {what}."),
+            (number, _) => format!("{number} of {all} threads: {what}."),
+        }));
+        why
+    }
+
+    /// What was left out, and so may be why after all.
+    fn doubts(&self) -> Vec<String> {
+        let left = &self.situation.left_out;
+        let mut doubts = Vec::new();
+        if !unread(self.hs) && matches!(left.posture, Posture::Descriptors | Posture::Processes) {
+            doubts.push(
+                "Whoever is to answer it there may itself be waiting for something: that was not looked into.".into(),
+            );
+        }
+        for unseen in &left.unseen {
+            doubts.push(match unseen {
+                Unseen::Thread => {
+                    "The thread could not be looked at: it may wait for what was not seen.".into()
+                }
+                Unseen::Sockets => "Not all of its sockets could be looked at.".into(),
+                Unseen::Lost => "Some records of connects or lookups were lost.".into(),
+                // Said of every incident of this kind.
+                Unseen::Probes => continue,
+            });
+        }
+        doubts
     }
 
     /// Other incidents that explain what nobody reads.
@@ -134,31 +158,7 @@ impl Says<'_> {
     pub(super) fn remedies(&self, process: Option<&Process>) -> Vec<Remedy> {
         let pid = process.map_or(0, |process| process.pid);
         let Some(blame) = self.blame() else {
-            let go_on = Command::new("kill").arg("-CONT").arg(pid);
-            let stacks =
-                Command::new("gdb").arg("-p").arg(pid).arg("-batch").arg("-ex").arg("thread apply all bt");
-            return match self.posture() {
-                Posture::Stopped => vec![go_on.into()],
-                _ if unread(self.hs) && self.idle_service().contains("stopped") => {
-                    vec![Remedy::from("once it is clear who stopped it: ").and(go_on)]
-                }
-                _ if unread(self.hs) => vec![
-                    "give the service more threads, or shorten what they are busy with".into(),
-                    Remedy::from("see what they do: ")
-                        .and(Command::new("ps").words("-L -o tid,stat,wchan:32,comm -p").arg(pid))
-                        .and(" or ")
-                        .and(stacks),
-                ],
-                _ => vec![
-                    Remedy::from("see where it is: ")
-                        .and(stacks)
-                        .and(" (or ")
-                        .and(Command::new("jstack").arg(pid))
-                        .and(", ")
-                        .and(Command::new("py-spy").words("dump -p").arg(pid))
-                        .and(")"),
-                ],
-            };
+            return process.map(|process| self.idle_remedies(process.pid)).unwrap_or_default();
         };
         let cause = self.cause();
         let Some(to) = cause.destination else { return vec![] };
@@ -174,7 +174,7 @@ impl Says<'_> {
                     None => vec![format!("allow egress tcp/{port} to {ip}").into()],
                 };
                 if port == HTTP {
-                    remedies.extend(self.fetch_remedies(process));
+                    remedies.extend(self.fetch_remedies());
                 } else {
                     let whose = process.map_or("the process".into(), |process| shown(&process.comm));
                     remedies.push(
@@ -193,7 +193,7 @@ impl Says<'_> {
                     .arg("-t")
                     .arg(&op.query_type)
                     .arg("-q")
-                    .arg(&op.name)
+                    .arg(&op.name.text)
                     .into(),
                 format!(
                     "allow udp/53 and tcp/53 to {ip}, or name a resolver that answers in /etc/resolv.conf"
@@ -209,23 +209,85 @@ impl Says<'_> {
         }
     }
 
+    /// What to do when nobody is blamed.
+    fn idle_remedies(&self, pid: u32) -> Vec<Remedy> {
+        let go_on = || Command::new("kill").arg("-CONT").arg(pid);
+        let group = || Command::new("cat").arg(format!("/proc/{pid}/cgroup"));
+        let stacks =
+            || Command::new("gdb").arg("-p").arg(pid).arg("-batch").arg("-ex").arg("thread apply all bt");
+        let look = || {
+            Remedy::from("see what its threads do: ")
+                .and(Command::new("ps").words("-L -o tid,stat,wchan:32,comm -p").arg(pid))
+                .and(" or ")
+                .and(stacks())
+        };
+        match self.idle() {
+            Idle::Stopped if unread(self.hs) => {
+                vec![Remedy::from("once it is clear who stopped it: ").and(go_on())]
+            }
+            _ if self.posture() == Posture::Stopped => vec![go_on().into()],
+            Idle::Frozen => vec![
+                Remedy::from("see who froze the control group, and thaw it (docker unpause, or 0 into its cgroup.freeze): ")
+                    .and(group()),
+            ],
+            Idle::Throttled(quota) => vec![
+                Remedy::from(format!(
+                    "raise the CPU quota of its control group, now {} µs in each {} µs (CPUQuota= of the unit, \
+                     resources.limits.cpu of the pod): ",
+                    quota.allowed_us, quota.period_us
+                ))
+                .and(group()),
+            ],
+            _ if self.situation.speaks() == Speaks::HardlyTls => {
+                let port = self.hs.tuple.local_port;
+                vec![
+                    format!("if the service on port {port} is to speak TLS, turn it on there").into(),
+                    format!("if not, see why {} speaks TLS to port {port}", self.peer().ip).into(),
+                ]
+            }
+            _ if !unread(self.hs) => vec![
+                Remedy::from("see where it is: ")
+                    .and(stacks())
+                    .and(" (or ")
+                    .and(Command::new("jstack").arg(pid))
+                    .and(", ")
+                    .and(Command::new("py-spy").words("dump -p").arg(pid))
+                    .and(")"),
+            ],
+            Idle::NotAccepting => vec![
+                "look at its limits on connections: maxconn, worker_connections, a pause of its listener".into(),
+                Remedy::from("see whether it may open more files: ")
+                    .and(Command::new("cat").arg(format!("/proc/{pid}/limits"))),
+            ],
+            Idle::NobodyFree | Idle::NobodyAccepts if self.works_itself() => {
+                vec!["give the service more threads, or shorten what they are busy with".into(), look()]
+            }
+            Idle::NobodyFree | Idle::NobodyAccepts => {
+                vec!["bound the time of what its threads wait for, see above".into(), look()]
+            }
+            _ => vec![look()],
+        }
+    }
+
+    /// Every thread that does not accept is busy with work of its own, not with waiting for something.
+    fn works_itself(&self) -> bool {
+        let at_work = |posture| matches!(posture, Posture::Running | Posture::Sleep);
+        self.snapshot().is_some_and(|snapshot| {
+            snapshot.threads.iter().all(|thread| thread.accepts || at_work(thread.posture))
+        })
+    }
+
     /// How to do without the fetch.
-    fn fetch_remedies(&self, process: Option<&Process>) -> Vec<Remedy> {
-        let program = process.and_then(|process| process.exe.as_deref()).unwrap_or_default();
-        let off = match program.rsplit('/').next().unwrap_or_default() {
-            "java" => "turn the fetch off: -Dcom.sun.security.enableAIAcaIssuers=false, -Dcom.sun.net.ssl.checkRevocation=false".into(),
-            "dotnet" => "turn the fetch off: X509ChainPolicy.DisableCertificateDownloads = true, RevocationMode = NoCheck".into(),
-            _ => "staple OCSP, or turn the fetch off in the program's TLS settings".to_owned(),
-        };
-        let chain = if self.is_client() {
-            format!(
-                "install the full chain on {}, so that nothing has to be fetched, or the missing intermediate here",
-                self.peer().ip
-            )
+    fn fetch_remedies(&self) -> Vec<Remedy> {
+        let process = if unread(self.hs) { self.hs.owner.process } else { self.hs.reader.process };
+        let whom = if self.is_client() {
+            For::Server(self.peer().ip)
+        } else if self.hs.stage == stage::CLIENT_FINISH {
+            For::Client
         } else {
-            "install the full chain on this host, so that nothing has to be fetched".into()
+            For::OwnChain
         };
-        vec![chain.into(), off.into()]
+        fetch::remedies(&fetch::loaded(process, self.view), whom)
     }
 }
 

@@ -8,8 +8,11 @@ use ebpf_probes::probes::tls::Handshake;
 pub(super) use super::suspects::{Relation, Suspect};
 use super::{
     Waiting,
+    idle::accepted,
     rivals::Rivals,
+    situation::READ_NS,
     suspects::{Candidate, Habits},
+    unread,
 };
 use crate::{
     correlate::incident::Confidence,
@@ -36,6 +39,32 @@ pub(super) struct Blame {
     pub(super) relation: Relation,
     /// It is one of several operations for several handshakes, and which is whose cannot be told.
     pub(super) mixed: bool,
+}
+
+impl Blame {
+    /// The same, by what has become of it since.
+    pub(super) fn refreshed(self, world: &World) -> Self {
+        Self { suspect: self.suspect.refreshed(world), ..self }
+    }
+}
+
+impl Blame {
+    /// What the next handshake of the same situation waits for when the one that led it is over: the same, or
+    /// another of the kind that is still under way; it was weighed for the other, so it is no more than likely.
+    pub(super) fn inherited(self, world: &World) -> Option<Self> {
+        let suspect = self.suspect.refreshed(world).still_under_way(world)?;
+        Some(Self { suspect, confidence: self.confidence.min(Confidence::Likely), ..self })
+    }
+
+    /// What kept a service from reading the next hello, which it comes to now: that explains its wait as long as
+    /// it has not been over for longer than reading takes.
+    pub(super) fn left_behind(self, world: &World, now_ns: u64) -> Option<Self> {
+        let known = self.refreshed(world);
+        match known.suspect.ended_ns() {
+            Some(ended_ns) if now_ns.saturating_sub(ended_ns) > READ_NS => known.inherited(world),
+            _ => Some(known),
+        }
+    }
 }
 
 /// The circumstances of a stall.
@@ -77,7 +106,7 @@ impl Stall<'_> {
     }
 
     /// What the thread is doing. A thread once seen in an event loop is still one that serves many.
-    fn posture(&self) -> Posture {
+    pub(super) fn posture(&self) -> Posture {
         *self.posture.get_or_init(|| match (self.thread(), self.seen()) {
             (Some(thread), _) => thread.posture,
             (None, Some(SeenThread { posture: Posture::EventLoop, .. })) => Posture::EventLoop,
@@ -92,6 +121,13 @@ impl Stall<'_> {
 
     /// The most convincing suspect; of several as convincing, the one with the cookie `before`.
     pub(super) fn blame(&self, before: Option<u64>) -> Option<Blame> {
+        if unread(self.hs) && !self.moved {
+            // One that waits to be accepted is nobody's yet: nothing was begun for it.
+            if self.snapshot.is_some_and(|snapshot| accepted(snapshot, self.hs) == Some(false)) {
+                return self.keeps_all_busy();
+            }
+            return self.best(self.candidates(false), before).or_else(|| self.keeps_all_busy());
+        }
         // In a crowd, nearly every thread is in an operation of its own: the others need not be looked at.
         if self.posture() != Posture::EventLoop
             && let Some(blame) = self.best(self.candidates(true), before)
@@ -205,7 +241,9 @@ impl Stall<'_> {
                 _ if habit || (pending && !self.is_attended(candidate)) => Confidence::Possible,
                 Posture::EventLoop | Posture::Threads => Confidence::Likely,
                 Posture::Descriptors | Posture::Processes if !later && pending => Confidence::Likely,
-                Posture::Running | Posture::Disk | Posture::Stopped | Posture::Sleep if !later && pending => {
+                Posture::Running | Posture::Disk | Posture::Stopped | Posture::Frozen | Posture::Sleep
+                    if !later && pending =>
+                {
                     Confidence::Possible
                 }
                 _ => Confidence::Certain,
@@ -216,12 +254,15 @@ impl Stall<'_> {
                 | Posture::Running
                 | Posture::Disk
                 | Posture::Stopped
+                | Posture::Frozen
                 | Posture::Sleep => None,
                 _ if habit || !self.is_attended(candidate) => Some(Confidence::Possible),
                 _ => Some(Confidence::Likely),
             },
             Relation::Helper => match posture {
-                Posture::Running | Posture::Disk | Posture::Stopped => Some(Confidence::Possible),
+                Posture::Running | Posture::Disk | Posture::Stopped | Posture::Frozen => {
+                    Some(Confidence::Possible)
+                }
                 _ => Some(Confidence::Likely),
             },
         }

@@ -3,6 +3,7 @@
 use ebpf_probes::probes::tls::stage;
 
 use super::{
+    aside::Why,
     blame::{Blame, Suspect},
     say::Says,
     unread,
@@ -14,11 +15,12 @@ use crate::{
     },
     fact::Process,
     rules::text::{self, address, place},
+    text::shown,
 };
 
 impl Says<'_> {
     pub(super) fn evidence(&self, process: Option<&Process>) -> Vec<(u64, String)> {
-        let (hs, world) = (self.hs, self.view.world);
+        let hs = self.hs;
         let peer = address(&self.peer());
         let sni = self.situation.sni.as_ref().map(|sni| format!(" for {sni}")).unwrap_or_default();
         let mut seen = vec![if self.is_client() {
@@ -36,26 +38,12 @@ impl Says<'_> {
         if let Some(blame) = self.blame() {
             self.blame_evidence(blame, &mut seen);
         }
-        if let Some(snapshot) = self.situation.snapshot.as_deref() {
+        if let Some(snapshot) = self.snapshot() {
             seen.push((snapshot.boot_ns, self.snapshot_words(snapshot)));
         }
-        let bystanders = world
-            .connect_ops()
-            .filter(|op| op.ended_ns.is_none() && op.connect.owner.process == hs.reader.process)
-            .filter(|op| op.connect.started_ns < hs.read_ns.max(hs.moved_ns) && hs.reader.process != 0);
-        let mut bystanders: Vec<_> = bystanders.copied().collect();
-        bystanders.sort_by_key(|op| (op.connect.started_ns, op.connect.cookie));
-        for op in bystanders.into_iter().take(3) {
-            let to = world.at(op.connect.tuple.remote, op.connect.tuple.remote_port, op.connect.owner.netns);
-            let text = format!(
-                "not blamed: thread {} has been connecting to {} since before",
-                op.connect.owner.thread,
-                place(&to)
-            );
-            seen.push((op.connect.started_ns, text));
-        }
+        self.not_blamed(&mut seen);
         if let Some(ended) = self.ended {
-            let who = process.map_or_else(|| "this host".into(), text::process);
+            let who = self.who(process);
             let what = match ended.stage {
                 stage::CLOSED => "the connection was closed before the handshake was done".into(),
                 stage::ALERT => "the handshake ended by an alert".into(),
@@ -66,23 +54,74 @@ impl Says<'_> {
         seen
     }
 
+    /// Connects that were pending before; and, when nothing is blamed, whatever was set aside, with the reason.
+    fn not_blamed(&self, seen: &mut Vec<(u64, String)>) {
+        let (hs, world) = (self.hs, self.view.world);
+        if self.blame().is_none() {
+            for aside in &self.situation.left_out.operations {
+                let text = format!("not blamed: {} {}", self.operation(&aside.what), self.reason(aside.why));
+                seen.push((aside.started_ns, text));
+            }
+            return;
+        }
+        let bystanders = world
+            .connect_ops()
+            .filter(|op| op.ended_ns.is_none() && op.connect.owner.process == hs.reader.process)
+            .filter(|op| op.connect.started_ns < hs.read_ns.max(hs.moved_ns) && hs.reader.process != 0);
+        let mut bystanders: Vec<_> = bystanders.copied().collect();
+        bystanders.sort_by_key(|op| (op.connect.started_ns, op.connect.cookie));
+        for op in bystanders.into_iter().take(3) {
+            let what = self.operation(&Suspect::Connect(op, None));
+            seen.push((op.connect.started_ns, format!("not blamed: {what} {}", self.reason(Why::Earlier))));
+        }
+    }
+
+    /// `thread 44's connect to 192.0.2.64:80`.
+    fn operation(&self, suspect: &Suspect) -> String {
+        let world = self.view.world;
+        match suspect {
+            Suspect::Connect(op, _) => {
+                let connect = &op.connect;
+                let to = world.destination(connect);
+                format!("{}'s connect to {}", world.thread(&connect.owner), place(&to))
+            }
+            Suspect::Lookup(op) => {
+                let server = address(&world.at(op.server, 53, &op.owner));
+                let thread = world.thread(&op.owner);
+                format!("{thread}'s lookup of {} {} at {server}", op.query_type, op.name)
+            }
+            Suspect::Peer(socket, _) => format!("the answer of {} (descriptor {})", socket.remote, socket.fd),
+        }
+    }
+
+    fn reason(&self, why: Why) -> String {
+        match why {
+            Why::Earlier if unread(self.hs) => "has been under way since before this ClientHello came".into(),
+            Why::Earlier => "has been under way since before this handshake".into(),
+            Why::AnotherHandshake => "was begun by a thread that serves another handshake".into(),
+            Why::ThreadElsewhere => format!("is not what {} was seen waiting for", self.thread()),
+            Why::Late => "began only late in the stall".into(),
+        }
+    }
+
     fn blame_evidence(&self, blame: &Blame, seen: &mut Vec<(u64, String)>) {
         let world = self.view.world;
         match &blame.suspect {
             Suspect::Connect(op, silent) => {
                 let connect = &op.connect;
-                let to = world.at(connect.tuple.remote, connect.tuple.remote_port, connect.owner.netns);
-                let by = format!(
-                    "{}[{}·{}]",
-                    crate::event::comm(&connect.owner.comm),
-                    connect.owner.process,
-                    connect.owner.thread
-                );
+                let to = world.destination(connect);
+                let by = world.named(&connect.owner).map_or_else(String::new, |by| match &by.thread {
+                    Some(name) => format!("{}[{}·{} {}]", shown(&by.comm), by.pid, by.tid, shown(name)),
+                    None => format!("{}[{}·{}]", shown(&by.comm), by.pid, by.tid),
+                });
                 seen.push((connect.started_ns, format!("{by} began to connect to {}", place(&to))));
                 if let Some((ip, silent)) = silent {
                     seen.push((
                         silent.since_ns,
-                        format!("{ip} is asked for by ARP or NDP on {} and does not answer", silent.device),
+                        format!(
+                            "{ip} is asked for by ARP or NDP on {} and does not answer",
+                            shown(&silent.device)
+                        ),
                     ));
                 }
                 match op.ended_ns {
@@ -99,7 +138,7 @@ impl Says<'_> {
                 }
             }
             Suspect::Lookup(op) => {
-                let server = world.at(op.server, 53, op.owner.netns);
+                let server = world.at(op.server, 53, &op.owner);
                 seen.push((
                     op.started_ns,
                     format!(
@@ -145,26 +184,27 @@ impl Says<'_> {
 
 /// What a thread was seen doing: `asleep in poll on … (do_sys_poll)`.
 pub(super) fn thread_words(thread: &SeenThread) -> String {
-    let shown = &thread.shown;
+    let seen = &thread.shown;
     let mut words = match thread.posture {
         Posture::Running => "running".to_owned(),
         Posture::Disk => "in uninterruptible sleep".into(),
         Posture::Stopped => "stopped".into(),
+        Posture::Frozen => "frozen".into(),
         _ => "asleep".into(),
     };
-    if let Some(call) = &shown.syscall {
+    if let Some(call) = &seen.syscall {
         words.push_str(&format!(" in {call}"));
     }
-    if !shown.waits_on.is_empty() {
-        words.push_str(&format!(" on {}", shown.waits_on.join(", ")));
+    if !seen.waits_on.is_empty() {
+        words.push_str(&format!(" on {}", seen.waits_on.join(", ")));
     }
     match thread.posture {
         Posture::EventLoop => words.push_str(" (its event loop)"),
         Posture::Threads => words.push_str(" (waiting for another thread)"),
         _ => {}
     }
-    match &shown.wchan {
-        Some(wchan) if shown.syscall.is_none() => words.push_str(&format!(" in the kernel's {wchan}")),
+    match &seen.wchan {
+        Some(wchan) if seen.syscall.is_none() => words.push_str(&format!(" in the kernel's {wchan}")),
         _ => {}
     }
     words

@@ -3,8 +3,12 @@
 //! what to say about it [`say`]'s. A handshake whose peer owes the next message is none of this rule's.
 
 mod advice;
+mod aside;
 mod blame;
 mod evidence;
+#[cfg(test)]
+mod honest;
+mod idle;
 mod rivals;
 mod say;
 mod situation;
@@ -12,12 +16,21 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use aside::LeftOut;
 use blame::{Blame, Stall, Suspect};
-use ebpf_probes::probes::tls::Handshake;
+use ebpf_probes::{
+    abi::Netns,
+    probes::tls::{Handshake, SERVER, stage},
+};
+use idle::as_if_read;
 use situation::{
-    Situation, Waiting, conclusion, key, owed_here, owner, service, still_pending, unread, was_unread,
+    PEERS, Situation, Speaks, Waiting, conclusion, key, owed_here, owner, service, speaks, still_pending,
+    unread, was_unread,
 };
 
 use super::{Diagnose, Rule};
@@ -31,11 +44,14 @@ use crate::{
         context::Snapshot,
     },
     event::{Event, TlsStep, What},
+    text::host::Name,
 };
 
 /// Handshakes followed at most, and situations.
 const HANDSHAKES: usize = 4096;
 const SITUATIONS: usize = 128;
+/// Services remembered to have answered a ClientHello, at most.
+const SERVICES: usize = 4096;
 /// A process is looked at at most this often.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 
@@ -57,6 +73,8 @@ struct TlsHandshakeStalled {
     looked_ns: Bounded<u32, u64>,
     /// Connects and lookups that were blamed for some stall: their like is no unrelated habit.
     blamed: Bounded<u64, ()>,
+    /// Services that have answered a ClientHello with a ServerHello: network namespace and port.
+    answers: Bounded<(Netns, u16), ()>,
 }
 
 impl Default for TlsHandshakeStalled {
@@ -69,6 +87,7 @@ impl Default for TlsHandshakeStalled {
             snapshots: Bounded::new(64),
             looked_ns: Bounded::new(1024),
             blamed: Bounded::new(4096),
+            answers: Bounded::new(SERVICES),
         }
     }
 }
@@ -80,6 +99,7 @@ impl Diagnose for TlsHandshakeStalled {
             self.snapshots.table("tls_handshake_stalled_snapshots"),
             self.looked_ns.table("tls_handshake_stalled_looked"),
             self.blamed.table("tls_handshake_stalled_blamed"),
+            self.answers.table("tls_handshake_stalled_services"),
         ]
     }
 
@@ -94,7 +114,11 @@ impl Diagnose for TlsHandshakeStalled {
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot, view: &mut View<'_>) {
-        self.snapshots.insert(snapshot.process, Arc::new(snapshot.clone()));
+        let seen = Arc::new(snapshot.clone());
+        if snapshot.asked != 0 {
+            self.snapshots.insert(snapshot.asked, seen.clone());
+        }
+        self.snapshots.insert(snapshot.process, seen);
         self.judge(false, view);
     }
 }
@@ -102,7 +126,8 @@ impl Diagnose for TlsHandshakeStalled {
 impl TlsHandshakeStalled {
     fn pending(&mut self, hs: &Handshake, view: &mut View<'_>) {
         if !owed_here(hs) {
-            return;
+            // It has moved, and that was lost: what it waits for now is the peer's to send.
+            return self.moved(hs, view.now_ns, view);
         }
         let sni = view.world.server_name(hs.cookie);
         let known = self.stalled.get_mut(&hs.cookie).and_then(|known| {
@@ -127,12 +152,32 @@ impl TlsHandshakeStalled {
     /// Somebody has read what waited: the stall goes on, and is that thread's now.
     fn read(&mut self, hs: &Handshake, view: &mut View<'_>) {
         let Some(known) = self.stalled.get_mut(&hs.cookie) else { return };
+        let was_unread = unread(&known.hs);
         known.hs = *hs;
         let Some(number) = known.situation else { return };
-        let Some(situation) = self.situations.get_mut(&number) else { return };
+        let Some(mut situation) = self.situations.remove(&number) else { return };
         situation.waiting.insert(hs.cookie, unread(hs));
-        if situation.lead.cookie == hs.cookie {
+        let leads = situation.lead.cookie == hs.cookie;
+        if leads && was_unread && unread(&situation.lead) {
+            self.settle_unread(&mut situation, hs, view);
+        }
+        self.situations.insert(number, situation);
+        if leads {
             self.refresh(number, false, view);
+        }
+    }
+
+    /// What the reading of a hello proves: what ended just before it was what the service did first.
+    fn settle_unread(&self, situation: &mut Situation, hs: &Handshake, view: &View<'_>) {
+        let unread = Handshake { flags: situation.lead.flags, ..*hs };
+        let waited = as_if_read(&unread, &hs.reader);
+        let snapshot = situation.snapshot.clone();
+        let stall = self.stall(&waited, hs.read_ns, true, snapshot.as_deref(), view);
+        if let Some(proven) = stall.blame(None)
+            && situation.blame.as_ref().is_none_or(|before| before.confidence <= proven.confidence)
+        {
+            situation.key = proven.suspect.key();
+            situation.blame = Some(proven);
         }
     }
 
@@ -164,20 +209,24 @@ impl TlsHandshakeStalled {
     fn place(&mut self, cookie: u64, undecided: &[String], view: &mut View<'_>) -> Option<String> {
         let waiting = self.stalled.get(&cookie)?;
         let (mut hs, sni) = (waiting.hs, waiting.sni.clone());
-        let owner = owner(&hs, view);
-        if !view.world.is_wanted(&owner) {
+        let asked = owner(&hs, None, view);
+        if !view.world.is_wanted(&asked) {
             return None;
         }
+        let snapshot = self.snapshot_for(&hs, asked.process);
+        let owner = owner(&hs, snapshot.as_deref(), view);
         if unread(&hs) {
             hs.owner = owner;
         }
         let service = service(&hs, &owner);
-        let snapshot = self.snapshot_for(&hs, owner.process);
-        let stall = self.stall(&hs, view.now_ns, false, snapshot.as_deref(), view);
-        if stall.waits_for_peer() {
+        let Weighed { blame, left_out, waits_for_peer } = self.weigh(&hs, snapshot.as_deref(), view);
+        if waits_for_peer {
             return None;
         }
-        let blame = if unread(&hs) { None } else { stall.blame(None) };
+        let answers = self.answers(&hs);
+        if snapshot.is_some() && speaks(&hs, blame.as_ref(), snapshot.as_deref(), answers) == Speaks::NoTls {
+            return None;
+        }
         let key = key(&hs, blame.as_ref());
         if let Some(number) = self.like(&service, &key, unread(&hs)) {
             self.join(number, cookie, &hs, blame.as_ref(), view);
@@ -186,21 +235,58 @@ impl TlsHandshakeStalled {
         if unread(&hs) && undecided.contains(&service) {
             return Some(service);
         }
-        if snapshot.is_none() && owner.process != 0 {
-            let looked_ns = self.looked_ns.get(&owner.process).copied();
-            if looked_ns.is_none_or(|at| view.now_ns.saturating_sub(at) >= LOOK_EVERY_NS) {
-                self.looked_ns.insert(owner.process, view.now_ns);
-                let whom = Whom { process: owner.process, thread: hs.reader.thread, cookie: hs.cookie };
-                view.looks.push(Look::Process(whom));
-                return Some(service);
-            }
+        if snapshot.is_none() && asked.process != 0 {
+            self.look_at(asked.process, &hs, view);
             // The answer comes before time goes on, or not at all.
-            if looked_ns == Some(view.now_ns) {
+            if self.looked_ns.get(&asked.process) == Some(&view.now_ns) {
                 return Some(service);
             }
         }
-        self.begin(&hs, sni, service, key, blame, snapshot, view);
+        self.begin(&hs, sni, service, key, (blame, left_out), snapshot, view);
         None
+    }
+
+    /// Asks for a look at a process, unless it was looked at a moment ago.
+    fn look_at(&mut self, process: u32, hs: &Handshake, view: &mut View<'_>) {
+        let looked_ns = self.looked_ns.get(&process).copied();
+        if looked_ns.is_none_or(|at| view.now_ns.saturating_sub(at) >= LOOK_EVERY_NS) {
+            self.looked_ns.insert(process, view.now_ns);
+            view.looks.push(Look::Process(Whom { process, thread: hs.reader.thread, cookie: hs.cookie }));
+        }
+    }
+
+    /// The look that a situation rests on, if it is one at the process of the handshake that leads now; a new
+    /// one, if that is another.
+    fn current_look(
+        &mut self,
+        known: Option<&Arc<Snapshot>>,
+        hs: &Handshake,
+        view: &mut View<'_>,
+    ) -> Option<Arc<Snapshot>> {
+        let process = owner(hs, None, view).process;
+        let is_of = |seen: &&Arc<Snapshot>| seen.process == process || (unread(hs) && seen.asked == process);
+        if let Some(known) = known.filter(is_of) {
+            return Some(known.clone());
+        }
+        let found = self.snapshot_for(hs, process);
+        if found.is_none() && process != 0 {
+            self.look_at(process, hs, view);
+        }
+        found
+    }
+
+    /// Whether the service has been seen to answer a ClientHello.
+    fn answers(&self, hs: &Handshake) -> bool {
+        self.answers.get(&(hs.owner.netns, hs.tuple.local_port)).is_some()
+    }
+
+    /// Whom a handshake waits for, and what was left out when that is nobody.
+    fn weigh(&self, hs: &Handshake, snapshot: Option<&Snapshot>, view: &View<'_>) -> Weighed {
+        let as_read = unread(hs).then(|| as_if_read(hs, &hs.owner));
+        let stall = self.stall(as_read.as_ref().unwrap_or(hs), view.now_ns, false, snapshot, view);
+        let blame = stall.blame(None);
+        let left_out = if blame.is_none() { stall.left_out() } else { LeftOut::default() };
+        Weighed { blame, left_out, waits_for_peer: stall.waits_for_peer() }
     }
 
     /// A situation of this service and reason; for what nobody has read, any that keeps the service busy.
@@ -217,6 +303,9 @@ impl TlsHandshakeStalled {
         }
         let Some(situation) = self.situations.get_mut(&number) else { return };
         situation.waiting.insert(cookie, unread(hs));
+        if situation.peers.len() < PEERS {
+            situation.peers.insert(hs.tuple.remote);
+        }
         situation.count += 1;
         let (id, due) = (situation.id.clone(), situation.count.is_power_of_two());
         self.note_blamed(&id, blame, view);
@@ -230,10 +319,10 @@ impl TlsHandshakeStalled {
     fn begin(
         &mut self,
         hs: &Handshake,
-        sni: Option<String>,
+        sni: Option<Name>,
         service: String,
         key: String,
-        blame: Option<Blame>,
+        (blame, left_out): (Option<Blame>, LeftOut),
         snapshot: Option<Arc<Snapshot>>,
         view: &mut View<'_>,
     ) {
@@ -247,12 +336,15 @@ impl TlsHandshakeStalled {
         }
         let mut situation = Situation {
             service,
-            told: conclusion(&key, blame.as_ref(), view),
+            told: conclusion(&key, blame.as_ref(), &left_out, view),
             key,
             id: String::new(),
             lead: *hs,
             sni,
             blame,
+            left_out,
+            answers: self.answers(hs),
+            peers: BTreeSet::from([hs.tuple.remote]),
             snapshot,
             began_ns: hs.moved_ns,
             count: 1,
@@ -272,21 +364,33 @@ impl TlsHandshakeStalled {
         if was_unread(situation, &hs, view.now_ns) {
             return;
         }
+        let known = situation.snapshot.clone();
+        let snapshot = self.current_look(known.as_ref(), &hs, view);
         if unread(&hs) {
-            hs.owner = owner(&hs, view);
+            hs.owner = owner(&hs, snapshot.as_deref(), view);
         }
-        let snapshot = situation.snapshot.clone();
-        let stall = self.stall(&hs, view.now_ns, false, snapshot.as_deref(), view);
-        let blame = if unread(&hs) { None } else { stall.blame(None) };
+        let Weighed { blame, left_out, .. } = self.weigh(&hs, snapshot.as_deref(), view);
+        let answers = self.answers(&hs);
         let Some(mut situation) = self.situations.remove(&number) else { return };
         // Doubt does not take back what was sure; a new suspect does.
-        let kept = blame.is_none() && situation.blame.is_some() && !unread(&hs);
-        if !kept {
+        if blame.is_none() && situation.blame.is_some() {
+            let kept = situation.blame.take();
+            situation.blame = match unread(&hs) {
+                true => kept.and_then(|kept| kept.left_behind(view.world, view.now_ns)),
+                false => kept.map(|kept| kept.refreshed(view.world)),
+            };
+            if situation.blame.is_none() {
+                situation.key = key(&hs, None);
+            }
+        } else {
             situation.key = key(&hs, blame.as_ref());
             situation.blame = blame;
         }
+        situation.snapshot = snapshot;
+        situation.left_out = left_out;
+        situation.answers |= answers;
         (situation.lead, situation.sni) = (hs, sni);
-        let now = conclusion(&situation.key, situation.blame.as_ref(), view);
+        let now = conclusion(&situation.key, situation.blame.as_ref(), &situation.left_out, view);
         if due || now != situation.told {
             situation.told = now;
             let report = say::report(&situation, view.now_ns, None, view);
@@ -298,6 +402,9 @@ impl TlsHandshakeStalled {
 
     /// A handshake moved, or ended.
     fn moved(&mut self, hs: &Handshake, at_ns: u64, view: &mut View<'_>) {
+        if hs.role == SERVER && hs.stage == stage::SERVER_FLIGHT && !self.answers(hs) {
+            self.answers.insert((hs.owner.netns, hs.tuple.local_port), ());
+        }
         let Some(waiting) = self.stalled.get(&hs.cookie) else { return };
         let (before, number) = (waiting.hs, waiting.situation);
         self.stalled.remove(&hs.cookie);
@@ -305,6 +412,7 @@ impl TlsHandshakeStalled {
         let Some(mut situation) = self.situations.remove(&number) else { return };
         situation.waiting.remove(&hs.cookie);
         let leads = situation.lead.cookie == hs.cookie;
+        situation.answers |= self.answers(hs);
         if leads {
             self.settle(&mut situation, &before, at_ns, view);
         }
@@ -320,8 +428,18 @@ impl TlsHandshakeStalled {
                 .filter_map(|(cookie, unread)| Some((*unread, self.stalled.get(cookie)?)))
                 .min_by_key(|(unread, waiting)| (*unread, waiting.hs.moved_ns, waiting.hs.cookie))
                 .map(|(_, waiting)| (waiting.hs, waiting.sni.clone()));
-            if let Some((hs, sni)) = next {
+            if let Some((mut hs, sni)) = next {
+                // Whose it is, too: nobody has read it, so only its service is known.
+                if unread(&hs) {
+                    hs.owner = owner(&hs, situation.snapshot.as_deref(), view);
+                }
                 (situation.lead, situation.sni) = (hs, sni);
+                let before = situation.blame.take();
+                situation.blame = match unread(&hs) {
+                    true => before.and_then(|blame| blame.left_behind(view.world, at_ns)),
+                    false => before.and_then(|blame| blame.inherited(view.world)),
+                };
+                situation.key = key(&hs, situation.blame.as_ref());
             }
         }
         self.situations.insert(number, situation);
@@ -344,8 +462,11 @@ impl TlsHandshakeStalled {
                 before.confidence = Confidence::Possible;
                 Some(before)
             }
-            (None, before) => before,
+            (None, before) => before.map(|before| before.refreshed(view.world)),
         };
+        if situation.blame.is_none() {
+            situation.left_out = stall.left_out();
+        }
         situation.key = key(before, situation.blame.as_ref());
     }
 
@@ -362,10 +483,12 @@ impl TlsHandshakeStalled {
         Stall { hs, now_ns, moved, world, snapshot, blamed, stalled, posture, habits }
     }
 
-    /// A look at the process that is younger than the stall.
+    /// A look at the process that is younger than the stall. A child that was seen in its parent's stead holds
+    /// one connection: that tells nothing of others.
     fn snapshot_for(&self, hs: &Handshake, process: u32) -> Option<Arc<Snapshot>> {
         let snapshot = self.snapshots.get(&process)?;
-        (snapshot.boot_ns >= hs.read_ns.max(hs.moved_ns)).then(|| snapshot.clone())
+        let fits = snapshot.asked != process || snapshot.cookie == hs.cookie;
+        (fits && snapshot.boot_ns >= hs.read_ns.max(hs.moved_ns)).then(|| snapshot.clone())
     }
 
     /// What is blamed explains itself here, and nowhere else.
@@ -383,4 +506,11 @@ impl TlsHandshakeStalled {
             }
         }
     }
+}
+
+/// What the weighing of one stall gave.
+struct Weighed {
+    blame: Option<Blame>,
+    left_out: LeftOut,
+    waits_for_peer: bool,
 }

@@ -1,26 +1,29 @@
 //! What is said about a stalled handshake: one sentence, the why, the evidence in order of time, and what
 //! to do about it.
 
-use ebpf_probes::probes::tls::{CLIENT, Handshake, stage};
+use ebpf_probes::probes::tls::{CLIENT, CLIENT_CERTIFICATE, Handshake, stage};
 
 use super::{
     Situation,
     blame::{Blame, Relation, Suspect},
     evidence::thread_words,
+    idle::Idle,
+    situation::Speaks,
     unread,
 };
 use crate::{
     correlate::{
         View,
-        incident::{Cause, CauseKind, Confidence, Details, Kind, Severity, TlsDetails},
+        incident::{Cause, CauseKind, Confidence, Details, Kind, TlsDetails},
         report::Report,
     },
     enrich::{
         connect::outcome,
-        context::{Posture, SeenThread},
+        context::{SeenThread, Snapshot},
     },
     fact::{Endpoint, Process, Role, Stage},
     rules::text::{self, address, duration, place},
+    text::shown,
 };
 
 /// Threads shown at most.
@@ -52,16 +55,17 @@ impl Says<'_> {
         let process = self.view.world.named(&owner);
         let cause = self.cause();
         let unread_now = self.situation.waiting.values().filter(|unread| **unread).count() as u64;
-        let snapshot = self.situation.snapshot.as_deref();
-        let shown: Vec<_> = snapshot
+        let snapshot = self.snapshot();
+        let threads: Vec<_> = snapshot
             .map(|seen| seen.threads.iter().map(|thread| thread.shown.clone()).take(THREADS).collect())
             .unwrap_or_default();
-        let left_out = snapshot
-            .map_or(0, |seen| seen.threads_left_out + seen.threads.len().saturating_sub(shown.len()) as u32);
+        let left_out = snapshot.map_or(0, |seen| {
+            seen.threads_left_out + seen.threads.len().saturating_sub(threads.len()) as u32
+        });
         Report {
             kind: Kind::TlsHandshakeStalled,
             subject: format!("{} {}", self.situation.service, self.situation.key),
-            severity: Severity::Critical,
+            severity: self.situation.severity(),
             began_ns: self.situation.began_ns,
             count: self.situation.count,
             summary: self.summary(process.as_ref()),
@@ -72,7 +76,8 @@ impl Says<'_> {
             details: Details::TlsHandshakeStalled(TlsDetails {
                 role: if self.is_client() { Role::Client } else { Role::Server },
                 stage: self.stage(),
-                sni: self.situation.sni.clone(),
+                sni: self.situation.sni.as_ref().map(|name| name.text.clone()),
+                sni_invalid: self.situation.sni.as_ref().and_then(|name| name.invalid),
                 local: self.view.world.own_end(&hs.tuple),
                 peer: self.peer(),
                 stall_ms: now_ns.saturating_sub(hs.moved_ns) / 1_000_000,
@@ -80,7 +85,7 @@ impl Says<'_> {
                     .then(|| hs.read_ns.saturating_sub(hs.moved_ns) / 1_000_000),
                 waiting: self.situation.waiting.len() as u64,
                 unread: unread_now,
-                threads: shown,
+                threads,
                 threads_left_out: left_out,
             }),
             process,
@@ -93,7 +98,7 @@ impl Says<'_> {
     }
 
     pub(super) fn peer(&self) -> Endpoint {
-        self.view.world.at(self.hs.tuple.remote, self.hs.tuple.remote_port, self.hs.owner.netns)
+        self.view.world.at(self.hs.tuple.remote, self.hs.tuple.remote_port, &self.hs.owner)
     }
 
     fn stage(&self) -> Stage {
@@ -114,14 +119,39 @@ impl Says<'_> {
             (Stage::AwaitingServerHello, true) => "did not answer the ClientHello",
             (Stage::AwaitingClientFinish, false) => "has not answered the ServerHello",
             (Stage::AwaitingClientFinish, true) => "did not answer the ServerHello",
-            (_, false) => "has not answered the client's certificate and Finished",
-            (_, true) => "did not answer the client's certificate and Finished",
+            (_, false) if self.certified() => "has not answered the client's certificate and Finished",
+            (_, true) if self.certified() => "did not answer the client's certificate and Finished",
+            (_, false) => "has not answered the client's Finished",
+            (_, true) => "did not answer the client's Finished",
         }
+    }
+
+    /// The client has sent a certificate.
+    fn certified(&self) -> bool {
+        self.hs.flags & CLIENT_CERTIFICATE != 0
+    }
+
+    /// The process that owes the message, or the service when it is not known.
+    pub(super) fn who(&self, process: Option<&Process>) -> String {
+        process.map_or_else(
+            || match self.is_client() {
+                true => "a client of this host".to_owned(),
+                false => format!("the service at {}", address(&self.view.world.own_end(&self.hs.tuple))),
+            },
+            text::process,
+        )
+    }
+
+    /// The look at the process of this very handshake.
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        let process = if unread(self.hs) { self.hs.owner.process } else { self.hs.reader.process };
+        let seen = self.situation.snapshot.as_deref()?;
+        (seen.process == process || seen.asked == process).then_some(seen)
     }
 
     /// The thread that owes the message, in words.
     pub(super) fn thread(&self) -> String {
-        format!("thread {}", self.hs.reader.thread)
+        self.view.world.thread(&self.hs.reader)
     }
 
     pub(super) fn blame(&self) -> Option<&Blame> {
@@ -130,15 +160,20 @@ impl Says<'_> {
 
     pub(super) fn seen(&self) -> Option<&SeenThread> {
         let tid = self.hs.reader.thread;
-        self.situation.snapshot.as_deref()?.threads.iter().find(|thread| thread.shown.tid == tid)
+        self.snapshot()?.threads.iter().find(|thread| thread.shown.tid == tid && tid != 0)
     }
 
     pub(super) fn cause(&self) -> Cause {
         let world = self.view.world;
-        let netns = self.hs.reader.netns;
         let Some(blame) = self.blame() else {
             let kind = if unread(self.hs) { CauseKind::Unread } else { CauseKind::NoneSeen };
-            return Cause { kind, confidence: Confidence::Certain, ..Cause::default() };
+            let confidence = match kind {
+                // It is unread, whatever else there is; set aside is what may be why.
+                CauseKind::Unread if self.situation.left_out.operations.is_empty() => Confidence::Certain,
+                CauseKind::Unread => Confidence::Likely,
+                _ => self.situation.left_out.confidence(),
+            };
+            return Cause { kind, confidence, ..Cause::default() };
         };
         let mut cause =
             Cause { kind: blame.suspect.kind(), confidence: blame.confidence, ..Cause::default() };
@@ -159,7 +194,7 @@ impl Says<'_> {
             }
             Suspect::Lookup(op) => {
                 let end = op.ended_ns.unwrap_or(self.now_ns).min(self.now_ns);
-                cause.destination = Some(world.at(op.server, 53, op.owner.netns));
+                cause.destination = Some(world.at(op.server, 53, &op.owner));
                 let outcome = match op.ended_ns {
                     None => "pending",
                     Some(_) if op.failed => "failed",
@@ -174,7 +209,7 @@ impl Says<'_> {
             }
             Suspect::Peer(socket, seen_ns) => {
                 let remote = crate::event::address_bytes(socket.remote.ip());
-                cause.destination = Some(world.at(remote, socket.remote.port(), netns));
+                cause.destination = Some(world.at(remote, socket.remote.port(), &self.hs.reader));
                 cause.outcome = Some("established".to_owned());
                 let asked = seen_ns.saturating_sub(u64::from(socket.sent_ms_ago) * 1_000_000);
                 cause.elapsed_ms = Some(self.now_ns.saturating_sub(asked) / 1_000_000);
@@ -190,7 +225,14 @@ impl Says<'_> {
         let to = cause.destination.as_ref().map(place).unwrap_or_default();
         let who = match (&cause.process, blame.relation) {
             (Some(helper), Relation::Helper) => format!("its helper {}", text::process(helper)),
-            (Some(other), _) => format!("thread {} of it", other.tid),
+            (Some(other), _) => match &other.thread {
+                Some(name) => format!("thread {} ({name}) of it", other.tid),
+                None => format!("thread {} of it", other.tid),
+            },
+            // Nobody has read it: it is whoever began what is waited for.
+            _ if unread(self.hs) => {
+                blame.suspect.owner().map_or_else(|| "the process".to_owned(), |owner| world.thread(owner))
+            }
             _ => self.thread(),
         };
         let over = self.ended.is_some();
@@ -204,7 +246,7 @@ impl Says<'_> {
             Suspect::Connect(op, silent) => {
                 let fate = match (silent, op.ended_ns) {
                     (Some((ip, silent)), _) => {
-                        format!("{ip} does not answer ARP or NDP on {}", silent.device)
+                        format!("{ip} does not answer ARP or NDP on {}", shown(&silent.device))
                     }
                     (None, None) => text::fate(&op.connect, world),
                     (None, Some(_)) => {
@@ -238,7 +280,7 @@ impl Says<'_> {
     }
 
     fn summary(&self, process: Option<&Process>) -> String {
-        let who = process.map_or_else(|| "this host".to_owned(), text::process);
+        let who = self.who(process);
         let stall = duration(self.now_ns.saturating_sub(self.hs.moved_ns));
         let peer = address(&self.peer());
         let owed = self.owed();
@@ -246,37 +288,45 @@ impl Says<'_> {
         let head = format!("{who} {owed} of {peer}{sni} for {stall}");
         match self.blame() {
             Some(blame) => format!("{head}: {}.", self.wait(blame)),
-            None if unread(self.hs) => format!("{head}: {}.", self.idle_service()),
+            None if unread(self.hs) => format!("{head}: {}.", self.idle().words()),
             None => format!("{head}: {}.", self.nothing_seen()),
         }
     }
 
     /// Why nobody reads.
-    pub(super) fn idle_service(&self) -> String {
-        let Some(snapshot) = self.situation.snapshot.as_deref() else {
-            return "no thread has read it".into();
-        };
-        if !snapshot.threads.is_empty()
-            && snapshot.threads.iter().all(|thread| thread.posture == Posture::Stopped)
-        {
-            return "the process is stopped".into();
-        }
-        match snapshot.accepted {
-            Some(true) => "the connection is accepted, and no thread is free to read from it".into(),
-            Some(false) => "it waits in the accept queue, and no thread accepts".into(),
-            None => "no thread has read it".into(),
-        }
+    pub(super) fn idle(&self) -> Idle {
+        Idle::of(self.snapshot(), self.hs)
     }
 
-    /// What the thread does instead, when it does nothing on the network.
+    /// What the thread does instead of what was looked for.
     fn nothing_seen(&self) -> String {
+        if self.situation.speaks() == Speaks::HardlyTls {
+            return format!(
+                "it has read it and waits for more; port {} has not been seen to answer a ClientHello, and may \
+                 speak no TLS",
+                self.hs.tuple.local_port
+            );
+        }
+        if let Some(held) = Some(self.idle()).filter(|idle| idle.is_held()) {
+            return held.words();
+        }
+        let left = &self.situation.left_out;
+        let network = match left.confidence() {
+            Confidence::Certain => "the process did nothing on the network meanwhile".to_owned(),
+            _ => match left.operations.len() + left.more {
+                0 => "no connect, lookup or request of the process was seen to delay it".to_owned(),
+                set_aside => format!(
+                    "{} of the process {} under way and not blamed",
+                    text::count(set_aside as u64, "operation", "operations"),
+                    if set_aside == 1 { "is" } else { "are" },
+                ),
+            },
+        };
         match self.seen() {
-            Some(seen) => format!(
-                "when looked at, {} was {}; the process did nothing on the network meanwhile",
-                self.thread(),
-                thread_words(seen)
-            ),
-            None => "the process did nothing on the network meanwhile".into(),
+            Some(seen) => {
+                format!("when looked at, {} was {}; {network}", self.thread(), thread_words(seen))
+            }
+            None => network,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Stalled handshakes, the situations they are in, and what can be said of either by looking at it alone.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ebpf_probes::{
     abi::Owner,
@@ -9,20 +12,31 @@ use ebpf_probes::{
 
 use super::{
     advice,
+    aside::LeftOut,
     blame::{Blame, Suspect},
+    idle::Idle,
 };
 use crate::{
-    correlate::{View, incident::Confidence},
-    enrich::{context::Snapshot, operations::ConnectOp},
+    correlate::{
+        View,
+        incident::{Confidence, Severity},
+    },
+    enrich::{
+        context::{Posture, Snapshot},
+        operations::ConnectOp,
+    },
+    text::host::Name,
 };
 
 /// A thread that has read what was unread is given this long before the stall is its own.
-const READ_NS: u64 = 1_000_000_000;
+pub(super) const READ_NS: u64 = 1_000_000_000;
+/// Peers of a situation told apart, at most.
+pub(super) const PEERS: usize = 8;
 
 /// A stalled handshake.
 pub(super) struct Waiting {
     pub(super) hs: Handshake,
-    pub(super) sni: Option<String>,
+    pub(super) sni: Option<Name>,
     pub(super) situation: Option<u64>,
 }
 
@@ -33,8 +47,14 @@ pub(super) struct Situation {
     pub(super) id: String,
     /// The handshake it is told by.
     pub(super) lead: Handshake,
-    pub(super) sni: Option<String>,
+    pub(super) sni: Option<Name>,
     pub(super) blame: Option<Blame>,
+    /// What was left out when nothing is blamed.
+    pub(super) left_out: LeftOut,
+    /// The service has been seen to answer a ClientHello with a ServerHello.
+    pub(super) answers: bool,
+    /// Addresses of those who wait, the first ones.
+    pub(super) peers: BTreeSet<[u8; 16]>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) began_ns: u64,
     pub(super) count: u64,
@@ -44,12 +64,69 @@ pub(super) struct Situation {
 }
 
 /// What was concluded: reason, confidence, and the incidents that explain it.
-pub(super) type Conclusion = (String, Option<Confidence>, Vec<String>);
+pub(super) type Conclusion = (String, Confidence, Vec<String>);
 
 /// What is to be concluded now.
-pub(super) fn conclusion(key: &str, blame: Option<&Blame>, view: &View<'_>) -> Conclusion {
+pub(super) fn conclusion(key: &str, blame: Option<&Blame>, left: &LeftOut, view: &View<'_>) -> Conclusion {
     let explained = blame.map(|blame| advice::explained(&blame.suspect, view)).unwrap_or_default();
-    (key.to_owned(), blame.map(|blame| blame.confidence), explained)
+    let confidence = blame.map_or_else(|| left.confidence(), |blame| blame.confidence);
+    (key.to_owned(), confidence, explained)
+}
+
+/// Whether a service speaks TLS at all, as far as was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// It has answered a ClientHello, or something in its way explains why not.
+    Tls,
+    /// It never has, and may or may not.
+    NeverSeen,
+    /// It never has; it has read this one and waits for more, as one does that reads no TLS in it.
+    HardlyTls,
+    /// It never has, and its program has loaded no TLS library.
+    NoTls,
+}
+
+impl Situation {
+    pub(super) fn speaks(&self) -> Speaks {
+        speaks(&self.lead, self.blame.as_ref(), self.snapshot.as_deref(), self.answers)
+    }
+
+    /// Critical is what does not rest on one remote peer's hello alone.
+    pub(super) fn severity(&self) -> Severity {
+        let loaded = self.snapshot.as_deref().and_then(|seen| seen.loaded.speaks_tls());
+        match self.speaks() {
+            Speaks::Tls => Severity::Critical,
+            Speaks::NeverSeen if loaded == Some(true) && self.peers.len() > 1 => Severity::Critical,
+            _ => Severity::Warning,
+        }
+    }
+}
+
+/// Whether what stalls is a TLS handshake at all.
+pub(super) fn speaks(
+    hs: &Handshake,
+    blame: Option<&Blame>,
+    snapshot: Option<&Snapshot>,
+    answers: bool,
+) -> Speaks {
+    let explained = blame.is_some_and(|blame| blame.confidence > Confidence::Possible);
+    if hs.role == CLIENT || hs.stage != stage::HELLO || answers || explained {
+        return Speaks::Tls;
+    }
+    if snapshot.and_then(|seen| seen.loaded.speaks_tls()) == Some(false) {
+        return Speaks::NoTls;
+    }
+    if snapshot.is_some() && Idle::of(snapshot, hs).is_held() {
+        return Speaks::Tls;
+    }
+    let waits_for_more = |seen: &Snapshot| {
+        let mut threads = seen.threads.iter();
+        threads.any(|thread| thread.shown.tid == hs.reader.thread && thread.posture == Posture::EventLoop)
+    };
+    match snapshot {
+        Some(seen) if !unread(hs) && waits_for_more(seen) => Speaks::HardlyTls,
+        _ => Speaks::NeverSeen,
+    }
 }
 
 /// Whether this host owes the handshake's next message.
@@ -66,8 +143,30 @@ pub(super) fn unread(hs: &Handshake) -> bool {
     hs.role != CLIENT && hs.stage == stage::HELLO && hs.flags & UNREAD != 0
 }
 
-/// The thread that owes the next message; for what nobody has read, whoever listens.
-pub(super) fn owner(hs: &Handshake, view: &View<'_>) -> Owner {
+/// The thread that owes the next message; for what nobody has read, whoever listens, or was seen to hold the
+/// connection.
+pub(super) fn owner(hs: &Handshake, snapshot: Option<&Snapshot>, view: &View<'_>) -> Owner {
+    let owner = listener(hs, view);
+    match snapshot {
+        Some(seen) if unread(hs) && seen.asked == owner.process && seen.asked != 0 && seen.process != 0 => {
+            let mut child = Owner { process: seen.process, thread: seen.process, ..owner };
+            if let Some(known) = view.world.known(seen.process) {
+                child.comm = comm(&known.comm);
+            }
+            child
+        }
+        _ => owner,
+    }
+}
+
+fn comm(name: &str) -> [u8; 16] {
+    let mut comm = [0; 16];
+    let len = name.len().min(15);
+    comm[..len].copy_from_slice(&name.as_bytes()[..len]);
+    comm
+}
+
+fn listener(hs: &Handshake, view: &View<'_>) -> Owner {
     if hs.reader.process != 0 && !unread(hs) {
         return hs.reader;
     }
@@ -76,10 +175,8 @@ pub(super) fn owner(hs: &Handshake, view: &View<'_>) -> Owner {
     }
     let mut owner = hs.owner;
     let local = crate::event::address(hs.tuple.local);
-    if let Some((process, comm)) = view.world.listener_at(owner.netns, local, hs.tuple.local_port) {
-        (owner.process, owner.thread) = (process, process);
-        let len = comm.len().min(15);
-        owner.comm[..len].copy_from_slice(&comm.as_bytes()[..len]);
+    if let Some((process, name)) = view.world.listener_at(owner.netns, local, hs.tuple.local_port) {
+        (owner.process, owner.thread, owner.comm) = (process, process, comm(&name));
     }
     owner
 }

@@ -3,7 +3,7 @@
 
 use std::{cell::OnceCell, collections::HashSet, net::IpAddr};
 
-use ebpf_probes::abi::Owner;
+use ebpf_probes::{abi::Owner, probes::tls::CLIENT};
 
 use super::blame::Stall;
 use crate::{
@@ -39,6 +39,24 @@ impl Suspect {
         }
     }
 
+    /// Who began it, as far as is known.
+    pub(super) fn owner(&self) -> Option<&Owner> {
+        match self {
+            Self::Connect(op, _) => Some(&op.connect.owner),
+            Self::Lookup(op) => Some(&op.owner),
+            Self::Peer(..) => None,
+        }
+    }
+
+    /// When it ended, as far as is known; a peer is not known to have answered.
+    pub(super) fn ended_ns(&self) -> Option<u64> {
+        match self {
+            Self::Connect(op, _) => op.ended_ns,
+            Self::Lookup(op) => op.ended_ns,
+            Self::Peer(..) => None,
+        }
+    }
+
     /// What sets situations apart.
     pub(super) fn key(&self) -> String {
         match self {
@@ -68,6 +86,52 @@ impl Suspect {
             }
             Self::Lookup(op) => vec![op.cookie],
             Self::Peer(..) => vec![],
+        }
+    }
+
+    /// It, or another of the same process to the same end, whichever is pending.
+    pub(super) fn still_under_way(self, world: &World) -> Option<Self> {
+        match self {
+            Self::Connect(op, silent) => {
+                let pending = |op: &&ConnectOp| op.ended_ns.is_none();
+                let own = world.connect_op(op.connect.cookie).filter(pending).copied();
+                let like = |other: &&ConnectOp| {
+                    other.connect.owner.process == op.connect.owner.process && place(other) == place(&op)
+                };
+                let other = || {
+                    let others = world.connect_ops().filter(pending).filter(like);
+                    others.min_by_key(|other| (other.connect.started_ns, other.connect.cookie)).copied()
+                };
+                Some(Self::Connect(own.or_else(other)?, silent))
+            }
+            Self::Lookup(op) => {
+                let ops = world.lookup_ops(|owner| owner.process == op.owner.process);
+                let like = |other: &LookupOp| other.ended_ns.is_none() && other.server == op.server;
+                let ops = ops.into_iter().filter(like);
+                ops.min_by_key(|other| (other.started_ns, other.cookie)).map(Self::Lookup)
+            }
+            Self::Peer(..) => Some(self),
+        }
+    }
+
+    /// As it is known by now.
+    pub(super) fn refreshed(self, world: &World) -> Self {
+        match self {
+            Self::Connect(op, silent) => {
+                let now = world.connect_op(op.connect.cookie);
+                let now = now.filter(|now| now.connect.started_ns == op.connect.started_ns);
+                Self::Connect(now.copied().unwrap_or(op), silent)
+            }
+            Self::Lookup(op) => {
+                let same = |now: &LookupOp| {
+                    (now.cookie, now.started_ns) == (op.cookie, op.started_ns)
+                        && now.name == op.name
+                        && now.query_type == op.query_type
+                };
+                let ops = world.lookup_ops(|owner| owner.process == op.owner.process);
+                Self::Lookup(ops.into_iter().find(same).unwrap_or(op))
+            }
+            Self::Peer(..) => self,
         }
     }
 
@@ -107,7 +171,8 @@ pub(super) struct Candidate<'a> {
 
 enum Seen<'a> {
     Connect(&'a ConnectOp),
-    Lookup(LookupOp),
+    // Boxed: candidates are sorted, and a crowd has many.
+    Lookup(Box<LookupOp>),
     Peer(&'a SeenSocket, u64),
 }
 
@@ -134,7 +199,7 @@ impl Candidate<'_> {
     pub(super) fn suspect(self, stall: &Stall<'_>) -> Suspect {
         match self.what {
             Seen::Connect(op) => Suspect::Connect(*op, stall.neighbour(op)),
-            Seen::Lookup(op) => Suspect::Lookup(op),
+            Seen::Lookup(op) => Suspect::Lookup(*op),
             Seen::Peer(socket, seen_ns) => Suspect::Peer(socket.clone(), seen_ns),
         }
     }
@@ -168,7 +233,7 @@ impl<'a> Stall<'a> {
                 cookie: op.cookie,
                 started_ns: op.started_ns,
                 ended_ns: op.ended_ns,
-                what: Seen::Lookup(op),
+                what: Seen::Lookup(Box::new(op)),
             })
         });
         let mut candidates: Vec<Candidate<'a>> = connects.chain(lookups).collect();
@@ -185,30 +250,54 @@ impl<'a> Stall<'a> {
 
     /// Connections over which something was asked after the reading, and nothing has come back.
     fn silent_peers(&self) -> Vec<Candidate<'a>> {
-        let Some(snapshot) = self.snapshot else { return vec![] };
-        let own = snapshot.process == self.hs.reader.process;
-        let ago = |ms: u32| snapshot.boot_ns.saturating_sub(u64::from(ms) * 1_000_000);
-        snapshot
-            .sockets
-            .iter()
-            .filter(|socket| own && socket.cookie != self.hs.cookie && socket.state == 1)
-            .filter(|socket| socket.unread_bytes == 0)
-            .filter_map(|socket| {
-                let asked = ago(socket.sent_ms_ago);
-                let owed = socket.received_bytes == 0 || socket.received_ms_ago > socket.sent_ms_ago;
-                let same = self.thread().is_some_and(|thread| thread.sockets.contains(&socket.cookie));
-                if !owed || (asked.saturating_add(1_000_000) < self.since_ns() && !same) {
-                    return None;
-                }
-                Some(Candidate {
-                    what: Seen::Peer(socket, snapshot.boot_ns),
-                    cookie: socket.cookie,
-                    started_ns: asked.max(self.since_ns()),
-                    ended_ns: None,
-                    relation: if same { Relation::SameThread } else { Relation::SameProcess },
-                })
+        let owing = self.owing_peers().filter(|(asked_ns, same, _)| *same || self.asked_since(*asked_ns));
+        owing
+            .map(|(asked_ns, _, mut candidate)| {
+                candidate.started_ns = asked_ns.max(self.since_ns());
+                candidate
             })
             .collect()
+    }
+
+    /// Those over which it was asked before: an answer may be owed, and to somebody else.
+    pub(super) fn peers_asked_before(&self) -> Vec<Candidate<'a>> {
+        let owing = self.owing_peers().filter(|(asked_ns, same, _)| !*same && !self.asked_since(*asked_ns));
+        owing.map(|(_, _, candidate)| candidate).collect()
+    }
+
+    fn asked_since(&self, asked_ns: u64) -> bool {
+        asked_ns.saturating_add(1_000_000) >= self.since_ns()
+    }
+
+    /// Connections the process made itself and was the last to send on: when, and whether the handshake's own
+    /// thread waits for that. Who connected to this process asks of it and owes it nothing.
+    fn owing_peers(&self) -> impl Iterator<Item = (u64, bool, Candidate<'a>)> {
+        let snapshot = self.snapshot.filter(|snapshot| snapshot.process == self.hs.reader.process);
+        let sockets =
+            snapshot.iter().flat_map(|snapshot| snapshot.sockets.iter().map(|one| (one, snapshot.boot_ns)));
+        let sockets: Vec<_> = sockets.filter(|(socket, _)| self.is_own_connection(socket)).collect();
+        sockets.into_iter().filter_map(|(socket, seen_ns)| {
+            let owed = socket.received_bytes == 0 || socket.received_ms_ago > socket.sent_ms_ago;
+            if !owed || socket.state != 1 || socket.unread_bytes != 0 {
+                return None;
+            }
+            let asked_ns = seen_ns.saturating_sub(u64::from(socket.sent_ms_ago) * 1_000_000);
+            let same = self.thread().is_some_and(|thread| thread.sockets.contains(&socket.cookie));
+            let candidate = Candidate {
+                what: Seen::Peer(socket, seen_ns),
+                cookie: socket.cookie,
+                started_ns: asked_ns,
+                ended_ns: None,
+                relation: if same { Relation::SameThread } else { Relation::SameProcess },
+            };
+            Some((asked_ns, same, candidate))
+        })
+    }
+
+    /// The process connected it: nothing listens on its own port, and it is no other client of this service.
+    fn is_own_connection(&self, socket: &SeenSocket) -> bool {
+        let of_the_service = self.hs.role != CLIENT && socket.local.port() == self.hs.tuple.local_port;
+        socket.cookie != self.hs.cookie && socket.inbound != Some(true) && !of_the_service
     }
 
     fn relation(&self, owner: &Owner) -> Option<Relation> {
@@ -247,9 +336,9 @@ impl<'a> Stall<'a> {
                 let names = || {
                     let before = self.world.lookup_ops(|owner| owner.process == process);
                     let before = before.into_iter().filter(|other| idle(other.cookie, other.started_ns));
-                    before.map(|other| (other.server, other.name)).collect()
+                    before.map(|other| (other.server, other.name.text)).collect()
                 };
-                self.habits.lookups.get_or_init(names).contains(&(op.server, op.name.clone()))
+                self.habits.lookups.get_or_init(names).contains(&(op.server, op.name.text.clone()))
             }
             Seen::Peer(..) => false,
         }

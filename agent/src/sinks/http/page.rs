@@ -51,3 +51,30 @@ impl IntoResponse for &'static File {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::FILES;
+
+    #[test]
+    fn what_the_page_shows_goes_in_as_text() {
+        let markup = [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "createContextualFragment",
+            "DOMParser",
+            "setHTMLUnsafe",
+            "srcdoc",
+            "eval(",
+            "new Function",
+        ];
+        for file in FILES.iter().filter(|file| file.path.ends_with(".js")) {
+            let text = std::str::from_utf8(file.bytes).expect("text");
+            for way in markup {
+                assert!(!text.contains(way), "{}: {way}", file.path);
+            }
+        }
+    }
+}

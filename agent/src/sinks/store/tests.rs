@@ -44,7 +44,7 @@ pub(in crate::sinks) fn incident(number: u32, state: State) -> Incident {
         remedies: vec![],
         evidence: vec![],
         details: Details::ConnectStalled(ConnectStalledDetails {
-            destination: Endpoint { ip: [10, 0, 0, 1].into(), port: 80, name: None },
+            destination: Endpoint { ip: [10, 0, 0, 1].into(), port: 80, name: None, wire: None },
             pending_ms: 1,
             waiting: 1,
             syn_retransmits: 0,
@@ -52,6 +52,7 @@ pub(in crate::sinks) fn incident(number: u32, state: State) -> Incident {
             drop_reason: None,
             destinations: 1,
             worst: vec![],
+            validates: vec![],
         }),
     }
 }

@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{Mood, Said, duration};
-use crate::fact::{ReferenceKind, What, by, off};
+use crate::{
+    fact::{LeapKind, ReferenceKind, What, by, off},
+    text::shown,
+};
 
 fn kind_name(kind: ReferenceKind) -> &'static str {
     match kind {
@@ -12,6 +15,7 @@ fn kind_name(kind: ReferenceKind) -> &'static str {
         ReferenceKind::Kernel => "kernel",
         ReferenceKind::Rtc => "rtc",
         ReferenceKind::Http => "http",
+        ReferenceKind::Built => "built",
     }
 }
 
@@ -25,7 +29,7 @@ pub(super) fn say(what: &What) -> Option<Said> {
             };
             (call.name(), text, if *refused { Mood::Slow } else { Mood::Bad })
         }
-        What::ClockSlewed { call, modes, offset_ns, frequency_ppm, zone_only, refused } => {
+        What::ClockSlewed { call, modes, offset_ns, frequency_ppm, leap_second, zone_only, refused } => {
             let mut text = String::from("clock slewed");
             if *zone_only {
                 text = "kernel time zone set".into();
@@ -36,9 +40,16 @@ pub(super) fn say(what: &What) -> Option<Said> {
             if let Some(ppm) = frequency_ppm {
                 let _ = write!(text, "  frequency {ppm:+.3} ppm");
             }
+            if let Some(second) = leap_second {
+                let what = match second {
+                    LeapKind::Insert => "inserted",
+                    LeapKind::Delete => "left out",
+                };
+                let _ = write!(text, "  a leap second is to be {what} at the end of the day");
+            }
             if *refused {
                 text.push_str("  refused (EPERM)");
-            } else if offset_ns.is_none() && frequency_ppm.is_none() && !*zone_only {
+            } else if leap_second.is_none() && offset_ns.is_none() && frequency_ppm.is_none() && !*zone_only {
                 let _ = write!(text, "  modes {modes:#x}");
             }
             (call.name(), text, Mood::Plain)
@@ -51,9 +62,16 @@ pub(super) fn say(what: &What) -> Option<Said> {
             };
             ("no call seen", format!("clock moved {}: {before} → {after} ({why})", by(*delta_ns)), Mood::Bad)
         }
+        What::LeapSecond { leap_second, before, after } => {
+            let what = match leap_second {
+                LeapKind::Insert => "inserted",
+                LeapKind::Delete => "left out",
+            };
+            ("the kernel", format!("leap second {what}: {before} → {after}"), Mood::Slow)
+        }
         What::ClockCompared { reference, name, ahead_ns, error_ns } => {
             let unsure = duration(*error_ns as f64 / 1e6);
-            let text = format!("{name}: the clock is {} (± {unsure})", off(*ahead_ns));
+            let text = format!("{}: the clock is {} (± {unsure})", shown(name), off(*ahead_ns));
             (kind_name(*reference), text, Mood::Plain)
         }
         What::MachineSlept { slept_ms } => {

@@ -6,11 +6,12 @@ use std::{
     io::{self, Write},
 };
 
-use super::{Style, duration, printable, time};
+use super::{Style, duration, time};
 use crate::{
     config::Time,
     correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Part, Severity, State},
     fact::{Role, by, off},
+    text::{printable, shown},
 };
 
 /// Where lines are broken, in columns.
@@ -110,7 +111,7 @@ impl Incidents {
     }
 }
 
-/// `NEIGHBOUR STALE 10.0.1.90 on eth0`.
+/// `NEIGHBOUR STALE 10.0.1.90 on eth0`, `CONNECT STALLED raven[1017] to 192.0.2.64:80`.
 fn called(incident: &Incident) -> String {
     let kind = incident.kind.name().replace('_', " ").to_uppercase();
     let to = match &incident.details {
@@ -118,20 +119,21 @@ fn called(incident: &Incident) -> String {
         Details::ConnectFailing(details) => Some(&details.destination),
         _ => None,
     };
-    let place = match to {
-        Some(to) => format!("to {}, ", std::net::SocketAddr::new(to.ip, to.port)),
-        None => place(incident),
-    };
-    format!("{kind} {}", place.trim_end_matches(", "))
+    if let Some(to) = to {
+        let who = incident.process.as_ref();
+        let who = who.map(|who| format!("{}[{}] ", printable(&who.comm), who.pid)).unwrap_or_default();
+        return format!("{kind} {who}to {}", std::net::SocketAddr::new(to.ip, to.port));
+    }
+    format!("{kind} {}", place(incident).trim_end_matches(", "))
 }
 
 /// `  TLS HANDSHAKE STALLED   raven[1017]  server on :443, since 14:02:11 (3.0 s, still going)   certain`
 fn headline(incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
     let kind = incident.kind.name().replace('_', " ").to_uppercase();
     let who = incident.process.as_ref().map_or_else(String::new, |process| {
-        let netns = process.netns.as_ref().map(|netns| format!("@{netns}")).unwrap_or_default();
+        let netns = process.netns.as_ref().map(|netns| format!("@{}", shown(netns))).unwrap_or_default();
         let place = process.belongs().map(|place| format!("{place} ")).unwrap_or_default();
-        format!("{place}{}[{}]{netns}  ", printable(&process.comm), process.pid)
+        format!("{place}{}[{}]{netns}  ", shown(&process.comm), process.pid)
     });
     let since = time(&incident.began_at, if style.time == Time::Epoch { Time::Epoch } else { Time::Seconds });
     let lasted = duration(incident.duration_ms as f64);
@@ -177,8 +179,8 @@ fn place(incident: &Incident) -> String {
 
 /// `10.0.1.90 on eth0, `.
 fn neighbour(place: &NeighbourPlace) -> String {
-    let netns = place.netns.as_ref().map(|netns| format!("@{netns}")).unwrap_or_default();
-    format!("{} on {}{netns}, ", place.address, printable(&place.device))
+    let netns = place.netns.as_ref().map(|netns| format!("@{}", shown(netns))).unwrap_or_default();
+    format!("{} on {}{netns}, ", place.address, shown(&place.device))
 }
 
 /// Words broken into lines of at most [`WIDTH`] columns, with nothing in them that steers a terminal.

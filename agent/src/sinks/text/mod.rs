@@ -14,7 +14,13 @@ use std::{
 
 pub use incident::Incidents;
 
-use crate::fact::{Endpoint, Fact, Outcome, Protocol, What};
+use crate::{
+    fact::{Endpoint, Fact, HostIcmp, Outcome, Protocol, What},
+    text::{host::host, shown},
+};
+
+/// Addresses and names of one answer shown at most.
+const ANSWERS: usize = 8;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,28 +87,26 @@ fn time(at: &str, how: Time) -> String {
 fn who(fact: &Fact) -> String {
     let Some(process) = &fact.process else { return "-".into() };
     let mut who = process.belongs().map(|place| format!("{place} ")).unwrap_or_default();
-    let _ = write!(who, "{}[{}", printable(&process.comm), process.pid);
+    let _ = write!(who, "{}[{}", shown(&process.comm), process.pid);
     if process.tid != process.pid {
         let _ = write!(who, "·{}", process.tid);
     }
     who.push(']');
     if let Some(netns) = &process.netns {
-        let _ = write!(who, "@{netns}");
+        let _ = write!(who, "@{}", shown(netns));
     }
     who
 }
 
-/// Names come from the network and from processes: nothing of them may steer a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
 fn peer(endpoint: &Endpoint) -> String {
-    let at = std::net::SocketAddr::new(endpoint.ip, endpoint.port);
-    match &endpoint.name {
-        Some(name) => format!("{at} ({})", printable(name)),
-        None => at.to_string(),
+    let mut at = std::net::SocketAddr::new(endpoint.ip, endpoint.port).to_string();
+    if let Some(name) = &endpoint.name {
+        let _ = write!(at, " ({})", host(name));
     }
+    if let Some(wire) = &endpoint.wire {
+        let _ = write!(at, ", {wire}");
+    }
+    at
 }
 
 /// Milliseconds as people write durations.
@@ -113,6 +117,19 @@ pub fn duration(ms: f64) -> String {
         ms if ms < 60_000.0 => format!("{:.1} s", ms / 1000.0),
         ms => crate::fact::span((ms * 1e6) as u64),
     }
+}
+
+/// What an answer holds: addresses, and names in the form of master files.
+fn answers(answers: &[String]) -> String {
+    let mut words: Vec<_> = answers
+        .iter()
+        .take(ANSWERS)
+        .map(|answer| if answer.parse::<std::net::IpAddr>().is_ok() { answer.into() } else { host(answer) })
+        .collect();
+    if answers.len() > ANSWERS {
+        words.push(format!("{} more", answers.len() - ANSWERS).into());
+    }
+    words.join(", ")
 }
 
 fn retries(count: u32) -> String {
@@ -129,6 +146,11 @@ fn drops(count: u32) -> String {
         1 => ", 1 packet dropped by this host".into(),
         count => format!(", {count} packets dropped by this host"),
     }
+}
+
+/// What this host itself has to do with it.
+fn icmp(answered: &Option<HostIcmp>) -> String {
+    answered.as_ref().map(|icmp| format!(": {icmp}")).unwrap_or_default()
 }
 
 fn say(what: &What) -> Option<Said> {
@@ -154,13 +176,27 @@ fn say(what: &What) -> Option<Said> {
             ),
             Mood::Bad,
         ),
-        What::ConnectPending { destination, syn_retransmits, drops: dropped, elapsed_ms } => out(
+        What::ConnectPending {
             destination,
-            format!("pending {}{}{}", duration(*elapsed_ms), retries(*syn_retransmits), drops(*dropped)),
-            Mood::Slow,
-        ),
+            syn_retransmits,
+            drops: dropped,
+            answered_by_host,
+            elapsed_ms,
+        } => {
+            let (retries, drops) = (retries(*syn_retransmits), drops(*dropped));
+            let text = format!("pending {}{retries}{drops}{}", duration(*elapsed_ms), icmp(answered_by_host));
+            out(destination, text, Mood::Slow)
+        }
         What::ConnectEnded {
-            destination, outcome, errno, syn_retransmits, duration_ms, protocol, ..
+            destination,
+            outcome,
+            errno,
+            answered_by_host,
+            unread_errno,
+            syn_retransmits,
+            duration_ms,
+            protocol,
+            ..
         } => {
             let mut text = outcome_name(*outcome).to_owned();
             if let Some(errno) = errno {
@@ -169,6 +205,10 @@ fn say(what: &What) -> Option<Said> {
             if *protocol == Protocol::Tcp {
                 let _ = write!(text, " after {}{}", duration(*duration_ms), retries(*syn_retransmits));
             }
+            if let Some(errno) = unread_errno {
+                let _ = write!(text, ", nobody asked for its error {errno}");
+            }
+            text.push_str(&icmp(answered_by_host));
             let mood = match (outcome, syn_retransmits) {
                 (Outcome::Established, 0) => Mood::Good,
                 (Outcome::Established, _) => Mood::Slow,
@@ -177,14 +217,16 @@ fn say(what: &What) -> Option<Said> {
             out(destination, text, mood)
         }
         What::DnsQuery { .. } => return None,
-        What::DnsAnswer { server, name, query_type, rcode, answers, truncated, latency_ms, protocol } => {
-            let mut text = format!("{query_type} {}", printable(name));
+        What::DnsAnswer {
+            server, name, query_type, rcode, answers, truncated, latency_ms, protocol, ..
+        } => {
+            let mut text = format!("{query_type} {}", host(name));
             if rcode != "NOERROR" {
                 let _ = write!(text, " {rcode}");
             } else if answers.is_empty() {
                 text.push_str(if *truncated { " truncated" } else { " no such record" });
             } else {
-                let _ = write!(text, " → {}", printable(&answers.join(", ")));
+                let _ = write!(text, " → {}", self::answers(answers));
             }
             if *protocol == Protocol::Tcp {
                 text.push_str("  over TCP");
@@ -197,15 +239,15 @@ fn say(what: &What) -> Option<Said> {
         }
         What::DnsPending { server, name, query_type, queries, elapsed_ms, .. } => {
             let asked = if *queries > 1 { format!(", asked {queries} times") } else { String::new() };
-            let text =
-                format!("{query_type} {} unanswered for {}{asked}", printable(name), duration(*elapsed_ms));
+            let text = format!("{query_type} {} unanswered for {}{asked}", host(name), duration(*elapsed_ms));
             out(server, text, Mood::Slow)
         }
-        What::DnsFailed { server, name, query_type, errno, elapsed_ms } => out(
-            server,
-            format!("{query_type} {} failed ({errno}) after {}", printable(name), duration(*elapsed_ms)),
-            Mood::Bad,
-        ),
+        What::DnsFailed { server, name, query_type, errno, answered_by_host, elapsed_ms, .. } => {
+            let (name, after) = (host(name), duration(*elapsed_ms));
+            let text =
+                format!("{query_type} {name} failed ({errno}) after {after}{}", icmp(answered_by_host));
+            out(server, text, Mood::Bad)
+        }
         other => return tls::say(other).or_else(|| neigh::say(other)).or_else(|| clock::say(other)),
     })
 }
@@ -252,9 +294,11 @@ mod tests {
                 ip: "192.35.177.64".parse().expect("an address"),
                 port: 80,
                 name: Some("apps.identrust.com".into()),
+                wire: None,
             },
             syn_retransmits: 2,
             drops: 0,
+            answered_by_host: None,
             elapsed_ms: 3000.4,
         }
     }

@@ -2,10 +2,14 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{Mood, Said, duration, peer, printable};
-use crate::fact::{
-    NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourMeaning, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain, What,
+use super::{Mood, Said, duration, peer};
+use crate::{
+    fact::{
+        NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
+        NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
+        What,
+    },
+    text::shown,
 };
 
 pub(super) fn say(what: &What) -> Option<Said> {
@@ -100,6 +104,23 @@ pub(super) fn say(what: &What) -> Option<Said> {
             );
             about(*address, device.as_ref(), netns.as_ref(), text, Mood::Good)
         }
+        What::NeighbourReset(NeighbourReset {
+            address,
+            device,
+            netns,
+            cached_mac,
+            seen_mac,
+            destination,
+            local_port,
+            resets,
+            ..
+        }) => {
+            let text = format!(
+                "two machines: {cached_mac} resets :{local_port} ← {}, which {seen_mac} goes on asking for, {resets} so far",
+                peer(destination)
+            );
+            about(*address, device.as_ref(), netns.as_ref(), text, Mood::Bad)
+        }
         What::NeighbourWaited(NeighbourWaited {
             address,
             device,
@@ -126,9 +147,9 @@ pub(super) fn say(what: &What) -> Option<Said> {
 }
 
 fn about(address: IpAddr, device: Option<&String>, netns: Option<&String>, text: String, mood: Mood) -> Said {
-    let mut peer = format!("{address} dev {}", device.map_or("?".into(), |device| printable(device)));
+    let mut peer = format!("{address} dev {}", device.map_or("?".into(), |device| shown(device)));
     if let Some(netns) = netns {
-        let _ = write!(peer, "@{}", printable(netns));
+        let _ = write!(peer, "@{}", shown(netns));
     }
     Said { arrow: "", peer, text, mood }
 }
@@ -307,7 +328,8 @@ mod tests {
 
     #[test]
     fn a_waiter_without_ports_is_named_by_its_addresses() {
-        let end = |last| crate::fact::Endpoint { ip: [10, 0, 1, last].into(), port: 0, name: None };
+        let end =
+            |last| crate::fact::Endpoint { ip: [10, 0, 1, last].into(), port: 0, name: None, wire: None };
         let waited = What::NeighbourWaited(NeighbourWaited {
             address: [10, 0, 1, 90].into(),
             device: None,

@@ -2,18 +2,27 @@
 
 use std::fmt::Write as _;
 
-use super::{Mood, Said, duration, peer, printable};
-use crate::fact::{Role, Session, Stage, What};
+use super::{Mood, Said, duration, peer};
+use crate::{
+    fact::{Role, Session, Stage, What},
+    text::{host, thousands},
+};
+
+/// Application protocols shown at most.
+const PROTOCOLS: usize = 8;
 
 pub(super) fn say(what: &What) -> Option<Said> {
     let (session, text, mood) = match what {
         What::ClientHello { session, alpn, versions, read_after_ms, retried, .. } => {
             let mut text = String::from(if *retried { "ClientHello again" } else { "ClientHello" });
             if let Some(sni) = &session.sni {
-                let _ = write!(text, "  sni {}", printable(sni));
+                let _ = write!(text, "  sni {}", host::words(sni, session.sni_invalid.as_ref()));
             }
             if !alpn.is_empty() {
-                let _ = write!(text, "  alpn {}", printable(&alpn.join(",")));
+                let words: Vec<_> = alpn.iter().take(PROTOCOLS).map(|name| host::protocol(name)).collect();
+                let more = alpn.len().saturating_sub(PROTOCOLS);
+                let more = if more > 0 { format!(",{} more", thousands(more)) } else { String::new() };
+                let _ = write!(text, "  alpn {}{more}", words.join(","));
             }
             if let Some(highest) = versions.first() {
                 let _ = write!(text, "  up to {highest}");

@@ -23,7 +23,7 @@ use aya_ebpf::{
     programs::TracePointContext,
 };
 
-use super::{ClockRecord, EXE_NAME, EXE_NAMES, EXPOSURE_NS, call, flag, mode};
+use super::{ClockRecord, EXE_NAME, EXE_NAMES, EXPOSURE_NS, call, flag, mode, status};
 use crate::{
     abi::{Kind, ProbeId, Stat},
     fields, filter,
@@ -101,8 +101,8 @@ fn entered(call: u32, fill: impl FnOnce(&mut ClockRecord) -> Option<()>) {
         return;
     }
     note.owner = current(current_netns());
-    // Who sets the clock sets it for everybody.
-    if note.flags & flag::STEP == 0 && (filter::quiet() || !filter::caller(&note.owner)) {
+    // Who sets the clock sets it for everybody, and so does who has the kernel do it.
+    if note.flags & (flag::STEP | flag::LEAP) == 0 && (filter::quiet() || !filter::caller(&note.owner)) {
         return;
     }
     crate::call!(whence());
@@ -199,6 +199,9 @@ fn adjusts(note: &mut ClockRecord, timex: u64) -> Option<()> {
         if modes & mode::TAI != 0 {
             note.flags |= flag::TAI_CHANGED;
         }
+        if modes & mode::STATUS != 0 && asked.status & (status::INSERT | status::DELETE) != 0 {
+            note.flags |= flag::LEAP;
+        }
     }
     Some(())
 }
@@ -237,7 +240,7 @@ fn wanted(kept: &ClockRecord, result: i64) -> bool {
             count(ProbeId::Clock, Stat::Unreadable);
             return false;
         }
-        return filter::ONLY_BAD.load() == 0 || kept.flags & flag::STEP != 0;
+        return filter::ONLY_BAD.load() == 0 || kept.flags & (flag::STEP | flag::LEAP) != 0;
     }
     if result != -EPERM || kept.flags & flag::UNREAD != 0 {
         return false;

@@ -20,6 +20,7 @@ use crate::{
     abi::{Kind, ProbeId},
     filter,
     kernel::{SOCKETS, enabled},
+    probes::dns::asked as dns,
 };
 
 /// Unconnected UDP destinations already told, by cookie and destination.
@@ -67,6 +68,9 @@ fn answers(ctx: &SockAddrContext, port: u16) -> bool {
 /// service answers its clients.
 #[inline(always)]
 fn call_udp_send(ctx: &SockAddrContext, v6: bool) {
+    if enabled(ProbeId::Dns) {
+        dns::sends(ctx, v6);
+    }
     let (remote, port, _) = destination(ctx, v6);
     if answers(ctx, port) {
         return;

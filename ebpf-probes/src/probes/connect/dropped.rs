@@ -13,20 +13,24 @@ use core::ffi::c_void;
 use aya_ebpf::{
     EbpfContext, Global,
     bindings::__sk_buff,
-    helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf, generated::bpf_skc_to_tcp_sock},
+    helpers::{
+        bpf_probe_read_kernel, bpf_probe_read_kernel_buf,
+        generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
+    },
     macros::{btf_tracepoint, map},
     maps::LruHashMap,
     programs::{BtfTracePointContext, SkBuffContext},
 };
 
 use super::{
-    Connect, DropRecord, Dropped, packet, place,
-    program::{PENDING, TCP_SYN_SENT, tell},
+    Connect, DropRecord, Dropped, leaves_as_asked, packet, place,
+    program::{PENDING, TCP_SYN_SENT, same, tell},
+    translated::{BY_NAT, BY_PROGRAM, LATER},
 };
 use crate::{
-    abi::{AF_INET6, IPPROTO_TCP, Kind, Netns, ProbeId, Tuple},
+    abi::{AF_INET, AF_INET6, IPPROTO_TCP, Kind, Netns, ProbeId, Tuple},
     call, fields, filter,
-    kernel::{emit, enabled, header, mapped, netns, opaque},
+    kernel::{emit, enabled, header, mapped, netns, opaque, tuple_of},
     packet::program::Packet,
 };
 
@@ -45,6 +49,9 @@ static WAYS: LruHashMap<Tuple, u64> = LruHashMap::with_max_entries(1 << 13, 0);
 /// 1: `kfree_skb` says why.
 #[unsafe(no_mangle)]
 static HAVE_DROP_REASON: Global<u32> = Global::new(0);
+/// 1: this kernel describes conntrack's entries.
+#[unsafe(no_mangle)]
+static HAVE_CONNTRACK: Global<u32> = Global::new(0);
 /// The number of SKB_DROP_REASON_NOT_SPECIFIED here: among others a SYN that came again, taken note of.
 #[unsafe(no_mangle)]
 static DROP_NOT_SPECIFIED: Global<u32> = Global::new(u32::MAX);
@@ -99,12 +106,79 @@ pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
                 call!(refused(ctx.as_ptr(), &way.tuple, way.packet));
                 return 0;
             }
-            let Some(known) = WAYS.get_ptr(&way.tuple) else { return 0 };
-            cookie = *known;
+            cookie = match WAYS.get_ptr(&way.tuple) {
+                Some(known) => *known,
+                None if HAVE_CONNTRACK.load() != 0 => call!(translated_later(ctx.as_ptr())),
+                None => return 0,
+            };
+            if cookie == 0 {
+                return 0;
+            }
         }
         call!(lost(ctx.as_ptr(), cookie, way.map_or(packet::UNKNOWN, |way| way.packet)));
     }
     0
+}
+
+/// Bytes of `struct nf_conntrack_tuple`.
+const TUPLE_LEN: usize = 40;
+
+/// The cookie of the connect whose SYN or answer was dropped where it is on another way than it left: conntrack of
+/// that namespace knows both. 0 if there is none. Not inlined, for the stack.
+#[inline(never)]
+fn translated_later(ctx: *mut c_void) -> u64 {
+    opaque(translated_later_inlined(&BtfTracePointContext::new(ctx)))
+}
+
+#[inline(always)]
+fn translated_later_inlined(ctx: &BtfTracePointContext) -> u64 {
+    /// The low bits of `_nfct` say how far the connection has come: include/linux/skbuff.h, NFCT_INFOMASK.
+    const INFO: usize = 7;
+    let skb: *const u8 = ctx.arg(0);
+    // SAFETY: a direct load of a checked field; conntrack's memory by helpers that cannot fault; live map values.
+    unsafe {
+        let connection = (fields::SKB_NFCT::read(skb) & !INFO) as *const u8;
+        if connection.is_null() {
+            return 0;
+        }
+        let hash = fields::CT_TUPLES::address(connection);
+        let mut sent = [0u8; TUPLE_LEN];
+        let at = fields::CT_TUPLE::address(hash).cast::<u8>();
+        if bpf_probe_read_kernel_buf(at, &mut sent).is_err() {
+            return 0;
+        }
+        let (local, remote) = ends(&sent);
+        let Some(cookie) = WAYS.get_ptr(&way(local.0, remote.0, local.1, remote.1)) else { return 0 };
+        let cookie = *cookie;
+        let Some(connect) = PENDING.get_ptr_mut(&cookie) else { return 0 };
+        // The answer's tuple follows the question's, behind a list node of the same size as the one before this.
+        let next = at.wrapping_add(TUPLE_LEN + (at as usize - hash as usize));
+        let mut answer = [0u8; TUPLE_LEN];
+        if leaves_as_asked((*connect).translated) && bpf_probe_read_kernel_buf(next, &mut answer).is_ok() {
+            let (remote, local) = ends(&answer);
+            let wire = Tuple { family: (*connect).tuple.family, ..way(local.0, remote.0, local.1, remote.1) };
+            (*connect).wire = wire;
+            (*connect).translated = LATER;
+        }
+        cookie
+    }
+}
+
+/// Source and destination of a `struct nf_conntrack_tuple`.
+#[inline(always)]
+fn ends(tuple: &[u8; TUPLE_LEN]) -> (([u8; 16], u16), ([u8; 16], u16)) {
+    let v4 = u16::from_ne_bytes([tuple[18], tuple[19]]) == AF_INET;
+    let mut source = [0u8; 16];
+    let mut target = [0u8; 16];
+    if v4 {
+        source = mapped(u32::from_ne_bytes([tuple[0], tuple[1], tuple[2], tuple[3]]));
+        target = mapped(u32::from_ne_bytes([tuple[20], tuple[21], tuple[22], tuple[23]]));
+    } else {
+        source.copy_from_slice(&tuple[..16]);
+        target.copy_from_slice(&tuple[20..36]);
+    }
+    let ports = (u16::from_be_bytes([tuple[16], tuple[17]]), u16::from_be_bytes([tuple[36], tuple[37]]));
+    ((source, ports.0), (target, ports.1))
 }
 
 /// A packet of the connect with this cookie is lost, if there is one. Not inlined, for the stack.
@@ -287,7 +361,7 @@ fn refused_inlined(ctx: &BtfTracePointContext, from: &Tuple) {
         let dev = fields::SKB_DEV::read(skb);
         if dev.is_null()
             || (*connect).drop_where & place::STRAY != 0
-            || ((*connect).tuple.remote == from.remote && (*connect).tuple.remote_port == from.remote_port)
+            || is_asked(&*connect, from)
             || netns_of(fields::DEV_NET::read(dev)) != (*connect).owner.netns
         {
             return;
@@ -310,6 +384,13 @@ fn refused_inlined(ctx: &BtfTracePointContext, from: &Tuple) {
             tell_place(&seen);
         }
     }
+}
+
+/// Whether an answer comes from where the connect's socket sends its SYNs.
+#[inline(always)]
+fn is_asked(connect: &Connect, from: &Tuple) -> bool {
+    let socket = if connect.translated & BY_PROGRAM == 0 { &connect.tuple } else { &connect.wire };
+    socket.remote_port == from.remote_port && same(&socket.remote, &from.remote)
 }
 
 /// A SYN came to a listening socket. If its accept queue is full the kernel will ignore it, without a drop
@@ -416,26 +497,85 @@ fn way(local: [u8; 16], remote: [u8; 16], local_port: u16, remote_port: u16) -> 
     Tuple { local, remote, local_port, remote_port, family: 0, protocol: IPPROTO_TCP }
 }
 
-/// A SYN left the IP layer of the connecting socket. Called by the egress program.
+/// A SYN left the IP layer of the connecting socket. Called by the egress program. Not inlined, for the stack.
+#[inline(never)]
+pub fn syn_left(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+    let ctx = SkBuffContext::new(skb.cast());
+    // SAFETY: the context of a cgroup_skb program.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    left(&ctx, cookie, packet);
+    opaque(0)
+}
+
 #[inline(always)]
-pub fn syn_left(ctx: &SkBuffContext, cookie: u64, packet: &Packet) {
+fn left(ctx: &SkBuffContext, cookie: u64, packet: &Packet) {
     let Some(connect) = PENDING.get_ptr_mut(&cookie) else { return };
     // SAFETY: a live map value, written by this socket's packets only.
     unsafe {
         (*connect).syns += 1;
         // The first SYN of a healthy connect is nobody's business: its way is noted with the second.
-        if filter::quiet() && (*connect).syns == 1 {
+        if filter::quiet() && (*connect).syns == 1 && goes_there(ctx, &*connect, packet) {
+            (*connect).tuple.local_port = packet.local;
+            if (*connect).translated != 0 {
+                (*connect).wire.local_port = packet.local;
+            }
             return;
         }
-        let family = (*connect).tuple.family;
-        if packet.write_tuple(ctx, &raw mut (*connect).tuple).is_some() {
-            let tuple = &(*connect).tuple;
-            let _ = WAYS.insert(&way(tuple.local, tuple.remote, packet.local, packet.remote), &cookie, 0);
-            // Who answers from another address is looked for once an answer is late.
-            if (*connect).syns > 1 {
-                let _ = WAYS.insert(&way(tuple.local, [0; 16], packet.local, 0), &cookie, 0);
-            }
+        let mut wire = Tuple::default();
+        if packet.write_tuple(ctx, &raw mut wire).is_none() {
+            return;
         }
-        (*connect).tuple.family = family;
+        note_way(ctx, connect, cookie, wire);
+    }
+}
+
+/// Whether a SYN goes where its socket does: no further look is needed.
+#[inline(always)]
+fn goes_there(ctx: &SkBuffContext, connect: &Connect, packet: &Packet) -> bool {
+    let socket = if connect.translated & BY_PROGRAM == 0 { &connect.tuple } else { &connect.wire };
+    let target: Option<[u8; 16]> =
+        if packet.v4 { ctx.load::<u32>(16).ok().map(mapped) } else { ctx.load(24).ok() };
+    packet.remote == socket.remote_port && target.is_some_and(|target| same(&target, &socket.remote))
+}
+
+/// Notes the way a SYN takes, and where that is not the socket's, the ways on which its answer may be met: each end
+/// is translated back at another place.
+///
+/// # Safety
+/// `connect` must be a live map value.
+#[inline(always)]
+unsafe fn note_way(ctx: &SkBuffContext, connect: *mut Connect, cookie: u64, wire: Tuple) {
+    // SAFETY: as promised by the caller; a context load, then loads through the BTF-typed socket that the helper
+    // returns.
+    unsafe {
+        let _ = WAYS.insert(&way(wire.local, wire.remote, wire.local_port, wire.remote_port), &cookie, 0);
+        // Who answers from another address is looked for once an answer is late.
+        if (*connect).syns > 1 {
+            let _ = WAYS.insert(&way(wire.local, [0; 16], wire.local_port, 0), &cookie, 0);
+        }
+        let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return;
+        }
+        let socket = bpf_skc_to_tcp_sock(socket.cast()).cast::<u8>();
+        if socket.is_null() {
+            return;
+        }
+        let own = tuple_of(socket);
+        (*connect).tuple.local = own.local;
+        (*connect).tuple.local_port = own.local_port;
+        let (local, remote) = (
+            own.local_port == wire.local_port && same(&own.local, &wire.local),
+            own.remote_port == wire.remote_port && same(&own.remote, &wire.remote),
+        );
+        if !local || !remote {
+            (*connect).translated |= BY_NAT;
+            let _ = WAYS.insert(&way(own.local, own.remote, own.local_port, own.remote_port), &cookie, 0);
+            let half = way(own.local, wire.remote, own.local_port, wire.remote_port);
+            let _ = WAYS.insert(&half, &cookie, 0);
+        }
+        if (*connect).translated != 0 {
+            (*connect).wire = wire;
+        }
     }
 }

@@ -10,25 +10,31 @@
 use aya_ebpf::{
     EbpfContext, Global,
     bindings::bpf_sock_addr,
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_socket_cookie},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user_buf,
+        generated::bpf_get_socket_cookie,
+    },
     macros::{btf_tracepoint, cgroup_sock_addr, map, tracepoint},
     maps::{HashMap, LruHashMap},
     programs::{BtfTracePointContext, SockAddrContext, TracePointContext},
 };
 
-use super::{Connect, ConnectRecord, phase};
+use super::{Connect, ConnectRecord, icmp, phase, translated};
 use crate::{
     abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Kind, Netns, Owner, ProbeId, Stat, Tuple},
-    fields, filter,
+    call, fields, filter,
     kernel::{SOCKETS, count, current, current_netns, emit, enabled, header, mapped, netns, now, tuple_of},
     metrics::{Ended, Timed, counter, program as metrics},
-    probes::{neigh::road, tls::program as tls},
+    probes::{dns::asked as dns, neigh::road, tls::program as tls},
 };
 
 /// TCP states of include/net/tcp_states.h.
 const TCP_ESTABLISHED: i32 = 1;
 pub(super) const TCP_SYN_SENT: i32 = 2;
+const TCP_SYN_RECV: i32 = 3;
+const TCP_FIN_WAIT1: i32 = 4;
 const TCP_CLOSE: i32 = 7;
+const TCP_LAST_ACK: i32 = 9;
 
 /// Connects in flight, by socket cookie. Gone when the connect ends.
 #[map]
@@ -46,6 +52,10 @@ static FAILED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1 << 10, 0);
 /// 1: `connect(2)`'s return is watched, so that errors without a socket error wait for it.
 #[unsafe(no_mangle)]
 static HAVE_CONNECT_EXIT: Global<u32> = Global::new(0);
+/// 1: errors that SO_ERROR hands out are seen.
+#[unsafe(no_mangle)]
+static HAVE_SO_ERROR: Global<u32> = Global::new(0);
+
 /// Writes whose socket it is, as far as that is known.
 ///
 /// # Safety
@@ -87,7 +97,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 
 /// Destination address, port (host order) and protocol of the call.
 #[inline(always)]
-pub(super) fn destination(ctx: &SockAddrContext, v6: bool) -> ([u8; 16], u16, u16) {
+pub fn destination(ctx: &SockAddrContext, v6: bool) -> ([u8; 16], u16, u16) {
     let addr: *const bpf_sock_addr = ctx.sock_addr;
     // SAFETY: context loads of the widths the verifier asks for.
     unsafe {
@@ -135,13 +145,34 @@ pub(super) fn connect_of(ctx: &SockAddrContext, v6: bool) -> Option<Connect> {
     })
 }
 
+/// What the calling thread asked connect(2) for, if it is in such a call: other programs may have changed it since.
+/// Port 0: it is not. (No `Option`: the compiler leaves the rest of an empty one undefined, and 5.10 refuses to copy
+/// that.)
+#[inline(always)]
+fn asked_of(call: Option<*mut Connect>) -> ([u8; 16], u16) {
+    match call {
+        // SAFETY: a live map value; this thread alone writes its entry.
+        Some(call) => unsafe {
+            let entered = (*call).phase == phase::ENTERED && HAVE_CONNECT_EXIT.load() != 0;
+            ((*call).tuple.remote, if entered { (*call).tuple.remote_port } else { 0 })
+        },
+        None => ([0; 16], 0),
+    }
+}
+
 /// Runs once per connect, in the calling thread, io_uring workers included; the cheapest hook
 /// that has owner, destination and cookie together.
 #[inline(always)]
 fn call(ctx: &SockAddrContext, v6: bool) {
-    let Some(connect) = connect_of(ctx, v6) else { return };
     let thread = bpf_get_current_pid_tgid();
-    match CALLS.get_ptr_mut(&thread) {
+    let entry = CALLS.get_ptr_mut(&thread);
+    let asked = asked_of(entry);
+    if enabled(ProbeId::Dns) {
+        dns::connects(ctx, v6, asked);
+    }
+    let Some(mut connect) = connect_of(ctx, v6) else { return };
+    ask(&mut connect, asked.0, asked.1);
+    match entry {
         // SAFETY: a live map value; this thread alone writes its entry.
         Some(call) => unsafe { call.write(connect) },
         None => {
@@ -156,6 +187,37 @@ fn call(ctx: &SockAddrContext, v6: bool) {
     }
 }
 
+/// The program asked for this destination: where the socket goes stands in `tuple` and is another place if it differs.
+#[inline(always)]
+fn ask(connect: &mut Connect, remote: [u8; 16], port: u16) {
+    if port == 0
+        || unspecified(&remote)
+        || (port == connect.tuple.remote_port && same(&remote, &connect.tuple.remote))
+    {
+        return;
+    }
+    connect.wire = connect.tuple;
+    connect.translated = translated::BY_PROGRAM;
+    connect.tuple.remote = remote;
+    connect.tuple.remote_port = port;
+}
+
+/// Whether two addresses are the same: two compares, not a call.
+#[inline(always)]
+pub fn same(one: &[u8; 16], two: &[u8; 16]) -> bool {
+    // SAFETY: bytes become integers.
+    let (one, two) = unsafe {
+        (core::mem::transmute::<[u8; 16], [u64; 2]>(*one), core::mem::transmute::<[u8; 16], [u64; 2]>(*two))
+    };
+    one[0] == two[0] && one[1] == two[1]
+}
+
+/// `0.0.0.0` or `::`, by which the kernel understands its own loopback.
+#[inline(always)]
+pub fn unspecified(address: &[u8; 16]) -> bool {
+    same(address, &[0; 16]) || same(address, &mapped(0))
+}
+
 /// Runs at each state change of each TCP socket: two loads and two compares for those in between.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state(ctx: BtfTracePointContext) -> i32 {
@@ -166,6 +228,12 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
     unsafe {
         if new == TCP_ESTABLISHED && enabled(ProbeId::Neigh) {
             road::established(sk);
+        }
+        if old == TCP_SYN_RECV && new == TCP_ESTABLISHED && enabled(ProbeId::Tls) {
+            tls::accepted(sk);
+        }
+        if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK) && enabled(ProbeId::Tls) {
+            tls::finishing(sk, fields::SK_COOKIE::read(sk));
         }
         if old != TCP_SYN_SENT && new != TCP_SYN_SENT && new != TCP_CLOSE {
             return 0;
@@ -184,7 +252,7 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
         }
         if new == TCP_CLOSE {
             if enabled(ProbeId::Tls) {
-                tls::closed(cookie);
+                call!(tls::closed(cookie));
             }
             if filter::remember() {
                 let _ = SOCKETS.remove(&cookie);
@@ -208,7 +276,10 @@ unsafe fn syn_sent(sk: *const u8, cookie: u64) {
             return;
         }
         (*call).phase = phase::SYN_SENT;
+        let (remote, port) = ((*call).tuple.remote, (*call).tuple.remote_port);
         (*call).tuple = tuple_of(sk);
+        (*call).translated = 0;
+        ask(&mut *call, remote, port);
         (*call).owner.netns = netns(fields::SK_NET::read(sk));
         if filter::remember() {
             let _ = SOCKETS.insert(&cookie, &(*call).owner, 0);
@@ -235,6 +306,17 @@ unsafe fn settled(sk: *const u8, cookie: u64, established: bool) {
             let error = fields::SK_ERR::read(sk);
             if error != 0 {
                 (*connect).errno = error;
+            }
+            if (*connect).tuple.local_port == 0 {
+                // No SYN got as far as leaving; the port is given back already, and still stands here.
+                let port = bpf_probe_read_kernel(fields::INET_SPORT::address(sk)).unwrap_or(0);
+                (*connect).tuple.local_port = u16::from_be(port);
+            }
+            icmp::note(&mut *connect);
+            (*connect).unread_errno = fields::SK_ERR_SOFT::read(sk);
+            if (*connect).errno == 0 && HAVE_SO_ERROR.load() == 0 && (*connect).unread_errno == 0 {
+                // The error that this host's ICMP left with the socket is gone: somebody was told it.
+                (*connect).errno = icmp::errno(&*connect);
             }
             if (*connect).errno == 0 && HAVE_CONNECT_EXIT.load() != 0 {
                 let thread = bpf_get_current_pid_tgid();
@@ -303,7 +385,7 @@ pub fn sk_error(ctx: BtfTracePointContext) -> i32 {
             && let Some(owner) = SOCKETS.get_ptr(&cookie)
         {
             let at = now();
-            let connect = Connect {
+            let mut connect = Connect {
                 cookie,
                 owner: *owner,
                 tuple: tuple_of(sk),
@@ -311,6 +393,7 @@ pub fn sk_error(ctx: BtfTracePointContext) -> i32 {
                 errno: error,
                 ..Connect::default()
             };
+            icmp::note_datagram(&mut connect);
             tell(Kind::ConnectEnd, &connect);
         }
     }
@@ -334,6 +417,10 @@ pub fn retransmit(ctx: BtfTracePointContext) -> i32 {
                 let way = u64::from((*connect).owner.process) << 16 | u64::from((*connect).tuple.remote_port);
                 let _ = FAILED.insert(&way, &1, 0);
             }
+            if (*connect).tuple.local_port == 0 {
+                (*connect).tuple.local_port = fields::SK_NUM::read(sk);
+            }
+            icmp::note(&mut *connect);
             if enabled(ProbeId::Connect) {
                 metrics::add(counter::SYN_RETRIES);
             }
@@ -345,14 +432,62 @@ pub fn retransmit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Runs once per connect(2): a call io_uring made in this thread is over, as far as anybody sees.
+/// Runs once per connect(2): a call io_uring made in this thread is over, as far as anybody sees; and what is asked
+/// for now is noted before any cgroup program changes it.
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
-pub fn enter_connect(_: TracePointContext) -> u32 {
-    if let Some(call) = CALLS.get_ptr_mut(&bpf_get_current_pid_tgid()) {
+pub fn enter_connect(ctx: TracePointContext) -> u32 {
+    let thread = bpf_get_current_pid_tgid();
+    let (remote, port) = user_address(&ctx);
+    match CALLS.get_ptr_mut(&thread) {
         // SAFETY: a live map value; this thread alone writes its entry.
-        unsafe { (*call).phase = phase::RETURNED };
+        Some(call) => unsafe {
+            (*call).phase = if port == 0 { phase::RETURNED } else { phase::ENTERED };
+            (*call).tuple.remote = remote;
+            (*call).tuple.remote_port = port;
+        },
+        None if port != 0 => {
+            let tuple = Tuple { remote, remote_port: port, ..Tuple::default() };
+            let call = Connect { tuple, phase: phase::ENTERED, ..Connect::default() };
+            let _ = CALLS.insert(&thread, &call, 0);
+        }
+        None => {}
     }
     0
+}
+
+/// The address and port that a thread hands to connect(2), a `struct sockaddr_in` or `sockaddr_in6`; port 0 of anything
+/// else. (No `Option`: the compiler leaves the rest of an empty one undefined, which the verifier refuses to store.)
+#[inline(always)]
+fn user_address(ctx: &TracePointContext) -> ([u8; 16], u16) {
+    const V4_LEN: u64 = 16;
+    const V6_LEN: u64 = 24;
+    const NONE: ([u8; 16], u16) = ([0; 16], 0);
+    // SAFETY: the arguments are at offsets 16, 24 and 32 on every kernel (kernel/trace/trace_syscalls.c); user
+    // memory is read by a helper that cannot fault.
+    unsafe {
+        let (Ok(at), Ok(len)) = (ctx.read_at::<u64>(24), ctx.read_at::<u64>(32)) else { return NONE };
+        if len < V4_LEN {
+            return NONE;
+        }
+        let at = at as *const u8;
+        let mut head = [0u8; 8];
+        if bpf_probe_read_user_buf(at, &mut head).is_err() {
+            return NONE;
+        }
+        let port = u16::from_be_bytes([head[2], head[3]]);
+        let family = u16::from_ne_bytes([head[0], head[1]]);
+        if family == AF_INET {
+            return (mapped(u32::from_ne_bytes([head[4], head[5], head[6], head[7]])), port);
+        }
+        let mut address = [0u8; 16];
+        if family != AF_INET6
+            || len < V6_LEN
+            || bpf_probe_read_user_buf(at.wrapping_add(8), &mut address).is_err()
+        {
+            return NONE;
+        }
+        (address, port)
+    }
 }
 
 /// Runs once per connect(2): the error of a connect that never got to send a SYN.
@@ -361,8 +496,11 @@ pub fn exit_connect(ctx: TracePointContext) -> u32 {
     let thread = bpf_get_current_pid_tgid();
     let Some(call) = CALLS.get_ptr_mut(&thread) else { return 0 };
     // SAFETY: a live map value; this thread alone writes its entry.
-    if unsafe { (*call).phase } == phase::RETURNED {
+    let phase = unsafe { (*call).phase };
+    if phase == phase::RETURNED || phase == phase::ENTERED {
         // It never got as far as the hook that writes the entry.
+        // SAFETY: as above.
+        unsafe { (*call).phase = phase::RETURNED };
         return 0;
     }
     // SAFETY: `ret` is at offset 16 on every kernel (kernel/trace/trace_syscalls.c).

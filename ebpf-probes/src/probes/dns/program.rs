@@ -10,7 +10,9 @@ use aya_ebpf::{
 };
 
 use super::{
-    ANY_TCP, DNS_BYTES_HEAD, DnsBytes, HELD, HeldMessage, LARGE, LOOKUPS as FOLLOWED, LookupKey, SMALL,
+    ANY_TCP, DNS_BYTES_HEAD, DnsBytes, DnsWire, HELD, HeldMessage, LARGE, LOOKUPS as FOLLOWED, LookupKey,
+    SMALL,
+    asked::{Asker, asker, elsewhere, write_ends},
     counted::counted,
 };
 use crate::{
@@ -40,37 +42,100 @@ const NO_SUCH_NAME: u8 = 3;
 /// A datagram or a segment to or from port 53. Not inlined, for the stack.
 #[inline(never)]
 pub fn message(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+    if packet.len != 0 && packet.len <= 1 << 16 {
+        if !packet.ingress && !filter::quiet() {
+            call!(goes_elsewhere(skb, packet));
+        }
+        call!(looked_into(skb, packet));
+    }
+    opaque(0)
+}
+
+/// A message, whatever becomes of it. Not inlined, for the stack.
+#[inline(never)]
+fn looked_into(skb: *mut __sk_buff, packet: &Packet) -> u64 {
     message_inlined(skb, packet);
     opaque(0)
 }
 
 #[inline(always)]
 fn message_inlined(skb: *mut __sk_buff, packet: &Packet) {
-    if packet.len == 0 || packet.len > 1 << 16 {
-        return;
-    }
     let ctx = SkBuffContext::new(skb.cast());
     // SAFETY: the context of a cgroup_skb program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let owner = SOCKETS.get_ptr(&cookie);
+    let asker = asker(cookie, packet);
+    let owner = match asker {
+        // SAFETY: a live map value.
+        Some(asker) => Some(unsafe { &raw const (*asker).owner }),
+        None => SOCKETS.get_ptr(&cookie),
+    };
     if owner.is_none() && filter::by_owner() {
         return;
     }
     call!(counted(skb, packet, cookie));
     if filter::quiet() {
-        held(&ctx, cookie, owner, packet);
+        held(&ctx, cookie, owner, asker, packet);
         return;
     }
     if packet.len <= SMALL as u32 {
-        copy::<SMALL>(&ctx, cookie, owner, packet);
+        copy::<SMALL>(&ctx, cookie, owner, asker, packet);
     } else {
-        copy::<LARGE>(&ctx, cookie, owner, packet);
+        copy::<LARGE>(&ctx, cookie, owner, asker, packet);
     }
+}
+
+/// Tells whither a question goes, if that is not where it was asked. Not inlined, for the stack.
+#[inline(never)]
+fn goes_elsewhere(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+    let ctx = SkBuffContext::new(skb.cast());
+    // SAFETY: the context of a cgroup_skb program.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let asker = asker(cookie, packet);
+    if asker.is_none() && filter::by_owner() {
+        return opaque(0);
+    }
+    if let Some(elsewhere) = elsewhere(&ctx, packet, asker) {
+        emit::<DnsWire>(ProbeId::Dns, |record| {
+            // SAFETY: a fresh reservation of which every byte is written.
+            unsafe {
+                (&raw mut (*record).header).write(header::<DnsWire>(Kind::DnsWire));
+                (&raw mut (*record).cookie).write(cookie);
+                (&raw mut (*record).translated).write(elsewhere.translated);
+                (&raw mut (*record).pad).write(0);
+                packet.write_tuple(&ctx, &raw mut (*record).wire)
+            }
+        });
+    }
+    opaque(0)
+}
+
+/// Tells whither a question went that was held.
+#[inline(always)]
+fn told_wire(cookie: u64, held: *const HeldMessage) {
+    emit::<DnsWire>(ProbeId::Dns, |record| {
+        // SAFETY: a fresh reservation of which every byte is written, and a live map value.
+        unsafe {
+            let len = size_of::<DnsWire>() as u32;
+            let header = Header { boot_ns: (*held).boot_ns, kind: Kind::DnsWire as u32, len };
+            (&raw mut (*record).header).write(header);
+            (&raw mut (*record).cookie).write(cookie);
+            (&raw mut (*record).translated).write((*held).translated);
+            (&raw mut (*record).pad).write(0);
+            core::ptr::copy_nonoverlapping(&raw const (*held).wire, &raw mut (*record).wire, 1);
+        }
+        Some(())
+    });
 }
 
 /// Holds a question until its answer; tells both only when that was slow or failed.
 #[inline(always)]
-fn held(ctx: &SkBuffContext, cookie: u64, owner: Option<*const Owner>, packet: &Packet) {
+fn held(
+    ctx: &SkBuffContext,
+    cookie: u64,
+    owner: Option<*const Owner>,
+    asker: Option<*const Asker>,
+    packet: &Packet,
+) {
     let mut key = LookupKey { cookie, id: ANY_TCP };
     let mut refused = false;
     if packet.protocol != IPPROTO_TCP {
@@ -90,7 +155,7 @@ fn held(ctx: &SkBuffContext, cookie: u64, owner: Option<*const Owner>, packet: &
         match known {
             // SAFETY: a live map value; a count torn by another CPU does no harm.
             Some(known) => unsafe { (*known).queries += 1 },
-            None => keep(&LOOKUPS, ctx, &key, owner, packet),
+            None => keep(&LOOKUPS, ctx, &key, owner, asker, packet),
         }
         return;
     }
@@ -99,9 +164,9 @@ fn held(ctx: &SkBuffContext, cookie: u64, owner: Option<*const Owner>, packet: &
     let slow = now().wrapping_sub(unsafe { (*known).boot_ns }) >= filter::SLOW_NS.load();
     if slow || refused {
         told(cookie, known);
-        copy::<HELD>(ctx, cookie, owner, packet);
+        copy::<HELD>(ctx, cookie, owner, asker, packet);
     } else {
-        keep(&ANSWERS, ctx, &key, owner, packet);
+        keep(&ANSWERS, ctx, &key, owner, asker, packet);
     }
     let _ = LOOKUPS.remove(&key);
 }
@@ -112,6 +177,7 @@ fn keep(
     ctx: &SkBuffContext,
     key: &LookupKey,
     owner: Option<*const Owner>,
+    asker: Option<*const Asker>,
     packet: &Packet,
 ) {
     let Some(empty) = NO_MESSAGE.get_ptr(0) else { return };
@@ -129,7 +195,11 @@ fn keep(
             }
             None => {}
         }
-        let _ = packet.write_tuple(ctx, &raw mut (*held).tuple);
+        let _ = write_ends(ctx, packet, asker, &raw mut (*held).tuple);
+        if let Some(elsewhere) = elsewhere(ctx, packet, asker) {
+            (*held).translated = elsewhere.translated;
+            let _ = packet.write_tuple(ctx, &raw mut (*held).wire);
+        }
         (*held).seq = packet.seq;
         (*held).wire_len = packet.len;
         (*held).ingress = u32::from(packet.ingress);
@@ -145,6 +215,10 @@ fn keep(
 /// Tells a question that was held, dated when it was asked.
 #[inline(always)]
 fn told(cookie: u64, held: *const HeldMessage) {
+    // SAFETY: a live map value.
+    if unsafe { (*held).wire.protocol } != 0 {
+        told_wire(cookie, held);
+    }
     emit::<DnsBytes<HELD>>(ProbeId::Dns, |record| {
         // SAFETY: a fresh reservation of which every byte is written, and a live map value.
         unsafe {
@@ -165,7 +239,13 @@ fn told(cookie: u64, held: *const HeldMessage) {
 }
 
 #[inline(always)]
-fn copy<const N: usize>(ctx: &SkBuffContext, cookie: u64, owner: Option<*const Owner>, packet: &Packet) {
+fn copy<const N: usize>(
+    ctx: &SkBuffContext,
+    cookie: u64,
+    owner: Option<*const Owner>,
+    asker: Option<*const Asker>,
+    packet: &Packet,
+) {
     emit::<DnsBytes<N>>(ProbeId::Dns, |record| {
         let len = at_most::<N>(packet.len);
         // SAFETY: a fresh reservation; the head is written whole, the data as far as `len` says. A torn
@@ -179,7 +259,7 @@ fn copy<const N: usize>(ctx: &SkBuffContext, cookie: u64, owner: Option<*const O
                 Some(owner) => (&raw mut (*record).owner).write(*owner),
                 None => (&raw mut (*record).owner).write(Owner::default()),
             }
-            packet.write_tuple(ctx, &raw mut (*record).tuple)?;
+            write_ends(ctx, packet, asker, &raw mut (*record).tuple)?;
             (&raw mut (*record).seq).write(packet.seq);
             (&raw mut (*record).wire_len).write(packet.len);
             (&raw mut (*record).ingress).write(u32::from(packet.ingress));

@@ -16,7 +16,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 
-use super::{NeighKey, NeighRecord, Neighbour, cause, flag, state, update::Update, waiters};
+use super::{NeighKey, NeighRecord, Neighbour, cause, flag, kin, state, update::Update, waiters};
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId, Stat},
     fields, filter,
@@ -116,11 +116,20 @@ impl Change<'_> {
             || self.flags & flag::FAILED_BETWEEN != 0
     }
 
+    /// Whoever set it for good takes it away: what is sent there next finds nobody.
+    #[inline(always)]
+    fn withdrawn(&self) -> bool {
+        self.state == state::FAILED
+            && self.flags & flag::BY_HAND != 0
+            && self.old.state & state::PERMANENT != 0
+    }
+
     /// Nobody answers, somebody else does, or what was bad has changed.
     #[inline(always)]
     fn grave(&self) -> bool {
         let old = u64::from_ne_bytes(self.old.mac);
         self.silent()
+            || self.withdrawn()
             || (old != 0 && self.mac != 0 && old != self.mac)
             || self.old.told_bad != 0
             || self.old.unanswered != 0
@@ -236,6 +245,13 @@ pub(super) unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*cons
             && (*update).by_hand != 0
         {
             flags |= flag::BY_HAND;
+        }
+        if mac_changed
+            && mac != 0
+            && old.mac != [0; 8]
+            && kin::related(&key, mac, u64::from_ne_bytes(old.mac)) != 0
+        {
+            flags |= flag::TOGETHER;
         }
         let bad = state == state::FAILED
             || old.state == state::FAILED

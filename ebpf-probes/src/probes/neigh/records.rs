@@ -117,6 +117,10 @@ pub struct ClaimRecord {
     pub state: u32,
     /// The namespace's [`Netns::generation`], 0 when unknown.
     pub generation: u32,
+    /// Bits of [`super::flag`]. Older recordings end before it.
+    pub flags: u32,
+    /// Unused, 0.
+    pub pad: u32,
 }
 
 /// Something sent to a neighbour whose packets come from another MAC than the cached one was not answered
@@ -160,8 +164,13 @@ pub struct UnheardRecord {
     pub seen: u32,
     /// The namespace's [`Netns::generation`], 0 when unknown. Older recordings end before it.
     pub generation: u32,
-    /// Unused, 0.
-    pub pad: u32,
+    /// Bits of [`super::unheard_flag`].
+    pub flags: u32,
+    /// When the last packet came from the other MAC, CLOCK_BOOTTIME in nanoseconds, 0 when not recorded.
+    pub seen_last_ns: u64,
+    /// When an ARP or NDP packet from the cached MAC confirmed it last, CLOCK_BOOTTIME in nanoseconds, 0 for
+    /// never.
+    pub confirmed_ns: u64,
 }
 
 /// A packet that waits for a neighbour that does not answer, told at each of its unanswered probes.
@@ -192,7 +201,7 @@ pub struct WaiterRecord {
     pub generation: u32,
 }
 
-assert_layout!(NeighRecord = 184, MacRecord = 112, ClaimRecord = 80, UnheardRecord = 184, WaiterRecord = 144);
+assert_layout!(NeighRecord = 184, MacRecord = 112, ClaimRecord = 88, UnheardRecord = 200, WaiterRecord = 144);
 
 macro_rules! has_netns {
     ($($record:ident),+) => { $(impl $record {

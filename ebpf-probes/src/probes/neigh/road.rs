@@ -1,9 +1,10 @@
 //! Do replies go where packets come from? The Ethernet source of what arrives is compared with the cached
 //! MAC of its sender, and what is sent again to a neighbour of which they differ is told.
 //!
-//! Cost: each incoming SYN pays five loads and one map look. Segments of connections that exist are looked at
-//! only while some connection to a neighbour has gone unanswered twice in a row; until then they pay one
-//! array slot. Retransmissions pay one array slot and, unless they repeat, nothing else.
+//! Cost: each incoming SYN and SYN-ACK pays five loads and one map look, on loopback a compare. Segments of
+//! connections that exist are looked at only while some connection to a neighbour has gone unanswered twice in
+//! a row, resets while some neighbour is under suspicion; until then they pay one array slot. Retransmissions
+//! pay one array slot and, unless they repeat, nothing else.
 
 #![expect(
     missing_docs,
@@ -21,13 +22,13 @@ use aya_ebpf::{
 };
 
 use super::{
-    MacRecord, NeighKey, Neighbour, PeerKey, UnheardRecord,
+    MacRecord, NeighKey, Neighbour, PeerKey, UnheardRecord, kin,
     program::{NEIGHBOURS, SECOND},
-    state, unheard,
+    state, unheard, unheard_flag,
 };
 use crate::{
-    abi::{AF_INET6, IPPROTO_TCP, Kind, ProbeId, Tuple},
-    fields, filter,
+    abi::{AF_INET6, IPPROTO_TCP, Kind, Owner, ProbeId, Tuple},
+    call, fields, filter,
     kernel::{emit, header, mapped, netns, now, opaque, v6},
     metrics::{NeighEvent, counter, program as metrics},
     packet::program::{Packet, netns_of},
@@ -51,6 +52,8 @@ const SUSPICION_NS: u64 = 120 * SECOND;
 const WATCH_NS: u64 = 10 * SECOND;
 /// What is sent again is told at most this often, neighbour by neighbour.
 const UNHEARD_EVERY_NS: u64 = SECOND / 5;
+/// A SYN is answered by a host on the same link within this long.
+const SETTLED_NS: u64 = SECOND / 10;
 /// Timeouts in a row after which a connection's peer is watched.
 const TIMEOUTS: u8 = 2;
 
@@ -59,6 +62,20 @@ const HDR_START_MAC: u32 = 0;
 /// Where the source address of an Ethernet frame is, and how long it is.
 const ETH_SOURCE: u32 = 6;
 const ETH_ALEN: u32 = 6;
+/// The loopback device's index in every namespace: `LOOPBACK_IFINDEX` of include/net/flow.h.
+const LOOPBACK: u32 = 1;
+
+/// What kind of segment arrived.
+pub mod segment {
+    /// It asks for a connection.
+    pub const SYN: u32 = 1;
+    /// It answers such a question of this host.
+    pub const SYN_ACK: u32 = 2;
+    /// It ends a connection at once.
+    pub const RESET: u32 = 3;
+    /// Any other.
+    pub const OTHER: u32 = 4;
+}
 
 /// Whether some moment of [`UNTIL`] is not past, as far as anybody has noticed.
 #[inline(always)]
@@ -95,96 +112,233 @@ pub fn watching() -> bool {
     pending(WATCHING)
 }
 
-/// A SYN arrived, or, while [`watching`], any segment: is its Ethernet source where a reply would go? Called
-/// by the ingress program. Not inlined, for the stack.
+/// Whether resets are to be compared too.
+#[inline(always)]
+pub fn suspicious() -> bool {
+    pending(SUSPICIOUS)
+}
+
+/// A SYN or its answer arrived, or, while [`suspicious`], a reset, or, while [`watching`], any segment: is its
+/// Ethernet source where a reply would go? Called by the ingress program. Not inlined, for the stack.
 ///
 /// Only an address in the neighbour table of the very device it came in on is compared: behind a router
 /// the peer's own address is not there. A socket below a VRF sees the VRF's device and is not compared.
 #[inline(never)]
-pub fn came(skb: *mut __sk_buff, packet: &Packet, syn: bool) -> u64 {
-    came_inlined(skb, packet, syn);
+pub fn came(skb: *mut __sk_buff, packet: &Packet, what: u32) -> u64 {
+    came_inlined(skb, packet, what);
     opaque(0)
 }
 
+/// A segment of a neighbour, for the functions that judge it one after the other: the stack is short.
+struct Met {
+    key: NeighKey,
+    peer: PeerKey,
+    macs: kin::Seen,
+}
+
 #[inline(always)]
-fn came_inlined(skb: *mut __sk_buff, packet: &Packet, syn: bool) {
-    let at = now();
-    if !syn && expire(WATCHING, at) {
-        return;
-    }
+fn came_inlined(skb: *mut __sk_buff, packet: &Packet, what: u32) {
     let ctx = SkBuffContext::new(skb.cast());
-    let Some(netns) = netns_of(&ctx) else { return };
     // SAFETY: a context load.
     let ifindex = unsafe { (*ctx.skb.skb).ifindex };
-    let address = if packet.v4 { ctx.load::<u32>(12).map(mapped) } else { ctx.load::<[u8; 16]>(8) };
-    let Ok(address) = address else { return };
-    let peer = PeerKey { address, netns };
-    if !syn && SUSPECTS.get_ptr(&peer).is_none() {
+    if ifindex == LOOPBACK {
         return;
     }
-    let key = NeighKey { netns, ifindex, pad: 0, address };
-    let Some(known) = NEIGHBOURS.get_ptr_mut(&key) else { return };
-    let mut seen = [0u8; 8];
-    // SAFETY: six bytes into eight, by a helper that checks that the frame has them.
-    let read = unsafe {
-        bpf_skb_load_bytes_relative(skb.cast(), ETH_SOURCE, (&raw mut seen).cast(), ETH_ALEN, HDR_START_MAC)
+    let at = now();
+    let other = what == segment::OTHER;
+    if other && expire(WATCHING, at) {
+        return;
+    }
+    let Some(netns) = netns_of(&ctx) else { return };
+    let address = if packet.v4 { ctx.load::<u32>(12).map(mapped) } else { ctx.load::<[u8; 16]>(8) };
+    let Ok(address) = address else { return };
+    let mut met = Met {
+        key: NeighKey { netns, ifindex, pad: 0, address },
+        peer: PeerKey { address, netns },
+        macs: kin::Seen {
+            cached: 0,
+            seen: 0,
+            ports: u32::from(packet.remote) << 16 | u32::from(packet.local),
+            ifindex,
+            at,
+        },
     };
-    // SAFETY: a live map value; races between CPUs cost a record too many.
+    if (other || what == segment::RESET) && SUSPECTS.get_ptr(&met.peer).is_none() {
+        return;
+    }
+    let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) else { return };
+    // SAFETY: six bytes into eight, by a helper that checks that the frame has them; a live map value, where
+    // races between CPUs cost a record too many.
     unsafe {
-        let cached = (*known).mac;
-        if read != 0 || seen == [0; 8] || cached == [0; 8] {
+        let seen = (&raw mut met.macs.seen).cast();
+        if bpf_skb_load_bytes_relative(skb.cast(), ETH_SOURCE, seen, ETH_ALEN, HDR_START_MAC) != 0 {
             return;
         }
-        if seen == cached {
-            if (*known).other_mac != [0; 8] || !syn {
+        met.macs.cached = u64::from_ne_bytes((*known).mac);
+        if met.macs.seen == 0 || met.macs.cached == 0 {
+            return;
+        }
+        if met.macs.seen == met.macs.cached {
+            if what == segment::RESET {
+                call!(kin::reset(&met.peer, &met.macs));
+            }
+            if (*known).other_mac != [0; 8] || other {
                 (*known).other_mac = [0; 8];
                 (*known).unanswered = 0;
-                let _ = SUSPECTS.remove(&peer);
+                let _ = SUSPECTS.remove(&met.peer);
             }
             return;
         }
-        let state = (*known).state;
-        if state & (state::NOARP | state::INCOMPLETE | state::FAILED) != 0
-            || !filter::peer(&key.address, !packet.v4, packet.local)
+        if what == segment::RESET
+            || (*known).state & (state::NOARP | state::INCOMPLETE | state::FAILED) != 0
+            || !filter::peer(&met.key.address, !packet.v4, packet.local)
         {
             return;
         }
-        if (*known).other_mac != seen {
-            (*known).other_mac = seen;
-            (*known).other_since_ns = at;
-            (*known).other_told_ns = 0;
-            (*known).others = 0;
-            (*known).answered_ns = 0;
-            if syn {
-                (*known).unanswered = 0;
+        if what == segment::SYN_ACK {
+            // The SYN it answers may have gone where the entry pointed until a moment ago.
+            if at.wrapping_sub((*known).mac_since_ns) > SETTLED_NS {
+                call!(kin::answered(&met.peer, &met.macs));
             }
-        }
-        (*known).other_last_ns = at;
-        (*known).others += 1;
-        metrics::add(counter::neigh(NeighEvent::MacMismatch, !packet.v4));
-        let _ = SUSPECTS.insert(&peer, &ifindex, 0);
-        until(SUSPICIOUS, at + SUSPICION_NS);
-        let told = (*known).other_told_ns;
-        // A difference alone is healthy: what goes unanswered as well is told by `tell`.
-        if filter::quiet() || (told != 0 && at.wrapping_sub(told) < SECOND) {
             return;
         }
-        (*known).other_told_ns = at;
+    }
+    metrics::add(counter::neigh(NeighEvent::MacMismatch, !packet.v4));
+    let told = differs(&met, u64::from(what == segment::SYN));
+    if told & TELL_RESET != 0 {
+        call!(say(skb, packet, &met, unheard::RESET, told));
+    } else if told & TELL_SPEAKS != 0 {
+        call!(say(skb, packet, &met, unheard::SPEAKS, told));
+    }
+    if told & TELL_MISMATCH != 0 {
+        call!(mismatch(skb, packet, &met));
+    }
+}
+
+/// What [`differs`] says is to be told; a count stands above.
+const TELL_MISMATCH: u64 = 1;
+const TELL_SPEAKS: u64 = 2;
+const TELL_RESET: u64 = 4;
+const COUNT_SHIFT: u64 = 32;
+
+/// A segment, by `syn` a SYN, came from another MAC than the cached one.
+#[inline(never)]
+fn differs(met: &Met, syn: u64) -> u64 {
+    let mut told = 0;
+    let at = met.macs.at;
+    if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
+        // SAFETY: a live map value; races between CPUs cost a record too many.
+        unsafe {
+            let seen = met.macs.seen.to_ne_bytes();
+            if (*known).other_mac != seen {
+                (*known).other_mac = seen;
+                (*known).other_since_ns = at;
+                (*known).other_told_ns = 0;
+                (*known).others = 0;
+                (*known).answered_ns = 0;
+                if syn != 0 {
+                    (*known).unanswered = 0;
+                }
+            }
+            (*known).other_last_ns = at;
+            (*known).others += 1;
+            let _ = SUSPECTS.insert(&met.peer, &met.key.ifindex, 0);
+            until(SUSPICIOUS, at + SUSPICION_NS);
+            let resets = if syn != 0 { kin::syn(&met.peer, &met.macs) } else { 0 };
+            if resets != 0 {
+                told |= TELL_RESET | resets << COUNT_SHIFT;
+            } else if (*known).unanswered != 0 && kin::speaks(&met.peer, &met.macs) != 0 {
+                told |= TELL_SPEAKS | u64::from((*known).unanswered) << COUNT_SHIFT;
+            }
+            let before = (*known).other_told_ns;
+            // A difference alone is healthy: what goes unanswered as well is told by `tell`.
+            if !filter::quiet() && (before == 0 || at.wrapping_sub(before) >= SECOND) {
+                (*known).other_told_ns = at;
+                told |= TELL_MISMATCH;
+            }
+        }
+    }
+    opaque(told)
+}
+
+/// Tells that packets come from another MAC than the cached one.
+#[inline(never)]
+fn mismatch(skb: *mut __sk_buff, packet: &Packet, met: &Met) -> u64 {
+    if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
         emit::<MacRecord>(ProbeId::Neigh, |record| {
-            (&raw mut (*record).header).write(header::<MacRecord>(Kind::NeighMismatch));
-            packet.write_tuple(&ctx, &raw mut (*record).tuple)?;
-            (&raw mut (*record).cached_mac).write(cached);
-            (&raw mut (*record).seen_mac).write(seen);
-            (&raw mut (*record).state_since_ns).write((*known).state_since_ns);
-            (&raw mut (*record).mac_since_ns).write((*known).mac_since_ns);
-            (&raw mut (*record).netns).write(key.netns.inode);
-            (&raw mut (*record).ifindex).write(key.ifindex);
-            (&raw mut (*record).state).write(state);
-            (&raw mut (*record).count).write((*known).others as u32);
-            (&raw mut (*record).generation).write(key.netns.generation);
-            (&raw mut (*record).pad).write(0);
+            // SAFETY: a fresh reservation of the record's size, every byte written; a live map value.
+            unsafe {
+                (&raw mut (*record).header).write(header::<MacRecord>(Kind::NeighMismatch));
+                packet.write_tuple(&SkBuffContext::new(skb.cast()), &raw mut (*record).tuple)?;
+                (&raw mut (*record).cached_mac).write(met.macs.cached.to_ne_bytes());
+                (&raw mut (*record).seen_mac).write(met.macs.seen.to_ne_bytes());
+                (&raw mut (*record).state_since_ns).write((*known).state_since_ns);
+                (&raw mut (*record).mac_since_ns).write((*known).mac_since_ns);
+                (&raw mut (*record).netns).write(met.key.netns.inode);
+                (&raw mut (*record).ifindex).write(met.key.ifindex);
+                (&raw mut (*record).state).write((*known).state);
+                (&raw mut (*record).count).write((*known).others as u32);
+                (&raw mut (*record).generation).write(met.key.netns.generation);
+                (&raw mut (*record).pad).write(0);
+            }
             Some(())
         });
+    }
+    opaque(0)
+}
+
+/// Tells something that a packet itself says; the count stands in `told`.
+#[inline(never)]
+fn say(skb: *mut __sk_buff, packet: &Packet, met: &Met, what: u32, told: u64) -> u64 {
+    if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
+        emit::<UnheardRecord>(ProbeId::Neigh, |record| {
+            // SAFETY: a fresh reservation of the record's size, every byte written; a live map value.
+            unsafe {
+                packet.write_tuple(&SkBuffContext::new(skb.cast()), &raw mut (*record).tuple)?;
+                (&raw mut (*record).owner).write(Owner::default());
+                write(record, known, &met.peer, met.key.ifindex, what, (told >> COUNT_SHIFT) as u32, 0);
+            }
+            Some(())
+        });
+    }
+    opaque(0)
+}
+
+/// All of a record but its connection's ends and owner.
+///
+/// # Safety
+/// `record` must be a reservation, `known` a live map value.
+#[inline(always)]
+unsafe fn write(
+    record: *mut UnheardRecord,
+    known: *mut Neighbour,
+    peer: &PeerKey,
+    ifindex: u32,
+    what: u32,
+    count: u32,
+    cookie: u64,
+) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        (&raw mut (*record).header).write(header::<UnheardRecord>(Kind::NeighUnheard));
+        (&raw mut (*record).cookie).write(cookie);
+        (&raw mut (*record).cached_mac).write((*known).mac);
+        (&raw mut (*record).seen_mac).write((*known).other_mac);
+        (&raw mut (*record).seen_since_ns).write((*known).other_since_ns);
+        (&raw mut (*record).state_since_ns).write((*known).state_since_ns);
+        (&raw mut (*record).mac_since_ns).write((*known).mac_since_ns);
+        (&raw mut (*record).answered_ns).write((*known).answered_ns);
+        (&raw mut (*record).netns).write(peer.netns.inode);
+        (&raw mut (*record).ifindex).write(ifindex);
+        (&raw mut (*record).state).write((*known).state);
+        (&raw mut (*record).what).write(what);
+        (&raw mut (*record).unanswered).write(count);
+        (&raw mut (*record).seen).write((*known).others as u32);
+        let together = kin::together(peer, (*known).mac, (*known).other_mac);
+        (&raw mut (*record).generation).write(peer.netns.generation);
+        (&raw mut (*record).flags).write(if together { unheard_flag::TOGETHER } else { 0 });
+        (&raw mut (*record).seen_last_ns).write((*known).other_last_ns);
+        (&raw mut (*record).confirmed_ns).write((*known).confirmed_ns);
     }
 }
 
@@ -309,6 +463,9 @@ pub unsafe fn established(sk: *const u8) {
     unsafe {
         let peer = peer_of(sk);
         let at = now();
+        let ports =
+            u32::from(u16::from_be(fields::SK_DPORT::read(sk))) << 16 | u32::from(fields::SK_NUM::read(sk));
+        call!(kin::established(&peer, ports));
         let Some((known, ifindex)) = suspect(&peer, at) else { return };
         (*known).answered_ns = at;
         if (*known).unanswered > 0 {
@@ -383,27 +540,13 @@ unsafe fn tell(
         }
         (*known).unheard_told_ns = at;
         emit::<UnheardRecord>(ProbeId::Neigh, |record| {
-            (&raw mut (*record).header).write(header::<UnheardRecord>(Kind::NeighUnheard));
             let tuple = &raw mut (*record).tuple;
             (&raw mut (*tuple).remote).write(peer.address);
             (&raw mut (*tuple).protocol).write(IPPROTO_TCP);
             ends(tuple);
             write_owner(cookie, &raw mut (*record).owner);
-            (&raw mut (*record).cookie).write(cookie);
-            (&raw mut (*record).cached_mac).write((*known).mac);
-            (&raw mut (*record).seen_mac).write((*known).other_mac);
-            (&raw mut (*record).seen_since_ns).write((*known).other_since_ns);
-            (&raw mut (*record).state_since_ns).write((*known).state_since_ns);
-            (&raw mut (*record).mac_since_ns).write((*known).mac_since_ns);
-            (&raw mut (*record).answered_ns).write((*known).answered_ns);
-            (&raw mut (*record).netns).write(peer.netns.inode);
-            (&raw mut (*record).ifindex).write(ifindex);
-            (&raw mut (*record).state).write((*known).state);
-            (&raw mut (*record).what).write(what);
-            (&raw mut (*record).unanswered).write((*known).unanswered);
-            (&raw mut (*record).seen).write((*known).others as u32);
-            (&raw mut (*record).generation).write(peer.netns.generation);
-            (&raw mut (*record).pad).write(0);
+            let unanswered = (*known).unanswered;
+            write(record, known, peer, ifindex, what, unanswered, cookie);
             Some(())
         });
     }

@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 
 use super::{
-    ClaimRecord, NeighKey, cause,
+    ClaimRecord, NeighKey, cause, flag, kin,
     program::{NEIGHBOURS, SECOND, key_of, look},
 };
 use crate::{
@@ -157,6 +157,9 @@ fn claim(key: &NeighKey, claimed: u64, cached: u64) {
             (&raw mut (*record).ifindex).write(key.ifindex);
             (&raw mut (*record).state).write((*known).state);
             (&raw mut (*record).generation).write(key.netns.generation);
+            let together = kin::related(key, claimed, cached) != 0;
+            (&raw mut (*record).flags).write(if together { flag::TOGETHER } else { 0 });
+            (&raw mut (*record).pad).write(0);
             Some(())
         });
     }

@@ -13,102 +13,237 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
         bpf_get_current_task, bpf_probe_read_kernel,
-        generated::{bpf_get_socket_cookie, bpf_skb_cgroup_id},
+        generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_cgroup_id, bpf_skc_to_tcp_sock},
     },
     macros::{btf_tracepoint, map},
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, LruHashMap},
     programs::{BtfTracePointContext, SkBuffContext},
 };
 
 use super::{
-    CLIENT, Handshake, SERVER, UNREAD, stage,
+    CLIENT, HELLO_HELD, Handshake, SERVER, SPEAKS_TLS, UNREAD,
+    hello::received,
+    listener, stage,
     steps::{moved, note_stall, over},
     told::{let_go, nobodys, release, tell},
 };
 use crate::{
-    abi::{Kind, Owner, ProbeId, Stat},
+    abi::{Kind, Owner, ProbeId, Stat, Tuple},
     call, fields, filter,
-    kernel::{SOCKETS, atomic_add, count, current, netns, now, opaque},
+    kernel::{SOCKETS, atomic_add, count, current, mapped, netns, now, opaque, v6},
     metrics::{Timed, counter, phase, program as metrics},
-    packet::program::{Packet, netns_of},
+    packet::program::{Packet, tcp_sock},
 };
 
-pub(crate) use super::steps::may_begin;
+pub(crate) use super::{
+    listener::{arrived, cookies_come_with_packets},
+    steps::may_begin,
+};
+
+/// `TCP_LISTEN` of include/net/tcp_states.h.
+const TCP_LISTEN: u8 = 10;
 
 /// Handshakes in flight, by socket cookie. Gone when the handshake ends.
 #[map]
 pub static HANDSHAKES: HashMap<u64, Handshake> = HashMap::with_max_entries(1 << 14, 0);
 
-/// Handshakes in flight by a hash of their ports: the one look that packets of finished handshakes
-/// and of everything else pay.
+/// What a hash of a socket's ports is of interest for: the one look that packets of finished handshakes and of
+/// everything else pay.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Slot {
+    /// Handshakes in flight.
+    live: u64,
+    /// 1: a connection has been accepted whose first bytes have not come yet. A mark that one of several may take from
+    /// the others; nothing but a hello whose segments come out of order depends on it.
+    young: u32,
+    /// 1: a handshake began here before its socket existed.
+    pub(super) requested: u32,
+}
+
 #[map]
-static GATE: Array<u64> = Array::with_max_entries(GATE_SLOTS, 0);
+static GATE: Array<Slot> = Array::with_max_entries(GATE_SLOTS, 0);
 const GATE_SLOTS: u32 = 1 << 16;
 
 /// An empty handshake, to begin new ones from: too large for the stack. Never written.
 #[map]
 static EMPTY: Array<Handshake> = Array::with_max_entries(1, 0);
 
+/// Services that have answered a ClientHello with a ServerHello, by namespace and port.
+#[map]
+static SPOKE_TLS: LruHashMap<[u32; 3], u32> = LruHashMap::with_max_entries(1 << 12, 0);
+
+/// The slot of a socket's ports.
 #[inline(always)]
-fn slot(local: u16, remote: u16) -> u32 {
-    (u32::from(local).wrapping_mul(0x9e37) ^ u32::from(remote)) & (GATE_SLOTS - 1)
+pub(super) fn slot_of(local: u16, remote: u16) -> Option<*mut Slot> {
+    GATE.get_ptr_mut((u32::from(local).wrapping_mul(0x9e37) ^ u32::from(remote)) & (GATE_SLOTS - 1))
 }
 
-/// Whether a handshake may be in flight between these ports.
+/// Whether packets of a socket with these ports are of interest. The ports are the socket's: netfilter may have given
+/// those of packets that leave another value.
 #[inline(always)]
 pub fn open(local: u16, remote: u16) -> bool {
-    match GATE.get_ptr(slot(local, remote)) {
-        // SAFETY: a live array slot.
-        Some(live) => unsafe { *live != 0 },
+    match slot_of(local, remote) {
+        // SAFETY: a live array slot, two words long.
+        Some(slot) => unsafe {
+            let words = slot.cast::<u64>();
+            words.read_volatile() | words.add(1).read_volatile() != 0
+        },
         None => false,
     }
 }
 
 #[inline(always)]
-fn gate(local: u16, remote: u16, by: u64) {
-    if let Some(live) = GATE.get_ptr_mut(slot(local, remote)) {
+pub(super) fn gate(local: u16, remote: u16, by: u64) {
+    if let Some(slot) = slot_of(local, remote) {
         // SAFETY: a live, aligned array slot, shared between CPUs.
-        unsafe { atomic_add(live, by) };
+        unsafe { atomic_add(&raw mut (*slot).live, by) };
     }
 }
 
-/// A segment with payload, of a socket that may be in a handshake or begins one here. Not inlined, for
-/// the stack.
+#[inline(always)]
+fn service(hs: &Handshake) -> [u32; 3] {
+    [hs.owner.netns.inode, hs.owner.netns.generation, hs.tuple.local_port.into()]
+}
+
+/// Whether the service this handshake is with has answered one before.
+#[inline(always)]
+pub(super) fn speaks_tls(hs: &Handshake) -> bool {
+    SPOKE_TLS.get_ptr(&service(hs)).is_some()
+}
+
+/// The service answers with a ServerHello.
+#[inline(always)]
+pub(super) fn spoke_tls(hs: &Handshake) {
+    if hs.flags & SPEAKS_TLS == 0 {
+        let _ = SPOKE_TLS.insert(&service(hs), &1, 0);
+    }
+}
+
+/// A segment with payload, of a socket that may be in a handshake or begins one here. `1`: the socket is a listener;
+/// [`arrived`] is to be called. Not inlined, for the stack.
 #[inline(never)]
-pub fn segment(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-    segment_inlined(skb, packet);
-    opaque(0)
+pub fn segment(skb: *mut __sk_buff, packet: &mut Packet) -> u64 {
+    opaque(u64::from(segment_inlined(skb, packet)))
 }
 
 #[inline(always)]
-fn segment_inlined(skb: *mut __sk_buff, packet: &Packet) {
+fn segment_inlined(skb: *mut __sk_buff, packet: &mut Packet) -> bool {
     let ctx = SkBuffContext::new(skb.cast());
+    let Some(socket) = tcp_sock(&ctx) else { return false };
+    // SAFETY: a load through the BTF-typed socket.
+    if packet.ingress && unsafe { fields::SK_STATE::read(socket) } == TCP_LISTEN {
+        return true;
+    }
+    of_socket(&ctx, packet, socket);
+    false
+}
+
+/// A segment of a socket that is no listener.
+#[inline(always)]
+fn of_socket(ctx: &SkBuffContext, packet: &mut Packet, socket: *const u8) {
     // SAFETY: the context of a cgroup_skb program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let handshake = match HANDSHAKES.get_ptr_mut(&cookie) {
         Some(handshake) => handshake,
-        None => {
-            if !may_begin(&packet.first, packet.len) {
-                return;
-            }
-            match begin(&ctx, cookie, packet) {
-                Some(handshake) => handshake,
-                None => return,
-            }
-        }
+        // SAFETY: the packet's own socket.
+        None => match unsafe { unknown(ctx, cookie, packet, socket) } {
+            Some(handshake) => handshake,
+            None => return,
+        },
     };
+    if packet.len == 0 {
+        return;
+    }
     // SAFETY: a live map value; a socket's packets in one direction are handled one after the other,
     // and a race between the two directions costs at most a stage told twice.
     let over = unsafe {
+        if !packet.ingress && (*handshake).role == SERVER && (*handshake).stage <= stage::HELLO {
+            on_the_wire(ctx, handshake, packet);
+        }
         let (stage, moved_ns) = ((*handshake).stage, (*handshake).moved_ns);
-        let over = moved(&ctx, handshake, packet);
+        let over = moved(ctx, handshake, packet, socket);
         if (*handshake).stage != stage {
             call!(advanced(handshake, stage, moved_ns));
         }
         over
     };
     if over {
-        forget(cookie, packet.local, packet.remote);
+        forget(cookie);
+    }
+}
+
+/// Whether a packet without payload is of interest: the first that leaves a socket is what draws its cookie, where
+/// tracepoints cannot.
+#[inline(always)]
+pub fn bare(local: u16, remote: u16) -> bool {
+    // SAFETY: a live array slot.
+    slot_of(local, remote).is_some_and(|slot| unsafe { (*slot).requested != 0 })
+}
+
+/// The handshake of a socket that has none under its cookie: one that began at the listener, or begins here.
+///
+/// # Safety
+/// `socket` must be the packet's BTF-typed `struct tcp_sock`.
+#[inline(always)]
+unsafe fn unknown(
+    ctx: &SkBuffContext,
+    cookie: u64,
+    packet: &mut Packet,
+    socket: *const u8,
+) -> Option<*mut Handshake> {
+    // SAFETY: loads through a BTF-typed socket, and a live array slot.
+    unsafe {
+        let slot = slot_of(fields::SK_NUM::read(socket), u16::from_be(fields::SK_DPORT::read(socket)))?;
+        if (*slot).requested != 0 {
+            call!(listener::claimed(socket, cookie, 0));
+            if let Some(handshake) = HANDSHAKES.get_ptr_mut(&cookie) {
+                return Some(handshake);
+            }
+        }
+        if packet.len == 0 {
+            return None;
+        }
+        let young = (*slot).young != 0;
+        (*slot).young = 0;
+        let may = may_begin(&packet.first, packet.len);
+        let mut begins = packet.seq;
+        if packet.ingress {
+            let next = fields::TCP_RCV_NXT::read(socket);
+            if packet.seq != next {
+                // Of something older, or the first bytes of a connection come later than these.
+                if !young || packet.seq.wrapping_sub(next) > HELLO_HELD as u32 {
+                    return None;
+                }
+                (*slot).young = 1;
+                begins = next;
+            } else if !may {
+                return None;
+            }
+        } else if !may || (packet.seq.wrapping_sub(fields::TCP_SND_NXT::read(socket)) as i32) < 0 {
+            return None;
+        }
+        begin(ctx, cookie, packet, socket, begins)
+    }
+}
+
+/// Keeps what netfilter has made of a packet's addresses and ports, if anything.
+///
+/// # Safety
+/// `handshake` must be a live map value.
+#[inline(always)]
+unsafe fn on_the_wire(ctx: &SkBuffContext, handshake: *mut Handshake, packet: &Packet) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let wire = &raw mut (*handshake).wire;
+        let (own, seen) = ((&raw const (*handshake).tuple).cast::<u64>(), wire.cast::<u64>());
+        let mut differs = packet.write_tuple(ctx, wire).is_none();
+        for word in 0..5 {
+            differs |= own.add(word).read() != seen.add(word).read();
+        }
+        if !differs {
+            (*handshake).wire = Tuple::default();
+        }
     }
 }
 
@@ -136,16 +271,28 @@ unsafe fn advanced(handshake: *const Handshake, stage: u32, moved_ns: u64) -> u6
 }
 
 #[inline(always)]
-fn forget(cookie: u64, local: u16, remote: u16) {
+fn forget(cookie: u64) {
+    let Some(handshake) = HANDSHAKES.get_ptr(&cookie) else { return };
+    // SAFETY: a live map value.
+    let (local, remote) = unsafe { ((*handshake).tuple.local_port, (*handshake).tuple.remote_port) };
     if HANDSHAKES.remove(&cookie).is_ok() {
         gate(local, remote, u64::MAX);
         let_go(cookie);
     }
 }
 
-/// Begins to follow a handshake, if it is wanted.
+/// Begins to follow a handshake, if it is wanted; its ClientHello begins with this sequence number.
+///
+/// # Safety
+/// `socket` must be the packet's BTF-typed `struct tcp_sock`.
 #[inline(always)]
-fn begin(ctx: &SkBuffContext, cookie: u64, packet: &Packet) -> Option<*mut Handshake> {
+unsafe fn begin(
+    ctx: &SkBuffContext,
+    cookie: u64,
+    packet: &Packet,
+    socket: *const u8,
+    begins: u32,
+) -> Option<*mut Handshake> {
     let role = if packet.ingress { SERVER } else { CLIENT };
     let known = SOCKETS.get_ptr(&cookie);
     if role == CLIENT && known.is_none() && filter::CGROUP.load() != 0 {
@@ -157,16 +304,15 @@ fn begin(ctx: &SkBuffContext, cookie: u64, packet: &Packet) -> Option<*mut Hands
         count(ProbeId::Tls, Stat::MapFull);
         return None;
     }
-    gate(packet.local, packet.remote, 1);
     let handshake = HANDSHAKES.get_ptr_mut(&cookie)?;
     let at = now();
-    // SAFETY: a live map value, just made by this packet.
+    // SAFETY: a live map value, just made by this packet; the packet's own socket.
     let wanted = unsafe {
         (*handshake).cookie = cookie;
         (*handshake).started_ns = at;
         (*handshake).moved_ns = at;
-        (*handshake).hello_seq = packet.seq;
-        (*handshake).client_next = packet.seq;
+        (*handshake).hello_seq = begins;
+        (*handshake).client_next = begins;
         (*handshake).stage = stage::HELLO_PARTIAL;
         (*handshake).role = role;
         if role == CLIENT {
@@ -176,18 +322,82 @@ fn begin(ctx: &SkBuffContext, cookie: u64, packet: &Packet) -> Option<*mut Hands
             }
         }
         if !(*handshake).owner.netns.is_known() {
-            (*handshake).owner.netns = netns_of(ctx).unwrap_or_default();
+            (*handshake).owner.netns = netns(fields::SK_NET::read(socket));
         }
-        let service = if role == CLIENT { packet.remote } else { packet.local };
-        packet.write_tuple(ctx, &raw mut (*handshake).tuple).is_some()
-            && filter::peer(&(*handshake).tuple.remote, !packet.v4, service)
+        // What arrives has the socket's own addresses and ports.
+        let tuple = &raw mut (*handshake).tuple;
+        let read = packet.write_tuple(ctx, tuple).is_some();
+        (*tuple).local_port = fields::SK_NUM::read(socket);
+        (*tuple).remote_port = u16::from_be(fields::SK_DPORT::read(socket));
+        gate((*tuple).local_port, (*tuple).remote_port, 1);
+        if role == CLIENT {
+            if packet.v4 {
+                (*tuple).local = mapped(fields::SK_RCV_SADDR::read(socket));
+                (*tuple).remote = mapped(fields::SK_DADDR::read(socket));
+            } else {
+                (*tuple).local = v6(fields::SK_V6_RCV_SADDR::address(socket));
+                (*tuple).remote = v6(fields::SK_V6_DADDR::address(socket));
+            }
+            on_the_wire(ctx, handshake, packet);
+        } else {
+            (*handshake).established_ns = last_active(socket, at);
+            if speaks_tls(&*handshake) {
+                (*handshake).flags |= SPEAKS_TLS;
+            }
+        }
+        let service = if role == CLIENT { (*tuple).remote_port } else { (*tuple).local_port };
+        read && filter::peer(&(*tuple).remote, !packet.v4, service)
             && (role == SERVER || filter::process(&(*handshake).owner))
     };
     if !wanted {
-        forget(cookie, packet.local, packet.remote);
+        forget(cookie);
         return None;
     }
     Some(handshake)
+}
+
+/// A connection that came of a listener is established: two loads, and a mark that its first bytes are to come. Called
+/// for each.
+///
+/// # Safety
+/// `sk` must be a BTF-typed `struct sock`.
+#[inline(always)]
+pub unsafe fn accepted(sk: *const u8) {
+    // SAFETY: passed on to the caller; a live array slot.
+    unsafe {
+        let Some(slot) = slot_of(fields::SK_NUM::read(sk), u16::from_be(fields::SK_DPORT::read(sk))) else {
+            return;
+        };
+        if (*slot).requested != 0 {
+            listener::established(sk);
+        } else {
+            (*slot).young = 1;
+        }
+    }
+}
+
+/// A socket has sent all it will ever send: it was shut down, or closed by the last process that had it. It owes
+/// nothing any more, though it may stay long.
+///
+/// # Safety
+/// `sk` must be a BTF-typed `struct sock`.
+#[inline(always)]
+pub unsafe fn finishing(sk: *const u8, cookie: u64) {
+    // SAFETY: passed on to the caller.
+    if unsafe { open(fields::SK_NUM::read(sk), u16::from_be(fields::SK_DPORT::read(sk))) } {
+        call!(closed(cookie));
+    }
+}
+
+/// When a socket last sent or received anything, before the packet in hand: for one that has carried nothing yet,
+/// when it was established. (The kernel keeps CLOCK_MONOTONIC microseconds.)
+///
+/// # Safety
+/// `socket` must be a BTF-typed `struct tcp_sock`.
+#[inline(always)]
+unsafe fn last_active(socket: *const u8, at: u64) -> u64 {
+    // SAFETY: a load through a BTF-typed socket, and a helper that takes nothing.
+    unsafe { at.saturating_sub(bpf_ktime_get_ns().wrapping_sub(fields::TCP_MSTAMP::read(socket) * 1000)) }
 }
 
 /// The thread that sends, when the socket's owner is not known: connected before culprit started.
@@ -210,24 +420,23 @@ pub unsafe fn sender(ctx: &SkBuffContext, owner: *mut Owner) {
     }
 }
 
-/// The socket closed: a handshake still in flight ends here. Called at each TCP socket's close.
-///
-/// # Safety
-/// `sk` must be a BTF-typed `struct sock`.
-#[inline(always)]
-pub unsafe fn closed(cookie: u64) {
-    let Some(handshake) = HANDSHAKES.get_ptr_mut(&cookie) else { return };
-    // SAFETY: a live map value.
-    let hs = unsafe { &mut *handshake };
-    let (local, remote) = (hs.tuple.local_port, hs.tuple.remote_port);
-    note_stall(hs);
-    if hs.stage != stage::HELLO_PARTIAL || hs.hello_seen >= 11 {
-        let (stage, moved_ns) = (hs.stage, hs.moved_ns);
-        over(hs, stage::CLOSED);
-        // SAFETY: as above.
-        unsafe { call!(advanced(handshake, stage, moved_ns)) };
+/// The socket closed: a handshake still in flight ends here. Called at each TCP socket's close. Not inlined, for the
+/// stack.
+#[inline(never)]
+pub fn closed(cookie: u64) -> u64 {
+    if let Some(handshake) = HANDSHAKES.get_ptr_mut(&cookie) {
+        // SAFETY: a live map value.
+        let hs = unsafe { &mut *handshake };
+        note_stall(hs);
+        if hs.stage != stage::HELLO_PARTIAL || hs.hello_seen >= 11 {
+            let (stage, moved_ns) = (hs.stage, hs.moved_ns);
+            over(hs, stage::CLOSED);
+            // SAFETY: as above.
+            unsafe { call!(advanced(handshake, stage, moved_ns)) };
+        }
+        forget(cookie);
     }
-    forget(cookie, local, remote);
+    opaque(0)
 }
 
 /// Runs at each read from a TCP socket, in the thread that reads: two loads and one array slot
@@ -242,17 +451,34 @@ pub fn socket_read(ctx: BtfTracePointContext) -> i32 {
         if !open(local, remote) {
             return 0;
         }
-        let Some(handshake) = HANDSHAKES.get_ptr_mut(&fields::SK_COOKIE::read(sk)) else { return 0 };
+        let handshake = match HANDSHAKES.get_ptr_mut(&fields::SK_COOKIE::read(sk)) {
+            Some(handshake) => handshake,
+            None => {
+                // Read before its connection is established (TCP Fast Open).
+                if slot_of(local, remote).is_none_or(|slot| (*slot).requested == 0) {
+                    return 0;
+                }
+                listener::established(sk);
+                let Some(handshake) = HANDSHAKES.get_ptr_mut(&fields::SK_COOKIE::read(sk)) else { return 0 };
+                handshake
+            }
+        };
         let hs = &mut *handshake;
         if hs.flags & UNREAD == 0 {
             return 0;
+        }
+        if hs.stage == stage::HELLO_PARTIAL && hs.role == SERVER {
+            let socket = bpf_skc_to_tcp_sock(sk.cast_mut().cast()).cast::<u8>();
+            if !socket.is_null() {
+                received(hs, fields::TCP_RCV_NXT::read(socket));
+            }
         }
         hs.flags &= !UNREAD;
         hs.reader = current(netns(fields::SK_NET::read(sk)));
         hs.read_ns = now();
         if hs.role == SERVER && hs.owner.process == 0 {
             if !filter::caller(&hs.reader) {
-                forget(hs.cookie, local, remote);
+                forget(hs.cookie);
                 return 0;
             }
             let was_held = nobodys(hs);

@@ -1,23 +1,28 @@
 //! The state machine: what a segment that begins with these bytes says of its handshake.
 
+use core::ptr::null_mut;
+
 use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::SkBuffContext};
 
 use super::{
-    ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CCS, CLIENT_CERTIFICATE, CLIENT_HELLO, ENCRYPTED_FINISH,
-    HELLO_CAPTURED, Handshake, LARGE, RETRIED, SERVER_HELLO, SMALL, STALLED, UNREAD, stage,
-    told::{capture, nobodys, release, tell, told},
+    ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CCS, CLIENT_CERTIFICATE, ENCRYPTED_FINISH, HOLE,
+    Handshake, RETRIED, SERVER, SERVER_HELLO, SMALL, STALLED, UNREAD,
+    hello::hello_bytes,
+    program::spoke_tls,
+    stage,
+    told::{capture, hand_over, let_go, nobodys, release, tell, told},
 };
 use crate::{
     abi::Kind,
-    filter,
-    kernel::{at_most, now, opaque},
+    call, fields, filter,
+    kernel::{at_most, now},
     packet::program::Packet,
 };
 
 /// Record types of RFC 8446 §5.1, and handshake types of §4.
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
-const HANDSHAKE: u8 = 22;
+pub(super) const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 const TYPE_CLIENT_HELLO: u8 = 1;
 const TYPE_SERVER_HELLO: u8 = 2;
@@ -37,9 +42,16 @@ pub(crate) fn may_begin(first: &[u8; 16], len: u32) -> bool {
         && (len < 2 || first[1] == 3)
         && (len < 3 || first[2] <= 4)
         && (len < 6 || first[5] == TYPE_CLIENT_HELLO)
-        && (len < 7 || first[6] == 0)
-        && (len < 10 || first[9] == 3)
-        && (len < 11 || first[10] <= 4)
+        // A first record so short that the next one's header follows here is rare, but no less a hello.
+        && (len < 7 || first[6] == 0 || record_ends_before(first, 7))
+        && (len < 10 || first[9] == 3 || record_ends_before(first, 10))
+        && (len < 11 || first[10] <= 4 || record_ends_before(first, 11))
+}
+
+/// Whether the first record ends before this many bytes.
+#[inline(always)]
+fn record_ends_before(first: &[u8; 16], bytes: u32) -> bool {
+    5 + u32::from(u16::from_be_bytes([first[3], first[4]])) < bytes
 }
 
 /// Marks a handshake that has made no progress for too long: from now on it is told.
@@ -53,21 +65,44 @@ pub(super) fn note_stall(hs: &mut Handshake) {
 /// Moves the state machine. `true`: the handshake is over, one way or another.
 ///
 /// # Safety
-/// `handshake` must be a live map value.
+/// `handshake` must be a live map value, `socket` the packet's BTF-typed `struct tcp_sock`.
 #[inline(always)]
-pub(super) unsafe fn moved(ctx: &SkBuffContext, handshake: *mut Handshake, packet: &Packet) -> bool {
+pub(super) unsafe fn moved(
+    ctx: &SkBuffContext,
+    handshake: *mut Handshake,
+    packet: &mut Packet,
+    socket: *const u8,
+) -> bool {
     // SAFETY: as promised by the caller: a live map value.
     let hs = unsafe { &mut *handshake };
     note_stall(hs);
     let from_client = (hs.role == CLIENT) != packet.ingress;
     let next = packet.seq.wrapping_add(packet.len);
-    if hs.stage == stage::HELLO_PARTIAL && from_client {
-        return hello_bytes(ctx, hs, packet, 0);
-    }
-    // A segment seen before says nothing new.
-    let known = if from_client { hs.client_next } else { hs.server_next };
-    if (from_client || known != 0) && (next.wrapping_sub(known) as i32) <= 0 {
+    // The socket knows what it has received and sent, this packet not counted.
+    // SAFETY: as promised by the caller.
+    let expected = unsafe {
+        if packet.ingress { fields::TCP_RCV_NXT::read(socket) } else { fields::TCP_SND_NXT::read(socket) }
+    };
+    let known = expected.wrapping_sub(packet.seq);
+    let partial = hs.stage == stage::HELLO_PARTIAL && from_client;
+    if (next.wrapping_sub(expected) as i32) <= 0 {
+        // A segment seen before says nothing new.
         return false;
+    }
+    if (known as i32) < 0 {
+        // Something before it is missing. What it begins with is the middle of something.
+        hs.flags |= HOLE;
+        // SAFETY: as promised by the caller.
+        return partial
+            && unsafe { call!(hello_bytes(ctx.skb.skb, handshake, packet, socket, null_mut())) } != 0;
+    }
+    if known != 0 && !ahead_by(ctx, packet, known) {
+        return false;
+    }
+    hs.flags &= !HOLE;
+    if partial {
+        // SAFETY: as promised by the caller.
+        return unsafe { call!(hello_bytes(ctx.skb.skb, handshake, packet, socket, null_mut())) } != 0;
     }
     if from_client {
         hs.client_next = next;
@@ -87,15 +122,34 @@ pub(super) unsafe fn moved(ctx: &SkBuffContext, handshake: *mut Handshake, packe
         }
         return over(hs, stage::ALERT);
     }
-    if from_client { client(ctx, hs, packet) } else { server(ctx, hs, packet) }
+    if from_client { client(ctx, hs, packet, socket) } else { server(ctx, hs, packet) }
+}
+
+/// Looks past the bytes of a segment that were here before. `false`: it cannot be read.
+#[inline(always)]
+fn ahead_by(ctx: &SkBuffContext, packet: &mut Packet, known: u32) -> bool {
+    packet.seq = packet.seq.wrapping_add(known);
+    packet.offset += known;
+    packet.len -= known;
+    let want = at_most::<16>(packet.len);
+    packet.first = [0; 16];
+    // SAFETY: at most sixteen bytes on the stack.
+    unsafe {
+        bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.offset, (&raw mut packet.first).cast(), want) == 0
+    }
+}
+
+/// Whether these first bytes of a segment can begin a ServerHello, as far as they go.
+#[inline(always)]
+fn may_answer(first: &[u8; 16], len: u32) -> bool {
+    first[0] == HANDSHAKE && (len < 2 || first[1] == 3) && (len < 6 || first[5] == TYPE_SERVER_HELLO)
 }
 
 #[inline(always)]
 fn server(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet) -> bool {
-    let first = &packet.first;
     match hs.stage {
         stage::HELLO | stage::HELLO_PARTIAL => {
-            if first[0] != HANDSHAKE || first[1] != 3 || (packet.len >= 6 && first[5] != TYPE_SERVER_HELLO) {
+            if !may_answer(&packet.first, packet.len) {
                 if hs.stage == stage::HELLO_PARTIAL {
                     return true;
                 }
@@ -103,7 +157,11 @@ fn server(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet) -> bool {
             }
             if hs.stage == stage::HELLO_PARTIAL {
                 hs.stage = stage::HELLO;
+                hand_over(hs);
                 tell(Kind::TlsPhase, hs);
+            }
+            if hs.role == SERVER {
+                spoke_tls(hs);
             }
             capture::<SMALL>(ctx, hs, SERVER_HELLO, 0, packet.offset, packet.len);
             hs.stage = stage::SERVER_FLIGHT;
@@ -116,7 +174,7 @@ fn server(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn client(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet) -> bool {
+fn client(ctx: &SkBuffContext, hs: &mut Handshake, packet: &mut Packet, socket: *const u8) -> bool {
     if hs.stage != stage::SERVER_FLIGHT {
         return false;
     }
@@ -139,7 +197,7 @@ fn client(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet) -> bool {
     }
     if kind == HANDSHAKE {
         if message == TYPE_CLIENT_HELLO && hello.wrapping_add(4) == len {
-            return retried(ctx, hs, packet, skip);
+            return retried(ctx, hs, packet, skip, socket);
         }
         if hs.flags & CLIENT_CCS != 0 {
             // Nothing clear came before: a resumed TLS 1.2 session ends with the client's Finished.
@@ -173,72 +231,28 @@ fn waits(hs: &mut Handshake) -> bool {
 
 /// The server asked for another ClientHello and here it is: the same handshake goes on.
 #[inline(always)]
-fn retried(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, skip: u32) -> bool {
+fn retried(
+    ctx: &SkBuffContext,
+    hs: &mut Handshake,
+    packet: &mut Packet,
+    skip: u32,
+    socket: *const u8,
+) -> bool {
+    packet.seq = packet.seq.wrapping_add(skip);
+    packet.offset += skip;
+    packet.len -= skip;
     hs.flags |= RETRIED;
     hs.flags &= !CLIENT_CCS;
-    hs.hello_seq = packet.seq.wrapping_add(skip);
+    hs.hello_seq = packet.seq;
     hs.hello_len = 0;
     hs.hello_seen = 0;
+    hs.record_end = 0;
+    hs.left = 0;
     hs.read_stage = 0;
     hs.stage = stage::HELLO_PARTIAL;
-    hello_bytes(ctx, hs, packet, skip)
-}
-
-/// More bytes of a ClientHello that is not whole yet. `true`: it is none after all.
-#[inline(always)]
-fn hello_bytes(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, skip: u32) -> bool {
-    let (seq, offset, len) = (packet.seq.wrapping_add(skip), packet.offset + skip, packet.len - skip);
-    let at = seq.wrapping_sub(hs.hello_seq);
-    let end = at.wrapping_add(len);
-    if at > HELLO_CAPTURED || end <= hs.hello_seen {
-        return false;
-    }
-    if at == hs.hello_seen && at < 16 {
-        // The first sixteen bytes may come in pieces.
-        let want = at_most::<16>(len);
-        // SAFETY: at < 16 and want <= 16 stay within the 32 bytes of the prefix.
-        let read = unsafe {
-            let to = (&raw mut hs.prefix).cast::<u8>().add((opaque(u64::from(at)) & 15) as usize);
-            bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, to.cast(), want)
-        };
-        if read != 0 {
-            return false;
-        }
-    }
-    if at <= hs.hello_seen {
-        hs.hello_seen = end;
-    }
-    let seen = hs.hello_seen;
-    let mut first = [0u8; 16];
-    first.copy_from_slice(&hs.prefix[..16]);
-    if !may_begin(&first, seen) {
-        return true;
-    }
-    hs.client_next = seq.wrapping_add(len);
-    hs.moved_ns = now();
-    if packet.ingress {
-        hs.flags |= UNREAD;
-    }
-    if seen >= 5 {
-        hs.hello_len = 5 + u32::from(u16::from_be_bytes([first[3], first[4]]));
-    }
-    if len <= SMALL as u32 {
-        capture::<SMALL>(ctx, hs, CLIENT_HELLO, at, offset, len);
-    } else {
-        let mut done = 0;
-        for _ in 0..4 {
-            if done >= len {
-                break;
-            }
-            capture::<LARGE>(ctx, hs, CLIENT_HELLO, at + done, offset + done, len - done);
-            done += LARGE as u32;
-        }
-    }
-    if seen >= 11 && hs.hello_len != 0 && seen >= hs.hello_len {
-        hs.stage = stage::HELLO;
-        tell(Kind::TlsPhase, hs);
-    }
-    false
+    let_go(hs.cookie);
+    // SAFETY: a live map value, and the packet's own socket.
+    unsafe { call!(hello_bytes(ctx.skb.skb, hs, packet, socket, null_mut())) != 0 }
 }
 
 /// Ends a handshake; `how` is the stage it ends in.

@@ -8,13 +8,14 @@ use aya_ebpf::{
 };
 
 use super::{
-    CLIENT_HELLO, HELLO_HELD, HELLOS as HELLOS_HELD, Handshake, HeldHello, SERVER, STALLED, TLS_BYTES_HEAD,
-    TlsBytes, TlsRecord,
+    CLIENT_HELLO, HELD, HELLO_HELD, HELLOS as HELLOS_HELD, Handshake, HeldHello, SERVER, STALLED,
+    TLS_BYTES_HEAD, TlsBytes, TlsRecord,
 };
 use crate::{
     abi::{Kind, ProbeId},
     filter,
     kernel::{at_most, emit, header, opaque},
+    packet::program::Packet,
 };
 
 /// ClientHellos of handshakes in flight, when they are not put on the ring.
@@ -35,8 +36,38 @@ pub(super) fn nobodys(hs: &Handshake) -> bool {
 /// Lets go of a ClientHello that may have been held back.
 #[inline(always)]
 pub(super) fn let_go(cookie: u64) {
-    if filter::quiet() || filter::by_owner() {
-        let _ = HELLOS.remove(&cookie);
+    let _ = HELLOS.remove(&cookie);
+}
+
+/// The ClientHello that is held of a handshake.
+#[inline(always)]
+pub(super) fn held(cookie: u64) -> Option<*const HeldHello> {
+    HELLOS.get_ptr(&cookie)
+}
+
+/// Makes a ClientHello a handshake's own that was held before its socket existed.
+///
+/// # Safety
+/// `hello` must be a live map value.
+#[inline(always)]
+pub(super) unsafe fn adopt_hello(cookie: u64, hello: *const HeldHello) {
+    // SAFETY: as promised by the caller.
+    let _ = HELLOS.insert(&cookie, unsafe { &*hello }, 0);
+}
+
+/// Whether all of a ClientHello is held: it may never be wanted.
+#[inline(always)]
+pub(super) fn holds_all(hs: &Handshake) -> bool {
+    filter::quiet() || nobodys(hs)
+}
+
+/// Gives the agent what was held of a ClientHello only because it was not whole.
+#[inline(always)]
+pub(super) fn hand_over(hs: &mut Handshake) {
+    if hs.flags & HELD != 0 && !holds_all(hs) {
+        hs.flags &= !HELD;
+        release(hs.cookie);
+        let_go(hs.cookie);
     }
 }
 
@@ -74,10 +105,7 @@ pub(super) fn capture<const N: usize>(
     TlsBytes<N>: 'static,
 {
     let cookie = hs.cookie;
-    if filter::quiet() || nobodys(hs) {
-        if hello == CLIENT_HELLO {
-            hold(ctx, cookie, at, offset, len);
-        }
+    if holds_all(hs) {
         return;
     }
     emit::<TlsBytes<N>>(ProbeId::Tls, |record| {
@@ -98,23 +126,33 @@ pub(super) fn capture<const N: usize>(
 
 /// Keeps a ClientHello's bytes where the agent finds them, should the handshake stall.
 #[inline(always)]
-fn hold(ctx: &SkBuffContext, cookie: u64, at: u32, offset: u32, len: u32) {
+pub(super) fn hold(ctx: &SkBuffContext, cookie: u64, at: u32, packet: &Packet) {
     if at >= HELLO_HELD as u32 {
         return;
     }
-    if at == 0 {
+    if HELLOS.get_ptr(&cookie).is_none() {
         let Some(empty) = NO_HELLO.get_ptr(0) else { return };
         // SAFETY: a live array slot that nobody writes.
         let _ = HELLOS.insert(&cookie, unsafe { &*empty }, 0);
     }
     let Some(held) = HELLOS.get_ptr_mut(&cookie) else { return };
-    let want = at_most::<HELLO_HELD>(len);
+    hold_in(ctx, held, at, packet);
+}
+
+/// Keeps a packet's bytes of a ClientHello; `held` must be a live map value.
+#[inline(always)]
+pub(super) fn hold_in(ctx: &SkBuffContext, held: *mut HeldHello, at: u32, packet: &Packet) {
+    if at >= HELLO_HELD as u32 {
+        return;
+    }
+    let want = at_most::<HELLO_HELD>(packet.len);
     // SAFETY: at < HELLO_HELD and want <= HELLO_HELD stay within the data.
     unsafe {
         let at = opaque(u64::from(at)) & (HELLO_HELD as u64 - 1);
         let to = (&raw mut (*held).data).cast::<u8>().add(at as usize);
-        if bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, to.cast(), want) == 0 {
-            (*held).len = at as u32 + want;
+        let end = at as u32 + want;
+        if bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.offset, to.cast(), want) == 0 && end > (*held).len {
+            (*held).len = end;
         }
     }
 }

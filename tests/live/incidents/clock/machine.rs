@@ -4,11 +4,14 @@
 use std::{net::SocketAddr, process::Command, time::Duration};
 
 use crate::{
+    clock::{SECOND, perl, timex},
     harness::{
-        Culprit, Incident, Netns, Running,
+        Culprit, Incident, Netns, Running, Scratch,
         keep::Keeper,
         port,
         process::run,
+        require::chronyd,
+        time::TimeServer,
         tls::{Identity, openssl_client_for},
     },
     needs,
@@ -45,7 +48,7 @@ fn exposed(told: &Incident) -> Vec<u64> {
 #[test]
 fn stuck_in_the_future() {
     needs!(OwnMachine, Openssl);
-    date("2018-08-10 03:58:00");
+    date("2028-08-10 03:58:00");
     hardware_clock_follows();
     let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
@@ -62,13 +65,16 @@ fn stuck_in_the_future() {
     drop(client("early.test"));
     let (right, at) = (jiff::Timestamp::now(), std::time::Instant::now());
 
-    date("2018-12-14 00:00:00");
+    date("2028-12-14 00:00:00");
     let opened = culprit.wait_for_incident("the first jump", kind("clock_stepped", "open"));
     assert_eq!((opened.blame(), opened.text("/severity")), (("clock", "certain"), "critical"));
     let summary = opened.text("/summary");
     assert!(summary.starts_with("The wall clock was set forward 125 days 20 h by date["), "{summary}");
-    assert!(summary.contains("from 2018-08-10 03:58:"), "{summary}");
-    assert_eq!(opened.text("/details/verdict"), "wrong", "the hardware clock knows: {:#}", opened.json);
+    assert!(summary.contains("from 2028-08-10 03:58:"), "{summary}");
+    // A hardware clock alone settles nothing, and what it says is said.
+    assert_eq!(opened.text("/details/verdict"), "unknown", "{:#}", opened.json);
+    let why = opened.json["why"].to_string();
+    assert!(why.contains("The hardware clock rtc0 stands by the time before the step"), "{why}");
     // One that looks at the certificate finds that it has expired, and says so.
     let trusted = identity.cert();
     let verify = format!("-tls1_2 -verify_return_error -CAfile {}", trusted.display());
@@ -77,7 +83,7 @@ fn stuck_in_the_future() {
     drop(refusing);
     let mut worker = client("sts.test");
 
-    date("2018-10-12 00:00:00");
+    date("2028-10-12 00:00:00");
     culprit.wait_for_incident("the second jump", |told| told.number("/count") == 2);
 
     date(&format!("@{}", right.as_second() + at.elapsed().as_secs().cast_signed()));
@@ -86,14 +92,14 @@ fn stuck_in_the_future() {
     let summary = named.text("/summary");
     assert!(summary.starts_with("The wall clock is back where it was; it was wrong for "), "{summary}");
     assert!(summary.contains("in 3 steps: forward 125 days 20 h by date["), "{summary}");
-    assert!(summary.contains("may hold credentials dated December 2018"), "{summary}");
+    assert!(summary.contains("may hold credentials dated December 2028"), "{summary}");
     assert_eq!((named.id(), named.text("/details/verdict")), (opened.id(), "undone"));
     let listed = named.json["details"]["exposed"].as_array().expect("a list");
     let one = listed.iter().find(|one| one["process"]["pid"] == worker.pid()).expect("just found");
     assert_eq!(one["sessions"][0]["sni"], "sts.test", "{one:#}");
     assert_eq!(one["sessions"][0]["peer"]["port"], service.port(), "{one:#}");
     assert!(
-        one["sessions"][0]["at"].as_str().is_some_and(|at| at.starts_with("2018-12-14T00:00:")),
+        one["sessions"][0]["at"].as_str().is_some_and(|at| at.starts_with("2028-12-14T00:00:")),
         "{one:#}"
     );
     assert_eq!(
@@ -152,4 +158,122 @@ fn a_day_behind() {
     keeper.catches_up();
     keeper.end();
     assert_eq!(culprit.incidents(Incident::opens).len(), 2, "{:#?}", culprit.incidents(Incident::opens));
+}
+
+/// A time daemon that believes a server on this machine, so far ahead of this machine's clock, nanoseconds.
+#[track_caller]
+fn chronyd_follows(netns: &Netns, ahead_ns: i64, scratch: &Scratch) -> (TimeServer, Running) {
+    let server = TimeServer::ntp_inside(netns, SocketAddr::new(netns.loopback(), port()), ahead_ns);
+    let (conf, dir) = (scratch.join("chrony.conf"), scratch.path().display());
+    let text = format!(
+        "server {} port {} iburst minpoll 3 maxpoll 3\nmakestep 1 -1\nrtcsync\ndriftfile {dir}/drift\n\
+         pidfile {dir}/pid\ncmdport 0\nbindcmdaddress /\nport 0\nuser root\n",
+        server.at().ip(),
+        server.at().port()
+    );
+    std::fs::write(&conf, text).expect("our own directory");
+    let mut chronyd = Command::new(chronyd());
+    chronyd.args(["-d", "-f"]).arg(conf);
+    (server, netns.spawn(chronyd))
+}
+
+/// What was told of the step that chronyd makes, as it was told last when the hardware clock has been written since.
+#[track_caller]
+fn step_over_the_hardware_clock(case: &'static str, ahead_s: i64) -> (Incident, Vec<Incident>) {
+    hardware_clock_follows();
+    let (netns, scratch, mut keeper) = (Netns::make(), Scratch::make(), Keeper::new(case));
+    keeper.keep_clock("");
+    let culprit = Culprit::trace("");
+    // The hardware clock has been read by then.
+    std::thread::sleep(Duration::from_secs(3));
+    let (_server, _chronyd) = chronyd_follows(&netns, ahead_s * SECOND, &scratch);
+    let opened = culprit.wait_for_incident("the step", kind("clock_stepped", "open"));
+    // What an administrator or the kernel does then, and it is read again.
+    std::thread::sleep(Duration::from_secs(4));
+    hardware_clock_follows();
+    culprit.wait_for_incident("that the hardware clock was written", |told| {
+        told.json["why"].to_string().contains("until it was written from the wall clock")
+    });
+    keeper.catches_up();
+    keeper.end();
+    assert_eq!(opened.json["process"]["comm"], "chronyd", "{opened:#?}");
+    (opened, culprit.incidents(|_| true))
+}
+
+#[test]
+fn a_hardware_clock_that_was_written_after_a_step_of_twelve_years_does_not_acquit_it() {
+    needs!(OwnMachine, Chrony);
+    let right = jiff::Timestamp::now().as_second();
+    let (_, all) = step_over_the_hardware_clock("lying_servers", -12 * 365 * 86_400);
+    date(&format!("@{right}"));
+    for told in &all {
+        assert_eq!(told.text("/kind"), "clock_stepped", "{all:#?}");
+        assert_eq!(
+            (told.text("/severity"), told.text("/details/verdict")),
+            ("critical", "wrong"),
+            "{told:#?}"
+        );
+        assert!(told.text("/summary").contains("By the build date of this kernel, "), "{told:#?}");
+        assert!(!told.text("/summary").contains("is right now"), "{told:#?}");
+        let remedies = told.json["remedies"].to_string();
+        assert!(remedies.contains("chronyc sources -v") && !remedies.contains("makestep"), "{remedies}");
+    }
+    assert!(all.iter().all(|told| told.text("/state") != "resolved"), "{all:#?}");
+}
+
+#[test]
+fn a_clock_that_chronyd_sets_right_over_a_hardware_clock_a_day_behind_is_not_called_wrong() {
+    needs!(OwnMachine, Chrony);
+    let (opened, all) = step_over_the_hardware_clock("hardware_clock_behind", 86_400);
+    assert_eq!((opened.text("/severity"), opened.text("/details/verdict")), ("warning", "unknown"));
+    let why = opened.json["why"].to_string();
+    assert!(why.contains("That settles nothing: a hardware clock may have been wrong for long"), "{why}");
+    let last = all.last().expect("told");
+    assert!(last.json["why"].to_string().contains("until it was written from the wall clock"), "{all:#?}");
+    for told in &all {
+        assert_eq!(told.text("/kind"), "clock_stepped", "{all:#?}");
+        assert!(
+            told.text("/severity") != "critical" && told.text("/details/verdict") != "wrong",
+            "{told:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_leap_second_is_told_with_whoever_armed_it_and_a_false_one_as_such() {
+    needs!(OwnMachine, Perl);
+    for (case, day, severity) in
+        [("leap_second", "2028-12-31", "info"), ("false_leap_second", "2028-08-31", "warning")]
+    {
+        date(&format!("{day} 23:59:40"));
+        hardware_clock_follows();
+        let mut keeper = Keeper::new(case);
+        keeper.keep_clock("--intensity run");
+        let culprit = Culprit::trace("--intensity run");
+        date(&format!("{day} 23:59:50"));
+        culprit.wait_for_incident("the hand's step", kind("clock_stepped", "open"));
+        // ADJ_STATUS: STA_PLL and STA_INS.
+        let armed = timex(0x10, 0, 0) + "substr($x, 40, 4) = pack('l', 0x11); ";
+        let pid = perl(&(armed.clone() + "$0 = 'ntpd'; syscall(159, $x) >= 0 or die $!"));
+        let told = culprit.wait_for_incident("the leap second", |told| {
+            told.json["details"]["steps"][0]["how"] == "leap_second"
+        });
+        let disarm = armed.replace("0x11", "0x01");
+        perl(&(disarm + "syscall(159, $x) >= 0 or die $!"));
+        keeper.catches_up();
+        keeper.end();
+        let summary = told.text("/summary");
+        let expected = format!(
+            "The kernel inserted a leap second at the end of {day} (UTC): it took the wall clock back by 1 s, as a leap second is; ntpd[{pid}] had armed it."
+        );
+        assert!(summary.starts_with(&expected), "{summary}");
+        assert_eq!(
+            (told.text("/severity"), summary.contains("There is none on that day")),
+            (severity, severity == "warning")
+        );
+        assert_eq!((&told.json["process"]["pid"], told.blame()), (&pid.into(), ("clock", "certain")));
+        assert!(told.json["why"].to_string().contains("TAI offset went from "), "{told:#?}");
+        let jumped = culprit.incidents(|told| told.text("/summary").contains("jumped"));
+        assert!(jumped.is_empty(), "{jumped:#?}");
+    }
 }

@@ -5,7 +5,7 @@ use crate::{
     harness::{
         Lan,
         process::words,
-        sockets::{connect, listen},
+        sockets::{begin_connect, connect, listen},
     },
     needs,
 };
@@ -36,8 +36,42 @@ fn an_address_two_hosts_announce_in_turn_is_a_conflict_that_names_both() {
     let mut wanted = [one.mac(), two.mac()];
     wanted.sort_unstable();
     assert_eq!(macs, wanted);
-    assert_eq!(opened.blame(), ("neighbour", "certain"));
+    assert_eq!(opened.blame().0, "neighbour");
+    // By their announcements alone they could be one machine's.
+    assert_ne!(opened.text("/details/pattern"), "two_machines");
+    assert!(!opened.text("/remedies/0").contains("two machines"), "{}", opened.text("/remedies/0"));
     assert!(opened.number("/details/changes") >= 3);
+    lan.ends_with(&[&host], &[CONFLICT]);
+}
+
+#[test]
+fn a_second_machine_whose_connections_the_first_resets_is_a_conflict_and_no_wrong_entry() {
+    needs!();
+    let lan = Lan::set("conflict_reset");
+    let (host, one, two) = (lan.host(10), lan.host(90), lan.host(90));
+    // Nobody asks for anybody: only the connections show it.
+    host.believes(one.v4, &one.mac(), "permanent");
+    for machine in [&one, &two] {
+        machine.believes(host.v4, &host.mac(), "permanent");
+    }
+    let service = host.service(host.v4);
+    let _listener = listen(&host.netns, service);
+    let _pending = begin_connect(&two.netns, service);
+    let opened = lan.opened(CONFLICT, &host.netns, one.v4);
+    assert_eq!((opened.text("/details/pattern"), opened.blame()), ("two_machines", ("neighbour", "certain")));
+    let said = format!(
+        "Two machines have {} on eth0 in network namespace {}: {} resets the connections to port {} that {} asks for.",
+        one.v4,
+        host.netns.name(),
+        one.mac(),
+        service.port(),
+        two.mac()
+    );
+    assert_eq!(opened.text("/summary"), said);
+    let known = lan.culprit.wait_for_incident("whose they are", |told| {
+        told.id() == opened.id() && !told.json["details"]["macs"][0]["device"].is_null()
+    });
+    assert_eq!(known.text("/details/macs/0/device"), "eth0");
     lan.ends_with(&[&host], &[CONFLICT]);
 }
 

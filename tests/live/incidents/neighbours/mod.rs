@@ -2,6 +2,7 @@
 
 mod calm;
 mod conflict;
+mod kin;
 mod machine;
 mod stale;
 mod unresolved;

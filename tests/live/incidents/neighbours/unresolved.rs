@@ -9,7 +9,7 @@ use super::{Again, FAILING, UNRESOLVED};
 use crate::{
     harness::{
         Lan,
-        lan::Host,
+        lan::{Host, NOBODY},
         port,
         sockets::{connect, me},
     },
@@ -121,6 +121,74 @@ fn a_host_that_comes_back_resolves_it_and_the_failures_point_to_it() {
     let resolved = lan.resolved(&opened);
     assert!(resolved.text("/summary").contains("answers ARP on eth0"), "{}", resolved.text("/summary"));
     lan.ends_with(&[&host], &[UNRESOLVED, FAILING]);
+}
+
+#[test]
+fn an_entry_an_agent_took_away_is_missing_until_the_agent_writes_it_again() {
+    needs!();
+    let lan = Lan::set("unresolved_withdrawn");
+    let (host, absent) = (lan.host(10), lan.switch.v4(77));
+    host.believes(absent, NOBODY, "permanent");
+    host.netns.ip(&format!("neigh del {absent} dev eth0"));
+    connect(&host.netns, SocketAddr::new(absent, port())).0.expect_err("nobody has this address");
+    let opened = lan.opened(UNRESOLVED, &host.netns, absent);
+    let summary = opened.text("/summary");
+    assert!(summary.contains("was removed by ip[") && !summary.contains("does not answer"), "{summary}");
+    assert_eq!(opened.text("/details/withdrawn_by/comm"), "ip");
+    host.believes(absent, NOBODY, "permanent");
+    let resolved = lan.resolved(&opened);
+    let summary = resolved.text("/summary");
+    assert!(summary.contains("was set again by ip[") && !summary.contains("answers ARP"), "{summary}");
+    lan.ends_with(&[&host], &[UNRESOLVED]);
+}
+
+#[test]
+fn a_macvlan_child_of_the_device_that_asks_is_called_one_and_so_is_its_parent() {
+    needs!(Macvlan);
+    let lan = Lan::set("unresolved_macvlan");
+    let (host, child) = (lan.host(10), crate::harness::Netns::make());
+    host.netns.ip("link add link eth0 name child type macvlan mode bridge");
+    host.netns.ip(&format!("link set child netns {} name inner", child.name()));
+    child.ip(&format!("addr add {}/24 dev inner", lan.switch.v4(20)));
+    child.ip("link set inner up");
+    let there = SocketAddr::new(lan.switch.v4(20), port());
+    connect(&host.netns, there).0.expect_err("they never hear each other");
+    let opened = lan.opened(UNRESOLVED, &host.netns, there.ip());
+    let said = format!(
+        "it is inner of this machine's network namespace {}, a macvlan child of eth0 itself",
+        child.name()
+    );
+    assert!(opened.text("/summary").contains(&said), "{}", opened.text("/summary"));
+    let back = SocketAddr::new(host.v4, port());
+    connect(&child, back).0.expect_err("nor does the child hear the host");
+    let opened = lan.opened(UNRESOLVED, &child, back.ip());
+    let said = "the parent device of inner, which is a macvlan";
+    assert!(opened.text("/summary").contains(said), "{}", opened.text("/summary"));
+    lan.ends_with(&[&host], &[UNRESOLVED]);
+}
+
+#[test]
+fn a_gateway_that_ignores_questions_of_foreign_senders_is_not_called_silent() {
+    needs!();
+    let lan = Lan::set("unresolved_foreign_sender");
+    let (host, gateway) = (lan.host(10), lan.host(1));
+    gateway.netns.sysctl("net/ipv4/conf/all/arp_ignore", "2");
+    host.netns.ip("addr add 198.51.100.7/32 dev lo");
+    host.netns.ip(&format!("route add default via {} dev eth0 src 198.51.100.7", gateway.v4));
+    let beyond = SocketAddr::new("203.0.113.5".parse().expect("an address"), port());
+    connect(&host.netns, beyond).0.expect_err("the gateway does not answer");
+    let opened = lan.opened(UNRESOLVED, &host.netns, gateway.v4);
+    let summary = opened.text("/summary");
+    assert!(summary.contains("when asked in the name of 198.51.100.7"), "{summary}");
+    assert!(!summary.contains("nothing beyond"), "{summary}");
+    assert_eq!((opened.text("/severity"), opened.blame()), ("warning", ("neighbour", "likely")));
+    let (_, remedy) = opened.text("/remedies/0").split_once(": ").expect("a command");
+    // No shell takes it: none of its quotes is needed.
+    host.carries_out(&remedy.replace('\'', ""));
+    let _pending = crate::harness::sockets::begin_connect(&host.netns, beyond);
+    let resolved = lan.resolved(&opened);
+    assert!(resolved.text("/summary").contains("answers ARP"), "{}", resolved.text("/summary"));
+    lan.ends_with(&[&host], &[UNRESOLVED]);
 }
 
 #[test]

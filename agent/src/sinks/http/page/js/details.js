@@ -1,6 +1,6 @@
 // One incident, whole, in a dialog.
 
-import { byId, copyButton, h, severityClass, sign } from './dom.js';
+import { byId, copyButton, h, severityClass, sign, visible } from './dom.js';
 import { duration, timeElement } from './time.js';
 import { endpointName, isOpen, processName, title } from './store.js';
 import { ageText } from './list.js';
@@ -167,7 +167,7 @@ export class Details {
         h('a', { href: `/api/v1/incidents/${encodeURIComponent(incident.id)}`, target: '_blank', rel: 'noopener' }, 'from the API'),
         h('a', { href: `/api/v1/incidents/${encodeURIComponent(incident.id)}?format=text`, target: '_blank', rel: 'noopener' }, 'as text')),
       pre);
-    raw.addEventListener('toggle', () => { if (raw.open && !pre.textContent) pre.textContent = JSON.stringify(incident, null, 2); });
+    raw.addEventListener('toggle', () => { if (raw.open && !pre.textContent) pre.textContent = visible(JSON.stringify(incident, null, 2)); });
     return raw;
   }
 }

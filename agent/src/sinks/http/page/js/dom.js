@@ -2,6 +2,12 @@
 
 const SVG = 'http://www.w3.org/2000/svg';
 
+// What a browser shows nothing for, or turns around: controls, formatting, separators, marks, odd blanks.
+const HIDDEN = /[\p{C}\p{Zl}\p{Zp}\p{M}\u115f\u1160\u3164\uffa0\u2800]|(?! )\p{Zs}/gu;
+
+/** Text with everything hidden in it escaped, as culprit's own text has it; line breaks of ours stay. */
+export const visible = (text) => String(text).replace(HIDDEN, (c) => (c === '\n' ? c : `\\u{${c.codePointAt(0).toString(16)}}`));
+
 function fill(element, props, children) {
   for (const [name, value] of Object.entries(props || {})) {
     if (value === undefined || value === null || value === false) continue;
@@ -11,7 +17,7 @@ function fill(element, props, children) {
     else element.setAttribute(name, value === true ? '' : String(value));
   }
   for (const child of children.flat(Infinity)) {
-    if (child !== null && child !== undefined && child !== false) element.append(child);
+    if (child !== null && child !== undefined && child !== false) element.append(child instanceof Node ? child : visible(child));
   }
   return element;
 }
@@ -22,7 +28,8 @@ export const byId = (id) => document.getElementById(id);
 
 /** Sets text only where it differs, so that nothing is selected away or announced twice. */
 export function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  const shown = visible(text);
+  if (element.textContent !== shown) element.textContent = shown;
 }
 
 /** Makes `wanted` the children of `parent` and leaves those alone that stand right: focus and clicks survive. */

@@ -1,0 +1,261 @@
+//! Names that strangers choose, wherever a rule takes one from: threads, programs, devices, namespaces, units,
+//! pods, clocks, files. No incident may let one speak for culprit, or for a shell.
+
+use ebpf_probes::{
+    abi::{Kind as Record, Netns},
+    probes::{
+        connect::Connect,
+        neigh::{NeighRecord, cause, state},
+    },
+};
+use proptest::prelude::*;
+
+use super::scene::{PROCESS, Scene, connect, entry, hello, owner, thread, unheard, waiter};
+use crate::{
+    correlate::incident::{Incident, Kind},
+    enrich::context::{Context, Posture, ProcessContext},
+    fact::ReferenceKind,
+    text::{hidden, shown},
+};
+
+/// The namespace where things happen: not the host's own, so that its name is said.
+const NETNS: Netns = Netns::numbered(2);
+const HOST_UNREACHABLE: i32 = 113;
+
+/// Bytes of one sentence at most, and of all sentences of an incident.
+const SENTENCE: usize = 2048 * 4 + 16;
+const ALL: usize = 256 * 1024;
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(";curl${IFS}a|sh".to_owned()),
+        Just("-rf {a,b} ~ *".to_owned()),
+        Just("x] is to blame".to_owned()),
+        Just("\u{202e}gro\u{200b}.a".to_owned()),
+        Just("a\n  Try:  sh\x1b[2J".to_owned()),
+        Just("'\"\\$(id)`id`".to_owned()),
+        "[ -~]{1,15}",
+        "\\PC{1,5}",
+        "(?s).{1,5}",
+    ]
+}
+
+/// As the kernel keeps names of threads and devices: 15 bytes, cut anywhere.
+fn bytes(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let len = name.len().min(15);
+    bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+    bytes
+}
+
+#[derive(Debug)]
+struct Names {
+    comm: String,
+    device: String,
+    netns: String,
+    program: String,
+    place: String,
+    file: String,
+    clock: String,
+}
+
+fn names() -> impl Strategy<Value = Names> {
+    (name(), name(), name(), name(), name(), name(), name()).prop_map(
+        |(comm, device, netns, program, place, file, clock)| Names {
+            comm,
+            device,
+            netns,
+            program,
+            place,
+            file,
+            clock,
+        },
+    )
+}
+
+fn hostile(names: &Names) -> Scene {
+    let mut scene = Scene::new();
+    let context = |pid| ProcessContext {
+        pid,
+        comm: names.comm.clone(),
+        exe: Some(format!("/opt/{}", names.program)),
+        unit: Some(format!("{}.service", names.place)),
+        pod: Some(names.place.clone()),
+        namespace: Some(names.place.clone()),
+        container: Some(names.place.clone()),
+        started_ns: 1,
+        ..ProcessContext::default()
+    };
+    for pid in [PROCESS, 4711, 2001] {
+        scene.learn(&Context::Process(context(pid)));
+    }
+    scene.learn(&Context::Netns {
+        inode: NETNS.inode,
+        generation: NETNS.generation,
+        name: names.netns.clone(),
+    });
+    scene.learn(&Context::Device { netns: NETNS, index: 2, name: names.device.clone() });
+    scene
+}
+
+fn here(mut connect: Connect, names: &Names) -> Connect {
+    connect.owner.netns = NETNS;
+    connect.owner.comm = bytes(&names.comm);
+    connect
+}
+
+/// A neighbour that does not answer, and what waits for it.
+fn unresolved(names: &Names) -> Vec<Incident> {
+    let mut scene = hostile(names);
+    let change = |from, to, cause| NeighRecord {
+        cause,
+        netns: NETNS.inode,
+        device: bytes(&names.device),
+        ..entry(90, (from, 0), (to, 0))
+    };
+    scene.neigh(0, change(state::NONE, state::INCOMPLETE, cause::SENT));
+    let mut packet = waiter(7, 90);
+    packet.netns = NETNS.inode;
+    packet.owner = owner(PROCESS, 1);
+    packet.owner.comm = bytes(&names.comm);
+    scene.waiter(1000, packet);
+    scene.neigh(3000, change(state::INCOMPLETE, state::FAILED, cause::TIMER));
+    let failed = Connect { errno: HOST_UNREACHABLE, ..here(connect(7, 1, 90, 0), names) };
+    scene.connect(3001, Record::ConnectEnd, failed);
+    scene.passes(3200, 3700);
+    assert!(!scene.opened(Kind::NeighbourUnresolved).is_empty());
+    scene.told
+}
+
+/// Replies that go to the wrong MAC.
+fn stale(names: &Names) -> Vec<Incident> {
+    let mut scene = hostile(names);
+    for unanswered in 1..6 {
+        let mut record = unheard(90, 5000, unanswered, 0);
+        record.netns = NETNS.inode;
+        record.owner = owner(PROCESS, PROCESS);
+        record.owner.comm = bytes(&names.comm);
+        scene.unheard(1000 * u64::from(unanswered), record);
+        scene.tick(1000 * u64::from(unanswered));
+    }
+    assert!(!scene.opened(Kind::NeighbourStale).is_empty());
+    scene.told
+}
+
+/// An address that goes to and fro.
+fn conflict(names: &Names) -> Vec<Incident> {
+    let mut scene = hostile(names);
+    for (at, from, to) in [(0, 1, 2), (5000, 2, 1), (10_000, 1, 2), (15_000, 2, 1)] {
+        let record = NeighRecord {
+            netns: NETNS.inode,
+            device: bytes(&names.device),
+            ..entry(90, (state::REACHABLE, from), (state::REACHABLE, to))
+        };
+        scene.neigh(at, record);
+        scene.tick(at);
+    }
+    scene.told
+}
+
+/// A handshake that waits for a connect, and one that waits for nothing seen.
+fn stalled(names: &Names) -> Vec<Incident> {
+    let mut scene = hostile(names);
+    let mine = |cookie| {
+        let mut hs = hello(cookie, 1043, 0);
+        (hs.owner.comm, hs.reader.comm) = (bytes(&names.comm), bytes(&names.comm));
+        (hs.owner.netns, hs.reader.netns) = (NETNS, NETNS);
+        hs
+    };
+    scene.waits(1100, here(connect(7, 1043, 64, 5), names));
+    scene.stalls(1100, &[mine(1)]);
+    scene.sees(1101, vec![thread(1043, Posture::Descriptors, &[7])]);
+    let mut told = std::mem::take(&mut scene.told);
+    let mut scene = hostile(names);
+    scene.stalls(1200, &[mine(1)]);
+    let mut seen = thread(1043, Posture::Descriptors, &[]);
+    seen.shown.comm.clone_from(&names.comm);
+    seen.shown.syscall = Some("read".into());
+    seen.shown.waits_on = vec![shown(&names.file).into_owned()];
+    scene.sees(1201, vec![seen]);
+    assert!(!scene.told.is_empty() && !told.is_empty());
+    told.append(&mut scene.told);
+    told
+}
+
+/// A clock that is set and found to be wrong.
+fn clock(names: &Names) -> Vec<Incident> {
+    let mut scene = hostile(names);
+    let kept: String = names.comm.chars().filter(|c| *c != '\0' && c.is_ascii()).take(15).collect();
+    scene.sets_clock(1000, &kept, 900_000);
+    scene.tick(2000);
+    let mut told = std::mem::take(&mut scene.told);
+    let mut scene = hostile(names);
+    for at in [1000, 2000, 70_000, 140_000] {
+        scene.compares(at, ReferenceKind::Rtc, &names.clock, 400_000);
+        scene.compares(at, ReferenceKind::Http, &names.clock, 400_000);
+        scene.tick(at + 100);
+    }
+    assert!(!told.is_empty());
+    told.append(&mut scene.told);
+    told
+}
+
+/// Quotes that open or close a name.
+fn quotes(text: &str) -> usize {
+    let escaped = text.chars().scan(false, |escape, c| {
+        let this = std::mem::take(escape);
+        *escape = c == '\\' && !this;
+        Some(c == '"' && !this)
+    });
+    escaped.filter(|quote| *quote).count()
+}
+
+/// No sentence shows a name that could be taken for words without its quotes.
+fn judge(told: &[Incident], names: &Names) -> Result<(), TestCaseError> {
+    for incident in told {
+        let sentences = incident.why.iter().chain(incident.evidence.iter().map(|seen| &seen.text));
+        let mut all = 0;
+        for text in sentences.chain([&incident.summary]) {
+            prop_assert!(!text.chars().any(hidden), "{text:?}");
+            prop_assert!(text.len() <= SENTENCE);
+            all += text.len();
+            for name in [&names.comm, &names.device, &names.netns, &names.place, &names.clock] {
+                // Short ones are part of other words.
+                if name.len() < 5 || shown(name) == name.as_str() {
+                    continue;
+                }
+                for (at, _) in text.match_indices(name.as_str()) {
+                    prop_assert!(quotes(&text[..at]) % 2 == 1, "{name:?} speaks for itself in {text:?}");
+                }
+            }
+        }
+        for remedy in &incident.remedies {
+            let line = remedy.to_string();
+            prop_assert!(!line.chars().any(hidden), "{line:?}");
+            all += line.len();
+            for command in remedy.commands() {
+                let shell = command.to_string();
+                prop_assert!(line.contains(&shell));
+                if command.refused().is_some() {
+                    prop_assert!(shell.starts_with('('), "{shell}");
+                    continue;
+                }
+                let again = shell_words::split(&shell).expect("quotes in pairs");
+                prop_assert_eq!(again.as_slice(), command.argv());
+            }
+        }
+        prop_assert!(all <= ALL);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_name_speaks_for_culprit_or_for_a_shell(names in names()) {
+        for situation in [unresolved, stale, conflict, stalled, clock] {
+            judge(&situation(&names), &names)?;
+        }
+    }
+}

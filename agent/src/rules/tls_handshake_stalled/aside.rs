@@ -1,0 +1,135 @@
+//! What was left out when nobody is blamed: operations of the process that do not fit, each with the reason,
+//! and what could not be looked at. Only when nothing was left out is it certain that nothing was to be seen.
+
+use ebpf_probes::abi::ProbeId;
+
+use super::{
+    blame::Stall,
+    rivals::Rivals,
+    suspects::{Candidate, Relation, Suspect},
+    unread,
+};
+use crate::{correlate::incident::Confidence, enrich::context::Posture};
+
+/// Operations set aside that are listed, at most.
+const LISTED: usize = 3;
+/// What has just begun is nothing that anybody waits for yet, and mostly over before it is written.
+const JUST_BEGUN_NS: u64 = 100_000_000;
+
+/// What was left out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct LeftOut {
+    /// Operations under way that do not fit, the first ones.
+    pub(super) operations: Vec<Aside>,
+    /// How many more there are.
+    pub(super) more: usize,
+    /// What could not be looked at.
+    pub(super) unseen: Vec<Unseen>,
+    /// What the handshake's thread was seen in.
+    pub(super) posture: Posture,
+}
+
+/// An operation that was set aside.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Aside {
+    pub(super) what: Suspect,
+    pub(super) started_ns: u64,
+    pub(super) why: Why,
+}
+
+/// Why an operation is not what a handshake waits for, as far as can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It had begun before the hello.
+    Earlier,
+    /// A thread began it that had read the hello of another handshake.
+    AnotherHandshake,
+    /// The thread was seen doing something else, and waits for no other thread.
+    ThreadElsewhere,
+    /// It began only late in the stall.
+    Late,
+}
+
+/// What could not be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unseen {
+    /// The thread.
+    Thread,
+    /// Some sockets of the process.
+    Sockets,
+    /// The connect or the dns probe is not attached.
+    Probes,
+    /// Records of connects or lookups were lost.
+    Lost,
+}
+
+impl LeftOut {
+    /// How sure it is that nothing of the kind delays the handshake.
+    pub(super) fn confidence(&self) -> Confidence {
+        let busy_itself = matches!(
+            self.posture,
+            Posture::Running | Posture::Disk | Posture::Stopped | Posture::Frozen | Posture::Sleep
+        );
+        match self.posture {
+            _ if self.unseen.contains(&Unseen::Thread) => Confidence::Possible,
+            Posture::Descriptors | Posture::Processes | Posture::Other | Posture::Unknown => {
+                Confidence::Possible
+            }
+            _ if self.operations.is_empty() && self.unseen.is_empty() => Confidence::Certain,
+            _ if busy_itself => Confidence::Likely,
+            _ => Confidence::Possible,
+        }
+    }
+}
+
+impl Stall<'_> {
+    /// What was left out, for a stall that nothing is blamed for.
+    pub(super) fn left_out(&self) -> LeftOut {
+        let mut left = LeftOut { posture: self.posture(), ..LeftOut::default() };
+        let pending = self.candidates(false).into_iter().chain(self.peers_asked_before());
+        let lasts = |candidate: &Candidate<'_>| {
+            candidate.ended_ns.is_none() && self.now_ns.saturating_sub(candidate.started_ns) > JUST_BEGUN_NS
+        };
+        let pending: Vec<Candidate<'_>> = pending.filter(lasts).collect();
+        let rivals = (!pending.is_empty()).then(|| Rivals::of(self));
+        for candidate in pending {
+            if left.operations.len() >= LISTED {
+                left.more += 1;
+                continue;
+            }
+            let why = self.why_aside(&candidate, rivals.as_ref());
+            let started_ns = candidate.started_ns;
+            left.operations.push(Aside { what: candidate.suspect(self), started_ns, why });
+        }
+        if self.thread().is_none() && !unread(self.hs) {
+            left.unseen.push(Unseen::Thread);
+        }
+        if self.snapshot.is_some_and(|snapshot| snapshot.sockets_cut && !snapshot.threads.is_empty()) {
+            left.unseen.push(Unseen::Sockets);
+        }
+        if !self.world.sees(ProbeId::Connect) || !self.world.sees(ProbeId::Dns) {
+            left.unseen.push(Unseen::Probes);
+        }
+        if self
+            .world
+            .losses()
+            .iter()
+            .any(|loss| loss.count > 0 && (loss.probe == "connect" || loss.probe == "dns"))
+        {
+            left.unseen.push(Unseen::Lost);
+        }
+        left
+    }
+
+    fn why_aside(&self, candidate: &Candidate<'_>, rivals: Option<&Rivals>) -> Why {
+        if candidate.started_ns < self.since_ns() {
+            return Why::Earlier;
+        }
+        if candidate.relation == Relation::SameProcess && rivals.is_some_and(|rivals| rivals.began(candidate))
+        {
+            return Why::AnotherHandshake;
+        }
+        let elsewhere = !matches!(self.posture(), Posture::Threads | Posture::EventLoop | Posture::Unknown);
+        if elsewhere { Why::ThreadElsewhere } else { Why::Late }
+    }
+}
