@@ -24,7 +24,7 @@ use crate::{
     },
     event::TlsStep,
     fact::{ReferenceKind, span},
-    text::{shell::Command, shown},
+    text::{printable, shell::Command, shown},
 };
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -116,15 +116,16 @@ pub(super) fn remedies_against(daemon: Daemon) -> Vec<Remedy> {
 }
 
 /// What a reference clock is called in a sentence.
-pub(super) fn called((kind, name): &Source) -> String {
-    let name = shown(name);
+pub(super) fn called(source: &Source) -> String {
+    let (kind, name) = (source.0, shown(&source.1));
     match kind {
         ReferenceKind::Ptp => format!("the host's clock {name}"),
         ReferenceKind::Ntp => format!("NTP server {name}"),
         ReferenceKind::Kernel => "the kernel's synchronised time".to_owned(),
         ReferenceKind::Rtc => format!("the hardware clock {name}"),
         ReferenceKind::Http => format!("HTTP server {name}"),
-        ReferenceKind::Built => format!("the build date of this kernel, {name}"),
+        // The kernel says it of itself, in two words: nothing to quote.
+        ReferenceKind::Built => format!("the build date of this kernel, {}", printable(&source.1)),
     }
 }
 

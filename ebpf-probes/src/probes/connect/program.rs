@@ -15,7 +15,7 @@ use aya_ebpf::{
         generated::bpf_get_socket_cookie,
     },
     macros::{btf_tracepoint, cgroup_sock_addr, map, tracepoint},
-    maps::{HashMap, LruHashMap},
+    maps::{Array, HashMap, LruHashMap},
     programs::{BtfTracePointContext, SockAddrContext, TracePointContext},
 };
 
@@ -44,6 +44,10 @@ pub static PENDING: HashMap<u64, Connect> = HashMap::with_max_entries(1 << 14, 0
 /// to take an entry out of such a map and put it in again costs more than all else a connect costs here.
 #[map]
 static CALLS: LruHashMap<u64, Connect> = LruHashMap::with_max_entries(1 << 12, 0);
+
+/// An empty one, to begin from. Never written.
+#[map]
+static NO_CONNECT: Array<Connect> = Array::with_max_entries(1, 0);
 
 /// Processes and ports of which the last connect failed; used when only the unhealthy is told.
 #[map]
@@ -118,28 +122,45 @@ pub fn destination(ctx: &SockAddrContext, v6: bool) -> ([u8; 16], u16, u16) {
     }
 }
 
+/// A call that is wanted: by whom, and where to.
+struct Wanted {
+    owner: Owner,
+    remote: [u8; 16],
+    port: u16,
+    protocol: u16,
+}
+
 #[inline(always)]
-pub(super) fn connect_of(ctx: &SockAddrContext, v6: bool) -> Option<Connect> {
-    let (remote, remote_port, protocol) = destination(ctx, v6);
+fn wanted(ctx: &SockAddrContext, v6: bool) -> Option<Wanted> {
+    let (remote, port, protocol) = destination(ctx, v6);
     if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
         return None;
     }
     let is_v6 = v6 && remote[..12] != crate::abi::V4_MAPPED;
-    if !filter::peer(&remote, is_v6, remote_port) {
+    if !filter::peer(&remote, is_v6, port) {
         return None;
     }
     // The namespace of a TCP socket is read from the socket, once it sends its SYN.
     let netns = if protocol == IPPROTO_TCP { Netns::numbered(0) } else { current_netns() };
     let owner = current(netns);
-    if !filter::caller(&owner) {
-        return None;
-    }
-    let family = if v6 { AF_INET6 } else { AF_INET };
+    filter::caller(&owner).then_some(Wanted { owner, remote, port, protocol })
+}
+
+#[inline(always)]
+pub(super) fn connect_of(ctx: &SockAddrContext, v6: bool) -> Option<Connect> {
+    let Wanted { owner, remote, port, protocol } = wanted(ctx, v6)?;
     Some(Connect {
         // SAFETY: the context of a cgroup sock_addr program.
         cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
         owner,
-        tuple: Tuple { local: [0; 16], remote, local_port: 0, remote_port, family, protocol },
+        tuple: Tuple {
+            local: [0; 16],
+            remote,
+            local_port: 0,
+            remote_port: port,
+            family: if v6 { AF_INET6 } else { AF_INET },
+            protocol,
+        },
         started_ns: now(),
         ..Connect::default()
     })
@@ -170,19 +191,40 @@ fn call(ctx: &SockAddrContext, v6: bool) {
     if enabled(ProbeId::Dns) {
         dns::connects(ctx, v6, asked);
     }
-    let Some(mut connect) = connect_of(ctx, v6) else { return };
-    ask(&mut connect, asked.0, asked.1);
-    match entry {
-        // SAFETY: a live map value; this thread alone writes its entry.
-        Some(call) => unsafe { call.write(connect) },
+    let Some(wanted) = wanted(ctx, v6) else { return };
+    let call = match entry {
+        Some(call) => call,
         None => {
-            let _ = CALLS.insert(&thread, &connect, 0);
+            let Some(none) = NO_CONNECT.get_ptr(0) else { return };
+            // SAFETY: a live array slot that nobody writes.
+            let _ = CALLS.insert(&thread, unsafe { &*none }, 0);
+            let Some(call) = CALLS.get_ptr_mut(&thread) else { return };
+            call
         }
-    }
-    if connect.tuple.protocol == IPPROTO_UDP {
-        let _ = SOCKETS.insert(&connect.cookie, &connect.owner, 0);
-        if enabled(ProbeId::Connect) && filter::beginnings() {
-            tell(Kind::ConnectStart, &connect);
+    };
+    // SAFETY: a live map value, which this thread alone writes. Field by field: a connect made first would be on the
+    // stack twice, and kernels before 6.12 count that against the 512 bytes of all frames.
+    unsafe {
+        (*call).cookie = bpf_get_socket_cookie(ctx.as_ptr());
+        (*call).owner = wanted.owner;
+        (*call).tuple.local = [0; 16];
+        (*call).tuple.remote = wanted.remote;
+        (*call).tuple.local_port = 0;
+        (*call).tuple.remote_port = wanted.port;
+        (*call).tuple.family = if v6 { AF_INET6 } else { AF_INET };
+        (*call).tuple.protocol = wanted.protocol;
+        (*call).started_ns = now();
+        ((*call).retries, (*call).syns, (*call).drops, (*call).drop_reason) = (0, 0, 0, 0);
+        ((*call).errno, (*call).phase, (*call).established, (*call).drop_where) = (0, phase::CALLED, 0, 0);
+        (*call).wire = Tuple::default();
+        ((*call).translated, (*call).icmp, (*call).unread_errno) = (0, 0, 0);
+        (*call).icmp_netns = Netns::numbered(0);
+        ask(&mut *call, asked.0, asked.1);
+        if wanted.protocol == IPPROTO_UDP {
+            let _ = SOCKETS.insert(&(*call).cookie, &(*call).owner, 0);
+            if enabled(ProbeId::Connect) && filter::beginnings() {
+                tell(Kind::ConnectStart, &*call);
+            }
         }
     }
 }
