@@ -99,25 +99,38 @@ pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
         } else {
             return 0;
         }
-        let way = way_of(skb);
+        // Each look is a function of its own: kernels count the stack of a call and its caller together.
         if cookie == 0 {
-            let Some(way) = &way else { return 0 };
             if reason == DROP_NO_SOCKET.load() {
-                call!(refused(ctx.as_ptr(), &way.tuple, way.packet));
+                call!(refused(ctx.as_ptr()));
                 return 0;
             }
-            cookie = match WAYS.get_ptr(&way.tuple) {
-                Some(known) => *known,
-                None if HAVE_CONNTRACK.load() != 0 => call!(translated_later(ctx.as_ptr())),
-                None => return 0,
-            };
+            cookie = call!(on_its_way(ctx.as_ptr()));
+            if cookie == 0 && HAVE_CONNTRACK.load() != 0 {
+                cookie = call!(translated_later(ctx.as_ptr()));
+            }
             if cookie == 0 {
                 return 0;
             }
         }
-        call!(lost(ctx.as_ptr(), cookie, way.map_or(packet::UNKNOWN, |way| way.packet)));
+        call!(lost(ctx.as_ptr(), cookie));
     }
     0
+}
+
+/// The cookie of the connect whose SYN or answer is on the way on which it left; 0 if there is none.
+#[inline(never)]
+fn on_its_way(ctx: *mut c_void) -> u64 {
+    let skb: *const u8 = BtfTracePointContext::new(ctx).arg(0);
+    let mut way = way([0; 16], [0; 16], 0, 0);
+    // SAFETY: the BTF-typed argument; a live map value.
+    let cookie = unsafe {
+        if way_of(skb, &mut way) == packet::UNKNOWN {
+            return opaque(0);
+        }
+        WAYS.get_ptr(&way).map_or(0, |cookie| *cookie)
+    };
+    opaque(cookie)
 }
 
 /// Bytes of `struct nf_conntrack_tuple`.
@@ -183,13 +196,13 @@ fn ends(tuple: &[u8; TUPLE_LEN]) -> (([u8; 16], u16), ([u8; 16], u16)) {
 
 /// A packet of the connect with this cookie is lost, if there is one. Not inlined, for the stack.
 #[inline(never)]
-fn lost(ctx: *mut c_void, cookie: u64, packet: u32) -> u64 {
-    lost_inlined(&BtfTracePointContext::new(ctx), cookie, packet);
+fn lost(ctx: *mut c_void, cookie: u64) -> u64 {
+    lost_inlined(&BtfTracePointContext::new(ctx), cookie);
     opaque(0)
 }
 
 #[inline(always)]
-fn lost_inlined(ctx: &BtfTracePointContext, cookie: u64, packet: u32) {
+fn lost_inlined(ctx: &BtfTracePointContext, cookie: u64) {
     let Some(connect) = PENDING.get_ptr_mut(&cookie) else { return };
     let skb: *const u8 = ctx.arg(0);
     let reason = reason_of(ctx);
@@ -206,7 +219,7 @@ fn lost_inlined(ctx: &BtfTracePointContext, cookie: u64, packet: u32) {
         } else {
             Netns::numbered(0)
         };
-        seen.at = packet | where_is(skb, (*connect).tuple.family);
+        seen.at = headers_of(skb).0 | where_is(skb, (*connect).tuple.family);
         if HAVE_DROP_REASON.load() != 0 && reason == DROP_OTHERHOST.load() {
             // A switch on this host hands a copy to every port: it is no loss but where the address is.
             if dev.is_null() || !addressed(skb, dev, &mut seen) {
@@ -342,15 +355,25 @@ unsafe fn addressed(skb: *const u8, dev: *const u8, seen: &mut Dropped) -> bool 
 /// No socket takes an answer: it came from another address than the one a pending connect of this port asked, if
 /// there is such a connect here. (The kernel answers it with a reset.) Not inlined, for the stack.
 #[inline(never)]
-fn refused(ctx: *mut c_void, way: &Tuple, packet: u32) -> u64 {
-    if packet == packet::ANSWER {
-        refused_inlined(&BtfTracePointContext::new(ctx), way);
+fn refused(ctx: *mut c_void) -> u64 {
+    let ctx = BtfTracePointContext::new(ctx);
+    let mut way = way([0; 16], [0; 16], 0, 0);
+    // SAFETY: the BTF-typed argument.
+    if unsafe { way_of(ctx.arg(0), &mut way) } == packet::ANSWER {
+        call!(stray(ctx.as_ptr(), &way));
     }
     opaque(0)
 }
 
+/// An answer that no socket takes. Not inlined, for the stack.
+#[inline(never)]
+fn stray(ctx: *mut c_void, from: &Tuple) -> u64 {
+    stray_inlined(&BtfTracePointContext::new(ctx), from);
+    opaque(0)
+}
+
 #[inline(always)]
-fn refused_inlined(ctx: &BtfTracePointContext, from: &Tuple) {
+fn stray_inlined(ctx: &BtfTracePointContext, from: &Tuple) {
     let asked = way(from.local, [0; 16], from.local_port, 0);
     let Some(cookie) = WAYS.get_ptr(&asked) else { return };
     let skb: *const u8 = ctx.arg(0);
@@ -367,21 +390,27 @@ fn refused_inlined(ctx: &BtfTracePointContext, from: &Tuple) {
             return;
         }
         (*connect).drop_where |= place::STRAY;
-        let mut seen = Dropped {
-            cookie,
-            netns: (*connect).owner.netns,
-            ifindex: fields::DEV_IFINDEX::read(dev),
-            reason: DROP_NO_SOCKET.load(),
-            at: packet::ANSWER | place::STRAY | place::ARRIVED | place::ROUTED | place::LOCAL,
-            stray: from.remote,
-            stray_port: from.remote_port,
-            ..Dropped::default()
-        };
-        if bpf_probe_read_kernel_buf(fields::DEV_NAME::address(dev).cast(), &mut seen.device).is_err() {
-            seen.device = [0; 16];
-        }
         if enabled(ProbeId::Connect) {
-            tell_place(&seen);
+            let (netns, ifindex) = ((*connect).owner.netns, fields::DEV_IFINDEX::read(dev));
+            let name = fields::DEV_NAME::address(dev);
+            // Field by field: a record made first would be on the stack, below two other frames.
+            emit::<DropRecord>(ProbeId::Connect, |record| {
+                (&raw mut (*record).header).write(header::<DropRecord>(Kind::ConnectDropPlace));
+                let seen = &raw mut (*record).dropped;
+                (*seen).cookie = cookie;
+                (*seen).location = 0;
+                (*seen).netns = netns;
+                (*seen).ifindex = ifindex;
+                (*seen).reason = DROP_NO_SOCKET.load();
+                (*seen).at = packet::ANSWER | place::STRAY | place::ARRIVED | place::ROUTED | place::LOCAL;
+                (*seen).device = bpf_probe_read_kernel(name.cast::<[u8; 16]>()).unwrap_or([0; 16]);
+                (*seen).frame_mac = [0; 6];
+                (*seen).device_mac = [0; 6];
+                (*seen).stray_port = from.remote_port;
+                (*seen).pad = [0; 3];
+                (*seen).stray = from.remote;
+                Some(())
+            });
         }
     }
 }
@@ -416,16 +445,16 @@ fn syn_came_inlined(ctx: &SkBuffContext, packet: &Packet) {
         {
             return;
         }
-        let (mut client, mut server) = ([0u8; 16], [0u8; 16]);
+        let (client, server);
         if packet.v4 {
             let Ok(both) = ctx.load::<[u32; 2]>(12) else { return };
             (client, server) = (mapped(both[0]), mapped(both[1]));
         } else {
-            let (Ok(source), Ok(target)) = (ctx.load::<[u8; 16]>(8), ctx.load::<[u8; 16]>(24)) else {
-                return;
-            };
-            client.copy_from_slice(&source);
-            server.copy_from_slice(&target);
+            // One after the other: 5.10 refuses to move a pair of which one may not have been read.
+            let Ok(source) = ctx.load::<[u8; 16]>(8) else { return };
+            client = source;
+            let Ok(target) = ctx.load::<[u8; 16]>(24) else { return };
+            server = target;
         }
         let Some(cookie) = WAYS.get_ptr(&way(client, server, packet.remote, packet.local)) else { return };
         let cookie = *cookie;
@@ -442,53 +471,69 @@ fn syn_came_inlined(ctx: &SkBuffContext, packet: &Packet) {
     }
 }
 
-/// A segment of a connection that begins: its two ends seen from the connecting side, and one of [`packet`].
-struct Way {
-    tuple: Tuple,
-    packet: u32,
+/// Which packet of a connection that begins it is: one of [`packet`], by its TCP flags.
+#[inline(always)]
+fn kind_by(flags: u8) -> u32 {
+    match (flags & SYN != 0, flags & ACK != 0, flags & RST != 0) {
+        (true, false, _) => packet::SYN,
+        (true, true, _) => packet::ANSWER,
+        (false, _, true) => packet::RESET,
+        _ => packet::UNKNOWN,
+    }
 }
 
-/// The way of a SYN, of an answer to one, or of a reset, seen from the connecting side.
+/// The same of a packet, and where its IP and TCP headers begin. Read byte by byte: a buffer for them would be on the
+/// stack.
 ///
 /// # Safety
 /// `skb` must be a BTF-typed `struct sk_buff`.
 #[inline(always)]
-unsafe fn way_of(skb: *const u8) -> Option<Way> {
+unsafe fn headers_of(skb: *const u8) -> (u32, *const u8, *const u8, bool) {
     // SAFETY: direct loads of checked fields; the packet through a helper that cannot fault.
     unsafe {
         let head = fields::SKB_HEAD::read(skb).wrapping_add(fields::SKB_NETWORK_HEADER::read(skb) as usize);
-        let mut ip = [0u8; 40];
-        bpf_probe_read_kernel_buf(head, &mut ip).ok()?;
-        let v4 = ip[0] >> 4 == 4;
-        let (at, next) = if v4 { (usize::from(ip[0] & 15) * 4, ip[9]) } else { (40, ip[6]) };
-        if next != IPPROTO_TCP as u8 || (!v4 && ip[0] >> 4 != 6) {
-            return None;
-        }
-        let mut tcp = [0u8; 16];
-        bpf_probe_read_kernel_buf(head.wrapping_add(at), &mut tcp).ok()?;
-        let packet = match (tcp[13] & SYN != 0, tcp[13] & ACK != 0, tcp[13] & RST != 0) {
-            (true, false, _) => packet::SYN,
-            (true, true, _) => packet::ANSWER,
-            (false, _, true) => packet::RESET,
-            _ => return None,
-        };
-        let mut source = [0u8; 16];
-        let mut target = [0u8; 16];
-        if v4 {
-            source = mapped(u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]));
-            target = mapped(u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]));
+        let byte = |at: *const u8| bpf_probe_read_kernel(at).unwrap_or(0);
+        let first = byte(head);
+        let v4 = first >> 4 == 4;
+        let (at, next) = if v4 {
+            (usize::from(first & 15) * 4, byte(head.wrapping_add(9)))
         } else {
-            source.copy_from_slice(&ip[8..24]);
-            target.copy_from_slice(&ip[24..40]);
-        }
-        let source_port = u16::from_be_bytes([tcp[0], tcp[1]]);
-        let target_port = u16::from_be_bytes([tcp[2], tcp[3]]);
-        let tuple = if packet == packet::SYN {
-            way(source, target, source_port, target_port)
-        } else {
-            way(target, source, target_port, source_port)
+            (40, byte(head.wrapping_add(6)))
         };
-        Some(Way { tuple, packet })
+        let tcp = head.wrapping_add(at);
+        let is_tcp = next == IPPROTO_TCP as u8 && (v4 || first >> 4 == 6);
+        let kind = if is_tcp { kind_by(byte(tcp.wrapping_add(13))) } else { packet::UNKNOWN };
+        (kind, head, tcp, v4)
+    }
+}
+
+/// The way of a SYN, of an answer to one, or of a reset, seen from the connecting side, into `way`. Which of them it is:
+/// [`packet::UNKNOWN`] for none, and then nothing is written.
+///
+/// # Safety
+/// `skb` must be a BTF-typed `struct sk_buff`.
+#[inline(always)]
+unsafe fn way_of(skb: *const u8, way: &mut Tuple) -> u32 {
+    // SAFETY: the packet through a helper that cannot fault.
+    unsafe {
+        let (kind, ip, tcp, v4) = headers_of(skb);
+        if kind == packet::UNKNOWN {
+            return kind;
+        }
+        let (source, target, length) = if v4 { (12, 16, 4) } else { (8, 24, 16) };
+        let (local, remote) = if kind == packet::SYN { (source, target) } else { (target, source) };
+        if length == 4 {
+            way.local = mapped(bpf_probe_read_kernel(ip.wrapping_add(local).cast::<u32>()).unwrap_or(0));
+            way.remote = mapped(bpf_probe_read_kernel(ip.wrapping_add(remote).cast::<u32>()).unwrap_or(0));
+        } else if bpf_probe_read_kernel_buf(ip.wrapping_add(local), &mut way.local).is_err()
+            || bpf_probe_read_kernel_buf(ip.wrapping_add(remote), &mut way.remote).is_err()
+        {
+            return packet::UNKNOWN;
+        }
+        let port = |at: usize| u16::from_be(bpf_probe_read_kernel(tcp.wrapping_add(at).cast()).unwrap_or(0));
+        (way.local_port, way.remote_port) =
+            if kind == packet::SYN { (port(0), port(2)) } else { (port(2), port(0)) };
+        kind
     }
 }
 
