@@ -24,7 +24,7 @@ use crate::{
 /// Handshakes remembered at most.
 const HANDSHAKES: usize = 16384;
 /// Application protocols of one hello remembered at most; each has 255 bytes at most.
-const PROTOCOLS: usize = 16;
+const PROTOCOLS: usize = 256;
 /// The random of a HelloRetryRequest (RFC 8446 §4.1.3), its first bytes.
 const RETRY_RANDOM: [u8; 8] = [0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11];
 

@@ -2,10 +2,13 @@
 //! a typed outcome per hook. A program the kernel refuses never stops the others.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
+    sync::{Mutex, PoisonError},
+    thread,
 };
 
 use aya::{
@@ -26,6 +29,9 @@ use super::{
     plan::{Constant, Outcome, Plan, Planned, Request},
     tracefs,
 };
+
+/// Programs loaded at once, at most.
+const LOADERS: usize = 8;
 
 /// Why nothing could be attached at all; each names the way out.
 #[derive(Debug, thiserror::Error)]
@@ -324,61 +330,84 @@ fn attach_all(ebpf: &mut Ebpf, hooks: &mut [Planned], cgroup: BorrowedFd<'_>) ->
     } else {
         None
     };
+    let mut programs: BTreeMap<String, &mut Program> =
+        ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+    let mut wanted = Vec::new();
     for planned in hooks.iter_mut().filter(|planned| planned.outcome == Outcome::Attached) {
-        let Some(program) = ebpf.program_mut(planned.hook.program) else {
-            planned.outcome = Outcome::Unsupported("it is not in this build's kernel object".into());
-            continue;
-        };
-        if let Err(error) = attach(program, planned.hook.attach, btf.as_ref(), cgroup) {
-            if let ProgramError::LoadError { io_error, .. } = &error
-                && io_error.kind() == io::ErrorKind::PermissionDenied
-                && !rustix::process::geteuid().is_root()
-            {
-                return Err(Error::NotPermitted);
+        match programs.remove(planned.hook.program) {
+            Some(program) => wanted.push((planned, program, Ok(()))),
+            None => {
+                planned.outcome = Outcome::Unsupported("it is not in this build's kernel object".into());
             }
-            planned.outcome = Outcome::Rejected(last_words(&error));
         }
+    }
+    load_all(&mut wanted, btf.as_ref());
+    for (planned, program, loaded) in wanted {
+        let attached = loaded.and_then(|()| attach(program, planned.hook.attach, cgroup));
+        let Err(error) = attached else { continue };
+        if let ProgramError::LoadError { io_error, .. } = &error
+            && io_error.kind() == io::ErrorKind::PermissionDenied
+            && !rustix::process::geteuid().is_root()
+        {
+            return Err(Error::NotPermitted);
+        }
+        planned.outcome = Outcome::Rejected(last_words(&error));
     }
     Ok(())
 }
 
-fn attach(
-    program: &mut Program,
-    to: Attach,
-    btf: Option<&AyaBtf>,
-    cgroup: BorrowedFd<'_>,
-) -> Result<(), ProgramError> {
-    // Links on cgroups are always shared with other programs; asking for it again is refused.
-    let mode = CgroupAttachMode::default();
+/// A hook, its program, and how loading it went.
+type Wanted<'a> = (&'a mut Planned, &'a mut Program, Result<(), ProgramError>);
+
+/// Loads the programs, several at once: the kernel verifies each on the processor of whoever loads it, and that is
+/// nearly all the time that starting takes.
+fn load_all(wanted: &mut [Wanted<'_>], btf: Option<&AyaBtf>) {
+    let abreast = thread::available_parallelism().map_or(1, usize::from).min(LOADERS);
+    let queue = Mutex::new(wanted.iter_mut());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..abreast {
+            scope.spawn(|| {
+                while let Some((planned, program, loaded)) = next() {
+                    *loaded = load_one(program, planned.hook.attach, btf);
+                }
+            });
+        }
+    });
+}
+
+fn load_one(program: &mut Program, to: Attach, btf: Option<&AyaBtf>) -> Result<(), ProgramError> {
     match (program, to, btf) {
         (Program::BtfTracePoint(program), Attach::BtfTracepoint(name, _), Some(btf)) => {
-            program.load(name, btf)?;
-            program.attach().map(drop)
+            program.load(name, btf)
         }
-        (Program::RawTracePoint(program), Attach::RawTracepoint(name, _), _) => {
-            program.load()?;
-            program.attach(name).map(drop)
-        }
-        (Program::TracePoint(program), Attach::Tracepoint(category, name), _) => {
-            program.load()?;
+        (Program::RawTracePoint(program), ..) => program.load(),
+        (Program::TracePoint(program), ..) => program.load(),
+        (Program::CgroupSkb(program), ..) => program.load(),
+        (Program::CgroupSockAddr(program), ..) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn attach(program: &mut Program, to: Attach, cgroup: BorrowedFd<'_>) -> Result<(), ProgramError> {
+    // Links on cgroups are always shared with other programs; asking for it again is refused.
+    let mode = CgroupAttachMode::default();
+    match (program, to) {
+        (Program::BtfTracePoint(program), Attach::BtfTracepoint(..)) => program.attach().map(drop),
+        (Program::RawTracePoint(program), Attach::RawTracepoint(name, _)) => program.attach(name).map(drop),
+        (Program::TracePoint(program), Attach::Tracepoint(category, name)) => {
             tracefs::with(|| program.attach(category, name).map(drop))
         }
-        (Program::CgroupSkb(program), Attach::CgroupIngress, _) => {
-            program.load()?;
+        (Program::CgroupSkb(program), Attach::CgroupIngress) => {
             program.attach(cgroup, CgroupSkbAttachType::Ingress, mode).map(drop)
         }
-        (Program::CgroupSkb(program), Attach::CgroupEgress, _) => {
-            program.load()?;
+        (Program::CgroupSkb(program), Attach::CgroupEgress) => {
             program.attach(cgroup, CgroupSkbAttachType::Egress, mode).map(drop)
         }
         (
             Program::CgroupSockAddr(program),
             Attach::CgroupConnect4 | Attach::CgroupConnect6 | Attach::CgroupSendmsg4 | Attach::CgroupSendmsg6,
-            _,
-        ) => {
-            program.load()?;
-            program.attach(cgroup, mode).map(drop)
-        }
+        ) => program.attach(cgroup, mode).map(drop),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

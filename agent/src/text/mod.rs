@@ -57,7 +57,9 @@ fn plain(name: &str) -> bool {
     // How this program itself calls a namespace that has no name.
     let inner = name.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+:/@%#".contains(&byte);
-    !inner.is_empty() && inner.len() <= SHOWN && inner.bytes().all(is_plain)
+    // An IPv6 address with a port has brackets.
+    let is_socket = || name.parse::<std::net::SocketAddr>().is_ok();
+    !inner.is_empty() && inner.len() <= SHOWN && (inner.bytes().all(is_plain) || is_socket())
 }
 
 fn quoted(name: &str) -> String {
