@@ -260,6 +260,7 @@ fn hellos_of_several_clients_that_come_before_their_sockets_are_not_mixed_up() {
 }
 
 const READS_AND_WAITS: &str = "
+import ssl
 import os, socket, sys
 server = socket.create_server((sys.argv[1], int(sys.argv[2])))
 print('ready', flush=True)

@@ -313,7 +313,7 @@ fn a_pods_failures_point_to_the_gateway_of_its_node_that_does_not_answer() {
     let (pod, node) = (&pair.client, &pair.server);
     let gateway = node.v4(254);
     node.ip("link add up type veth peer name peer");
-    node.ip("link set up up");
+    node.ip("link set dev up up");
     node.ip("link set peer up");
     node.ip(&format!("addr add {}/24 dev up", node.v4(1)));
     node.ip(&format!("route add default via {gateway} dev up"));
