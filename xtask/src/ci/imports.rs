@@ -24,7 +24,8 @@ const RULES: &[(&str, &[&str])] = &[
     ("clockwatch", &["event::encode"]),
     ("clocks", &["clockwatch::Look", "config", "fact", "reference", "sinks::json", "text", "units"]),
     ("namespaces", &["kernel::generation"]),
-    ("neighdump", &["namespaces"]),
+    // Who holds an address is answered in the words of the context, as what `network` looks at is.
+    ("neighdump", &["enrich::context", "event", "namespaces"]),
     ("neighbours", &["config", "enrich::neigh", "neighdump", "network::family", "sinks::json", "text"]),
     ("network", &["enrich::context", "neighdump"]),
     ("record", &[]),
