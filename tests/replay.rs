@@ -61,7 +61,6 @@ const CASES: &[Case] = &[
     ("fetch_that_used_to_work", &[FETCH]),
     ("five_clients_one_cause", &[FETCH]),
     ("forking_server", &[FETCH]),
-    ("hardware_clock_behind", &[STEPPED]),
     ("healthy_background_connects", &[FETCH]),
     ("http_date", &[("clock_skewed", "clock", "likely")]),
     ("java_aia_client", &[FETCH]),
