@@ -4,6 +4,8 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixDatagram,
+    process::{Child, Command, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -180,6 +182,8 @@ impl Reader {
 /// A namespace in which connects to some port are dropped: each is an incident soon.
 pub struct Trouble {
     netns: Netns,
+    /// Where programs of its own are, and how many there were.
+    programs: Mutex<(Scratch, usize)>,
 }
 
 impl Trouble {
@@ -189,13 +193,42 @@ impl Trouble {
         netns.nft(
             "table inet test { chain output { type filter hook output priority 0; tcp dport 40000-60000 drop; }; }",
         );
-        Self { netns }
+        Self { netns, programs: Mutex::new((Scratch::make(), 0)) }
     }
 
     /// A connect that nobody answers, for as long as it is kept; and where to.
     pub fn begin(&self) -> (Socket, SocketAddr) {
         let to = SocketAddr::new(self.netns.loopback(), 40_000 + port() % 20_000);
         (begin_connect(&self.netns, to).0, to)
+    }
+
+    /// A connect that nobody answers, of a program of its own: what many programs suffer are many incidents, what
+    /// one program suffers is one. It lives as long as it is kept.
+    pub fn begin_as_another_program(&self) -> Stuck {
+        let mut programs = self.programs.lock().expect("nobody panics with it");
+        let (dir, begun) = &mut *programs;
+        let shell = dir.join("shell");
+        if *begun == 0 {
+            std::fs::copy("/bin/bash", &shell).expect("a shell");
+        }
+        let program = dir.join(&format!("program{begun}"));
+        std::fs::hard_link(&shell, &program).expect("a name of its own");
+        *begun += 1;
+        let mut command = Command::new(program);
+        let to = (self.netns.loopback(), 40_000 + port() % 20_000);
+        command.args(["-c", &format!("exec 3<>/dev/tcp/{}/{}", to.0, to.1)]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Stuck(self.netns.enter(move || command.spawn().expect("a shell")))
+    }
+}
+
+/// A program that waits for its connect.
+pub struct Stuck(Child);
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

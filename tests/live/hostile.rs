@@ -43,8 +43,13 @@ impl Drop for ResolvConf {
     }
 }
 
+/// Connects, and lives on: where a process is configured to ask can be read only while it is there.
 fn connects(to: SocketAddr) -> String {
-    format!("import socket; socket.create_connection(('{}', {}))", to.ip(), to.port())
+    format!(
+        "import socket, sys; s = socket.create_connection(('{}', {})); s.close(); sys.stdin.read()",
+        to.ip(),
+        to.port()
+    )
 }
 
 #[track_caller]
@@ -73,14 +78,12 @@ fn a_name_is_believed_by_others_only_when_it_came_from_their_own_resolver() {
 
     let mut python = python();
     python.arg("-c").arg(connects(to));
-    let mut other = netns.spawn(python);
-    assert!(other.wait().success());
+    let other = netns.spawn(python);
     assert!(end_by(&culprit, other.pid(), to).json["destination"]["name"].is_null(), "configured otherwise");
 
     let _conf = ResolvConf::naming(server.ip(), &netns);
     let exec = format!("ip netns exec {} /usr/bin/python3 -c", netns.name());
-    let mut believer = Running::spawn(words(&exec).arg(connects(to)));
-    assert!(believer.wait().success());
+    let believer = Running::spawn(words(&exec).arg(connects(to)));
     let name = end_by(&culprit, believer.pid(), to).json["destination"]["name"].clone();
     assert_eq!(name, "planted.test", "configured to ask that server");
 }

@@ -130,7 +130,7 @@ fn no_incident_anybody_was_told_of_is_lost_by_a_kill() {
     for round in 0..6 {
         let daemon = setup.start("");
         let mut reader = daemon.listen();
-        let waiting: Vec<_> = (0..8).map(|_| trouble.begin()).collect();
+        let waiting: Vec<_> = (0..8).map(|_| trouble.begin_as_another_program()).collect();
         // At another moment each time: some are told, others are not yet.
         for _ in 0..=round {
             let incident = reader.incident().expect("it lives");
@@ -180,7 +180,7 @@ fn a_reader_that_takes_nothing_holds_up_neither_the_daemon_nor_its_end() {
     // It has begun; from here on nobody reads.
     let mut reader = std::io::BufReader::with_capacity(64, reader);
     std::io::BufRead::read_line(&mut reader, &mut String::new()).expect("the first line");
-    let waiting: Vec<_> = (0..20).map(|_| trouble.begin()).collect();
+    let waiting: Vec<_> = (0..20).map(|_| trouble.begin_as_another_program()).collect();
     eventually("all are kept", || {
         std::path::Path::new(&setup.store()).exists() && told(&setup, "").len() >= waiting.len()
     });

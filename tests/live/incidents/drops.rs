@@ -312,11 +312,11 @@ fn a_pods_failures_point_to_the_gateway_of_its_node_that_does_not_answer() {
     let pair = Pair::make();
     let (pod, node) = (&pair.client, &pair.server);
     let gateway = node.v4(254);
-    node.ip("link add up type veth peer name peer");
-    node.ip("link set dev up up");
+    node.ip("link add uplink type veth peer name peer");
+    node.ip("link set uplink up");
     node.ip("link set peer up");
-    node.ip(&format!("addr add {}/24 dev up", node.v4(1)));
-    node.ip(&format!("route add default via {gateway} dev up"));
+    node.ip(&format!("addr add {}/24 dev uplink", node.v4(1)));
+    node.ip(&format!("route add default via {gateway} dev uplink"));
     node.sysctl("net/ipv4/ip_forward", "1");
     pod.ip(&format!("route add default via {}", pair.v4(2)));
     let to = SocketAddr::new("198.51.100.200".parse().expect("an address"), port());
