@@ -1,8 +1,8 @@
 // The page of a running culprit, in a real browser, through WebDriver (https://www.w3.org/TR/webdriver2/).
 //
-//   node page.test.mjs http://127.0.0.1:9877 http://127.0.0.1:9515 [DIRECTORY FOR SCREENSHOTS]
+//   node page.test.mjs http://127.0.0.1:9877 http://127.0.0.1:9515 ADDRESS:PORT [DIRECTORY FOR SCREENSHOTS]
 //
-// At least one incident must be open. Whoever runs this makes another when it says `ask: incident`, one that
+// An incident about ADDRESS:PORT must be open; others may come and go. Whoever runs this makes another when it says `ask: incident`, one that
 // explains or is explained when it says `ask: chain`, and ends culprit when it says `ask: stop`.
 
 import assert from 'node:assert/strict';
@@ -10,7 +10,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const [, , page, driver, shots] = process.argv;
+const [, , page, driver, destination, shots] = process.argv;
 const profile = mkdtempSync(join(tmpdir(), 'culprit-page-'));
 const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf';
 
@@ -35,8 +35,6 @@ const press = (key) => call('POST', `${at}/actions`, {
   actions: [{ type: 'key', id: 'keys', actions: [{ type: 'keyDown', value: key }, { type: 'keyUp', value: key }] }],
 });
 const cdp = (cmd, params) => call('POST', `${at}/goog/cdp/execute`, { cmd, params });
-const find = (testid) => call('POST', `${at}/element`, { using: 'css selector', value: `[data-testid="${testid}"]` });
-const click = async (testid) => call('POST', `${at}/element/${(await find(testid))[ELEMENT]}/click`, {});
 const text = (testid) => js('return document.querySelector(`[data-testid="${arguments[0]}"]`)?.innerText ?? ""', testid);
 const count = (testid) => js('return document.querySelectorAll(`[data-testid="${arguments[0]}"]`).length', testid);
 const opened = () => js('return document.querySelector("[data-testid=details]").open');
@@ -77,8 +75,11 @@ const steps = {
     await until('another incident', async () => (await count('incident')) > before, 4_000);
   },
   async 'a click opens it: evidence, remedies, JSON; Escape closes it'() {
-    const id = await js('return document.querySelector("[data-testid=open-list] [data-testid=incident]").dataset.id');
-    await click('incident');
+    const { id, link } = await js(`
+      const all = document.querySelectorAll('[data-testid=open-list] [data-testid=incident]');
+      const link = [...all].find((one) => one.innerText.includes(arguments[0]));
+      return { id: link.dataset.id, link };`, destination);
+    await call('POST', `${at}/element/${link[ELEMENT]}/click`, {});
     await until('the details', opened);
     assert.equal(await js('return location.hash'), `#${id}`);
     assert.ok((await count('evidence-line')) >= 1);

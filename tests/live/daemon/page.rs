@@ -35,15 +35,15 @@ fn the_page_shows_what_happens_as_it_happens_to_keys_and_clicks_and_on_a_phone()
     daemon.culprit.wait_for_incident("one to look at", |incident| to(incident, at) && incident.opens());
     let test = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/page/page.test.mjs");
     let mut node = Command::new("node");
-    node.arg(test).arg(format!("http://{}", daemon.address)).arg(format!("http://{driver}"));
+    node.arg(test).args([format!("http://{}", daemon.address), format!("http://{driver}"), at.to_string()]);
     // Somebody may want to look.
     node.args(std::env::var_os("CULPRIT_SCREENSHOTS"));
     let mut node = Running::spawn(&mut node);
-    let (mut said, mut held) = (String::new(), Vec::new());
+    let (mut said, mut held, mut more) = (String::new(), Vec::new(), Vec::new());
     let deadline = Instant::now() + Duration::from_secs(120);
     while let Ok(Some(line)) = node.next_line(deadline) {
         match line.as_str() {
-            "ask: incident" => held.push(trouble.begin().0),
+            "ask: incident" => more.push(trouble.begin_as_another_program()),
             // Nobody has this address: the connect waits because of the neighbour.
             "ask: chain" => held.push(begin_connect(&pair.client, SocketAddr::new(pair.v4(77), 80)).0),
             "ask: stop" => daemon.culprit.running().signal(Signal::TERM),
