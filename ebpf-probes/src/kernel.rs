@@ -259,6 +259,28 @@ pub fn opaque(value: u64) -> u64 {
     core::hint::black_box(value)
 }
 
+/// `value`, of which the verifier must believe that it could be anything: of what it knows it walks each way on by
+/// itself, of what it does not it sees that they are the same. `at` is the time by [`now`].
+#[inline(always)]
+pub fn any(value: u64, at: u64) -> u64 {
+    // Zero, for another 292 years.
+    value ^ opaque(opaque(at) >> 63).wrapping_mul(opaque(u64::MAX))
+}
+
+/// 1 if the two are the same, else 0. Without a branch, and the optimiser must not know, or it makes one: the verifier
+/// walks each way through a branch anew.
+#[inline(always)]
+pub fn same(this: u64, that: u64) -> u64 {
+    let differs = opaque(this ^ that);
+    1 ^ opaque(opaque(differs | opaque(differs.wrapping_neg())) >> 63)
+}
+
+/// 1 for 0, 0 for 1.
+#[inline(always)]
+pub fn not(condition: u64) -> u64 {
+    opaque(condition) ^ 1
+}
+
 /// Calls a function that is not inlined. It must return `opaque(0)` and its result be used: after 6.12 (6.18 does)
 /// the verifier wants every function to return a number, and the optimiser would leave anything there.
 #[macro_export]

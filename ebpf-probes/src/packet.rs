@@ -102,11 +102,62 @@ pub mod program {
         pub offset: u32,
         /// Its length in bytes.
         pub len: u32,
-        /// Its first bytes, as many as there are.
-        pub first: [u8; 16],
     }
 
+    /// The first bytes of a packet's payload, as many as there are.
+    pub type First = [u8; 16];
+
+    /// A packet in two words: what functions that the verifier takes by themselves can be given. It then follows
+    /// each of them once, for any packet, instead of once for each way by which packets come to it.
+    pub type Words = (u64, u64);
+
+    const INGRESS: u64 = 1 << 48;
+    const V4: u64 = 1 << 49;
+
     impl Packet {
+        /// The packet that these words are of.
+        #[inline(always)]
+        pub fn of(ends: u64, payload: u64) -> Self {
+            // Callers pass whatever is at hand for what the optimiser sees unused; the verifier wants a number.
+            let (ends, payload) = (opaque(ends), opaque(payload));
+            Self {
+                ingress: ends & INGRESS != 0,
+                v4: ends & V4 != 0,
+                protocol: (ends >> 56) as u16,
+                local: ends as u16,
+                remote: (ends >> 16) as u16,
+                offset: u32::from((ends >> 32) as u16),
+                seq: (payload >> 32) as u32,
+                len: payload as u32,
+            }
+        }
+
+        /// Its words.
+        #[inline(always)]
+        pub fn words(&self) -> Words {
+            let mut ends = u64::from(self.local) | u64::from(self.remote) << 16;
+            ends |= u64::from(self.offset as u16) << 32 | u64::from(self.protocol) << 56;
+            ends |= if self.ingress { INGRESS } else { 0 } | if self.v4 { V4 } else { 0 };
+            (ends, u64::from(self.seq) << 32 | u64::from(self.len))
+        }
+
+        /// The first bytes of its payload; `None` when they cannot be read.
+        #[inline(always)]
+        pub fn first(&self, skb: *mut __sk_buff) -> Option<First> {
+            let mut first = zeroed();
+            if self.len != 0 {
+                // SAFETY: at most sixteen bytes on the stack.
+                let read = unsafe {
+                    let to = (&raw mut first).cast();
+                    bpf_skb_load_bytes(skb.cast(), self.offset, to, at_most::<16>(self.len))
+                };
+                if read != 0 {
+                    return None;
+                }
+            }
+            Some(first)
+        }
+
         /// Writes the packet's two ends, seen from this socket, to `to`. Through helpers, which reach
         /// any packet layout: not for the fast path.
         ///
@@ -182,13 +233,13 @@ pub mod program {
             let source = u16::from_be_bytes([*ports, *ports.add(1)]);
             let target = u16::from_be_bytes([*ports.add(2), *ports.add(3)]);
             let (local, remote) = if ingress { (target, source) } else { (source, target) };
-            let mut packet =
-                Packet { ingress, v4, protocol, local, remote, seq: 0, offset: 0, len: 0, first: zeroed() };
+            let mut packet = Packet { ingress, v4, protocol, local, remote, seq: 0, offset: 0, len: 0 };
             if protocol == IPPROTO_UDP {
                 if enabled(ProbeId::Dns) && (remote == DNS_PORT || asked::of_asker(ctx)) {
                     packet.offset = at as u32 + 8;
                     packet.len = (*skb).len.wrapping_sub(packet.offset);
-                    call!(dns::message(skb, &packet));
+                    let (ends, payload) = packet.words();
+                    call!(dns::dns_message(skb, ends, payload));
                 }
                 return;
             }
@@ -196,18 +247,24 @@ pub mod program {
                 let icmp = protocol == if v4 { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
                 if icmp && !ingress && enabled(ProbeId::Connect) && icmp::is_unreachable(v4, *ports) {
                     packet.offset = at as u32;
-                    call!(icmp::sent(skb, &packet));
+                    let (ends, payload) = packet.words();
+                    call!(icmp::icmp_sent(skb, ends, payload));
                 }
                 return;
             }
             let flags = *ports.add(13);
             let asks = flags & SYN != 0 && flags & ACK == 0;
+            packet.offset = at as u32 + u32::from(*ports.add(12) >> 4) * 4;
+            packet.len = (*skb).len.wrapping_sub(packet.offset);
+            packet.seq = u32::from_be_bytes([*ports.add(4), *ports.add(5), *ports.add(6), *ports.add(7)]);
+            // A SYN comes before the first byte (TCP Fast Open).
+            packet.seq = packet.seq.wrapping_add(u32::from(flags & SYN != 0));
+            let (ends, payload) = packet.words();
             if asks && !ingress {
-                call!(syn(skb, &packet));
+                call!(packet_syn(skb, ends, payload));
             }
-            // Straight from here: each function between would take of the stack.
             if ingress && asks && enabled(ProbeId::Connect) {
-                call!(dropped::syn_came(skb, &packet));
+                call!(dropped::syn_came(skb, ends, payload));
             }
             if ingress && enabled(ProbeId::Neigh) {
                 let what = if asks {
@@ -220,50 +277,42 @@ pub mod program {
                     segment::OTHER
                 };
                 if flags & SYN != 0 || road::watching() || (what == segment::RESET && road::suspicious()) {
-                    call!(road::came(skb, &packet, what));
+                    call!(road::neigh_came(skb, ends, payload, u64::from(what)));
                 }
             }
-            packet.offset = at as u32 + u32::from(*ports.add(12) >> 4) * 4;
-            packet.len = (*skb).len.wrapping_sub(packet.offset);
             if packet.len == 0 || packet.len > 1 << 20 {
                 if packet.len == 0 && !ingress && enabled(ProbeId::Tls) && tls::cookies_come_with_packets() {
                     let (local, remote) = socket_ports(skb, packet.local, packet.remote);
                     if tls::bare(local, remote) {
-                        call!(tls::segment(skb, &mut packet));
+                        tls::segment(skb, ends, payload);
                     }
                 }
                 return;
             }
-            packet.seq = u32::from_be_bytes([*ports.add(4), *ports.add(5), *ports.add(6), *ports.add(7)]);
-            // A SYN comes before the first byte (TCP Fast Open).
-            packet.seq = packet.seq.wrapping_add(u32::from(*ports.add(13) & SYN != 0));
-            let payload = transport + usize::from(*ports.add(12) >> 4) * 4;
-            if payload + 16 <= end {
-                packet.first = (payload as *const [u8; 16]).read_unaligned();
+            let at = transport + usize::from(*ports.add(12) >> 4) * 4;
+            let first = if at + 16 <= end {
+                (at as *const First).read_unaligned()
             } else {
                 // Short, or not in the packet's first piece.
-                let first = (&raw mut packet.first).cast();
-                let want = at_most::<16>(packet.len);
-                if bpf_skb_load_bytes(skb.cast(), packet.offset, first, want) != 0 {
-                    return;
+                match packet.first(skb) {
+                    Some(first) => first,
+                    None => return,
                 }
-            }
+            };
             // What arrives has the socket's ports; netfilter may have changed those of what leaves.
             let (own, peer) = if ingress || !enabled(ProbeId::Tls) {
                 (packet.local, packet.remote)
             } else {
                 socket_ports(skb, packet.local, packet.remote)
             };
-            if enabled(ProbeId::Tls) && (tls::open(own, peer) || tls::may_begin(&packet.first, packet.len)) {
-                if call!(tls::segment(skb, &mut packet)) != 0 {
-                    call!(tls::arrived(skb, &packet));
-                }
+            if enabled(ProbeId::Tls) && (tls::open(own, peer) || tls::may_begin(&first, packet.len)) {
+                tls::segment(skb, ends, payload);
             } else if enabled(ProbeId::Dns)
                 && (packet.remote == DNS_PORT || asked::stream_of_asker(ctx, packet.local))
             {
-                call!(dns::message(skb, &packet));
-            } else if ingress && enabled(ProbeId::Clock) && date::begins(&packet.first) {
-                call!(date::response(skb, &packet));
+                call!(dns::dns_message(skb, ends, payload));
+            } else if ingress && enabled(ProbeId::Clock) && date::begins(&first) {
+                call!(date::clock_response(skb, ends, payload));
             }
         }
     }
@@ -285,15 +334,16 @@ pub mod program {
         }
     }
 
-    /// A SYN that leaves. Once or a few times a connection: not inlined, for the stack.
+    /// A SYN that leaves. Once or a few times a connection.
+    #[unsafe(no_mangle)]
     #[inline(never)]
-    fn syn(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-        let ctx = SkBuffContext::new(skb.cast());
+    pub extern "C" fn packet_syn(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+        let (ctx, packet) = (SkBuffContext::new(skb.cast()), Packet::of(ends, payload));
         if enabled(ProbeId::Connect) {
-            call!(dropped::syn_left(skb, packet));
+            dropped::syn_left(&ctx, &packet);
         }
         if enabled(ProbeId::Dns) {
-            asked::stream_begins(&ctx, packet);
+            asked::stream_begins(&ctx, &packet);
         }
         opaque(0)
     }

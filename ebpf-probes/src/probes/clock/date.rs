@@ -16,7 +16,7 @@ use aya_ebpf::{
 use super::{AGED, DATES as SERVERS, DateKey, HttpDate};
 use crate::{
     abi::{ProbeId, Stat},
-    kernel::{at_most, count, mapped, now, opaque},
+    kernel::{at_most, count, mapped, now, opaque, same},
     packet::program::{Packet, netns_of},
 };
 
@@ -58,10 +58,11 @@ pub fn begins(first: &[u8; 16]) -> bool {
     first[0] == b'H' && first[1] == b'T' && first[2] == b'T' && first[3] == b'P' && first[4] == b'/'
 }
 
-/// A response comes in. Not inlined, for the stack.
+/// A response comes in.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn response(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-    let _ = heard(skb, packet);
+pub extern "C" fn clock_response(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+    let _ = heard(skb, &Packet::of(ends, payload));
     opaque(0)
 }
 
@@ -120,9 +121,9 @@ fn look_through(len: u32) -> u64 {
         live &= opaque(opaque(u64::from(at).wrapping_sub(u64::from(len))) >> 63);
         last = last << 8 | u64::from(byte | 0x20);
         // Once at most: what comes after the header is not looked at.
-        date_at += is(last & DATE_MASK, DATE) * live * u64::from(at + 1);
-        aged |= is(last & AGE_MASK, AGE) * live;
-        live &= 1 ^ is(last & END_MASK, END);
+        date_at += same(last & DATE_MASK, DATE) * live * u64::from(at + 1);
+        aged |= same(last & AGE_MASK, AGE) * live;
+        live &= 1 ^ same(last & END_MASK, END);
     }
     // SAFETY: this CPU's slot.
     unsafe {
@@ -130,11 +131,4 @@ fn look_through(len: u32) -> u64 {
         (*response).flags = aged as u32 * AGED;
     }
     opaque(0)
-}
-
-/// 1 if the two are the same, else 0; the optimiser must not know, or it makes branches of it.
-#[inline(always)]
-fn is(this: u64, that: u64) -> u64 {
-    let differs = opaque(this ^ that);
-    1 ^ opaque(opaque(differs | opaque(differs.wrapping_neg())) >> 63)
 }

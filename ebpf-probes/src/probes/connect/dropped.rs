@@ -424,10 +424,11 @@ fn is_asked(connect: &Connect, from: &Tuple) -> bool {
 
 /// A SYN came to a listening socket. If its accept queue is full the kernel will ignore it, without a drop
 /// reason: the connect that sent it, when it is one of this host's, has its answer here. Called by the ingress
-/// program. Not inlined, for the stack.
+/// program.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn syn_came(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-    syn_came_inlined(&SkBuffContext::new(skb.cast()), packet);
+pub extern "C" fn syn_came(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+    syn_came_inlined(&SkBuffContext::new(skb.cast()), &Packet::of(ends, payload));
     opaque(0)
 }
 
@@ -542,14 +543,12 @@ fn way(local: [u8; 16], remote: [u8; 16], local_port: u16, remote_port: u16) -> 
     Tuple { local, remote, local_port, remote_port, family: 0, protocol: IPPROTO_TCP }
 }
 
-/// A SYN left the IP layer of the connecting socket. Called by the egress program. Not inlined, for the stack.
-#[inline(never)]
-pub fn syn_left(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-    let ctx = SkBuffContext::new(skb.cast());
+/// A SYN left the IP layer of the connecting socket. Called by the egress program.
+#[inline(always)]
+pub fn syn_left(ctx: &SkBuffContext, packet: &Packet) {
     // SAFETY: the context of a cgroup_skb program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    left(&ctx, cookie, packet);
-    opaque(0)
+    left(ctx, cookie, packet);
 }
 
 #[inline(always)]

@@ -46,11 +46,11 @@ pub fn is_unreachable(v4: bool, kind: u8) -> bool {
     kind == if v4 { V4_UNREACHABLE } else { V6_UNREACHABLE }
 }
 
-/// Such a message leaves; its header begins at `packet.offset`. Rare: the kernel limits their rate. Not inlined, for
-/// the stack.
+/// Such a message leaves; its header begins at `packet.offset`. Rare: the kernel limits their rate.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn sent(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-    sent_inlined(skb, packet);
+pub extern "C" fn icmp_sent(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+    sent_inlined(skb, &Packet::of(ends, payload));
     opaque(0)
 }
 

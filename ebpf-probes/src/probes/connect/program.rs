@@ -294,7 +294,7 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
         }
         if new == TCP_CLOSE {
             if enabled(ProbeId::Tls) {
-                call!(tls::closed(cookie));
+                call!(tls::tls_closed(cookie));
             }
             if filter::remember() {
                 let _ = SOCKETS.remove(&cookie);

@@ -24,11 +24,11 @@ const GIVEN_UP_NS: u64 = 60_000_000_000;
 /// Bytes of the length that precedes a message over TCP: RFC 1035 §4.2.2.
 const LENGTH: u32 = 2;
 
-/// Counts a message, and times it when it is an answer. Before anything else is done about it. Not inlined, for
-/// the verifier.
+/// Counts a message, and times it when it is an answer. Before anything else is done about it.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) fn counted(skb: *mut __sk_buff, packet: &Packet, cookie: u64) -> u64 {
-    counted_inlined(skb, packet, cookie);
+pub(super) extern "C" fn dns_counted(skb: *mut __sk_buff, ends: u64, payload: u64, cookie: u64) -> u64 {
+    counted_inlined(skb, &Packet::of(ends, payload), cookie);
     opaque(0)
 }
 

@@ -13,7 +13,7 @@ use super::{
     ANY_TCP, DNS_BYTES_HEAD, DnsBytes, DnsWire, HELD, HeldMessage, LARGE, LOOKUPS as FOLLOWED, LookupKey,
     SMALL,
     asked::{Asker, asker, elsewhere, write_ends},
-    counted::counted,
+    counted::dns_counted,
 };
 use crate::{
     abi::{Header, IPPROTO_TCP, Kind, Owner, ProbeId},
@@ -39,55 +39,54 @@ static NO_MESSAGE: Array<HeldMessage> = Array::with_max_entries(1, 0);
 pub(super) const MESSAGE_HEADER: u32 = 12;
 const NO_SUCH_NAME: u8 = 3;
 
-/// A datagram or a segment to or from port 53. Not inlined, for the stack.
+/// A datagram or a segment to or from port 53.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn message(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+pub extern "C" fn dns_message(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+    let packet = Packet::of(ends, payload);
     if packet.len != 0 && packet.len <= 1 << 16 {
         if !packet.ingress && !filter::quiet() {
-            call!(goes_elsewhere(skb, packet));
+            call!(dns_wire(skb, ends, payload));
         }
-        call!(looked_into(skb, packet));
+        let ctx = SkBuffContext::new(skb.cast());
+        // SAFETY: the context of a cgroup_skb program.
+        let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        if !filter::by_owner() || owner(cookie, asker(cookie, &packet)).is_some() {
+            call!(dns_counted(skb, ends, payload, cookie));
+            call!(dns_looked_into(skb, ends, payload, cookie));
+        }
     }
     opaque(0)
 }
 
-/// A message, whatever becomes of it. Not inlined, for the stack.
-#[inline(never)]
-fn looked_into(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-    message_inlined(skb, packet);
-    opaque(0)
-}
-
+/// Whose message it is.
 #[inline(always)]
-fn message_inlined(skb: *mut __sk_buff, packet: &Packet) {
-    let ctx = SkBuffContext::new(skb.cast());
-    // SAFETY: the context of a cgroup_skb program.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let asker = asker(cookie, packet);
-    let owner = match asker {
+fn owner(cookie: u64, asker: Option<*const Asker>) -> Option<*const Owner> {
+    match asker {
         // SAFETY: a live map value.
         Some(asker) => Some(unsafe { &raw const (*asker).owner }),
         None => SOCKETS.get_ptr(&cookie),
-    };
-    if owner.is_none() && filter::by_owner() {
-        return;
-    }
-    call!(counted(skb, packet, cookie));
-    if filter::quiet() {
-        held(&ctx, cookie, owner, asker, packet);
-        return;
-    }
-    if packet.len <= SMALL as u32 {
-        copy::<SMALL>(&ctx, cookie, owner, asker, packet);
-    } else {
-        copy::<LARGE>(&ctx, cookie, owner, asker, packet);
     }
 }
 
-/// Tells whither a question goes, if that is not where it was asked. Not inlined, for the stack.
+/// A message that is wanted: whether it is told, held, or let go.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn goes_elsewhere(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-    let ctx = SkBuffContext::new(skb.cast());
+extern "C" fn dns_looked_into(skb: *mut __sk_buff, ends: u64, payload: u64, cookie: u64) -> u64 {
+    let packet = Packet::of(ends, payload);
+    if filter::quiet() {
+        held(skb, cookie, &packet);
+    } else {
+        copy_of(skb, cookie, &packet);
+    }
+    opaque(0)
+}
+
+/// Tells whither a question goes, if that is not where it was asked.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dns_wire(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+    let (ctx, packet) = (SkBuffContext::new(skb.cast()), &Packet::of(ends, payload));
     // SAFETY: the context of a cgroup_skb program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let asker = asker(cookie, packet);
@@ -129,20 +128,16 @@ fn told_wire(cookie: u64, held: *const HeldMessage) {
 
 /// Holds a question until its answer; tells both only when that was slow or failed.
 #[inline(always)]
-fn held(
-    ctx: &SkBuffContext,
-    cookie: u64,
-    owner: Option<*const Owner>,
-    asker: Option<*const Asker>,
-    packet: &Packet,
-) {
+fn held(skb: *mut __sk_buff, cookie: u64, packet: &Packet) {
     let mut key = LookupKey { cookie, id: ANY_TCP };
     let mut refused = false;
     if packet.protocol != IPPROTO_TCP {
         if packet.len < MESSAGE_HEADER {
             return;
         }
-        let Ok(start) = ctx.load::<[u8; 4]>(packet.offset as usize) else { return };
+        let Ok(start) = SkBuffContext::new(skb.cast()).load::<[u8; 4]>(packet.offset as usize) else {
+            return;
+        };
         let is_answer = start[2] & 0x80 != 0;
         if is_answer != packet.ingress {
             return;
@@ -151,11 +146,14 @@ fn held(
         refused = is_answer && start[3] & 15 != 0 && start[3] & 15 != NO_SUCH_NAME;
     }
     let known = LOOKUPS.get_ptr_mut(&key);
+    let (ends, payload) = packet.words();
     if !packet.ingress {
         match known {
             // SAFETY: a live map value; a count torn by another CPU does no harm.
             Some(known) => unsafe { (*known).queries += 1 },
-            None => keep(&LOOKUPS, ctx, &key, owner, asker, packet),
+            None => {
+                call!(dns_keep(skb, ends, payload, key.cookie, key.id));
+            }
         }
         return;
     }
@@ -163,31 +161,35 @@ fn held(
     // SAFETY: a live map value.
     let slow = now().wrapping_sub(unsafe { (*known).boot_ns }) >= filter::SLOW_NS.load();
     if slow || refused {
-        told(cookie, known);
-        copy::<HELD>(ctx, cookie, owner, asker, packet);
+        call!(dns_told(key.cookie, key.id));
+        copy_of(skb, cookie, packet);
     } else {
-        keep(&ANSWERS, ctx, &key, owner, asker, packet);
+        call!(dns_keep(skb, ends, payload, key.cookie, key.id));
     }
     let _ = LOOKUPS.remove(&key);
 }
 
-#[inline(always)]
-fn keep(
-    map: &LruHashMap<LookupKey, HeldMessage>,
-    ctx: &SkBuffContext,
-    key: &LookupKey,
-    owner: Option<*const Owner>,
-    asker: Option<*const Asker>,
-    packet: &Packet,
-) {
-    let Some(empty) = NO_MESSAGE.get_ptr(0) else { return };
+/// Keeps a message: a question with those that wait, an answer with the last ones.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dns_keep(skb: *mut __sk_buff, ends: u64, payload: u64, cookie: u64, id: u64) -> u64 {
+    let (ctx, packet) = (&SkBuffContext::new(skb.cast()), &Packet::of(ends, payload));
+    let key = &LookupKey { cookie, id };
+    let Some(empty) = NO_MESSAGE.get_ptr(0) else { return opaque(0) };
     // SAFETY: a live array slot that nobody writes; then the value just made, which only this socket's
     // packets write. What cannot be read stays empty.
     unsafe {
-        let _ = map.insert(key, &*empty, 0);
-        let Some(held) = map.get_ptr_mut(key) else { return };
+        let held = if packet.ingress {
+            let _ = ANSWERS.insert(key, &*empty, 0);
+            ANSWERS.get_ptr_mut(key)
+        } else {
+            let _ = LOOKUPS.insert(key, &*empty, 0);
+            LOOKUPS.get_ptr_mut(key)
+        };
+        let Some(held) = held else { return opaque(0) };
         (*held).boot_ns = now();
-        match owner {
+        let asker = asker(cookie, packet);
+        match owner(cookie, asker) {
             Some(owner) => (*held).owner = *owner,
             None if !packet.ingress => {
                 sender(ctx, &raw mut (*held).owner);
@@ -206,15 +208,18 @@ fn keep(
         (*held).queries = 1;
         let len = at_most::<HELD>(packet.len);
         let data = (&raw mut (*held).data).cast();
-        if bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.offset, data, len) == 0 {
+        if bpf_skb_load_bytes(skb.cast(), packet.offset, data, len) == 0 {
             (*held).len = len;
         }
     }
+    opaque(0)
 }
 
 /// Tells a question that was held, dated when it was asked.
-#[inline(always)]
-fn told(cookie: u64, held: *const HeldMessage) {
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dns_told(cookie: u64, id: u64) -> u64 {
+    let Some(held) = LOOKUPS.get_ptr(&LookupKey { cookie, id }) else { return opaque(0) };
     // SAFETY: a live map value.
     if unsafe { (*held).wire.protocol } != 0 {
         told_wire(cookie, held);
@@ -236,16 +241,35 @@ fn told(cookie: u64, held: *const HeldMessage) {
         }
         Some(())
     });
+    opaque(0)
+}
+
+/// Hands a message to the agent, as much of it as a record has room for.
+#[inline(always)]
+fn copy_of(skb: *mut __sk_buff, cookie: u64, packet: &Packet) {
+    let (ends, payload) = packet.words();
+    call!(dns_copy(skb, ends, payload, cookie));
+}
+
+/// See [`copy_of`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dns_copy(skb: *mut __sk_buff, ends: u64, payload: u64, cookie: u64) -> u64 {
+    let packet = Packet::of(ends, payload);
+    if filter::quiet() {
+        copy::<HELD>(skb, cookie, &packet);
+    } else if packet.len <= SMALL as u32 {
+        copy::<SMALL>(skb, cookie, &packet);
+    } else {
+        copy::<LARGE>(skb, cookie, &packet);
+    }
+    opaque(0)
 }
 
 #[inline(always)]
-fn copy<const N: usize>(
-    ctx: &SkBuffContext,
-    cookie: u64,
-    owner: Option<*const Owner>,
-    asker: Option<*const Asker>,
-    packet: &Packet,
-) {
+fn copy<const N: usize>(skb: *mut __sk_buff, cookie: u64, packet: &Packet) {
+    let ctx = &SkBuffContext::new(skb.cast());
+    let asker = asker(cookie, packet);
     emit::<DnsBytes<N>>(ProbeId::Dns, |record| {
         let len = at_most::<N>(packet.len);
         // SAFETY: a fresh reservation; the head is written whole, the data as far as `len` says. A torn
@@ -255,7 +279,7 @@ fn copy<const N: usize>(
             head.len = DNS_BYTES_HEAD as u32 + len;
             (&raw mut (*record).header).write(head);
             (&raw mut (*record).cookie).write(cookie);
-            match owner {
+            match owner(cookie, asker) {
                 Some(owner) => (&raw mut (*record).owner).write(*owner),
                 None => (&raw mut (*record).owner).write(Owner::default()),
             }
@@ -265,7 +289,7 @@ fn copy<const N: usize>(
             (&raw mut (*record).ingress).write(u32::from(packet.ingress));
             (&raw mut (*record).queries).write(0);
             let data = (&raw mut (*record).data).cast();
-            (bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.offset, data, len) == 0).then_some(())
+            (bpf_skb_load_bytes(skb.cast(), packet.offset, data, len) == 0).then_some(())
         }
     });
 }

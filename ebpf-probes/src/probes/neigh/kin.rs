@@ -4,17 +4,24 @@
 //! the contrary, two machines with one address: the cached MAC resets a connection which the other one goes on
 //! asking for.
 
-use aya_ebpf::{macros::map, maps::LruHashMap};
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, LruHashMap},
+};
 
 use super::{
     NeighKey, PeerKey,
     program::{NEIGHBOURS, SECOND},
 };
-use crate::kernel::opaque;
+use crate::kernel::{opaque, same};
 
 /// What is known of peers that spoke from another MAC than the cached one. One that gives way starts anew.
 #[map]
 static KIN: LruHashMap<PeerKey, Kin> = LruHashMap::with_max_entries(1 << 10, 0);
+
+/// An empty one, to begin from: the stack is short. Never written.
+#[map]
+static NO_KIN: Array<Kin> = Array::with_max_entries(1, 0);
 
 /// MACs remembered of each, the oldest gives way.
 const MACS: usize = 4;
@@ -22,7 +29,7 @@ const MACS: usize = 4;
 const SYN_NS: u64 = 130 * SECOND;
 
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Kin {
     /// The cached MAC the others belong with.
     cached: u64,
@@ -61,13 +68,15 @@ impl Kin {
     #[inline(always)]
     fn has(&self, mac: u64) -> bool {
         let [a, b, c, d] = self.macs;
-        mac == a || mac == b || mac == c || mac == d
+        (same(mac, a) | same(mac, b) | same(mac, c) | same(mac, d)) != 0
     }
 
     /// Whether it is the cached MAC, or one that belongs with it.
     #[inline(always)]
     fn family(&self, mac: u64) -> bool {
-        mac != 0 && (self.cached == mac || self.has(mac))
+        let [a, b, c, d] = self.macs;
+        let among = same(mac, self.cached) | same(mac, a) | same(mac, b) | same(mac, c) | same(mac, d);
+        among & (1 ^ same(mac, 0)) != 0
     }
 
     #[inline(always)]
@@ -96,7 +105,11 @@ impl Kin {
             self.add(before);
             return;
         }
-        *self = Self { cached, ifindex, speaks_told_ns: self.speaks_told_ns, ..Self::default() };
+        self.cached = cached;
+        self.ifindex = ifindex;
+        self.macs = [0; MACS];
+        (self.syn_mac, self.syn_ns, self.syn_ports) = (0, 0, 0);
+        (self.reset, self.resets, self.next) = (0, 0, 0);
     }
 }
 
@@ -108,9 +121,14 @@ fn of(peer: &PeerKey, seen: &Seen) -> Option<*mut Kin> {
         unsafe { (*kin).follow(seen.cached, seen.ifindex) };
         return Some(kin);
     }
-    let new = Kin { cached: seen.cached, ifindex: seen.ifindex, ..Kin::default() };
-    let _ = KIN.insert(peer, &new, 0);
-    KIN.get_ptr_mut(peer)
+    // SAFETY: a live array slot that nobody writes; then the value just made.
+    unsafe {
+        let _ = KIN.insert(peer, &*NO_KIN.get_ptr(0)?, 0);
+        let kin = KIN.get_ptr_mut(peer)?;
+        (*kin).cached = seen.cached;
+        (*kin).ifindex = seen.ifindex;
+        Some(kin)
+    }
 }
 
 /// A SYN came from another MAC than the cached one. How often so far a connection that the cached MAC had reset

@@ -20,7 +20,7 @@ use super::{NeighKey, NeighRecord, Neighbour, cause, flag, kin, state, update::U
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId, Stat},
     fields, filter,
-    kernel::{atomic_add, count, emit, header, mapped, netns, now},
+    kernel::{any, atomic_add, count, emit, header, mapped, netns, not, now, opaque, same},
     metrics::{NeighEvent, counter, program as metrics},
 };
 
@@ -28,6 +28,10 @@ use crate::{
 /// entries give way: a neighbour that comes back is told as seen for the first time.
 #[map]
 pub static NEIGHBOURS: LruHashMap<NeighKey, Neighbour> = LruHashMap::with_max_entries(1 << 14, 0);
+
+/// An empty one, to begin from: the stack is short. Never written.
+#[map]
+static NO_NEIGHBOUR: Array<Neighbour> = Array::with_max_entries(1, 0);
 
 /// What may happen for every packet, and is told at most once a second.
 #[map]
@@ -95,11 +99,38 @@ pub(super) unsafe fn key_of(neighbour: *const u8) -> Option<(NeighKey, u16)> {
     }
 }
 
+/// What was last told of an entry, as far as it is compared.
+#[derive(Default)]
+struct Old {
+    mac: u64,
+    state_since_ns: u64,
+    mac_since_ns: u64,
+    state: u32,
+    probes: u32,
+    told_bad: u32,
+    unanswered: u32,
+}
+
+impl Old {
+    #[inline(always)]
+    fn of(known: &Neighbour) -> Self {
+        Self {
+            mac: u64::from_ne_bytes(known.mac),
+            state_since_ns: known.state_since_ns,
+            mac_since_ns: known.mac_since_ns,
+            state: known.state,
+            probes: known.probes,
+            told_bad: known.told_bad,
+            unanswered: known.unanswered,
+        }
+    }
+}
+
 /// What a record says beside the entry itself.
 struct Change<'a> {
     cause: u32,
     flags: u32,
-    old: &'a Neighbour,
+    old: &'a Old,
     state: u32,
     mac: u64,
     probes: u32,
@@ -107,32 +138,46 @@ struct Change<'a> {
     count: u32,
 }
 
+/// Conditions are numbers here, 0 or 1, and joined by `&` and `|`: of each that is a branch the verifier walks both
+/// ways, and all that follows with each.
 impl Change<'_> {
+    #[inline(always)]
+    fn has(&self, flag: u32) -> u64 {
+        not(same(u64::from(self.flags & flag), 0))
+    }
+
+    #[inline(always)]
+    fn is(&self, state: u32) -> u64 {
+        same(self.state.into(), state.into())
+    }
+
     /// Nobody answers. (Whoever removes an entry by hand sets it FAILED first.)
     #[inline(always)]
-    fn silent(&self) -> bool {
-        (self.state == state::FAILED && self.flags & flag::BY_HAND == 0)
-            || (self.state == state::INCOMPLETE && self.cause == cause::TIMER)
-            || self.flags & flag::FAILED_BETWEEN != 0
+    fn silent(&self) -> u64 {
+        let asked_in_vain = self.is(state::INCOMPLETE) & same(self.cause.into(), cause::TIMER.into());
+        (self.is(state::FAILED) & not(self.has(flag::BY_HAND)))
+            | asked_in_vain
+            | self.has(flag::FAILED_BETWEEN)
     }
 
     /// Whoever set it for good takes it away: what is sent there next finds nobody.
     #[inline(always)]
-    fn withdrawn(&self) -> bool {
-        self.state == state::FAILED
-            && self.flags & flag::BY_HAND != 0
-            && self.old.state & state::PERMANENT != 0
+    fn withdrawn(&self) -> u64 {
+        let permanent = not(same(u64::from(self.old.state & state::PERMANENT), 0));
+        self.is(state::FAILED) & self.has(flag::BY_HAND) & permanent
+    }
+
+    /// It has another MAC than the one it had.
+    #[inline(always)]
+    fn moved(&self) -> u64 {
+        not(same(self.old.mac, 0)) & not(same(self.mac, 0)) & not(same(self.old.mac, self.mac))
     }
 
     /// Nobody answers, somebody else does, or what was bad has changed.
     #[inline(always)]
-    fn grave(&self) -> bool {
-        let old = u64::from_ne_bytes(self.old.mac);
-        self.silent()
-            || self.withdrawn()
-            || (old != 0 && self.mac != 0 && old != self.mac)
-            || self.old.told_bad != 0
-            || self.old.unanswered != 0
+    fn grave(&self) -> u64 {
+        let before = not(same(self.old.told_bad.into(), 0)) | not(same(self.old.unanswered.into(), 0));
+        self.silent() | self.withdrawn() | self.moved() | before
     }
 }
 
@@ -140,7 +185,7 @@ impl Change<'_> {
 /// `neighbour` must be a BTF-typed `struct neighbour`.
 #[inline(always)]
 unsafe fn tell(neighbour: *const u8, key: &NeighKey, family: u16, change: &Change<'_>) {
-    if filter::quiet() && !change.grave() {
+    if filter::quiet() && change.grave() == 0 {
         return;
     }
     emit::<NeighRecord>(ProbeId::Neigh, |record| {
@@ -160,7 +205,7 @@ unsafe fn tell(neighbour: *const u8, key: &NeighKey, family: u16, change: &Chang
             }
             (&raw mut (*record).address).write(key.address);
             read_name(device, &raw mut (*record).device)?;
-            (&raw mut (*record).old_mac).write(change.old.mac);
+            (&raw mut (*record).old_mac).write(change.old.mac.to_ne_bytes());
             (&raw mut (*record).new_mac).write(change.mac.to_ne_bytes());
             (&raw mut (*record).state_since_ns).write(change.old.state_since_ns);
             (&raw mut (*record).mac_since_ns).write(change.old.mac_since_ns);
@@ -214,8 +259,8 @@ pub(super) unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*cons
         let Some((key, family)) = key_of(neighbour) else { return };
         let known = NEIGHBOURS.get_ptr_mut(&key);
         let mut old = match known {
-            Some(known) => *known,
-            None => Neighbour::default(),
+            Some(known) => Old::of(&*known),
+            None => Old::default(),
         };
         let mac = fields::NEIGH_HA::read(neighbour);
         let probes = fields::NEIGH_PROBES::read(neighbour);
@@ -224,90 +269,94 @@ pub(super) unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*cons
             flags |= flag::FIRST;
             if let Some(update) = update {
                 old.state = (*update).state;
-                old.mac = (*update).mac.to_ne_bytes();
+                old.mac = (*update).mac;
             }
             if state == state::NOARP && (old.state == state::NONE || old.state == state::NOARP) {
                 return;
             }
         }
-        let mac_changed = mac != u64::from_ne_bytes(old.mac);
-        let asking = state == state::INCOMPLETE || state == state::PROBE;
-        if state == old.state && !mac_changed && !(asking && probes != old.probes) {
+        // Or the verifier walks what follows anew for each of the many things that may have come together here.
+        let at = now();
+        old.state = any(old.state.into(), at) as u32;
+        old.probes = any(old.probes.into(), at) as u32;
+        old.told_bad = any(old.told_bad.into(), at) as u32;
+        old.unanswered = any(old.unanswered.into(), at) as u32;
+        old.mac = any(old.mac, at);
+        let old_mac = old.mac;
+        let was = |state: u32| same(old.state.into(), state.into());
+        let is = |this: u32| same(state.into(), this.into());
+        let mac_changed = not(same(mac, old_mac));
+        let probed = (is(state::INCOMPLETE) | is(state::PROBE)) & not(same(probes.into(), old.probes.into()));
+        if was(state) & not(mac_changed) & not(probed) != 0 {
             return;
         }
         // An entry is only asked for from scratch after it failed, and its count of probes starts again.
-        if state == state::INCOMPLETE
-            && (old.state == state::PROBE || (old.state == state::INCOMPLETE && probes < old.probes))
-        {
-            flags |= flag::FAILED_BETWEEN;
-        }
-        if let Some(update) = update
-            && (*update).by_hand != 0
-        {
-            flags |= flag::BY_HAND;
-        }
-        if mac_changed
-            && mac != 0
-            && old.mac != [0; 8]
-            && kin::related(&key, mac, u64::from_ne_bytes(old.mac)) != 0
-        {
-            flags |= flag::TOGETHER;
-        }
-        let bad = state == state::FAILED
-            || old.state == state::FAILED
-            || flags & flag::FAILED_BETWEEN != 0
-            || (mac_changed && old.mac != [0; 8]);
+        let anew = opaque(u64::from(probes).wrapping_sub(old.probes.into())) >> 63;
+        let between = is(state::INCOMPLETE) & (was(state::PROBE) | (was(state::INCOMPLETE) & anew));
+        let by_hand = match update {
+            Some(update) => not(same((*update).by_hand.into(), 0)),
+            None => 0,
+        };
+        let changed_places = mac_changed & not(same(mac, 0)) & not(same(old_mac, 0));
+        let together = if changed_places != 0 { kin::related(&key, mac, old_mac) } else { 0 };
+        let flags = u64::from(flags)
+            | (between * u64::from(flag::FAILED_BETWEEN))
+            | (any(by_hand, at) * u64::from(flag::BY_HAND))
+            | (any(together, at) * u64::from(flag::TOGETHER));
+        let flags = any(flags, at) as u32;
         let change = Change { cause, flags, old: &old, state, mac, probes, update, count: 0 };
-        let asked = old.state & (state::INCOMPLETE | state::PROBE) != 0;
+        let by_hand = change.has(flag::BY_HAND);
+        let asked = not(same(u64::from(old.state & (state::INCOMPLETE | state::PROBE)), 0));
         let answers = state::REACHABLE | state::STALE | state::DELAY | state::PERMANENT;
-        if asked && state & answers != 0 && flags & flag::BY_HAND == 0 {
+        if asked & not(same(u64::from(state & answers), 0)) & not(by_hand) != 0 {
             happened(NeighEvent::Resolved, family);
         }
-        if known.is_none() && old.state == state::NONE {
+        if change.has(flag::FIRST) & was(state::NONE) != 0 {
             happened(NeighEvent::Created, family);
         }
-        if (state == state::FAILED && state != old.state && flags & flag::BY_HAND == 0)
-            || flags & flag::FAILED_BETWEEN != 0
-        {
+        if (is(state::FAILED) & not(was(state::FAILED)) & not(by_hand)) | between != 0 {
             happened(NeighEvent::Failed, family);
         }
-        if mac_changed && mac != 0 && old.mac != [0; 8] {
+        if changed_places != 0 {
             happened(NeighEvent::MacChanged, family);
         }
         // What is still asked for has not recovered.
-        let bad_now = change.silent() || (state == state::INCOMPLETE && old.told_bad != 0);
-        if filter::ONLY_BAD.load() == 0 || bad || change.grave() {
+        let bad_now = change.silent() | (is(state::INCOMPLETE) & not(same(old.told_bad.into(), 0)));
+        let bad = is(state::FAILED)
+            | was(state::FAILED)
+            | between
+            | (mac_changed & not(same(old_mac, 0)))
+            | change.grave();
+        if filter::ONLY_BAD.load() == 0 || bad != 0 {
             tell(neighbour, &key, family, &change);
         }
-        let at = now();
+        let bad_now = any(bad_now, at) as u32;
         match known {
             Some(known) => {
-                if mac_changed {
+                if mac_changed != 0 {
                     (*known).mac = mac.to_ne_bytes();
                     (*known).mac_since_ns = at;
                     (*known).other_mac = [0; 8];
                     (*known).answered_ns = 0;
                     (*known).unanswered = 0;
                 }
-                (*known).told_bad = u32::from(bad_now);
-                if state != old.state {
+                (*known).told_bad = bad_now;
+                if was(state) == 0 {
                     (*known).state = state;
                     (*known).state_since_ns = at;
                 }
                 (*known).probes = probes;
             }
             None => {
-                let mac_since_ns = if mac_changed { at } else { 0 };
-                let new = Neighbour {
-                    mac: mac.to_ne_bytes(),
-                    state,
-                    probes,
-                    state_since_ns: at,
-                    mac_since_ns,
-                    told_bad: u32::from(bad_now),
-                    ..Neighbour::default()
-                };
-                let _ = NEIGHBOURS.insert(&key, &new, 0);
+                let Some(new) = NO_NEIGHBOUR.get_ptr(0) else { return };
+                let _ = NEIGHBOURS.insert(&key, &*new, 0);
+                let Some(known) = NEIGHBOURS.get_ptr_mut(&key) else { return };
+                (*known).mac = mac.to_ne_bytes();
+                (*known).state = state;
+                (*known).probes = probes;
+                (*known).state_since_ns = at;
+                (*known).mac_since_ns = mac_changed * at;
+                (*known).told_bad = bad_now;
             }
         }
     }
@@ -349,7 +398,7 @@ pub fn neigh_dead(ctx: BtfTracePointContext) -> i32 {
         let Some(count) = repeated(DEAD) else { return 0 };
         let state = u32::from(fields::NEIGH_STATE::read(neighbour));
         let mac = fields::NEIGH_HA::read(neighbour);
-        let old = Neighbour { state, mac: mac.to_ne_bytes(), ..Neighbour::default() };
+        let old = Old { state, mac, ..Old::default() };
         let change =
             Change { cause: cause::DEAD, flags: 0, old: &old, state, mac, probes: 0, update: None, count };
         tell(neighbour, &key, family, &change);
@@ -367,15 +416,14 @@ pub fn neigh_removed(ctx: BtfTracePointContext) -> i32 {
         let Some((key, family)) = key_of(neighbour) else { return 0 };
         let mut flags = 0;
         let old = match NEIGHBOURS.get_ptr(&key) {
-            Some(known) => *known,
+            Some(known) => Old::of(&*known),
             None => {
                 let state = u32::from(fields::NEIGH_STATE::read(neighbour));
                 if state == state::NOARP || state == state::NONE {
                     return 0;
                 }
                 flags |= flag::FIRST;
-                let mac = fields::NEIGH_HA::read(neighbour).to_ne_bytes();
-                Neighbour { state, mac, ..Neighbour::default() }
+                Old { state, mac: fields::NEIGH_HA::read(neighbour), ..Old::default() }
             }
         };
         let _ = NEIGHBOURS.remove(&key);
@@ -389,7 +437,7 @@ pub fn neigh_removed(ctx: BtfTracePointContext) -> i32 {
             update: None,
             count: 0,
         };
-        if filter::ONLY_BAD.load() == 0 || old.state == state::FAILED || change.grave() {
+        if filter::ONLY_BAD.load() == 0 || old.state == state::FAILED || change.grave() != 0 {
             tell(neighbour, &key, family, &change);
         }
     }

@@ -119,13 +119,14 @@ pub fn suspicious() -> bool {
 }
 
 /// A SYN or its answer arrived, or, while [`suspicious`], a reset, or, while [`watching`], any segment: is its
-/// Ethernet source where a reply would go? Called by the ingress program. Not inlined, for the stack.
+/// Ethernet source where a reply would go? Called by the ingress program; `what` is one of [`segment`].
 ///
 /// Only an address in the neighbour table of the very device it came in on is compared: behind a router
 /// the peer's own address is not there. A socket below a VRF sees the VRF's device and is not compared.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn came(skb: *mut __sk_buff, packet: &Packet, what: u32) -> u64 {
-    came_inlined(skb, packet, what);
+pub extern "C" fn neigh_came(skb: *mut __sk_buff, ends: u64, payload: u64, what: u64) -> u64 {
+    came_inlined(skb, &Packet::of(ends, payload), what as u32);
     opaque(0)
 }
 

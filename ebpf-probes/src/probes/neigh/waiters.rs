@@ -1,6 +1,10 @@
 //! Who waits for a neighbour that does not answer: the packets in its queue, with their sockets.
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf};
+use aya_ebpf::{
+    helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf},
+    macros::map,
+    maps::PerCpuArray,
+};
 
 use super::{NeighKey, WaiterRecord};
 use crate::{
@@ -24,32 +28,50 @@ pub(super) unsafe fn tell(neighbour: *const u8, key: &NeighKey, v4: bool) {
     // SAFETY: helpers that check addresses, and a load the verifier checks.
     unsafe {
         let queued = bpf_probe_read_kernel(fields::NEIGH_QUEUED::address(neighbour)).unwrap_or(0);
-        let queue =
-            Queue { key: *key, v4: u32::from(v4), queued, probes: fields::NEIGH_PROBES::read(neighbour) };
+        let Some(queue) = QUEUE.get_ptr_mut(0) else { return };
+        queue.write(Queue {
+            key: *key,
+            v4: u32::from(v4),
+            queued,
+            probes: fields::NEIGH_PROBES::read(neighbour),
+            pad: 0,
+        });
         // `next` is the first member of `struct sk_buff_head` and of `struct sk_buff`.
         let mut skb = bpf_probe_read_kernel(head).unwrap_or(core::ptr::null());
         for _ in 0..PACKETS {
             if skb.is_null() || skb == head.cast() {
                 return;
             }
-            call!(waits(skb, &queue));
+            call!(neigh_waits(skb as u64));
             skb = bpf_probe_read_kernel(skb.cast()).unwrap_or(core::ptr::null());
         }
     }
 }
 
 /// What all packets of a queue have in common.
+#[repr(C)]
+#[derive(Clone, Copy)]
 struct Queue {
     key: NeighKey,
     v4: u32,
     queued: u32,
     probes: u32,
+    pad: u32,
 }
 
-/// Tells one packet. Not inlined: the verifier would walk every way through every packet, one after the other.
+/// The queue in hand. The neighbours' timers run in softirq context, where none interrupts another on its CPU.
+#[map]
+static QUEUE: PerCpuArray<Queue> = PerCpuArray::with_max_entries(1, 0);
+
+/// Tells one packet, by its address: the verifier follows this once, not for each packet.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn waits(skb: *const u8, queue: &Queue) -> u64 {
-    let (key, v4, queued, probes) = (&queue.key, queue.v4 != 0, queue.queued, queue.probes);
+extern "C" fn neigh_waits(skb: u64) -> u64 {
+    let Some(queue) = QUEUE.get_ptr(0) else { return opaque(0) };
+    let skb = skb as *const u8;
+    // SAFETY: this CPU's slot.
+    let (key, v4, queued, probes) =
+        unsafe { (&(*queue).key, (*queue).v4 != 0, (*queue).queued, (*queue).probes) };
     // SAFETY: helpers that check addresses.
     unsafe {
         let sk = bpf_probe_read_kernel(fields::SKB_SK::address(skb)).unwrap_or(core::ptr::null());

@@ -3,10 +3,19 @@
 //! that it is whole (a message header spread over records, a record header that nobody kept), it counts as unfinished
 //! until the server answers it. What it says is not looked at.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::SkBuffContext};
+use core::ptr::{null, null_mut};
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::__sk_buff,
+    helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes},
+    programs::SkBuffContext,
+};
 
 use super::{
-    CLIENT_HELLO, HELD, HELLO_CAPTURED, HELLO_HELD, Handshake, HeldHello, LARGE, SMALL, UNREAD, stage,
+    CLIENT_HELLO, HELD, HELLO_CAPTURED, HELLO_HELD, Handshake, HeldHello, UNREAD,
+    program::{HANDSHAKES, forget},
+    stage,
     steps::{HANDSHAKE, may_begin},
     told::{capture, hand_over, held, hold, hold_in, holds_all, tell},
 };
@@ -14,7 +23,7 @@ use crate::{
     abi::Kind,
     fields,
     kernel::{at_most, now, opaque},
-    packet::program::Packet,
+    packet::program::{Packet, tcp_sock},
 };
 
 /// A record holds at most this much (RFC 8446 §5.1).
@@ -25,26 +34,53 @@ const SHORTEST: u32 = 41;
 /// Records of one hello that are looked at with one segment.
 const RECORDS: u32 = 8;
 
-/// More bytes of a ClientHello that is not whole yet. `1`: it is none after all. `socket` is the segment's
-/// `struct tcp_sock`, NULL at a listener; `early` holds the hello of a handshake that has no socket, otherwise NULL.
-/// Not inlined, for the stack.
+/// More bytes of a ClientHello that is not whole yet, of a socket that has a handshake: which ends here if they are
+/// none after all.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn tls_hello(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+    let (ctx, mut packet) = (SkBuffContext::new(skb.cast()), Packet::of(ends, payload));
+    let Some(socket) = tcp_sock(&ctx) else { return opaque(0) };
+    // SAFETY: the context of a cgroup_skb program.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let Some(handshake) = HANDSHAKES.get_ptr_mut(&cookie) else { return opaque(0) };
+    // SAFETY: a live map value, and the packet's own socket.
+    unsafe {
+        // What stands before a second hello is a ChangeCipherSpec.
+        let before = (*handshake).hello_seq.wrapping_sub(packet.seq);
+        if before < packet.len {
+            packet.seq = packet.seq.wrapping_add(before);
+            packet.offset += before;
+            packet.len -= before;
+        }
+        if more::<true>(skb, handshake, &packet, socket, null_mut()) {
+            forget(cookie);
+        }
+    }
+    opaque(0)
+}
+
+/// More bytes of a ClientHello that came before its socket did: `early` holds it. `true`: it is none after all.
 ///
 /// # Safety
-/// `handshake` and `early` must be live map values, `socket` BTF-typed.
-#[inline(never)]
-pub(super) unsafe fn hello_bytes(
+/// `handshake` and `early` must be live map values.
+#[inline(always)]
+pub(super) unsafe fn without_socket(
     skb: *mut __sk_buff,
     handshake: *mut Handshake,
     packet: &Packet,
-    socket: *const u8,
     early: *mut HeldHello,
-) -> u64 {
+) -> bool {
     // SAFETY: passed on to the caller.
-    opaque(u64::from(unsafe { inlined(skb, handshake, packet, socket, early) }))
+    unsafe { more::<false>(skb, handshake, packet, null(), early) }
 }
 
+/// Either of a `SOCKET`, or of what is held `early`; the other one is NULL.
+///
+/// # Safety
+/// `handshake` and `early` must be live map values, `socket` BTF-typed.
 #[inline(always)]
-unsafe fn inlined(
+unsafe fn more<const SOCKET: bool>(
     skb: *mut __sk_buff,
     handshake: *mut Handshake,
     packet: &Packet,
@@ -73,7 +109,7 @@ unsafe fn inlined(
     }
     if at <= before {
         hs.hello_seen = end;
-        if packet.ingress && !socket.is_null() {
+        if packet.ingress && SOCKET {
             // SAFETY: as promised by the caller.
             unsafe { already_here(hs, socket) };
         }
@@ -100,23 +136,12 @@ unsafe fn inlined(
         }
     }
     let at_once = at == 0 && hs.left == 0 && hs.record_end != 0 && end >= hs.record_end;
-    if !early.is_null() {
-        hold_in(&ctx, early, at, packet);
+    if !SOCKET {
+        hold_in(skb, early, at, packet.offset, packet.len);
     } else if holds_all(hs) {
         hold(&ctx, hs.cookie, at, packet);
     } else if at_once || end > HELLO_HELD as u32 {
-        let mut done = 0;
-        if packet.len <= SMALL as u32 {
-            capture::<SMALL>(&ctx, hs, CLIENT_HELLO, at, packet.offset, packet.len);
-            done = packet.len;
-        }
-        for _ in 0..4 {
-            if done >= packet.len {
-                break;
-            }
-            capture::<LARGE>(&ctx, hs, CLIENT_HELLO, at + done, packet.offset + done, packet.len - done);
-            done += LARGE as u32;
-        }
+        capture(&ctx, hs, CLIENT_HELLO, at, packet.offset, packet.len);
     } else {
         hs.flags |= HELD;
         hold(&ctx, hs.cookie, at, packet);
@@ -142,7 +167,7 @@ unsafe fn inlined(
                 let from = packet.offset + (begins - at);
                 bpf_skb_load_bytes(skb.cast(), from, (&raw mut header).cast(), 5) == 0
             } else {
-                kept(hs.cookie, early, begins, &mut header)
+                kept::<SOCKET>(hs.cookie, early, begins, &mut header)
             }
         };
         if !read {
@@ -158,7 +183,7 @@ unsafe fn inlined(
     if hs.record_end != 0 {
         hs.hello_len = hs.record_end + if hs.left == 0 { 0 } else { hs.left + 5 };
     }
-    whole(hs, seen, early.is_null());
+    whole(hs, seen, SOCKET);
     false
 }
 
@@ -211,10 +236,15 @@ unsafe fn already_here(hs: &mut Handshake, socket: *const u8) {
 /// A record header among the bytes that are held.
 ///
 /// # Safety
-/// `early` must be NULL or a live map value.
+/// Without a `SOCKET`, `early` must be a live map value.
 #[inline(always)]
-unsafe fn kept(cookie: u64, early: *const HeldHello, at: u32, header: &mut [u8; 8]) -> bool {
-    let from = if early.is_null() {
+unsafe fn kept<const SOCKET: bool>(
+    cookie: u64,
+    early: *const HeldHello,
+    at: u32,
+    header: &mut [u8; 8],
+) -> bool {
+    let from = if SOCKET {
         match held(cookie) {
             Some(held) => held,
             None => return false,

@@ -17,14 +17,14 @@ use aya_ebpf::{
 
 use super::{
     Early, HELD, Handshake, REQUESTED as REQUESTED_HELD, Requested, SERVER, SPEAKS_TLS,
-    hello::hello_bytes,
+    hello::without_socket,
     program::{HANDSHAKES, gate, slot_of, speaks_tls},
     stage,
     steps::may_begin,
     told::{adopt_hello, hand_over, tell},
 };
 use crate::{
-    abi::{AF_INET6, Kind, ProbeId, Stat},
+    abi::{AF_INET, AF_INET6, Kind, ProbeId, Stat},
     call, fields, filter,
     kernel::{count, netns, now, opaque},
     packet::program::{Packet, netns_of},
@@ -42,70 +42,103 @@ static REQUESTED: LruHashMap<Requested, Early> = LruHashMap::with_max_entries(RE
 #[map]
 static NO_REQUEST: Array<Early> = Array::with_max_entries(1, 0);
 
-/// A segment with payload that arrived at a listener. Not inlined, for the stack.
+/// A segment with payload that arrived at a listener. `1`: [`tls_requested`] is to be called, by whoever called this,
+/// for the stack.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn arrived(skb: *mut __sk_buff, packet: &Packet) -> u64 {
-    arrived_inlined(&SkBuffContext::new(skb.cast()), packet);
-    opaque(0)
+pub(crate) extern "C" fn tls_arrived(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+    opaque(u64::from(arrived(&SkBuffContext::new(skb.cast()), &Packet::of(ends, payload))))
+}
+
+/// Writes which connection a packet asks for to `key`, where it is wanted: one that is returned is on the stack thrice.
+///
+/// # Safety
+/// `key` must be a place on the stack.
+#[inline(always)]
+unsafe fn asked_by(ctx: &SkBuffContext, packet: &Packet, key: *mut Requested) -> Option<()> {
+    // SAFETY: every byte is written.
+    unsafe {
+        (&raw mut (*key).netns).write(netns_of(ctx)?);
+        packet.write_tuple(ctx, &raw mut (*key).tuple)?;
+        (&raw mut (*key).tuple.family).write(0);
+        (&raw mut (*key).tuple.protocol).write(0);
+    }
+    Some(())
 }
 
 #[inline(always)]
-fn arrived_inlined(ctx: &SkBuffContext, packet: &Packet) {
-    let Some(netns) = netns_of(ctx) else { return };
-    let mut key = Requested { netns, ..Requested::default() };
-    // SAFETY: a place on the stack.
-    if unsafe { packet.write_tuple(ctx, &raw mut key.tuple) }.is_none() {
-        return;
-    }
-    if !filter::peer(&key.tuple.remote, !packet.v4, packet.local) {
-        return;
-    }
-    let family = key.tuple.family;
-    (key.tuple.family, key.tuple.protocol) = (0, 0);
-    let early = match REQUESTED.get_ptr_mut(&key) {
-        Some(early) => early,
-        None if !may_begin(&packet.first, packet.len) => return,
-        None => {
-            let Some(empty) = NO_REQUEST.get_ptr(0) else { return };
-            // SAFETY: a live array slot that nobody writes.
-            if REQUESTED.insert(&key, unsafe { &*empty }, 0).is_err() {
-                return count(ProbeId::Tls, Stat::MapFull);
-            }
-            let Some(early) = REQUESTED.get_ptr_mut(&key) else { return };
-            let at = now();
-            // SAFETY: a live map value, just made by this packet.
-            unsafe {
-                let hs = &raw mut (*early).handshake;
-                (*hs).tuple = key.tuple;
-                (*hs).tuple.family = family;
-                (*hs).tuple.protocol = packet.protocol;
-                (*hs).owner.netns = netns;
-                (*hs).started_ns = at;
-                (*hs).moved_ns = at;
-                (*hs).hello_seq = packet.seq;
-                (*hs).client_next = packet.seq;
-                (*hs).stage = stage::HELLO_PARTIAL;
-                (*hs).role = SERVER;
-                (*hs).flags = HELD;
-            }
-            early
+fn arrived(ctx: &SkBuffContext, packet: &Packet) -> bool {
+    let mut key = MaybeUninit::<Requested>::uninit();
+    // SAFETY: every byte of the key is written.
+    let key = unsafe {
+        if asked_by(ctx, packet, key.as_mut_ptr()).is_none() {
+            return false;
         }
+        &*key.as_ptr()
     };
+    if !filter::peer(&key.tuple.remote, !packet.v4, packet.local) {
+        return false;
+    }
+    if REQUESTED.get_ptr(key).is_some() {
+        return true;
+    }
+    if !packet.first(ctx.skb.skb).is_some_and(|first| may_begin(&first, packet.len)) {
+        return false;
+    }
+    let Some(empty) = NO_REQUEST.get_ptr(0) else { return false };
+    // SAFETY: a live array slot that nobody writes.
+    if REQUESTED.insert(key, unsafe { &*empty }, 0).is_err() {
+        count(ProbeId::Tls, Stat::MapFull);
+        return false;
+    }
+    let Some(early) = REQUESTED.get_ptr_mut(key) else { return false };
+    let at = now();
+    // SAFETY: a live map value, just made by this packet.
+    unsafe {
+        let hs = &raw mut (*early).handshake;
+        (*hs).tuple = key.tuple;
+        (*hs).tuple.family = if packet.v4 { AF_INET } else { AF_INET6 };
+        (*hs).tuple.protocol = packet.protocol;
+        (*hs).owner.netns = key.netns;
+        (*hs).started_ns = at;
+        (*hs).moved_ns = at;
+        (*hs).hello_seq = packet.seq;
+        (*hs).client_next = packet.seq;
+        (*hs).stage = stage::HELLO_PARTIAL;
+        (*hs).role = SERVER;
+        (*hs).flags = HELD;
+    }
+    true
+}
+
+/// A segment of a handshake whose socket is to be made.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn tls_requested(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+    let packet = Packet::of(ends, payload);
+    let mut key = MaybeUninit::<Requested>::uninit();
+    // SAFETY: every byte of the key is written.
+    let key = unsafe {
+        if asked_by(&SkBuffContext::new(skb.cast()), &packet, key.as_mut_ptr()).is_none() {
+            return opaque(0);
+        }
+        &*key.as_ptr()
+    };
+    let Some(early) = REQUESTED.get_ptr_mut(key) else { return opaque(0) };
     // SAFETY: a live map value.
     unsafe {
         let hs = &raw mut (*early).handshake;
-        if (*hs).stage == stage::HELLO_PARTIAL {
-            let hello = &raw mut (*early).hello;
-            if call!(hello_bytes(ctx.skb.skb, hs, packet, core::ptr::null(), hello)) != 0 {
-                let _ = REQUESTED.remove(&key);
-                return;
-            }
+        let partial = (*hs).stage == stage::HELLO_PARTIAL;
+        if partial && without_socket(skb, hs, &packet, &raw mut (*early).hello) {
+            let _ = REQUESTED.remove(key);
+            return opaque(0);
         }
     }
     if let Some(slot) = slot_of(packet.local, packet.remote) {
         // SAFETY: a live array slot; a plain mark.
         unsafe { (*slot).requested = 1 };
     }
+    opaque(0)
 }
 
 /// Writes which connection a socket is to `key`, word by word: a tuple made first would be on the stack twice.

@@ -22,9 +22,9 @@ use aya_ebpf::{
 
 use super::{
     CLIENT, HELLO_HELD, Handshake, SERVER, SPEAKS_TLS, UNREAD,
-    hello::received,
+    hello::{self, received},
     listener, stage,
-    steps::{moved, note_stall, over},
+    steps::{Step, moved, note_stall, over},
     told::{let_go, nobodys, release, tell},
 };
 use crate::{
@@ -32,13 +32,10 @@ use crate::{
     call, fields, filter,
     kernel::{SOCKETS, atomic_add, count, current, mapped, netns, now, opaque, v6},
     metrics::{Timed, counter, phase, program as metrics},
-    packet::program::{Packet, tcp_sock},
+    packet::program::{First, Packet, tcp_sock},
 };
 
-pub(crate) use super::{
-    listener::{arrived, cookies_come_with_packets},
-    steps::may_begin,
-};
+pub(crate) use super::{listener::cookies_come_with_packets, steps::may_begin};
 
 /// `TCP_LISTEN` of include/net/tcp_states.h.
 const TCP_LISTEN: u8 = 10;
@@ -120,57 +117,89 @@ pub(super) fn spoke_tls(hs: &Handshake) {
     }
 }
 
-/// A segment with payload, of a socket that may be in a handshake or begins one here. `1`: the socket is a listener;
-/// [`arrived`] is to be called. Not inlined, for the stack.
+/// What is to be done about a segment next.
+mod next {
+    /// Nothing.
+    pub(super) const NOTHING: u64 = 0;
+    /// Its socket is a listener: [`super::tls_arrived`].
+    pub(super) const LISTENER: u64 = 1;
+    /// Its socket has no handshake: [`super::tls_unknown`].
+    pub(super) const UNKNOWN: u64 = 2;
+    /// It has more bytes of a ClientHello: [`super::hello::tls_hello`].
+    pub(super) const HELLO: u64 = 3;
+}
+
+/// A segment of a socket that may be in a handshake or begins one here; without payload, the first that leaves a
+/// socket which came of a listener. Its steps are called one after the other, not one by the other: the stack is
+/// short.
+#[inline(always)]
+pub fn segment(skb: *mut __sk_buff, ends: u64, payload: u64) {
+    let mut what = call!(tls_segment(skb, ends, payload));
+    if what == next::UNKNOWN && call!(tls_unknown(skb, ends, payload)) != 0 {
+        what = call!(tls_segment(skb, ends, payload));
+    }
+    if what == next::HELLO {
+        call!(hello::tls_hello(skb, ends, payload));
+    } else if what == next::LISTENER && call!(listener::tls_arrived(skb, ends, payload)) != 0 {
+        call!(listener::tls_requested(skb, ends, payload));
+    }
+}
+
+/// Moves the handshake of a segment's socket; one of [`next`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn segment(skb: *mut __sk_buff, packet: &mut Packet) -> u64 {
-    opaque(u64::from(segment_inlined(skb, packet)))
+extern "C" fn tls_segment(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+    let (ctx, packet) = (SkBuffContext::new(skb.cast()), Packet::of(ends, payload));
+    opaque(segment_of(&ctx, packet))
 }
 
 #[inline(always)]
-fn segment_inlined(skb: *mut __sk_buff, packet: &mut Packet) -> bool {
-    let ctx = SkBuffContext::new(skb.cast());
-    let Some(socket) = tcp_sock(&ctx) else { return false };
+fn segment_of(ctx: &SkBuffContext, mut packet: Packet) -> u64 {
+    let Some(socket) = tcp_sock(ctx) else { return next::NOTHING };
     // SAFETY: a load through the BTF-typed socket.
     if packet.ingress && unsafe { fields::SK_STATE::read(socket) } == TCP_LISTEN {
-        return true;
+        return next::LISTENER;
     }
-    of_socket(&ctx, packet, socket);
-    false
-}
-
-/// A segment of a socket that is no listener.
-#[inline(always)]
-fn of_socket(ctx: &SkBuffContext, packet: &mut Packet, socket: *const u8) {
     // SAFETY: the context of a cgroup_skb program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let handshake = match HANDSHAKES.get_ptr_mut(&cookie) {
-        Some(handshake) => handshake,
-        // SAFETY: the packet's own socket.
-        None => match unsafe { unknown(ctx, cookie, packet, socket) } {
-            Some(handshake) => handshake,
-            None => return,
-        },
-    };
+    let Some(handshake) = HANDSHAKES.get_ptr_mut(&cookie) else { return next::UNKNOWN };
     if packet.len == 0 {
-        return;
+        return next::NOTHING;
     }
+    let Some(mut first) = packet.first(ctx.skb.skb) else { return next::NOTHING };
     // SAFETY: a live map value; a socket's packets in one direction are handled one after the other,
     // and a race between the two directions costs at most a stage told twice.
-    let over = unsafe {
+    unsafe {
         if !packet.ingress && (*handshake).role == SERVER && (*handshake).stage <= stage::HELLO {
-            on_the_wire(ctx, handshake, packet);
+            let (ends, payload) = packet.words();
+            call!(tls_wire(ctx.skb.skb, cookie, ends, payload));
         }
         let (stage, moved_ns) = ((*handshake).stage, (*handshake).moved_ns);
-        let over = moved(ctx, handshake, packet, socket);
+        let what = moved(ctx, handshake, &mut packet, &mut first, socket);
         if (*handshake).stage != stage {
-            call!(advanced(handshake, stage, moved_ns));
+            call!(tls_advanced(cookie, stage.into(), moved_ns));
         }
-        over
-    };
-    if over {
-        forget(cookie);
+        match what {
+            Step::Over => forget(cookie),
+            Step::Hello => return next::HELLO,
+            Step::On => {}
+        }
     }
+    next::NOTHING
+}
+
+/// Finds or begins the handshake of a socket that has none under its cookie. `1`: it has one now.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tls_unknown(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+    let (ctx, packet) = (SkBuffContext::new(skb.cast()), Packet::of(ends, payload));
+    // SAFETY: the context of a cgroup_skb program.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    if let (Some(socket), Some(first)) = (tcp_sock(&ctx), packet.first(skb)) {
+        // SAFETY: the packet's own socket.
+        unsafe { unknown(&ctx, cookie, &packet, &first, socket) };
+    }
+    opaque(u64::from(HANDSHAKES.get_ptr(&cookie).is_some()))
 }
 
 /// Whether a packet without payload is of interest: the first that leaves a socket is what draws its cookie, where
@@ -186,54 +215,50 @@ pub fn bare(local: u16, remote: u16) -> bool {
 /// # Safety
 /// `socket` must be the packet's BTF-typed `struct tcp_sock`.
 #[inline(always)]
-unsafe fn unknown(
-    ctx: &SkBuffContext,
-    cookie: u64,
-    packet: &mut Packet,
-    socket: *const u8,
-) -> Option<*mut Handshake> {
+unsafe fn unknown(ctx: &SkBuffContext, cookie: u64, packet: &Packet, first: &First, socket: *const u8) {
     // SAFETY: loads through a BTF-typed socket, and a live array slot.
     unsafe {
-        let slot = slot_of(fields::SK_NUM::read(socket), u16::from_be(fields::SK_DPORT::read(socket)))?;
+        let (local, remote) = (fields::SK_NUM::read(socket), u16::from_be(fields::SK_DPORT::read(socket)));
+        let Some(slot) = slot_of(local, remote) else { return };
         if (*slot).requested != 0 {
             call!(listener::claimed(socket, cookie, 0));
-            if let Some(handshake) = HANDSHAKES.get_ptr_mut(&cookie) {
-                return Some(handshake);
+            if HANDSHAKES.get_ptr(&cookie).is_some() {
+                return;
             }
         }
         if packet.len == 0 {
-            return None;
+            return;
         }
         let young = (*slot).young != 0;
         (*slot).young = 0;
-        let may = may_begin(&packet.first, packet.len);
+        let may = may_begin(first, packet.len);
         let mut begins = packet.seq;
         if packet.ingress {
             let next = fields::TCP_RCV_NXT::read(socket);
             if packet.seq != next {
                 // Of something older, or the first bytes of a connection come later than these.
                 if !young || packet.seq.wrapping_sub(next) > HELLO_HELD as u32 {
-                    return None;
+                    return;
                 }
                 (*slot).young = 1;
                 begins = next;
             } else if !may {
-                return None;
+                return;
             }
         } else if !may || (packet.seq.wrapping_sub(fields::TCP_SND_NXT::read(socket)) as i32) < 0 {
-            return None;
+            return;
         }
-        begin(ctx, cookie, packet, socket, begins)
+        let _ = begin(ctx, cookie, packet, socket, begins);
     }
 }
 
 /// Keeps what netfilter has made of a packet's addresses and ports, if anything.
-///
-/// # Safety
-/// `handshake` must be a live map value.
-#[inline(always)]
-unsafe fn on_the_wire(ctx: &SkBuffContext, handshake: *mut Handshake, packet: &Packet) {
-    // SAFETY: as promised by the caller.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tls_wire(skb: *mut __sk_buff, cookie: u64, ends: u64, payload: u64) -> u64 {
+    let Some(handshake) = HANDSHAKES.get_ptr_mut(&cookie) else { return opaque(0) };
+    let (ctx, packet) = (&SkBuffContext::new(skb.cast()), Packet::of(ends, payload));
+    // SAFETY: a live map value.
     unsafe {
         let wire = &raw mut (*handshake).wire;
         let (own, seen) = ((&raw const (*handshake).tuple).cast::<u64>(), wire.cast::<u64>());
@@ -245,16 +270,16 @@ unsafe fn on_the_wire(ctx: &SkBuffContext, handshake: *mut Handshake, packet: &P
             (*handshake).wire = Tuple::default();
         }
     }
+    opaque(0)
 }
 
-/// Counts a handshake that left `stage`, where it had last moved at `moved_ns`. Not inlined, for the stack.
-///
-/// # Safety
-/// `handshake` must be a live map value.
+/// Counts a handshake that left `stage`, where it had last moved at `moved_ns`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-unsafe fn advanced(handshake: *const Handshake, stage: u32, moved_ns: u64) -> u64 {
-    // SAFETY: as promised by the caller.
-    let hs = unsafe { &*handshake };
+extern "C" fn tls_advanced(cookie: u64, stage: u64, moved_ns: u64) -> u64 {
+    let Some(handshake) = HANDSHAKES.get_ptr(&cookie) else { return opaque(0) };
+    // SAFETY: a live map value.
+    let (hs, stage) = unsafe { (&*handshake, stage as u32) };
     if !nobodys(hs) {
         if stage >= stage::HELLO && hs.stage > stage && hs.stage <= stage::DONE {
             metrics::took(phase(hs.role, stage), hs.moved_ns.wrapping_sub(moved_ns));
@@ -271,14 +296,21 @@ unsafe fn advanced(handshake: *const Handshake, stage: u32, moved_ns: u64) -> u6
 }
 
 #[inline(always)]
-fn forget(cookie: u64) {
-    let Some(handshake) = HANDSHAKES.get_ptr(&cookie) else { return };
+pub(super) fn forget(cookie: u64) {
+    call!(tls_forget(cookie));
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tls_forget(cookie: u64) -> u64 {
+    let Some(handshake) = HANDSHAKES.get_ptr(&cookie) else { return opaque(0) };
     // SAFETY: a live map value.
     let (local, remote) = unsafe { ((*handshake).tuple.local_port, (*handshake).tuple.remote_port) };
     if HANDSHAKES.remove(&cookie).is_ok() {
         gate(local, remote, u64::MAX);
         let_go(cookie);
     }
+    opaque(0)
 }
 
 /// Begins to follow a handshake, if it is wanted; its ClientHello begins with this sequence number.
@@ -292,7 +324,7 @@ unsafe fn begin(
     packet: &Packet,
     socket: *const u8,
     begins: u32,
-) -> Option<*mut Handshake> {
+) -> Option<()> {
     let role = if packet.ingress { SERVER } else { CLIENT };
     let known = SOCKETS.get_ptr(&cookie);
     if role == CLIENT && known.is_none() && filter::CGROUP.load() != 0 {
@@ -338,7 +370,8 @@ unsafe fn begin(
                 (*tuple).local = v6(fields::SK_V6_RCV_SADDR::address(socket));
                 (*tuple).remote = v6(fields::SK_V6_DADDR::address(socket));
             }
-            on_the_wire(ctx, handshake, packet);
+            let (ends, payload) = packet.words();
+            call!(tls_wire(ctx.skb.skb, cookie, ends, payload));
         } else {
             (*handshake).established_ns = last_active(socket, at);
             if speaks_tls(&*handshake) {
@@ -353,7 +386,7 @@ unsafe fn begin(
         forget(cookie);
         return None;
     }
-    Some(handshake)
+    Some(())
 }
 
 /// A connection that came of a listener is established: two loads, and a mark that its first bytes are to come. Called
@@ -385,7 +418,7 @@ pub unsafe fn accepted(sk: *const u8) {
 pub unsafe fn finishing(sk: *const u8, cookie: u64) {
     // SAFETY: passed on to the caller.
     if unsafe { open(fields::SK_NUM::read(sk), u16::from_be(fields::SK_DPORT::read(sk))) } {
-        call!(closed(cookie));
+        call!(tls_closed(cookie));
     }
 }
 
@@ -420,10 +453,10 @@ pub unsafe fn sender(ctx: &SkBuffContext, owner: *mut Owner) {
     }
 }
 
-/// The socket closed: a handshake still in flight ends here. Called at each TCP socket's close. Not inlined, for the
-/// stack.
+/// The socket closed: a handshake still in flight ends here. Called at each TCP socket's close.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn closed(cookie: u64) -> u64 {
+pub extern "C" fn tls_closed(cookie: u64) -> u64 {
     if let Some(handshake) = HANDSHAKES.get_ptr_mut(&cookie) {
         // SAFETY: a live map value.
         let hs = unsafe { &mut *handshake };
@@ -431,8 +464,7 @@ pub fn closed(cookie: u64) -> u64 {
         if hs.stage != stage::HELLO_PARTIAL || hs.hello_seen >= 11 {
             let (stage, moved_ns) = (hs.stage, hs.moved_ns);
             over(hs, stage::CLOSED);
-            // SAFETY: as above.
-            unsafe { call!(advanced(handshake, stage, moved_ns)) };
+            call!(tls_advanced(cookie, stage.into(), moved_ns));
         }
         forget(cookie);
     }

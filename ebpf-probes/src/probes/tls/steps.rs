@@ -1,22 +1,19 @@
 //! The state machine: what a segment that begins with these bytes says of its handshake.
 
-use core::ptr::null_mut;
-
-use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::SkBuffContext};
+use aya_ebpf::programs::SkBuffContext;
 
 use super::{
     ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CCS, CLIENT_CERTIFICATE, ENCRYPTED_FINISH, HOLE,
-    Handshake, RETRIED, SERVER, SERVER_HELLO, SMALL, STALLED, UNREAD,
-    hello::hello_bytes,
+    Handshake, RETRIED, SERVER, SERVER_HELLO, STALLED, UNREAD,
     program::spoke_tls,
     stage,
     told::{capture, hand_over, let_go, nobodys, release, tell, told},
 };
 use crate::{
     abi::Kind,
-    call, fields, filter,
-    kernel::{at_most, now},
-    packet::program::Packet,
+    fields, filter,
+    kernel::now,
+    packet::program::{First, Packet},
 };
 
 /// Record types of RFC 8446 §5.1, and handshake types of §4.
@@ -62,7 +59,17 @@ pub(super) fn note_stall(hs: &mut Handshake) {
     }
 }
 
-/// Moves the state machine. `true`: the handshake is over, one way or another.
+/// What a segment is to its handshake.
+pub(super) enum Step {
+    /// One of many.
+    On,
+    /// The last one: the handshake is over, one way or another.
+    Over,
+    /// It has more bytes of a ClientHello.
+    Hello,
+}
+
+/// Moves the state machine.
 ///
 /// # Safety
 /// `handshake` must be a live map value, `socket` the packet's BTF-typed `struct tcp_sock`.
@@ -71,8 +78,9 @@ pub(super) unsafe fn moved(
     ctx: &SkBuffContext,
     handshake: *mut Handshake,
     packet: &mut Packet,
+    first: &mut First,
     socket: *const u8,
-) -> bool {
+) -> Step {
     // SAFETY: as promised by the caller: a live map value.
     let hs = unsafe { &mut *handshake };
     note_stall(hs);
@@ -87,22 +95,26 @@ pub(super) unsafe fn moved(
     let partial = hs.stage == stage::HELLO_PARTIAL && from_client;
     if (next.wrapping_sub(expected) as i32) <= 0 {
         // A segment seen before says nothing new.
-        return false;
+        return Step::On;
     }
     if (known as i32) < 0 {
         // Something before it is missing. What it begins with is the middle of something.
         hs.flags |= HOLE;
-        // SAFETY: as promised by the caller.
-        return partial
-            && unsafe { call!(hello_bytes(ctx.skb.skb, handshake, packet, socket, null_mut())) } != 0;
-    }
-    if known != 0 && !ahead_by(ctx, packet, known) {
-        return false;
+        return if partial { Step::Hello } else { Step::On };
     }
     hs.flags &= !HOLE;
     if partial {
-        // SAFETY: as promised by the caller.
-        return unsafe { call!(hello_bytes(ctx.skb.skb, handshake, packet, socket, null_mut())) } != 0;
+        return Step::Hello;
+    }
+    if known != 0 {
+        // Looks past the bytes that were here before.
+        packet.seq = packet.seq.wrapping_add(known);
+        packet.offset += known;
+        packet.len -= known;
+        match packet.first(ctx.skb.skb) {
+            Some(ahead) => *first = ahead,
+            None => return Step::On,
+        }
     }
     if from_client {
         hs.client_next = next;
@@ -113,7 +125,6 @@ pub(super) unsafe fn moved(
         hs.flags |= UNREAD;
     }
     hs.moved_ns = now();
-    let first = &packet.first;
     let record = first[0];
     if record == ALERT && first[1] == 3 && u16::from_be_bytes([first[3], first[4]]) == 2 && packet.len >= 7 {
         hs.alert = u32::from(first[5]) << 8 | u32::from(first[6]) | 1 << 16;
@@ -122,21 +133,7 @@ pub(super) unsafe fn moved(
         }
         return over(hs, stage::ALERT);
     }
-    if from_client { client(ctx, hs, packet, socket) } else { server(ctx, hs, packet) }
-}
-
-/// Looks past the bytes of a segment that were here before. `false`: it cannot be read.
-#[inline(always)]
-fn ahead_by(ctx: &SkBuffContext, packet: &mut Packet, known: u32) -> bool {
-    packet.seq = packet.seq.wrapping_add(known);
-    packet.offset += known;
-    packet.len -= known;
-    let want = at_most::<16>(packet.len);
-    packet.first = [0; 16];
-    // SAFETY: at most sixteen bytes on the stack.
-    unsafe {
-        bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.offset, (&raw mut packet.first).cast(), want) == 0
-    }
+    if from_client { client(hs, packet, first) } else { server(ctx, hs, packet, first) }
 }
 
 /// Whether these first bytes of a segment can begin a ServerHello, as far as they go.
@@ -146,12 +143,12 @@ fn may_answer(first: &[u8; 16], len: u32) -> bool {
 }
 
 #[inline(always)]
-fn server(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet) -> bool {
+fn server(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, first: &First) -> Step {
     match hs.stage {
         stage::HELLO | stage::HELLO_PARTIAL => {
-            if !may_answer(&packet.first, packet.len) {
+            if !may_answer(first, packet.len) {
                 if hs.stage == stage::HELLO_PARTIAL {
-                    return true;
+                    return Step::Over;
                 }
                 return over(hs, stage::NOT_TLS);
             }
@@ -163,22 +160,21 @@ fn server(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet) -> bool {
             if hs.role == SERVER {
                 spoke_tls(hs);
             }
-            capture::<SMALL>(ctx, hs, SERVER_HELLO, 0, packet.offset, packet.len);
+            capture(ctx, hs, SERVER_HELLO, 0, packet.offset, packet.len);
             hs.stage = stage::SERVER_FLIGHT;
             tell(Kind::TlsPhase, hs);
-            false
+            Step::On
         }
         stage::CLIENT_FINISH => over(hs, stage::DONE),
-        _ => false,
+        _ => Step::On,
     }
 }
 
 #[inline(always)]
-fn client(ctx: &SkBuffContext, hs: &mut Handshake, packet: &mut Packet, socket: *const u8) -> bool {
+fn client(hs: &mut Handshake, packet: &Packet, first: &First) -> Step {
     if hs.stage != stage::SERVER_FLIGHT {
-        return false;
+        return Step::On;
     }
-    let first = &packet.first;
     let mut kind = first[0];
     let mut len = u16::from_be_bytes([first[3], first[4]]);
     let mut hello = u16::from_be_bytes([first[7], first[8]]);
@@ -187,7 +183,7 @@ fn client(ctx: &SkBuffContext, hs: &mut Handshake, packet: &mut Packet, socket: 
     if kind == CHANGE_CIPHER_SPEC {
         hs.flags |= CLIENT_CCS;
         if packet.len < 11 {
-            return false;
+            return Step::On;
         }
         kind = first[6];
         len = u16::from_be_bytes([first[9], first[10]]);
@@ -197,7 +193,7 @@ fn client(ctx: &SkBuffContext, hs: &mut Handshake, packet: &mut Packet, socket: 
     }
     if kind == HANDSHAKE {
         if message == TYPE_CLIENT_HELLO && hello.wrapping_add(4) == len {
-            return retried(ctx, hs, packet, skip, socket);
+            return retried(hs, packet.seq.wrapping_add(skip));
         }
         if hs.flags & CLIENT_CCS != 0 {
             // Nothing clear came before: a resumed TLS 1.2 session ends with the client's Finished.
@@ -206,7 +202,7 @@ fn client(ctx: &SkBuffContext, hs: &mut Handshake, packet: &mut Packet, socket: 
         return waits(hs);
     }
     if kind != APPLICATION_DATA {
-        return false;
+        return Step::On;
     }
     hs.flags |= ENCRYPTED_FINISH;
     match len {
@@ -223,27 +219,18 @@ fn client(ctx: &SkBuffContext, hs: &mut Handshake, packet: &mut Packet, socket: 
 }
 
 #[inline(always)]
-fn waits(hs: &mut Handshake) -> bool {
+fn waits(hs: &mut Handshake) -> Step {
     hs.stage = stage::CLIENT_FINISH;
     tell(Kind::TlsPhase, hs);
-    false
+    Step::On
 }
 
 /// The server asked for another ClientHello and here it is: the same handshake goes on.
 #[inline(always)]
-fn retried(
-    ctx: &SkBuffContext,
-    hs: &mut Handshake,
-    packet: &mut Packet,
-    skip: u32,
-    socket: *const u8,
-) -> bool {
-    packet.seq = packet.seq.wrapping_add(skip);
-    packet.offset += skip;
-    packet.len -= skip;
+fn retried(hs: &mut Handshake, begins: u32) -> Step {
     hs.flags |= RETRIED;
     hs.flags &= !CLIENT_CCS;
-    hs.hello_seq = packet.seq;
+    hs.hello_seq = begins;
     hs.hello_len = 0;
     hs.hello_seen = 0;
     hs.record_end = 0;
@@ -251,13 +238,12 @@ fn retried(
     hs.read_stage = 0;
     hs.stage = stage::HELLO_PARTIAL;
     let_go(hs.cookie);
-    // SAFETY: a live map value, and the packet's own socket.
-    unsafe { call!(hello_bytes(ctx.skb.skb, hs, packet, socket, null_mut())) != 0 }
+    Step::Hello
 }
 
 /// Ends a handshake; `how` is the stage it ends in.
 #[inline(always)]
-pub(super) fn over(hs: &mut Handshake, how: u32) -> bool {
+pub(super) fn over(hs: &mut Handshake, how: u32) -> Step {
     hs.read_stage = hs.stage;
     hs.stage = how;
     let exposed = filter::quiet()
@@ -270,5 +256,5 @@ pub(super) fn over(hs: &mut Handshake, how: u32) -> bool {
     } else {
         tell(Kind::TlsPhase, hs);
     }
-    true
+    Step::Over
 }

@@ -1,6 +1,7 @@
 //! What crosses over to the agent of a handshake, and what is kept here in case it must.
 
 use aya_ebpf::{
+    bindings::__sk_buff,
     helpers::generated::{bpf_probe_read_kernel as read_kernel, bpf_skb_load_bytes},
     macros::map,
     maps::{Array, LruHashMap},
@@ -8,13 +9,13 @@ use aya_ebpf::{
 };
 
 use super::{
-    CLIENT_HELLO, HELD, HELLO_HELD, HELLOS as HELLOS_HELD, Handshake, HeldHello, SERVER, STALLED,
-    TLS_BYTES_HEAD, TlsBytes, TlsRecord,
+    CLIENT_HELLO, HELD, HELLO_HELD, HELLOS as HELLOS_HELD, Handshake, HeldHello, LARGE, SERVER, SERVER_HELLO,
+    SMALL, STALLED, TLS_BYTES_HEAD, TlsBytes, TlsRecord, program::HANDSHAKES,
 };
 use crate::{
-    abi::{Kind, ProbeId},
-    filter,
-    kernel::{at_most, emit, header, opaque},
+    abi::{Header, Kind, ProbeId},
+    call, filter,
+    kernel::{at_most, emit, header, now, opaque},
     packet::program::Packet,
 };
 
@@ -74,7 +75,14 @@ pub(super) fn hand_over(hs: &mut Handshake) {
 /// Hands on a ClientHello that was held back.
 #[inline(always)]
 pub(super) fn release(cookie: u64) {
-    let Some(held) = HELLOS.get_ptr(&cookie) else { return };
+    call!(tls_release(cookie));
+}
+
+/// See [`release`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tls_release(cookie: u64) -> u64 {
+    let Some(held) = HELLOS.get_ptr(&cookie) else { return opaque(0) };
     emit::<TlsBytes<HELLO_HELD>>(ProbeId::Tls, |record| {
         // SAFETY: a fresh reservation; the head is written whole, the data by a helper from a live map
         // value. What lies beyond `len` is not looked at.
@@ -90,24 +98,46 @@ pub(super) fn release(cookie: u64) {
             (read_kernel(to, HELLO_HELD as u32, from) == 0).then_some(())
         }
     });
+    opaque(0)
+}
+
+/// Hands the bytes of a hello that a packet carries to the agent, as many as it takes of them: `at` is where in the
+/// hello they begin, `offset` where in the packet, `len` how many they are.
+#[inline(always)]
+pub(super) fn capture(ctx: &SkBuffContext, hs: &Handshake, hello: u32, at: u32, offset: u32, len: u32) {
+    if !holds_all(hs) {
+        let (what, of) = (u64::from(hello) << 32 | u64::from(at), u64::from(offset) << 32 | u64::from(len));
+        call!(tls_capture(ctx.skb.skb, hs.cookie, what, of));
+    }
+}
+
+/// See [`capture`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tls_capture(skb: *mut __sk_buff, cookie: u64, what: u64, of: u64) -> u64 {
+    let (hello, at) = ((what >> 32) as u32, what as u32);
+    let (offset, len) = ((of >> 32) as u32, of as u32);
+    if hello == SERVER_HELLO || len <= SMALL as u32 {
+        copy::<SMALL>(skb, cookie, hello, at, offset, len);
+        return opaque(0);
+    }
+    let mut done = 0;
+    for _ in 0..4 {
+        if done >= len {
+            break;
+        }
+        copy::<LARGE>(skb, cookie, hello, at + done, offset + done, len - done);
+        done += LARGE as u32;
+    }
+    opaque(0)
 }
 
 /// Hands up to `N` bytes of the packet to the agent.
 #[inline(always)]
-pub(super) fn capture<const N: usize>(
-    ctx: &SkBuffContext,
-    hs: &Handshake,
-    hello: u32,
-    at: u32,
-    offset: u32,
-    len: u32,
-) where
+fn copy<const N: usize>(skb: *mut __sk_buff, cookie: u64, hello: u32, at: u32, offset: u32, len: u32)
+where
     TlsBytes<N>: 'static,
 {
-    let cookie = hs.cookie;
-    if holds_all(hs) {
-        return;
-    }
     emit::<TlsBytes<N>>(ProbeId::Tls, |record| {
         let len = at_most::<N>(len);
         // SAFETY: a fresh reservation; the head is written whole, the data as far as `len` says.
@@ -119,7 +149,7 @@ pub(super) fn capture<const N: usize>(
             (&raw mut (*record).hello).write(hello);
             (&raw mut (*record).at).write(at);
             let data = (&raw mut (*record).data).cast();
-            (bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, data, len) == 0).then_some(())
+            (bpf_skb_load_bytes(skb.cast(), offset, data, len) == 0).then_some(())
         }
     });
 }
@@ -127,31 +157,38 @@ pub(super) fn capture<const N: usize>(
 /// Keeps a ClientHello's bytes where the agent finds them, should the handshake stall.
 #[inline(always)]
 pub(super) fn hold(ctx: &SkBuffContext, cookie: u64, at: u32, packet: &Packet) {
-    if at >= HELLO_HELD as u32 {
-        return;
-    }
+    let of = u64::from(packet.offset) << 32 | u64::from(packet.len);
+    call!(tls_hold(ctx.skb.skb, cookie, at.into(), of));
+}
+
+/// See [`hold`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tls_hold(skb: *mut __sk_buff, cookie: u64, at: u64, of: u64) -> u64 {
     if HELLOS.get_ptr(&cookie).is_none() {
-        let Some(empty) = NO_HELLO.get_ptr(0) else { return };
+        let Some(empty) = NO_HELLO.get_ptr(0) else { return opaque(0) };
         // SAFETY: a live array slot that nobody writes.
         let _ = HELLOS.insert(&cookie, unsafe { &*empty }, 0);
     }
-    let Some(held) = HELLOS.get_ptr_mut(&cookie) else { return };
-    hold_in(ctx, held, at, packet);
+    if let Some(held) = HELLOS.get_ptr_mut(&cookie) {
+        hold_in(skb, held, at as u32, (of >> 32) as u32, of as u32);
+    }
+    opaque(0)
 }
 
-/// Keeps a packet's bytes of a ClientHello; `held` must be a live map value.
+/// Keeps `len` bytes of a ClientHello, which begin at `offset` in the packet; `held` must be a live map value.
 #[inline(always)]
-pub(super) fn hold_in(ctx: &SkBuffContext, held: *mut HeldHello, at: u32, packet: &Packet) {
+pub(super) fn hold_in(skb: *mut __sk_buff, held: *mut HeldHello, at: u32, offset: u32, len: u32) {
     if at >= HELLO_HELD as u32 {
         return;
     }
-    let want = at_most::<HELLO_HELD>(packet.len);
+    let want = at_most::<HELLO_HELD>(len);
     // SAFETY: at < HELLO_HELD and want <= HELLO_HELD stay within the data.
     unsafe {
         let at = opaque(u64::from(at)) & (HELLO_HELD as u64 - 1);
         let to = (&raw mut (*held).data).cast::<u8>().add(at as usize);
         let end = at as u32 + want;
-        if bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.offset, to.cast(), want) == 0 && end > (*held).len {
+        if bpf_skb_load_bytes(skb.cast(), offset, to.cast(), want) == 0 && end > (*held).len {
             (*held).len = end;
         }
     }
@@ -169,12 +206,23 @@ pub(super) fn tell(kind: Kind, hs: &Handshake) {
 /// Tells a handshake.
 #[inline(always)]
 pub(super) fn told(kind: Kind, hs: &Handshake) {
-    emit::<TlsRecord>(ProbeId::Tls, |record| {
-        // SAFETY: a fresh reservation of the record's size; every byte is written.
-        unsafe {
-            (&raw mut (*record).header).write(header::<TlsRecord>(kind));
-            core::ptr::copy_nonoverlapping(hs, &raw mut (*record).handshake, 1);
-        }
-        Some(())
-    });
+    call!(tls_told(hs.cookie, kind as u64));
+}
+
+/// See [`told`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tls_told(cookie: u64, kind: u64) -> u64 {
+    if let Some(handshake) = HANDSHAKES.get_ptr(&cookie) {
+        emit::<TlsRecord>(ProbeId::Tls, |record| {
+            // SAFETY: a fresh reservation of the record's size, of which every byte is written; a live map value.
+            unsafe {
+                let len = size_of::<TlsRecord>() as u32;
+                (&raw mut (*record).header).write(Header { boot_ns: now(), kind: kind as u32, len });
+                core::ptr::copy_nonoverlapping(handshake, &raw mut (*record).handshake, 1);
+            }
+            Some(())
+        });
+    }
+    opaque(0)
 }
