@@ -1,13 +1,24 @@
 //! What it costs to start, and what culprit says when it cannot keep up. These tests make load or measure, so they
 //! run one at a time, after all others.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::{
-    harness::{Culprit, Netns, culprit::Ended, port, slow},
+    harness::{
+        Culprit, Netns,
+        culprit::Ended,
+        port, slow,
+        sockets::listen,
+        tls::{Identity, handshake},
+    },
     needs,
+    tls::step,
 };
 
 /// How many connects are a burst: more than a ring of one MiB holds. An emulated machine makes hundreds a second.
@@ -25,7 +36,7 @@ fn burst(args: &str, asleep: bool) -> Ended {
     }
     netns.enter(move || {
         for _ in 0..burst_size() {
-            std::net::TcpStream::connect(to).expect_err("nobody listens");
+            TcpStream::connect(to).expect_err("nobody listens");
         }
     });
     if asleep {
@@ -89,7 +100,7 @@ fn it_stays_within_forty_mebibytes() {
     let culprit = Culprit::trace("");
     netns.enter(move || {
         for _ in 0..1000 {
-            std::net::TcpStream::connect(to).expect_err("nobody listens");
+            TcpStream::connect(to).expect_err("nobody listens");
         }
     });
     culprit.settle(&netns);
@@ -97,4 +108,41 @@ fn it_stays_within_forty_mebibytes() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells");
     let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
     assert!(kib <= 40 * 1024, "{kib} KiB");
+}
+
+/// More than there are handshakes followed at most, each of which shows one byte that may begin a ClientHello.
+#[test]
+fn hellos_that_never_end_take_no_place_from_others_for_long() {
+    needs!(Openssl, HonestClock);
+    // Each is one of its client and one of its server.
+    const MANY: usize = 9_000;
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("anybody may");
+    let (netns, identity) = (Netns::make(), Identity::make());
+    let at = SocketAddr::new(netns.loopback(), port());
+    let service = SocketAddr::new(netns.loopback(), port());
+    let server = identity.server(&netns, service, "");
+    let listener = listen(&netns, at);
+    let culprit = Culprit::trace("--probes tls");
+    let held = netns.enter(move || {
+        let begin = |_| {
+            let mut stream = TcpStream::connect(at).expect("it listens");
+            stream.write_all(&[0x16]).expect("room");
+            (stream, listener.accept().expect("a client").0)
+        };
+        (0..MANY).map(begin).collect::<Vec<_>>()
+    });
+    // As long as a ClientHello may take to come.
+    std::thread::sleep(Duration::from_secs(11));
+    let mut client = identity.client(|_| ());
+    netns.enter(move || {
+        let mut stream = TcpStream::connect(service).expect("it listens");
+        handshake(&mut client, &mut stream).expect("they agree");
+    });
+    assert_eq!(step(&culprit, "server", service, "handshake_done").pid(), server.pid());
+    step(&culprit, "client", service, "handshake_done");
+    drop(held);
+    let ended = culprit.stop();
+    let lost = ended.summary["lost_by"].as_array().expect("what was lost").clone();
+    assert!(lost.iter().any(|lost| lost["reason"] == "map_full"), "{}", ended.summary);
 }

@@ -265,3 +265,5 @@ pub mod program;
 mod steps;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod told;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod young;

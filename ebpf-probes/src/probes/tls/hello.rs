@@ -18,6 +18,7 @@ use super::{
     stage,
     steps::{HANDSHAKE, may_begin},
     told::{capture, hand_over, held, hold, hold_in, holds_all, tell},
+    young,
 };
 use crate::{
     abi::Kind,
@@ -193,6 +194,7 @@ fn whole(hs: &mut Handshake, seen: u32, of_a_socket: bool) {
     if hs.record_end != 0 && hs.left == 0 && seen >= hs.record_end {
         hs.stage = stage::HELLO;
         if of_a_socket {
+            young::grown(hs.cookie);
             hand_over(hs);
             tell(Kind::TlsPhase, hs);
         }

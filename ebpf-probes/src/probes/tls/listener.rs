@@ -18,10 +18,11 @@ use aya_ebpf::{
 use super::{
     Early, HELD, Handshake, REQUESTED as REQUESTED_HELD, Requested, SERVER, SPEAKS_TLS,
     hello::without_socket,
-    program::{HANDSHAKES, gate, slot_of, speaks_tls},
+    program::{HANDSHAKES, gate, insert, slot_of, speaks_tls},
     stage,
     steps::may_begin,
     told::{adopt_hello, hand_over, tell},
+    young,
 };
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, ProbeId, Stat},
@@ -239,8 +240,8 @@ unsafe fn own(key: &Requested, early: *mut Early, cookie: u64) {
     unsafe {
         if HANDSHAKES.get_ptr(&cookie).is_none() {
             (*early).handshake.cookie = cookie;
-            if HANDSHAKES.insert(&cookie, &(*early).handshake, 0).is_err() {
-                return count(ProbeId::Tls, Stat::MapFull);
+            if !insert(cookie, &raw const (*early).handshake) {
+                return;
             }
             gate(local, remote, 1);
             adopt_hello(cookie, &raw const (*early).hello);
@@ -260,6 +261,7 @@ fn whole(hs: &mut Handshake) {
         hs.flags |= SPEAKS_TLS;
     }
     if hs.stage == stage::HELLO {
+        young::grown(hs.cookie);
         hand_over(hs);
         tell(Kind::TlsPhase, hs);
     }

@@ -26,6 +26,7 @@ use super::{
     listener, stage,
     steps::{Step, moved, note_stall, over},
     told::{let_go, nobodys, release, tell},
+    young,
 };
 use crate::{
     abi::{Kind, Owner, ProbeId, Stat, Tuple},
@@ -309,8 +310,29 @@ extern "C" fn tls_forget(cookie: u64) -> u64 {
     if HANDSHAKES.remove(&cookie).is_ok() {
         gate(local, remote, u64::MAX);
         let_go(cookie);
+        young::grown(cookie);
     }
     opaque(0)
+}
+
+/// Puts a handshake into the table; `false`: there is no room, which is counted.
+///
+/// # Safety
+/// `handshake` must be a live map value.
+#[inline(always)]
+pub(super) unsafe fn insert(cookie: u64, handshake: *const Handshake) -> bool {
+    // SAFETY: as promised by the caller.
+    let room = unsafe {
+        young::begins(cookie)
+            && (HANDSHAKES.insert(&cookie, &*handshake, 0).is_ok()
+                || (call!(young::tls_room(cookie)) != 0
+                    && HANDSHAKES.insert(&cookie, &*handshake, 0).is_ok()))
+    };
+    if !room {
+        count(ProbeId::Tls, Stat::MapFull);
+        young::grown(cookie);
+    }
+    room
 }
 
 /// Begins to follow a handshake, if it is wanted; its ClientHello begins with this sequence number.
@@ -332,8 +354,7 @@ unsafe fn begin(
     }
     let empty = EMPTY.get_ptr(0)?;
     // SAFETY: a live array slot that nobody writes.
-    if HANDSHAKES.insert(&cookie, unsafe { &*empty }, 0).is_err() {
-        count(ProbeId::Tls, Stat::MapFull);
+    if unsafe { !insert(cookie, empty) } {
         return None;
     }
     let handshake = HANDSHAKES.get_ptr_mut(&cookie)?;
