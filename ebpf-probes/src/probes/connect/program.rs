@@ -23,7 +23,9 @@ use super::{Connect, ConnectRecord, icmp, phase, translated};
 use crate::{
     abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Kind, Netns, Owner, ProbeId, Stat, Tuple},
     call, fields, filter,
-    kernel::{SOCKETS, count, current, current_netns, emit, enabled, header, mapped, netns, now, tuple_of},
+    kernel::{
+        SOCKETS, count, current, current_netns, emit, enabled, header, mapped, netns, now, opaque, tuple_of,
+    },
     metrics::{Ended, Timed, counter, program as metrics},
     probes::{dns::asked as dns, neigh::road, tls::program as tls},
 };
@@ -288,9 +290,9 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         if new == TCP_SYN_SENT {
-            syn_sent(sk, cookie);
+            call!(syn_sent(sk, cookie));
         } else if old == TCP_SYN_SENT {
-            settled(sk, cookie, new == TCP_ESTABLISHED);
+            call!(settled(sk, cookie, u64::from(new == TCP_ESTABLISHED)));
         }
         if new == TCP_CLOSE {
             if enabled(ProbeId::Tls) {
@@ -304,18 +306,18 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// In the calling thread.
+/// In the calling thread. Not inlined, for the stack.
 ///
 /// # Safety
 /// `sk` must be a BTF-typed `struct sock`.
-#[inline(always)]
-unsafe fn syn_sent(sk: *const u8, cookie: u64) {
+#[inline(never)]
+unsafe fn syn_sent(sk: *const u8, cookie: u64) -> u64 {
     let thread = bpf_get_current_pid_tgid();
-    let Some(call) = CALLS.get_ptr_mut(&thread) else { return };
+    let Some(call) = CALLS.get_ptr_mut(&thread) else { return opaque(0) };
     // SAFETY: a live map value; this thread alone writes its entry. `sk` as promised.
     unsafe {
         if (*call).cookie != cookie || (*call).phase != phase::CALLED {
-            return;
+            return opaque(0);
         }
         (*call).phase = phase::SYN_SENT;
         let (remote, port) = ((*call).tuple.remote, (*call).tuple.remote_port);
@@ -327,21 +329,24 @@ unsafe fn syn_sent(sk: *const u8, cookie: u64) {
             let _ = SOCKETS.insert(&cookie, &(*call).owner, 0);
         }
         if PENDING.insert(&cookie, &*call, 0).is_err() {
-            return count(ProbeId::Connect, Stat::MapFull);
+            count(ProbeId::Connect, Stat::MapFull);
+            return opaque(0);
         }
         if enabled(ProbeId::Connect) && filter::beginnings() {
             tell(Kind::ConnectStart, &*call);
         }
     }
+    opaque(0)
 }
 
-/// In whatever context: `current` means nothing unless it is the thread inside the call.
+/// In whatever context: `current` means nothing unless it is the thread inside the call. Not inlined, for the stack.
 ///
 /// # Safety
 /// `sk` must be a BTF-typed `struct sock`.
-#[inline(always)]
-unsafe fn settled(sk: *const u8, cookie: u64, established: bool) {
-    let Some(connect) = PENDING.get_ptr_mut(&cookie) else { return };
+#[inline(never)]
+unsafe fn settled(sk: *const u8, cookie: u64, established: u64) -> u64 {
+    let established = established != 0;
+    let Some(connect) = PENDING.get_ptr_mut(&cookie) else { return opaque(0) };
     // SAFETY: a live map value, written by this socket's transitions only; `sk` as promised.
     unsafe {
         if !established {
@@ -367,7 +372,7 @@ unsafe fn settled(sk: *const u8, cookie: u64, established: bool) {
                     && (*call).phase != phase::RETURNED
                 {
                     (*connect).phase = phase::GIVEN_UP;
-                    return;
+                    return opaque(0);
                 }
             }
         }
@@ -379,6 +384,7 @@ unsafe fn settled(sk: *const u8, cookie: u64, established: bool) {
         end(&*connect);
     }
     let _ = PENDING.remove(&cookie);
+    opaque(0)
 }
 
 #[inline(always)]

@@ -457,9 +457,18 @@ pub fn synack_again(ctx: BtfTracePointContext) -> i32 {
 /// `sk` must be a BTF-typed `struct sock`.
 #[inline(always)]
 pub unsafe fn established(sk: *const u8) {
-    if !pending(SUSPICIOUS) {
-        return;
+    if pending(SUSPICIOUS) {
+        // SAFETY: passed on to the caller.
+        unsafe { call!(answers(sk)) };
     }
+}
+
+/// See [`established`]. Not inlined, for the stack.
+///
+/// # Safety
+/// `sk` must be a BTF-typed `struct sock`.
+#[inline(never)]
+unsafe fn answers(sk: *const u8) -> u64 {
     // SAFETY: as promised by the caller; a live map value.
     unsafe {
         let peer = peer_of(sk);
@@ -467,7 +476,7 @@ pub unsafe fn established(sk: *const u8) {
         let ports =
             u32::from(u16::from_be(fields::SK_DPORT::read(sk))) << 16 | u32::from(fields::SK_NUM::read(sk));
         call!(kin::established(&peer, ports));
-        let Some((known, ifindex)) = suspect(&peer, at) else { return };
+        let Some((known, ifindex)) = suspect(&peer, at) else { return opaque(0) };
         (*known).answered_ns = at;
         if (*known).unanswered > 0 {
             (*known).unheard_told_ns = 0;
@@ -476,6 +485,7 @@ pub unsafe fn established(sk: *const u8) {
             (*known).unanswered = 0;
         }
     }
+    opaque(0)
 }
 
 /// The remote end of a socket.

@@ -23,7 +23,7 @@ const SLOTS: u32 = 1 << 15;
 /// How long a ClientHello may take to come.
 const PATIENCE_NS: u64 = 10_000_000_000;
 /// Slots that are looked at for one to free.
-const LOOKED_AT: u32 = 32;
+const LOOKED_AT: u32 = 16;
 
 #[inline(always)]
 fn index(cookie: u64) -> u32 {
@@ -62,7 +62,7 @@ pub(super) fn grown(cookie: u64) {
     }
 }
 
-/// Forgets a handshake that began too long ago. `0`: it is young.
+/// Forgets a handshake that began too long ago. `1`: there is none that is young under this cookie.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tls_aged(cookie: u64) -> u64 {
@@ -84,15 +84,15 @@ extern "C" fn tls_aged(cookie: u64) -> u64 {
 #[inline(never)]
 pub(super) extern "C" fn tls_room(cookie: u64) -> u64 {
     let mut freed = 0;
-    for next in 0..LOOKED_AT {
+    for next in 1..=LOOKED_AT {
         let Some(slot) = slot(index(cookie).wrapping_add(next)) else { break };
+        // Without branches: older verifiers walk each way through all that follow.
         // SAFETY: a live array slot, one word long.
         unsafe {
             let occupant = *slot;
-            if occupant != 0 && occupant != cookie && call!(tls_aged(occupant)) != 0 {
-                *slot = 0;
-                freed += 1;
-            }
+            let gone = call!(tls_aged(occupant));
+            *slot = occupant * (gone ^ 1);
+            freed |= gone;
         }
     }
     opaque(freed)
