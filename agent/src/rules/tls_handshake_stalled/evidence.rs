@@ -96,6 +96,9 @@ impl Says<'_> {
 
     fn reason(&self, why: Why) -> String {
         match why {
+            Why::Earlier if unread(self.hs) && self.hs.established_ns != 0 => {
+                "has been under way since before this connection was established".into()
+            }
             Why::Earlier if unread(self.hs) => "has been under way since before this ClientHello came".into(),
             Why::Earlier => "has been under way since before this handshake".into(),
             Why::AnotherHandshake => "was begun by a thread that serves another handshake".into(),

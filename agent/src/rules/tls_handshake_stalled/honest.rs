@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ebpf_probes::{
     abi::{Kind as Record, Netns},
-    probes::tls::stage,
+    probes::tls::{Handshake, SPEAKS_TLS, stage},
 };
 
 use crate::{
@@ -185,6 +185,41 @@ fn a_fetch_before_the_first_read_is_blamed_and_its_end_proves_it() {
 }
 
 #[test]
+fn a_fetch_begun_for_the_connection_before_its_hello_came_is_blamed() {
+    // The hello came at 2600; begun at once, long after the accept, before the connection.
+    for (established, begun, kind, confidence) in [
+        (0, 57, CauseKind::OutboundConnect, Confidence::Likely),
+        (0, 1900, CauseKind::OutboundConnect, Confidence::Possible),
+        (300, 57, CauseKind::Unread, Confidence::Likely),
+    ] {
+        let mut scene = listening();
+        let mut hs = unread_hello(1, 2600);
+        hs.established_ns = BEGAN + established * 1_000_000;
+        scene.waits(1000, connect(7, 44, 64, begun));
+        scene.stalls(3700, &[hs]);
+        let threads = vec![thread(44, Posture::Descriptors, &[7]), thread(45, Posture::Threads, &[])];
+        look(&mut scene, Snapshot { accepted: Some(true), ..seen(3701, threads) });
+        assert_eq!((scene.cause().kind, scene.cause().confidence), (kind, confidence), "{:#?}", scene.last());
+        if kind == CauseKind::Unread {
+            let said = &scene.last().evidence;
+            assert!(said.iter().any(|seen| seen.text.contains("before this connection was established")));
+        }
+    }
+}
+
+#[test]
+fn what_was_over_before_the_hello_came_delayed_nothing() {
+    let mut scene = listening();
+    let mut hs = unread_hello(1, 2600);
+    hs.established_ns = BEGAN;
+    scene.waits(1000, connect(7, 44, 64, 57));
+    scene.gives_up(2500, connect(7, 44, 64, 57));
+    scene.stalls(3700, &[hs]);
+    look(&mut scene, Snapshot { accepted: Some(true), ..seen(3701, vec![thread(44, Posture::Sleep, &[])]) });
+    assert_eq!(scene.cause().kind, CauseKind::Unread, "{:#?}", scene.last());
+}
+
+#[test]
 fn a_hello_in_the_accept_queue_is_kept_there_by_what_the_only_thread_waits_for() {
     let mut scene = listening();
     // Begun long before the hello came.
@@ -290,6 +325,20 @@ fn a_hello_to_a_port_without_tls_is_no_critical_and_without_a_library_none_at_al
     for loaded in [plain, openssl()] {
         let scene = hello_to(loaded, true, 1);
         assert_eq!((scene.opened(STALLED).len(), scene.last().severity), (1, Severity::Critical));
+    }
+}
+
+#[test]
+fn a_service_that_the_kernel_saw_answer_is_a_tls_service() {
+    let plain = Loaded { known: true, dynamic: true, ..Loaded::default() };
+    for (flags, opened) in [(0, 0), (SPEAKS_TLS, 1)] {
+        let mut scene = Scene::new();
+        scene.stalls(1100, &[Handshake { flags, ..hello(1, 43, 0) }]);
+        let threads = vec![thread(43, Posture::EventLoop, &[])];
+        look(&mut scene, Snapshot { loaded: plain.clone(), ..seen(1101, threads) });
+        let told = scene.opened(STALLED);
+        assert_eq!(told.len(), opened, "{told:#?}");
+        assert!(told.iter().all(|told| told.severity == Severity::Critical), "{told:#?}");
     }
 }
 

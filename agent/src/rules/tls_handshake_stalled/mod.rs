@@ -25,7 +25,7 @@ use aside::LeftOut;
 use blame::{Blame, Stall, Suspect};
 use ebpf_probes::{
     abi::Netns,
-    probes::tls::{Handshake, SERVER, stage},
+    probes::tls::{Handshake, SERVER, SPEAKS_TLS, stage},
 };
 use idle::as_if_read;
 use situation::{
@@ -275,9 +275,10 @@ impl TlsHandshakeStalled {
         found
     }
 
-    /// Whether the service has been seen to answer a ClientHello.
+    /// Whether the service has been seen to answer a ClientHello: here, or by the kernel, which remembers what was
+    /// healthy too.
     fn answers(&self, hs: &Handshake) -> bool {
-        self.answers.get(&(hs.owner.netns, hs.tuple.local_port)).is_some()
+        hs.flags & SPEAKS_TLS != 0 || self.answers.get(&(hs.owner.netns, hs.tuple.local_port)).is_some()
     }
 
     /// Whom a handshake waits for, and what was left out when that is nobody.
@@ -402,8 +403,9 @@ impl TlsHandshakeStalled {
 
     /// A handshake moved, or ended.
     fn moved(&mut self, hs: &Handshake, at_ns: u64, view: &mut View<'_>) {
-        if hs.role == SERVER && hs.stage == stage::SERVER_FLIGHT && !self.answers(hs) {
-            self.answers.insert((hs.owner.netns, hs.tuple.local_port), ());
+        let service = (hs.owner.netns, hs.tuple.local_port);
+        if hs.role == SERVER && hs.stage == stage::SERVER_FLIGHT && self.answers.get(&service).is_none() {
+            self.answers.insert(service, ());
         }
         let Some(waiting) = self.stalled.get(&hs.cookie) else { return };
         let (before, number) = (waiting.hs, waiting.situation);
