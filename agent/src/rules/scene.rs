@@ -204,6 +204,15 @@ impl Scene {
 
     /// On a kernel with these drop reasons.
     pub(super) fn with_reasons(drop_reasons: &[(&str, u32)]) -> Self {
+        Self::with(drop_reasons, Select::default())
+    }
+
+    /// With these filters.
+    pub(super) fn filtered(select: Select) -> Self {
+        Self::with(&[], select)
+    }
+
+    fn with(drop_reasons: &[(&str, u32)], select: Select) -> Self {
         let mut scene = Self {
             world: World::default(),
             engine: Engine::default(),
@@ -222,7 +231,7 @@ impl Scene {
             },
             drop_reasons: drop_reasons.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect(),
             netns: ebpf_probes::abi::Netns::numbered(1),
-            select: Select::default(),
+            select,
             time_zone: Some("Europe/Berlin".into()),
         });
         scene.learn(&Context::Clock { boot_ns: BEGAN, offset_ns: WALL });

@@ -198,7 +198,15 @@ impl Stall<'_> {
         }
         let (_, candidate) = weighed.into_iter().find(|(_, candidate)| candidate.cookie == chosen)?;
         let relation = candidate.relation;
+        if self.shared(&candidate) && self.narrowed() {
+            confidence = confidence.min(Confidence::Likely);
+        }
         Some(Blame { suspect: candidate.suspect(self), confidence, relation, mixed })
+    }
+
+    /// A filter hides some of what the process does: another operation may fit better.
+    pub(super) fn narrowed(&self) -> bool {
+        !self.world.narrowed().is_empty()
     }
 
     /// It was begun by one that serves other handshakes too.

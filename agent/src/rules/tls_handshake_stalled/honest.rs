@@ -10,8 +10,11 @@ use ebpf_probes::{
 
 use crate::{
     correlate::incident::{CauseKind, Confidence, Incident, Kind, Severity, State},
-    enrich::context::{
-        Context, Held, Loaded, Posture, ProcessContext, Quota, Runtime, SeenSocket, SeenThread, Snapshot,
+    enrich::{
+        context::{
+            Context, Held, Loaded, Posture, ProcessContext, Quota, Runtime, SeenSocket, SeenThread, Snapshot,
+        },
+        select::Select,
     },
     rules::scene::{PROCESS, Scene, advice, connect, hello, owner, thread, unread_hello},
 };
@@ -110,6 +113,47 @@ fn nothing_is_certain_only_when_nothing_was_left_out() {
         let silent = scene.last().summary.contains("did nothing on the network");
         assert_eq!(silent, confidence == Confidence::Certain, "{}", scene.last().summary);
     }
+}
+
+#[test]
+fn what_a_filter_hides_makes_nothing_certain_and_is_said() {
+    let filters = [
+        (Select { comm: Some("raven".into()), ..Select::default() }, "threads named raven"),
+        (Select { ports: vec![443], ..Select::default() }, "connects to port 443"),
+        (Select { only_v6: Some(true), ..Select::default() }, "connects over IPv6"),
+    ];
+    for (select, watched) in filters {
+        let said = |scene: &Scene| {
+            let line = format!("Only {watched} were watched");
+            assert!(scene.last().why.iter().any(|why| why.contains(&line)), "{:#?}", scene.last());
+            assert_ne!(scene.cause().confidence, Confidence::Certain, "{:#?}", scene.last());
+            assert!(!scene.last().summary.contains("did nothing on the network"), "{}", scene.last().summary);
+        };
+        let mut scene = Scene::filtered(select.clone());
+        scene.stalls(1100, &[hello(1, 43, 0)]);
+        look(&mut scene, seen(1101, vec![thread(43, Posture::Threads, &[])]));
+        said(&scene);
+        // Nobody reads it: a fetch before the first read would not be seen either.
+        let mut scene = Scene::filtered(select.clone());
+        scene.stalls(1100, &[unread_hello(1, 0)]);
+        scene.tick(1350);
+        said(&scene);
+        // One of its threads is blamed, and its end fits: others of it may have fitted better.
+        let mut scene = Scene::filtered(select);
+        scene.waits(1100, connect(7, 44, 64, 5));
+        scene.stalls(1100, &[hello(1, 43, 0)]);
+        look(&mut scene, seen(1101, vec![thread(43, Posture::Threads, &[])]));
+        scene.gives_up(5000, connect(7, 44, 64, 5));
+        scene.moves(5050, hello(1, 43, 0));
+        scene.ends();
+        said(&scene);
+        assert_eq!(scene.cause().kind, CauseKind::OutboundConnect);
+    }
+    // Processes are watched whole: nothing of theirs is hidden.
+    let mut scene = Scene::filtered(Select { only_bad: true, ..Select::default() });
+    scene.stalls(1100, &[hello(1, 43, 0)]);
+    look(&mut scene, seen(1101, vec![thread(43, Posture::Threads, &[])]));
+    assert_eq!(scene.cause().confidence, Confidence::Certain);
 }
 
 #[test]

@@ -169,7 +169,11 @@ impl Says<'_> {
             let kind = if unread(self.hs) { CauseKind::Unread } else { CauseKind::NoneSeen };
             let confidence = match kind {
                 // It is unread, whatever else there is; set aside is what may be why.
-                CauseKind::Unread if self.situation.left_out.operations.is_empty() => Confidence::Certain,
+                CauseKind::Unread
+                    if self.situation.left_out.operations.is_empty() && world.narrowed().is_empty() =>
+                {
+                    Confidence::Certain
+                }
                 CauseKind::Unread => Confidence::Likely,
                 _ => self.situation.left_out.confidence(),
             };
