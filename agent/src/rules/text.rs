@@ -32,12 +32,17 @@ pub(super) fn address(endpoint: &Endpoint) -> String {
     std::net::SocketAddr::new(endpoint.ip, endpoint.port).to_string()
 }
 
-/// `name (192.0.2.1:80)`, or the address alone.
-pub(super) fn place(endpoint: &Endpoint) -> String {
-    let at = match &endpoint.wire {
+/// `192.0.2.1:80`, `10.96.0.1:443, by NAT 203.0.113.10:8443`.
+pub(super) fn on_the_wire(endpoint: &Endpoint) -> String {
+    match &endpoint.wire {
         Some(wire) => format!("{}, {wire}", address(endpoint)),
         None => address(endpoint),
-    };
+    }
+}
+
+/// `name (192.0.2.1:80)`, or the address alone.
+pub(super) fn place(endpoint: &Endpoint) -> String {
+    let at = on_the_wire(endpoint);
     match &endpoint.name {
         Some(known) => format!("{} ({at})", shown(known)),
         None => at,

@@ -16,7 +16,7 @@ use crate::{
         },
         select::Select,
     },
-    rules::scene::{PROCESS, Scene, advice, connect, hello, owner, thread, unread_hello},
+    rules::scene::{PROCESS, Scene, advice, connect, flight, hello, owner, thread, unread_hello},
 };
 
 const STALLED: Kind = Kind::TlsHandshakeStalled;
@@ -407,6 +407,29 @@ fn the_next_handshake_is_told_with_its_own_process() {
     let last = scene.last();
     assert_eq!(last.process.as_ref().map(|process| process.pid), Some(PROCESS), "{last:#?}");
     assert!(!format!("{last:?}").contains("this host"), "{last:#?}");
+}
+
+#[test]
+fn a_translated_handshake_is_told_with_the_address_on_the_wire_too() {
+    let mut hs = flight(1, 43, 0);
+    hs.wire = hs.tuple;
+    (hs.wire.remote[15], hs.wire.remote_port) = (77, 8443);
+    let mut scene = Scene::new();
+    scene.stalls(1100, &[hs]);
+    look(&mut scene, seen(1101, vec![thread(43, Posture::Sleep, &[])]));
+    let said = scene.last();
+    assert!(said.summary.contains("192.0.2.9:443, by NAT 192.0.2.77:8443 for 1.1 s"), "{}", said.summary);
+    let json = serde_json::to_value(said).expect("JSON");
+    assert_eq!(json["details"]["peer"]["wire"]["port"], 8443, "{json:#}");
+    // Redirected to the server: the port that the client asked for.
+    let mut hs = hello(1, 43, 0);
+    hs.wire = hs.tuple;
+    hs.tuple.local_port = 8443;
+    let mut scene = Scene::new();
+    scene.stalls(1100, &[hs]);
+    look(&mut scene, seen(1101, vec![thread(43, Posture::Sleep, &[])]));
+    let came = &scene.last().evidence[0].text;
+    assert_eq!(came, "ClientHello came from 192.0.2.9:50001 to 192.0.2.1:8443, by NAT 192.0.2.1:443");
 }
 
 #[test]
