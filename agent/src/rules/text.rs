@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use ebpf_probes::{abi::Netns, probes::connect::Connect};
+use ebpf_probes::{
+    abi::{Netns, Owner},
+    probes::connect::Connect,
+};
 
 pub(super) use super::drops::fate;
 
@@ -70,7 +73,11 @@ pub(super) type Program = (Netns, String, u64);
 
 /// The program that connects.
 pub(super) fn program(connect: &Connect, world: &World) -> Program {
-    let owner = &connect.owner;
+    program_of(&connect.owner, world)
+}
+
+/// The program that a thread runs, whichever of its processes it is.
+pub(super) fn program_of(owner: &Owner, world: &World) -> Program {
     let known = world.known(owner.process).and_then(|known| known.exe.clone());
     (owner.netns, known.unwrap_or_else(|| event::comm(&owner.comm)), owner.cgroup)
 }
