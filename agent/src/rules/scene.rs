@@ -423,6 +423,31 @@ impl Scene {
         self.author = 4711;
     }
 
+    /// A call of process `pid` moves the clock: the name of its thread, which is its parent's too, and its program's.
+    pub(super) fn sets_clock_by(
+        &mut self,
+        at: u64,
+        pid: u32,
+        comm: [u8; 16],
+        program: [u8; 16],
+        delta_ms: i64,
+    ) {
+        let mut record = ClockRecord {
+            header: header::<ClockRecord>(at, Record::ClockSet),
+            owner: Owner { comm, ..owner(pid, pid) },
+            entered_ns: ns(at),
+            after_ns: delta_ms.saturating_mul(1_000_000),
+            call: clock::call::CLOCK_SETTIME,
+            flags: clock::flag::OFFSETS | clock::flag::STEP,
+            parent: 4700,
+            parent_comm: comm,
+            ..ClockRecord::default()
+        };
+        record.exe[0][..16].copy_from_slice(&program);
+        record.exe[1][..3].copy_from_slice(b"opt");
+        self.record(&encode(record));
+    }
+
     /// A client's handshake ends.
     pub(super) fn ends_handshake(&mut self, at: u64, handshake: Handshake) {
         self.tls(at, Record::TlsPhase, Handshake { moved_ns: ns(at), ..handshake });
