@@ -332,7 +332,7 @@ fn what_proves_to_have_the_cause_of_another_incident_goes_on_as_part_of_it() {
     scene.passes(1850, 4600);
     let other = scene.told.iter().find(|told| told.id != lead && told.state == State::Resolved);
     let other = other.expect("it is over");
-    assert_eq!(other.caused_by, [lead.clone()], "{other:#?}");
+    assert_eq!(other.caused_by, std::slice::from_ref(&lead), "{other:#?}");
 }
 
 #[test]
