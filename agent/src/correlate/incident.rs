@@ -18,7 +18,7 @@ pub use super::neighbours::{
 };
 pub use super::remedy::{Part, Remedy};
 use crate::{
-    fact::{DropSite, Endpoint, Outcome, Process, Role, Stage, Thread},
+    fact::{DropSite, Endpoint, HostIcmp, Outcome, Process, Role, Stage, Thread},
     text::host::Invalid,
 };
 
@@ -332,6 +332,9 @@ pub struct ConnectFailingDetails {
     pub outcomes: BTreeMap<Outcome, u64>,
     /// The last error by name.
     pub errno: Option<String>,
+    /// The ICMP error with which this host itself answered the last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_by_host: Option<HostIcmp>,
     /// How long the last attempt took.
     pub last_attempt_ms: u64,
     /// Destinations of this incident.

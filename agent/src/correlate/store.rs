@@ -7,7 +7,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use ulid::Ulid;
 
 use super::{
-    incident::{Details, Evidence, Incident, Kind, SCHEMA, State},
+    incident::{CauseKind, Details, Evidence, Incident, Kind, SCHEMA, State},
     remedy::Remedy,
     report::Report,
 };
@@ -16,6 +16,7 @@ use crate::{
         World,
         bounded::{Bounded, Table},
     },
+    fact::Endpoint,
     text::printable,
 };
 
@@ -236,7 +237,15 @@ impl Held {
     /// explained it still does.
     fn replace(&mut self, mut report: Report) {
         report.began_ns = report.began_ns.min(self.report.began_ns);
-        let cause = |of: &Report| of.cause.as_ref().map(|cause| (cause.kind, cause.destination.clone()));
+        // A neighbour that answers again leaves the connect that had waited for it.
+        let kind = |kind: CauseKind| match kind {
+            CauseKind::Neighbour => CauseKind::OutboundConnect,
+            other => other,
+        };
+        let at = |end: &Endpoint| (end.ip, end.port);
+        let cause = |of: &Report| {
+            of.cause.as_ref().map(|cause| (kind(cause.kind), cause.destination.as_ref().map(at)))
+        };
         if cause(&report) == cause(&self.report) {
             for id in &self.report.caused_by {
                 if !report.caused_by.contains(id) {

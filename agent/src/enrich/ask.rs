@@ -8,6 +8,7 @@ use super::{
     World,
     context::{Loaded, ProcessContext},
     operations::{ConnectOp, LookupOp},
+    select::Narrowed,
 };
 use crate::{
     fact::{Endpoint, Process},
@@ -62,6 +63,11 @@ impl World {
     /// Whether an owner passes the filters by process, container and the like.
     pub fn is_wanted(&self, owner: &Owner) -> bool {
         !self.select.by_owner || self.wanted(owner)
+    }
+
+    /// The filters that let a process pass and hide some of what it does: what is not seen of it may have happened.
+    pub fn narrowed(&self) -> Vec<Narrowed<'_>> {
+        self.select.narrowed()
     }
 
     /// An address in an owner's namespace, with the name that its process may believe.

@@ -4,11 +4,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use crate::{
     event,
     fact::{Endpoint, NeighbourMeaning, Outcome, What},
+    text::shown,
 };
 
 /// Slower than this is slow, milliseconds.
@@ -19,6 +20,9 @@ const SLOW_MS: f64 = 1000.0;
 pub struct Select {
     /// Facts without a known owner are left out: processes were asked for.
     pub by_owner: bool,
+    /// Only threads of this name: the kernel tells nothing of what the others of their process do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm: Option<String>,
     /// Only what failed, was retried, is stuck, or was slow.
     pub only_bad: bool,
     /// Only what took at least this long, milliseconds.
@@ -63,6 +67,18 @@ impl Select {
         }
     }
 
+    /// What alone was watched, where a process that passes may do things that do not: threads by another name,
+    /// connects to other peers. Processes, cgroups and containers are watched whole, with what they start.
+    pub(super) fn narrowed(&self) -> Vec<Narrowed<'_>> {
+        let comm = self.comm.as_deref().map(Narrowed::Threads);
+        let ports = (!self.ports.is_empty()).then_some(Narrowed::Ports(&self.ports));
+        let networks = (!self.destinations.is_empty()).then_some(Narrowed::Networks(&self.destinations));
+        [comm, ports, networks, self.only_v6.map(|v6| Narrowed::Family { v6 })]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
     fn peer(&self, peer: &Endpoint) -> bool {
         (self.ports.is_empty() || self.ports.contains(&peer.port)) && self.network(peer.ip)
     }
@@ -78,6 +94,50 @@ impl Select {
 
     fn family(&self, address: IpAddr) -> bool {
         self.only_v6.is_none_or(|v6| v6 == address.is_ipv6())
+    }
+}
+
+/// A filter that lets a process pass, and hides some of what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Narrowed<'a> {
+    /// Only threads of this name.
+    Threads(&'a str),
+    /// Only these ports.
+    Ports(&'a [u16]),
+    /// Only these networks: address and prefix length out of 128.
+    Networks(&'a [([u8; 16], u32)]),
+    /// Only one family.
+    Family {
+        /// IPv6.
+        v6: bool,
+    },
+}
+
+/// Ports and networks named at most.
+const NAMED: usize = 4;
+
+impl fmt::Display for Narrowed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |all: Vec<String>, count: usize| {
+            let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+            all.join(", ") + &more
+        };
+        match self {
+            Self::Threads(name) => write!(f, "threads named {}", shown(name)),
+            Self::Ports(ports) => {
+                let named = ports.iter().take(NAMED).map(ToString::to_string).collect();
+                write!(f, "connects to port {}", list(named, ports.len()))
+            }
+            Self::Networks(networks) => {
+                let network = |(address, length): &([u8; 16], u32)| match event::address(*address) {
+                    IpAddr::V4(ip) => format!("{ip}/{}", length.saturating_sub(96)),
+                    IpAddr::V6(ip) => format!("{ip}/{length}"),
+                };
+                let named = networks.iter().take(NAMED).map(network).collect();
+                write!(f, "connects to {}", list(named, networks.len()))
+            }
+            Self::Family { v6 } => write!(f, "connects over IPv{}", if *v6 { 6 } else { 4 }),
+        }
     }
 }
 
@@ -189,6 +249,25 @@ mod tests {
         assert!(only_v6.wants(&asked("[fd00::1]:53")) && !only_v6.wants(&asked("10.1.2.3:53")));
         // What has no peer is told whatever is asked for.
         assert!(port(443).wants(&What::MachineSlept { slept_ms: 9.0 }));
+    }
+
+    #[test]
+    fn what_hides_some_of_a_process_is_told_from_what_hides_others() {
+        let words = |select: &Select| {
+            select.narrowed().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(words(&Select { by_owner: true, only_bad: true, ..Select::default() }), "");
+        let select = Select {
+            comm: Some("a;b".into()),
+            ports: vec![1, 2, 3, 4, 5, 6],
+            destinations: vec![(event::address_bytes([10, 0, 0, 0].into()), 104)],
+            only_v6: Some(false),
+            ..Select::default()
+        };
+        assert_eq!(
+            words(&select),
+            "threads named \"a;b\"; connects to port 1, 2, 3, 4 and 2 more; connects to 10.0.0.0/8; connects over IPv4"
+        );
     }
 
     #[test]

@@ -1,8 +1,14 @@
 //! Handshakes: hellos put together and parsed, each step in words.
 
-use ebpf_probes::probes::tls::{
-    ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, Handshake, RETRIED, UNREAD,
-    stage,
+use ebpf_probes::{
+    abi::{Owner, Tuple},
+    probes::{
+        connect::translated::BY_NAT,
+        tls::{
+            ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, Handshake, RETRIED,
+            SPEAKS_TLS, UNREAD, stage,
+        },
+    },
 };
 use tls_parser::{
     SNIType, TlsAlertDescription, TlsExtension, TlsVersion, parse_tls_client_hello_extensions,
@@ -12,12 +18,13 @@ use tls_parser::{
 use super::{
     Told, World,
     bounded::{Bounded, Table},
+    connect::wire,
     hello::{Pieces, message},
     ms,
 };
 use crate::{
     event::{HelloBytes, TlsStep},
-    fact::{Role, Session, Stage, What},
+    fact::{Endpoint, Role, Session, Stage, What},
     text::host::{Name, is_protocol},
 };
 
@@ -133,10 +140,11 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
         world.tls.known.remove(&hs.cookie);
         world.tls.ended = Some((hs.cookie, said.sni.clone()));
     }
+    let (local, peer) = world.session_ends(hs, &owner);
     let session = Session {
         role: if hs.role == CLIENT { Role::Client } else { Role::Server },
-        local: world.local(&hs.tuple),
-        peer: world.remote(&hs.tuple, &owner),
+        local,
+        peer,
         sni: said.sni.as_ref().map(|name| name.text.clone()),
         sni_invalid: said.sni.as_ref().and_then(|name| name.invalid),
     };
@@ -181,12 +189,45 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
         (TlsStep::Phase, stage::CLOSED) => What::HandshakeClosed {
             session,
             stage: owes(&Handshake { stage: hs.read_stage, ..*hs }),
+            speaks_tls: world.speaks_tls(hs, &owner),
             duration_ms: elapsed_ms,
         },
-        (TlsStep::Phase, stage::NOT_TLS) => What::NotTls { session, duration_ms: elapsed_ms },
+        (TlsStep::Phase, stage::NOT_TLS) => {
+            What::NotTls { session, speaks_tls: answers(hs), duration_ms: elapsed_ms }
+        }
         _ => return,
     };
     told.push(("tls", owner, what));
+}
+
+impl World {
+    /// The ends of a handshake, the own one first: as the socket has them, and as its packets say, where netfilter of
+    /// the socket's own namespace made them differ. `owner` is who believes names.
+    pub fn session_ends(&self, hs: &Handshake, owner: &Owner) -> (Endpoint, Endpoint) {
+        let (local, peer) = (self.local(&hs.tuple), self.remote(&hs.tuple, owner));
+        let swapped = Tuple { remote: hs.wire.local, remote_port: hs.wire.local_port, ..hs.wire };
+        let (own, theirs) = (wire(&local, BY_NAT, &swapped), wire(&peer, BY_NAT, &hs.wire));
+        (Endpoint { wire: own, ..local }, Endpoint { wire: theirs, ..peer })
+    }
+
+    /// Whether the service speaks TLS to which a ClientHello came that was never answered, as far as that is known.
+    fn speaks_tls(&self, hs: &Handshake, owner: &Owner) -> Option<bool> {
+        let unanswered = matches!(hs.read_stage, stage::HELLO_PARTIAL | stage::HELLO);
+        if hs.role == CLIENT || !unanswered {
+            return None;
+        }
+        if answers(hs)? {
+            return Some(true);
+        }
+        // What a program has loaded is known once it was looked at: when it had done nothing for a while.
+        self.loaded(owner.process)?.speaks_tls().filter(|loaded| !loaded)
+    }
+}
+
+/// Whether the service has answered a ClientHello with a ServerHello, as the kernel remembers. It does not where it does
+/// not say either when a server's connection was established: in recordings of older versions.
+fn answers(hs: &Handshake) -> Option<bool> {
+    (hs.role != CLIENT && hs.established_ns != 0).then_some(hs.flags & SPEAKS_TLS != 0)
 }
 
 fn over(at: u32) -> bool {
@@ -295,4 +336,109 @@ fn version_name(version: TlsVersion) -> Option<String> {
         other if other & 0x0f0f == 0x0a0a => return None,
         other => format!("{other:#06x}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ebpf_probes::probes::tls::SERVER;
+
+    use super::*;
+    use crate::{
+        enrich::context::{Context, Loaded, Snapshot},
+        event,
+        fact::TranslatedBy,
+    };
+
+    fn tuple(local: (&str, u16), remote: (&str, u16)) -> Tuple {
+        let bytes = |ip: &str| event::address_bytes(ip.parse().expect("an address"));
+        Tuple {
+            local: bytes(local.0),
+            remote: bytes(remote.0),
+            local_port: local.1,
+            remote_port: remote.1,
+            family: 2,
+            protocol: ebpf_probes::abi::IPPROTO_TCP,
+        }
+    }
+
+    fn shown(end: &Endpoint) -> String {
+        let wire = end.wire.map(|wire| format!(", {wire}")).unwrap_or_default();
+        format!("{}:{}{wire}", end.ip, end.port)
+    }
+
+    /// What is told at the end of a server's handshake.
+    fn end(stage: u32, flags: u32, loaded: Option<Loaded>) -> What {
+        let mut world = World::default();
+        if let Some(loaded) = loaded {
+            let seen = Snapshot { process: 17, loaded, ..Snapshot::default() };
+            world.learn(&Context::Snapshot(Box::new(seen)));
+        }
+        let hs = Handshake {
+            cookie: 1,
+            role: SERVER,
+            tuple: tuple(("192.0.2.1", 6379), ("192.0.2.9", 50_000)),
+            stage,
+            read_stage: stage::HELLO,
+            flags,
+            established_ns: 1,
+            owner: Owner { process: 17, thread: 17, ..Owner::default() },
+            ..Handshake::default()
+        };
+        let mut told = Vec::new();
+        tell(&mut world, 5_000_000, TlsStep::Phase, &hs, &mut told);
+        told.pop().expect("the end is told").2
+    }
+
+    #[test]
+    fn a_port_that_speaks_no_tls_is_said_to_and_only_that() {
+        let plain = || Some(Loaded { known: true, dynamic: true, ..Loaded::default() });
+        let openssl = || Some(Loaded { tls: Some("libssl.so.3".into()), known: true, ..Loaded::default() });
+        for (flags, expected) in [(0, false), (SPEAKS_TLS, true)] {
+            let answered = end(stage::NOT_TLS, flags, None);
+            let told = matches!(answered, What::NotTls { speaks_tls, .. } if speaks_tls == Some(expected));
+            assert!(told, "{answered:?}");
+        }
+        for (flags, loaded, expected) in [
+            (0, plain(), Some(false)),
+            (SPEAKS_TLS, plain(), Some(true)),
+            (0, openssl(), None),
+            (0, None, None),
+        ] {
+            let closed = end(stage::CLOSED, flags, loaded);
+            let told = matches!(closed, What::HandshakeClosed { speaks_tls, .. } if speaks_tls == expected);
+            assert!(told, "{closed:?}");
+        }
+    }
+
+    #[test]
+    fn a_handshake_has_the_ends_of_its_socket_and_those_on_the_wire() {
+        let ends = |role, socket, wire| {
+            let hs = Handshake { role, tuple: socket, wire, ..Handshake::default() };
+            let (local, peer) = World::default().session_ends(&hs, &hs.owner);
+            (shown(&local), shown(&peer))
+        };
+        // A Service: the client's connect was translated.
+        let socket = tuple(("10.77.0.2", 40_000), ("10.96.0.1", 443));
+        let (local, peer) = ends(CLIENT, socket, tuple(("10.77.0.2", 40_000), ("203.0.113.10", 8443)));
+        assert_eq!((&*local, &*peer), ("10.77.0.2:40000", "10.96.0.1:443, by NAT 203.0.113.10:8443"));
+        // A redirect of the port: the server listens on another one.
+        let socket = tuple(("192.0.2.1", 8443), ("192.0.2.9", 50_000));
+        let (local, peer) = ends(SERVER, socket, tuple(("192.0.2.1", 443), ("192.0.2.9", 50_000)));
+        assert_eq!((&*local, &*peer), ("192.0.2.1:8443, by NAT 192.0.2.1:443", "192.0.2.9:50000"));
+        // Nothing is translated, or it is not known.
+        for wire in [socket, Tuple::default()] {
+            let (local, peer) = ends(SERVER, socket, wire);
+            assert_eq!((&*local, &*peer), ("192.0.2.1:8443", "192.0.2.9:50000"));
+        }
+        let hs = Handshake {
+            role: SERVER,
+            tuple: socket,
+            wire: tuple(("::1", 1), ("::1", 2)),
+            ..Handshake::default()
+        };
+        assert_eq!(
+            World::default().session_ends(&hs, &hs.owner).0.wire.and_then(|wire| wire.by),
+            Some(TranslatedBy::Nat)
+        );
+    }
 }

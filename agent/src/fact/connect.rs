@@ -214,7 +214,7 @@ impl fmt::Display for HostIcmp {
             IcmpError::Other => "this host itself answered with an ICMP error",
         })?;
         match &self.netns {
-            Some(netns) => write!(f, " (in {netns})"),
+            Some(netns) => write!(f, " (in {})", crate::text::shown(netns)),
             None => Ok(()),
         }
     }

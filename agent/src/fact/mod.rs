@@ -113,7 +113,8 @@ pub struct Endpoint {
     pub port: u16,
     /// The name somebody in the same network namespace looked up and got this address for.
     pub name: Option<String>,
-    /// Where packets for it really go; absent where that is the address itself, or not known.
+    /// Where packets for it really go, or, of a handshake's own end, came to; absent where that is the address itself,
+    /// or not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wire: Option<Wire>,
 }

@@ -162,6 +162,10 @@ pub enum What {
         session: Session,
         /// Who owed what.
         stage: Stage,
+        /// Of a server that owed its ServerHello: whether the service speaks TLS (`true`: it has answered another
+        /// ClientHello; `false`: it never has, and its program has loaded no TLS library); absent when not known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        speaks_tls: Option<bool>,
         /// Time since the ClientHello began.
         duration_ms: f64,
     },
@@ -170,6 +174,10 @@ pub enum What {
         /// The handshake.
         #[serde(flatten)]
         session: Session,
+        /// Of a server: whether the service speaks TLS all the same (it has answered another ClientHello); absent
+        /// when not known, as of a peer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        speaks_tls: Option<bool>,
         /// Time since the ClientHello began.
         duration_ms: f64,
     },

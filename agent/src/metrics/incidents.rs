@@ -150,6 +150,7 @@ pub(super) mod tests {
                 },
                 outcomes: BTreeMap::new(),
                 errno: None,
+                answered_by_host: None,
                 last_attempt_ms: 0,
                 destinations: 1,
                 worst: vec![],

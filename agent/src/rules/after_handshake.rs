@@ -103,7 +103,7 @@ impl Finished {
         let mut waiting: Vec<&Handshake> = self.by_cookie.values().filter(waits).collect();
         waiting.sort_by_key(|hs| (hs.moved_ns, hs.cookie));
         let first = waiting.first()?;
-        let peer = |hs: &&Handshake| view.world.at(hs.tuple.remote, hs.tuple.remote_port, &hs.owner);
+        let peer = |hs: &&Handshake| view.world.session_ends(hs, &hs.owner).1;
         let peers: Vec<Endpoint> = waiting.iter().map(peer).take(PEERS).collect();
         let names = peers.iter().map(text::place).collect::<Vec<_>>().join(", ");
         let whom = if first.role == CLIENT { For::Server(peers[0].ip) } else { For::Client };

@@ -4,7 +4,7 @@
 use ebpf_probes::{
     abi::{Kind as Record, Netns},
     probes::{
-        connect::Connect,
+        connect::{Connect, Dropped, Icmp, packet, place},
         neigh::{NeighRecord, cause, state},
     },
 };
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::scene::{PROCESS, Scene, connect, entry, hello, owner, thread, unheard, waiter};
 use crate::{
     correlate::incident::{Incident, Kind},
-    enrich::context::{Context, Posture, ProcessContext},
+    enrich::context::{Context, PortHolder, PortUse, Posture, ProcessContext, Reach, Target},
     fact::ReferenceKind,
     text::{hidden, shown},
 };
@@ -74,7 +74,10 @@ fn names() -> impl Strategy<Value = Names> {
 }
 
 fn hostile(names: &Names) -> Scene {
-    let mut scene = Scene::new();
+    hostile_on(Scene::new(), names)
+}
+
+fn hostile_on(mut scene: Scene, names: &Names) -> Scene {
     let context = |pid| ProcessContext {
         pid,
         comm: names.comm.clone(),
@@ -182,6 +185,69 @@ fn stalled(names: &Names) -> Vec<Incident> {
     told
 }
 
+/// Connects that fail, answered by this host in the namespace, or for want of a port that another program holds.
+fn failing(names: &Names) -> Vec<Incident> {
+    let mut told = Vec::new();
+    for (errno, code) in [(111, 3), (101, 0), (113, 1), (113, 13), (99, 255)] {
+        let mut scene = hostile(names);
+        for at in [0, 1000, 2000] {
+            let refused = here(connect(at, 1043, 64, at), names);
+            let icmp = if code == 255 { 0 } else { Icmp { v6: false, code }.word() };
+            let syns = u32::from(code != 255);
+            let failed = Connect { errno, icmp, icmp_netns: NETNS, syns, ..refused };
+            scene.connect(at + 1, Record::ConnectEnd, failed);
+        }
+        scene.passes(2500, 3500);
+        let holders = vec![PortHolder { pid: 77, comm: names.comm.clone(), ports: 4 }];
+        let ports = PortUse { first: 40_000, last: 40_003, used: 4, states: vec![], holders };
+        let target = Target { netns: NETNS, process: PROCESS, address: [192, 0, 2, 64].into(), port: 80 };
+        let reach = Reach { boot_ns: 1, target, read: true, route_errno: 0, ports: Some(ports) };
+        scene.learn(&Context::Reach(Box::new(reach)));
+        assert!(!scene.opened(Kind::ConnectFailing).is_empty());
+        told.append(&mut scene.told);
+    }
+    told
+}
+
+/// A connect whose packets this host drops, here and there.
+fn dropped(names: &Names) -> Vec<Incident> {
+    let reasons = [("SKB_DROP_REASON_NETFILTER_DROP", 8), ("SKB_DROP_REASON_IP_RPFILTER", 16)];
+    let mut told = Vec::new();
+    let input = place::ARRIVED | place::ROUTED | place::LOCAL;
+    for (reason, at) in [
+        (8, packet::SYN),
+        (8, packet::SYN | place::FOREIGN | place::ARRIVED | place::ROUTED),
+        (8, packet::ANSWER | input),
+        (16, packet::ANSWER | place::ARRIVED),
+    ] {
+        let mut scene = hostile_on(Scene::with_reasons(&reasons), names);
+        let (cookie, device) = (7, bytes(&names.device));
+        scene.dropped(
+            500,
+            Dropped { cookie, netns: NETNS, ifindex: 2, reason, at, device, ..Dropped::default() },
+        );
+        let waits = here(connect(cookie, 1043, 64, 0), names);
+        let pending = Connect { drops: 2, drop_reason: reason, drop_where: at, ..waits };
+        scene.connect(3000, Record::ConnectPending, pending);
+        assert!(!scene.opened(Kind::ConnectStalled).is_empty());
+        told.append(&mut scene.told);
+    }
+    told
+}
+
+/// Who sets the clock, by name, path and parent.
+fn setters(names: &Names) -> Vec<Incident> {
+    let mut scene = hostile(names);
+    let (comm, program) = (bytes(&names.comm), bytes(&names.program));
+    for (at, author) in [(1000, 4711), (20_000, 2001), (40_000, 4711), (60_000, 2001)] {
+        scene.sets_clock_by(at, author, comm, program, if author == 4711 { 900_000 } else { -900_000 });
+        scene.tick(at + 500);
+    }
+    scene.passes(61_000, 66_000);
+    assert!(!scene.opened(Kind::ClockStepped).is_empty());
+    scene.told
+}
+
 /// A clock that is set and found to be wrong.
 fn clock(names: &Names) -> Vec<Incident> {
     let mut scene = hostile(names);
@@ -254,7 +320,7 @@ proptest! {
 
     #[test]
     fn no_name_speaks_for_culprit_or_for_a_shell(names in names()) {
-        for situation in [unresolved, stale, conflict, stalled, clock] {
+        for situation in [unresolved, stale, conflict, stalled, failing, dropped, setters, clock] {
             judge(&situation(&names), &names)?;
         }
     }

@@ -204,6 +204,15 @@ impl Scene {
 
     /// On a kernel with these drop reasons.
     pub(super) fn with_reasons(drop_reasons: &[(&str, u32)]) -> Self {
+        Self::with(drop_reasons, Select::default())
+    }
+
+    /// With these filters.
+    pub(super) fn filtered(select: Select) -> Self {
+        Self::with(&[], select)
+    }
+
+    fn with(drop_reasons: &[(&str, u32)], select: Select) -> Self {
         let mut scene = Self {
             world: World::default(),
             engine: Engine::default(),
@@ -222,7 +231,7 @@ impl Scene {
             },
             drop_reasons: drop_reasons.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect(),
             netns: ebpf_probes::abi::Netns::numbered(1),
-            select: Select::default(),
+            select,
             time_zone: Some("Europe/Berlin".into()),
         });
         scene.learn(&Context::Clock { boot_ns: BEGAN, offset_ns: WALL });
@@ -412,6 +421,31 @@ impl Scene {
         self.author = pid;
         self.sets_clock(at, who, delta_ms);
         self.author = 4711;
+    }
+
+    /// A call of process `pid` moves the clock: the name of its thread, which is its parent's too, and its program's.
+    pub(super) fn sets_clock_by(
+        &mut self,
+        at: u64,
+        pid: u32,
+        comm: [u8; 16],
+        program: [u8; 16],
+        delta_ms: i64,
+    ) {
+        let mut record = ClockRecord {
+            header: header::<ClockRecord>(at, Record::ClockSet),
+            owner: Owner { comm, ..owner(pid, pid) },
+            entered_ns: ns(at),
+            after_ns: delta_ms.saturating_mul(1_000_000),
+            call: clock::call::CLOCK_SETTIME,
+            flags: clock::flag::OFFSETS | clock::flag::STEP,
+            parent: 4700,
+            parent_comm: comm,
+            ..ClockRecord::default()
+        };
+        record.exe[0][..16].copy_from_slice(&program);
+        record.exe[1][..3].copy_from_slice(b"opt");
+        self.record(&encode(record));
     }
 
     /// A client's handshake ends.

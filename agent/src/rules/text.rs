@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use ebpf_probes::{abi::Netns, probes::connect::Connect};
+use ebpf_probes::{
+    abi::{Netns, Owner},
+    probes::connect::Connect,
+};
 
 pub(super) use super::drops::fate;
 
@@ -32,12 +35,17 @@ pub(super) fn address(endpoint: &Endpoint) -> String {
     std::net::SocketAddr::new(endpoint.ip, endpoint.port).to_string()
 }
 
-/// `name (192.0.2.1:80)`, or the address alone.
-pub(super) fn place(endpoint: &Endpoint) -> String {
-    let at = match &endpoint.wire {
+/// `192.0.2.1:80`, `10.96.0.1:443, by NAT 203.0.113.10:8443`.
+pub(super) fn on_the_wire(endpoint: &Endpoint) -> String {
+    match &endpoint.wire {
         Some(wire) => format!("{}, {wire}", address(endpoint)),
         None => address(endpoint),
-    };
+    }
+}
+
+/// `name (192.0.2.1:80)`, or the address alone.
+pub(super) fn place(endpoint: &Endpoint) -> String {
+    let at = on_the_wire(endpoint);
     match &endpoint.name {
         Some(known) => format!("{} ({at})", shown(known)),
         None => at,
@@ -65,7 +73,11 @@ pub(super) type Program = (Netns, String, u64);
 
 /// The program that connects.
 pub(super) fn program(connect: &Connect, world: &World) -> Program {
-    let owner = &connect.owner;
+    program_of(&connect.owner, world)
+}
+
+/// The program that a thread runs, whichever of its processes it is.
+pub(super) fn program_of(owner: &Owner, world: &World) -> Program {
     let known = world.known(owner.process).and_then(|known| known.exe.clone());
     (owner.netns, known.unwrap_or_else(|| event::comm(&owner.comm)), owner.cgroup)
 }

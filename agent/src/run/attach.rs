@@ -69,6 +69,7 @@ impl Session {
             netns: namespaces::own().unwrap_or_default(),
             select: Select {
                 by_owner,
+                comm: wanted.comm.clone(),
                 only_bad: request.only_bad,
                 min_ms: request.min_ns / 1_000_000,
                 destinations: request.destinations.clone(),

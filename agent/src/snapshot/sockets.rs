@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
+    fmt, fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
@@ -120,24 +120,11 @@ impl Sockets {
         self.by_fd.get(&fd)
     }
 
-    /// Whether a descriptor is a listening socket.
-    pub(super) fn listens(&self, fd: u32) -> bool {
-        matches!(self.at(fd), Some(Socket { kind: Kind::Tcp { info, .. }, .. }) if info.state == LISTENING)
-    }
-
-    /// What a descriptor is, in words.
-    pub(super) fn describe(&self, fd: u32) -> String {
-        if let Some(socket) = self.at(fd) {
-            return socket.describe();
-        }
-        match self.link(fd) {
-            Some(link) if link.starts_with("pipe:") => "a pipe".into(),
-            Some(link) => match link.strip_prefix("anon_inode:") {
-                Some(kind) => kind.trim_matches(['[', ']']).to_owned(),
-                // Whoever opens a file has named it.
-                None => shown(&link).into_owned(),
-            },
-            None => format!("descriptor {fd}"),
+    /// What a descriptor is.
+    pub(super) fn descriptor(&self, fd: u32) -> Descriptor<'_> {
+        match self.at(fd) {
+            Some(socket) => Descriptor::Socket(socket),
+            None => self.link(fd).map_or(Descriptor::Unknown(fd), |link| Descriptor::of(&link)),
         }
     }
 
@@ -161,6 +148,51 @@ impl Sockets {
         let fd = i32::try_from(fd).ok()?;
         let socket = pidfd_getfd(self.process.as_ref()?, fd, PidfdGetfdFlags::empty()).ok()?;
         Some(Socket { cookie: sockopt::socket_cookie(&socket).unwrap_or(0), kind: kind(&socket) })
+    }
+}
+
+/// What a descriptor is, as far as it is known.
+#[derive(Debug)]
+pub(super) enum Descriptor<'a> {
+    /// A socket.
+    Socket(&'a Socket),
+    /// A pipe: the other end is another process's, or another thread's.
+    Pipe,
+    /// An eventfd: threads of a process wake each other by it.
+    EventFd,
+    /// Another object without a name, of this kind.
+    Anonymous(String),
+    /// A file, by its path.
+    File(String),
+    /// One that could not be looked at.
+    Unknown(u32),
+}
+
+impl Descriptor<'_> {
+    /// By what the link in `/proc/PID/fd` points to.
+    fn of(link: &str) -> Self {
+        if link.starts_with("pipe:") {
+            return Self::Pipe;
+        }
+        match link.strip_prefix("anon_inode:").map(|kind| kind.trim_matches(['[', ']'])) {
+            Some("eventfd") => Self::EventFd,
+            Some(kind) => Self::Anonymous(kind.to_owned()),
+            None => Self::File(link.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Descriptor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(socket) => f.write_str(&socket.describe()),
+            Self::Pipe => f.write_str("a pipe"),
+            Self::EventFd => f.write_str("eventfd"),
+            Self::Anonymous(kind) => f.write_str(kind),
+            // Whoever opens a file has named it.
+            Self::File(path) => f.write_str(&shown(path)),
+            Self::Unknown(fd) => write!(f, "descriptor {fd}"),
+        }
     }
 }
 
@@ -226,6 +258,11 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 impl Socket {
+    /// Whether it listens.
+    pub(super) fn listens(&self) -> bool {
+        matches!(&self.kind, Kind::Tcp { info, .. } if info.state == LISTENING)
+    }
+
     fn describe(&self) -> String {
         match &self.kind {
             Kind::Tcp { info, local, remote: None, .. } if info.state == LISTENING => {
@@ -246,7 +283,7 @@ impl Socket {
             Kind::Udp { remote: Some(remote) } => format!("UDP → {}", canonical(*remote)),
             Kind::Udp { remote: None } => "UDP".into(),
             Kind::Unix(path) if path.is_empty() => "a unix socket".into(),
-            Kind::Unix(path) => format!("unix socket {path}"),
+            Kind::Unix(path) => format!("unix socket {}", shown(path)),
             Kind::Other => "a socket".into(),
         }
     }
@@ -272,5 +309,28 @@ impl Socket {
             unread_bytes: *unread,
             inbound: listening.map(|ports| ports.contains(&local.port())),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_what_its_link_says() {
+        for (link, words) in [
+            ("pipe:[4711]", "a pipe"),
+            ("anon_inode:[eventfd]", "eventfd"),
+            ("anon_inode:inotify", "inotify"),
+            ("/var/lib/a file", "\"/var/lib/a file\""),
+        ] {
+            assert_eq!(Descriptor::of(link).to_string(), words);
+        }
+        assert!(matches!(Descriptor::of("pipe:[1]"), Descriptor::Pipe));
+        assert!(matches!(Descriptor::of("anon_inode:[eventfd]"), Descriptor::EventFd));
+        // Files may be called anything.
+        for link in ["/tmp/a pipe", "a pipe", "eventfd"] {
+            assert!(matches!(Descriptor::of(link), Descriptor::File(_)), "{link}");
+        }
     }
 }

@@ -7,7 +7,10 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Whom, sockets::Sockets};
+use super::{
+    Whom,
+    sockets::{Descriptor, Sockets},
+};
 use crate::{
     enrich::context::{Posture, SeenThread},
     fact::Thread,
@@ -141,15 +144,15 @@ fn waits(seen: &mut SeenThread, call: &Call, process: u32, sockets: &Sockets) {
         seen.posture = Posture::Sleep;
     }
     for fd in fds {
-        let what = sockets.describe(fd);
-        match sockets.at(fd) {
-            Some(_) if sockets.listens(fd) => seen.accepts = true,
-            Some(socket) if socket.cookie != 0 => seen.sockets.push(socket.cookie),
-            _ if what == "a pipe" => seen.posture = Posture::Processes,
-            _ if what == "eventfd" => seen.posture = Posture::Threads,
+        let what = sockets.descriptor(fd);
+        match &what {
+            Descriptor::Socket(socket) if socket.listens() => seen.accepts = true,
+            Descriptor::Socket(socket) if socket.cookie != 0 => seen.sockets.push(socket.cookie),
+            Descriptor::Pipe => seen.posture = Posture::Processes,
+            Descriptor::EventFd => seen.posture = Posture::Threads,
             _ => {}
         }
-        seen.shown.waits_on.push(what);
+        seen.shown.waits_on.push(what.to_string());
     }
     if !seen.sockets.is_empty() {
         seen.posture = Posture::Descriptors;

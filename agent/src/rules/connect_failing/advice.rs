@@ -8,7 +8,7 @@ use super::groups::Group;
 use crate::{
     correlate::{View, remedy::Remedy},
     enrich::context::{PortUse, Reach},
-    fact::{Endpoint, Outcome},
+    fact::{Endpoint, HostIcmp, IcmpError, Outcome},
     rules::{drops, families, neighbours, text},
     text::{shell::Command, shown},
 };
@@ -48,6 +48,9 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
     if connect.syns == 0
         && let Some(said) = refused_here(outcome, to, connect, group.reach.as_ref(), in_place)
     {
+        return said;
+    }
+    if let Some(said) = answered_here(to, connect, view) {
         return said;
     }
     match outcome {
@@ -103,6 +106,61 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
                 .and(Command::new("strace").words("-e trace=connect -p").arg(connect.owner.process))],
         ),
     }
+}
+
+/// This host itself answered with an ICMP error, in the process's network namespace or in another one. A neighbour that
+/// does not answer says more than the host that says so.
+fn answered_here(to: &Endpoint, connect: &Connect, view: &View<'_>) -> Option<Advice> {
+    let world = view.world;
+    let HostIcmp { says, netns } = world.host_icmp(connect)?;
+    if world.neighbour_under(connect, view.now_ns).is_some() {
+        return None;
+    }
+    // Rules and routes see the address on the wire.
+    let (ip, port) = to.wire.map_or((to.ip, to.port), |wire| (wire.ip, wire.port));
+    let own = connect.icmp_netns == connect.owner.netns;
+    let process = Some(connect.owner.process).filter(|process| *process != 0 && own);
+    let there = |command: Command| neighbours::within(netns.as_deref(), process, command);
+    let host = match &netns {
+        Some(netns) => format!("This host, in network namespace {},", shown(netns)),
+        None => "This host".to_owned(),
+    };
+    let icmp = if ip.is_ipv6() { "ICMPv6" } else { "ICMP" };
+    let rule = || {
+        Remedy::from(format!("find the firewall rule that rejects tcp/{port} to {ip}: "))
+            .and(there(Command::new("nft").words("list ruleset")))
+    };
+    let route = |what: &str| Remedy::from(what.to_owned()).and(there(text::route_get(ip)));
+    Some(match says {
+        IcmpError::PortUnreachable => advice(
+            format!(
+                "{host} rejects the SYN itself ({icmp} port unreachable), as a firewall rule with REJECT does: {ip} was never asked."
+            ),
+            [rule()],
+        ),
+        IcmpError::NetUnreachable => advice(
+            format!(
+                "{host} has no route to {ip} and says so itself ({icmp}); a firewall rule may say so, too."
+            ),
+            [route("add the route or a default gateway: "), rule()],
+        ),
+        IcmpError::Prohibited => advice(
+            format!(
+                "{host} prohibits it itself ({icmp}), by a route of type prohibit or a firewall rule: {ip} was never asked."
+            ),
+            [route("see whether a route prohibits it: "), rule()],
+        ),
+        IcmpError::HostUnreachable => advice(
+            format!(
+                "{host} says itself that {ip} is unreachable ({icmp}): no neighbour answers there, a route of type unreachable covers it, or a firewall rule rejects so."
+            ),
+            [route("see which neighbour is asked for: "), rule()],
+        ),
+        IcmpError::Other => advice(
+            format!("{host} answers the SYN itself with an {icmp} error."),
+            [route("see which way it would go: "), rule()],
+        ),
+    })
 }
 
 /// A connect that never sent a SYN: a route says so, unless somebody has looked and found that it does not.

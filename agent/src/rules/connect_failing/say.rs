@@ -13,7 +13,7 @@ use crate::{
         report::Report,
     },
     event,
-    fact::{Endpoint, Process},
+    fact::{Endpoint, HostIcmp, Process},
     rules::{neighbours, text},
 };
 
@@ -50,7 +50,7 @@ fn of(group: &Group, view: &View<'_>) -> Report {
         severity: Severity::Warning,
         began_ns: group.began_ns,
         count: group.total(),
-        summary: summary(group, process.as_ref(), &destination, last_ns),
+        summary: summary(group, process.as_ref(), &destination, last_ns, world.host_icmp(connect).as_ref()),
         process,
         why,
         cause: Some(Cause {
@@ -69,6 +69,7 @@ fn of(group: &Group, view: &View<'_>) -> Report {
             destination,
             outcomes: group.outcomes.clone(),
             errno: group.errno.clone(),
+            answered_by_host: world.host_icmp(connect),
             last_attempt_ms: lasted / 1_000_000,
             destinations,
             worst: listed
@@ -82,7 +83,13 @@ fn of(group: &Group, view: &View<'_>) -> Report {
     }
 }
 
-fn summary(group: &Group, process: Option<&Process>, destination: &Endpoint, last_ns: u64) -> String {
+fn summary(
+    group: &Group,
+    process: Option<&Process>,
+    destination: &Endpoint,
+    last_ns: u64,
+    answered: Option<&HostIcmp>,
+) -> String {
     let who = process.map_or_else(|| "somebody".to_owned(), text::process);
     let outcomes: Vec<String> = group
         .outcomes
@@ -92,13 +99,14 @@ fn summary(group: &Group, process: Option<&Process>, destination: &Endpoint, las
     let outcomes = outcomes.join(", ");
     let span = text::duration(last_ns.saturating_sub(group.began_ns));
     let errno = group.errno.as_ref().map(|errno| format!(", last {errno}")).unwrap_or_default();
+    let answered = answered.map(|icmp| format!(": {icmp}")).unwrap_or_default();
     let place = text::place(destination);
     match group.destinations.len() {
-        0 | 1 => format!("{who}'s connects to {place} fail: {outcomes} within {span}{errno}."),
+        0 | 1 => format!("{who}'s connects to {place} fail: {outcomes} within {span}{errno}{answered}."),
         many => {
             let more = if group.left_out > 0 { "more than " } else { "" };
             format!(
-                "{who}'s connects to {more}{many} destinations fail: {outcomes} within {span}{errno}; the last to {place}."
+                "{who}'s connects to {more}{many} destinations fail: {outcomes} within {span}{errno}; the last to {place}{answered}."
             )
         }
     }

@@ -1,6 +1,6 @@
 use ebpf_probes::{
     abi::Kind as Record,
-    probes::connect::{Connect, phase},
+    probes::connect::{Connect, Icmp, phase},
 };
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         incident::{ConnectFailingDetails, Details, Incident, Kind, State},
     },
     enrich::context::{Context, PortHolder, PortUse, Reach, Target},
-    rules::scene::{Scene, connect},
+    rules::scene::{Scene, advice, connect},
 };
 
 #[track_caller]
@@ -73,6 +73,48 @@ fn reach(route_errno: i32, ports: Option<PortUse>) -> Context {
         port: 80,
     };
     Context::Reach(Box::new(Reach { boot_ns: 1, target, read: true, route_errno, ports }))
+}
+
+/// Connects that fail after one SYN, answered by this host with this ICMP message from a namespace.
+fn answered_by_this_host(errno: i32, code: u8, netns: u32) -> Scene {
+    let mut scene = Scene::new();
+    scene.learn(&Context::Netns { inode: 7, generation: 0, name: "node".into() });
+    for at in [0, 1000, 2000] {
+        let icmp = Icmp { v6: false, code }.word();
+        let icmp_netns = ebpf_probes::abi::Netns::numbered(netns);
+        let failed = Connect { errno, icmp, icmp_netns, ..connect(at, 1017, 5, at) };
+        scene.connect(at + 1, Record::ConnectEnd, failed);
+    }
+    scene.passes(2500, 3500);
+    scene
+}
+
+#[test]
+fn an_icmp_error_of_this_host_s_own_is_told_as_its_own() {
+    for (errno, code, netns, why, remedy) in [
+        (111, 3, 1, "This host rejects the SYN itself", "nft list ruleset"),
+        (111, 3, 7, "in network namespace node, rejects", "ip netns exec node nft list ruleset"),
+        (101, 0, 7, "has no route to 192.0.2.5 and says so itself", "ip -n node route get 192.0.2.5"),
+        (113, 13, 1, "prohibits it itself", "ip route get 192.0.2.5"),
+        (113, 1, 1, "says itself that 192.0.2.5 is unreachable", "ip route get 192.0.2.5"),
+    ] {
+        let scene = answered_by_this_host(errno, code, netns);
+        let (last, remedies) = (scene.last(), advice(scene.last()));
+        assert!(last.why[0].contains(why) && remedies.contains(remedy), "{last:#?}");
+        assert!(last.summary.contains("this host"), "{}", last.summary);
+        assert!(details(last).answered_by_host.is_some());
+        // Nobody there is to be blamed, and nothing is to be started there.
+        assert!(!format!("{last:?}").contains("nobody listens"), "{last:#?}");
+        assert!(!remedies.contains("start the service"), "{remedies}");
+    }
+    // A reset that came from there.
+    let mut scene = Scene::new();
+    for at in [0, 1000, 2000] {
+        scene.connect(at + 1, Record::ConnectEnd, Connect { errno: 111, ..connect(at, 1017, 5, at) });
+    }
+    scene.passes(2500, 3500);
+    assert!(scene.last().why[0].contains("nobody listens on port 80"), "{:?}", scene.last().why);
+    assert_eq!(details(scene.last()).answered_by_host, None);
 }
 
 #[test]

@@ -83,6 +83,9 @@ impl Says<'_> {
                 "The connect or dns probe is not attached: what they would have seen is missing here.".into(),
             );
         }
+        for narrowed in self.view.world.narrowed() {
+            why.push(format!("Only {narrowed} were watched: what else the process did is missing here."));
+        }
         why
     }
 
@@ -129,7 +132,7 @@ impl Says<'_> {
                 Unseen::Sockets => "Not all of its sockets could be looked at.".into(),
                 Unseen::Lost => "Some records of connects or lookups were lost.".into(),
                 // Said of every incident of this kind.
-                Unseen::Probes => continue,
+                Unseen::Probes | Unseen::Filtered => continue,
             });
         }
         doubts

@@ -61,6 +61,8 @@ pub(super) enum Unseen {
     Probes,
     /// Records of connects or lookups were lost.
     Lost,
+    /// What the filters hide: other threads of the process, connects to other peers.
+    Filtered,
 }
 
 impl LeftOut {
@@ -117,6 +119,9 @@ impl Stall<'_> {
             .any(|loss| loss.count > 0 && (loss.probe == "connect" || loss.probe == "dns"))
         {
             left.unseen.push(Unseen::Lost);
+        }
+        if self.narrowed() {
+            left.unseen.push(Unseen::Filtered);
         }
         left
     }

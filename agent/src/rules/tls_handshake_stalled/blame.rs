@@ -27,6 +27,8 @@ use crate::{
 const ALIGNED_NS: u64 = 100_000_000;
 /// Operations that end within this long end together.
 const TOGETHER_NS: u64 = 5_000_000;
+/// What a server does for a connection before it reads from it begins within this long of the accept.
+const ACCEPTED_NS: u64 = 1_000_000_000;
 /// A thread that waits on this many descriptors may wait on more than a snapshot lists.
 const MANY: usize = 8;
 
@@ -196,7 +198,15 @@ impl Stall<'_> {
         }
         let (_, candidate) = weighed.into_iter().find(|(_, candidate)| candidate.cookie == chosen)?;
         let relation = candidate.relation;
+        if self.shared(&candidate) && self.narrowed() {
+            confidence = confidence.min(Confidence::Likely);
+        }
         Some(Blame { suspect: candidate.suspect(self), confidence, relation, mixed })
+    }
+
+    /// A filter hides some of what the process does: another operation may fit better.
+    pub(super) fn narrowed(&self) -> bool {
+        !self.world.narrowed().is_empty()
     }
 
     /// It was begun by one that serves other handshakes too.
@@ -210,9 +220,18 @@ impl Stall<'_> {
         if candidate.started_ns < since || candidate.started_ns > self.now_ns {
             return None;
         }
+        // Begun for a connection before its hello came: it delays nothing until then.
+        let came = since.max(self.hs.started_ns);
         let end = candidate.ended_ns.unwrap_or(self.now_ns).min(self.now_ns);
-        let stall = self.now_ns.saturating_sub(since).max(1);
-        let covers_most = end.saturating_sub(candidate.started_ns) * 2 >= stall;
+        if end < came {
+            return None;
+        }
+        let stall = self.now_ns.saturating_sub(came).max(1);
+        let covers_most = end.saturating_sub(candidate.started_ns.max(came)) * 2 >= stall;
+        // An accepted connection is served at once: what begins long after it, and before the hello, may be
+        // anybody's.
+        let detached =
+            candidate.started_ns < came && candidate.started_ns.saturating_sub(since) > ACCEPTED_NS;
         let aligned = self.moved
             && candidate.ended_ns.is_some_and(|ended| self.now_ns.saturating_sub(ended) <= ALIGNED_NS);
         let posture = self.posture();
@@ -221,7 +240,11 @@ impl Stall<'_> {
             && self.is_habit(candidate);
         if aligned && covers_most {
             // One of many attempts ends at any time.
-            return Some(if habit { Confidence::Possible } else { Confidence::Certain });
+            return Some(match (habit, detached) {
+                (true, _) => Confidence::Possible,
+                (false, true) => Confidence::Likely,
+                (false, false) => Confidence::Certain,
+            });
         }
         // It went on without it.
         if self.moved && candidate.ended_ns.is_none() && candidate.relation != Relation::SameThread {
@@ -256,10 +279,11 @@ impl Stall<'_> {
                 | Posture::Stopped
                 | Posture::Frozen
                 | Posture::Sleep => None,
-                _ if habit || !self.is_attended(candidate) => Some(Confidence::Possible),
+                _ if habit || detached || !self.is_attended(candidate) => Some(Confidence::Possible),
                 _ => Some(Confidence::Likely),
             },
             Relation::Helper => match posture {
+                _ if detached => Some(Confidence::Possible),
                 Posture::Running | Posture::Disk | Posture::Stopped | Posture::Frozen => {
                     Some(Confidence::Possible)
                 }

@@ -14,19 +14,21 @@ use crate::{
         context::{Posture, SeenThread, Snapshot},
     },
     fact::Process,
-    rules::text::{self, address, place},
+    rules::text::{self, address, on_the_wire, place},
     text::shown,
 };
 
 impl Says<'_> {
     pub(super) fn evidence(&self, process: Option<&Process>) -> Vec<(u64, String)> {
         let hs = self.hs;
-        let peer = address(&self.peer());
+        let peer = on_the_wire(&self.peer());
         let sni = self.situation.sni.as_ref().map(|sni| format!(" for {sni}")).unwrap_or_default();
         let mut seen = vec![if self.is_client() {
             (hs.started_ns, format!("ClientHello sent to {peer}{sni}"))
         } else {
-            (hs.started_ns, format!("ClientHello{sni} came from {peer}"))
+            let local = self.local();
+            let to = local.wire.map(|_| format!(" to {}", on_the_wire(&local))).unwrap_or_default();
+            (hs.started_ns, format!("ClientHello{sni} came from {peer}{to}"))
         }];
         if hs.moved_ns > hs.started_ns.saturating_add(1_000_000) && hs.stage != stage::HELLO {
             let what = if self.is_client() { "the server's answer came" } else { "the client's flight came" };
@@ -96,6 +98,9 @@ impl Says<'_> {
 
     fn reason(&self, why: Why) -> String {
         match why {
+            Why::Earlier if unread(self.hs) && self.hs.established_ns != 0 => {
+                "has been under way since before this connection was established".into()
+            }
             Why::Earlier if unread(self.hs) => "has been under way since before this ClientHello came".into(),
             Why::Earlier => "has been under way since before this handshake".into(),
             Why::AnotherHandshake => "was begun by a thread that serves another handshake".into(),

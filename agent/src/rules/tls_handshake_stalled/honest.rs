@@ -5,15 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use ebpf_probes::{
     abi::{Kind as Record, Netns},
-    probes::tls::stage,
+    probes::tls::{Handshake, SPEAKS_TLS, stage},
 };
 
 use crate::{
     correlate::incident::{CauseKind, Confidence, Incident, Kind, Severity, State},
-    enrich::context::{
-        Context, Held, Loaded, Posture, ProcessContext, Quota, Runtime, SeenSocket, SeenThread, Snapshot,
+    enrich::{
+        context::{
+            Context, Held, Loaded, Posture, ProcessContext, Quota, Runtime, SeenSocket, SeenThread, Snapshot,
+        },
+        select::Select,
     },
-    rules::scene::{PROCESS, Scene, advice, connect, hello, owner, thread, unread_hello},
+    rules::scene::{PROCESS, Scene, advice, connect, flight, hello, owner, thread, unread_hello},
 };
 
 const STALLED: Kind = Kind::TlsHandshakeStalled;
@@ -113,6 +116,47 @@ fn nothing_is_certain_only_when_nothing_was_left_out() {
 }
 
 #[test]
+fn what_a_filter_hides_makes_nothing_certain_and_is_said() {
+    let filters = [
+        (Select { comm: Some("raven".into()), ..Select::default() }, "threads named raven"),
+        (Select { ports: vec![443], ..Select::default() }, "connects to port 443"),
+        (Select { only_v6: Some(true), ..Select::default() }, "connects over IPv6"),
+    ];
+    for (select, watched) in filters {
+        let said = |scene: &Scene| {
+            let line = format!("Only {watched} were watched");
+            assert!(scene.last().why.iter().any(|why| why.contains(&line)), "{:#?}", scene.last());
+            assert_ne!(scene.cause().confidence, Confidence::Certain, "{:#?}", scene.last());
+            assert!(!scene.last().summary.contains("did nothing on the network"), "{}", scene.last().summary);
+        };
+        let mut scene = Scene::filtered(select.clone());
+        scene.stalls(1100, &[hello(1, 43, 0)]);
+        look(&mut scene, seen(1101, vec![thread(43, Posture::Threads, &[])]));
+        said(&scene);
+        // Nobody reads it: a fetch before the first read would not be seen either.
+        let mut scene = Scene::filtered(select.clone());
+        scene.stalls(1100, &[unread_hello(1, 0)]);
+        scene.tick(1350);
+        said(&scene);
+        // One of its threads is blamed, and its end fits: others of it may have fitted better.
+        let mut scene = Scene::filtered(select);
+        scene.waits(1100, connect(7, 44, 64, 5));
+        scene.stalls(1100, &[hello(1, 43, 0)]);
+        look(&mut scene, seen(1101, vec![thread(43, Posture::Threads, &[])]));
+        scene.gives_up(5000, connect(7, 44, 64, 5));
+        scene.moves(5050, hello(1, 43, 0));
+        scene.ends();
+        said(&scene);
+        assert_eq!(scene.cause().kind, CauseKind::OutboundConnect);
+    }
+    // Processes are watched whole: nothing of theirs is hidden.
+    let mut scene = Scene::filtered(Select { only_bad: true, ..Select::default() });
+    scene.stalls(1100, &[hello(1, 43, 0)]);
+    look(&mut scene, seen(1101, vec![thread(43, Posture::Threads, &[])]));
+    assert_eq!(scene.cause().confidence, Confidence::Certain);
+}
+
+#[test]
 fn what_was_set_aside_is_listed_with_the_reason() {
     for (posture, confidence) in
         [(Posture::Threads, Confidence::Possible), (Posture::Sleep, Confidence::Likely)]
@@ -182,6 +226,41 @@ fn a_fetch_before_the_first_read_is_blamed_and_its_end_proves_it() {
         scene.last()
     );
     assert_eq!(scene.opened(Kind::ConnectStalled).len(), 0);
+}
+
+#[test]
+fn a_fetch_begun_for_the_connection_before_its_hello_came_is_blamed() {
+    // The hello came at 2600; begun at once, long after the accept, before the connection.
+    for (established, begun, kind, confidence) in [
+        (0, 57, CauseKind::OutboundConnect, Confidence::Likely),
+        (0, 1900, CauseKind::OutboundConnect, Confidence::Possible),
+        (300, 57, CauseKind::Unread, Confidence::Likely),
+    ] {
+        let mut scene = listening();
+        let mut hs = unread_hello(1, 2600);
+        hs.established_ns = BEGAN + established * 1_000_000;
+        scene.waits(1000, connect(7, 44, 64, begun));
+        scene.stalls(3700, &[hs]);
+        let threads = vec![thread(44, Posture::Descriptors, &[7]), thread(45, Posture::Threads, &[])];
+        look(&mut scene, Snapshot { accepted: Some(true), ..seen(3701, threads) });
+        assert_eq!((scene.cause().kind, scene.cause().confidence), (kind, confidence), "{:#?}", scene.last());
+        if kind == CauseKind::Unread {
+            let said = &scene.last().evidence;
+            assert!(said.iter().any(|seen| seen.text.contains("before this connection was established")));
+        }
+    }
+}
+
+#[test]
+fn what_was_over_before_the_hello_came_delayed_nothing() {
+    let mut scene = listening();
+    let mut hs = unread_hello(1, 2600);
+    hs.established_ns = BEGAN;
+    scene.waits(1000, connect(7, 44, 64, 57));
+    scene.gives_up(2500, connect(7, 44, 64, 57));
+    scene.stalls(3700, &[hs]);
+    look(&mut scene, Snapshot { accepted: Some(true), ..seen(3701, vec![thread(44, Posture::Sleep, &[])]) });
+    assert_eq!(scene.cause().kind, CauseKind::Unread, "{:#?}", scene.last());
 }
 
 #[test]
@@ -294,6 +373,20 @@ fn a_hello_to_a_port_without_tls_is_no_critical_and_without_a_library_none_at_al
 }
 
 #[test]
+fn a_service_that_the_kernel_saw_answer_is_a_tls_service() {
+    let plain = Loaded { known: true, dynamic: true, ..Loaded::default() };
+    for (flags, opened) in [(0, 0), (SPEAKS_TLS, 1)] {
+        let mut scene = Scene::new();
+        scene.stalls(1100, &[Handshake { flags, ..hello(1, 43, 0) }]);
+        let threads = vec![thread(43, Posture::EventLoop, &[])];
+        look(&mut scene, Snapshot { loaded: plain.clone(), ..seen(1101, threads) });
+        let told = scene.opened(STALLED);
+        assert_eq!(told.len(), opened, "{told:#?}");
+        assert!(told.iter().all(|told| told.severity == Severity::Critical), "{told:#?}");
+    }
+}
+
+#[test]
 fn the_next_handshake_is_told_with_its_own_process() {
     let mut scene = listening();
     scene.process(2001, &[PROCESS], 1);
@@ -314,6 +407,29 @@ fn the_next_handshake_is_told_with_its_own_process() {
     let last = scene.last();
     assert_eq!(last.process.as_ref().map(|process| process.pid), Some(PROCESS), "{last:#?}");
     assert!(!format!("{last:?}").contains("this host"), "{last:#?}");
+}
+
+#[test]
+fn a_translated_handshake_is_told_with_the_address_on_the_wire_too() {
+    let mut hs = flight(1, 43, 0);
+    hs.wire = hs.tuple;
+    (hs.wire.remote[15], hs.wire.remote_port) = (77, 8443);
+    let mut scene = Scene::new();
+    scene.stalls(1100, &[hs]);
+    look(&mut scene, seen(1101, vec![thread(43, Posture::Sleep, &[])]));
+    let said = scene.last();
+    assert!(said.summary.contains("192.0.2.9:443, by NAT 192.0.2.77:8443 for 1.1 s"), "{}", said.summary);
+    let json = serde_json::to_value(said).expect("JSON");
+    assert_eq!(json["details"]["peer"]["wire"]["port"], 8443, "{json:#}");
+    // Redirected to the server: the port that the client asked for.
+    let mut hs = hello(1, 43, 0);
+    hs.wire = hs.tuple;
+    hs.tuple.local_port = 8443;
+    let mut scene = Scene::new();
+    scene.stalls(1100, &[hs]);
+    look(&mut scene, seen(1101, vec![thread(43, Posture::Sleep, &[])]));
+    let came = &scene.last().evidence[0].text;
+    assert_eq!(came, "ClientHello came from 192.0.2.9:50001 to 192.0.2.1:8443, by NAT 192.0.2.1:443");
 }
 
 #[test]

@@ -16,9 +16,14 @@ use crate::{
 /// A quota used up in this share of the periods, in percent, slows what runs under it.
 const THROTTLED: u64 = 10;
 
-/// Since when a service could have answered a hello nobody has read: since it came.
+/// Since when a service could have begun something for a hello nobody has read: since the connection is
+/// established, or, when that is not known, since the hello came. What is begun between accept() and the first
+/// read is begun for the connection, whether or not the hello is already there.
 pub(super) fn since_ns(hs: &Handshake) -> u64 {
-    hs.moved_ns
+    match hs.established_ns {
+        0 => hs.moved_ns,
+        established => established.min(hs.moved_ns),
+    }
 }
 
 /// The handshake as if `process` had read it as soon as it could.

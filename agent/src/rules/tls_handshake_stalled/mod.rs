@@ -25,12 +25,12 @@ use aside::LeftOut;
 use blame::{Blame, Stall, Suspect};
 use ebpf_probes::{
     abi::Netns,
-    probes::tls::{Handshake, SERVER, stage},
+    probes::tls::{Handshake, SERVER, SPEAKS_TLS, stage},
 };
 use idle::as_if_read;
 use situation::{
-    PEERS, Situation, Speaks, Waiting, conclusion, key, owed_here, owner, service, speaks, still_pending,
-    unread, was_unread,
+    PEERS, Situation, Speaks, Waiting, conclusion, key, owed_here, owner, program, service, speaks,
+    still_pending, unread, was_unread,
 };
 
 use super::{Diagnose, Rule};
@@ -228,7 +228,8 @@ impl TlsHandshakeStalled {
             return None;
         }
         let key = key(&hs, blame.as_ref());
-        if let Some(number) = self.like(&service, &key, unread(&hs)) {
+        let like = self.like(&service, &key, unread(&hs));
+        if let Some(number) = like.or_else(|| self.same_story(&hs, &key, blame.as_ref(), view)) {
             self.join(number, cookie, &hs, blame.as_ref(), view);
             return None;
         }
@@ -275,9 +276,10 @@ impl TlsHandshakeStalled {
         found
     }
 
-    /// Whether the service has been seen to answer a ClientHello.
+    /// Whether the service has been seen to answer a ClientHello: here, or by the kernel, which remembers what was
+    /// healthy too.
     fn answers(&self, hs: &Handshake) -> bool {
-        self.answers.get(&(hs.owner.netns, hs.tuple.local_port)).is_some()
+        hs.flags & SPEAKS_TLS != 0 || self.answers.get(&(hs.owner.netns, hs.tuple.local_port)).is_some()
     }
 
     /// Whom a handshake waits for, and what was left out when that is nobody.
@@ -295,6 +297,42 @@ impl TlsHandshakeStalled {
         let exact = self.situations.iter().find(|(_, situation)| same(situation) && situation.key == key);
         let any = || self.situations.iter().find(|(_, situation)| unread && same(situation));
         exact.or_else(any).map(|(number, _)| *number)
+    }
+
+    /// A situation of the same program, in whichever of its processes and on whichever port, with the same cause: a pool of
+    /// processes suffers it together.
+    fn same_story(&self, hs: &Handshake, key: &str, blame: Option<&Blame>, view: &View<'_>) -> Option<u64> {
+        blame.filter(|blame| blame.confidence > Confidence::Possible)?;
+        let program = program(hs, view)?;
+        let same = |situation: &Situation| {
+            situation.key == key
+                && situation.lead.role == hs.role
+                && self::program(&situation.lead, view).as_ref() == Some(&program)
+        };
+        self.situations.iter().find(|(_, situation)| same(situation)).map(|(number, _)| *number)
+    }
+
+    /// What a situation waits for proves to be another one's cause: it goes on as part of that.
+    fn merge(&mut self, situation: &Situation, into: u64, view: &mut View<'_>) {
+        let mut report = say::report(situation, view.now_ns, None, view);
+        let Some(other) = self.situations.get_mut(&into) else { return };
+        report.caused_by = vec![other.id.clone()];
+        let evidence = "another incident is of the same cause: what goes on is told there";
+        report.evidence.push((view.now_ns, evidence.into()));
+        for (cookie, unread) in &situation.waiting {
+            other.waiting.insert(*cookie, *unread);
+            if let Some(waiting) = self.stalled.get_mut(cookie) {
+                waiting.situation = Some(into);
+            }
+        }
+        let room = PEERS.saturating_sub(other.peers.len());
+        other.peers.extend(situation.peers.iter().take(room));
+        other.count += situation.count;
+        other.began_ns = other.began_ns.min(situation.began_ns);
+        let id = other.id.clone();
+        view.store.over(view.now_ns, &situation.id, report);
+        self.note_blamed(&id, situation.blame.as_ref(), view);
+        self.refresh(into, true, view);
     }
 
     fn join(&mut self, number: u64, cookie: u64, hs: &Handshake, blame: Option<&Blame>, view: &mut View<'_>) {
@@ -372,6 +410,7 @@ impl TlsHandshakeStalled {
         let Weighed { blame, left_out, .. } = self.weigh(&hs, snapshot.as_deref(), view);
         let answers = self.answers(&hs);
         let Some(mut situation) = self.situations.remove(&number) else { return };
+        let before = situation.key.clone();
         // Doubt does not take back what was sure; a new suspect does.
         if blame.is_none() && situation.blame.is_some() {
             let kept = situation.blame.take();
@@ -390,6 +429,12 @@ impl TlsHandshakeStalled {
         situation.left_out = left_out;
         situation.answers |= answers;
         (situation.lead, situation.sni) = (hs, sni);
+        if situation.key != before
+            && let Some(other) = self.same_story(&hs, &situation.key, situation.blame.as_ref(), view)
+        {
+            self.merge(&situation, other, view);
+            return;
+        }
         let now = conclusion(&situation.key, situation.blame.as_ref(), &situation.left_out, view);
         if due || now != situation.told {
             situation.told = now;
@@ -402,8 +447,9 @@ impl TlsHandshakeStalled {
 
     /// A handshake moved, or ended.
     fn moved(&mut self, hs: &Handshake, at_ns: u64, view: &mut View<'_>) {
-        if hs.role == SERVER && hs.stage == stage::SERVER_FLIGHT && !self.answers(hs) {
-            self.answers.insert((hs.owner.netns, hs.tuple.local_port), ());
+        let service = (hs.owner.netns, hs.tuple.local_port);
+        if hs.role == SERVER && hs.stage == stage::SERVER_FLIGHT && self.answers.get(&service).is_none() {
+            self.answers.insert(service, ());
         }
         let Some(waiting) = self.stalled.get(&hs.cookie) else { return };
         let (before, number) = (waiting.hs, waiting.situation);

@@ -22,7 +22,7 @@ use crate::{
         context::{SeenThread, Snapshot},
     },
     fact::{Endpoint, Process, Role, Stage},
-    rules::text::{self, address, duration, place},
+    rules::text::{self, duration, on_the_wire, place},
     text::shown,
 };
 
@@ -78,7 +78,7 @@ impl Says<'_> {
                 stage: self.stage(),
                 sni: self.situation.sni.as_ref().map(|name| name.text.clone()),
                 sni_invalid: self.situation.sni.as_ref().and_then(|name| name.invalid),
-                local: self.view.world.own_end(&hs.tuple),
+                local: self.local(),
                 peer: self.peer(),
                 stall_ms: now_ns.saturating_sub(hs.moved_ns) / 1_000_000,
                 read_after_ms: (!unread(hs) && hs.read_ns >= hs.moved_ns)
@@ -98,7 +98,12 @@ impl Says<'_> {
     }
 
     pub(super) fn peer(&self) -> Endpoint {
-        self.view.world.at(self.hs.tuple.remote, self.hs.tuple.remote_port, &self.hs.owner)
+        self.view.world.session_ends(self.hs, &self.hs.owner).1
+    }
+
+    /// This host's end.
+    pub(super) fn local(&self) -> Endpoint {
+        self.view.world.session_ends(self.hs, &self.hs.owner).0
     }
 
     fn stage(&self) -> Stage {
@@ -136,7 +141,7 @@ impl Says<'_> {
         process.map_or_else(
             || match self.is_client() {
                 true => "a client of this host".to_owned(),
-                false => format!("the service at {}", address(&self.view.world.own_end(&self.hs.tuple))),
+                false => format!("the service at {}", on_the_wire(&self.local())),
             },
             text::process,
         )
@@ -169,7 +174,11 @@ impl Says<'_> {
             let kind = if unread(self.hs) { CauseKind::Unread } else { CauseKind::NoneSeen };
             let confidence = match kind {
                 // It is unread, whatever else there is; set aside is what may be why.
-                CauseKind::Unread if self.situation.left_out.operations.is_empty() => Confidence::Certain,
+                CauseKind::Unread
+                    if self.situation.left_out.operations.is_empty() && world.narrowed().is_empty() =>
+                {
+                    Confidence::Certain
+                }
                 CauseKind::Unread => Confidence::Likely,
                 _ => self.situation.left_out.confidence(),
             };
@@ -282,7 +291,7 @@ impl Says<'_> {
     fn summary(&self, process: Option<&Process>) -> String {
         let who = self.who(process);
         let stall = duration(self.now_ns.saturating_sub(self.hs.moved_ns));
-        let peer = address(&self.peer());
+        let peer = on_the_wire(&self.peer());
         let owed = self.owed();
         let sni = self.situation.sni.as_ref().map(|sni| format!(" ({sni})")).unwrap_or_default();
         let head = format!("{who} {owed} of {peer}{sni} for {stall}");

@@ -25,6 +25,7 @@ use crate::{
         context::{Posture, Snapshot},
         operations::ConnectOp,
     },
+    rules::text::{Program, program_of},
     text::host::Name,
 };
 
@@ -188,6 +189,12 @@ pub(super) fn service(hs: &Handshake, owner: &Owner) -> String {
     } else {
         format!("server {} {}", owner.netns, hs.tuple.local_port)
     }
+}
+
+/// The program whose handshake it is, whichever of its processes has it; `None` when that is not known.
+pub(super) fn program(hs: &Handshake, view: &View<'_>) -> Option<Program> {
+    let owner = owner(hs, None, view);
+    (owner.process != 0).then(|| program_of(&owner, view.world))
 }
 
 /// Somebody has just read what nobody had: until the reader has had its time, the stall is explained by that.

@@ -1,6 +1,9 @@
 //! Who is blamed, and who is not.
 
-use ebpf_probes::abi::Kind as Record;
+use ebpf_probes::{
+    abi::Kind as Record,
+    probes::tls::{CLIENT, Handshake, SERVER, stage},
+};
 use proptest::prelude::*;
 
 use crate::{
@@ -249,6 +252,87 @@ fn many_handshakes_with_one_cause_are_one_incident() {
     }
     scene.ends();
     assert_eq!((scene.opened(STALLED).len(), scene.last().state), (1, State::Resolved));
+}
+
+/// A handshake of its own for a process of the same program.
+fn of_worker(hs: Handshake, process: u32) -> Handshake {
+    Handshake { owner: owner(process, process), reader: owner(process, process), ..hs }
+}
+
+/// What each worker of a pool does for its handshake, all to the same place.
+fn pool(scene: &mut Scene, workers: &[u32]) {
+    for (&worker, cookie) in workers.iter().zip(70..) {
+        scene.process(worker, &[PROCESS], 1);
+        let mut fetch = connect(cookie, worker, 64, 5);
+        fetch.owner = owner(worker, worker);
+        scene.waits(1100, fetch);
+    }
+}
+
+#[test]
+fn a_pool_of_processes_with_one_cause_is_one_incident() {
+    // Clients; servers on one port each.
+    for role in [CLIENT, SERVER] {
+        let mut scene = Scene::new();
+        let workers = [2001, 2002, 2003, 2004];
+        pool(&mut scene, &workers);
+        let handshakes: Vec<_> = workers
+            .into_iter()
+            .zip(1..)
+            .map(|(worker, cookie)| {
+                let mut hs =
+                    if role == CLIENT { flight(cookie, worker, 0) } else { hello(cookie, worker, 0) };
+                if role == SERVER {
+                    hs.tuple.local_port += worker as u16;
+                }
+                of_worker(hs, worker)
+            })
+            .collect();
+        scene.stalls(1100, &handshakes);
+        scene.tick(1350);
+        scene.tick(2600);
+        assert_eq!(scene.opened(STALLED).len(), 1, "{:#?}", scene.told);
+        assert_eq!((scene.last().count, details(&scene).waiting), (4, 4), "{:#?}", scene.last());
+        for handshake in handshakes {
+            let stage = if role == CLIENT { stage::CLIENT_FINISH } else { stage::SERVER_FLIGHT };
+            scene.ends_handshake(5000, Handshake { stage, ..handshake });
+        }
+        scene.ends();
+        assert_eq!((scene.opened(STALLED).len(), scene.last().state), (1, State::Resolved));
+    }
+}
+
+#[test]
+fn processes_of_one_program_with_causes_of_their_own_or_none_stay_apart() {
+    let mut scene = Scene::new();
+    for worker in [2001, 2002] {
+        scene.process(worker, &[PROCESS], 1);
+    }
+    scene.stalls(1100, &[of_worker(flight(1, 1, 0), 2001), of_worker(flight(2, 1, 0), 2002)]);
+    scene.tick(1350);
+    assert_eq!(scene.opened(STALLED).len(), 2, "{:#?}", scene.told);
+}
+
+#[test]
+fn what_proves_to_have_the_cause_of_another_incident_goes_on_as_part_of_it() {
+    let mut scene = Scene::new();
+    pool(&mut scene, &[2001, 2002, 2003]);
+    // Of the second nothing is seen at first.
+    scene.process(2004, &[PROCESS], 1);
+    let (first, second) = (of_worker(flight(1, 1, 0), 2001), of_worker(flight(2, 1, 0), 2004));
+    scene.stalls(1100, &[first, second]);
+    scene.tick(1350);
+    assert_eq!(scene.opened(STALLED).len(), 2, "{:#?}", scene.told);
+    let lead = scene.opened(STALLED)[0].id.clone();
+    let mut fetch = connect(80, 2004, 64, 20);
+    fetch.owner = owner(2004, 2004);
+    scene.waits(1600, fetch);
+    scene.tick(1600);
+    assert_eq!((&scene.last().id, scene.last().count), (&lead, 2), "{:#?}", scene.told);
+    scene.passes(1850, 4600);
+    let other = scene.told.iter().find(|told| told.id != lead && told.state == State::Resolved);
+    let other = other.expect("it is over");
+    assert_eq!(other.caused_by, std::slice::from_ref(&lead), "{other:#?}");
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub(super) fn say(what: &What) -> Option<Said> {
             if let Some(highest) = versions.first() {
                 let _ = write!(text, "  up to {highest}");
             }
+            if session.local.wire.is_some() && session.role == Role::Server {
+                let _ = write!(text, "  at {}", peer(&session.local));
+            }
             if let Some(ms) = read_after_ms {
                 let _ = write!(text, "  (read after {})", duration(*ms));
             }
@@ -54,12 +57,21 @@ pub(super) fn say(what: &What) -> Option<Said> {
             let text = format!("alert {by}: {level} {description}").trim_end().to_owned();
             (session, format!("{text}  {}", duration(*duration_ms)), Mood::Bad)
         }
-        What::HandshakeClosed { session, stage, duration_ms } => {
+        What::HandshakeClosed { session, speaks_tls: Some(false), duration_ms, .. } => {
+            let text = format!("closed before done, {}  {}", speaks_none(session), duration(*duration_ms));
+            (session, text, Mood::Bad)
+        }
+        What::HandshakeClosed { session, stage, duration_ms, .. } => {
             let text =
                 format!("closed before done, {}  {}", owes(*stage, session.role), duration(*duration_ms));
             (session, text, Mood::Bad)
         }
-        What::NotTls { session, duration_ms } => (
+        What::NotTls { session, speaks_tls: Some(false), duration_ms } => {
+            let text =
+                format!("{}: answered with something else  {}", speaks_none(session), duration(*duration_ms));
+            (session, text, Mood::Bad)
+        }
+        What::NotTls { session, duration_ms, .. } => (
             session,
             format!("answered with something that is not TLS  {}", duration(*duration_ms)),
             Mood::Bad,
@@ -71,6 +83,11 @@ pub(super) fn say(what: &What) -> Option<Said> {
         _ => return None,
     };
     Some(Said { arrow: arrow(session), peer: peer(&session.peer), text, mood })
+}
+
+/// `port 6379 speaks no TLS`; known of servers only.
+fn speaks_none(session: &Session) -> String {
+    format!("port {} speaks no TLS", session.local.port)
 }
 
 fn arrow(session: &Session) -> &'static str {
@@ -87,5 +104,60 @@ fn owes(stage: Stage, role: Role) -> &'static str {
         (Stage::AwaitingClientFinish, Role::Client) => "this client owes its finishing flight",
         (Stage::AwaitingServerFinish, Role::Server) => "this server owes its last message",
         (Stage::AwaitingServerFinish, Role::Client) => "the peer owes its last message",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact::{Endpoint, TranslatedBy, Wire};
+
+    fn session() -> Session {
+        let end = |last, port| Endpoint { ip: [192, 0, 2, last].into(), port, name: None, wire: None };
+        Session {
+            role: Role::Server,
+            local: end(1, 6379),
+            peer: end(9, 50_000),
+            sni: None,
+            sni_invalid: None,
+        }
+    }
+
+    fn text(what: &What) -> String {
+        say(what).expect("a fact about TLS").text
+    }
+
+    #[test]
+    fn a_port_that_speaks_no_tls_is_named() {
+        let not_tls = |speaks_tls| text(&What::NotTls { session: session(), speaks_tls, duration_ms: 1.0 });
+        assert!(not_tls(Some(false)).starts_with("port 6379 speaks no TLS: answered with something else"));
+        for speaks_tls in [Some(true), None] {
+            assert!(not_tls(speaks_tls).starts_with("answered with something that is not TLS"));
+        }
+        for (speaks_tls, words) in [
+            (Some(false), "port 6379 speaks no TLS"),
+            (None, "this server owes"),
+            (Some(true), "this server owes"),
+        ] {
+            let (session, stage) = (session(), Stage::AwaitingServerHello);
+            let closed = text(&What::HandshakeClosed { session, stage, speaks_tls, duration_ms: 1.0 });
+            assert!(closed.starts_with("closed before done, ") && closed.contains(words), "{closed}");
+        }
+    }
+
+    #[test]
+    fn a_hello_to_a_redirected_port_names_the_port_it_was_sent_to() {
+        let mut session = session();
+        session.local.wire = Some(Wire { ip: [192, 0, 2, 1].into(), port: 443, by: Some(TranslatedBy::Nat) });
+        let hello = What::ClientHello {
+            session,
+            alpn: vec![],
+            alpn_invalid: false,
+            versions: vec![],
+            hello_bytes: 517,
+            read_after_ms: None,
+            retried: false,
+        };
+        assert_eq!(text(&hello), "ClientHello  at 192.0.2.1:6379, by NAT 192.0.2.1:443");
     }
 }
