@@ -240,3 +240,24 @@ fn name(context: &mut ProcessContext, [pod, namespace, container]: [String; 3]) 
     context.namespace = Some(namespace);
     context.container = Some(container);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enrich::observe::Wanted;
+
+    #[test]
+    fn a_process_that_was_started_later_has_only_the_number() {
+        let pid = std::process::id();
+        let (_, started_ns) = parent_and_start(pid).expect("it is this one");
+        let look = |acted_ns: u64| {
+            let mut observer = Observer::new(Wanted::default(), PathBuf::from("/sys/fs/cgroup"));
+            observer.process(pid, "before", (acted_ns, 0), false)
+        };
+        let own = look(started_ns + 1);
+        assert!(own.exe.is_some() && own.leader.is_some() && own.started_ns == started_ns, "{own:?}");
+        let other = look(started_ns - 1);
+        let known = (other.comm.as_str(), other.leader, other.exe, other.started_ns, other.ancestors.len());
+        assert_eq!(known, ("before", None, None, 0, 0));
+    }
+}
