@@ -205,7 +205,7 @@ pub enum CauseKind {
     Peer,
     /// Nobody has read the ClientHello.
     Unread,
-    /// The process did nothing on the network: the snapshot of its threads says what it did.
+    /// No connect, lookup or request of the process delays it: the snapshot of its threads says what it did.
     #[default]
     NoneSeen,
 }

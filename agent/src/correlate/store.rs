@@ -178,9 +178,14 @@ impl Store {
             .map(|held| (held.id.as_str(), &held.report.details))
     }
 
-    /// The first remedy of an incident that is not resolved yet.
+    /// The kind of an incident that is held, resolved or not.
+    pub fn kind(&self, id: &str) -> Option<Kind> {
+        self.held.iter().find(|held| held.id == id).map(|held| held.report.kind)
+    }
+
+    /// The first remedy of an incident that is held, resolved or not.
     pub fn remedy(&self, id: &str) -> Option<&Remedy> {
-        let held = self.held.iter().find(|held| held.id == id && !held.resolved)?;
+        let held = self.held.iter().find(|held| held.id == id)?;
         held.report.remedies.first()
     }
 

@@ -128,6 +128,8 @@ impl World {
 /// A neighbour that does not answer ARP or NDP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SilentNeighbour {
+    /// The network namespace it is looked for in.
+    pub netns: Netns,
     /// The device it should be behind.
     pub device: String,
     /// Since when it is asked in vain, CLOCK_BOOTTIME in nanoseconds.

@@ -3,7 +3,7 @@
 
 use ebpf_probes::probes::connect::Connect;
 
-use super::text;
+use super::{neighbours, text};
 use crate::{
     correlate::{remedy::Remedy, report::Report},
     enrich::World,
@@ -38,7 +38,11 @@ pub(super) fn silent(
         why.push(format!(
             "The name has IPv4 addresses too ({other}); whether they answer was not seen: if they do, it is IPv6 alone that is broken on the way."
         ));
-        remedies.push(Remedy::from("compare: ").and(text::route_get(other)));
+        remedies.push(Remedy::from("compare: ").and(neighbours::beside(
+            connect,
+            world,
+            text::route_get(other),
+        )));
     }
 }
 

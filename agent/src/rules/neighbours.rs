@@ -10,7 +10,7 @@ use crate::{
         incident::{Cause, CauseKind, Confidence, Details, Kind, NeighbourPlace},
         remedy::Remedy,
     },
-    enrich::World,
+    enrich::{World, ask::SilentNeighbour},
     event,
     fact::Endpoint,
     text::{shell::Command, shown},
@@ -69,6 +69,20 @@ pub(super) fn within(netns: Option<&str>, process: Option<u32>, command: Command
     }
 }
 
+/// A command that is to run where a connect was made.
+pub(super) fn beside(connect: &Connect, world: &World, command: Command) -> Remedy {
+    let netns = world.namespace(connect.owner.netns);
+    let process = Some(connect.owner.process).filter(|process| *process != 0);
+    within(netns.as_deref(), process, command)
+}
+
+/// What to do about a next hop that does not answer.
+pub(super) fn silent(ip: IpAddr, silent: &SilentNeighbour, world: &World) -> Remedy {
+    let entries = Command::new("ip").words("neigh show").arg(ip).arg("dev").arg(&silent.device);
+    let there = within(world.namespace(silent.netns).as_deref(), None, entries);
+    Remedy::from(format!("is {ip} up and on the link of {}? ", shown(&silent.device))).and(there)
+}
+
 /// A neighbour as a cause.
 pub(super) fn cause(address: IpAddr, confidence: Confidence) -> Cause {
     Cause {
@@ -118,6 +132,28 @@ pub(super) fn merge(known: &mut Vec<String>, more: Vec<String>) {
             known.push(id);
         }
     }
+}
+
+/// Why a connect gets nowhere when incidents about neighbours explain it.
+pub(super) fn why(explained_by: &[String], view: &View<'_>) -> &'static str {
+    match explained_by.iter().find_map(|id| view.store.kind(id)) {
+        Some(Kind::NeighbourUnresolved) => {
+            "A neighbour on the way does not answer ARP or NDP: no packet leaves for it."
+        }
+        Some(Kind::NeighbourStale) => {
+            "Packets go to a MAC that is no longer the neighbour's: nothing is wrong with either end."
+        }
+        Some(Kind::NeighbourConflict) => {
+            "Two MACs claim an address on the way: packets go now to one of them, now to the other."
+        }
+        _ => "A neighbour on the way does not answer, or is not where this host believes.",
+    }
+}
+
+/// Which of those explain a connect that somebody answered: not that the neighbour says nothing.
+pub(super) fn answering(explained_by: Vec<String>, view: &View<'_>) -> Vec<String> {
+    let answers = |id: &String| view.store.kind(id) != Some(Kind::NeighbourUnresolved);
+    explained_by.into_iter().filter(answers).collect()
 }
 
 /// What to do about what explains a connect: the first remedy of each incident.

@@ -10,10 +10,7 @@ use ebpf_probes::{
 pub(super) use super::drops::fate;
 
 use crate::{
-    correlate::{
-        incident::{Cause, CauseKind},
-        remedy::Remedy,
-    },
+    correlate::incident::{Cause, CauseKind},
     enrich::World,
     event,
     fact::{Endpoint, Process, span},
@@ -92,12 +89,6 @@ pub(super) fn subject(connect: &Connect, world: &World) -> String {
 /// The way to an address, as the kernel takes it.
 pub(super) fn route_get(ip: IpAddr) -> Command {
     Command::new("ip").words("route get").arg(ip)
-}
-
-/// What to do about a next hop that does not answer.
-pub(super) fn silent_neighbour(ip: IpAddr, device: &str) -> Remedy {
-    Remedy::from(format!("is {ip} up and on the link of {}? ", shown(device)))
-        .and(Command::new("ip").words("neigh show").arg(ip).arg("dev").arg(device))
 }
 
 /// Why this host dropped the last packet of a connect, if it dropped one.

@@ -10,12 +10,13 @@ mod sockets;
 pub mod started;
 mod threads;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use crate::enrich::context::{Snapshot, Whom};
 
 /// Looks. A process that is gone gives an empty snapshot.
 pub fn take(request: Whom, boot_ns: u64) -> Snapshot {
+    let began = Instant::now();
     let (process, sockets) = holder::of(request.process, request.cookie);
     let proc = PathBuf::from(format!("/proc/{process}"));
     let asked = if process == request.process { 0 } else { request.process };
@@ -31,7 +32,7 @@ pub fn take(request: Whom, boot_ns: u64) -> Snapshot {
         sockets_cut: !sockets.complete(),
         accepted: if sockets.has(request.cookie) { Some(true) } else { accepted },
         cookie: request.cookie,
-        sockets: sockets.connected(),
+        sockets: sockets.connected(began),
         loaded: program::look(&proc),
         held: cgroup::look(&proc),
     }

@@ -8,11 +8,13 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::{
     net::sockopt,
     process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
+    time::{ClockId, clock_getres},
 };
 
 use crate::{
@@ -43,6 +45,7 @@ const LISTENING: u8 = 10;
 pub(super) struct Socket {
     pub(super) cookie: u64,
     kind: Kind,
+    looked: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -128,10 +131,11 @@ impl Sockets {
         }
     }
 
-    /// TCP sockets that are connecting or connected.
-    pub(super) fn connected(&self) -> Vec<SeenSocket> {
+    /// TCP sockets that are connecting or connected, their ages as of the beginning of the look.
+    pub(super) fn connected(&self, began: Instant) -> Vec<SeenSocket> {
+        let listening = self.listening.as_ref();
         let mut seen: Vec<SeenSocket> =
-            self.by_fd.iter().filter_map(|(&fd, socket)| socket.seen(fd, self.listening.as_ref())).collect();
+            self.by_fd.iter().filter_map(|(&fd, socket)| socket.seen(fd, listening, began)).collect();
         seen.sort_by_key(|socket| std::cmp::Reverse(socket.fd));
         // Those that may be owed an answer first, should there be too many.
         seen.sort_by_key(|socket| socket.received_ms_ago <= socket.sent_ms_ago);
@@ -147,7 +151,8 @@ impl Sockets {
     fn look(&self, fd: u32) -> Option<Socket> {
         let fd = i32::try_from(fd).ok()?;
         let socket = pidfd_getfd(self.process.as_ref()?, fd, PidfdGetfdFlags::empty()).ok()?;
-        Some(Socket { cookie: sockopt::socket_cookie(&socket).unwrap_or(0), kind: kind(&socket) })
+        let (kind, looked) = (kind(&socket), Instant::now());
+        Some(Socket { cookie: sockopt::socket_cookie(&socket).unwrap_or(0), kind, looked })
     }
 }
 
@@ -253,6 +258,19 @@ fn listening(proc: &Path) -> Option<HashSet<u16>> {
     Some(ports)
 }
 
+/// The age of something that the kernel gave `later` than the look began, as of its beginning. The kernel tells it by
+/// the difference of two ticks, which may be a tick too much: what was sent on behalf of a hello is never older than
+/// the hello.
+fn age(ms_ago: u32, later: Duration, tick: Duration) -> u32 {
+    ms_ago.saturating_sub(u32::try_from((later + tick).as_millis()).unwrap_or(u32::MAX))
+}
+
+/// The kernel's tick.
+fn tick() -> Duration {
+    let tick = clock_getres(ClockId::MonotonicCoarse);
+    Duration::new(0, u32::try_from(tick.tv_nsec).unwrap_or(0))
+}
+
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -288,11 +306,12 @@ impl Socket {
         }
     }
 
-    fn seen(&self, fd: u32, listening: Option<&HashSet<u16>>) -> Option<SeenSocket> {
+    fn seen(&self, fd: u32, listening: Option<&HashSet<u16>>, began: Instant) -> Option<SeenSocket> {
         let Kind::Tcp { info, local, remote, unread } = &self.kind else { return None };
         if ![ESTABLISHED, SYN_SENT, CLOSE_WAIT].contains(&info.state) {
             return None;
         }
+        let later = self.looked.saturating_duration_since(began);
         let unspecified = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
         Some(SeenSocket {
             cookie: self.cookie,
@@ -304,8 +323,8 @@ impl Socket {
             acked_bytes: info.acked_bytes,
             received_bytes: info.received_bytes,
             unacked: info.unacked,
-            sent_ms_ago: info.sent_ms_ago,
-            received_ms_ago: info.received_ms_ago,
+            sent_ms_ago: age(info.sent_ms_ago, later, tick()),
+            received_ms_ago: age(info.received_ms_ago, later, tick()),
             unread_bytes: *unread,
             inbound: listening.map(|ports| ports.contains(&local.port())),
         })
@@ -332,5 +351,14 @@ mod tests {
         for link in ["/tmp/a pipe", "a pipe", "eventfd"] {
             assert!(matches!(Descriptor::of(link), Descriptor::File(_)), "{link}");
         }
+    }
+
+    #[test]
+    fn an_age_is_as_of_the_beginning_of_the_look_and_at_most_that() {
+        let ms = Duration::from_millis;
+        assert_eq!(age(500, ms(60), ms(4)), 436);
+        assert_eq!(age(3, ms(0), ms(4)), 0);
+        assert_eq!(age(3, Duration::MAX.saturating_sub(ms(4)), ms(4)), 0);
+        assert!((1..=10).contains(&tick().as_millis()), "{:?}", tick());
     }
 }

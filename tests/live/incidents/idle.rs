@@ -19,7 +19,10 @@ fn nothing_on_the_network(case: &'static str, action: &serde_json::Value, seen: 
     let opened = stage.stalled();
     assert_eq!((opened.blame(), opened.blamed().as_str()), (("none_seen", "certain"), ""));
     let summary = opened.text("/summary");
-    assert!(summary.contains(seen) && summary.contains("did nothing on the network"), "{summary}");
+    assert!(
+        summary.contains(seen) && summary.contains("no connect, lookup or request of the process delays it"),
+        "{summary}"
+    );
     let threads = opened.json["details"]["threads"].as_array().expect("a snapshot");
     assert_eq!(threads[0]["tid"], opened.task().1, "{threads:?}");
     stage.resolved(&opened);

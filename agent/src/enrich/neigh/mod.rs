@@ -114,12 +114,15 @@ fn silence(world: &mut World, boot_ns: u64, record: &NeighRecord, device: &str) 
     if record.new_state == state::INCOMPLETE || failed {
         let failed_ns = failed.then_some(boot_ns);
         world.silent.remove(&key);
-        world.silent.insert(key, SilentNeighbour { device: device.to_owned(), since_ns, failed_ns });
+        world
+            .silent
+            .insert(key, SilentNeighbour { netns: key.0, device: device.to_owned(), since_ns, failed_ns });
     } else if world.silent.remove(&key).is_some_and(|known| known.failed_ns.is_some())
         && record.cause == cause::REMOVED
     {
         // Removed after it failed: it still explains what failed with it.
-        let known = SilentNeighbour { device: device.to_owned(), since_ns, failed_ns: Some(boot_ns) };
+        let known =
+            SilentNeighbour { netns: key.0, device: device.to_owned(), since_ns, failed_ns: Some(boot_ns) };
         world.silent.insert(key, known);
     }
 }

@@ -51,7 +51,7 @@ impl Observer {
             let Some(&netns) = which.iter().find(|which| u64::from(which.inode) == netns) else { continue };
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             let comm = comm.trim_end().to_owned();
-            learn(Context::Process(self.process(pid, &comm, 0, false)));
+            learn(Context::Process(self.process(pid, &comm, (0, 0), false)));
             learn(Context::Listener { netns, address, port, process: pid, comm });
         }
     }

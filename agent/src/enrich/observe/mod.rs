@@ -152,12 +152,17 @@ impl Observer {
         // Connects, handshakes and lookups of other processes were filtered out in the kernel, which also
         // knows children that are gone before we can look at them.
         let vouched = matches!(&event.what, What::Connect(..) | What::Tls(..) | What::Dns(_));
+        // When whoever it was was there for sure.
+        let acted_ns = match &event.what {
+            What::Connect(_, connect) => connect.started_ns,
+            _ => event.boot_ns,
+        };
         for owner in owners.into_iter().flatten() {
-            self.owner(owner, vouched, &mut learn);
+            self.owner(owner, acted_ns, vouched, &mut learn);
         }
     }
 
-    fn owner(&mut self, owner: &Owner, vouched: bool, learn: &mut impl FnMut(Context)) {
+    fn owner(&mut self, owner: &Owner, acted_ns: u64, vouched: bool, learn: &mut impl FnMut(Context)) {
         self.names.of(owner.netns, learn);
         let known = self.seen.get(&owner.process);
         if owner.process == 0 || known.is_some_and(|(comm, sure)| *comm == owner.comm && (*sure || !vouched))
@@ -165,7 +170,8 @@ impl Observer {
             return;
         }
         self.seen.insert(owner.process, (owner.comm, vouched));
-        let context = self.process(owner.process, &event::comm(&owner.comm), owner.cgroup, vouched);
+        let context =
+            self.process(owner.process, &event::comm(&owner.comm), (acted_ns, owner.cgroup), vouched);
         learn(Context::Process(context));
     }
 
@@ -195,6 +201,6 @@ impl Observer {
 
     /// What is known of a process that no event has named.
     pub fn look_up(&mut self, pid: u32, comm: &str) -> ProcessContext {
-        self.process(pid, comm, 0, false)
+        self.process(pid, comm, (0, 0), false)
     }
 }

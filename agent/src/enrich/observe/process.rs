@@ -23,9 +23,19 @@ const GENERATIONS: usize = 4;
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 impl Observer {
-    /// `cgroup`: the id of its cgroup, for when the process is gone.
-    pub(super) fn process(&mut self, pid: u32, comm: &str, cgroup: u64, vouched: bool) -> ProcessContext {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
+    /// `acted_ns`: when it did something; `cgroup`: the id of its cgroup, for when the process is gone.
+    pub(super) fn process(
+        &mut self,
+        pid: u32,
+        comm: &str,
+        (acted_ns, cgroup): (u64, u64),
+        vouched: bool,
+    ) -> ProcessContext {
+        let lineage = parent_and_start(pid);
+        // One that was started later has only its number.
+        let reused = lineage.is_some_and(|(_, started_ns)| acted_ns != 0 && started_ns > acted_ns);
+        let lineage = lineage.filter(|_| !reused);
+        let proc = if reused { PathBuf::from("/proc/0") } else { PathBuf::from(format!("/proc/{pid}")) };
         let exe = fs::read_link(proc.join("exe")).ok().map(|path| path.to_string_lossy().into_owned());
         let table = fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
         let mut paths = cgroup_path::paths(&table);
@@ -54,7 +64,7 @@ impl Observer {
             name(&mut context, names);
         }
         context.container_id = place.container_id;
-        if let Some((parent, started_ns)) = parent_and_start(pid) {
+        if let Some((parent, started_ns)) = lineage {
             context.started_ns = started_ns;
             context.ancestors = std::iter::successors(Some(parent), |&pid| self::parent(pid))
                 .take_while(|&pid| pid > 1)
@@ -229,4 +239,25 @@ fn name(context: &mut ProcessContext, [pod, namespace, container]: [String; 3]) 
     context.pod = Some(pod);
     context.namespace = Some(namespace);
     context.container = Some(container);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enrich::observe::Wanted;
+
+    #[test]
+    fn a_process_that_was_started_later_has_only_the_number() {
+        let pid = std::process::id();
+        let (_, started_ns) = parent_and_start(pid).expect("it is this one");
+        let look = |acted_ns: u64| {
+            let mut observer = Observer::new(Wanted::default(), PathBuf::from("/sys/fs/cgroup"));
+            observer.process(pid, "before", (acted_ns, 0), false)
+        };
+        let own = look(started_ns + 1);
+        assert!(own.exe.is_some() && own.leader.is_some() && own.started_ns == started_ns, "{own:?}");
+        let other = look(started_ns - 1);
+        let known = (other.comm.as_str(), other.leader, other.exe, other.started_ns, other.ancestors.len());
+        assert_eq!(known, ("before", None, None, 0, 0));
+    }
 }

@@ -42,9 +42,7 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
     {
         return Advice { why: vec![verdict.why], remedies: verdict.remedies };
     }
-    let netns = world.namespace(connect.owner.netns);
-    let process = Some(connect.owner.process).filter(|process| *process != 0);
-    let in_place = |command: Command| neighbours::within(netns.as_deref(), process, command);
+    let in_place = |command: Command| neighbours::beside(connect, world, command);
     if connect.syns == 0
         && let Some(said) = refused_here(outcome, to, connect, group.reach.as_ref(), in_place)
     {
@@ -72,7 +70,8 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
         Outcome::TimedOut | Outcome::Aborted => {
             let mut said = advice(
                 "Nobody answers: a firewall that drops, a missing route back or a dead host.".into(),
-                [Remedy::from(format!("allow tcp/{port} to {ip} on the way: ")).and(text::route_get(ip))],
+                [Remedy::from(format!("allow tcp/{port} to {ip} on the way: "))
+                    .and(in_place(text::route_get(ip)))],
             );
             families::silent(connect, to, world, &mut said.why, &mut said.remedies);
             said
@@ -80,17 +79,17 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
         Outcome::HostUnreachable => match world.neighbour_under(connect, view.now_ns) {
             Some((next_hop, silent)) => advice(
                 format!("{next_hop} does not answer ARP or NDP on {}.", shown(&silent.device)),
-                [text::silent_neighbour(next_hop, &silent.device)],
+                [neighbours::silent(next_hop, &silent, world)],
             ),
             None => advice(
                 format!("No neighbour answers for {ip}, or a router says it cannot reach it."),
-                [Remedy::from("see which neighbour is asked for: ").and(text::route_get(ip))],
+                [Remedy::from("see which neighbour is asked for: ").and(in_place(text::route_get(ip)))],
             ),
         },
         Outcome::NetUnreachable => advice(
             format!("This host has no route to {ip}."),
             [Remedy::from("add the route or a default gateway in that network namespace: ")
-                .and(text::route_get(ip))],
+                .and(in_place(text::route_get(ip)))],
         ),
         Outcome::Denied => advice(
             "A policy of this host refuses the call: a cgroup program, seccomp or a security module.".into(),

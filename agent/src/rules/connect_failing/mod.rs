@@ -159,7 +159,10 @@ impl ConnectFailing {
         }
         let failure = (due.ended_ns, outcome, due.ended_ns.saturating_sub(due.connect.started_ns));
         failing.failures.push(failure);
-        let explained_by = neighbours::explaining(&due.connect, view);
+        let explained_by = match neighbours::explaining(&due.connect, view) {
+            ids if say::is_answer(outcome) => neighbours::answering(ids, view),
+            ids => ids,
+        };
         if let Some(number) = failing.group {
             if let Some(group) = self.groups.get_mut(number) {
                 group.add(&due.connect, failure, errno);

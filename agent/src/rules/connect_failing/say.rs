@@ -13,7 +13,7 @@ use crate::{
         report::Report,
     },
     event,
-    fact::{Endpoint, HostIcmp, Process},
+    fact::{Endpoint, HostIcmp, Outcome, Process},
     rules::{neighbours, text},
 };
 
@@ -35,7 +35,7 @@ fn of(group: &Group, view: &View<'_>) -> Report {
         advice::of(worst, &destination, group, view)
     } else {
         Advice {
-            why: vec!["A neighbour on the way does not answer, or is not where this host believes: nothing is wrong with either end.".to_owned()],
+            why: vec![neighbours::why(&group.explained_by, view).to_owned()],
             remedies: neighbours::remedies(&group.explained_by, view),
         }
     };
@@ -59,7 +59,11 @@ fn of(group: &Group, view: &View<'_>) -> Report {
             } else {
                 CauseKind::Neighbour
             },
-            confidence: Confidence::Certain,
+            // Somebody answered: who it was cannot be told.
+            confidence: match group.explained_by.is_empty() || !is_answer(worst) {
+                true => Confidence::Certain,
+                false => Confidence::Likely,
+            },
             ..text::cause(connect, world, worst.name(), lasted)
         }),
         caused_by: group.explained_by.clone(),
@@ -110,4 +114,9 @@ fn summary(
             )
         }
     }
+}
+
+/// Somebody out there answered.
+pub(super) fn is_answer(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Refused | Outcome::Reset)
 }

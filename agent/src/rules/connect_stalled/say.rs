@@ -149,9 +149,9 @@ impl Says<'_> {
         let (connect, view) = (self.connect, self.view);
         let (port, ip) = (destination.port, destination.ip);
         if !self.group.explained_by.is_empty() {
-            let why =
-                "Packets go to a MAC that is no longer the neighbour's: nothing is wrong with either end.";
-            return (vec![why.to_owned()], neighbours::remedies(&self.group.explained_by, view));
+            let explained_by = &self.group.explained_by;
+            let why = neighbours::why(explained_by, view).to_owned();
+            return (vec![why], neighbours::remedies(explained_by, view));
         }
         if let Some(verdict) = drops::verdict(connect, view.world) {
             return (vec![verdict.why], verdict.remedies);
@@ -163,19 +163,17 @@ impl Says<'_> {
             why.push(
                 "Many destinations are silent at once: what they share is this host's own way out.".into(),
             );
-            let netns = view.world.namespace(connect.owner.netns);
-            let process = Some(connect.owner.process).filter(|process| *process != 0);
             remedies.push(
                 Remedy::from(
                     "look at the way out first, then at the firewalls and security groups of this host: ",
                 )
-                .and(neighbours::within(netns.as_deref(), process, text::route_get(ip))),
+                .and(neighbours::beside(connect, view.world, text::route_get(ip))),
             );
         } else {
             remedies.push(allow.into());
             remedies.push(
                 Remedy::from(format!("check that {ip} is up and its replies find the way back: "))
-                    .and(text::route_get(ip)),
+                    .and(neighbours::beside(connect, view.world, text::route_get(ip))),
             );
         }
         families::silent(connect, destination, view.world, &mut why, &mut remedies);

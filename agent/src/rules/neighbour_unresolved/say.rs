@@ -97,7 +97,7 @@ impl Silent {
         view: &View<'_>,
     ) -> String {
         let asked_ns = now_ns.saturating_sub(self.since_ns);
-        let what = name(place);
+        let (what, inside) = (name(place, "The"), name(place, "the"));
         let how = neighbours::resolution(place.address);
         let where_ = on(place);
         match end {
@@ -108,14 +108,14 @@ impl Silent {
                 let mac = mac(&record.new_mac, record.mac_len).unwrap_or_else(|| "no MAC".to_owned());
                 let again = if self.withdrawn.is_some() { " again" } else { "" };
                 return format!(
-                    "The entry of {what} {where_} was set{again}{}, to {mac}, after {}: nobody had answered {how}.",
+                    "The entry of {inside} {where_} was set{again}{}, to {mac}, after {}: nobody had answered {how}.",
                     by_hand(record, view),
                     duration(asked_ns)
                 );
             }
             Some(End::Removed(_)) => {
                 return format!(
-                    "The entry of {what} {where_}, which did not answer {how}, was removed after {}.",
+                    "The entry of {inside} {where_}, which did not answer {how}, was removed after {}.",
                     duration(asked_ns)
                 );
             }
@@ -141,7 +141,7 @@ impl Silent {
                 shown(&place.device)
             ),
             Some(Reason::Withdrawn(was)) => format!(
-                "The entry of {what} {where_} was removed{} {} ago and nobody answers {how} for it{others}",
+                "The entry of {inside} {where_} was removed{} {} ago and nobody answers {how} for it{others}",
                 was.by(view),
                 duration(now_ns.saturating_sub(was.at_ns))
             ),
@@ -356,9 +356,9 @@ impl Withdrawn {
 }
 
 /// `10.0.1.90`, `The default gateway 10.0.1.1`.
-fn name(place: &NeighbourPlace) -> String {
+fn name(place: &NeighbourPlace, the: &str) -> String {
     if place.is_gateway {
-        format!("The default gateway {}", place.address)
+        format!("{the} default gateway {}", place.address)
     } else {
         place.address.to_string()
     }

@@ -1,6 +1,9 @@
 //! Why a handshake stalls, in two or three sentences, and what to do about it with the real values.
 
-use ebpf_probes::{abi::ProbeId, probes::tls::stage};
+use ebpf_probes::{
+    abi::{Owner, ProbeId},
+    probes::tls::stage,
+};
 
 use super::{
     Situation,
@@ -24,7 +27,7 @@ use crate::{
         drops,
         fetch::{self, For, HTTP},
         neighbours,
-        text::{self, address},
+        text::address,
     },
     text::{shell::Command, shown},
 };
@@ -129,6 +132,16 @@ impl Says<'_> {
                 Unseen::Thread => {
                     "The thread could not be looked at: it may wait for what was not seen.".into()
                 }
+                Unseen::EventLoop => {
+                    "What its event loop waits for beside connects, lookups and TCP peers (a timer, a \
+                                      pipe, a unix socket, another thread) was not looked into."
+                        .into()
+                }
+                Unseen::OtherThread => {
+                    "It waits for another thread, and one of them waits for what was not looked \
+                                        into."
+                        .into()
+                }
                 Unseen::Sockets => "Not all of its sockets could be looked at.".into(),
                 Unseen::Lost => "Some records of connects or lookups were lost.".into(),
                 // Said of every incident of this kind.
@@ -168,7 +181,7 @@ impl Says<'_> {
         let (ip, port) = (to.ip, to.port);
         match &blame.suspect {
             Suspect::Connect(_, Some((ip, silent))) => vec![
-                text::silent_neighbour(*ip, &silent.device),
+                neighbours::silent(*ip, silent, self.view.world),
                 format!("or correct the address that is fetched from: {}", address(&to)).into(),
             ],
             Suspect::Connect(op, None) => {
@@ -191,25 +204,44 @@ impl Says<'_> {
             }
             Suspect::Lookup(op) => vec![
                 // By options: a name may look like one, or like a server.
-                Command::new("dig")
-                    .arg(format!("@{ip}"))
-                    .arg("-t")
-                    .arg(&op.query_type)
-                    .arg("-q")
-                    .arg(&op.name.text)
-                    .into(),
-                format!(
-                    "allow udp/53 and tcp/53 to {ip}, or name a resolver that answers in /etc/resolv.conf"
-                )
+                self.there(
+                    &op.owner,
+                    Command::new("dig")
+                        .arg(format!("@{ip}"))
+                        .arg("-t")
+                        .arg(&op.query_type)
+                        .arg("-q")
+                        .arg(&op.name.text),
+                ),
+                match ip.to_canonical().is_loopback() {
+                    // No firewall is on the way to it: it asks others itself.
+                    true => format!(
+                        "see which servers the resolver at {ip} asks (a local cache, or Docker's), and whether \
+                         they answer; or name one that answers in /etc/resolv.conf"
+                    ),
+                    false => format!(
+                        "allow udp/53 and tcp/53 to {ip}, or name a resolver that answers in /etc/resolv.conf"
+                    ),
+                }
                 .into(),
             ],
             Suspect::Peer(socket, _) => vec![
                 format!("look at the service at {}: it accepts and does not answer", address(&to)).into(),
-                Remedy::from(format!("(descriptor {} of {pid}) ", socket.fd))
-                    .and(Command::new("ss").arg("-tnoi").arg(format!("dst {ip} dport = :{port}"))),
+                Remedy::from(format!("see the connection (descriptor {} of {pid}): ", socket.fd)).and(
+                    self.there(
+                        &self.hs.reader,
+                        Command::new("ss").arg("-tnoi").arg(format!("dst {ip} dport = :{port}")),
+                    ),
+                ),
                 "give that request a short timeout".into(),
             ],
         }
+    }
+
+    /// A command as it is run where a task is.
+    fn there(&self, owner: &Owner, command: Command) -> Remedy {
+        let netns = self.view.world.namespace(owner.netns);
+        neighbours::within(netns.as_deref(), Some(owner.process).filter(|&process| process != 0), command)
     }
 
     /// What to do when nobody is blamed.

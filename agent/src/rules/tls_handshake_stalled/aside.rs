@@ -9,7 +9,10 @@ use super::{
     suspects::{Candidate, Relation, Suspect},
     unread,
 };
-use crate::{correlate::incident::Confidence, enrich::context::Posture};
+use crate::{
+    correlate::incident::Confidence,
+    enrich::context::{Posture, SeenThread},
+};
 
 /// Operations set aside that are listed, at most.
 const LISTED: usize = 3;
@@ -55,6 +58,10 @@ pub(super) enum Why {
 pub(super) enum Unseen {
     /// The thread.
     Thread,
+    /// What the event loop waits for.
+    EventLoop,
+    /// What another thread, which the handshake's may wait for, waits for.
+    OtherThread,
     /// Some sockets of the process.
     Sockets,
     /// The connect or the dns probe is not attached.
@@ -73,12 +80,15 @@ impl LeftOut {
             Posture::Running | Posture::Disk | Posture::Stopped | Posture::Frozen | Posture::Sleep
         );
         match self.posture {
-            _ if self.unseen.contains(&Unseen::Thread) => Confidence::Possible,
+            _ if self.unseen.contains(&Unseen::Thread) || self.unseen.contains(&Unseen::OtherThread) => {
+                Confidence::Possible
+            }
             Posture::Descriptors | Posture::Processes | Posture::Other | Posture::Unknown => {
                 Confidence::Possible
             }
             _ if self.operations.is_empty() && self.unseen.is_empty() => Confidence::Certain,
             _ if busy_itself => Confidence::Likely,
+            _ if self.operations.is_empty() && self.unseen == [Unseen::EventLoop] => Confidence::Likely,
             _ => Confidence::Possible,
         }
     }
@@ -106,6 +116,11 @@ impl Stall<'_> {
         if self.thread().is_none() && !unread(self.hs) {
             left.unseen.push(Unseen::Thread);
         }
+        match self.posture() {
+            Posture::EventLoop => left.unseen.push(Unseen::EventLoop),
+            Posture::Threads if self.another_waits_elsewhere() => left.unseen.push(Unseen::OtherThread),
+            _ => {}
+        }
         if self.snapshot.is_some_and(|snapshot| snapshot.sockets_cut && !snapshot.threads.is_empty()) {
             left.unseen.push(Unseen::Sockets);
         }
@@ -124,6 +139,30 @@ impl Stall<'_> {
             left.unseen.push(Unseen::Filtered);
         }
         left
+    }
+
+    /// Another thread of the process waits for what was not looked into: a socket that is no TCP peer, a pipe, a
+    /// process. The peers and lookups among what it waits for are weighed.
+    fn another_waits_elsewhere(&self) -> bool {
+        let Some(seen) = self.snapshot else { return false };
+        let lookups = self.world.lookup_ops(|owner| owner.process == seen.process);
+        let weighed = |cookie: &u64| {
+            seen.sockets.iter().any(|socket| socket.cookie == *cookie)
+                || lookups.iter().any(|op| op.cookie == *cookie)
+        };
+        // Recordings from before that was looked at have only the call.
+        let accepts = |thread: &SeenThread| {
+            thread.accepts || matches!(thread.shown.syscall.as_deref(), Some("accept" | "accept4"))
+        };
+        let elsewhere = |thread: &SeenThread| match thread.posture {
+            Posture::Descriptors if accepts(thread) => false,
+            Posture::Descriptors => !thread.sockets.iter().all(weighed),
+            Posture::Processes | Posture::Other => true,
+            _ => false,
+        };
+        let own = self.hs.reader.thread;
+        seen.threads_left_out > 0
+            || seen.threads.iter().any(|thread| thread.shown.tid != own && elsewhere(thread))
     }
 
     fn why_aside(&self, candidate: &Candidate<'_>, rivals: Option<&Rivals>) -> Why {

@@ -101,16 +101,19 @@ fn nothing_is_certain_only_when_nothing_was_left_out() {
     for (posture, confidence) in [
         (Posture::Threads, Confidence::Certain),
         (Posture::Sleep, Confidence::Certain),
+        // It may wait for whatever it polls.
+        (Posture::EventLoop, Confidence::Likely),
         // In a socket that is no TCP peer, in a pipe, or in what could not be told.
         (Posture::Descriptors, Confidence::Possible),
         (Posture::Processes, Confidence::Possible),
         (Posture::Unknown, Confidence::Possible),
     ] {
         let mut scene = Scene::new();
+        scene.moves(0, hello(9, 43, 0));
         scene.stalls(1100, &[hello(1, 43, 0)]);
         look(&mut scene, seen(1101, vec![thread(43, posture, &[])]));
         assert_eq!((scene.cause().kind, scene.cause().confidence), (CauseKind::NoneSeen, confidence));
-        let silent = scene.last().summary.contains("did nothing on the network");
+        let silent = scene.last().summary.contains("of the process delays it");
         assert_eq!(silent, confidence == Confidence::Certain, "{}", scene.last().summary);
     }
 }
@@ -127,7 +130,7 @@ fn what_a_filter_hides_makes_nothing_certain_and_is_said() {
             let line = format!("Only {watched} were watched");
             assert!(scene.last().why.iter().any(|why| why.contains(&line)), "{:#?}", scene.last());
             assert_ne!(scene.cause().confidence, Confidence::Certain, "{:#?}", scene.last());
-            assert!(!scene.last().summary.contains("did nothing on the network"), "{}", scene.last().summary);
+            assert!(!scene.last().summary.contains("no connect, lookup or request"), "{}", scene.last().summary);
         };
         let mut scene = Scene::filtered(select.clone());
         scene.stalls(1100, &[hello(1, 43, 0)]);
@@ -157,6 +160,38 @@ fn what_a_filter_hides_makes_nothing_certain_and_is_said() {
 }
 
 #[test]
+fn a_thread_that_waits_for_another_is_as_uncertain_as_that_one() {
+    let acceptor = || SeenThread { accepts: true, ..thread(44, Posture::Descriptors, &[]) };
+    for (other, confidence) in [
+        (acceptor(), Confidence::Certain),
+        (thread(44, Posture::EventLoop, &[]), Confidence::Certain),
+        (thread(44, Posture::Descriptors, &[5]), Confidence::Certain),
+        // In a unix socket, in a pipe.
+        (thread(44, Posture::Descriptors, &[77]), Confidence::Possible),
+        (thread(44, Posture::Processes, &[]), Confidence::Possible),
+    ] {
+        let mut scene = Scene::new();
+        scene.stalls(1100, &[hello(1, 43, 0)]);
+        let threads = vec![thread(43, Posture::Threads, &[]), other];
+        let sockets = vec![owing(5, 443, 50_000, Some(true))];
+        look(&mut scene, Snapshot { sockets, ..seen(1101, threads) });
+        assert_eq!((scene.cause().kind, scene.cause().confidence), (CauseKind::NoneSeen, confidence));
+    }
+}
+
+#[test]
+fn a_service_with_something_under_way_is_not_said_to_speak_no_tls() {
+    // Asked 900 ms before the look, and before the hello.
+    let mut scene = Scene::new();
+    scene.stalls(1700, &[hello(1, 43, 900)]);
+    let sockets = vec![owing(5, 50_000, 5432, Some(false))];
+    look(&mut scene, Snapshot { sockets, ..seen(1701, vec![thread(43, Posture::EventLoop, &[])]) });
+    assert_eq!((scene.cause().kind, scene.cause().confidence), (CauseKind::NoneSeen, Confidence::Possible));
+    let said = scene.last();
+    assert!(!said.summary.contains("speak no TLS") && said.summary.contains("not blamed"), "{said:#?}");
+}
+
+#[test]
 fn what_was_set_aside_is_listed_with_the_reason() {
     for (posture, confidence) in
         [(Posture::Threads, Confidence::Possible), (Posture::Sleep, Confidence::Likely)]
@@ -172,7 +207,7 @@ fn what_was_set_aside_is_listed_with_the_reason() {
                 && seen.text.contains("since before this handshake")
         });
         assert!(listed, "{said:#?}");
-        assert!(!scene.last().summary.contains("did nothing on the network"), "{}", scene.last().summary);
+        assert!(!scene.last().summary.contains("delays it"), "{}", scene.last().summary);
     }
 }
 

@@ -224,7 +224,8 @@ impl TlsHandshakeStalled {
             return None;
         }
         let answers = self.answers(&hs);
-        if snapshot.is_some() && speaks(&hs, blame.as_ref(), snapshot.as_deref(), answers) == Speaks::NoTls {
+        let speaks = speaks(&hs, blame.as_ref(), &left_out, snapshot.as_deref(), answers);
+        if snapshot.is_some() && speaks == Speaks::NoTls {
             return None;
         }
         let key = key(&hs, blame.as_ref());

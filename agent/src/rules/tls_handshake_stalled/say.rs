@@ -321,7 +321,10 @@ impl Says<'_> {
         }
         let left = &self.situation.left_out;
         let network = match left.confidence() {
-            Confidence::Certain => "the process did nothing on the network meanwhile".to_owned(),
+            Confidence::Certain if self.ended.is_some() => {
+                "no connect, lookup or request of the process delayed it".to_owned()
+            }
+            Confidence::Certain => "no connect, lookup or request of the process delays it".to_owned(),
             _ => match left.operations.len() + left.more {
                 0 => "no connect, lookup or request of the process was seen to delay it".to_owned(),
                 set_aside => format!(

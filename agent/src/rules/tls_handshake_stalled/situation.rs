@@ -89,7 +89,7 @@ pub(super) enum Speaks {
 
 impl Situation {
     pub(super) fn speaks(&self) -> Speaks {
-        speaks(&self.lead, self.blame.as_ref(), self.snapshot.as_deref(), self.answers)
+        speaks(&self.lead, self.blame.as_ref(), &self.left_out, self.snapshot.as_deref(), self.answers)
     }
 
     /// Critical is what does not rest on one remote peer's hello alone.
@@ -107,6 +107,7 @@ impl Situation {
 pub(super) fn speaks(
     hs: &Handshake,
     blame: Option<&Blame>,
+    left_out: &LeftOut,
     snapshot: Option<&Snapshot>,
     answers: bool,
 ) -> Speaks {
@@ -125,7 +126,10 @@ pub(super) fn speaks(
         threads.any(|thread| thread.shown.tid == hs.reader.thread && thread.posture == Posture::EventLoop)
     };
     match snapshot {
-        Some(seen) if !unread(hs) && waits_for_more(seen) => Speaks::HardlyTls,
+        // One that has something under way may wait for that.
+        Some(seen) if !unread(hs) && left_out.operations.is_empty() && waits_for_more(seen) => {
+            Speaks::HardlyTls
+        }
         _ => Speaks::NeverSeen,
     }
 }
