@@ -1,7 +1,8 @@
 //! DNS messages, and a server in a thread that answers as told.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    io::Read,
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     thread::JoinHandle,
 };
 
@@ -9,7 +10,7 @@ use simple_dns::{
     CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE, rdata::RData,
 };
 
-use super::Netns;
+use super::{Netns, sockets::me};
 
 /// The port culprit knows DNS by.
 pub const PORT: u16 = 53;
@@ -74,4 +75,32 @@ pub fn ask(server: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
     let len = socket.recv(&mut answer)?;
     answer.truncate(len);
     Ok(answer)
+}
+
+/// Asks inside as often as this, of a server that does not answer: the socket, which waits, and the thread.
+pub fn ask_in_vain(netns: &Netns, server: SocketAddr, query: Vec<u8>, times: u32) -> (UdpSocket, (u32, u32)) {
+    netns.enter(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("any port");
+        socket.connect(server).expect("UDP never refuses");
+        for _ in 0..times {
+            socket.send(&query).expect("loopback takes it");
+        }
+        (socket, me())
+    })
+}
+
+/// A message as TCP has it, after its length (RFC 1035 §4.2.2).
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    let mut framed = u16::try_from(message.len()).expect("short").to_be_bytes().to_vec();
+    framed.extend_from_slice(message);
+    framed
+}
+
+/// Reads such a message.
+pub fn read_message(stream: &mut TcpStream) -> Vec<u8> {
+    let mut len = [0; 2];
+    stream.read_exact(&mut len).expect("a length");
+    let mut message = vec![0; usize::from(u16::from_be_bytes(len))];
+    stream.read_exact(&mut message).expect("a message");
+    message
 }

@@ -43,6 +43,16 @@ impl Incident {
         }
     }
 
+    /// Everything it says of the reason.
+    pub fn why(&self) -> String {
+        self.json["why"].to_string()
+    }
+
+    /// Everything it says to do.
+    pub fn remedies(&self) -> String {
+        self.json["remedies"].to_string()
+    }
+
     /// Process and thread id of who suffers.
     pub fn task(&self) -> (u64, u64) {
         (self.number("/process/pid"), self.number("/process/tid"))

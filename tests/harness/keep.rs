@@ -38,6 +38,12 @@ impl Keeper {
         self.record(&format!("-e connect,tls,dns,neigh -p {pid}"));
     }
 
+    /// The same without neighbours, which are everybody's.
+    #[track_caller]
+    pub fn keep_connects(&mut self, pid: u32) {
+        self.record(&format!("-e connect,tls,dns -p {pid}"));
+    }
+
     /// The same of the clock, which is everybody's; `args` are more arguments.
     #[track_caller]
     pub fn keep_clock(&mut self, args: &str) {

@@ -6,6 +6,7 @@
 //! which are unique too.
 
 pub mod balancer;
+pub mod bpf;
 pub mod container;
 pub mod culprit;
 pub mod daemon;

@@ -14,6 +14,10 @@ pub enum Feature {
     DropReasons,
     /// The kernel's own type information describes conntrack's entries: not where conntrack is a module.
     ConntrackTypes,
+    /// `kfree_skb` tells what queueing disciplines drop (Linux 6.12).
+    QdiscReasons,
+    /// tc, and a kernel with clsact and classifiers in BPF.
+    TrafficControl,
     /// Multipath TCP.
     Mptcp,
     /// nftables: the tool and the kernel's part.
@@ -69,6 +73,13 @@ impl Feature {
             }
             Self::ConntrackTypes => {
                 (in_btf("nf_conntrack_tuple_hash"), "this kernel does not describe conntrack's entries")
+            }
+            Self::QdiscReasons => (
+                in_btf("SKB_DROP_REASON_QDISC_DROP"),
+                "this kernel does not say what queueing disciplines drop",
+            ),
+            Self::TrafficControl => {
+                (has_traffic_control(), "there is no tc, or the kernel has no clsact or no BPF classifier")
             }
             Self::Mptcp => {
                 let socket = socket2::Socket::new(
@@ -196,6 +207,17 @@ fn has_macvlan() -> bool {
     let netns = super::Netns::make();
     netns.ip("link add one type veth peer name other");
     runs("ip", &format!("-n {} link add link one name child type macvlan", netns.name()))
+}
+
+fn has_traffic_control() -> bool {
+    let netns = super::Netns::make();
+    let name = netns.name();
+    runs("tc", &format!("-n {name} qdisc add dev lo clsact"))
+        && Command::new("tc")
+            .args(["-n", name, "filter", "add", "dev", "lo", "egress", "bpf", "direct-action"])
+            .args(["bytecode", "1,6 0 0 0"])
+            .output()
+            .is_ok_and(|output| output.status.success())
 }
 
 fn runs(program: &str, args: &str) -> bool {

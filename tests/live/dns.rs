@@ -1,7 +1,7 @@
 //! DNS lookups: answered, refused, unanswered, over UDP and over TCP in pieces.
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use crate::{
     connect::end_of,
     harness::{
         Culprit, Fact, Netns,
-        dns::{Answer, PORT, answer_once, ask, query},
+        dns::{Answer, PORT, answer_once, ask, ask_in_vain, framed, query, read_message},
         sockets::{connect, listen_on_loopback, me},
         soon_ms,
         tls::send_in_pieces,
@@ -116,33 +116,11 @@ fn silence_is_told_while_it_lasts_and_counts_the_questions() {
     let server = server_of(&netns);
     let _silent = netns.enter(move || UdpSocket::bind(server).expect("a free port"));
     let culprit = Culprit::trace("");
-    let (_socket, task) = netns.enter(move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("any port");
-        socket.connect(server).expect("UDP never refuses");
-        for _ in 0..2 {
-            socket.send(&query(4, "silent.test")).expect("loopback takes it");
-        }
-        (socket, me())
-    });
+    let (_socket, task) = ask_in_vain(&netns, server, query(4, "silent.test"), 2);
     let pending = lookup(&culprit, "dns_pending", server);
     assert_eq!((pending.task(), pending.text("name")), (task, "silent.test"));
     assert_eq!(pending.number("queries"), 2.0);
     assert!(pending.number("elapsed_ms") >= 1000.0, "{pending:?}");
-}
-
-/// Each message is preceded by its length (RFC 1035 §4.2.2).
-fn framed(message: &[u8]) -> Vec<u8> {
-    let mut framed = u16::try_from(message.len()).expect("short").to_be_bytes().to_vec();
-    framed.extend_from_slice(message);
-    framed
-}
-
-fn read_message(stream: &mut TcpStream) -> Vec<u8> {
-    let mut len = [0; 2];
-    stream.read_exact(&mut len).expect("a length");
-    let mut message = vec![0; usize::from(u16::from_be_bytes(len))];
-    stream.read_exact(&mut message).expect("a message");
-    message
 }
 
 /// One lookup over TCP, question and answer each cut at this byte if at all.

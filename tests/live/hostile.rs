@@ -12,6 +12,7 @@ use crate::{
     harness::{
         Culprit, Fact, Netns, Running,
         dns::{Answer, PORT, answer_once, ask, query},
+        keep::Keeper,
         process::{run, words},
         sockets::{connect, listen_on_loopback, me},
         stage::python,
@@ -118,12 +119,16 @@ fn a_device_called_like_a_command_is_an_argument_of_its_remedies() {
     netns.ip(&format!("addr add 10.7.0.1/24 dev '{DEVICE}'"));
     netns.ip(&format!("link set '{DEVICE}' up"));
     netns.ip("link set peer up");
+    let mut keeper = Keeper::new("hostile_device");
+    keeper.keep(std::process::id());
     let culprit = Culprit::trace("");
     let to = SocketAddr::new(Ipv4Addr::new(10, 7, 0, 9).into(), 80);
     connect(&netns, to).0.expect_err("nobody has this address");
     let told = culprit.wait_for_incident("the neighbour", |told| {
         told.text("/kind") == "neighbour_unresolved" && told.text("/details/device") == DEVICE
     });
+    keeper.catches_up();
+    keeper.end();
     let quoted = format!("\"{DEVICE}\"");
     assert!(told.text("/summary").contains(&quoted), "{}", told.text("/summary"));
     let remedies = told.json["remedies"].as_array().expect("remedies").clone();

@@ -2,7 +2,7 @@
 //! probe of lookups alone.
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
 };
 
@@ -12,7 +12,7 @@ use crate::{
     harness::{
         Culprit, Fact, Netns,
         balancer::balance,
-        dns::{Answer, PORT, answer_once, ask, query},
+        dns::{Answer, PORT, answer_once, ask, ask_in_vain, framed, query, read_message},
         port,
         sockets::me,
         soon_ms,
@@ -101,27 +101,8 @@ fn silence_behind_a_port_nat_is_told_of_the_server_asked() {
     let (asked, real) = behind_nat(&netns);
     let _silent = netns.enter(move || UdpSocket::bind(real).expect("a free port"));
     let culprit = Culprit::trace("");
-    let _socket = netns.enter(move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("any port");
-        socket.connect(asked).expect("UDP never refuses");
-        socket.send(&query(4713, "silent.test")).expect("loopback takes it");
-        socket
-    });
+    let _asking = ask_in_vain(&netns, asked, query(4713, "silent.test"), 1);
     asked_there(&told(&culprit, "dns_pending", "silent.test"), asked, real, &json!("nat"));
-}
-
-fn framed(message: &[u8]) -> Vec<u8> {
-    let mut framed = u16::try_from(message.len()).expect("short").to_be_bytes().to_vec();
-    framed.extend_from_slice(message);
-    framed
-}
-
-fn read_message(stream: &mut TcpStream) -> Vec<u8> {
-    let mut len = [0; 2];
-    stream.read_exact(&mut len).expect("a length");
-    let mut message = vec![0; usize::from(u16::from_be_bytes(len))];
-    stream.read_exact(&mut message).expect("a message");
-    message
 }
 
 /// One lookup over TCP that a server at `real` answers.

@@ -62,7 +62,7 @@ pub(super) fn owner(process: u32, thread: u32) -> Owner {
     }
 }
 
-fn v4(last: u8) -> [u8; 16] {
+pub(super) fn v4(last: u8) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, last]
 }
 

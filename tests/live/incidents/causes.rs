@@ -148,23 +148,36 @@ fn a_peer_that_accepts_and_says_nothing_is_blamed() {
     stage.ends_with(1);
 }
 
-#[test]
-fn a_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
-    needs!(Openssl, Tun);
-    let mut stage = Stage::set("neighbour_under_the_fetch");
-    let nobody = stage.pair.v4(77);
+/// A fetch whose neighbour answers nobody: the handshake's incident, the neighbour's own, and that one explains the other.
+fn a_silent_neighbour(mut stage: Stage, nobody: std::net::IpAddr, options: &str) {
     stage.serve_slowly(&json!(["fetch", nobody.to_string(), 80, PATIENCE]));
-    let _client = stage.client("slow.test", "");
+    let _client = stage.client("slow.test", options);
     let opened = stage.stalled();
-    assert_eq!(stage.blames_neighbour(&opened).blamed(), format!("{nobody}:80"));
-    assert!(opened.text("/summary").contains("does not answer ARP or NDP on wire"), "{:#}", opened.json);
+    let blamed = stage.blames_neighbour(&opened);
+    assert_eq!(blamed.blamed(), format!("{nobody}:80"));
+    assert!(blamed.text("/summary").contains("does not answer ARP or NDP on wire"), "{:#}", blamed.json);
     let resolved = stage.resolved(&opened);
-    // The neighbour itself is another, which explains it.
     let neighbour = stage.culprit.wait_for_incident("the neighbour", |told| {
         told.about("neighbour_unresolved", &stage.pair.server, nobody)
     });
     assert_eq!(resolved.json["caused_by"], json!([neighbour.id()]), "{:#}", resolved.json);
     stage.ends_with(2);
+}
+
+#[test]
+fn a_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
+    needs!(Openssl, Tun);
+    let stage = Stage::set("neighbour_under_the_fetch");
+    let nobody = stage.pair.v4(77);
+    a_silent_neighbour(stage, nobody, "");
+}
+
+#[test]
+fn an_ipv6_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
+    needs!(Openssl, Tun, Pace);
+    let stage = Stage::set_v6("neighbour_under_the_fetch_ipv6");
+    let nobody = stage.pair.v6(77);
+    a_silent_neighbour(stage, nobody, "-tls1_2");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     harness::{
         Culprit, Incident, Lan, Netns,
+        keep::Keeper,
         lan::NOBODY,
         netns::Pair,
         port,
@@ -17,39 +18,47 @@ use crate::{
     needs,
 };
 
-/// Everything an incident says to do.
-fn remedies(incident: &Incident) -> String {
-    incident.json["remedies"].to_string()
-}
-
-fn why(incident: &Incident) -> String {
-    incident.json["why"].to_string()
-}
-
 /// The incident about connects to `to`, once this holds of it.
 #[track_caller]
-fn told(culprit: &Culprit, kind: &str, to: SocketAddr, wanted: impl Fn(&Incident) -> bool) -> Incident {
+pub(super) fn told(
+    culprit: &Culprit,
+    kind: &str,
+    to: SocketAddr,
+    wanted: impl Fn(&Incident) -> bool,
+) -> Incident {
     culprit.wait_for_incident(kind, |told| {
         told.text("/kind") == kind && told.blamed() == format!("{}:{}", to.ip(), to.port()) && wanted(told)
     })
 }
 
 /// A connect of the client to a service of the server that accepts, which waits because of `hindrance`; the incident.
+/// `case` names the recording.
 #[track_caller]
-fn stalled(hindrance: impl FnOnce(&Pair, SocketAddr)) -> Incident {
+pub(super) fn stalled<T>(case: &'static str, hindrance: impl FnOnce(&Pair, SocketAddr) -> T) -> Incident {
     let pair = Pair::make();
     let to = pair.service(port());
     listen_and_accept(&pair.server, to);
-    hindrance(&pair, to);
+    let _hindered = hindrance(&pair, to);
+    waits(case, &pair.client, to)
+}
+
+/// A connect from there, of which this host drops a packet; the incident.
+#[track_caller]
+pub(super) fn waits(case: &'static str, from: &Netns, to: SocketAddr) -> Incident {
+    let mut keeper = Keeper::new(case);
+    keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
-    let (_socket, _) = begin_connect(&pair.client, to);
-    told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object())
+    let (_socket, _) = begin_connect(from, to);
+    let opened = told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    keeper.catches_up();
+    keeper.end();
+    opened
 }
 
 #[test]
 fn an_answer_that_the_own_input_chain_drops_is_not_a_matter_of_egress() {
     needs!(Nftables, DropReasons);
-    let opened = stalled(|pair, to| {
+    let opened = stalled("dropped_in_input", |pair, to| {
         pair.client.nft(&format!(
             "table inet test {{ chain input {{ type filter hook input priority 0; tcp sport {} drop; }}; }}",
             to.port()
@@ -62,22 +71,22 @@ fn an_answer_that_the_own_input_chain_drops_is_not_a_matter_of_egress() {
     );
     assert_eq!(opened.json["cause"]["drop"]["elsewhere"], false);
     assert_eq!(opened.text("/cause/drop_reason"), "NETFILTER_DROP");
-    assert!(why(&opened).contains("the answers arrive on wire"), "{}", why(&opened));
-    let remedies = remedies(&opened);
+    assert!(opened.why().contains("the answers arrive on wire"), "{}", opened.why());
+    let remedies = opened.remedies();
     assert!(remedies.contains("input chain") && !remedies.contains("egress"), "{remedies}");
 }
 
 #[test]
 fn an_answer_dropped_before_routing_is_looked_for_in_prerouting() {
     needs!(Nftables, DropReasons);
-    let opened = stalled(|pair, to| {
+    let opened = stalled("dropped_before_routing", |pair, to| {
         pair.client.nft(&format!(
             "table inet test {{ chain raw {{ type filter hook prerouting priority raw; tcp sport {} drop; }}; }}",
             to.port()
         ));
     });
     assert_eq!(opened.text("/cause/drop/place"), "prerouting");
-    assert!(remedies(&opened).contains("prerouting") && !remedies(&opened).contains("egress"));
+    assert!(opened.remedies().contains("prerouting") && !opened.remedies().contains("egress"));
 }
 
 #[test]
@@ -87,13 +96,11 @@ fn a_syn_that_another_namespaces_input_chain_drops_names_that_namespace() {
     let to = pair.service(port());
     listen_and_accept(&pair.server, to);
     pair.server.drop_tcp("input", to.port());
-    let culprit = Culprit::trace("");
-    let (_socket, _) = begin_connect(&pair.client, to);
-    let opened = told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    let opened = waits("dropped_in_another_input", &pair.client, to);
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "input"));
     assert_eq!(opened.json["cause"]["drop"]["elsewhere"], true);
     assert_eq!(opened.text("/cause/drop/netns"), pair.server.name());
-    let remedies = remedies(&opened);
+    let remedies = opened.remedies();
     assert!(remedies.contains(pair.server.name()) && !remedies.contains("egress"), "{remedies}");
 }
 
@@ -111,12 +118,10 @@ fn a_syn_that_a_router_does_not_forward_is_to_be_allowed_in_its_forward_chain() 
     router.sysctl("net/ipv4/ip_forward", "1");
     pair.client.ip(&format!("route add {} via {}", to.ip(), pair.v4(2)));
     router.drop_tcp("forward", to.port());
-    let culprit = Culprit::trace("");
-    let (_socket, _) = begin_connect(&pair.client, to);
-    let opened = told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    let opened = waits("dropped_in_forward", &pair.client, to);
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "forward"));
     assert_eq!(opened.text("/cause/drop/netns"), router.name());
-    let remedies = remedies(&opened);
+    let remedies = opened.remedies();
     assert!(remedies.contains("forward chain") && !remedies.contains("egress"), "{remedies}");
 }
 
@@ -145,12 +150,10 @@ fn an_answer_that_comes_in_by_the_wrong_device_is_the_reverse_path_filters() {
     ));
     listen_and_accept(server, to);
     client.sysctl("net/ipv4/conf/wire2/rp_filter", "1");
-    let culprit = Culprit::trace("");
-    let (_socket, _) = begin_connect(client, to);
-    let opened = told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    let opened = waits("dropped_by_reverse_path", client, to);
     assert_eq!(opened.text("/cause/drop_reason"), "IP_RPFILTER");
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/device")), ("syn_ack", "wire2"));
-    let remedies = remedies(&opened);
+    let remedies = opened.remedies();
     assert!(
         remedies.contains("net.ipv4.conf.wire2.rp_filter=2") && !remedies.contains("egress"),
         "{remedies}"
@@ -168,9 +171,9 @@ fn a_frame_for_another_mac_is_a_neighbour_entry_out_of_date() {
     let (_socket, _) = begin_connect(&one.netns, to);
     let opened = told(&lan.culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
     assert_eq!(opened.text("/cause/drop_reason"), "OTHERHOST");
-    let why = why(&opened);
+    let why = opened.why();
     assert!(why.contains(NOBODY) && why.contains(&other.netns.mac("eth0")), "{why}");
-    let remedies = remedies(&opened);
+    let remedies = opened.remedies();
     assert!(
         remedies.contains(&format!("neigh flush to {}", other.v4)) && !remedies.contains("egress"),
         "{remedies}"
@@ -191,10 +194,14 @@ fn syns_to_a_listener_of_this_host_whose_queue_is_full_are_no_firewalls_doing() 
         socket
     });
     let _held: Vec<_> = (0..2).map(|_| connect(&pair.client, to).0.expect("there is room")).collect();
+    let mut keeper = Keeper::new("dropped_by_a_full_queue");
+    keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let (_socket, _) = begin_connect(&pair.client, to);
     let opened = told(&culprit, "connect_stalled", to, |told| told.number("/details/dropped_by_host") > 0);
-    assert!(why(&opened).contains("accept queue is full"), "{}", why(&opened));
+    keeper.catches_up();
+    keeper.end();
+    assert!(opened.why().contains("accept queue is full"), "{}", opened.why());
     assert!(opened.text("/summary").contains("accept queue is full"), "{}", opened.text("/summary"));
     let all = opened.json.to_string();
     assert!(!all.contains("firewall") && !all.contains("nft"), "{all}");
@@ -212,14 +219,18 @@ fn an_answer_from_another_address_is_asymmetric_translation() {
         "table ip test {{ chain out {{ type filter hook postrouting priority 300; tcp sport {} ip saddr set {other} notrack; }}; }}",
         to.port()
     ));
+    let mut keeper = Keeper::new("answered_from_another_address");
+    keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let (_socket, _) = begin_connect(&pair.client, to);
     let opened = told(&culprit, "connect_stalled", to, |told| {
         told.text("/summary").contains("answered from another address")
     });
+    keeper.catches_up();
+    keeper.end();
     assert!(opened.text("/summary").contains(&SocketAddr::new(other, to.port()).to_string()));
-    assert!(why(&opened).contains("asymmetric NAT"), "{}", why(&opened));
-    assert!(!remedies(&opened).contains("allow"), "{}", remedies(&opened));
+    assert!(opened.why().contains("asymmetric NAT"), "{}", opened.why());
+    assert!(!opened.remedies().contains("allow"), "{}", opened.remedies());
 }
 
 #[test]
@@ -234,8 +245,8 @@ fn routes_that_refuse_are_named_with_their_type() {
             connect(&netns, to).0.expect_err("a route refuses");
         }
         let named = format!("A route of type {kind} on this host");
-        let opened = told(&culprit, "connect_failing", to, |told| why(told).contains(&named));
-        assert!(!remedies(&opened).contains("strace") && !remedies(&opened).contains("bpftool"));
+        let opened = told(&culprit, "connect_failing", to, |told| told.why().contains(&named));
+        assert!(!opened.remedies().contains("strace") && !opened.remedies().contains("bpftool"));
     }
 }
 
@@ -246,18 +257,22 @@ fn local_ports_that_are_used_up_are_told_with_the_range_and_their_holder() {
     let to = SocketAddr::new(netns.loopback(), port());
     let listener = listen(&netns, to);
     netns.sysctl("net/ipv4/ip_local_port_range", "61000 61003");
+    let mut keeper = Keeper::new("local_ports_used_up");
+    keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let _held: Vec<_> = (0..4).map(|_| connect(&netns, to).0.expect("a port is left")).collect();
     for _ in 0..3 {
         let error = connect(&netns, to).0.expect_err("no port is left");
         assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
     }
-    let opened = told(&culprit, "connect_failing", to, |told| why(told).contains("61000–61003"));
+    let opened = told(&culprit, "connect_failing", to, |told| told.why().contains("61000–61003"));
+    keeper.catches_up();
+    keeper.end();
     assert_eq!(opened.text("/details/errno"), "EADDRNOTAVAIL");
-    let why = why(&opened);
+    let why = opened.why();
     assert!(why.contains("has 4 ports, and 4 of them are in use"), "{why}");
     assert!(why.contains(&format!("[{}] ", std::process::id())), "{why}");
-    assert!(!remedies(&opened).contains("strace"), "{}", remedies(&opened));
+    assert!(!opened.remedies().contains("strace"), "{}", opened.remedies());
     drop(listener);
 }
 
@@ -269,6 +284,8 @@ fn many_silent_destinations_of_one_program_are_one_incident() {
     pair.server.nft(
         "table inet test { chain raw { type filter hook prerouting priority raw; tcp flags syn drop; }; }",
     );
+    let mut keeper = Keeper::new("many_destinations");
+    keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let port = port();
     let sockets: Vec<_> = (1..=100u8)
@@ -281,6 +298,8 @@ fn many_silent_destinations_of_one_program_are_one_incident() {
     drop(sockets);
     let resolved = culprit
         .wait_for_incident("its end", |told| told.id() == grown.id() && told.text("/state") == "resolved");
+    keeper.catches_up();
+    keeper.end();
     assert_eq!((resolved.number("/count"), resolved.number("/details/destinations")), (100, 100));
     let opened = culprit.incidents(|told| is_ours(told) && told.opens());
     assert_eq!(opened.len(), 1, "{opened:#?}");
@@ -297,13 +316,17 @@ fn ipv6_that_is_silent_while_ipv4_works_is_told_so() {
         "table ip6 test { chain raw { type filter hook prerouting priority raw; tcp flags syn drop; }; }",
     );
     pair.client.sysctl("net/ipv4/tcp_syn_retries", "2");
+    let mut keeper = Keeper::new("ipv6_silent");
+    keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     pair.client.enter(move || {
         std::net::TcpStream::connect(v6).expect_err("nobody answers");
         std::net::TcpStream::connect(v4).expect("it listens");
     });
     let resolved = told(&culprit, "connect_stalled", v6, |told| told.text("/state") == "resolved");
-    assert!(why(&resolved).contains("IPv6 is silent while IPv4 works"), "{}", why(&resolved));
+    keeper.catches_up();
+    keeper.end();
+    assert!(resolved.why().contains("IPv6 is silent while IPv4 works"), "{}", resolved.why());
 }
 
 #[test]
@@ -320,6 +343,8 @@ fn a_pods_failures_point_to_the_gateway_of_its_node_that_does_not_answer() {
     node.sysctl("net/ipv4/ip_forward", "1");
     pod.ip(&format!("route add default via {}", pair.v4(2)));
     let to = SocketAddr::new("198.51.100.200".parse().expect("an address"), port());
+    let mut keeper = Keeper::new("gateway_of_the_node");
+    keeper.keep(std::process::id());
     let culprit = Culprit::trace("");
     for _ in 0..3 {
         pod.enter(move || {
@@ -333,5 +358,7 @@ fn a_pods_failures_point_to_the_gateway_of_its_node_that_does_not_answer() {
     });
     let neighbour =
         culprit.wait_for_incident("the gateway", |told| told.about("neighbour_unresolved", node, gateway));
+    keeper.catches_up();
+    keeper.end();
     assert_eq!(failing.json["caused_by"], serde_json::json!([neighbour.id()]));
 }

@@ -215,24 +215,6 @@ fn a_name_server_that_is_silent_to_an_event_loop_is_likely_and_its_end_proves_it
 }
 
 #[test]
-fn an_ipv6_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
-    needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set_v6("neighbour_under_the_fetch_ipv6");
-    let nobody = stage.pair.v6(77);
-    stage.serve_slowly(&json!(["fetch", nobody.to_string(), 80, PATIENCE]));
-    let _client = stage.client("slow.test", "-tls1_2");
-    let opened = stage.stalled();
-    assert_eq!(stage.blames_neighbour(&opened).blamed(), format!("{nobody}:80"));
-    let resolved = stage.resolved(&opened);
-    // The neighbour itself is another, which explains it.
-    let neighbour = stage.culprit.wait_for_incident("the neighbour", |told| {
-        told.about("neighbour_unresolved", &stage.pair.server, nobody)
-    });
-    assert_eq!(resolved.json["caused_by"], json!([neighbour.id()]), "{:#}", resolved.json);
-    stage.ends_with(2);
-}
-
-#[test]
 fn a_rustls_server_that_fetches_between_the_hellos_is_named_with_its_thread() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set_v6("rustls_server");

@@ -10,4 +10,5 @@ mod idle;
 mod lasting;
 mod listeners;
 mod neighbours;
+mod policies;
 mod runtimes;

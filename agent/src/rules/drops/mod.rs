@@ -2,6 +2,7 @@
 //! what caused it and what to do. Direction and place are what the kernel saw, never a guess; where they were not
 //! recorded only what holds for all of them is said. It does not know who wrote the rule that drops.
 
+mod netfilter;
 mod reason;
 #[cfg(test)]
 mod tests;
@@ -192,7 +193,7 @@ impl Loss<'_> {
                 self.traffic_control("ingress"),
             ),
             Reason::Xdp => verdict_of(
-                format!("An XDP program on {device} of {who} drops {packets} as they arrive."),
+                format!("An XDP program on {device} of {who} takes {packets} as they arrive, and cannot pass them on."),
                 [self.run(Command::new("bpftool").words("net show dev").arg(self.device_argument()))],
             ),
             Reason::Qdisc => verdict_of(
@@ -244,63 +245,6 @@ impl Loss<'_> {
             ),
             Reason::NotTold | Reason::Other => self.unnamed(),
         }
-    }
-
-    /// netfilter: which chain, and what it should let pass.
-    fn netfilter(&self) -> Verdict {
-        let (to, port) = (self.to.ip, self.to.port);
-        let (who, device, packets) = (self.whose(), self.device(), self.packets());
-        let (why, words) = match (self.known, self.site.place, self.is_answer()) {
-            (false, ..) => (
-                "This host's own kernel drops the packets, so no other machine is to blame.".to_owned(),
-                format!("allow tcp/{port} to {to} and its answers in this host's own firewall: "),
-            ),
-            (true, DropPlace::Output, false) if !self.site.elsewhere => (
-                "This host's own kernel drops the packets, so no other machine is to blame.".to_owned(),
-                format!("allow egress tcp/{port} to {to} in this host's own firewall: "),
-            ),
-            (true, DropPlace::Input, true) => (
-                format!(
-                    "{to} answers: {packets} arrive on {device}, and {who}'s own firewall drops them (input). Network and peer are fine."
-                ),
-                "accept answers in the input chain (ct state established,related accept): ".to_owned(),
-            ),
-            (true, DropPlace::Prerouting, true) => (
-                format!(
-                    "{to} answers: {packets} arrive on {device}, and {who}'s own firewall drops them before routing (ingress, raw or prerouting: also where firewalld's rpfilter is)."
-                ),
-                format!("accept answers of {to} in the prerouting and ingress chains: "),
-            ),
-            (true, DropPlace::Forward, is_answer) => (
-                format!(
-                    "{who} should forward {packets}, which came in by {device}, and its firewall drops them (forward)."
-                ),
-                if is_answer {
-                    "accept answers in the forward chain (ct state established,related accept): ".to_owned()
-                } else {
-                    format!("allow tcp/{port} to {to} in the forward chain: ")
-                },
-            ),
-            (true, DropPlace::Input, false) => (
-                format!("{packets} reach the host they are for, and {who}'s firewall drops them (input)."),
-                format!("allow tcp/{port} in the input chain: "),
-            ),
-            (true, DropPlace::Prerouting, false) => (
-                format!(
-                    "{packets} arrive on {device} of {who}, whose firewall drops them before routing (ingress, raw or prerouting)."
-                ),
-                format!("allow tcp/{port} to {to} in the prerouting and ingress chains: "),
-            ),
-            (true, DropPlace::Output, is_answer) => (
-                format!("{who}'s firewall drops {packets} on their way out (output or postrouting)."),
-                if is_answer {
-                    "accept answers in the output chain (ct state established,related accept): ".to_owned()
-                } else {
-                    format!("allow tcp/{port} to {to} on its way out there: ")
-                },
-            ),
-        };
-        verdict_of(why, [Remedy::from(words).and(self.run(Command::new("nft").words("list ruleset")))])
     }
 
     fn traffic_control(&self, direction: &str) -> Vec<Remedy> {
@@ -407,6 +351,11 @@ impl Loss<'_> {
             DropPlace::Forward => looks.push(self.run(Command::new("ip").arg("route"))),
             DropPlace::Prerouting | DropPlace::Input => {
                 looks.extend(filter("ingress"));
+                // A device driver's own XDP gives no reason.
+                let xdp = self.site.device.as_ref().filter(|_| place == DropPlace::Prerouting);
+                looks.extend(
+                    xdp.map(|device| self.run(Command::new("bpftool").words("net show dev").arg(device))),
+                );
                 looks.push(self.run(Command::new("nstat").arg("-az")));
             }
         }

@@ -1,11 +1,11 @@
 use ebpf_probes::{
-    abi::{Kind as Record, Netns},
-    probes::connect::{Connect, Dropped, packet, place},
+    abi::{Kind as Record, Netns, Tuple},
+    probes::connect::{Connect, Dropped, packet, place, translated},
 };
 
 use crate::{
     correlate::incident::Kind,
-    rules::scene::{Scene, connect},
+    rules::scene::{Scene, connect, v4},
 };
 
 /// The numbers are the scene's own, as a kernel's BTF would give them.
@@ -25,13 +25,23 @@ const FORWARD: u32 = place::ARRIVED | place::ROUTED;
 
 /// What an incident says of a connect whose packets were lost so: its why and its remedies.
 fn told(reason: u32, at: u32, change: impl FnOnce(&mut Dropped)) -> (String, Vec<String>) {
+    told_of(connect(1, 1017, 5, 0), reason, at, change)
+}
+
+/// The same of this connect.
+fn told_of(
+    connect: Connect,
+    reason: u32,
+    at: u32,
+    change: impl FnOnce(&mut Dropped),
+) -> (String, Vec<String>) {
     let mut scene = Scene::with_reasons(REASONS);
     let mut lost =
         Dropped { cookie: 1, netns: Netns::numbered(1), ifindex: 2, reason, at, ..Dropped::default() };
     lost.device[..4].copy_from_slice(b"eth1");
     change(&mut lost);
     scene.dropped(500, lost);
-    let pending = Connect { drops: 2, drop_reason: reason, drop_where: lost.at, ..connect(1, 1017, 5, 0) };
+    let pending = Connect { drops: 2, drop_reason: reason, drop_where: lost.at, ..connect };
     scene.connect(3000, Record::ConnectPending, pending);
     let opened = scene.opened(Kind::ConnectStalled);
     assert_eq!(opened.len(), 1);
@@ -68,6 +78,22 @@ fn an_answer_dropped_in_the_input_chain_is_to_be_accepted_there() {
     let (why, remedies) = told(8, packet::ANSWER | INPUT, |_| {});
     assert!(why.starts_with("192.0.2.5 answers: the answers arrive on eth1"), "{why}");
     assert!(remedies[0].contains("input chain (ct state established,related accept)"), "{remedies:?}");
+}
+
+#[test]
+fn a_rule_that_drops_a_translated_syn_sees_the_address_on_the_wire_once_it_is_translated() {
+    let elsewhere = packet::SYN | place::FOREIGN | place::ARRIVED;
+    let pending = connect(1, 1017, 5, 0);
+    let wire = Tuple { remote: v4(9), remote_port: 8443, ..pending.tuple };
+    for (by, at, seen) in [
+        (translated::BY_NAT, packet::SYN, "tcp/8443 to 192.0.2.9"),
+        (translated::BY_PROGRAM, packet::SYN, "tcp/8443 to 192.0.2.9"),
+        (translated::LATER, elsewhere | place::ROUTED, "tcp/8443 to 192.0.2.9"),
+        (translated::LATER, elsewhere, "tcp/80 to 192.0.2.5"),
+    ] {
+        let (_, remedies) = told_of(Connect { translated: by, wire, ..pending }, 8, at, |_| {});
+        assert!(remedies[0].contains(seen), "{by} at {at:#x}: {remedies:?}");
+    }
 }
 
 #[test]
