@@ -1,5 +1,6 @@
 //! Incidents, live: real servers and clients on real sockets, each situation named exactly once.
 
+mod arrivals;
 mod calm;
 mod causes;
 mod clock;

@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// Which packet was dropped, and where.
-fn drop_of(told: &Incident) -> (&str, &str, &str) {
+pub(super) fn drop_of(told: &Incident) -> (&str, &str, &str) {
     (told.text("/cause/drop_reason"), told.text("/cause/drop/packet"), told.text("/cause/drop/place"))
 }
 
 /// What it says to do names this, and no packet filter.
 #[track_caller]
-fn says(told: &Incident, why: &str, remedy: &str) {
+pub(super) fn says(told: &Incident, why: &str, remedy: &str) {
     assert!(told.why().contains(why), "{why}: {:#}", told.json);
     let remedies = told.remedies();
     assert!(remedies.contains(remedy), "{remedy}: {remedies}");
@@ -35,7 +35,7 @@ fn says(told: &Incident, why: &str, remedy: &str) {
 
 /// A traffic-control filter that drops all IPv4 in this direction: a classic program, `ret TC_ACT_SHOT`.
 #[track_caller]
-fn traffic_control_drops(netns: &Netns, direction: &str) {
+pub(super) fn traffic_control_drops(netns: &Netns, direction: &str) {
     let tc = |words: &str, program: &[&str]| {
         let mut tc = process::words(&format!("tc -n {} {words}", netns.name()));
         run(tc.args(program));
@@ -219,6 +219,7 @@ fn a_syn_over_ipv6_to_a_host_that_has_it_switched_off_is_told_so() {
     pair.server.sysctl("net/ipv6/conf/wire/disable_ipv6", "1");
     let opened = waits("dropped_ipv6_disabled", &pair.client, to);
     assert_eq!(drop_of(&opened).0, "IPV6DISABLED");
+    assert_eq!(opened.text("/cause/drop/netns"), pair.server.name());
     says(&opened, "IPv6 is switched off on wire", "net.ipv6.conf.wire.disable_ipv6");
 }
 

@@ -34,6 +34,8 @@ use crate::{
     packet::program::Packet,
 };
 
+/// `TCP_NEW_SYN_RECV` of include/net/tcp_states.h: a connection that a listener has answered and not yet made.
+const TCP_NEW_SYN_RECV: i32 = 12;
 /// TCP flags, RFC 9293 §3.1.
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -85,18 +87,16 @@ pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
     unsafe {
         let sk = fields::SKB_SK::read(skb);
         let mut cookie = 0;
-        if sk.is_null() {
-            // Without a reason, a SYN answered with a reset, or one that came again, looks as if it had been
-            // dropped.
-            if !has_reason || reason == DROP_NOT_SPECIFIED.load() {
-                return 0;
-            }
-        } else if i32::from(fields::SK_STATE::read(sk)) == TCP_SYN_SENT
-            && !(has_reason && reason == DROP_NO_SOCKET.load())
-        {
+        let state = if sk.is_null() { 0 } else { i32::from(fields::SK_STATE::read(sk)) };
+        if state == TCP_SYN_SENT && !(has_reason && reason == DROP_NO_SOCKET.load()) {
             // Early demultiplexing gives arriving packets their socket too.
             cookie = fields::SK_COOKIE::read(sk);
-        } else {
+        } else if !sk.is_null() && (state != TCP_NEW_SYN_RECV || fields::SKB_IIF::read(skb) == 0) {
+            // An answer from a namespace of this host has its sender's socket until IP receives it.
+            return 0;
+        } else if !has_reason || reason == DROP_NOT_SPECIFIED.load() {
+            // Without a reason, a SYN answered with a reset, or one that came again, looks as if it had been
+            // dropped.
             return 0;
         }
         // Each look is a function of its own: kernels count the stack of a call and its caller together.
@@ -212,10 +212,12 @@ fn lost_inlined(ctx: &BtfTracePointContext, cookie: u64) {
         let sk = fields::SKB_SK::read(skb);
         let dev = fields::SKB_DEV::read(skb);
         let mut seen = Dropped { cookie, location: ctx.arg(1), reason, ..Dropped::default() };
-        seen.netns = if !sk.is_null() {
-            netns_of(fields::SK_NET::read(sk))
-        } else if !dev.is_null() {
+        // What has arrived is its device's: until IP receives it, it may have the socket of a sender elsewhere on this
+        // host.
+        seen.netns = if !dev.is_null() && (sk.is_null() || fields::SKB_IIF::read(skb) != 0) {
             netns_of(fields::DEV_NET::read(dev))
+        } else if !sk.is_null() {
+            netns_of(fields::SK_NET::read(sk))
         } else {
             Netns::numbered(0)
         };

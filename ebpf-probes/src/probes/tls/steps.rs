@@ -22,6 +22,7 @@ const ALERT: u8 = 21;
 pub(super) const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 const TYPE_CLIENT_HELLO: u8 = 1;
+const TYPE_CERTIFICATE: u8 = 11;
 const TYPE_SERVER_HELLO: u8 = 2;
 
 /// Lengths of an encrypted TLS 1.3 record that holds a Finished and nothing else (hash + 4 bytes of
@@ -194,6 +195,10 @@ fn client(hs: &mut Handshake, packet: &Packet, first: &First) -> Step {
     if kind == HANDSHAKE {
         if message == TYPE_CLIENT_HELLO && hello.wrapping_add(4) == len {
             return retried(hs, packet.seq.wrapping_add(skip));
+        }
+        // Up to TLS 1.2 certificates are in the clear; a list without any is three bytes long.
+        if message == TYPE_CERTIFICATE && hello > 3 {
+            hs.flags |= CLIENT_CERTIFICATE;
         }
         if hs.flags & CLIENT_CCS != 0 {
             // Nothing clear came before: a resumed TLS 1.2 session ends with the client's Finished.
