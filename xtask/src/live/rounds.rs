@@ -4,10 +4,13 @@
 //! Decides from names alone: a module `load` makes load, a module `machine` needs a machine of its own.
 
 use std::{
+    env,
     ffi::OsString,
     io::{self, Write},
+    num::NonZero,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    thread,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -17,6 +20,9 @@ use crate::cmd;
 
 /// A run in which more tests than this need a second try has failed: that is no accident.
 pub(crate) const ALONE_AT_MOST: usize = 3;
+
+/// libtest's own: how many tests run at a time.
+const THREADS: &str = "RUST_TEST_THREADS";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -54,6 +60,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         command.args(&names).arg("--exact").args(&flags);
         if round.one_at_a_time {
             command.arg("--test-threads=1");
+        } else if env::var_os(THREADS).is_none() {
+            command.env(THREADS, side_by_side().to_string());
         }
         if round.own_machine {
             command.env("CULPRIT_OWN_CLOCK", "1");
@@ -74,6 +82,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         writeln!(io::stdout(), "failed: {name}")?;
     }
     Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) })
+}
+
+/// How many tests run at a time: most of what they do is wait for something to stall, so more than there are
+/// processors.
+fn side_by_side() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).max(4)
 }
 
 /// A set of tests that run together.

@@ -17,10 +17,13 @@ fn an_address_two_hosts_announce_in_turn_is_a_conflict_that_names_both() {
     let (host, one, two) = (lan.host(10), lan.host(90), lan.host(90));
     // Without this an entry stays for a second at least after each change.
     host.netns.sysctl("net/ipv4/neigh/eth0/locktime", "0");
-    let service = one.service(one.v4);
-    let _listener = listen(&one.netns, service);
-    let _other = listen(&two.netns, service);
-    connect(&host.netns, service).0.expect("one of them answers");
+    // Asks for the address. (Not by a connection: where both answer, the second resets what the first accepts.)
+    let to = one.service(one.v4);
+    host.netns.enter(move || {
+        std::net::UdpSocket::bind("0.0.0.0:0")
+            .and_then(|socket| socket.send_to(b"?", to))
+            .expect("it is sent")
+    });
     for claims in [&one, &two, &one, &two, &one] {
         let announce = format!("arping -q -c 1 -A -I eth0 {}", one.v4);
         assert!(claims.netns.spawn(words(&announce)).wait().success());
