@@ -35,7 +35,10 @@ fn the_page_shows_what_happens_as_it_happens_to_keys_and_clicks_and_on_a_phone()
     daemon.culprit.wait_for_incident("one to look at", |incident| to(incident, at) && incident.opens());
     let test = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/page/page.test.mjs");
     let mut node = Command::new("node");
-    node.arg(test).args([format!("http://{}", daemon.address), format!("http://{driver}"), at.to_string()]);
+    // Nobody has this address: what connects there waits because of the neighbour.
+    let nobody = SocketAddr::new(pair.v4(77), 80);
+    node.arg(test).args([format!("http://{}", daemon.address), format!("http://{driver}")]);
+    node.args([at.to_string(), nobody.to_string()]);
     // Somebody may want to look.
     node.args(std::env::var_os("CULPRIT_SCREENSHOTS"));
     let mut node = Running::spawn(&mut node);
@@ -44,8 +47,7 @@ fn the_page_shows_what_happens_as_it_happens_to_keys_and_clicks_and_on_a_phone()
     while let Ok(Some(line)) = node.next_line(deadline) {
         match line.as_str() {
             "ask: incident" => more.push(trouble.begin_as_another_program()),
-            // Nobody has this address: the connect waits because of the neighbour.
-            "ask: chain" => held.push(begin_connect(&pair.client, SocketAddr::new(pair.v4(77), 80)).0),
+            "ask: chain" => held.push(begin_connect(&pair.client, nobody).0),
             "ask: stop" => daemon.culprit.running().signal(Signal::TERM),
             _ => said.push_str(&(line + "\n")),
         }
