@@ -180,8 +180,8 @@ fn text_names_the_container_before_the_process() {
     let deadline = crate::harness::deadline();
     loop {
         let line = culprit.next_line(deadline).expect("in time").expect("it traces");
-        if line.contains(&who) {
-            assert!(line.contains(&format!("]@{}", netns.name())), "{line}");
+        // Other tests' containers may begin with the same digits.
+        if line.contains(&who) && line.contains(&format!("]@{}", netns.name())) {
             break;
         }
     }

@@ -326,7 +326,8 @@ everybody else. This page is generated from the table in `agent/src/metrics/fami
 Counters and histograms of connects, TLS, DNS and neighbours are counted in the kernel, each operation once, whether or
 not anything is told of it: no full ring loses any of them, and they cover what the session's filters watch. What began
 before culprit started is not counted. Offsets and tables are refreshed every second, neighbours and
-programs every 10 s, maps every 30 s. No label names a process, an address, a command or a device.
+programs every 10 s, maps every 30 s. No label names a process, an address, a command or a device,
+but for the summary of `culprit_incidents_worst`.
 ";
 
 const BUCKETS: &str = "

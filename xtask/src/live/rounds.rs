@@ -87,7 +87,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 /// How many tests run at a time: most of what they do is wait for something to stall, so more than there are
 /// processors.
 fn side_by_side() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get).max(4)
+    thread::available_parallelism().map_or(1, NonZero::get).max(3)
 }
 
 /// A set of tests that run together.

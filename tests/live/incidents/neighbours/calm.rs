@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -122,12 +123,14 @@ fn a_lost_syn_ack_on_such_a_way_is_none_either() {
          tcp flags & (syn | ack) == syn | ack numgen inc mod 2 < 1 drop; \
          ether daddr {cached} ether daddr set {own}; }}; }}"
     ));
-    for _ in 0..3 {
+    // Either end sends again after a second, whichever is the first.
+    let late = (0..4).filter(|_| {
+        let begun = Instant::now();
         connect(&peer.netns, service).0.expect("at the second attempt");
-    }
+        begun.elapsed() > Duration::from_millis(900)
+    });
+    assert!(late.count() >= 2, "too few were lost");
     lan.culprit.settle(&peer.netns);
-    let again = lan.culprit.seen(|fact| fact.is_to("syn_retried", service));
-    assert!(again.len() >= 2, "too few were lost: {again:?}");
     lan.ends_with(&[&server, &peer], &[]);
 }
 
