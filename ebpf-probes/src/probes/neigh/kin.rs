@@ -13,7 +13,7 @@ use super::{
     NeighKey, PeerKey,
     program::{NEIGHBOURS, SECOND},
 };
-use crate::kernel::{opaque, same};
+use crate::kernel::{not, opaque, same};
 
 /// What is known of peers that spoke from another MAC than the cached one. One that gives way starts anew.
 #[map]
@@ -65,18 +65,22 @@ pub(super) struct Seen {
 }
 
 impl Kin {
+    /// 1 if it is one of those that belong with the cached MAC, else 0.
+    #[inline(always)]
+    fn among(&self, mac: u64) -> u64 {
+        let [a, b, c, d] = self.macs;
+        same(mac, a) | same(mac, b) | same(mac, c) | same(mac, d)
+    }
+
     #[inline(always)]
     fn has(&self, mac: u64) -> bool {
-        let [a, b, c, d] = self.macs;
-        (same(mac, a) | same(mac, b) | same(mac, c) | same(mac, d)) != 0
+        self.among(mac) != 0
     }
 
     /// Whether it is the cached MAC, or one that belongs with it.
     #[inline(always)]
     fn family(&self, mac: u64) -> bool {
-        let [a, b, c, d] = self.macs;
-        let among = same(mac, self.cached) | same(mac, a) | same(mac, b) | same(mac, c) | same(mac, d);
-        among & (1 ^ same(mac, 0)) != 0
+        (same(mac, self.cached) | self.among(mac)) & not(same(mac, 0)) != 0
     }
 
     #[inline(always)]

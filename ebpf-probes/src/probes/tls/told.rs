@@ -157,6 +157,9 @@ where
 /// Keeps a ClientHello's bytes where the agent finds them, should the handshake stall.
 #[inline(always)]
 pub(super) fn hold(ctx: &SkBuffContext, cookie: u64, at: u32, packet: &Packet) {
+    if at >= HELLO_HELD as u32 {
+        return;
+    }
     let of = u64::from(packet.offset) << 32 | u64::from(packet.len);
     call!(tls_hold(ctx.skb.skb, cookie, at.into(), of));
 }
