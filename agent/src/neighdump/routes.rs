@@ -8,7 +8,10 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia},
 };
 
-use super::netlink::{ask, dump};
+use super::{
+    netlink::{ask, dump},
+    way::question,
+};
 
 /// The next hop of a default route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,15 +63,7 @@ pub(super) fn gateways(devices: &BTreeMap<u32, String>) -> io::Result<Vec<Gatewa
 /// # Errors
 /// What the netlink socket says when it is not an answer.
 pub fn route_error(address: IpAddr) -> io::Result<i32> {
-    let mut request = RouteMessage::default();
-    let (family, bits, destination) = match address {
-        IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
-        IpAddr::V6(v6) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(v6)),
-    };
-    request.header.address_family = family;
-    request.header.destination_prefix_length = bits;
-    request.attributes.push(RouteAttribute::Destination(destination));
-    match ask(RouteNetlinkMessage::GetRoute(request)) {
+    match ask(RouteNetlinkMessage::GetRoute(question(address))) {
         Ok(_) => Ok(0),
         Err(error) => error.raw_os_error().ok_or(error),
     }

@@ -58,8 +58,8 @@ pub fn way(netns: Netns, address: IpAddr) -> io::Result<Route> {
     Ok(Route { namespace: Some(path), ..found })
 }
 
-/// The same in the namespace of the calling thread.
-fn here(address: IpAddr) -> io::Result<Route> {
+/// Asks for the way to one address.
+pub(super) fn question(address: IpAddr) -> RouteMessage {
     let mut request = RouteMessage::default();
     let (family, bits, destination) = match address {
         IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
@@ -68,7 +68,14 @@ fn here(address: IpAddr) -> io::Result<Route> {
     request.header.address_family = family;
     request.header.destination_prefix_length = bits;
     request.attributes = vec![RouteAttribute::Destination(destination)];
-    let to = match ask(RouteNetlinkMessage::GetRoute(request)) {
+    request
+}
+
+/// The same in the namespace of the calling thread.
+fn here(address: IpAddr) -> io::Result<Route> {
+    let question = question(address);
+    let family = question.header.address_family;
+    let to = match ask(RouteNetlinkMessage::GetRoute(question)) {
         Ok(Some(RouteNetlinkMessage::NewRoute(route))) => match route.header.kind {
             RouteType::Local => To::Itself,
             RouteType::Unicast => To::Away,
