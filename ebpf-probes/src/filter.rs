@@ -10,10 +10,12 @@
 
 use aya_ebpf::{
     Global,
-    helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid},
-    macros::{btf_tracepoint, map},
+    helpers::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes,
+    },
+    macros::{btf_tracepoint, map, raw_tracepoint},
     maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
-    programs::BtfTracePointContext,
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
 
 use crate::{
@@ -25,7 +27,7 @@ use crate::{
 /// 1: only processes in [`PROCESSES`], and their children as they appear.
 #[unsafe(no_mangle)]
 pub static BY_PROCESS: Global<u32> = Global::new(0);
-/// 1: only threads named [`COMM_LOW`], [`COMM_HIGH`].
+/// 1: only processes in [`NAMED`]: those with a thread named [`COMM_LOW`], [`COMM_HIGH`], and their children.
 #[unsafe(no_mangle)]
 pub static BY_COMM: Global<u32> = Global::new(0);
 /// The first eight bytes of the wanted name.
@@ -66,7 +68,7 @@ pub static MIN_NS: Global<u64> = Global::new(0);
 /// tell the story of an unhealthy one is held in maps, from which the agent fetches it.
 #[unsafe(no_mangle)]
 pub static RUN: Global<u32> = Global::new(0);
-/// With [`RUN`]: operations that took longer are told, in nanoseconds.
+/// Operations that take longer are told of while they wait, and so is their end, in nanoseconds.
 #[unsafe(no_mangle)]
 pub static SLOW_NS: Global<u64> = Global::new(250_000_000);
 /// With [`RUN`]: a handshake that made no progress for this long is told from then on, in nanoseconds.
@@ -81,6 +83,10 @@ pub static EXPOSURE: Array<u64> = Array::with_max_entries(1, 0);
 /// The wanted processes; the agent fills in those that run, forks add their children.
 #[map]
 pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
+/// The processes that have, or had, a thread of the wanted name, and their children; the agent fills in those that
+/// run. All their threads are told: what one of them waits for, another may do.
+#[map]
+pub static NAMED: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
 /// Whether the container or pod of a cgroup is wanted (1) or not (0), by cgroup v2 id. The agent writes down what
 /// it has found out; what is not here yet, or has given way, passes and is decided there.
 #[map]
@@ -103,7 +109,7 @@ pub fn caller(owner: &Owner) -> bool {
     wanted == 0 || unsafe { bpf_get_current_ancestor_cgroup_id(CGROUP_LEVEL.load() as i32) } == wanted
 }
 
-/// Whether a thread is wanted, as far as its process and name tell.
+/// Whether a thread is wanted, as far as its process tells.
 #[inline(always)]
 pub fn process(owner: &Owner) -> bool {
     if BY_PROCESS.load() != 0 && PROCESSES.get_ptr(&owner.process).is_none() {
@@ -115,15 +121,7 @@ pub fn process(owner: &Owner) -> bool {
             return false;
         }
     }
-    if BY_COMM.load() != 0 {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = owner.comm;
-        if u64::from_ne_bytes([a, b, c, d, e, f, g, h]) != COMM_LOW.load()
-            || u64::from_ne_bytes([i, j, k, l, m, n, o, p]) != COMM_HIGH.load()
-        {
-            return false;
-        }
-    }
-    true
+    BY_COMM.load() == 0 || NAMED.get_ptr(&owner.process).is_some()
 }
 
 /// Whether a peer is wanted: its address, its family, and the port that names the service.
@@ -144,11 +142,15 @@ pub fn by_owner() -> bool {
     BY_PROCESS.load() != 0 || BY_COMM.load() != 0 || CGROUP.load() != 0 || BY_CONTAINER.load() != 0
 }
 
-/// Whether something that took `ns` is worth a record; `bad` says that it failed or retried.
+/// Whether the end of something that took `ns` is worth a record; `bad` says that it failed or retried. The end of
+/// what took longer than [`SLOW_NS`] always is: it was told while it waited.
 #[inline(always)]
 pub fn worth(ns: u64, bad: bool) -> bool {
+    if ns >= SLOW_NS.load() {
+        return true;
+    }
     if RUN.load() != 0 {
-        return bad || ns >= SLOW_NS.load();
+        return bad;
     }
     (ONLY_BAD.load() == 0 || bad) && ns >= MIN_NS.load()
 }
@@ -172,37 +174,62 @@ pub fn beginnings() -> bool {
     ONLY_BAD.load() == 0 && MIN_NS.load() == 0 && !quiet()
 }
 
-/// Follows the children of wanted processes. Runs once per fork; only loaded with `-p` or a command.
+/// Writes a process down as wanted.
+#[inline(always)]
+fn choose(processes: &HashMap<u32, u32>, process: u32) {
+    if processes.get_ptr(&process).is_none() && processes.insert(&process, &0, 0).is_err() {
+        count(ProbeId::Connect, Stat::MapFull);
+    }
+}
+
+/// Follows the children of wanted processes. Runs once per fork; only loaded with `-p`, `--comm` or a command.
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn follow_fork(ctx: BtfTracePointContext) -> i32 {
-    if BY_PROCESS.load() == 0 {
-        return 0;
-    }
     let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if PROCESSES.get_ptr(&parent).is_some() {
-        let child: *const u8 = ctx.arg(1);
-        // SAFETY: a BTF-typed argument.
-        let child = unsafe { fields::TASK_TGID::read(child) };
-        if PROCESSES.insert(&child, &parent, 0).is_err() {
-            count(ProbeId::Connect, Stat::MapFull);
-        }
+    let child: *const u8 = ctx.arg(1);
+    // SAFETY: a BTF-typed argument.
+    let child = unsafe { fields::TASK_TGID::read(child) };
+    if BY_PROCESS.load() != 0 && PROCESSES.get_ptr(&parent).is_some() {
+        choose(&PROCESSES, child);
+    }
+    if BY_COMM.load() != 0 && NAMED.get_ptr(&parent).is_some() {
+        choose(&NAMED, child);
     }
     0
 }
 
-/// Forgets a process when its last thread exits. Runs once per exit of a thread; only loaded with `-p` or
+/// Notes a process one of whose threads is given the wanted name, by exec, prctl or /proc. Runs once per naming;
+/// only loaded with `--comm`. Only a process names its own threads.
+#[raw_tracepoint(tracepoint = "task_rename")]
+pub fn follow_name(ctx: RawTracePointContext) -> i32 {
+    let mut name = [0; 16];
+    let given: *const u8 = ctx.arg(1);
+    // SAFETY: a string in the kernel, read by a helper that cannot fault.
+    if unsafe { bpf_probe_read_kernel_str_bytes(given, &mut name) }.is_err() {
+        count(ProbeId::Connect, Stat::Unreadable);
+        return 0;
+    }
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = name;
+    if u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == COMM_LOW.load()
+        && u64::from_ne_bytes([i, j, k, l, m, n, o, p]) == COMM_HIGH.load()
+    {
+        choose(&NAMED, (bpf_get_current_pid_tgid() >> 32) as u32);
+    }
+    0
+}
+
+/// Forgets a process when its last thread exits. Runs once per exit of a thread; only loaded with `-p`, `--comm` or
 /// a command.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn follow_exit(ctx: BtfTracePointContext) -> i32 {
-    if BY_PROCESS.load() == 0 {
-        return 0;
-    }
     let task: *const u8 = ctx.arg(0);
     // SAFETY: a BTF-typed argument and a load through it.
     unsafe {
         // Counted down just before: kernel/exit.c, do_exit().
         if fields::SIGNAL_LIVE::read(fields::TASK_SIGNAL::read(task)) == 0 {
-            let _ = PROCESSES.remove(&fields::TASK_TGID::read(task));
+            let gone = fields::TASK_TGID::read(task);
+            let _ = PROCESSES.remove(&gone);
+            let _ = NAMED.remove(&gone);
         }
     }
     0

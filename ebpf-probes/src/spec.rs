@@ -87,13 +87,22 @@ pub struct Field {
 /// The value of an offset the agent has not filled in: reading through it is refused by the verifier.
 pub const NO_OFFSET: u32 = u32::MAX;
 
-/// Follows the children of wanted processes; attached only when processes are asked for.
+/// Follows the children of wanted processes; attached only when processes are asked for, by number or name.
 pub const FOLLOW_FORK: Hook = Hook {
     program: "follow_fork",
     attach: Attach::BtfTracepoint("sched_process_fork", &["struct task_struct *", "struct task_struct *"]),
     gives: "children of the processes asked for",
     required: false,
     fields: &[crate::fields::TASK_TGID],
+};
+
+/// Notes processes as one of their threads gets the wanted name; attached only when a name is asked for.
+pub const FOLLOW_NAME: Hook = Hook {
+    program: "follow_name",
+    attach: Attach::RawTracepoint("task_rename", &["struct task_struct *", "const char *"]),
+    gives: "processes that get the name asked for later on",
+    required: false,
+    fields: &[],
 };
 
 /// Forgets wanted processes that are gone, so that their numbers can be used again; attached likewise.

@@ -1,15 +1,15 @@
 //! What the filters let through, and what they keep out.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::{
     connect::end_of,
     harness::{
-        Culprit, Netns, Running, dns,
+        Culprit, Incident, Netns, Running, dns,
         netns::Pair,
         port,
         process::words,
-        sockets::{begin_connect, connect, listen_on_loopback, me},
+        sockets::{begin_connect, connect, listen, listen_on_loopback},
     },
     needs,
 };
@@ -98,22 +98,46 @@ fn only_the_networks_asked_for_are_told() {
     assert_eq!(culprit.seen(|fact| fact.at("destination") == Some(outside)).len(), 0);
 }
 
+/// Names itself and connects to the place each line names, or has a program of another name connect there.
+fn named_server(netns: &Netns, name: &str) -> Running {
+    let mut bash = words("bash -c");
+    bash.arg(format!(
+        "printf %s {name} > /proc/self/comm; echo ready
+        while read -r how to; do
+            if [ $how = itself ]; then exec 3<>/dev/tcp/$to; else bash -c \"exec 3<>/dev/tcp/$to\"; fi; echo done
+        done"
+    ));
+    let running = netns.spawn(bash);
+    running.wait_for_line("ready");
+    running
+}
+
 #[test]
-fn only_threads_of_the_name_asked_for_are_told() {
-    needs!(Pace);
+fn only_processes_with_a_thread_of_the_name_asked_for_are_told_and_what_they_start() {
+    needs!();
     let netns = Netns::make();
     let name = format!("picked-{}", crate::harness::unique());
+    let before = named_server(&netns, &name);
     let culprit = Culprit::trace(&format!("--comm {name}"));
-    let to = SocketAddr::new(netns.loopback(), port());
-    connect(&netns, to).0.expect_err("nobody listens");
-    let task = netns.thread_named(&name, move || {
-        TcpStream::connect(to).expect_err("nobody listens");
-        me()
-    });
-    let task = task.join().expect("it only connects");
-    let end = end_of(&culprit, to);
-    assert_eq!((end.task(), end.comm()), (task, name.as_str()));
-    assert!(culprit.seen(|fact| fact.comm() != name).is_empty());
+    let stranger = named_server(&netns, &format!("other-{}", crate::harness::unique()));
+    let after = named_server(&netns, &name);
+    let mut listeners = Vec::new();
+    let mut connects = |mut server: Running, how: &str| {
+        let (listener, to) = listen_on_loopback(&netns);
+        listeners.push(listener);
+        server.say(&format!("{how} {}/{}\n", to.ip(), to.port()));
+        server.wait_for_line("done");
+        (server, to)
+    };
+    let (_stranger, not_told) = connects(stranger, "itself");
+    let (before, first) = connects(before, "itself");
+    let (before, of_another_program) = connects(before, "another");
+    let (after, second) = connects(after, "itself");
+    assert_eq!((end_of(&culprit, first).pid(), end_of(&culprit, second).pid()), (before.pid(), after.pid()));
+    let child = end_of(&culprit, of_another_program);
+    assert_eq!(child.comm(), "bash");
+    assert_ne!(child.pid(), before.pid());
+    assert_eq!(culprit.seen(|fact| fact.at("destination") == Some(not_told)).len(), 0);
 }
 
 #[test]
@@ -168,6 +192,23 @@ fn only_what_took_long_enough_is_told() {
     assert_eq!((end.task(), end.text("outcome")), (task, "timed_out"));
     assert!(end.number("duration_ms") >= 500.0, "{end:?}");
     assert_eq!(culprit.seen(|fact| fact.at("destination") == Some(quick)).len(), 0);
+}
+
+#[test]
+fn a_connect_told_as_stalled_ends_although_it_was_too_quick_to_be_asked_for() {
+    needs!(Nftables);
+    let pair = Pair::make();
+    let late = pair.service(port());
+    let _listener = listen(&pair.server, late);
+    pair.server.drop_tcp("input", late.port());
+    let culprit = Culprit::trace("--min-ms 60000 --connect-stall 300ms");
+    let (_socket, _) = begin_connect(&pair.client, late);
+    let about =
+        |incident: &Incident| incident.text("/kind") == "connect_stalled" && incident.within(&pair.client);
+    culprit.wait_for_incident("the connect that waits", |incident| about(incident) && incident.opens());
+    pair.server.nft("flush ruleset");
+    culprit.wait_for_incident("its end", |incident| about(incident) && incident.text("/state") == "resolved");
+    assert_eq!(culprit.seen(|fact| fact.at("destination") == Some(late)).len(), 0);
 }
 
 #[test]

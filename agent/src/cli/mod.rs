@@ -123,7 +123,8 @@ pub struct Filters {
     /// Only this process and its children; repeatable.
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pids: Vec<u32>,
-    /// Only threads of this name (at most 15 bytes, as the kernel keeps it).
+    /// Only processes that have a thread of this name (at most 15 bytes, as the kernel keeps it), and their
+    /// children.
     #[arg(long, value_name = "NAME", value_parser = parse_comm)]
     pub comm: Option<String>,
     /// Only this cgroup and those below it, as a path below the cgroup root.

@@ -9,7 +9,6 @@ use std::{fmt, net::IpAddr};
 use crate::{
     event,
     fact::{Endpoint, NeighbourMeaning, Outcome, What},
-    text::shown,
 };
 
 /// Slower than this is slow, milliseconds.
@@ -20,9 +19,6 @@ const SLOW_MS: f64 = 1000.0;
 pub struct Select {
     /// Facts without a known owner are left out: processes were asked for.
     pub by_owner: bool,
-    /// Only threads of this name: the kernel tells nothing of what the others of their process do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comm: Option<String>,
     /// Only what failed, was retried, is stuck, or was slow.
     pub only_bad: bool,
     /// Only what took at least this long, milliseconds.
@@ -67,16 +63,12 @@ impl Select {
         }
     }
 
-    /// What alone was watched, where a process that passes may do things that do not: threads by another name,
-    /// connects to other peers. Processes, cgroups and containers are watched whole, with what they start.
+    /// What alone was watched, where a process that passes may do things that do not: connects to other peers.
+    /// Processes, by number or name, cgroups and containers are watched whole, with what they start.
     pub(super) fn narrowed(&self) -> Vec<Narrowed<'_>> {
-        let comm = self.comm.as_deref().map(Narrowed::Threads);
         let ports = (!self.ports.is_empty()).then_some(Narrowed::Ports(&self.ports));
         let networks = (!self.destinations.is_empty()).then_some(Narrowed::Networks(&self.destinations));
-        [comm, ports, networks, self.only_v6.map(|v6| Narrowed::Family { v6 })]
-            .into_iter()
-            .flatten()
-            .collect()
+        [ports, networks, self.only_v6.map(|v6| Narrowed::Family { v6 })].into_iter().flatten().collect()
     }
 
     fn peer(&self, peer: &Endpoint) -> bool {
@@ -100,8 +92,6 @@ impl Select {
 /// A filter that lets a process pass, and hides some of what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Narrowed<'a> {
-    /// Only threads of this name.
-    Threads(&'a str),
     /// Only these ports.
     Ports(&'a [u16]),
     /// Only these networks: address and prefix length out of 128.
@@ -123,7 +113,6 @@ impl fmt::Display for Narrowed<'_> {
             all.join(", ") + &more
         };
         match self {
-            Self::Threads(name) => write!(f, "threads named {}", shown(name)),
             Self::Ports(ports) => {
                 let named = ports.iter().take(NAMED).map(ToString::to_string).collect();
                 write!(f, "connects to port {}", list(named, ports.len()))
@@ -258,7 +247,6 @@ mod tests {
         };
         assert_eq!(words(&Select { by_owner: true, only_bad: true, ..Select::default() }), "");
         let select = Select {
-            comm: Some("a;b".into()),
             ports: vec![1, 2, 3, 4, 5, 6],
             destinations: vec![(event::address_bytes([10, 0, 0, 0].into()), 104)],
             only_v6: Some(false),
@@ -266,7 +254,7 @@ mod tests {
         };
         assert_eq!(
             words(&select),
-            "threads named \"a;b\"; connects to port 1, 2, 3, 4 and 2 more; connects to 10.0.0.0/8; connects over IPv4"
+            "connects to port 1, 2, 3, 4 and 2 more; connects to 10.0.0.0/8; connects over IPv4"
         );
     }
 

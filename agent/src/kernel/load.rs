@@ -176,6 +176,11 @@ impl Kernel {
         put(&mut self.ebpf, "PROCESSES", process, 0)
     }
 
+    /// Adds a process that has a thread of the wanted name.
+    pub fn choose_named(&mut self, process: u32) -> Result<(), Error> {
+        put(&mut self.ebpf, "NAMED", process, 0)
+    }
+
     /// Writes down whether the container or pod of a cgroup is wanted: what others do never reaches the ring.
     pub fn judge(&mut self, cgroup: u64, wanted: bool) -> Result<(), Error> {
         put(&mut self.ebpf, "CGROUPS", cgroup, u32::from(wanted))

@@ -10,7 +10,7 @@ use ebpf_probes::{
         PROBES,
         connect::{CONNTRACK, CONNTRACK_TUPLE},
     },
-    spec::{Attach, Field, Hook, Probe},
+    spec::{Attach, FOLLOW_EXIT, FOLLOW_FORK, FOLLOW_NAME, Field, Hook, Probe},
 };
 
 use super::{
@@ -30,7 +30,7 @@ pub struct Request {
     pub processes: Vec<u32>,
     /// Follow processes even when there is none yet (a command will be started).
     pub follow: bool,
-    /// Only threads of this name.
+    /// Only processes that have a thread of this name, and their children.
     pub comm: Option<[u8; 16]>,
     /// Only this cgroup and those below it.
     pub cgroup: Option<Cgroup>,
@@ -169,8 +169,14 @@ impl Plan {
                 }
             }
         }
-        if request.follow || !request.processes.is_empty() {
-            for hook in [&ebpf_probes::spec::FOLLOW_FORK, &ebpf_probes::spec::FOLLOW_EXIT] {
+        let by_process = request.follow || !request.processes.is_empty();
+        let by_name = request.comm.is_some();
+        for (hook, needed) in [
+            (&FOLLOW_FORK, by_process || by_name),
+            (&FOLLOW_EXIT, by_process || by_name),
+            (&FOLLOW_NAME, by_name),
+        ] {
+            if needed {
                 hooks.push(Planned { hook, probes: vec![], outcome: check(hook, btf) });
             }
         }

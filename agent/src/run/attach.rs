@@ -23,7 +23,7 @@ use crate::{
     enrich::{
         World,
         context::Context,
-        observe::{Observer, Wanted, with_descendants},
+        observe::{Observer, Wanted, named, with_descendants},
         select::Select,
     },
     fact::{Degraded, Probes, SCHEMA, Start},
@@ -42,6 +42,12 @@ impl Session {
         let request = request(config, &mut wanted)?;
         let by_owner = wanted.by_owner();
         let mut kernel = Kernel::attach(&request)?;
+        if let Some(name) = &wanted.comm {
+            // From now on the kernel tells who gets the name; these have it.
+            for process in with_descendants(&named(name)) {
+                kernel.choose_named(process)?;
+            }
+        }
         let probes = attached(&kernel);
         for asked in &config.asked {
             if !probes.attached.contains(asked) {
@@ -69,7 +75,6 @@ impl Session {
             netns: namespaces::own().unwrap_or_default(),
             select: Select {
                 by_owner,
-                comm: wanted.comm.clone(),
                 only_bad: request.only_bad,
                 min_ms: request.min_ns / 1_000_000,
                 destinations: request.destinations.clone(),

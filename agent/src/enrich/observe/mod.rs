@@ -18,7 +18,7 @@ use ebpf_probes::{
         tls::{SERVER, UNREAD},
     },
 };
-pub use proc::{parent_and_start, pids, with_descendants};
+pub use proc::{named, parent_and_start, pids, with_descendants};
 
 use super::{
     bounded::Bounded,
@@ -36,7 +36,7 @@ const PLACES: usize = 1024;
 /// What the user asked to see, as far as only `/proc` can tell.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Only threads of this name.
+    /// Only processes that have a thread of this name, and their children.
     pub comm: Option<String>,
     /// Only this cgroup (path below the root, e.g. `/system.slice/x.service`) and those below it.
     pub cgroup: Option<String>,

@@ -2,6 +2,9 @@
 
 use std::fs;
 
+/// Threads of one process whose names are read, at most.
+const THREADS: usize = 32_768;
+
 /// Every process there is.
 pub fn pids() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc")
@@ -9,6 +12,20 @@ pub fn pids() -> impl Iterator<Item = u32> {
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Every process that has a thread of this name now.
+pub fn named(name: &str) -> Vec<u32> {
+    pids().filter(|&pid| has_thread_named(pid, name)).collect()
+}
+
+/// Whether a thread of a process has this name now.
+pub(super) fn has_thread_named(pid: u32, name: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.take(THREADS).any(|thread| {
+        fs::read(thread.path().join("comm"))
+            .is_ok_and(|comm| comm.strip_suffix(b"\n").unwrap_or(&comm) == name.as_bytes())
+    })
 }
 
 /// Every process and its descendants that run now.
@@ -47,6 +64,21 @@ pub fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_found_by_any_thread_s_name() {
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let named_so = std::thread::Builder::new().name("finch;\u{e9}".into());
+        let thread = named_so.spawn(move || wait.recv()).expect("a thread");
+        let own = std::process::id();
+        while !has_thread_named(own, "finch;\u{e9}") {
+            assert!(!thread.is_finished(), "the thread was never seen by its name");
+            std::thread::yield_now();
+        }
+        assert!(named("finch;\u{e9}").contains(&own) && !has_thread_named(own, "finch"));
+        drop(done);
+        thread.join().expect("it only waits").expect_err("nobody sends");
+    }
 
     #[test]
     fn a_name_with_parentheses_does_not_hide_the_parent() {

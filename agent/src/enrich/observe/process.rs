@@ -9,7 +9,7 @@ use std::{
 use super::{
     Observer,
     pods::Waiting,
-    proc::{parent, parent_and_start, pids},
+    proc::{has_thread_named, parent, parent_and_start, pids},
     resolvers,
 };
 use crate::enrich::{
@@ -152,7 +152,7 @@ impl Observer {
         if vouched {
             return true;
         }
-        if self.wanted.comm.as_ref().is_some_and(|comm| *comm != process.comm) {
+        if self.wanted.comm.as_ref().is_some_and(|name| !goes_by(process, name)) {
             return false;
         }
         if let Some(wanted) = &self.wanted.cgroup
@@ -233,6 +233,14 @@ fn nearest<'a>(asked: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a 
     let alike = names.map(|name| (strsim::jaro_winkler(asked, name), name));
     let best = alike.max_by(|one, other| one.0.total_cmp(&other.0))?;
     (best.0 >= ALIKE && best.1 != asked).then_some(best.1)
+}
+
+/// Whether a process, or one it descends from, has a thread of this name.
+fn goes_by(process: &ProcessContext, name: &str) -> bool {
+    process.comm == name
+        || std::iter::successors(Some(process.pid), |&pid| parent(pid).filter(|&parent| parent > 1))
+            .take(GENERATIONS)
+            .any(|pid| has_thread_named(pid, name))
 }
 
 fn name(context: &mut ProcessContext, [pod, namespace, container]: [String; 3]) {

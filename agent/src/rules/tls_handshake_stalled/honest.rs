@@ -121,7 +121,6 @@ fn nothing_is_certain_only_when_nothing_was_left_out() {
 #[test]
 fn what_a_filter_hides_makes_nothing_certain_and_is_said() {
     let filters = [
-        (Select { comm: Some("raven".into()), ..Select::default() }, "threads named raven"),
         (Select { ports: vec![443], ..Select::default() }, "connects to port 443"),
         (Select { only_v6: Some(true), ..Select::default() }, "connects over IPv6"),
     ];
