@@ -253,8 +253,10 @@ fn hellos_of_several_clients_that_come_before_their_sockets_are_not_mixed_up() {
             fact.kind() == "handshake_pending"
                 && fact.handshake("server", wire.service)
                 && fact.at("peer") == Some(*peer)
+                // On a slow machine it has waited to be read, too.
+                && fact.text("stage") == "awaiting_server_hello"
         });
-        assert_eq!((pending.text("stage"), pending.task()), ("awaiting_server_hello", *task));
+        assert_eq!(pending.task(), *task);
         assert_eq!(pending.text("sni"), NAME);
     }
 }

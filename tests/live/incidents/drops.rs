@@ -288,13 +288,17 @@ fn many_silent_destinations_of_one_program_are_one_incident() {
     keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let port = port();
-    let sockets: Vec<_> = (1..=100u8)
-        .map(|host| begin_connect(&pair.client, SocketAddr::new(IpAddr::from([198, 51, 100, host]), port)).0)
-        .collect();
+    let at = |host: u8| SocketAddr::new(IpAddr::from([198, 51, 100, host]), port);
+    let sockets: Vec<_> = (1..=100).map(|host| begin_connect(&pair.client, at(host)).0).collect();
+    let last = at(100);
     let is_ours = |told: &Incident| told.text("/kind") == "connect_stalled" && told.within(&pair.client);
     let grown = culprit
         .wait_for_incident("the crowd", |told| is_ours(told) && told.number("/details/destinations") >= 64);
     assert_eq!(grown.json["details"]["worst"].as_array().map(Vec::len), Some(10));
+    // What is given up before it has waited for long enough is none of them.
+    culprit.wait_for("the last to be begun stalls", |fact| {
+        fact.kind() == "connect_pending" && fact.at("destination") == Some(last)
+    });
     drop(sockets);
     let resolved = culprit
         .wait_for_incident("its end", |told| told.id() == grown.id() && told.text("/state") == "resolved");
