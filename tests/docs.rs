@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
-use culprit::{list::place, rules::RULES, sinks::json};
+use culprit::{rules::RULES, sinks::json};
 use ebpf_probes::probes::PROBES;
 
 fn root() -> PathBuf {
@@ -40,30 +40,57 @@ fn the_schema_of_incidents_is_the_one_checked_in() {
     is_up_to_date("docs/culprit.incident.v1.schema.json", &schema);
 }
 
-/// The part of the README between `<!-- NAME: generated, see tests/docs.rs -->` and `<!-- end of NAME -->`.
-fn readme_holds(name: &str, table: &str) {
+/// The part of a page between `<!-- NAME: generated, see tests/docs.rs -->` and `<!-- end of NAME -->`.
+fn page_holds(page: &str, name: &str, table: &str) {
     let (begin, end) =
         (format!("<!-- {name}: generated, see tests/docs.rs -->\n"), format!("<!-- end of {name} -->"));
-    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
-    let (before, rest) = readme.split_once(&begin).expect("README.md has the opening mark");
-    let (_, after) = rest.split_once(&end).expect("README.md has the closing mark");
-    is_up_to_date("README.md", &format!("{before}{begin}{table}{end}{after}"));
+    let text = fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{page} has the opening mark"));
+    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{page} has the closing mark"));
+    is_up_to_date(page, &format!("{before}{begin}{table}{end}{after}"));
 }
 
 #[test]
-fn the_readmes_tables_are_those_of_the_code() {
+fn tables_of_probes_and_incidents_are_those_of_the_code() {
     let mut table = String::from("| probe | what it sees | hooks |\n|---|---|---|\n");
     for probe in PROBES {
-        let mut hooks: Vec<String> = probe.hooks.iter().map(|hook| format!("`{}`", place(hook))).collect();
+        let mut hooks: Vec<String> = probe.hooks.iter().map(|hook| format!("`{}`", hook.attach)).collect();
         hooks.dedup();
         writeln!(table, "| `{}` | {} | {} |", probe.name, probe.about, hooks.join(", ")).expect("a string");
     }
-    readme_holds("probes", &table);
-    let mut table = String::from("| kind | what it says | opens when |\n|---|---|---|\n");
+    page_holds("docs/probes.md", "probes", &table);
+    let mut short = String::from("| kind | what it says |\n|---|---|\n");
+    let mut long = String::from("| kind | what it says | opens when |\n|---|---|---|\n");
     for rule in RULES {
-        writeln!(table, "| `{}` | {} | {} |", rule.kind.name(), rule.about, rule.opens).expect("a string");
+        let (kind, about) = (rule.kind.name(), rule.about);
+        writeln!(short, "| `{kind}` | {about} |").expect("a string");
+        writeln!(long, "| `{kind}` | {about} | {} |", rule.opens).expect("a string");
     }
-    readme_holds("rules", &table);
+    page_holds("README.md", "rules", &short);
+    page_holds("docs/incidents/README.md", "rules", &long);
+}
+
+#[test]
+fn the_readme_is_short_and_links_lead_somewhere() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    assert!(readme.lines().count() <= 150, "README.md has {} lines", readme.lines().count());
+    let mut pages =
+        vec![root().join("README.md"), root().join("CONTRIBUTING.md"), root().join("SECURITY.md")];
+    for directory in ["docs", "docs/incidents"] {
+        let entries = fs::read_dir(root().join(directory)).expect("a directory");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        pages.extend(paths.filter(|path| path.extension().is_some_and(|kind| kind == "md")));
+    }
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("a page");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            if !file.is_empty() && !file.contains("://") {
+                let target = page.parent().expect("a directory").join(file);
+                assert!(target.exists(), "{}: {link} leads nowhere", page.display());
+            }
+        }
+    }
 }
 
 #[test]

@@ -205,7 +205,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     if args.readme {
         let path = cmd::workspace().join("README.md");
         let readme = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        write(&path, &MARKS.embedded(&readme, &table::short(&report, &rows)).context("writing README.md")?)?;
+        write(&path, &MARKS.embedded(&readme, &table::shortest(&report)).context("writing README.md")?)?;
         eprintln!("bench: the table in README.md is new");
     }
     Ok(ExitCode::SUCCESS)

@@ -12,11 +12,17 @@ use super::{
 /// Of bytes a second.
 pub(super) const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
-/// The part that the README shows too: where, how fast, and which budgets hold.
-pub(crate) fn short(report: &Report, rows: &[Row]) -> String {
+/// The part that the README shows too: where, and how fast.
+pub(crate) fn shortest(report: &Report) -> String {
     let mut text = machine(report);
     text.push('\n');
     rates(report, &mut text);
+    text
+}
+
+/// Where, how fast, and which budgets hold.
+pub(crate) fn short(report: &Report, rows: &[Row]) -> String {
+    let mut text = shortest(report);
     text.push('\n');
     budgets(&report.settings, rows, &mut text);
     for note in notes(report) {

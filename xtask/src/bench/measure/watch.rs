@@ -63,7 +63,12 @@ impl Culprit {
 
     /// `culprit record FILE`; returns when it says that it records.
     pub(crate) fn record(culprit: &Path, file: &Path, dir: &Path) -> Result<Self> {
-        let mut this = Self::spawn(culprit, &["record".as_ref(), file.as_ref()], file.to_owned(), dir)?;
+        let mut this = Self::spawn(
+            culprit,
+            &["record".as_ref(), "--force".as_ref(), file.as_ref()],
+            file.to_owned(),
+            dir,
+        )?;
         let mut started = false;
         wait_until(PATIENCE, || {
             this.check()?;

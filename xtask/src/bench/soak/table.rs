@@ -12,8 +12,8 @@ use crate::bench::{budget::whole, stats::Spread};
 /// Rows of the table over time.
 const STEPS: usize = 10;
 
-/// The part that the README shows too: where, under what, and what holds.
-pub(crate) fn short(soak: &Soak, rows: &[Row]) -> String {
+/// Where, under what, and what holds.
+fn short(soak: &Soak, rows: &[Row]) -> String {
     let machine = &soak.machine;
     let mut text = format!(
         "{}, {} processors, {} MiB; Linux {}; culprit {}, {}. {} min of `culprit run`",

@@ -112,7 +112,11 @@ impl Daemon {
         let status = self.process.end(Signal::SIGTERM, PATIENCE)?;
         ensure!(status.success(), "`{line}` failed: {status}{said}");
         let mut command = Command::new(&self.culprit);
-        command.arg("incidents").arg("--store").arg(&self.store).args(["--format", "json", "-n", "10000"]);
+        command
+            .arg("incidents")
+            .arg("--store")
+            .arg(&self.store)
+            .args(["--format", "json", "--limit", "10000"]);
         let text = cmd::output(&mut command)?;
         let parsed = |line: &str| {
             serde_json::from_str(line).with_context(|| format!("`{}` said {line}", cmd::line(&command)))
