@@ -117,14 +117,30 @@ fn a_recording_that_is_not_there_or_is_none_is_named() {
 
 #[test]
 fn a_reader_that_goes_away_is_a_normal_end() {
-    for args in [&["schema"][..], &["man"], &["completions", "bash"], &["list", "probes"], &["--help"]] {
-        let mut command = binary();
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary runs");
-        drop(child.stdout.take());
-        let output = child.wait_with_output().expect("it ends");
+    let lists = ["probes", "rules"]
+        .into_iter()
+        .flat_map(|what| [["list", what, "--format", "text"], ["list", what, "--format", "json"]]);
+    let others = [&["schema"][..], &["man"], &["completions", "bash"], &["--help"]];
+    for args in lists.map(|args| args.to_vec()).chain(others.map(<[_]>::to_vec)) {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output =
+            binary().args(&args).stdout(writer).stderr(Stdio::piped()).output().expect("the binary runs");
         assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{args:?}");
     }
+}
+
+#[test]
+fn each_command_has_a_manual_page_of_its_own() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let into = directory.path().to_str().expect("a plain path");
+    assert!(culprit(&["man", "--into", into]).status.success());
+    for page in ["culprit.1", "culprit-trace.1", "culprit-run.1", "culprit-list-clocks.1"] {
+        assert!(directory.path().join(page).exists(), "{page}");
+    }
+    let output = culprit(&["man", "--into", "/no/such/directory"]);
+    assert_eq!(output.status.code(), Some(FAILED));
+    assert!(stderr(&output).contains("/no/such/directory"), "{}", stderr(&output));
 }
 
 #[test]

@@ -17,7 +17,6 @@ use crate::{
         plan::Outcome,
         tracefs,
     },
-    list::place,
     sinks::json,
     text::printable,
 };
@@ -195,8 +194,7 @@ fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
             let state = if planned.required_by(probe) { State::Missing } else { State::Note };
             let text = format!(
                 "{}: {why}; without it culprit does not see {}",
-                place(planned.hook),
-                planned.hook.gives
+                planned.hook.attach, planned.hook.gives
             );
             found.push(check("", state, text));
         }

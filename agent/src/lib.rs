@@ -31,6 +31,7 @@ pub mod neighbours;
 pub mod neighdump;
 pub mod network;
 pub mod output;
+pub mod pipeline;
 pub mod record;
 pub mod reference;
 pub mod replay;

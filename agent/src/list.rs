@@ -5,10 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use ebpf_probes::{
-    probes::PROBES,
-    spec::{Attach, Hook},
-};
+use ebpf_probes::probes::PROBES;
 
 use crate::{config::Format, rules::RULES};
 
@@ -24,7 +21,7 @@ pub fn probes(format: Format) -> anyhow::Result<ExitCode> {
                     .iter()
                     .map(|hook| {
                         serde_json::json!({
-                            "program": hook.program, "hook": place(hook), "required": hook.required, "gives": hook.gives,
+                            "program": hook.program, "hook": hook.attach.to_string(), "required": hook.required, "gives": hook.gives,
                             "fields": hook.fields.iter().map(|field| field.path).collect::<Vec<_>>(),
                         })
                     })
@@ -39,7 +36,7 @@ pub fn probes(format: Format) -> anyhow::Result<ExitCode> {
             writeln!(out, "{:<8} {}", probe.name, probe.about)?;
             for hook in probe.hooks {
                 let needed = if hook.required { "required" } else { "optional" };
-                writeln!(out, "         {:<36} {needed}  {}", place(hook), hook.gives)?;
+                writeln!(out, "         {:<36} {needed}  {}", hook.attach.to_string(), hook.gives)?;
             }
         }
     }
@@ -63,19 +60,4 @@ pub fn rules(format: Format) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A hook's place as kernel people write it.
-pub fn place(hook: &Hook) -> String {
-    match hook.attach {
-        Attach::BtfTracepoint(name, _) => format!("tp_btf/{name}"),
-        Attach::RawTracepoint(name, _) => format!("raw_tp/{name}"),
-        Attach::Tracepoint(category, name) => format!("tracepoint/{category}/{name}"),
-        Attach::CgroupIngress => "cgroup_skb/ingress".into(),
-        Attach::CgroupEgress => "cgroup_skb/egress".into(),
-        Attach::CgroupConnect4 => "cgroup/connect4".into(),
-        Attach::CgroupConnect6 => "cgroup/connect6".into(),
-        Attach::CgroupSendmsg4 => "cgroup/sendmsg4".into(),
-        Attach::CgroupSendmsg6 => "cgroup/sendmsg6".into(),
-    }
 }

@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::CommandFactory;
 use culprit::{
     cli::{self, Cli, Command, List, Schema},
@@ -57,7 +58,7 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Record(options) => {
             timens::join_initial()?;
             log::plain();
-            runtime()?.block_on(run::record(&options.config(), &options.file))
+            runtime()?.block_on(run::record(&options.config(), &options.file, options.force))
         }
         Command::Replay(options) => replay::replay(&options.config()),
         Command::Incidents(options) => incidents::list(&options.query(), &options.place(), options.format),
@@ -72,7 +73,12 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(*shell, &mut Cli::command(), "culprit", &mut text);
             write(&text)
         }
-        Command::Man => {
+        Command::Man { into: Some(directory) } => {
+            clap_mangen::generate_to(Cli::command(), directory)
+                .with_context(|| format!("writing manual pages into {}", directory.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { into: None } => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut text)?;
             write(&text)
@@ -105,7 +111,10 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
-    })
+    let kind = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        // Its source is what the I/O error has as source, not the I/O error.
+        io.or_else(|| cause.downcast_ref::<serde_json::Error>()?.io_error_kind())
+    };
+    error.chain().any(|cause| kind(cause) == Some(io::ErrorKind::BrokenPipe))
 }

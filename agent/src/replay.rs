@@ -12,12 +12,13 @@ use anyhow::Context as _;
 
 use crate::{
     config::Replay,
-    correlate::Engine,
-    enrich::{World, context::Context},
+    enrich::context::Context,
     event,
     fact::{Probes, SCHEMA, Start, Summary},
     output::{Printer, closing_line},
+    pipeline::{self, Pipeline},
     record::{Error, Item, Reader, Tail},
+    rules::RULES,
 };
 
 /// Replays. A torn recording gives all that is whole and says so; a damaged one fails after what came
@@ -32,7 +33,7 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     let mut reader = Reader::open(BufReader::with_capacity(1 << 16, input)).with_context(|| name.clone())?;
     let mut printer = Printer::open(&options.output)?;
     let began_ns = reader.start().boot_ns;
-    let mut pass = Pass { last_ns: began_ns, ..Pass::default() };
+    let mut pass = Pass { last_ns: began_ns, ..Pass::new() };
     let mut skipped = None;
     let damage = loop {
         match reader.next() {
@@ -68,16 +69,18 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     }
 }
 
-#[derive(Default)]
 struct Pass {
-    world: World,
-    engine: Engine,
+    pipeline: Pipeline,
     started: bool,
     undecodable: u64,
     last_ns: u64,
 }
 
 impl Pass {
+    fn new() -> Self {
+        Self { pipeline: Pipeline::new(RULES), started: false, undecodable: 0, last_ns: 0 }
+    }
+
     fn item(&mut self, item: Item, printer: &mut Printer) -> anyhow::Result<()> {
         match item {
             Item::Context(bytes) => {
@@ -89,20 +92,16 @@ impl Pass {
                     self.started = true;
                     printer.start(start(version, kernel, node, probes))?;
                 }
-                self.world.learn(&context);
-                printer.incidents(self.engine.context(&context, &self.world))?;
+                printer.incidents(self.pipeline.step(pipeline::Item::Context(&context)).incidents)?;
             }
             Item::Record(bytes) => match event::decode(&bytes) {
                 Ok(event) => {
                     self.last_ns = self.last_ns.max(event.boot_ns);
-                    let mut failure = None;
-                    self.world.tell(&event, |fact| {
-                        if let Err(error) = printer.fact(fact) {
-                            failure.get_or_insert(error);
-                        }
-                    });
-                    failure.map_or(Ok(()), Err)?;
-                    printer.incidents(self.engine.event(&event, &self.world))?;
+                    let step = self.pipeline.step(pipeline::Item::Event(&event));
+                    for fact in step.facts {
+                        printer.fact(fact)?;
+                    }
+                    printer.incidents(step.incidents)?;
                 }
                 Err(_) => self.undecodable += 1,
             },
@@ -111,15 +110,15 @@ impl Pass {
     }
 
     fn finish(&mut self, printer: &mut Printer) -> anyhow::Result<()> {
-        printer.incidents(self.engine.finish(&self.world))
+        printer.incidents(self.pipeline.finish())
     }
 
     fn summary(&self, printer: &Printer, began_ns: u64) -> Summary {
         let duration_ms = self.last_ns.saturating_sub(began_ns) / 1_000_000;
         Summary::new(
             printer.events(),
-            self.engine.opened(),
-            self.world.losses().to_vec(),
+            self.pipeline.opened(),
+            self.pipeline.world().losses().to_vec(),
             self.undecodable,
             duration_ms,
         )

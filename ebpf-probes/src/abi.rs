@@ -191,14 +191,24 @@ numbered! {
 impl Kind {
     /// The probe it comes from; none of what the agent says of itself.
     pub fn probe(self) -> Option<ProbeId> {
-        match self as u32 {
-            0..=15 => Some(ProbeId::Connect),
-            16..=31 => Some(ProbeId::Tls),
-            32..=47 => Some(ProbeId::Dns),
-            48..=63 => Some(ProbeId::Neigh),
-            64..=79 => Some(ProbeId::Clock),
-            _ => None,
-        }
+        Some(match self {
+            Self::ConnectStart
+            | Self::ConnectRetry
+            | Self::ConnectEnd
+            | Self::ConnectDrop
+            | Self::ConnectPending
+            | Self::ConnectWaiting
+            | Self::ConnectDropPlace => ProbeId::Connect,
+            Self::TlsBytes | Self::TlsPhase | Self::TlsRead | Self::TlsPending => ProbeId::Tls,
+            Self::DnsMessage | Self::DnsWire => ProbeId::Dns,
+            Self::NeighChange
+            | Self::NeighMismatch
+            | Self::NeighClaim
+            | Self::NeighUnheard
+            | Self::NeighWaiter => ProbeId::Neigh,
+            Self::ClockSet | Self::ClockMoved | Self::ClockSuspended | Self::HttpDate => ProbeId::Clock,
+            Self::Tick | Self::Lost => return None,
+        })
     }
 }
 

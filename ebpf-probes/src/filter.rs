@@ -27,15 +27,9 @@ use crate::{
 /// 1: only processes in [`PROCESSES`], and their children as they appear.
 #[unsafe(no_mangle)]
 pub static BY_PROCESS: Global<u32> = Global::new(0);
-/// 1: only processes in [`NAMED`]: those with a thread named [`COMM_LOW`], [`COMM_HIGH`], and their children.
+/// 1: only processes in [`NAMED`]: those with a thread of a name in [`NAMES`], and their children.
 #[unsafe(no_mangle)]
 pub static BY_COMM: Global<u32> = Global::new(0);
-/// The first eight bytes of the wanted name.
-#[unsafe(no_mangle)]
-pub static COMM_LOW: Global<u64> = Global::new(0);
-/// The other eight.
-#[unsafe(no_mangle)]
-pub static COMM_HIGH: Global<u64> = Global::new(0);
 /// The wanted cgroup v2 id, 0 for any.
 #[unsafe(no_mangle)]
 pub static CGROUP: Global<u64> = Global::new(0);
@@ -64,7 +58,7 @@ pub static ONLY_BAD: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static MIN_NS: Global<u64> = Global::new(0);
 
-/// 1: the intensity of `culprit run`: healthy operations put nothing on the ring. What may be needed to
+/// 1: anomalies only, as `culprit run`: healthy operations put nothing on the ring. What may be needed to
 /// tell the story of an unhealthy one is held in maps, from which the agent fetches it.
 #[unsafe(no_mangle)]
 pub static RUN: Global<u32> = Global::new(0);
@@ -83,7 +77,10 @@ pub static EXPOSURE: Array<u64> = Array::with_max_entries(1, 0);
 /// The wanted processes; the agent fills in those that run, forks add their children.
 #[map]
 pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
-/// The processes that have, or had, a thread of the wanted name, and their children; the agent fills in those that
+/// The wanted names of threads, NUL-padded.
+#[map]
+pub static NAMES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(256, 0);
+/// The processes that have, or had, a thread of a wanted name, and their children; the agent fills in those that
 /// run. All their threads are told: what one of them waits for, another may do.
 #[map]
 pub static NAMED: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
@@ -198,7 +195,7 @@ pub fn follow_fork(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Notes a process one of whose threads is given the wanted name, by exec, prctl or /proc. Runs once per naming;
+/// Notes a process one of whose threads is given a wanted name, by exec, prctl or /proc. Runs once per naming;
 /// only loaded with `--comm`. Only a process names its own threads.
 #[raw_tracepoint(tracepoint = "task_rename")]
 pub fn follow_name(ctx: RawTracePointContext) -> i32 {
@@ -209,10 +206,7 @@ pub fn follow_name(ctx: RawTracePointContext) -> i32 {
         count(ProbeId::Connect, Stat::Unreadable);
         return 0;
     }
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = name;
-    if u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == COMM_LOW.load()
-        && u64::from_ne_bytes([i, j, k, l, m, n, o, p]) == COMM_HIGH.load()
-    {
+    if NAMES.get_ptr(&name).is_some() {
         choose(&NAMED, (bpf_get_current_pid_tgid() >> 32) as u32);
     }
     0

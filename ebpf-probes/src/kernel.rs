@@ -24,7 +24,8 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 
 /// Counters by probe; columns are [`Stat`].
 #[map]
-pub static STATS: PerCpuArray<[u64; STATS_COLUMNS]> = PerCpuArray::with_max_entries(8, 0);
+pub static STATS: PerCpuArray<[u64; STATS_COLUMNS]> =
+    PerCpuArray::with_max_entries(ProbeId::ALL.len() as u32, 0);
 
 /// Who connected which socket, by socket cookie; for what happens on it later in other contexts.
 /// Least recently used entries give way.

@@ -1,5 +1,5 @@
 //! What the programs count whatever is told: numbers of counters, numbers of histograms, and which bucket
-//! a duration falls into. Nothing here depends on the ring, on the intensity or on what `-Z` leaves out;
+//! a duration falls into. Nothing here depends on the ring, on the mode or on what `-Z` leaves out;
 //! only what the filters watch is counted.
 
 use crate::probes::tls::{CLIENT, stage};

@@ -73,6 +73,23 @@ pub enum Attach {
     CgroupSendmsg6,
 }
 
+impl core::fmt::Display for Attach {
+    /// As kernel developers write it: `tp_btf/…`, `tracepoint/…`, `cgroup/…`.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::BtfTracepoint(name, _) => write!(f, "tp_btf/{name}"),
+            Self::RawTracepoint(name, _) => write!(f, "raw_tp/{name}"),
+            Self::Tracepoint(category, name) => write!(f, "tracepoint/{category}/{name}"),
+            Self::CgroupIngress => f.write_str("cgroup_skb/ingress"),
+            Self::CgroupEgress => f.write_str("cgroup_skb/egress"),
+            Self::CgroupConnect4 => f.write_str("cgroup/connect4"),
+            Self::CgroupConnect6 => f.write_str("cgroup/connect6"),
+            Self::CgroupSendmsg4 => f.write_str("cgroup/sendmsg4"),
+            Self::CgroupSendmsg6 => f.write_str("cgroup/sendmsg6"),
+        }
+    }
+}
+
 /// A field of a kernel structure, found in the running kernel's BTF when the program is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
@@ -96,7 +113,7 @@ pub const FOLLOW_FORK: Hook = Hook {
     fields: &[crate::fields::TASK_TGID],
 };
 
-/// Notes processes as one of their threads gets the wanted name; attached only when a name is asked for.
+/// Notes processes as one of their threads gets a wanted name; attached only when a name is asked for.
 pub const FOLLOW_NAME: Hook = Hook {
     program: "follow_name",
     attach: Attach::RawTracepoint("task_rename", &["struct task_struct *", "const char *"]),

@@ -121,9 +121,9 @@ const TOOLS: &[Tool] = &[
     tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Test, "is all there is in those containers"),
     tool("kubernetes-validate", Found::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Source::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Need::Deploy, "checks manifests"),
     tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),
-    tool("virtiofsd", AnyFile(crate::vm::VIRTIOFSD), Package(&["virtiofsd", "qemu-system-common"]), Need::Vm, "shares this machine's files with a VM"),
+    tool("virtiofsd", AnyFile(VIRTIOFSD), Package(&["virtiofsd", "qemu-system-common"]), Need::Vm, "shares this machine's files with a VM"),
     tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Vm, "is the user space of the initramfs"),
-    tool("libfaketime", AnyFile(crate::vm::FAKETIME), Package(&["libfaketime"]), Need::Vm, "moves a VM's hardware clock, and no other"),
+    tool("libfaketime", AnyFile(FAKETIME), Package(&["libfaketime"]), Need::Vm, "moves a VM's hardware clock, and no other"),
     tool("modprobe", Program("modprobe"), Package(&["kmod"]), Need::Vm, "loads modules in a VM"),
     tool("xz", Program("xz"), Package(&["xz-utils"]), Need::Vm, "unpacks kernel modules"),
     tool("strace", Program("strace"), Package(&["strace"]), Need::Bench, "is what culprit is compared with"),
@@ -160,6 +160,16 @@ impl Tool {
         }
     }
 }
+
+/// Where virtiofsd is: a package of its own, or part of an older QEMU's.
+pub(crate) const VIRTIOFSD: &[&str] = &["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
+
+/// Where libfaketime for programs with threads is: Debian's, Ubuntu's, and elsewhere.
+pub(crate) const FAKETIME: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+    "/usr/lib64/faketime/libfaketimeMT.so.1",
+];
 
 const BUSYBOX: &[&str] = &["/bin/busybox", "/usr/bin/busybox"];
 

@@ -30,16 +30,6 @@ use kernels::Kernel;
 use qemu::Outcome;
 pub(crate) use qemu::{Machine, Output, pass_on};
 
-/// Where virtiofsd is: a package of its own, or part of an older QEMU's.
-pub(crate) const VIRTIOFSD: &[&str] = &["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
-
-/// Where libfaketime for programs with threads is: Debian's, Ubuntu's, and elsewhere.
-pub(crate) const FAKETIME: &[&str] = &[
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-    "/usr/lib64/faketime/libfaketimeMT.so.1",
-];
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Kernels: 5.10, 6.1, 6.12, new (default: all)

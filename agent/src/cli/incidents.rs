@@ -34,7 +34,7 @@ pub struct Incidents {
     #[arg(long, value_name = "TEXT")]
     pub text: Option<String>,
     /// The most recent so many.
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
     /// `text` is a table, `json` one incident a line.
     #[arg(long, value_enum, default_value_t)]

@@ -1,6 +1,7 @@
 //! The command line: clap's types and help, turned once into plain requests. Nothing here touches the
 //! machine.
 
+mod examples;
 mod file;
 mod incidents;
 mod parse;
@@ -25,7 +26,13 @@ use crate::{
 
 /// Names the culprit when a healthy-looking server hangs, loses a peer, or is refused by its cloud.
 #[derive(Debug, Parser)]
-#[command(name = "culprit", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "culprit",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = examples::CULPRIT
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -36,20 +43,28 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show live who connects where and what becomes of it, TLS handshakes, DNS, neighbours, clock.
+    #[command(after_help = examples::TRACE)]
     Trace(Trace),
     /// Watch for as long as you like and tell incidents only: healthy traffic costs nothing but counters.
+    #[command(after_help = examples::RUN)]
     Run(Box<Run>),
     /// Record the same to a file, to be replayed elsewhere.
+    #[command(after_help = examples::RECORD)]
     Record(Record),
     /// Print what `trace` would have printed, from a recording; needs no root.
+    #[command(after_help = examples::REPLAY)]
     Replay(Replay),
     /// List the incidents a daemon has kept.
+    #[command(after_help = examples::INCIDENTS)]
     Incidents(Incidents),
     /// Show one incident in full.
+    #[command(after_help = examples::SHOW)]
     Show(Show),
     /// Say what culprit can see on this machine, and what to do about the rest.
+    #[command(after_help = examples::DOCTOR)]
     Doctor(Doctor),
     /// List what there is.
+    #[command(after_help = examples::LIST)]
     List {
         /// What to list.
         #[command(subcommand)]
@@ -60,8 +75,12 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page (roff).
-    Man,
+    /// Print the manual page (roff), or write one page for each command.
+    Man {
+        /// Write `culprit.1`, `culprit-trace.1` and so on into this directory.
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
     /// Print a JSON Schema: of the stream `--format json` prints, or of an incident alone.
     Schema {
         /// Of what.
@@ -124,9 +143,9 @@ pub struct Filters {
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pids: Vec<u32>,
     /// Only processes that have a thread of this name (at most 15 bytes, as the kernel keeps it), and their
-    /// children.
-    #[arg(long, value_name = "NAME", value_parser = parse_comm)]
-    pub comm: Option<String>,
+    /// children; repeatable.
+    #[arg(long = "comm", value_name = "NAME", value_parser = parse_comm)]
+    pub comms: Vec<String>,
     /// Only this cgroup and those below it, as a path below the cgroup root.
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<String>,
@@ -157,23 +176,23 @@ pub struct Filters {
     /// Only what took at least this long.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub min_ms: u64,
-    /// How much the kernel tells: all that passes the filters, or, as `culprit run`, only what is unhealthy.
-    #[arg(long, value_enum, default_value_t)]
-    pub intensity: Intensity,
+    /// What the kernel reports: all that passes the filters, or, as `culprit run`, anomalies only.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    pub mode: Mode,
     /// Leave out the hooks on system calls, which put every system call of the machine on the kernel's slower
     /// entry path: connects that fail at once and whoever sets the clock are not seen then.
     #[arg(long)]
     pub no_syscalls: bool,
 }
 
-/// How much the kernel tells.
+/// What the kernel reports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Intensity {
+pub enum Mode {
     /// All that passes the filters.
     #[default]
-    Trace,
+    Full,
     /// Only what is slow, failed or waits.
-    Run,
+    Anomalies,
 }
 
 /// When waiting becomes an incident.
@@ -202,7 +221,7 @@ pub struct Limits {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_events: Option<u64>,
     /// Size of the ring between kernel and agent in MiB: a power of two.
-    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = parse_ring)]
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = parse_ring, help_heading = "Resources")]
     pub ring_mib: u32,
 }
 
@@ -255,6 +274,9 @@ pub struct Trace {
 pub struct Record {
     /// Where to: `-` for standard output.
     pub file: PathBuf,
+    /// Overwrite the file if it exists.
+    #[arg(short, long)]
+    pub force: bool,
     /// Filters.
     #[command(flatten)]
     pub filters: Filters,

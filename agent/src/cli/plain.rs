@@ -4,14 +4,11 @@ use std::{ffi::OsString, time::Duration};
 
 use ebpf_probes::{abi::ProbeId, probes::PROBES};
 
-use super::{Doctor, Filters, Intensity, Limits, Output, Record, Replay, Thresholds, Trace};
+use super::{Doctor, Filters, Limits, Mode, Output, Record, Replay, Thresholds, Trace};
 use crate::{
     config::{self, Time},
     enrich::observe::Wanted,
-    kernel::{
-        plan::{Family, Request},
-        sweep::Thresholds as StallThresholds,
-    },
+    kernel::plan::{Family, Request, Thresholds as StallThresholds},
 };
 
 /// Names of probes as ids.
@@ -22,15 +19,15 @@ pub(super) fn probe_ids(names: &[String]) -> Vec<ProbeId> {
 impl Filters {
     /// A session with these filters and limits.
     fn session(&self, thresholds: &Thresholds, limits: &Limits, command: &[OsString]) -> config::Session {
-        let comm = self.comm.as_ref().map(|name| {
+        let padded = |name: &String| {
             let mut bytes = [0; 16];
             bytes[..name.len()].copy_from_slice(name.as_bytes());
             bytes
-        });
+        };
         let request = Request {
             probes: probe_ids(&self.events),
             processes: self.pids.clone(),
-            comm,
+            comms: self.comms.iter().map(padded).collect(),
             destinations: self.destinations.clone(),
             ports: self.ports.clone(),
             family: match (self.ipv4, self.ipv6) {
@@ -40,14 +37,14 @@ impl Filters {
             },
             only_bad: self.failed_only,
             min_ns: self.min_ms.saturating_mul(1_000_000),
-            quiet: self.intensity == Intensity::Run,
+            quiet: self.mode == Mode::Anomalies,
             no_syscalls: self.no_syscalls,
             thresholds: thresholds.config(),
             ring_bytes: limits.ring_mib << 20,
             ..Request::default()
         };
         let wanted = Wanted {
-            comm: self.comm.clone(),
+            comms: self.comms.clone(),
             cgroup: self.cgroup.as_ref().map(|path| format!("/{}", path.trim_matches('/'))),
             container: self.container.clone(),
             pod: self.pod.clone(),

@@ -1,5 +1,5 @@
 //! Events → incidents: pure, in event time. The engine hands every event and every piece of context to
-//! each rule of [`RULES`]; what they conclude is kept, folded and told by the [`Store`]. It never reads
+//! each rule it is given; what they conclude is kept, folded and told by the [`Store`]. It never reads
 //! a clock, a file or a socket, so a recording gives the same incidents anywhere. When a rule needs to
 //! know what a process or the network looks like it says so ([`Look`]); whoever runs live answers.
 
@@ -8,16 +8,17 @@ pub mod incident;
 mod neighbours;
 pub mod remedy;
 pub mod report;
+mod rule;
 mod store;
 
 use incident::Incident;
+pub use rule::{Diagnose, Rule};
 pub use store::Store;
 
 pub use crate::enrich::context::{Look, Whom};
 use crate::{
     enrich::{World, bounded::Table, context::Context},
     event::Event,
-    rules::{Diagnose, RULES},
 };
 
 /// What a rule works with.
@@ -40,14 +41,14 @@ pub struct Engine {
     now_ns: u64,
 }
 
-impl Default for Engine {
-    fn default() -> Self {
-        let rules = RULES.iter().map(|rule| (rule.make)()).collect();
+impl Engine {
+    /// An engine with these rules: those that explain come before those that would otherwise tell the same again.
+    #[must_use]
+    pub fn new(rules: &[Rule]) -> Self {
+        let rules = rules.iter().map(|rule| (rule.make)()).collect();
         Self { rules, store: Store::default(), looks: Vec::new(), now_ns: 0 }
     }
-}
 
-impl Engine {
     /// Takes in an event the world has just been told of; what it made of it.
     pub fn event(&mut self, event: &Event, world: &World) -> Vec<Incident> {
         // Recordings may hold anything: time does not go back.

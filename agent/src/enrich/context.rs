@@ -159,8 +159,8 @@ pub enum Look {
     Network(Netns),
     /// The same, and the neighbour tables with their biggest users.
     Tables(Netns),
-    /// Clients' TLS sessions are to be told until this moment, CLOCK_BOOTTIME in nanoseconds, at whatever
-    /// intensity. Nothing answers.
+    /// Clients' TLS sessions are to be told until this moment, CLOCK_BOOTTIME in nanoseconds, in whichever
+    /// mode. Nothing answers.
     Sessions(u64),
     /// Processes that were started while the clock was wrong: answered with [`Exposed`].
     Exposed(Exposure),

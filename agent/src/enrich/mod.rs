@@ -26,10 +26,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use bounded::Bounded;
 use context::{Context, ProcessContext};
-use ebpf_probes::{
-    abi::{Netns, Owner, Tuple},
-    probes::clock::{GIVES_WHETHER, GIVES_WHO},
-};
+use ebpf_probes::abi::{Netns, Owner, Tuple};
 use select::Select;
 
 use crate::{
@@ -129,10 +126,7 @@ impl World {
                 self.time_zone.clone_from(time_zone);
                 self.node.clone_from(node);
                 self.attached.clone_from(&probes.attached);
-                self.clock_degraded = probes
-                    .degraded
-                    .iter()
-                    .any(|degraded| degraded.why.contains(GIVES_WHO) || degraded.why.contains(GIVES_WHETHER));
+                self.clock_degraded = probes.degraded.iter().any(clock::misses_calls);
                 self.namespaces.host = *netns;
                 self.select.clone_from(select);
                 let reason = |(name, number): &(String, u32)| {
@@ -367,7 +361,27 @@ fn concerns_everyone(what: &What) -> bool {
         | What::ClockMoved { .. }
         | What::LeapSecond { .. }
         | What::MachineSlept { .. } => true,
-        _ => false,
+        What::ConnectStarted { .. }
+        | What::SynRetried { .. }
+        | What::ConnectDropped { .. }
+        | What::ConnectPending { .. }
+        | What::ConnectEnded { .. }
+        | What::ClientHello { .. }
+        | What::ServerHello { .. }
+        | What::ServerFlightRead { .. }
+        | What::ClientFinished { .. }
+        | What::HandshakeDone { .. }
+        | What::Alert { .. }
+        | What::HandshakeClosed { .. }
+        | What::NotTls { .. }
+        | What::HandshakePending { .. }
+        | What::DnsQuery { .. }
+        | What::DnsAnswer { .. }
+        | What::DnsPending { .. }
+        | What::DnsFailed { .. }
+        | What::NeighbourWaited(_)
+        | What::ClockSlewed { .. }
+        | What::ClockCompared { .. } => false,
     }
 }
 

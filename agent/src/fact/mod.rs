@@ -23,7 +23,7 @@ pub use neigh::{
 };
 pub use reference::{Reading, ReferenceKind, is_time_zone};
 pub use span::{by, off, span};
-pub use stream::{Degraded, LostBy, Probes, SCHEMA, Start, Summary};
+pub use stream::{Degraded, LostBy, MissingReason, Probes, SCHEMA, Start, Summary};
 pub use tls::{Role, Session, Stage};
 pub use what::What;
 

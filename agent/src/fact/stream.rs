@@ -31,13 +31,37 @@ pub struct Probes {
     pub degraded: Vec<Degraded>,
 }
 
-/// A hook that is missing.
+/// Hooks of a probe that are missing together, for the same reason.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
 pub struct Degraded {
-    /// The probe.
+    /// The probe; `-p` for the hooks that follow the processes asked for.
     pub probe: String,
-    /// What is lost and why.
+    /// The hooks, as `culprit list probes` names them. Empty in recordings that are older than this field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<String>,
+    /// Why they are missing. Absent in recordings that are older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<MissingReason>,
+    /// What is lost and why, for people.
     pub why: String,
+}
+
+/// Why a hook is not attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingReason {
+    /// This kernel has no such tracepoint.
+    NoTracepoint,
+    /// The tracepoint's arguments are others on this kernel.
+    OtherArgument,
+    /// A field that the program reads is not where it can be read.
+    NoField,
+    /// The verifier or the attachment refused the program.
+    Rejected,
+    /// An option left it out.
+    LeftOut,
+    /// This build's kernel object lacks the program.
+    NotBuilt,
 }
 
 /// The end.

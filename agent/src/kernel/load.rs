@@ -186,7 +186,7 @@ impl Kernel {
         put(&mut self.ebpf, "CGROUPS", cgroup, u32::from(wanted))
     }
 
-    /// Has clients' TLS sessions told until a moment, CLOCK_BOOTTIME in nanoseconds, at any intensity.
+    /// Has clients' TLS sessions told until a moment, CLOCK_BOOTTIME in nanoseconds, in any mode.
     pub fn tell_sessions(&mut self, until_ns: u64) -> Result<(), Error> {
         let error = |source| Error::Map { name: EXPOSURE_MAP, source };
         let Some(map) = self.ebpf.map_mut(EXPOSURE_MAP) else { return Ok(()) };
@@ -314,6 +314,9 @@ fn fill(ebpf: &mut Ebpf, request: &Request) -> Result<(), Error> {
     for &process in &request.processes {
         put(ebpf, "PROCESSES", process, 0)?;
     }
+    for &name in &request.comms {
+        put(ebpf, "NAMES", name, 0)?;
+    }
     for &port in &request.ports {
         put(ebpf, "PORTS", port, 0)?;
     }
@@ -342,7 +345,7 @@ fn attach_all(ebpf: &mut Ebpf, hooks: &mut [Planned], cgroup: BorrowedFd<'_>) ->
         match programs.remove(planned.hook.program) {
             Some(program) => wanted.push((planned, program, Ok(()))),
             None => {
-                planned.outcome = Outcome::Unsupported("it is not in this build's kernel object".into());
+                planned.outcome = Outcome::NotBuilt;
             }
         }
     }

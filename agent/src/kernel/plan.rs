@@ -13,13 +13,28 @@ use ebpf_probes::{
     spec::{Attach, FOLLOW_EXIT, FOLLOW_FORK, FOLLOW_NAME, Field, Hook, Probe},
 };
 
-use super::{
-    btf::Btf,
-    sweep::{Thresholds, WAITING_NS},
-};
+use super::btf::Btf;
+use crate::fact::MissingReason;
 
 /// The global that says how namespaces are told apart.
 const GENERATION: &str = "GENERATION";
+
+/// A connect older than this waits, as far as the correlation is concerned: no healthy one takes so long.
+pub(super) const WAITING_NS: u64 = 250_000_000;
+/// When waiting becomes worth telling, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// A connect without an answer.
+    pub connect_ns: u64,
+    /// A handshake without progress.
+    pub tls_ns: u64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { connect_ns: 3_000_000_000, tls_ns: 1_000_000_000 }
+    }
+}
 
 /// What somebody asked to see. Everything here is decided in the kernel.
 #[derive(Debug, Clone, Default)]
@@ -30,8 +45,8 @@ pub struct Request {
     pub processes: Vec<u32>,
     /// Follow processes even when there is none yet (a command will be started).
     pub follow: bool,
-    /// Only processes that have a thread of this name, and their children.
-    pub comm: Option<[u8; 16]>,
+    /// Only processes that have a thread of one of these names (NUL-padded), and their children.
+    pub comms: Vec<[u8; 16]>,
     /// Only this cgroup and those below it.
     pub cgroup: Option<Cgroup>,
     /// Only some containers or pods; which cgroups those are is found out as they appear.
@@ -46,7 +61,7 @@ pub struct Request {
     pub only_bad: bool,
     /// Only what took at least this long, nanoseconds.
     pub min_ns: u64,
-    /// Only what is unhealthy: the intensity of `culprit run`.
+    /// Anomalies only, as `culprit run`.
     pub quiet: bool,
     /// Leave out hooks on system calls.
     pub no_syscalls: bool,
@@ -61,7 +76,7 @@ impl Request {
     pub fn by_owner(&self) -> bool {
         self.follow
             || !self.processes.is_empty()
-            || self.comm.is_some()
+            || !self.comms.is_empty()
             || self.cgroup.is_some()
             || self.by_container
     }
@@ -90,22 +105,56 @@ pub struct Cgroup {
 pub enum Outcome {
     /// It is attached (or, in a plan, can be).
     Attached,
-    /// This kernel does not offer it.
-    Unsupported(String),
-    /// A field it reads is not where it can be read.
+    /// This kernel has no tracepoint of this name.
+    NoTracepoint(&'static str),
+    /// A tracepoint's argument is of another type on this kernel.
+    OtherArgument {
+        /// The tracepoint.
+        tracepoint: &'static str,
+        /// Which argument, from 0.
+        index: usize,
+        /// Its type on this kernel.
+        found: String,
+        /// The type that the program relies on.
+        wanted: &'static str,
+    },
+    /// A field it reads is not where it can be read: how so.
     NoField(String),
     /// The verifier or the attachment refused it; the last lines it said.
     Rejected(Vec<String>),
+    /// `--no-syscalls` leaves it out.
+    LeftOut,
+    /// This build's kernel object lacks the program.
+    NotBuilt,
 }
 
 impl Outcome {
     /// One clause for people; `None` when all is well.
     pub fn why(&self) -> Option<String> {
-        match self {
-            Self::Attached => None,
-            Self::Unsupported(why) | Self::NoField(why) => Some(why.clone()),
-            Self::Rejected(lines) => Some(format!("the kernel refused it: {}", lines.join(" / "))),
-        }
+        Some(match self {
+            Self::Attached => return None,
+            Self::NoTracepoint(name) => format!("this kernel has no tracepoint {name}"),
+            Self::OtherArgument { tracepoint, index, found, wanted } => {
+                format!("argument {index} of tracepoint {tracepoint} is {found} on this kernel, not {wanted}")
+            }
+            Self::NoField(how) => how.clone(),
+            Self::Rejected(lines) => format!("the kernel refused it: {}", lines.join(" / ")),
+            Self::LeftOut => "left out, as --no-syscalls asks".into(),
+            Self::NotBuilt => "it is not in this build's kernel object".into(),
+        })
+    }
+
+    /// Why it is not attached; `None` when it is.
+    pub fn missing(&self) -> Option<MissingReason> {
+        Some(match self {
+            Self::Attached => return None,
+            Self::NoTracepoint(_) => MissingReason::NoTracepoint,
+            Self::OtherArgument { .. } => MissingReason::OtherArgument,
+            Self::NoField(_) => MissingReason::NoField,
+            Self::Rejected(_) => MissingReason::Rejected,
+            Self::LeftOut => MissingReason::LeftOut,
+            Self::NotBuilt => MissingReason::NotBuilt,
+        })
     }
 }
 
@@ -159,18 +208,14 @@ impl Plan {
                     Some(planned) => planned.probes.push(probe.id),
                     None => {
                         let left_out = request.no_syscalls && hook.is_on_system_call();
-                        let outcome = if left_out {
-                            Outcome::Unsupported("left out, as --no-syscalls asks".into())
-                        } else {
-                            check(hook, btf)
-                        };
+                        let outcome = if left_out { Outcome::LeftOut } else { check(hook, btf) };
                         hooks.push(Planned { hook, probes: vec![probe.id], outcome });
                     }
                 }
             }
         }
         let by_process = request.follow || !request.processes.is_empty();
-        let by_name = request.comm.is_some();
+        let by_name = !request.comms.is_empty();
         for (hook, needed) in [
             (&FOLLOW_FORK, by_process || by_name),
             (&FOLLOW_EXIT, by_process || by_name),
@@ -230,10 +275,6 @@ impl Plan {
                 reasons.iter().find(|(name, _)| name.strip_prefix("SKB_DROP_REASON_") == Some(wanted));
             Constant::U32(found.map_or(u32::MAX, |(_, number)| *number))
         };
-        let comm = request.comm.unwrap_or_default();
-        let half = |at: usize| {
-            Constant::U64(u64::from_ne_bytes(std::array::from_fn(|i| comm.get(at + i).copied().unwrap_or(0))))
-        };
         let constants = [
             ("ENABLED", Constant::U32(enabled)),
             ("WAKE_BYTES", Constant::U32(request.ring_bytes / 4)),
@@ -247,9 +288,7 @@ impl Plan {
             // Of the release after the one that let tracepoints draw a socket's cookie.
             ("HAVE_COOKIE", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_for_each_map_elem"))),
             ("BY_PROCESS", bit(request.follow || !request.processes.is_empty())),
-            ("BY_COMM", bit(request.comm.is_some())),
-            ("COMM_LOW", half(0)),
-            ("COMM_HIGH", half(8)),
+            ("BY_COMM", bit(!request.comms.is_empty())),
             ("CGROUP", Constant::U64(request.cgroup.map_or(0, |cgroup| cgroup.id))),
             ("CGROUP_LEVEL", Constant::U32(request.cgroup.map_or(0, |cgroup| cgroup.level))),
             ("BY_CONTAINER", bit(request.by_container)),
@@ -286,14 +325,12 @@ impl Plan {
 pub fn check(hook: &Hook, btf: &Btf) -> Outcome {
     if let Attach::BtfTracepoint(name, wanted) | Attach::RawTracepoint(name, wanted) = hook.attach {
         let Some(found) = btf.tracepoint(name) else {
-            return Outcome::Unsupported(format!("this kernel has no tracepoint {name}"));
+            return Outcome::NoTracepoint(name);
         };
-        for (i, wanted) in wanted.iter().enumerate() {
-            let found = found.get(i).map_or("nothing", String::as_str);
+        for (index, &wanted) in wanted.iter().enumerate() {
+            let found = found.get(index).map_or("nothing", String::as_str);
             if unqualified(found) != unqualified(wanted) {
-                return Outcome::Unsupported(format!(
-                    "argument {i} of tracepoint {name} is {found} on this kernel, not {wanted}"
-                ));
+                return Outcome::OtherArgument { tracepoint: name, index, found: found.to_owned(), wanted };
             }
         }
     }
@@ -351,7 +388,9 @@ mod tests {
             required: false,
             fields: &[],
         };
-        let Outcome::Unsupported(why) = check(&hook, &btf) else { panic!("accepted") };
+        let outcome = check(&hook, &btf);
+        assert_eq!(outcome.missing(), Some(MissingReason::OtherArgument));
+        let why = outcome.why().expect("it is missing");
         assert!(why.contains("argument 0") && why.contains("struct task_struct *"), "{why}");
     }
 }

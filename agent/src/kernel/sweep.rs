@@ -17,31 +17,15 @@ use ebpf_probes::{
 use super::{
     held::Held,
     load::{Error, Kernel},
+    plan::{Thresholds, WAITING_NS},
 };
 use crate::event::encode;
 
 /// A connect that failed inside its call and whose call has not returned by then never will.
 const GIVEN_UP_NS: u64 = 1_000_000_000;
 
-/// A connect older than this waits, as far as the correlation is concerned: no healthy one takes so long.
-pub(super) const WAITING_NS: u64 = 250_000_000;
 /// Waiting connects written again in one sweep, when a handshake is stalled.
 const WAITING_AGAIN: u32 = 1024;
-
-/// When waiting becomes worth telling, in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thresholds {
-    /// A connect without an answer.
-    pub connect_ns: u64,
-    /// A handshake without progress.
-    pub tls_ns: u64,
-}
-
-impl Default for Thresholds {
-    fn default() -> Self {
-        Self { connect_ns: 3_000_000_000, tls_ns: 1_000_000_000 }
-    }
-}
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]

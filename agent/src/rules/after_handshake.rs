@@ -1,6 +1,6 @@
 //! Whether a connect to port 80 that nobody answers fetches what the validation of a certificate needs, after the
 //! last message of a handshake: begun right after it by the same process, which has sent nothing on that connection
-//! since. It knows handshakes that were told only: at the intensity of `run` healthy ones are not.
+//! since. It knows handshakes that were told only: with anomalies only healthy ones are not.
 
 use ebpf_probes::probes::{
     connect::Connect,

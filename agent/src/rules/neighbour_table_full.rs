@@ -8,10 +8,10 @@ use ebpf_probes::{
     probes::neigh::{NeighRecord, cause},
 };
 
-use super::{Diagnose, Rule, text};
+use super::text;
 use crate::{
     correlate::{
-        Look, View,
+        Diagnose, Look, Rule, View,
         incident::{Confidence, Details, Kind, NeighbourTableFullDetails, NeighbourUser, Severity},
         remedy::Remedy,
         report::Report,

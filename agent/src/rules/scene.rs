@@ -14,17 +14,18 @@ use ebpf_probes::{
 
 use crate::{
     correlate::{
-        Engine, Look,
+        Look,
         incident::{Cause, Incident, Kind, State},
     },
     enrich::{
-        World,
         bounded::Table,
         context::{Context, Exposed, Posture, ProcessContext, SeenThread, Snapshot},
         select::Select,
     },
     event::{self, encode},
     fact::{LeapKind, Probes, Reading, ReferenceKind, Thread},
+    pipeline::{Item, Pipeline},
+    rules::RULES,
 };
 
 pub(super) const PROCESS: u32 = 1017;
@@ -34,8 +35,7 @@ const BEGAN: u64 = 100_000_000_000;
 const WALL: i64 = 1_760_000_000_000_000_000;
 
 pub(super) struct Scene {
-    world: World,
-    engine: Engine,
+    pipeline: Pipeline,
     pub(super) told: Vec<Incident>,
     pub(super) looks: Vec<Look>,
     /// REALTIME − BOOTTIME at the last look at the clocks.
@@ -214,8 +214,7 @@ impl Scene {
 
     fn with(drop_reasons: &[(&str, u32)], select: Select) -> Self {
         let mut scene = Self {
-            world: World::default(),
-            engine: Engine::default(),
+            pipeline: Pipeline::new(RULES),
             told: vec![],
             looks: vec![],
             looked_ns: WALL,
@@ -252,15 +251,14 @@ impl Scene {
     }
 
     pub(super) fn learn(&mut self, context: &Context) {
-        self.world.learn(context);
-        self.told.extend(self.engine.context(context, &self.world));
+        self.told.extend(self.pipeline.step(Item::Context(context)).incidents);
     }
 
     pub(super) fn record(&mut self, record: &Bytes) {
         let Ok(event) = event::decode(record) else { return };
-        self.world.tell(&event, |_| {});
-        self.told.extend(self.engine.event(&event, &self.world));
-        self.looks.extend(self.engine.looks());
+        let step = self.pipeline.step(Item::Event(&event));
+        self.told.extend(step.incidents);
+        self.looks.extend(step.requests);
     }
 
     pub(super) fn connect(&mut self, at: u64, kind: Record, connect: Connect) {
@@ -272,7 +270,7 @@ impl Scene {
     /// How full a table is.
     #[track_caller]
     pub(super) fn table(&self, name: &str) -> Table {
-        self.engine.tables().into_iter().find(|table| table.name == name).expect("a table of this name")
+        self.pipeline.tables().into_iter().find(|table| table.name == name).expect("a table of this name")
     }
 
     /// A packet of a connect is not delivered.
@@ -343,7 +341,7 @@ impl Scene {
     /// The clock is found to have moved since a look 250 ms before.
     pub(super) fn clock_moved(&mut self, at: u64, delta_ms: i64, was_set: bool) {
         let before_ns = self.looked_ns;
-        self.looked_ns = self.world.offset_ns().saturating_add(delta_ms.saturating_mul(1_000_000));
+        self.looked_ns = self.pipeline.world().offset_ns().saturating_add(delta_ms.saturating_mul(1_000_000));
         self.record(&encode(ClockMoved {
             header: header::<ClockMoved>(at, Record::ClockMoved),
             looked_ns: ns(at - 250),
@@ -366,14 +364,14 @@ impl Scene {
     /// A reference clock says that the wall clock is so far ahead of it.
     pub(super) fn compares(&mut self, at: u64, kind: ReferenceKind, name: &str, ahead_ms: i64) {
         let error_ns = if kind == ReferenceKind::Ntp { 20_000_000 } else { 1_000_000_000 };
-        let utc_ns = self.world.offset_ns().saturating_sub(ahead_ms.saturating_mul(1_000_000));
+        let utc_ns = self.pipeline.world().offset_ns().saturating_sub(ahead_ms.saturating_mul(1_000_000));
         let reading = Reading { boot_ns: ns(at), kind, name: name.into(), utc_ns, error_ns };
         self.learn(&Context::Reference(reading));
     }
 
     /// The kernel was built so many days after what the clock shows.
     pub(super) fn built(&mut self, at: u64, days: i64) {
-        let shown = i64::try_from(ns(at)).expect("small") + self.world.offset_ns();
+        let shown = i64::try_from(ns(at)).expect("small") + self.pipeline.world().offset_ns();
         let utc_ns = shown + days * 86_400_000_000_000;
         let day = crate::enrich::clock::timestamp(0, utc_ns).expect("a date").strftime("%Y-%m-%d");
         self.learn(&Context::Built { name: format!("6.12 ({day})"), utc_ns });
@@ -412,7 +410,7 @@ impl Scene {
     /// Milliseconds from the scene's beginning to midnight by the clock as it stands.
     pub(super) fn midnight(&self) -> u64 {
         let day = 86_400_000_000_000;
-        let shown = i64::try_from(BEGAN).expect("small") + self.world.offset_ns();
+        let shown = i64::try_from(BEGAN).expect("small") + self.pipeline.world().offset_ns();
         u64::try_from((day - shown.rem_euclid(day)) / 1_000_000).expect("positive")
     }
 
@@ -508,7 +506,7 @@ impl Scene {
 
     /// The stream ends.
     pub(super) fn ends(&mut self) {
-        self.told.extend(self.engine.finish(&self.world));
+        self.told.extend(self.pipeline.finish());
     }
 
     pub(super) fn opened(&self, kind: Kind) -> Vec<&Incident> {

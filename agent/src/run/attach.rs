@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -19,9 +20,7 @@ use super::{
 use crate::{
     clockwatch::Clockwatch,
     config,
-    correlate::Engine,
     enrich::{
-        World,
         context::Context,
         observe::{Observer, Wanted, named, with_descendants},
         select::Select,
@@ -29,11 +28,15 @@ use crate::{
     fact::{Degraded, Probes, SCHEMA, Start},
     kernel::{
         load::Kernel,
-        plan::{Cgroup, Family, Outcome, Request},
+        plan::{Cgroup, Family, Outcome, Planned, Request},
         ring::Drain,
         sweep::Sweep,
     },
-    namespaces, record, reference, units,
+    namespaces,
+    pipeline::{Item, Pipeline},
+    record, reference,
+    rules::RULES,
+    units,
 };
 
 impl Session {
@@ -42,9 +45,9 @@ impl Session {
         let request = request(config, &mut wanted)?;
         let by_owner = wanted.by_owner();
         let mut kernel = Kernel::attach(&request)?;
-        if let Some(name) = &wanted.comm {
-            // From now on the kernel tells who gets the name; these have it.
-            for process in with_descendants(&named(name)) {
+        if !wanted.comms.is_empty() {
+            // From now on the kernel tells who gets such a name; these have one.
+            for process in with_descendants(&named(&wanted.comms)) {
                 kernel.choose_named(process)?;
             }
         }
@@ -91,22 +94,21 @@ impl Session {
             .then(|| reference::Watch::start(config.ntp.clone()))
             .transpose()
             .context("watching the reference clocks")?;
-        let mut world = World::default();
-        world.learn(&origin);
+        let mut pipeline = Pipeline::new(RULES);
+        pipeline.step(Item::Context(&origin));
         let sweep = Sweep::new(request.thresholds, request.quiet || request.by_owner());
         let observer = Observer::new(wanted, kernel.cgroup_root.clone());
         Ok(Self {
             request,
             kernel,
             drain,
-            world,
+            pipeline,
             observer,
             sweep,
             clocks,
             references,
             ways: super::ways::Ways::default(),
             leap_seconds: None,
-            engine: Engine::default(),
             printer: None,
             service: None,
             writer: None,
@@ -125,11 +127,19 @@ impl Session {
         })
     }
 
-    pub(super) fn create(&self, path: &Path) -> anyhow::Result<record::Writer<Box<dyn Write>>> {
+    /// Begins a recording; `force`: in place of one that exists.
+    pub(super) fn create(&self, path: &Path, force: bool) -> anyhow::Result<record::Writer<Box<dyn Write>>> {
+        // A pipe or a device may be there.
+        if !force && path.metadata().is_ok_and(|there| there.is_file()) {
+            anyhow::bail!("{}: it exists: give another name, or --force to overwrite it", path.display());
+        }
         let out: Box<dyn Write> = if path == Path::new("-") {
             Box::new(io::stdout())
         } else {
-            Box::new(File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?)
+            // What a machine talks to, and by which names, is nobody else's business.
+            let mut options = File::options();
+            let options = options.write(true).create(true).truncate(true).mode(0o600);
+            Box::new(options.open(path).with_context(|| format!("{}: cannot write there", path.display()))?)
         };
         let start = record::Start {
             created_wall_ns: realtime_ns(),
@@ -192,20 +202,28 @@ fn attached(kernel: &Kernel) -> Probes {
             probes.attached.push(probe.name.into());
         }
         for planned in hooks {
-            if let Some(why) = planned.outcome.why() {
-                let why = format!("without {} ({why})", planned.hook.gives);
-                if !probes.degraded.iter().any(|known| known.probe == probe.name && known.why == why) {
-                    probes.degraded.push(Degraded { probe: probe.name.into(), why });
-                }
-            }
+            lacks(&mut probes.degraded, probe.name, planned);
         }
     }
     // Hooks no probe owns: they follow the processes asked for.
     for planned in kernel.hooks.iter().filter(|planned| planned.probes.is_empty()) {
-        if let Some(why) = planned.outcome.why() {
-            let why = format!("without {} ({why})", planned.hook.gives);
-            probes.degraded.push(Degraded { probe: "-p".into(), why });
-        }
+        lacks(&mut probes.degraded, "-p", planned);
     }
     probes
+}
+
+/// Notes a hook that is missing, with those that give the same and are missing for the same reason.
+fn lacks(degraded: &mut Vec<Degraded>, probe: &str, planned: &Planned) {
+    let Some(why) = planned.outcome.why() else { return };
+    let why = format!("without {} ({why})", planned.hook.gives);
+    let hook = planned.hook.attach.to_string();
+    match degraded.iter_mut().find(|known| known.probe == probe && known.why == why) {
+        Some(known) => known.hooks.push(hook),
+        None => degraded.push(Degraded {
+            probe: probe.into(),
+            hooks: vec![hook],
+            reason: planned.outcome.missing(),
+            why,
+        }),
+    }
 }

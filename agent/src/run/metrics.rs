@@ -21,8 +21,8 @@ use ebpf_probes::{
 
 use super::Session;
 use crate::{
-    correlate::{Engine, incident::Incident},
-    enrich::{World, bounded::Table},
+    correlate::incident::Incident,
+    enrich::World,
     fact::ReferenceKind,
     kernel::{
         counters::Counters,
@@ -140,7 +140,7 @@ impl Session {
         let seen = self.sweep.seen();
         let mut counters = Counters::read(&self.kernel)?;
         counters.add_given_up(seen.given_up);
-        live.clock.offsets = offsets(&self.world, now_ns);
+        live.clock.offsets = offsets(self.pipeline.world(), now_ns);
         let walked = live.walked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let hooks = self.kernel.hooks.iter();
         live.metrics.publish(Snapshot {
@@ -151,7 +151,7 @@ impl Session {
             hooks: hooks.map(|hook| (hook.hook.program, hook.outcome == Outcome::Attached)).collect(),
             received: live.received.clone(),
             losses: self.known_losses.clone(),
-            tables: tables(&self.world, &self.engine),
+            tables: self.pipeline.tables(),
             clock: live.clock.clone(),
             neighbours: walked.neighbours,
             programs: live.programs.clone(),
@@ -166,11 +166,6 @@ impl Session {
 fn asked(kernel: &Kernel) -> Vec<&'static str> {
     let planned = |id| kernel.hooks.iter().any(|planned| planned.probes.contains(&id));
     PROBES.iter().filter(|probe| planned(probe.id)).map(|probe| probe.name).collect()
-}
-
-/// What the agent remembers, in bounded tables.
-fn tables(world: &World, engine: &Engine) -> Vec<Table> {
-    world.tables().into_iter().chain(engine.tables()).collect()
 }
 
 /// How far the wall clock is ahead, by kind of reference clock: what the most exact one said last.
@@ -218,8 +213,6 @@ fn walk(maps: Maps, to: Arc<Mutex<Walked>>) -> io::Result<Sender<()>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::{enrich::context::Context, fact::Reading};
 
@@ -243,13 +236,5 @@ mod tests {
         let http = Offset { ahead_ns: -2_000, error_ns: 50 };
         assert_eq!(offsets(&world, 4001 * SECOND), BTreeMap::from([(ReferenceKind::Http, http)]));
         assert_eq!(offsets(&world, 20 * SECOND)[&ReferenceKind::Rtc], Offset { ahead_ns: 0, error_ns: 20 });
-    }
-
-    #[test]
-    fn every_table_has_a_name_of_its_own_and_a_bound() {
-        let tables = tables(&World::default(), &Engine::default());
-        let names: BTreeSet<_> = tables.iter().map(|table| table.name).collect();
-        assert_eq!(names.len(), tables.len(), "{names:?}");
-        assert!(tables.iter().all(|table| table.capacity > 0 && table.entries == 0));
     }
 }

@@ -31,8 +31,8 @@ use tokio::{
 use crate::{
     clockwatch::Clockwatch,
     config,
-    correlate::{Engine, Look, incident::Incident},
-    enrich::{World, context::Context, observe::Observer},
+    correlate::{Look, incident::Incident},
+    enrich::{context::Context, observe::Observer},
     event::{self, encode},
     fact::{LeapKind, Start, Summary},
     kernel::{
@@ -43,6 +43,7 @@ use crate::{
     },
     network,
     output::{Printer, closing_line},
+    pipeline::{Item, Pipeline},
     record, reference, snapshot,
 };
 
@@ -62,9 +63,9 @@ pub async fn trace(config: &config::Session, output: &config::Output) -> anyhow:
 }
 
 /// `culprit record`.
-pub async fn record(config: &config::Session, file: &Path) -> anyhow::Result<ExitCode> {
+pub async fn record(config: &config::Session, file: &Path, force: bool) -> anyhow::Result<ExitCode> {
     let mut session = Session::attach(config)?;
-    session.writer = Some(session.create(file)?);
+    session.writer = Some(session.create(file, force)?);
     session.run(config).await
 }
 
@@ -72,7 +73,7 @@ struct Session {
     request: Request,
     kernel: Kernel,
     drain: Drain,
-    world: World,
+    pipeline: Pipeline,
     observer: Observer,
     sweep: Sweep,
     clocks: Option<Clockwatch>,
@@ -80,7 +81,6 @@ struct Session {
     ways: ways::Ways,
     /// What the kernel said last of leap seconds: what is armed, and TAI − UTC.
     leap_seconds: Option<(Option<LeapKind>, i32)>,
-    engine: Engine,
     printer: Option<Printer>,
     service: Option<daemon::Service>,
     writer: Option<record::Writer<Box<dyn Write>>>,
@@ -283,21 +283,19 @@ impl Session {
         {
             self.failure.get_or_insert(anyhow::Error::from(error).context("writing the recording"));
         }
-        let (printer, failure, limit) = (&mut self.printer, &mut self.failure, self.max_events);
-        let told = &mut self.told;
-        self.world.tell(&event, |fact| {
-            if limit.is_some_and(|limit| *told >= limit) {
-                return;
+        let step = self.pipeline.step(Item::Event(&event));
+        for fact in step.facts {
+            if self.max_events.is_some_and(|limit| self.told >= limit) {
+                break;
             }
-            *told += 1;
-            if let Some(Err(error)) = printer.as_mut().map(|printer| printer.fact(fact)) {
-                failure.get_or_insert(error);
+            self.told += 1;
+            if let Some(Err(error)) = self.printer.as_mut().map(|printer| printer.fact(fact)) {
+                self.failure.get_or_insert(error);
             }
-        });
-        self.feed.told(&self.world);
-        let incidents = self.engine.event(&event, &self.world);
-        self.print(incidents);
-        for look in self.engine.looks() {
+        }
+        self.feed.told(self.pipeline.world());
+        self.print(step.incidents);
+        for look in step.requests {
             match look {
                 Look::Process(whom) => {
                     self.learn(&Context::Snapshot(Box::new(snapshot::take(whom, boot_ns()))));
@@ -345,9 +343,8 @@ impl Session {
                 self.failure.get_or_insert(error.context("writing the recording"));
             }
         }
-        self.world.learn(context);
-        let incidents = self.engine.context(context, &self.world);
-        self.print(incidents);
+        let step = self.pipeline.step(Item::Context(context));
+        self.print(step.incidents);
     }
 
     /// What the kernel does not tell by itself: what is pending, what was lost, that time passed.
@@ -414,12 +411,12 @@ impl Session {
 
     fn finish(mut self) -> anyhow::Result<()> {
         self.look_around()?;
-        let incidents = self.engine.finish(&self.world);
+        let incidents = self.pipeline.finish();
         self.print(incidents);
         let summary = Summary::new(
             if self.writer.is_some() { self.records } else { self.told },
-            self.engine.opened(),
-            self.world.losses().to_vec(),
+            self.pipeline.opened(),
+            self.pipeline.world().losses().to_vec(),
             self.undecodable,
             u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
         );

@@ -70,15 +70,22 @@ impl Told {
 
     /// As a paragraph for people, without colour.
     pub fn text(&self) -> &str {
-        self.text.get_or_init(|| {
-            let mut out = Vec::new();
-            let style = text::Style::default();
-            // Writing to memory does not fail.
-            let _ = text::Incidents::default().paragraph(&self.incident, style, &mut out);
-            let Incident { id, node, severity, opened_at, resolved_at, .. } = &self.incident;
-            let ended = resolved_at.as_ref().map(|at| format!(", resolved {at}")).unwrap_or_default();
-            let text = String::from_utf8_lossy(&out).trim_matches('\n').to_owned();
-            format!("{text}\n    Incident {id} on {node}: {}, opened {opened_at}{ended}\n", severity.name())
-        })
+        self.text.get_or_init(|| self.paragraph(text::Watch::Goes))
+    }
+
+    /// The same for when culprit has stopped watching before the incident was resolved.
+    pub fn unwatched_text(&self) -> String {
+        self.paragraph(text::Watch::Stopped)
+    }
+
+    fn paragraph(&self, watch: text::Watch) -> String {
+        let mut out = Vec::new();
+        let style = text::Style::default();
+        // Writing to memory does not fail.
+        let _ = text::Incidents::default().paragraph(&self.incident, watch, style, &mut out);
+        let Incident { id, node, severity, opened_at, resolved_at, .. } = &self.incident;
+        let ended = resolved_at.as_ref().map(|at| format!(", resolved {at}")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&out).trim_matches('\n').to_owned();
+        format!("{text}\n    Incident {id} on {node}: {}, opened {opened_at}{ended}\n", severity.name())
     }
 }

@@ -201,7 +201,7 @@ pub const DATES: u32 = 256;
 
 assert_layout!(HttpDate = 48, DateKey = 24, DateRecord = 88);
 
-/// The array whose one word says until when sessions are told at the intensity of `run`, CLOCK_BOOTTIME in
+/// The array whose one word says until when sessions are told in the mode of `run`, CLOCK_BOOTTIME in
 /// nanoseconds: who sets the clock sets it, and the agent goes on from there.
 pub const EXPOSURE_MAP: &str = "EXPOSURE";
 /// How long sessions are told after the clock was set, unless the agent decides otherwise, in nanoseconds.
@@ -224,16 +224,11 @@ const OWNER: &[Field] = &[
     fields::DENTRY_NAME,
 ];
 
-/// What the hooks at the calls' beginnings give.
-pub const GIVES_WHO: &str = "who sets the clock, and to what";
-/// What those at their ends give.
-pub const GIVES_WHETHER: &str = "whether it was set, and by how much";
-
 const fn enter(program: &'static str, tracepoint: &'static str) -> Hook {
     Hook {
         program,
         attach: Attach::Tracepoint("syscalls", tracepoint),
-        gives: GIVES_WHO,
+        gives: "who sets the clock, and to what",
         required: false,
         fields: OWNER,
     }
@@ -243,7 +238,7 @@ const fn exit(program: &'static str, tracepoint: &'static str) -> Hook {
     Hook {
         program,
         attach: Attach::Tracepoint("syscalls", tracepoint),
-        gives: GIVES_WHETHER,
+        gives: "whether it was set, and by how much",
         required: false,
         fields: &[],
     }

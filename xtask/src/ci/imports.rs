@@ -32,8 +32,8 @@ const RULES: &[(&str, &[&str])] = &[
     ("reference", &["clockwatch::Look", "fact"]),
     // What it looks at itself (`enrich::observe`) needs to know which namespace it sees.
     ("enrich", &["event", "fact", "namespaces", "text"]),
-    ("correlate", &["event", "enrich", "fact", "rules", "text"]),
-    ("rules", &["event", "enrich", "correlate", "fact", "text"]),
+    ("correlate", &["event", "enrich", "fact", "text"]),
+    ("rules", &["event", "enrich", "correlate", "fact", "pipeline", "text"]),
     ("sinks", &["config", "fact", "correlate::incident", "text", "units"]),
     ("units", &[]),
     ("log", &["config"]),
@@ -55,7 +55,9 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("output", &["config", "correlate::incident", "fact", "sinks"]),
-    ("replay", &["config", "correlate", "enrich", "event", "fact", "output", "record"]),
+    ("pipeline", &["correlate", "enrich", "event", "fact"]),
+    // Its tests play scenes to every rule.
+    ("replay", &["config", "enrich", "event", "fact", "output", "pipeline", "record", "rules"]),
     ("doctor", &["config", "kernel", "list", "sinks::json", "text"]),
     ("list", &["config", "rules"]),
     (

@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::FAKETIME;
+use crate::setup::FAKETIME;
 
 /// What a command in a machine finds `vm-pause` by, and `vm-sleep` where that is possible.
 pub(super) fn env(can_sleep: bool) -> Vec<(String, OsString)> {

@@ -18,8 +18,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{VIRTIOFSD, initramfs, kernels::Kernel, pause::Pauses};
-use crate::cmd;
+use super::{initramfs, kernels::Kernel, pause::Pauses};
+use crate::{cmd, setup::VIRTIOFSD};
 
 /// What to run, and on what machine.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use ebpf_probes::{
     abi::Owner,
-    probes::clock::{ClockMoved, ClockRecord, ClockSuspended, call, flag, mode},
+    probes::clock::{self, ClockMoved, ClockRecord, ClockSuspended, call, flag, mode},
 };
 
 pub use leap::LeapSecond;
@@ -19,7 +19,7 @@ use references::{References, Source};
 use super::{Told, World, ms};
 use crate::{
     event,
-    fact::{ClockCall, Reading, What},
+    fact::{ClockCall, Degraded, Reading, What},
 };
 
 /// A difference smaller than this between what calls account for and what was seen is measurement.
@@ -28,6 +28,15 @@ const UNSURE_NS: u64 = 2_000_000;
 const HISTORY: usize = 256;
 /// Calls remembered at most between two looks.
 const CALLS: usize = 256;
+
+/// Whether calls that set the clock go unseen without these hooks. Older recordings do not name the hooks: then any of
+/// the probe's may be one.
+pub(super) fn misses_calls(degraded: &Degraded) -> bool {
+    let on_calls = clock::PROBE.hooks.iter().filter(|hook| hook.is_on_system_call());
+    let mut names = on_calls.map(|hook| hook.attach.to_string());
+    degraded.probe == clock::PROBE.name
+        && (degraded.hooks.is_empty() || names.any(|name| degraded.hooks.contains(&name)))
+}
 
 /// A step of the wall clock.
 #[derive(Debug, Clone, PartialEq)]

@@ -36,8 +36,8 @@ const PLACES: usize = 1024;
 /// What the user asked to see, as far as only `/proc` can tell.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Only processes that have a thread of this name, and their children.
-    pub comm: Option<String>,
+    /// Only processes that have a thread of one of these names, and their children.
+    pub comms: Vec<String>,
     /// Only this cgroup (path below the root, e.g. `/system.slice/x.service`) and those below it.
     pub cgroup: Option<String>,
     /// Only this container: id or its beginning, or its name.
@@ -58,7 +58,7 @@ impl Wanted {
 
     /// Some filter needs to know whose an event is.
     pub fn by_owner(&self) -> bool {
-        self.comm.is_some() || self.cgroup.is_some() || self.by_container() || !self.processes.is_empty()
+        !self.comms.is_empty() || self.cgroup.is_some() || self.by_container() || !self.processes.is_empty()
     }
 }
 
@@ -147,7 +147,11 @@ impl Observer {
                 [None, None]
             }
             What::ClockSet(record) => [Some(&record.owner), None],
-            _ => [None, None],
+            // Their process acted in a record before.
+            What::Dropped(_) | What::Hello(_) | What::DnsWire(_) => [None, None],
+            What::ClockMoved(_) | What::ClockSuspended(_) | What::HttpDate(_) | What::Lost { .. } => {
+                [None, None]
+            }
         };
         // Connects, handshakes and lookups of other processes were filtered out in the kernel, which also
         // knows children that are gone before we can look at them.

@@ -14,17 +14,18 @@ pub fn pids() -> impl Iterator<Item = u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Every process that has a thread of this name now.
-pub fn named(name: &str) -> Vec<u32> {
-    pids().filter(|&pid| has_thread_named(pid, name)).collect()
+/// Every process that has a thread of one of these names now.
+pub fn named(names: &[String]) -> Vec<u32> {
+    pids().filter(|&pid| has_thread_named(pid, names)).collect()
 }
 
-/// Whether a thread of a process has this name now.
-pub(super) fn has_thread_named(pid: u32, name: &str) -> bool {
+/// Whether a thread of a process has one of these names now.
+pub(super) fn has_thread_named(pid: u32, names: &[String]) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads.take(THREADS).any(|thread| {
-        fs::read(thread.path().join("comm"))
-            .is_ok_and(|comm| comm.strip_suffix(b"\n").unwrap_or(&comm) == name.as_bytes())
+        let comm = fs::read(thread.path().join("comm")).unwrap_or_default();
+        let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
+        names.iter().any(|name| name.as_bytes() == comm)
     })
 }
 
@@ -70,12 +71,12 @@ mod tests {
         let (done, wait) = std::sync::mpsc::channel::<()>();
         let named_so = std::thread::Builder::new().name("finch;\u{e9}".into());
         let thread = named_so.spawn(move || wait.recv()).expect("a thread");
-        let own = std::process::id();
-        while !has_thread_named(own, "finch;\u{e9}") {
+        let (own, names) = (std::process::id(), ["other".to_owned(), "finch;\u{e9}".to_owned()]);
+        while !has_thread_named(own, &names) {
             assert!(!thread.is_finished(), "the thread was never seen by its name");
             std::thread::yield_now();
         }
-        assert!(named("finch;\u{e9}").contains(&own) && !has_thread_named(own, "finch"));
+        assert!(named(&names).contains(&own) && !has_thread_named(own, &["finch".to_owned()]));
         drop(done);
         thread.join().expect("it only waits").expect_err("nobody sends");
     }

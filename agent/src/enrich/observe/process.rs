@@ -152,7 +152,7 @@ impl Observer {
         if vouched {
             return true;
         }
-        if self.wanted.comm.as_ref().is_some_and(|name| !goes_by(process, name)) {
+        if !self.wanted.comms.is_empty() && !goes_by(process, &self.wanted.comms) {
             return false;
         }
         if let Some(wanted) = &self.wanted.cgroup
@@ -235,12 +235,12 @@ fn nearest<'a>(asked: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a 
     (best.0 >= ALIKE && best.1 != asked).then_some(best.1)
 }
 
-/// Whether a process, or one it descends from, has a thread of this name.
-fn goes_by(process: &ProcessContext, name: &str) -> bool {
-    process.comm == name
+/// Whether a process, or one it descends from, has a thread of one of these names.
+fn goes_by(process: &ProcessContext, names: &[String]) -> bool {
+    names.contains(&process.comm)
         || std::iter::successors(Some(process.pid), |&pid| parent(pid).filter(|&parent| parent > 1))
             .take(GENERATIONS)
-            .any(|pid| has_thread_named(pid, name))
+            .any(|pid| has_thread_named(pid, names))
 }
 
 fn name(context: &mut ProcessContext, [pod, namespace, container]: [String; 3]) {

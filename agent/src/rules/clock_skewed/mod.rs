@@ -5,10 +5,9 @@ mod say;
 #[cfg(test)]
 mod tests;
 
-use super::{Diagnose, Rule};
 use crate::{
     correlate::{
-        Look, View,
+        Diagnose, Look, Rule, View,
         incident::{ClockVerdict, Confidence, Details, Kind, Severity},
     },
     enrich::World,

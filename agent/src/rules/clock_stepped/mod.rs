@@ -15,10 +15,9 @@ use ebpf_probes::probes::clock::ClockSuspended;
 use exposed::Exposures;
 use hardware::Hardware;
 
-use super::{Diagnose, Rule};
 use crate::{
     correlate::{
-        Look, View,
+        Diagnose, Look, Rule, View,
         incident::{ClockVerdict, Kind},
     },
     enrich::{clock::Step, context::Exposed},

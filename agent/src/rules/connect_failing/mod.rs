@@ -14,9 +14,9 @@ use ebpf_probes::{
 };
 use groups::{Alike, Failure, Groups};
 
-use super::{Diagnose, Rule, neighbours, text};
+use super::{neighbours, text};
 use crate::{
-    correlate::{View, incident::Kind},
+    correlate::{Diagnose, Rule, View, incident::Kind},
     enrich::{
         bounded::{Bounded, Table},
         connect::outcome as outcome_of,

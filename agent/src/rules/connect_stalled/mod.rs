@@ -10,9 +10,9 @@ mod tests;
 use ebpf_probes::probes::connect::{Connect, packet, place};
 use groups::{Fate, Groups};
 
-use super::{Diagnose, Rule, after_handshake::Finished, drops::Reason, families, neighbours};
+use super::{after_handshake::Finished, drops::Reason, families, neighbours};
 use crate::{
-    correlate::{View, incident::Kind, report::Report},
+    correlate::{Diagnose, Rule, View, incident::Kind, report::Report},
     enrich::{
         bounded::{Bounded, Table},
         context::Snapshot,

@@ -12,10 +12,10 @@ use ebpf_probes::probes::neigh::{
     ClaimRecord, NeighRecord, UnheardRecord, cause, flag, unheard, unheard_flag,
 };
 
-use super::{Diagnose, Rule, neighbours::Key};
+use super::neighbours::Key;
 use crate::{
     correlate::{
-        Look, View,
+        Diagnose, Look, Rule, View,
         incident::{ConflictPattern as Pattern, Kind},
     },
     enrich::{

@@ -15,12 +15,9 @@ use ebpf_probes::{
     },
 };
 
-use super::{
-    Diagnose, Rule,
-    neighbours::{self, Key},
-};
+use super::neighbours::{self, Key};
 use crate::{
-    correlate::{Look, View, incident::Kind},
+    correlate::{Diagnose, Look, Rule, View, incident::Kind},
     enrich::{
         bounded::{Bounded, Table},
         context::{Holders, Kinship, Network, Sought, Stacked},

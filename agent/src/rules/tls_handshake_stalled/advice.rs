@@ -6,18 +6,16 @@ use ebpf_probes::{
 };
 
 use super::{
-    Situation,
     aside::Unseen,
-    blame::{Blame, Relation, Suspect},
-    evidence::thread_words,
     idle::Idle,
     say::Says,
-    situation::Speaks,
-    unread,
+    situation::{Situation, Speaks, explained},
+    stall::unread,
+    suspects::{Blame, Relation, Suspect},
+    threads::thread_words,
 };
 use crate::{
     correlate::{
-        View,
         incident::{Cause, Confidence},
         remedy::Remedy,
     },
@@ -328,12 +326,4 @@ impl Says<'_> {
 
 fn unread_key(situation: &Situation) -> bool {
     situation.key == "unread"
-}
-
-/// Incidents about the neighbour underneath what is waited for.
-pub(super) fn explained(suspect: &Suspect, view: &View<'_>) -> Vec<String> {
-    match suspect {
-        Suspect::Connect(op, _) => neighbours::explaining(&op.connect, view),
-        Suspect::Lookup(_) | Suspect::Peer(..) => vec![],
-    }
 }

@@ -4,10 +4,10 @@
 use ebpf_probes::abi::ProbeId;
 
 use super::{
-    blame::Stall,
+    candidates::Candidate,
     rivals::Rivals,
-    suspects::{Candidate, Relation, Suspect},
-    unread,
+    stall::{Stall, unread},
+    suspects::{Relation, Suspect},
 };
 use crate::{
     correlate::incident::Confidence,

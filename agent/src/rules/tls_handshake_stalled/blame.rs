@@ -1,26 +1,18 @@
 //! Whom a stalled handshake waits for: weighs what is under way, and what a snapshot of the process
 //! showed, by thread, start, coverage and alignment. A wrong name is worse than none.
 
-use std::{cell::OnceCell, cmp::Reverse};
+use std::cmp::Reverse;
 
-use ebpf_probes::probes::tls::Handshake;
-
-pub(super) use super::suspects::{Relation, Suspect};
 use super::{
-    Waiting,
+    candidates::Candidate,
     idle::accepted,
     rivals::Rivals,
-    situation::READ_NS,
-    suspects::{Candidate, Habits},
-    unread,
+    stall::{Stall, unread},
+    suspects::{Blame, Relation},
 };
 use crate::{
     correlate::incident::Confidence,
-    enrich::{
-        World,
-        bounded::Bounded,
-        context::{Posture, SeenThread, Snapshot},
-    },
+    enrich::context::{Posture, SeenThread},
 };
 
 /// A handshake that moves within this long of an operation's end was waiting for it.
@@ -32,95 +24,7 @@ const ACCEPTED_NS: u64 = 1_000_000_000;
 /// A thread that waits on this many descriptors may wait on more than a snapshot lists.
 const MANY: usize = 8;
 
-/// What is blamed.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Blame {
-    pub(super) suspect: Suspect,
-    pub(super) confidence: Confidence,
-    /// How it is related to the handshake's thread.
-    pub(super) relation: Relation,
-    /// It is one of several operations for several handshakes, and which is whose cannot be told.
-    pub(super) mixed: bool,
-}
-
-impl Blame {
-    /// The same, by what has become of it since.
-    pub(super) fn refreshed(self, world: &World) -> Self {
-        Self { suspect: self.suspect.refreshed(world), ..self }
-    }
-}
-
-impl Blame {
-    /// What the next handshake of the same situation waits for when the one that led it is over: the same, or
-    /// another of the kind that is still under way; it was weighed for the other, so it is no more than likely.
-    pub(super) fn inherited(self, world: &World) -> Option<Self> {
-        let suspect = self.suspect.refreshed(world).still_under_way(world)?;
-        Some(Self { suspect, confidence: self.confidence.min(Confidence::Likely), ..self })
-    }
-
-    /// What kept a service from reading the next hello, which it comes to now: that explains its wait as long as
-    /// it has not been over for longer than reading takes.
-    pub(super) fn left_behind(self, world: &World, now_ns: u64) -> Option<Self> {
-        let known = self.refreshed(world);
-        match known.suspect.ended_ns() {
-            Some(ended_ns) if now_ns.saturating_sub(ended_ns) > READ_NS => known.inherited(world),
-            _ => Some(known),
-        }
-    }
-}
-
-/// The circumstances of a stall.
-pub(super) struct Stall<'a> {
-    pub(super) hs: &'a Handshake,
-    /// Now, or when the handshake moved.
-    pub(super) now_ns: u64,
-    /// It has moved: what ended just before is aligned with it.
-    pub(super) moved: bool,
-    pub(super) world: &'a World,
-    pub(super) snapshot: Option<&'a Snapshot>,
-    /// Connects and lookups blamed for some stall: another attempt like them is no unrelated habit of the process.
-    pub(super) blamed: &'a Bounded<u64, ()>,
-    /// All handshakes that stall.
-    pub(super) stalled: &'a Bounded<u64, Waiting>,
-    /// Found out at most once.
-    pub(super) posture: OnceCell<Posture>,
-    pub(super) habits: Habits,
-}
-
-/// Since when a handshake could have gone on: the reading of the peer's last message.
-pub(super) fn since_ns(hs: &Handshake) -> u64 {
-    hs.read_ns.max(hs.moved_ns)
-}
-
 impl Stall<'_> {
-    pub(super) fn since_ns(&self) -> u64 {
-        since_ns(self.hs)
-    }
-
-    /// The thread that owes the next message, as a snapshot during this stall saw it.
-    pub(super) fn thread(&self) -> Option<&SeenThread> {
-        self.snapshot.filter(|snapshot| snapshot.boot_ns >= self.since_ns()).and_then(|_| self.seen())
-    }
-
-    fn seen(&self) -> Option<&SeenThread> {
-        let tid = self.hs.reader.thread;
-        self.snapshot?.threads.iter().find(|thread| thread.shown.tid == tid && tid != 0)
-    }
-
-    /// What the thread is doing. A thread once seen in an event loop is still one that serves many.
-    pub(super) fn posture(&self) -> Posture {
-        *self.posture.get_or_init(|| match (self.thread(), self.seen()) {
-            (Some(thread), _) => thread.posture,
-            (None, Some(SeenThread { posture: Posture::EventLoop, .. })) => Posture::EventLoop,
-            _ => Posture::Unknown,
-        })
-    }
-
-    /// The thread waits for the peer of this very handshake: nothing of this host's is in the way.
-    pub(super) fn waits_for_peer(&self) -> bool {
-        self.thread().is_some_and(|thread| thread.sockets == [self.hs.cookie])
-    }
-
     /// The most convincing suspect; of several as convincing, the one with the cookie `before`.
     pub(super) fn blame(&self, before: Option<u64>) -> Option<Blame> {
         if unread(self.hs) && !self.moved {
@@ -202,11 +106,6 @@ impl Stall<'_> {
             confidence = confidence.min(Confidence::Likely);
         }
         Some(Blame { suspect: candidate.suspect(self), confidence, relation, mixed })
-    }
-
-    /// A filter hides some of what the process does: another operation may fit better.
-    pub(super) fn narrowed(&self) -> bool {
-        !self.world.narrowed().is_empty()
     }
 
     /// It was begun by one that serves other handshakes too.
@@ -311,5 +210,27 @@ impl Stall<'_> {
             || snapshot.sockets_cut
             || candidate.started_ns > snapshot.boot_ns
             || snapshot.threads.iter().any(waits)
+    }
+
+    /// What keeps every thread that could take or read the connection: of the only thread for certain, of several
+    /// likely. Whenever it began.
+    pub(super) fn keeps_all_busy(&self) -> Option<Blame> {
+        let snapshot = self.snapshot.filter(|snapshot| {
+            snapshot.process == self.hs.reader.process && snapshot.threads_left_out == 0
+        })?;
+        let pending: Vec<Candidate<'_>> =
+            self.candidates(false).into_iter().filter(|candidate| candidate.ended_ns.is_none()).collect();
+        let in_it =
+            |thread: &SeenThread, candidate: &Candidate<'_>| thread.sockets.contains(&candidate.cookie);
+        let keeps = |thread: &&SeenThread| pending.iter().any(|candidate| in_it(thread, candidate));
+        let mut threads = snapshot.threads.iter().filter(|thread| !thread.accepts);
+        let first = threads.clone().next()?;
+        if !threads.all(|thread| keeps(&thread)) {
+            return None;
+        }
+        let confidence = if snapshot.threads.len() == 1 { Confidence::Certain } else { Confidence::Likely };
+        let candidate = pending.into_iter().find(|candidate| in_it(first, candidate))?;
+        let relation = Relation::SameProcess;
+        Some(Blame { suspect: candidate.suspect(self), confidence, relation, mixed: false })
     }
 }

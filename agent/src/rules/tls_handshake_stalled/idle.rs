@@ -4,14 +4,7 @@
 
 use ebpf_probes::{abi::Owner, probes::tls::Handshake};
 
-use super::{
-    blame::{Blame, Stall},
-    suspects::{Candidate, Relation},
-};
-use crate::{
-    correlate::incident::Confidence,
-    enrich::context::{Posture, Quota, SeenThread, Snapshot},
-};
+use crate::enrich::context::{Posture, Quota, SeenThread, Snapshot};
 
 /// A quota used up in this share of the periods, in percent, slows what runs under it.
 const THROTTLED: u64 = 10;
@@ -140,28 +133,4 @@ pub(super) fn throttled_words(quota: &Quota) -> String {
         "its control group is throttled: the CPU quota of {allowed_us} µs in each {period_us} µs was used up in \
          {throttled} of {periods} periods"
     )
-}
-
-impl Stall<'_> {
-    /// What keeps every thread that could take or read the connection: of the only thread for certain, of several
-    /// likely. Whenever it began.
-    pub(super) fn keeps_all_busy(&self) -> Option<Blame> {
-        let snapshot = self.snapshot.filter(|snapshot| {
-            snapshot.process == self.hs.reader.process && snapshot.threads_left_out == 0
-        })?;
-        let pending: Vec<Candidate<'_>> =
-            self.candidates(false).into_iter().filter(|candidate| candidate.ended_ns.is_none()).collect();
-        let in_it =
-            |thread: &SeenThread, candidate: &Candidate<'_>| thread.sockets.contains(&candidate.cookie);
-        let keeps = |thread: &&SeenThread| pending.iter().any(|candidate| in_it(thread, candidate));
-        let mut threads = snapshot.threads.iter().filter(|thread| !thread.accepts);
-        let first = threads.clone().next()?;
-        if !threads.all(|thread| keeps(&thread)) {
-            return None;
-        }
-        let confidence = if snapshot.threads.len() == 1 { Confidence::Certain } else { Confidence::Likely };
-        let candidate = pending.into_iter().find(|candidate| in_it(first, candidate))?;
-        let relation = Relation::SameProcess;
-        Some(Blame { suspect: candidate.suspect(self), confidence, relation, mixed: false })
-    }
 }

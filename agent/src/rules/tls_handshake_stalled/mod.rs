@@ -5,6 +5,7 @@
 mod advice;
 mod aside;
 mod blame;
+mod candidates;
 mod evidence;
 #[cfg(test)]
 mod honest;
@@ -12,9 +13,11 @@ mod idle;
 mod rivals;
 mod say;
 mod situation;
+mod stall;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,21 +25,21 @@ use std::{
 };
 
 use aside::LeftOut;
-use blame::{Blame, Stall, Suspect};
 use ebpf_probes::{
     abi::Netns,
     probes::tls::{Handshake, SERVER, SPEAKS_TLS, stage},
 };
 use idle::as_if_read;
 use situation::{
-    PEERS, Situation, Speaks, Waiting, conclusion, key, owed_here, owner, program, service, speaks,
-    still_pending, unread, was_unread,
+    PEERS, Situation, Speaks, conclusion, key, owed_here, owner, program, service, speaks, still_pending,
+    was_unread,
 };
+use stall::{Stall, Waiting, unread};
+use suspects::{Blame, Suspect};
 
-use super::{Diagnose, Rule};
 use crate::{
     correlate::{
-        Look, View, Whom,
+        Diagnose, Look, Rule, View, Whom,
         incident::{Confidence, Kind},
     },
     enrich::{

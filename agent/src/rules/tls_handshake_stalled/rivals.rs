@@ -7,10 +7,8 @@ use std::collections::HashMap;
 use ebpf_probes::probes::tls::Handshake;
 
 use super::{
-    Waiting,
-    blame::{Stall, since_ns},
-    suspects::Candidate,
-    unread,
+    candidates::Candidate,
+    stall::{Stall, Waiting, since_ns, unread},
 };
 
 /// Hellos read within this long of each other are served in any order.

@@ -4,12 +4,11 @@
 use ebpf_probes::probes::tls::{CLIENT, CLIENT_CERTIFICATE, Handshake, stage};
 
 use super::{
-    Situation,
-    blame::{Blame, Relation, Suspect},
-    evidence::thread_words,
     idle::Idle,
-    situation::Speaks,
-    unread,
+    situation::{Situation, Speaks},
+    stall::unread,
+    suspects::{Blame, Relation, Suspect},
+    threads::thread_words,
 };
 use crate::{
     correlate::{

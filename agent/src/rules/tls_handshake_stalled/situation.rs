@@ -7,14 +7,14 @@ use std::{
 
 use ebpf_probes::{
     abi::Owner,
-    probes::tls::{CLIENT, Handshake, UNREAD, stage},
+    probes::tls::{CLIENT, Handshake, stage},
 };
 
 use super::{
-    advice,
     aside::LeftOut,
-    blame::{Blame, Suspect},
     idle::Idle,
+    stall::unread,
+    suspects::{Blame, READ_NS, Suspect},
 };
 use crate::{
     correlate::{
@@ -25,21 +25,15 @@ use crate::{
         context::{Posture, Snapshot},
         operations::ConnectOp,
     },
-    rules::text::{Program, program_of},
+    rules::{
+        neighbours,
+        text::{Program, program_of},
+    },
     text::host::Name,
 };
 
-/// A thread that has read what was unread is given this long before the stall is its own.
-pub(super) const READ_NS: u64 = 1_000_000_000;
 /// Peers of a situation told apart, at most.
 pub(super) const PEERS: usize = 8;
-
-/// A stalled handshake.
-pub(super) struct Waiting {
-    pub(super) hs: Handshake,
-    pub(super) sni: Option<Name>,
-    pub(super) situation: Option<u64>,
-}
 
 /// Handshakes of one service that stall for one reason.
 pub(super) struct Situation {
@@ -69,9 +63,17 @@ pub(super) type Conclusion = (String, Confidence, Vec<String>);
 
 /// What is to be concluded now.
 pub(super) fn conclusion(key: &str, blame: Option<&Blame>, left: &LeftOut, view: &View<'_>) -> Conclusion {
-    let explained = blame.map(|blame| advice::explained(&blame.suspect, view)).unwrap_or_default();
+    let explained = blame.map(|blame| explained(&blame.suspect, view)).unwrap_or_default();
     let confidence = blame.map_or_else(|| left.confidence(), |blame| blame.confidence);
     (key.to_owned(), confidence, explained)
+}
+
+/// Incidents about the neighbour underneath what is waited for.
+pub(super) fn explained(suspect: &Suspect, view: &View<'_>) -> Vec<String> {
+    match suspect {
+        Suspect::Connect(op, _) => neighbours::explaining(&op.connect, view),
+        Suspect::Lookup(_) | Suspect::Peer(..) => vec![],
+    }
 }
 
 /// Whether a service speaks TLS at all, as far as was seen.
@@ -141,11 +143,6 @@ pub(super) fn owed_here(hs: &Handshake) -> bool {
         stage::SERVER_FLIGHT => hs.role == CLIENT,
         _ => false,
     }
-}
-
-/// Nobody has read the ClientHello.
-pub(super) fn unread(hs: &Handshake) -> bool {
-    hs.role != CLIENT && hs.stage == stage::HELLO && hs.flags & UNREAD != 0
 }
 
 /// The thread that owes the next message; for what nobody has read, whoever listens, or was seen to hold the

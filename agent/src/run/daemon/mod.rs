@@ -333,6 +333,6 @@ fn totals(snapshot: &Snapshot) -> [u64; http::SERIES.len()] {
 }
 
 /// What a session reads again on SIGHUP.
-pub(super) fn thresholds(config: &config::Session) -> crate::kernel::sweep::Thresholds {
+pub(super) fn thresholds(config: &config::Session) -> crate::kernel::plan::Thresholds {
     config.request.thresholds
 }

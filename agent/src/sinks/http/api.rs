@@ -15,11 +15,12 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
 
 use super::{
     App,
+    error::error,
     limits::{ANSWER, READERS},
     openapi::{self, ROUTES},
     page,
@@ -49,6 +50,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/incidents/{id}", get(incident))
         .route("/api/v1/stream", get(stream))
+        .route("/api/v1/kinds", get(kinds))
         .route("/api/v1/probes", get(probes))
         .route("/api/v1/rates", get(rates))
         .route("/api/v1/openapi.json", get(|| async { Json(openapi::document()) }));
@@ -84,11 +86,6 @@ fn known(path: &str) -> &'static str {
     route.or_else(|| page::FILES.iter().map(|file| file.path).find(|file| *file == path)).unwrap_or("other")
 }
 
-pub(super) fn error(status: StatusCode, why: impl Into<String>) -> Response {
-    let why = why.into();
-    (status, Json(json!({ "error": why }))).into_response()
-}
-
 async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let (kind, text) = (app.metrics)(accept);
@@ -106,6 +103,10 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     let ready = app.status.ready();
     let status = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(ready)).into_response()
+}
+
+async fn kinds() -> Response {
+    Json(Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>()).into_response()
 }
 
 async fn probes(State(app): State<Arc<App>>) -> Response {
@@ -294,9 +295,4 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.0.hub.counts.waiting.fetch_sub(1, Relaxed);
     }
-}
-
-/// For the OpenAPI document.
-pub(super) fn error_schema() -> Value {
-    json!({ "type": "object", "required": ["error"], "properties": { "error": { "type": "string" } } })
 }

@@ -3,6 +3,7 @@
 
 mod access;
 mod api;
+mod error;
 mod limits;
 mod openapi;
 mod page;

@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
 
-use super::{api, rates, status};
+use super::{error, rates, status};
 use crate::correlate::incident::Incident;
 
 /// A route, as documented.
@@ -26,6 +26,7 @@ struct Parameter {
 enum Answer {
     Text,
     Any,
+    Names,
     Error,
     Incident,
     Page,
@@ -113,6 +114,12 @@ pub(super) const ROUTES: &[Route] = &[
         answers: &[(200, "text/event-stream", Answer::Text), SLOW],
     },
     Route {
+        path: "/api/v1/kinds",
+        about: "The kinds of incidents there are.",
+        asked: &[],
+        answers: &[(200, JSON, Answer::Names), SLOW],
+    },
+    Route {
         path: "/api/v1/probes",
         about: "The probes and their hooks: what is attached, what not and why, what was received and lost.",
         asked: &[],
@@ -138,6 +145,7 @@ impl Answer {
         match self {
             Self::Text => json!({ "type": "string" }),
             Self::Any => json!({ "type": "object" }),
+            Self::Names => json!({ "type": "array", "items": { "type": "string" } }),
             Self::Error => to("Error"),
             Self::Incident => to("Incident"),
             Self::Page => json!({
@@ -162,7 +170,7 @@ impl Answer {
 #[must_use]
 pub fn document() -> Value {
     let mut schemas = Map::new();
-    schemas.insert("Error".into(), api::error_schema());
+    schemas.insert("Error".into(), error::schema());
     add::<Incident>("Incident", &mut schemas);
     add::<status::Ready>("Ready", &mut schemas);
     add::<status::Probes>("Probes", &mut schemas);

@@ -27,7 +27,7 @@ use tower::{ServiceExt, service_fn};
 use super::{
     App,
     access::{Access, Rules},
-    api,
+    api, error,
     limits::{CONNECTIONS, DRAIN, HEAD, HEAD_BYTES, SEND_BYTES, WRITE},
 };
 
@@ -206,7 +206,7 @@ async fn refusal(caller: Caller, rules: &Arc<Rules>, local: bool) -> Option<Resp
     let open = local && rules.tls.is_none() && !rules.wants_password();
     if open && caller.host.is_some_and(|host| !is_own(&host)) {
         let why = "this listens on a loopback address, which has no other name: ask for it by address, or localhost";
-        return Some(api::error(StatusCode::MISDIRECTED_REQUEST, why));
+        return Some(error::error(StatusCode::MISDIRECTED_REQUEST, why));
     }
     if !rules.wants_password() || caller.path == "/healthz" || caller.path == "/readyz" {
         return None;
@@ -220,7 +220,7 @@ async fn refusal(caller: Caller, rules: &Arc<Rules>, local: bool) -> Option<Resp
     };
     (!admitted).then(|| {
         let mut response =
-            api::error(StatusCode::UNAUTHORIZED, "a user name and a password are wanted").into_response();
+            error::error(StatusCode::UNAUTHORIZED, "a user name and a password are wanted").into_response();
         let realm = HeaderValue::from_static("Basic realm=\"culprit\", charset=\"UTF-8\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
         response

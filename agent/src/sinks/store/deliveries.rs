@@ -5,7 +5,7 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Error, Store, write::rank};
+use super::{Error, Store, schema::rank};
 use crate::{
     config::Grave,
     correlate::incident::{CauseKind, Confidence, Severity, State},

@@ -148,6 +148,8 @@ fn what_was_open_when_the_daemon_went_is_closed_by_the_next() {
     assert!(json["resolved_at"].is_string());
     assert!(json["why"][0].as_str().is_some_and(|why| why.contains("culprit stopped watching")));
     assert!(kept.text.contains("culprit stopped watching"));
+    let headline = kept.text.lines().find(|line| line.contains("since")).expect("a headline");
+    assert!(headline.contains("watched until culprit stopped"), "{headline}");
 }
 
 #[test]

@@ -11,9 +11,10 @@ use serde_json::Value;
 use super::{
     Error, Retention, Store, deliveries, is_damage,
     retain::{self, Age},
+    schema::rank,
 };
 use crate::{
-    correlate::incident::{Severity, State},
+    correlate::incident::State,
     sinks::{
         Told,
         queue::{Counts, Sink},
@@ -194,10 +195,10 @@ fn put(connection: &Connection, told: &Told, lived_ms: i64) -> rusqlite::Result<
     let ended_ms = incident.resolved_at.as_deref().map(milliseconds);
     let over = incident.state == State::Resolved;
     let sql = "INSERT INTO incidents
-        (id, kind, severity, open, began_ms, opened_ms, ended_ms, ended_lived_ms, json, text)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+        (id, kind, severity, open, began_ms, opened_ms, ended_ms, ended_lived_ms, json, text, unwatched_text)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
         ON CONFLICT DO UPDATE SET severity = ?3, open = ?4, began_ms = ?5, opened_ms = ?6, ended_ms = ?7,
-            ended_lived_ms = ?8, json = ?9, text = ?10";
+            ended_lived_ms = ?8, json = ?9, text = ?10, unwatched_text = ?11";
     connection
         .prepare_cached(sql)?
         .execute(params![
@@ -211,17 +212,9 @@ fn put(connection: &Connection, told: &Told, lived_ms: i64) -> rusqlite::Result<
             over.then_some(lived_ms),
             told.json(),
             told.text(),
+            (!over).then(|| told.unwatched_text()),
         ])
         .map(drop)
-}
-
-/// Severities as the store compares them.
-pub(super) fn rank(severity: Severity) -> i64 {
-    match severity {
-        Severity::Info => 0,
-        Severity::Warning => 1,
-        Severity::Critical => 2,
-    }
 }
 
 fn milliseconds(rfc3339: &str) -> i64 {
@@ -232,7 +225,7 @@ fn milliseconds(rfc3339: &str) -> i64 {
 fn close_abandoned(connection: &Connection, last_ms: i64, lived_ms: i64) -> rusqlite::Result<()> {
     const WHY: &str = "culprit stopped watching while this went on: when it ended is not known.";
     let open: Vec<(String, String, String)> = connection
-        .prepare("SELECT id, json, text FROM incidents WHERE open = 1")?
+        .prepare("SELECT id, json, coalesce(unwatched_text, text) FROM incidents WHERE open = 1")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     for (id, json, text) in open {
@@ -247,10 +240,9 @@ fn close_abandoned(connection: &Connection, last_ms: i64, lived_ms: i64) -> rusq
                 why.push(WHY.into());
             }
         }
-        let sql = "UPDATE incidents SET open = 0, ended_ms = ?2, ended_lived_ms = ?3, json = ?4, text = ?5
+        let sql = "UPDATE incidents SET open = 0, ended_ms = ?2, ended_lived_ms = ?3, json = ?4, text = ?5,
+                       unwatched_text = NULL
                    WHERE id = ?1";
-        // The headline is of a situation that is watched.
-        let text = text.replacen("still going", "watched until culprit stopped", 1);
         let text = format!("{}\n    {WHY}\n", text.trim_end());
         connection.execute(sql, params![id, ended_ms, lived_ms, incident.to_string(), text])?;
     }

@@ -31,6 +31,15 @@ pub struct Incidents {
 /// The clock's rules speak only when there is something to say.
 type Essence = (Option<CauseKind>, Option<Confidence>, String, Vec<String>);
 
+/// Whether the situation of an incident is still watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// It is.
+    Goes,
+    /// culprit has stopped: unless the incident was resolved before, nobody saw its end.
+    Stopped,
+}
+
 impl Incidents {
     /// Writes an incident: whole when it is new or its cause has changed, else in one line.
     pub fn write(&mut self, incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
@@ -54,21 +63,16 @@ impl Incidents {
         self.called.insert(incident.id.clone(), called(incident));
         self.written.insert(incident.id.clone(), now);
         match incident.state {
-            State::Updated if same => headline(incident, style, out),
+            State::Updated if same => headline(incident, Watch::Goes, style, out),
             State::Resolved => {
                 writeln!(out)?;
-                headline(incident, style, out)?;
+                headline(incident, Watch::Goes, style, out)?;
                 wrapped(&incident.summary, "    ", "    ", out)?;
                 self.explained(incident, out)?;
                 writeln!(out)
             }
-            _ => self.whole(incident, style, out),
+            _ => self.paragraph(incident, Watch::Goes, style, out),
         }
-    }
-
-    /// Writes an incident whole, whatever was written before.
-    pub fn paragraph(&self, incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
-        self.whole(incident, style, out)
     }
 
     /// What explains it, by the names those incidents were told by.
@@ -81,10 +85,17 @@ impl Incidents {
         wrapped(&format!("Explained by: {}.", names.join("; ")), "    ", "    ", out)
     }
 
-    fn whole(&self, incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
+    /// Writes an incident whole, whatever was written before.
+    pub fn paragraph(
+        &self,
+        incident: &Incident,
+        watch: Watch,
+        style: Style,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
         let (dim, reset) = if style.colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
         writeln!(out)?;
-        headline(incident, style, out)?;
+        headline(incident, watch, style, out)?;
         wrapped(&incident.summary, "    ", "    ", out)?;
         for why in &incident.why {
             wrapped(why, "    ", "    ", out)?;
@@ -128,7 +139,7 @@ fn called(incident: &Incident) -> String {
 }
 
 /// `  TLS HANDSHAKE STALLED   raven[1017]  server on :443, since 14:02:11 (3.0 s, still going)   certain`
-fn headline(incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
+fn headline(incident: &Incident, watch: Watch, style: Style, out: &mut impl Write) -> io::Result<()> {
     let kind = incident.kind.name().replace('_', " ").to_uppercase();
     let who = incident.process.as_ref().map_or_else(String::new, |process| {
         let netns = process.netns.as_ref().map(|netns| format!("@{}", shown(netns))).unwrap_or_default();
@@ -138,9 +149,10 @@ fn headline(incident: &Incident, style: Style, out: &mut impl Write) -> io::Resu
     let since = time(&incident.began_at, if style.time == Time::Epoch { Time::Epoch } else { Time::Seconds });
     let lasted = duration(incident.duration_ms as f64);
     let times = if incident.count > 1 { format!(", {} times", incident.count) } else { String::new() };
-    let standing = match incident.state {
-        State::Resolved => format!("resolved after {lasted}{times}"),
-        _ => format!("since {since} ({lasted}{times}, still going)"),
+    let standing = match (incident.state, watch) {
+        (State::Resolved, _) => format!("resolved after {lasted}{times}"),
+        (_, Watch::Goes) => format!("since {since} ({lasted}{times}, still going)"),
+        (_, Watch::Stopped) => format!("since {since} ({lasted}{times}, watched until culprit stopped)"),
     };
     let confidence = incident.cause.as_ref().map_or("", |cause| match cause.confidence {
         Confidence::Certain => "certain",

@@ -12,7 +12,7 @@ use std::{
     io::{self, Write},
 };
 
-pub use incident::Incidents;
+pub use incident::{Incidents, Watch};
 
 use crate::{
     fact::{Endpoint, Fact, HostIcmp, Outcome, Protocol, What},
@@ -248,7 +248,29 @@ fn say(what: &What) -> Option<Said> {
                 format!("{query_type} {name} failed ({errno}) after {after}{}", icmp(answered_by_host));
             out(server, text, Mood::Bad)
         }
-        other => return tls::say(other).or_else(|| neigh::say(other)).or_else(|| clock::say(other)),
+        What::ClientHello { .. }
+        | What::ServerHello { .. }
+        | What::ServerFlightRead { .. }
+        | What::ClientFinished { .. }
+        | What::HandshakeDone { .. }
+        | What::Alert { .. }
+        | What::HandshakeClosed { .. }
+        | What::NotTls { .. }
+        | What::HandshakePending { .. } => return tls::say(what),
+        What::NeighbourChanged(_)
+        | What::NeighbourTableFull(_)
+        | What::NeighbourMacMismatch(_)
+        | What::NeighbourClaimed(_)
+        | What::NeighbourUnheard(_)
+        | What::NeighbourHeard(_)
+        | What::NeighbourReset(_)
+        | What::NeighbourWaited(_) => return neigh::say(what),
+        What::ClockSet { .. }
+        | What::ClockSlewed { .. }
+        | What::ClockMoved { .. }
+        | What::LeapSecond { .. }
+        | What::ClockCompared { .. }
+        | What::MachineSlept { .. } => return clock::say(what),
     })
 }
 

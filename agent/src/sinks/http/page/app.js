@@ -13,8 +13,6 @@ import { keys } from './js/keys.js';
 const POLL = 10000;
 const SILENCE = 25000; // two polls and a bit: then the connection is dead, whatever the stream says
 const AT_ONCE = 2000; // incidents of a window that are fetched without being asked to
-const KINDS = ['clock_skewed', 'clock_stepped', 'connect_failing', 'connect_stalled', 'neighbour_conflict', 'neighbour_stale', 'neighbour_table_full',
-  'neighbour_unresolved', 'tls_handshake_stalled'];
 
 const store = new Store();
 const probes = new Probes();
@@ -317,7 +315,8 @@ function kindsSeen(entries) {
 function options(select, list) { select.replaceChildren(...list.map(([value, text]) => h('option', { value }, text))); }
 
 function filters() {
-  kindsSeen(KINDS.map((kind) => ({ incident: { kind } })));
+  // Kinds of which nothing is known yet can be asked for; without an answer the others still can.
+  ask('/api/v1/kinds').then((kinds) => kindsSeen(kinds.map((kind) => ({ incident: { kind } }))), () => {});
   options(byId('f-severity'), [['', 'All severities'], ['critical', 'Critical'], ['warning', 'Warning'], ['info', 'Info']]);
   options(byId('f-state'), [['', 'Open and over'], ['open', 'Open'], ['resolved', 'Over']]);
   const read = () => {

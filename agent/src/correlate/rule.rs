@@ -1,0 +1,44 @@
+//! What a rule is to the engine.
+
+use super::{View, incident::Kind};
+use crate::{
+    enrich::{
+        bounded::Table,
+        context::{Exposed, Holders, Network, Reach, Snapshot},
+    },
+    event::Event,
+};
+
+/// A diagnosis.
+pub struct Rule {
+    /// The kind of incident it opens.
+    pub kind: Kind,
+    /// One sentence: what situation.
+    pub about: &'static str,
+    /// When it opens one.
+    pub opens: &'static str,
+    /// A fresh one.
+    pub make: fn() -> Box<dyn Diagnose>,
+}
+
+/// What every rule does: listens, remembers a bounded amount, and reports to the store.
+pub trait Diagnose: Send {
+    /// Something happened, or time passed.
+    fn event(&mut self, event: &Event, view: &mut View<'_>);
+    /// A process was looked at.
+    fn snapshot(&mut self, _snapshot: &Snapshot, _view: &mut View<'_>) {}
+    /// A network namespace was looked at.
+    fn network(&mut self, _network: &Network, _view: &mut View<'_>) {}
+    /// It was looked who on this machine has a neighbour's address or MACs.
+    fn holders(&mut self, _holders: &Holders, _view: &mut View<'_>) {}
+    /// A reference clock was read.
+    fn compared(&mut self, _view: &mut View<'_>) {}
+    /// How full what it remembers is.
+    fn tables(&self) -> Vec<Table> {
+        vec![]
+    }
+    /// The way to a destination was looked at.
+    fn reached(&mut self, _reach: &Reach, _view: &mut View<'_>) {}
+    /// Processes were looked for.
+    fn exposed(&mut self, _exposed: &Exposed, _view: &mut View<'_>) {}
+}
