@@ -187,6 +187,20 @@ impl Pair {
         pair
     }
 
+    /// A host behind the server, which forwards to it, and its address. The client has no route there yet.
+    #[track_caller]
+    pub fn host_behind(&self) -> (Netns, IpAddr) {
+        let (router, host) = (&self.server, Netns::make());
+        let address = host.v4(9);
+        router.ip(&format!("link add behind type veth peer name eth0 netns {}", host.name));
+        router.ip(&format!("addr add {}/24 dev behind", host.v4(1)));
+        router.ip("link set behind up");
+        host.ip(&format!("addr add {address}/24 dev eth0"));
+        host.ip("link set eth0 up");
+        router.sysctl("net/ipv4/ip_forward", "1");
+        (host, address)
+    }
+
     /// An IPv4 address on the wire: host 1 is the client, 2 the server, others do not exist.
     pub fn v4(&self, host: u8) -> IpAddr {
         self.client.v4(host)

@@ -1,10 +1,7 @@
 //! The wall clock: stepped by each call, slewed, read, refused. Steps are of one second and put back at
 //! once, even when a test fails; one test at a time steps.
 
-use std::{
-    cell::Cell,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{cell::Cell, env, fs::File};
 
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
@@ -25,17 +22,17 @@ pub(crate) fn nanoseconds(clock: ClockId) -> i64 {
     now.tv_sec * SECOND + now.tv_nsec
 }
 
-/// Only one test steps the clock at a time, and it is right again afterwards.
+/// Only one test steps the clock at a time, of this process or another, and it is right again afterwards.
 pub(crate) struct RightAgain {
     offset_ns: i64,
     is_right: Cell<bool>,
-    _alone: MutexGuard<'static, ()>,
+    _alone: File,
 }
 
 impl RightAgain {
     pub(crate) fn afterwards() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = File::create(env::temp_dir().join("culprit-test-clock.lock")).expect("a file of its own");
+        alone.lock().expect("the last one lets go");
         Self {
             offset_ns: nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Monotonic),
             is_right: Cell::new(false),

@@ -118,7 +118,7 @@ fn only_processes_with_a_thread_of_the_name_asked_for_are_told_and_what_they_sta
     let netns = Netns::make();
     let name = format!("picked-{}", crate::harness::unique());
     let before = named_server(&netns, &name);
-    let culprit = Culprit::trace(&format!("--comm {name}"));
+    let culprit = Culprit::trace(&format!("--comm {name} --comm another-name"));
     let stranger = named_server(&netns, &format!("other-{}", crate::harness::unique()));
     let after = named_server(&netns, &name);
     let mut listeners = Vec::new();

@@ -1,4 +1,4 @@
-//! The intensity of `culprit run`: nothing crosses the ring for what is healthy, and what is not is told
+//! The mode of `culprit run`: nothing crosses the ring for what is healthy, and what is not is told
 //! with all that `trace` would have known.
 
 use std::{
@@ -28,7 +28,7 @@ fn healthy_handshakes_connects_and_lookups_put_nothing_on_the_ring() {
     let _server = identity.server(&netns, service, "");
     let (_listener, elsewhere) = listen_on_loopback(&netns);
     let resolver = SocketAddr::new(netns.loopback(), dns::PORT);
-    let culprit = Culprit::trace("--intensity run");
+    let culprit = Culprit::trace("--mode anomalies");
     for option in ["-tls1_2", "-tls1_3"] {
         let client = openssl_client(&netns, service, option);
         client.wait_for_line("Verify return code");
@@ -73,8 +73,8 @@ fn fetching_server(
     })
 }
 
-/// The same stall, told at an intensity; the incident as it opens and as it ends.
-fn a_stall_at(intensity: &str) -> [serde_json::Value; 2] {
+/// The same stall, in one of the modes; the incident as it opens and as it ends.
+fn a_stall_at(mode: &str) -> [serde_json::Value; 2] {
     let (pair, identity) = (Pair::make(), Identity::make());
     let service = SocketAddr::new(pair.v4(2), port());
     let fetched = SocketAddr::new(pair.v4(1), 80);
@@ -83,7 +83,7 @@ fn a_stall_at(intensity: &str) -> [serde_json::Value; 2] {
     let std::net::IpAddr::V4(address) = fetched.ip() else { unreachable!("an IPv4 address") };
     let answering = answer_once(&pair.client, resolver, Answer::Address(address));
     let listener = pair.server.enter(move || TcpListener::bind(service).expect("a free port"));
-    let culprit = Culprit::trace(&format!("--intensity {intensity}"));
+    let culprit = Culprit::trace(&format!("--mode {mode}"));
     let server = fetching_server(&pair.server, &identity, listener, resolver, fetched);
     let _client = openssl_client(&pair.client, service, "");
     let about = |incident: &Incident| incident.json["details"]["local"]["port"] == service.port();
@@ -100,9 +100,9 @@ fn a_stall_at(intensity: &str) -> [serde_json::Value; 2] {
 }
 
 #[test]
-fn a_stalled_handshake_is_the_same_incident_at_both_intensities() {
+fn a_stalled_handshake_is_the_same_incident_in_both_modes() {
     needs!(Openssl, Nftables);
-    let [loud, quiet] = ["trace", "run"].map(a_stall_at);
+    let [loud, quiet] = ["full", "anomalies"].map(a_stall_at);
     for [opened, _] in [&loud, &quiet] {
         assert_eq!(opened["kind"], "tls_handshake_stalled");
         assert_eq!(opened["details"]["sni"], NAME, "{opened:#}");

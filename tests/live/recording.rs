@@ -85,6 +85,27 @@ fn end_recording(mut recording: Running) {
     assert!(recording.wait().success(), "{}", recording.stderr());
 }
 
+#[test]
+fn a_recording_that_exists_is_overwritten_only_by_force() {
+    needs!();
+    let scratch = Scratch::make();
+    let file = scratch.join("recording");
+    std::fs::write(&file, "precious").expect("room");
+    let mut refused = binary();
+    refused.arg("record").arg(&file);
+    let mut refused = Running::spawn(&mut refused);
+    assert_eq!(refused.wait().code(), Some(1));
+    let said = refused.stderr();
+    assert!(said.contains("it exists") && said.contains("--force"), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "precious");
+    let mut forced = binary();
+    forced.arg("record").arg("--force").arg(&file);
+    let forced = Running::spawn(&mut forced);
+    eventually("it records", || forced.stderr().contains("recording"));
+    end_recording(forced);
+    assert!(std::fs::read(&file).expect("it is there").len() > 8);
+}
+
 /// A finished recording of the scenario, and the trace of the same.
 fn record(scratch: &Scratch, netns: &Netns) -> (std::path::PathBuf, Vec<Value>) {
     let identity = Identity::make();

@@ -107,15 +107,10 @@ fn a_syn_that_another_namespaces_input_chain_drops_names_that_namespace() {
 #[test]
 fn a_syn_that_a_router_does_not_forward_is_to_be_allowed_in_its_forward_chain() {
     needs!(Nftables, DropReasons);
-    let (pair, far) = (Pair::make(), Netns::make());
+    let pair = Pair::make();
     let router = &pair.server;
-    let to = SocketAddr::new(far.v4(9), port());
-    router.ip(&format!("link add far type veth peer name eth0 netns {}", far.name()));
-    router.ip(&format!("addr add {}/24 dev far", far.v4(1)));
-    router.ip("link set far up");
-    far.ip(&format!("addr add {}/24 dev eth0", to.ip()));
-    far.ip("link set eth0 up");
-    router.sysctl("net/ipv4/ip_forward", "1");
+    let (_far, address) = pair.host_behind();
+    let to = SocketAddr::new(address, port());
     pair.client.ip(&format!("route add {} via {}", to.ip(), pair.v4(2)));
     router.drop_tcp("forward", to.port());
     let opened = waits("dropped_in_forward", &pair.client, to);

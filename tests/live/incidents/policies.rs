@@ -240,15 +240,10 @@ fn a_syn_that_a_queueing_discipline_drops_is_looked_for_in_it() {
 #[test]
 fn a_published_port_whose_node_does_not_forward_it_is_told_with_both_addresses() {
     needs!(Nftables, DropReasons, ConntrackTypes);
-    let (pair, pod) = (Pair::make(), Netns::make());
+    let pair = Pair::make();
     let node = &pair.server;
-    let backend = SocketAddr::new(pod.v4(9), port());
-    node.ip(&format!("link add pod type veth peer name eth0 netns {}", pod.name()));
-    node.ip(&format!("addr add {}/24 dev pod", pod.v4(1)));
-    node.ip("link set pod up");
-    pod.ip(&format!("addr add {}/24 dev eth0", backend.ip()));
-    pod.ip("link set eth0 up");
-    node.sysctl("net/ipv4/ip_forward", "1");
+    let (_pod, address) = pair.host_behind();
+    let backend = SocketAddr::new(address, port());
     let published = pair.service(port());
     node.nft(&format!(
         "table ip nat {{ chain pre {{ type nat hook prerouting priority -100; \

@@ -71,6 +71,14 @@ impl Report {
         self.alone.push(test.to_owned());
     }
 
+    /// Takes what ran beside it.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.passed.extend(other.passed);
+        self.failed.extend(other.failed);
+        self.alone.extend(other.alone);
+        self.skipped.extend(other.skipped);
+    }
+
     /// Tests that came to an end so far.
     pub(crate) fn verdicts(&self) -> usize {
         self.passed.len() + self.failed.len()

@@ -1,7 +1,8 @@
 //! One run of the live tests, as root, on whatever kernel this is: tests side by side first, then those that make
 //! load or change what the whole machine shares, one at a time, then once more, alone, each test that failed.
 //!
-//! Decides from names alone: a module `load` makes load, a module `machine` needs a machine of its own.
+//! Decides from names alone: a module `load` makes load, a module `machine` needs a machine of its own, a module
+//! `clock` sets the clock.
 
 use std::{
     env,
@@ -56,21 +57,27 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         if names.is_empty() || (round.own_machine && !args.own_machine) {
             continue;
         }
-        let mut command = Command::new(&args.tests);
-        command.args(&names).arg("--exact").args(&flags);
-        if round.one_at_a_time {
-            command.arg("--test-threads=1");
-        } else if env::var_os(THREADS).is_none() {
-            command.env(THREADS, side_by_side().to_string());
+        // Tests that set the clock wait for each other: beside the others they keep nobody from running. A machine
+        // of the tests' own is emulated, and slow enough with fewer.
+        let apart = !round.one_at_a_time && !args.own_machine;
+        let (clock, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| apart && sets_clock(name));
+        let lanes = [(clock, true), (others, round.one_at_a_time)];
+        let ended: Vec<Result<(Report, bool)>> = thread::scope(|scope| {
+            let lanes = lanes.iter().filter(|(names, _)| !names.is_empty());
+            let running: Vec<_> = lanes
+                .map(|(names, one_at_a_time)| {
+                    scope.spawn(|| lane(args, &flags, names, *one_at_a_time, round))
+                })
+                .collect();
+            running.into_iter().map(|lane| lane.join().expect("it does not panic")).collect()
+        });
+        let mut whole = true;
+        for lane in ended {
+            let (ended, is_whole) = lane?;
+            report.merge(ended);
+            whole &= is_whole;
         }
-        if round.own_machine {
-            command.env("CULPRIT_OWN_CLOCK", "1");
-        }
-        let before = report.verdicts();
-        let status = super::stream(&mut command, &mut report)?;
-        let counted = report.verdicts() - before;
-        if !matches!(status, Some(0 | 101)) || counted < names.len() {
-            eprintln!("live: the test binary ended with {status:?} after {counted} of {} tests", names.len());
+        if !whole {
             return Ok(ExitCode::from(2));
         }
     }
@@ -82,6 +89,34 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         writeln!(io::stdout(), "failed: {name}")?;
     }
     Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) })
+}
+
+/// Runs these tests in one process; whether all of them came to an end.
+fn lane(
+    args: &Args,
+    flags: &[OsString],
+    names: &[String],
+    one_at_a_time: bool,
+    round: &Round,
+) -> Result<(Report, bool)> {
+    let mut command = Command::new(&args.tests);
+    command.args(names).arg("--exact").args(flags);
+    if one_at_a_time {
+        command.arg("--test-threads=1");
+    } else if env::var_os(THREADS).is_none() {
+        command.env(THREADS, side_by_side().to_string());
+    }
+    if round.own_machine {
+        command.env("CULPRIT_OWN_CLOCK", "1");
+    }
+    let mut report = Report::default();
+    let status = super::stream(&mut command, &mut report)?;
+    let counted = report.verdicts();
+    let whole = matches!(status, Some(0 | 101)) && counted >= names.len();
+    if !whole {
+        eprintln!("live: the test binary ended with {status:?} after {counted} of {} tests", names.len());
+    }
+    Ok((report, whole))
 }
 
 /// How many tests run at a time: most of what they do is wait for something to stall, so more than there are
@@ -113,6 +148,10 @@ fn has_module(name: &str, module: &str) -> bool {
 
 fn makes_load(name: &str) -> bool {
     has_module(name, "load")
+}
+
+fn sets_clock(name: &str) -> bool {
+    has_module(name, "clock")
 }
 
 fn needs_machine(name: &str) -> bool {

@@ -55,7 +55,7 @@ fn stuck_in_the_future() {
     let _server = identity.server(&netns, service, "");
     let mut keeper = Keeper::new("stuck_in_the_future");
     keeper.keep_clock("-e tls");
-    let culprit = Culprit::trace("--intensity run");
+    let culprit = Culprit::trace("--mode anomalies");
     let client = |name: &str| -> Running {
         let client = openssl_client_for(&netns, service, name, "-tls1_2");
         client.wait_for_line("Verify return code");
@@ -248,8 +248,8 @@ fn a_leap_second_is_told_with_whoever_armed_it_and_a_false_one_as_such() {
         date(&format!("{day} 23:59:40"));
         hardware_clock_follows();
         let mut keeper = Keeper::new(case);
-        keeper.keep_clock("--intensity run");
-        let culprit = Culprit::trace("--intensity run");
+        keeper.keep_clock("--mode anomalies");
+        let culprit = Culprit::trace("--mode anomalies");
         date(&format!("{day} 23:59:50"));
         culprit.wait_for_incident("the hand's step", kind("clock_stepped", "open"));
         // ADJ_STATUS: STA_PLL and STA_INS.

@@ -26,7 +26,7 @@ const NTP: u64 = 8;
 const WEB: u64 = 2;
 const WEBS: u64 = 6;
 
-/// `culprit` as `trace`, as `trace` at the intensity of `run`, or as `run`.
+/// `culprit` as `trace`, as `trace` with anomalies only, or as `run`.
 #[track_caller]
 fn watch(way: &str, more: &str) -> Culprit {
     match way {
@@ -35,12 +35,12 @@ fn watch(way: &str, more: &str) -> Culprit {
             run.args(["run", "--format", "json"]).args(more.split_whitespace());
             Culprit::spawn(run)
         }
-        way => Culprit::trace(&format!("--intensity {} {more}", way.trim_start_matches("trace at "))),
+        way => Culprit::trace(&format!("--mode {} {more}", way.trim_start_matches("trace at "))),
     }
 }
 
-const TRACE: &str = "trace at trace";
-const WAYS: [&str; 3] = [TRACE, "trace at run", "run"];
+const TRACE: &str = "trace at full";
+const WAYS: [&str; 3] = [TRACE, "trace at anomalies", "run"];
 
 /// Ends it once what was heard has been told: its incidents of this kind, and all else.
 #[track_caller]
@@ -114,7 +114,7 @@ fn a_quarter_of_an_hour_ahead(loopback: impl Into<IpAddr>, way: &str, mut keeper
 }
 
 #[test]
-fn a_quarter_of_an_hour_ahead_by_ntp_is_critical_within_seconds_at_each_intensity() {
+fn a_quarter_of_an_hour_ahead_by_ntp_is_critical_within_seconds_in_each_mode() {
     needs!(Pace);
     let _alone = RightAgain::afterwards();
     for way in WAYS {
@@ -260,7 +260,7 @@ fn a_single_web_server_from_tomorrow_is_a_warning_that_it_may_be_wrong_and_all_t
         let kinds: Vec<&str> = ended.facts.iter().filter(about).map(Fact::kind).collect();
         match way {
             "run" => assert!(ended.facts.is_empty(), "{ended:#?}"),
-            "trace at run" => assert_eq!(kinds, ["clock_compared"], "{ended:#?}"),
+            "trace at anomalies" => assert_eq!(kinds, ["clock_compared"], "{ended:#?}"),
             _ => assert!(kinds.contains(&"connect_ended"), "{ended:#?}"),
         }
     }

@@ -26,11 +26,11 @@ fn date_minus_a_second() -> Running {
 
 #[test]
 fn a_date_set_by_hand_is_named_with_its_program_and_its_shell_at_both_intensities() {
-    for intensity in ["trace", "run"] {
-        let mut keeper = if intensity == "trace" { Keeper::new("date_by_hand") } else { Keeper::idle() };
+    for mode in ["full", "anomalies"] {
+        let mut keeper = if mode == "full" { Keeper::new("date_by_hand") } else { Keeper::idle() };
         let right_again = RightAgain::afterwards();
         keeper.keep_clock("");
-        let culprit = Culprit::trace(&format!("--intensity {intensity}"));
+        let culprit = Culprit::trace(&format!("--mode {mode}"));
         let shell = date_minus_a_second();
         let opened = culprit.wait_for_incident("the step", |told| stepped(told) && told.opens());
         right_again.put_back();
@@ -51,11 +51,11 @@ fn a_date_set_by_hand_is_named_with_its_program_and_its_shell_at_both_intensitie
 }
 
 #[test]
-fn slews_reads_and_refusals_open_nothing_and_at_run_intensity_tell_nothing() {
+fn slews_reads_and_refusals_open_nothing_and_with_anomalies_only_tell_nothing() {
     needs!(Perl);
     let _alone = RightAgain::afterwards();
     let netns = Netns::make();
-    let culprit = Culprit::trace("--intensity run");
+    let culprit = Culprit::trace("--mode anomalies");
     let keep = "$f = (unpack 'Lx4qq', $x)[2]; ";
     // Reads, and sets the frequency to what it is.
     let slew = timex(0, 0, 0)

@@ -204,10 +204,10 @@ fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_goes_on_sendin
 }
 
 #[test]
-fn a_black_hole_is_the_same_incident_at_the_intensity_of_a_daemon() {
+fn a_black_hole_is_the_same_incident_in_both_modes() {
     needs!(Pace);
-    let told = ["trace", "run"].map(|intensity| {
-        let lan = Lan::watched_by(Culprit::trace(&format!("--intensity {intensity}")));
+    let told = ["full", "anomalies"].map(|mode| {
+        let lan = Lan::watched_by(Culprit::trace(&format!("--mode {mode}")));
         let (database, worker) = (lan.host(10), lan.host(90));
         let service = database.service(database.v4);
         let _server = database.serves(service);
@@ -217,7 +217,7 @@ fn a_black_hole_is_the_same_incident_at_the_intensity_of_a_daemon() {
         tells(&opened, &worker, service);
         database.carries_out(opened.text("/remedies/0"));
         let resolved = lan.resolved(&opened);
-        assert_eq!(resolved.text("/details/ended_by"), "removed", "{intensity}");
+        assert_eq!(resolved.text("/details/ended_by"), "removed", "{mode}");
         comes_through(&socket, service);
         opened.json
     });
