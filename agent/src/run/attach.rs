@@ -4,7 +4,6 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -136,10 +135,7 @@ impl Session {
         let out: Box<dyn Write> = if path == Path::new("-") {
             Box::new(io::stdout())
         } else {
-            // What a machine talks to, and by which names, is nobody else's business.
-            let mut options = File::options();
-            let options = options.write(true).create(true).truncate(true).mode(0o600);
-            Box::new(options.open(path).with_context(|| format!("{}: cannot write there", path.display()))?)
+            Box::new(File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?)
         };
         let start = record::Start {
             created_wall_ns: realtime_ns(),
