@@ -14,7 +14,6 @@ use ebpf_probes::{
 };
 
 use super::btf::Btf;
-use crate::fact::MissingReason;
 
 /// The global that says how namespaces are told apart.
 const GENERATION: &str = "GENERATION";
@@ -141,19 +140,6 @@ impl Outcome {
             Self::Rejected(lines) => format!("the kernel refused it: {}", lines.join(" / ")),
             Self::LeftOut => "left out, as --no-syscalls asks".into(),
             Self::NotBuilt => "it is not in this build's kernel object".into(),
-        })
-    }
-
-    /// Why it is not attached; `None` when it is.
-    pub fn missing(&self) -> Option<MissingReason> {
-        Some(match self {
-            Self::Attached => return None,
-            Self::NoTracepoint(_) => MissingReason::NoTracepoint,
-            Self::OtherArgument { .. } => MissingReason::OtherArgument,
-            Self::NoField(_) => MissingReason::NoField,
-            Self::Rejected(_) => MissingReason::Rejected,
-            Self::LeftOut => MissingReason::LeftOut,
-            Self::NotBuilt => MissingReason::NotBuilt,
         })
     }
 }
@@ -389,7 +375,7 @@ mod tests {
             fields: &[],
         };
         let outcome = check(&hook, &btf);
-        assert_eq!(outcome.missing(), Some(MissingReason::OtherArgument));
+        assert!(matches!(outcome, Outcome::OtherArgument { index: 0, .. }), "{outcome:?}");
         let why = outcome.why().expect("it is missing");
         assert!(why.contains("argument 0") && why.contains("struct task_struct *"), "{why}");
     }

@@ -24,7 +24,7 @@ use crate::{
         observe::{Observer, Wanted, named, with_descendants},
         select::Select,
     },
-    fact::{Degraded, Probes, SCHEMA, Start},
+    fact::{Degraded, MissingReason, Probes, SCHEMA, Start},
     kernel::{
         load::Kernel,
         plan::{Cgroup, Family, Outcome, Planned, Request},
@@ -218,8 +218,21 @@ fn lacks(degraded: &mut Vec<Degraded>, probe: &str, planned: &Planned) {
         None => degraded.push(Degraded {
             probe: probe.into(),
             hooks: vec![hook],
-            reason: planned.outcome.missing(),
+            reason: reason(&planned.outcome),
             why,
         }),
     }
+}
+
+/// Why a hook is not attached; `None` when it is.
+fn reason(outcome: &Outcome) -> Option<MissingReason> {
+    Some(match outcome {
+        Outcome::Attached => return None,
+        Outcome::NoTracepoint(_) => MissingReason::NoTracepoint,
+        Outcome::OtherArgument { .. } => MissingReason::OtherArgument,
+        Outcome::NoField(_) => MissingReason::NoField,
+        Outcome::Rejected(_) => MissingReason::Rejected,
+        Outcome::LeftOut => MissingReason::LeftOut,
+        Outcome::NotBuilt => MissingReason::NotBuilt,
+    })
 }

@@ -74,6 +74,7 @@ const RULES: &[(&str, &[&str])] = &[
             "metrics",
             "config",
             "output",
+            "pipeline",
             "snapshot",
             "clockwatch",
             "namespaces",
