@@ -142,7 +142,7 @@ fn no_incident_anybody_was_told_of_is_lost_by_a_kill() {
         }
         drop((waiting, daemon));
         let kept: Vec<String> =
-            told(&setup, "-n 1000").iter().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect();
+            told(&setup, "--limit 1000").iter().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect();
         let lost: Vec<_> = acknowledged.iter().filter(|id| !kept.contains(id)).collect();
         assert!(lost.is_empty(), "round {round}: {lost:?} of {acknowledged:?}");
     }
