@@ -141,8 +141,10 @@ fn no_incident_anybody_was_told_of_is_lost_by_a_kill() {
             acknowledged.push(incident.id().to_owned());
         }
         drop((waiting, daemon));
-        let kept: Vec<String> =
-            told(&setup, "--limit 1000").iter().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect();
+        let kept: Vec<String> = told(&setup, "--limit 1000")
+            .iter()
+            .filter_map(|one| one["id"].as_str().map(str::to_owned))
+            .collect();
         let lost: Vec<_> = acknowledged.iter().filter(|id| !kept.contains(id)).collect();
         assert!(lost.is_empty(), "round {round}: {lost:?} of {acknowledged:?}");
     }
