@@ -340,6 +340,14 @@ pub fn comm(bytes: &[u8; 16]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
+/// A thread's name as the kernel keeps it: NUL-padded, of a longer one the first 15 bytes.
+pub fn comm_bytes(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let len = name.len().min(15);
+    bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+    bytes
+}
+
 #[cfg(test)]
 macro_rules! encode_in_tests { ($($ty:ty),+) => { $(
     // SAFETY: explicit padding only; sizes are asserted in ebpf_probes.

@@ -8,6 +8,7 @@ use super::{Doctor, Filters, Limits, Mode, Output, Record, Replay, Thresholds, T
 use crate::{
     config::{self, Time},
     enrich::observe::Wanted,
+    event::comm_bytes,
     kernel::plan::{Family, Request, Thresholds as StallThresholds},
 };
 
@@ -19,15 +20,10 @@ pub(super) fn probe_ids(names: &[String]) -> Vec<ProbeId> {
 impl Filters {
     /// A session with these filters and limits.
     fn session(&self, thresholds: &Thresholds, limits: &Limits, command: &[OsString]) -> config::Session {
-        let padded = |name: &String| {
-            let mut bytes = [0; 16];
-            bytes[..name.len()].copy_from_slice(name.as_bytes());
-            bytes
-        };
         let request = Request {
             probes: probe_ids(&self.events),
             processes: self.pids.clone(),
-            comms: self.comms.iter().map(padded).collect(),
+            comms: self.comms.iter().map(|name| comm_bytes(name)).collect(),
             destinations: self.destinations.clone(),
             ports: self.ports.clone(),
             family: match (self.ipv4, self.ipv6) {

@@ -297,9 +297,7 @@ impl World {
         if let Some((process, comm)) = self.listener(owner.netns, local, tuple.local_port) {
             owner.process = *process;
             owner.thread = *process;
-            let name = comm.as_bytes();
-            let len = name.len().min(15);
-            owner.comm[..len].copy_from_slice(&name[..len]);
+            owner.comm = event::comm_bytes(comm);
         }
     }
 

@@ -288,9 +288,7 @@ fn listener(record: &UnheardRecord, view: &View<'_>) -> Owner {
     if record.what == unheard::SYN_ACK
         && let Some((process, comm)) = view.world.listener_at(record.netns(), local, record.tuple.local_port)
     {
-        (owner.process, owner.thread) = (process, process);
-        let len = comm.len().min(15);
-        owner.comm[..len].copy_from_slice(&comm.as_bytes()[..len]);
+        (owner.process, owner.thread, owner.comm) = (process, process, event::comm_bytes(&comm));
     }
     owner
 }

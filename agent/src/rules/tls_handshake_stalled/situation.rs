@@ -25,6 +25,7 @@ use crate::{
         context::{Posture, Snapshot},
         operations::ConnectOp,
     },
+    event::comm_bytes,
     rules::{
         neighbours,
         text::{Program, program_of},
@@ -153,19 +154,12 @@ pub(super) fn owner(hs: &Handshake, snapshot: Option<&Snapshot>, view: &View<'_>
         Some(seen) if unread(hs) && seen.asked == owner.process && seen.asked != 0 && seen.process != 0 => {
             let mut child = Owner { process: seen.process, thread: seen.process, ..owner };
             if let Some(known) = view.world.known(seen.process) {
-                child.comm = comm(&known.comm);
+                child.comm = comm_bytes(&known.comm);
             }
             child
         }
         _ => owner,
     }
-}
-
-fn comm(name: &str) -> [u8; 16] {
-    let mut comm = [0; 16];
-    let len = name.len().min(15);
-    comm[..len].copy_from_slice(&name.as_bytes()[..len]);
-    comm
 }
 
 fn listener(hs: &Handshake, view: &View<'_>) -> Owner {
@@ -178,7 +172,7 @@ fn listener(hs: &Handshake, view: &View<'_>) -> Owner {
     let mut owner = hs.owner;
     let local = crate::event::address(hs.tuple.local);
     if let Some((process, name)) = view.world.listener_at(owner.netns, local, hs.tuple.local_port) {
-        (owner.process, owner.thread, owner.comm) = (process, process, comm(&name));
+        (owner.process, owner.thread, owner.comm) = (process, process, comm_bytes(&name));
     }
     owner
 }
