@@ -37,9 +37,10 @@ pub(crate) struct Args {
     /// Only the tests of tests/live/core.txt: what each kernel can decide differently
     #[arg(long, conflicts_with = "exec")]
     core: bool,
-    /// Machines that run side by side: more than one make time-sensitive tests wait for each other
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
-    abreast: u32,
+    /// Machines that a kernel's live tests are spread over, side by side (default: one for each two processors of
+    /// this machine, two at least, four at most)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16), conflicts_with = "exec")]
+    machines: Option<u32>,
     /// Run the command after `--` instead of the live tests; its exit status is returned
     #[arg(long)]
     exec: bool,

@@ -2,7 +2,7 @@
 //! what an enum's numbers mean. Read lazily from the bytes of `/sys/kernel/btf/vmlinux`.
 //!
 //! Our own reader because of the budgets: the crates at hand build an object per type (300 ms and
-//! 50 MiB here), this keeps four bytes per type and looks only at what is asked for. Format:
+//! 50 MiB here), this keeps four bytes per type and eight per name, and looks only at what is asked for. Format:
 //! <https://docs.kernel.org/bpf/btf.html>. Depends on nothing but `std`; `cargo xtask hooks` includes it.
 
 use std::{fmt, ops::Range};
@@ -12,6 +12,9 @@ pub struct Btf {
     data: Vec<u8>,
     /// Where each type begins; index 0 is `void`.
     types: Vec<u32>,
+    /// Hash of the name, and id, of each type that is looked up by name, in order: recent kernels sort their types so
+    /// that the named ones come last, and a scan for each of some two hundred names takes a second under emulation.
+    named: Vec<(u32, u32)>,
     strings: Range<usize>,
 }
 
@@ -111,7 +114,9 @@ impl Btf {
         if at != all.end {
             return Err(Error::Malformed("the last type breaks off"));
         }
-        Ok(Self { data, types, strings })
+        let mut btf = Self { data, types, named: Vec::new(), strings };
+        btf.named = btf.index();
+        Ok(btf)
     }
 
     /// Offset and size of `struct.member.member`; members of anonymous structs and unions count.
@@ -153,8 +158,23 @@ impl Btf {
             .collect()
     }
 
+    fn index(&self) -> Vec<(u32, u32)> {
+        let named = (1..self.types.len() as u32).filter_map(|id| {
+            let ty = self.get(id)?;
+            let name = matches!(ty.kind, STRUCT | TYPEDEF | ENUM).then(|| self.bytes(ty.name))??;
+            (!name.is_empty()).then(|| (hash(name), id))
+        });
+        let mut named: Vec<_> = named.collect();
+        named.sort_unstable();
+        named
+    }
+
+    /// The first type of that name and kind; of the kinds that [`Btf::index`] holds.
     fn find(&self, name: &str, kind: u32) -> Option<u32> {
-        (1..self.types.len() as u32)
+        let hash = hash(name.as_bytes());
+        let from = self.named.partition_point(|&(other, _)| other < hash);
+        let same = self.named[from..].iter().take_while(|&&(other, _)| other == hash).map(|&(_, id)| id);
+        same.into_iter()
             .find(|&id| self.get(id).is_some_and(|ty| ty.kind == kind && self.name(ty.name) == Some(name)))
     }
 
@@ -175,8 +195,12 @@ impl Btf {
     }
 
     fn name(&self, at: u32) -> Option<&str> {
+        std::str::from_utf8(self.bytes(at)?).ok()
+    }
+
+    fn bytes(&self, at: u32) -> Option<&[u8]> {
         let from = self.data.get(self.strings.start + at as usize..self.strings.end)?;
-        std::str::from_utf8(&from[..from.iter().position(|&byte| byte == 0)?]).ok()
+        Some(&from[..from.iter().position(|&byte| byte == 0)?])
     }
 
     /// Type, offset in bits, and whether it is a bit field.
@@ -248,6 +272,11 @@ impl Btf {
             _ => own.to_owned(),
         }
     }
+}
+
+/// FNV-1a.
+fn hash(name: &[u8]) -> u32 {
+    name.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 fn u32_at(data: &[u8], at: usize) -> Option<u32> {

@@ -115,7 +115,7 @@ pub(crate) fn here(args: &[OsString]) -> Result<()> {
     keep.extend(inherited.iter().map(|(name, value)| (*name, value.as_os_str())));
     let mut command = cmd::as_root(&xtask()?, &keep)?;
     // Where cargo would start them.
-    command.args(rounds::command(&live.tests, false, args)).current_dir(cmd::workspace().join("agent"));
+    command.args(rounds::command(&live.tests, false, None, args)).current_dir(cmd::workspace().join("agent"));
     eprintln!("test: {}", cmd::line(&command));
     let mut report = Report { kernel: "here".to_owned(), ..Report::default() };
     let status = stream(&mut command, &mut report)?;

@@ -77,6 +77,8 @@ impl Report {
         self.failed.extend(other.failed);
         self.alone.extend(other.alone);
         self.skipped.extend(other.skipped);
+        self.seconds = self.seconds.max(other.seconds);
+        self.broken = self.broken.take().or(other.broken);
     }
 
     /// Tests that came to an end so far.

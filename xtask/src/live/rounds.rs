@@ -7,10 +7,12 @@
 use std::{
     env,
     ffi::OsString,
+    fmt,
     io::{self, Write},
     num::NonZero,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    str::FromStr,
     thread,
 };
 
@@ -32,16 +34,59 @@ pub(crate) struct Args {
     /// This machine is the tests' own: they may set its clock by months
     #[arg(long)]
     own_machine: bool,
+    /// Only each N-th test, beginning with the K-th
+    #[arg(long, value_name = "K/N")]
+    part: Option<Part>,
     /// Arguments of the test binary
     #[arg(last = true)]
     args: Vec<OsString>,
 }
 
+/// One of several machines that share the tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// From 1.
+    pub(crate) number: usize,
+    pub(crate) of: usize,
+}
+
+impl Part {
+    /// Its tests: neighbours in the list take about as long, so each part gets some of everything.
+    fn take(self, names: Vec<String>) -> Vec<String> {
+        names.into_iter().skip(self.number - 1).step_by(self.of).collect()
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.of)
+    }
+}
+
+impl FromStr for Part {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let part = text
+            .split_once('/')
+            .and_then(|(number, of)| Some(Self { number: number.parse().ok()?, of: of.parse().ok()? }));
+        part.filter(|part| (1..=part.of).contains(&part.number)).ok_or("K/N with K from 1 to N")
+    }
+}
+
 /// The arguments of xtask that run `tests`.
-pub(crate) fn command(tests: &Path, own_machine: bool, args: &[OsString]) -> Vec<OsString> {
+pub(crate) fn command(
+    tests: &Path,
+    own_machine: bool,
+    part: Option<Part>,
+    args: &[OsString],
+) -> Vec<OsString> {
     let mut command: Vec<OsString> = vec!["live-rounds".into(), tests.into()];
     if own_machine {
         command.push("--own-machine".into());
+    }
+    if let Some(part) = part {
+        command.extend(["--part".into(), part.to_string().into()]);
     }
     command.push("--".into());
     command.extend(args.iter().cloned());
@@ -200,7 +245,10 @@ fn list(args: &Args) -> Result<Vec<String>> {
         }
     }
     ensure!(!names.is_empty(), "no live test is called that");
-    Ok(names)
+    Ok(match args.part {
+        Some(part) => part.take(names),
+        None => names,
+    })
 }
 
 /// libtest's options that take a value of their own.
@@ -243,6 +291,17 @@ mod tests {
             assert_eq!(ROUNDS.iter().filter(|round| (round.takes)(name)).count(), 1, "{name}");
         }
         assert!(makes_load("lifecycle::load::a") && !makes_load("loaded::a"));
+    }
+
+    #[test]
+    fn each_test_belongs_to_one_part() {
+        let names: Vec<_> = ["a", "b", "c", "d", "e"].map(str::to_owned).into();
+        let parts: Vec<Part> = ["1/2", "2/2"].map(|part| part.parse().unwrap()).into();
+        assert_eq!(parts[0].take(names.clone()), ["a", "c", "e"]);
+        assert_eq!(parts[1].take(names), ["b", "d"]);
+        for wrong in ["", "1", "0/2", "3/2", "1/0", "a/b"] {
+            assert!(wrong.parse::<Part>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The live tests in machines with other kernels: one machine a kernel, and one table at the end.
+//! The live tests in machines with other kernels: one kernel at a time, and one table at the end.
 
 use std::{
     ffi::OsString,
     io::{self, Write},
+    num::NonZero,
     path::Path,
     process::ExitCode,
     thread,
@@ -16,7 +17,7 @@ use crate::{
     live::{
         self, Live, history,
         report::{self, Report},
-        rounds,
+        rounds::{self, ALONE_AT_MOST, Part},
     },
 };
 
@@ -34,13 +35,8 @@ pub(super) fn main(args: &Args, kernels: &[Kernel]) -> Result<ExitCode> {
     let xtask = live::xtask()?;
     let run = Run { args, live: &live, tests: &tests, xtask: &xtask };
     let mut reports = Vec::new();
-    for kernels in kernels.chunks(args.abreast as usize) {
-        thread::scope(|scope| {
-            let run = &run;
-            let running: Vec<_> = kernels.iter().map(|kernel| scope.spawn(move || run.on(kernel))).collect();
-            reports
-                .extend(running.into_iter().map(|machine| machine.join().expect("it reports its failures")));
-        });
+    for kernel in kernels {
+        reports.push(run.on(kernel)?);
     }
     let table = report::table(&reports);
     io::stdout().write_all(table.as_bytes()).context("writing the table")?;
@@ -56,17 +52,51 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn on(&self, kernel: &Kernel) -> Report {
-        eprintln!("vm: live tests on {} ({})", kernel.id, kernel.version);
+    /// Runs them on one kernel: an emulated machine keeps one processor busy, so its tests are spread over several.
+    fn on(&self, kernel: &Kernel) -> Result<Report> {
+        let of = self.machines();
+        let machines = if of == 1 { String::new() } else { format!(", in {of} machines side by side") };
+        eprintln!("vm: live tests on {} ({}){machines}", kernel.id, kernel.version);
         let mut report =
             Report { kernel: kernel.id.clone(), version: kernel.version.clone(), ..Report::default() };
-        if let Err(error) = self.machine(kernel, &mut report) {
+        thread::scope(|scope| {
+            let running: Vec<_> =
+                (1..=of).map(|number| scope.spawn(move || self.part(kernel, Part { number, of }))).collect();
+            for machine in running {
+                report.merge(machine.join().expect("it reports its failures"));
+            }
+        });
+        let again = report.failed.len() + report.alone.len();
+        if again > ALONE_AT_MOST {
+            let why = format!("{again} tests failed among others: more than {ALONE_AT_MOST}");
+            report.broken.get_or_insert(why);
+        }
+        if self.args.core || self.args.args.is_empty() {
+            let kind = if self.args.core { "-core" } else { "" };
+            report.repeated = history::remember(&format!("{}{kind}", kernel.id), &report.alone)?;
+        }
+        Ok(report)
+    }
+
+    /// How many machines share a kernel's tests.
+    fn machines(&self) -> usize {
+        if let Some(machines) = self.args.machines {
+            return machines as usize;
+        }
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        // Two on two processors: where each of them waits, the other runs. Not for a few named tests.
+        if self.args.args.is_empty() { (processors / 2).clamp(2, 4) } else { 1 }
+    }
+
+    fn part(&self, kernel: &Kernel, part: Part) -> Report {
+        let mut report = Report::default();
+        if let Err(error) = self.machine(kernel, part, &mut report) {
             report.broken = Some(format!("{error:#}"));
         }
         report
     }
 
-    fn machine(&self, kernel: &Kernel, report: &mut Report) -> Result<()> {
+    fn machine(&self, kernel: &Kernel, part: Part, report: &mut Report) -> Result<()> {
         let (args, live) = (self.args, self.live);
         let root = cmd::workspace();
         let mut visible = vec![root.clone()];
@@ -81,9 +111,10 @@ impl Run<'_> {
         env.push(("CULPRIT_TEST_SLOW".into(), "5".into()));
         // Most of what they do is wait for something to stall: several at a time, even on one processor.
         env.push(("RUST_TEST_THREADS".into(), "3".into()));
+        let name = if part.of == 1 { kernel.id.clone() } else { format!("{} {}", kernel.id, part.number) };
         let mut command = vec![self.xtask.to_owned().into_os_string()];
-        command.extend(rounds::command(&live.tests, true, self.tests));
-        let (mut out, mut err) = (Lines::new(&kernel.id), Lines::new(&kernel.id));
+        command.extend(rounds::command(&live.tests, true, (part.of > 1).then_some(part), self.tests));
+        let (mut out, mut err) = (Lines::new(&name), Lines::new(&name));
         let outcome =
             args.machine(kernel, &visible).run(&env, &root.join("agent"), &command, |output| match output {
                 Output::Stdout(bytes) => out.push(bytes, &mut io::stdout(), report),
@@ -94,24 +125,20 @@ impl Run<'_> {
         let outcome = outcome?;
         report.seconds = outcome.total;
         report.ended(outcome.status);
-        eprintln!("vm: {}: {}", kernel.id, describe(&outcome));
-        if args.core || args.args.is_empty() {
-            let kind = if args.core { "-core" } else { "" };
-            report.repeated = history::remember(&format!("{}{kind}", kernel.id), &report.alone)?;
-        }
+        eprintln!("vm: {name}: {}", describe(&outcome));
         Ok(())
     }
 }
 
-/// Cuts a stream into lines, which go on with the kernel's name before them.
+/// Cuts a stream into lines, which go on with the machine's name before them.
 struct Lines<'a> {
-    kernel: &'a str,
+    machine: &'a str,
     rest: Vec<u8>,
 }
 
 impl<'a> Lines<'a> {
-    fn new(kernel: &'a str) -> Self {
-        Self { kernel, rest: Vec::new() }
+    fn new(machine: &'a str) -> Self {
+        Self { machine, rest: Vec::new() }
     }
 
     fn push(&mut self, bytes: &[u8], to: &mut impl Write, report: &mut Report) {
@@ -125,7 +152,7 @@ impl<'a> Lines<'a> {
             if !line.is_empty() {
                 report.line(&line);
                 // Whoever reads us may have gone; the tests go on.
-                let _ = writeln!(to, "[{}] {line}", self.kernel);
+                let _ = writeln!(to, "[{}] {line}", self.machine);
             }
         }
     }
