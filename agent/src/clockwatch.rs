@@ -91,7 +91,7 @@ impl Look {
 }
 
 fn nanoseconds(time: Timespec) -> i64 {
-    time.tv_sec * 1_000_000_000 + time.tv_nsec
+    time.tv_sec * crate::time::SECOND_NS.cast_signed() + time.tv_nsec
 }
 
 /// What happened between two looks.
@@ -198,8 +198,7 @@ impl AsRawFd for Clockwatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SECOND: u64 = 1_000_000_000;
+    use crate::time::SECOND_NS;
 
     fn look(boot_ns: u64, real_ns: i64, slept_ns: i64) -> Look {
         Look { boot_ns, real_ns, slept_ns, spread_ns: 200 }
@@ -207,10 +206,11 @@ mod tests {
 
     #[test]
     fn a_step_back_is_told_with_both_offsets() {
-        let changes = compare(&look(SECOND, 5_000, 0), &look(2 * SECOND, 5_000 - SECOND as i64, 0), true);
+        let changes =
+            compare(&look(SECOND_NS, 5_000, 0), &look(2 * SECOND_NS, 5_000 - SECOND_NS as i64, 0), true);
         let moved = changes.moved.expect("a second is a step");
-        assert_eq!(moved.after_ns - moved.before_ns, -(SECOND as i64));
-        assert_eq!((moved.looked_ns, moved.header.boot_ns, moved.was_set), (SECOND, 2 * SECOND, 1));
+        assert_eq!(moved.after_ns - moved.before_ns, -(SECOND_NS as i64));
+        assert_eq!((moved.looked_ns, moved.header.boot_ns, moved.was_set), (SECOND_NS, 2 * SECOND_NS, 1));
         assert_eq!(moved.header.kind, Kind::ClockMoved as u32);
         assert_eq!(changes.suspended, None);
     }
@@ -218,8 +218,8 @@ mod tests {
     #[test]
     fn the_fastest_slew_of_a_time_daemon_is_no_move_however_long_between_looks() {
         for seconds in [1, 60, 3600] {
-            let slewed = (seconds * SECOND / SLEW) as i64;
-            let changes = compare(&look(0, 0, 0), &look(seconds * SECOND, slewed, 0), false);
+            let slewed = (seconds * SECOND_NS / SLEW) as i64;
+            let changes = compare(&look(0, 0, 0), &look(seconds * SECOND_NS, slewed, 0), false);
             assert_eq!(changes, Changes::default(), "{seconds} s");
         }
     }
@@ -233,13 +233,13 @@ mod tests {
 
     #[test]
     fn a_clumsy_reading_is_not_taken_for_a_move() {
-        let clumsy = Look { spread_ns: 8_000_000, ..look(SECOND, 4_000_000, 4_000_000) };
+        let clumsy = Look { spread_ns: 8_000_000, ..look(SECOND_NS, 4_000_000, 4_000_000) };
         assert_eq!(compare(&look(0, 0, 0), &clumsy, false), Changes::default());
     }
 
     #[test]
     fn a_night_asleep_is_a_suspend_and_no_move() {
-        let night = 8 * 3600 * SECOND;
+        let night = 8 * 3600 * SECOND_NS;
         let changes = compare(&look(0, 7, 0), &look(night, 7, night as i64), true);
         assert_eq!(changes.moved, None);
         assert_eq!(changes.suspended.map(|record| record.slept_ns), Some(night as i64));
@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn waking_a_day_behind_gives_both_records_the_sleep_first() {
-        let day = 24 * 3600 * SECOND as i64;
-        let changes = compare(&look(0, 0, 0), &look(SECOND, -day, SECOND as i64), true);
+        let day = 24 * 3600 * SECOND_NS as i64;
+        let changes = compare(&look(0, 0, 0), &look(SECOND_NS, -day, SECOND_NS as i64), true);
         let kinds: Vec<u32> = changes
             .records()
             .map(|bytes| u32::from_ne_bytes(bytes[8..12].try_into().expect("a header")))

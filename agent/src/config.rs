@@ -3,7 +3,7 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{enrich::observe::Wanted, kernel::plan::Request, reference::Server};
+use crate::{enrich::observe::Wanted, kernel::plan::Request, reference::Server, severity::Severity};
 
 /// Form of the output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -181,7 +181,7 @@ pub struct Webhooks {
     /// What to sign with.
     pub secret_file: Option<PathBuf>,
     /// What is worth it.
-    pub severity: Grave,
+    pub severity: Severity,
 }
 
 /// By what incidents are counted.
@@ -193,18 +193,6 @@ pub enum Identity {
     Namespace,
     /// Kubernetes pod.
     Pod,
-}
-
-/// The least severity that matters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Grave {
-    /// All.
-    Info,
-    /// Worth looking at.
-    #[default]
-    Warning,
-    /// Somebody is refused or kept waiting now.
-    Critical,
 }
 
 /// What is worth a line of log.

@@ -11,8 +11,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::{
-    config::{Format, Grave},
-    fact::span,
+    config::Format,
     sinks::{
         json,
         store::{
@@ -20,6 +19,7 @@ use crate::{
             read::{Found, Kept, PAGE, Query},
         },
     },
+    text::duration::span,
     text::printable,
 };
 
@@ -139,12 +139,7 @@ fn asked(query: &Query) -> String {
         });
         parts.push(format!("{name}={}", bytes.collect::<String>()));
     };
-    let severity = match query.severity {
-        Grave::Info => "info",
-        Grave::Warning => "warning",
-        Grave::Critical => "critical",
-    };
-    add("severity", severity.into());
+    add("severity", query.severity.name().into());
     if !query.kinds.is_empty() {
         add("kind", query.kinds.join(","));
     }

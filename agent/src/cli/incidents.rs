@@ -4,11 +4,8 @@ use clap::Args;
 
 use super::run::From;
 use crate::{
-    config::{Format, Grave},
-    correlate::incident::Kind,
-    incidents::Place,
-    sinks::store::read::Query,
-    units,
+    config::Format, correlate::incident::Kind, incidents::Place, severity::Severity,
+    sinks::store::read::Query, units,
 };
 
 /// `culprit incidents`.
@@ -20,7 +17,7 @@ pub struct Incidents {
     pub kind: Vec<String>,
     /// Only at least this grave.
     #[arg(long, value_enum, default_value = "info")]
-    pub severity: Grave,
+    pub severity: Severity,
     /// Only those that go on, or are over.
     #[arg(long, value_parser = ["open", "resolved"])]
     pub state: Option<String>,

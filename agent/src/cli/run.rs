@@ -13,11 +13,12 @@ use super::{
 };
 use crate::{
     config::{
-        self, Colour, Daemon, Format, Grave, Identity, LogFormat, LogLevel, Place, Retention, STORE, Webhooks,
+        self, Colour, Daemon, Format, Identity, LogFormat, LogLevel, Place, Retention, STORE, Webhooks,
     },
     enrich::observe::Wanted,
     incidents,
     kernel::plan::Request,
+    severity::Severity,
     units,
 };
 
@@ -126,7 +127,7 @@ pub struct Notify {
     pub webhook_secret_file: Option<PathBuf>,
     /// Only incidents at least this grave.
     #[arg(long, value_enum, default_value_t)]
-    pub webhook_severity: Grave,
+    pub webhook_severity: Severity,
 }
 
 /// What it prints and logs.

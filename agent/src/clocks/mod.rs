@@ -20,12 +20,13 @@ use crate::{
         local, ptp, sntp,
     },
     sinks::json,
+    text::duration::fine,
     units,
 };
 
 mod words;
 
-use words::{account, span, words};
+use words::{account, words};
 
 /// A clock that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -123,8 +124,8 @@ fn text(listed: &Listed, out: &mut impl Write) -> io::Result<()> {
     }
     for clock in clocks {
         let wall = words(clock.offset_ns);
-        let error = span(clock.error_ns);
-        write!(out, "{:<28} {:<26} {wall:<22} {error}", clock.name, about(clock.kind))?;
+        let error = fine(clock.error_ns);
+        write!(out, "{:<28} {:<26} {wall:<22} {error}", clock.name, clock.kind.about())?;
         match clock.note {
             Some(note) => writeln!(out, "  ({note})")?,
             None => writeln!(out)?,
@@ -139,22 +140,11 @@ fn text(listed: &Listed, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn about(kind: ReferenceKind) -> &'static str {
-    match kind {
-        ReferenceKind::Ptp => "the hypervisor's or cloud's",
-        ReferenceKind::Ntp => "time server",
-        ReferenceKind::Kernel => "the kernel's own",
-        ReferenceKind::Rtc => "hardware clock",
-        ReferenceKind::Http => "a web server's",
-        ReferenceKind::Built => "the kernel's build date",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SECOND_NS: u64 = 1_000_000_000;
+    use crate::time::SECOND_NS;
 
     const MINUTE: i64 = 60 * SECOND_NS as i64;
     const HOUR: i64 = 60 * MINUTE;

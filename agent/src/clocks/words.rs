@@ -1,28 +1,14 @@
 //! Times and differences of clocks as people write them.
 
-use crate::{fact::LeapKind, reference::kernel::State};
+use crate::{fact::LeapKind, reference::kernel::State, text::duration::fine};
 
 /// `12.3 ms behind`.
 pub(super) fn words(offset_ns: i64) -> String {
-    let span = span(offset_ns.unsigned_abs());
+    let span = fine(offset_ns.unsigned_abs());
     match offset_ns {
         0 => "right".into(),
         1.. => format!("{span} ahead"),
         _ => format!("{span} behind"),
-    }
-}
-
-/// `850 ns`, `12.3 ms`, `15 min 35 s`, `3 days 2 h`: as incidents say it, and finer below a second.
-pub(super) fn span(ns: u64) -> String {
-    // Rounded before the unit is chosen: no `60.0 s`.
-    let tenths = |unit: u64| (ns + unit / 20) / (unit / 10);
-    match ns {
-        0..1_000 => format!("{ns} ns"),
-        _ if tenths(1_000) < 10_000 => format!("{}.{} µs", tenths(1_000) / 10, tenths(1_000) % 10),
-        _ if tenths(1_000_000) < 10_000 => {
-            format!("{}.{} ms", tenths(1_000_000) / 10, tenths(1_000_000) % 10)
-        }
-        _ => crate::fact::span(ns),
     }
 }
 
@@ -39,8 +25,8 @@ pub(super) fn account(state: State) -> String {
     };
     format!(
         "synchronised by a time daemon: at most {} wrong, probably {}; frequency corrected by {:+.3} ppm{leap}",
-        span(state.max_error_ns),
-        span(state.estimated_error_ns),
+        fine(state.max_error_ns),
+        fine(state.estimated_error_ns),
         state.frequency_ppm
     )
 }
@@ -49,7 +35,7 @@ pub(super) fn account(state: State) -> String {
 mod tests {
     use super::*;
 
-    const SECOND: i64 = 1_000_000_000;
+    const SECOND: i64 = crate::time::SECOND_NS.cast_signed();
     const MINUTE: i64 = 60 * SECOND;
     const HOUR: i64 = 60 * MINUTE;
 

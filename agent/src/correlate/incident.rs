@@ -17,6 +17,7 @@ pub use super::neighbours::{
     NeighbourTableFullDetails, NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
 };
 pub use super::remedy::{Part, Remedy};
+pub use crate::severity::Severity;
 use crate::{
     fact::{DropSite, Endpoint, HostIcmp, Outcome, Process, Role, Stage, Thread},
     text::host::Invalid,
@@ -132,32 +133,6 @@ pub enum State {
     Updated,
     /// It is over.
     Resolved,
-}
-
-/// How grave an incident is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// To be known, and nobody need do anything.
-    Info,
-    /// Worth looking at.
-    Warning,
-    /// Somebody is being refused or kept waiting now.
-    Critical,
-}
-
-impl Severity {
-    /// Every severity.
-    pub const ALL: &'static [Self] = &[Self::Info, Self::Warning, Self::Critical];
-
-    /// As JSON and metrics name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
-    }
 }
 
 /// What is to blame.

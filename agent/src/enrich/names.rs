@@ -136,16 +136,16 @@ fn agreed<'a>(names: impl Iterator<Item = &'a Learnt>) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::SECOND_NS;
 
     const OURS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
     const THEIRS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const HERE: Netns = Netns::numbered(1);
-    const SECOND: u64 = 1_000_000_000;
 
     fn learn(names: &mut Names, at_s: u64, name: &str, asker: u32, server: IpAddr) {
         let learnt = Learnt { name: name.into(), asker: (asker, 1), server, until_ns: 0 };
-        names.learn(HERE, ADDRESS, at_s * SECOND, 60, learnt);
+        names.learn(HERE, ADDRESS, at_s * SECOND_NS, 60, learnt);
     }
 
     fn seen(names: &Names, process: u32) -> Option<&str> {

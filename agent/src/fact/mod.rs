@@ -5,7 +5,6 @@ mod clock;
 mod connect;
 mod neigh;
 mod reference;
-mod span;
 mod stream;
 mod tls;
 mod what;
@@ -22,7 +21,6 @@ pub use neigh::{
     NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
 };
 pub use reference::{Reading, ReferenceKind, is_time_zone};
-pub use span::{by, off, span};
 pub use stream::{Degraded, LostBy, MissingReason, Probes, SCHEMA, Start, Summary};
 pub use tls::{Role, Session, Stage};
 pub use what::What;

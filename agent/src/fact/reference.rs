@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::time::{HOUR_NS, MINUTE_NS, SECOND_NS};
+
 /// Kinds of clocks the wall clock is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -19,6 +21,57 @@ pub enum ReferenceKind {
     Http,
     /// The day the running kernel was built: no clock, but no right clock shows an earlier time.
     Built,
+}
+
+impl ReferenceKind {
+    /// Every kind.
+    pub const ALL: &'static [Self] =
+        &[Self::Ptp, Self::Ntp, Self::Kernel, Self::Rtc, Self::Http, Self::Built];
+
+    /// The word in JSON, text, and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ptp => "ptp",
+            Self::Ntp => "ntp",
+            Self::Kernel => "kernel",
+            Self::Rtc => "rtc",
+            Self::Http => "http",
+            Self::Built => "built",
+        }
+    }
+
+    /// What it is, as a table's note.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Ptp => "the hypervisor's or cloud's",
+            Self::Ntp => "time server",
+            Self::Kernel => "the kernel's own",
+            Self::Rtc => "hardware clock",
+            Self::Http => "a web server's",
+            Self::Built => "the kernel's build date",
+        }
+    }
+
+    /// How much one clock of this kind counts in a vote on the wall clock; see `rules::clocks::verdict` for what
+    /// raises or voids it.
+    pub fn weight(self) -> u32 {
+        match self {
+            Self::Ptp | Self::Ntp => 8,
+            Self::Kernel => 4,
+            Self::Rtc => 3,
+            Self::Http => 2,
+            Self::Built => 0,
+        }
+    }
+
+    /// How long a reading counts, nanoseconds.
+    pub fn lifetime_ns(self) -> u64 {
+        match self {
+            Self::Ptp | Self::Rtc => 2 * MINUTE_NS,
+            Self::Ntp => 2 * HOUR_NS,
+            Self::Kernel | Self::Http | Self::Built => HOUR_NS,
+        }
+    }
 }
 
 /// What a reference clock said, once.
@@ -38,14 +91,26 @@ pub struct Reading {
 }
 
 /// Time zones differ from UTC by multiples of this.
-const QUARTER_NS: u64 = 15 * 60 * 1_000_000_000;
+const QUARTER_NS: u64 = 15 * MINUTE_NS;
 /// The time zone furthest from UTC.
-const FURTHEST_NS: u64 = 14 * 3600 * 1_000_000_000;
+const FURTHEST_NS: u64 = 14 * HOUR_NS;
 /// A clock nobody looks after is seconds off.
-const NEARLY_NS: u64 = 5_000_000_000;
+const NEARLY_NS: u64 = 5 * SECOND_NS;
 
 /// Whether clocks so far apart, give or take, may both be right: one of them in local time.
 pub fn is_time_zone(apart_ns: u64, unsure_ns: u64) -> bool {
     let whole = apart_ns.saturating_add(QUARTER_NS / 2) / QUARTER_NS * QUARTER_NS;
     (QUARTER_NS..=FURTHEST_NS).contains(&whole) && apart_ns.abs_diff(whole) <= NEARLY_NS.max(unsure_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_has_one_name_everywhere() {
+        for kind in ReferenceKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
 }

@@ -20,7 +20,6 @@ use super::{
     snapshot::Snapshot,
     writer::Writer,
 };
-use crate::fact::ReferenceKind;
 
 impl Collector for Published {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -131,24 +130,12 @@ fn clock(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
         to.number(&f::CLOCK_LAST_STEP, seconds(last.delta_ns))?;
         to.number(&f::CLOCK_LAST_STEP_AT, seconds(last.at_ns))?;
     }
-    let offsets = || clock.offsets.iter().map(|(kind, offset)| (source(*kind), offset));
+    let offsets = || clock.offsets.iter().map(|(kind, offset)| (kind.name(), offset));
     to.numbers(&f::CLOCK_OFFSET, offsets().map(|(source, offset)| ([source], seconds(offset.ahead_ns))))?;
     to.numbers(
         &f::CLOCK_OFFSET_ERROR,
         offsets().map(|(source, offset)| ([source], offset.error_ns as f64 / 1e9)),
     )
-}
-
-/// As [`f::SOURCES`] name it.
-fn source(kind: ReferenceKind) -> &'static str {
-    match kind {
-        ReferenceKind::Rtc => "rtc",
-        ReferenceKind::Ptp => "ptp",
-        ReferenceKind::Kernel => "kernel",
-        ReferenceKind::Ntp => "ntp",
-        ReferenceKind::Http => "http",
-        ReferenceKind::Built => "built",
-    }
 }
 
 fn probes(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {

@@ -23,10 +23,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::fact::{Reading, ReferenceKind};
+use crate::time::boot_ns;
 
 pub mod built;
 pub mod kernel;
@@ -45,7 +45,8 @@ const DEVICES: usize = 16;
 /// 2001-01-01, seconds since 1970. Many clocks begin at 1970 or at 2000 when their battery is empty: nothing
 /// earlier is a time somebody set.
 const EARLIEST_SEC: i64 = 978_307_200;
-const SECOND_NS: i64 = 1_000_000_000;
+/// Nanoseconds of a second, as differences of clocks have them.
+const SECOND_NS: i64 = crate::time::SECOND_NS.cast_signed();
 
 /// A reading, or why there is none.
 pub type Answer = Result<Reading, Failure>;
@@ -99,12 +100,6 @@ fn timed<T>(read: impl FnOnce() -> T) -> (T, Moment) {
     let read = read();
     let half_ns = boot_ns().saturating_sub(before).div_ceil(2);
     (read, Moment { boot_ns: before + half_ns, half_ns })
-}
-
-/// CLOCK_BOOTTIME, nanoseconds.
-fn boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    (now.tv_sec * SECOND_NS + now.tv_nsec).unsigned_abs()
 }
 
 impl Moment {

@@ -8,24 +8,15 @@ use ebpf_probes::{
 };
 
 pub(super) use super::drops::fate;
+pub(super) use crate::text::duration::short as duration;
 
 use crate::{
     correlate::incident::{Cause, CauseKind},
     enrich::World,
     event,
-    fact::{Endpoint, Process, span},
+    fact::{Endpoint, Process},
     text::{shell::Command, shown},
 };
-
-/// Nanoseconds as people write durations.
-pub(super) fn duration(ns: u64) -> String {
-    let ms = ns / 1_000_000;
-    match ms {
-        0..1000 => format!("{ms} ms"),
-        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        _ => span(ns),
-    }
-}
 
 /// `192.0.2.1:80`, `[2001:db8::1]:80`.
 pub(super) fn address(endpoint: &Endpoint) -> String {

@@ -11,11 +11,7 @@ use anyhow::Context as _;
 use ebpf_probes::abi::ProbeId;
 use tokio::time::Instant;
 
-use super::{
-    Session,
-    clock::{boot_ns, realtime_ns},
-    wants,
-};
+use super::{Session, wants};
 use crate::{
     clockwatch::Clockwatch,
     config,
@@ -35,6 +31,7 @@ use crate::{
     pipeline::{Item, Pipeline},
     record, reference,
     rules::RULES,
+    time::{boot_ns, realtime_ns},
     units,
 };
 

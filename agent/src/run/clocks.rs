@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Session, clock::boot_ns};
+use super::Session;
+use crate::time::boot_ns;
 use crate::{
     enrich::context::{Context, Exposed, Exposure, STARTED},
     reference::{Answer, Watch, kernel},

@@ -214,12 +214,11 @@ fn walk(maps: Maps, to: Arc<Mutex<Walked>>) -> io::Result<Sender<()>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::SECOND_NS;
     use crate::{enrich::context::Context, fact::Reading};
 
-    const SECOND: u64 = 1_000_000_000;
-
     fn reading(kind: ReferenceKind, name: &str, at_s: u64, utc_ns: i64, error_ns: u64) -> Context {
-        Context::Reference(Reading { boot_ns: at_s * SECOND, kind, name: name.into(), utc_ns, error_ns })
+        Context::Reference(Reading { boot_ns: at_s * SECOND_NS, kind, name: name.into(), utc_ns, error_ns })
     }
 
     #[test]
@@ -234,7 +233,10 @@ mod tests {
             world.learn(&context);
         }
         let http = Offset { ahead_ns: -2_000, error_ns: 50 };
-        assert_eq!(offsets(&world, 4001 * SECOND), BTreeMap::from([(ReferenceKind::Http, http)]));
-        assert_eq!(offsets(&world, 20 * SECOND)[&ReferenceKind::Rtc], Offset { ahead_ns: 0, error_ns: 20 });
+        assert_eq!(offsets(&world, 4001 * SECOND_NS), BTreeMap::from([(ReferenceKind::Http, http)]));
+        assert_eq!(
+            offsets(&world, 20 * SECOND_NS)[&ReferenceKind::Rtc],
+            Offset { ahead_ns: 0, error_ns: 20 }
+        );
     }
 }

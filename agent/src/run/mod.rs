@@ -2,7 +2,6 @@
 //! One task, one direction, nothing clever.
 
 mod attach;
-mod clock;
 mod clocks;
 pub mod daemon;
 mod end;
@@ -18,9 +17,9 @@ use std::{
     time::Duration,
 };
 
+use crate::time::{boot_ns, realtime_ns};
 use anyhow::Context as _;
 use bytes::Bytes;
-use clock::{boot_ns, realtime_ns};
 use ebpf_probes::abi::{Header, Kind, LostRecord, ProbeId};
 use end::{Signals, end_command, exit_code, exit_of, until};
 use tokio::{

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use ebpf_probes::abi::Netns;
 use tokio::time::Instant;
 
-use super::{Session, clock::boot_ns};
+use super::Session;
+use crate::time::boot_ns;
 use crate::{
     enrich::context::{Context, Sought},
     neighdump::{self, Namespace},

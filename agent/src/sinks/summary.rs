@@ -8,6 +8,7 @@ use std::{
 use crate::{
     fact::{Fact, What},
     sinks::text,
+    text::duration,
 };
 
 /// Rows kept at most; what comes after is counted under `other`.
@@ -53,7 +54,7 @@ impl Table {
             let (mean, max) = if row.timed == 0 {
                 (String::from("-"), String::from("-"))
             } else {
-                (text::duration(row.total_ms / row.timed as f64), text::duration(row.max_ms))
+                (duration::line(row.total_ms / row.timed as f64), duration::line(row.max_ms))
             };
             writeln!(out, "{:>9}  {mean:>11}  {max:>11}  {probe:<8} {what}", row.count)?;
         }

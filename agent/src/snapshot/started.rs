@@ -62,10 +62,7 @@ mod tests {
 
     #[test]
     fn a_child_is_found_by_when_it_began_and_missed_when_it_is_gone() {
-        let boot = || {
-            let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-            (now.tv_sec * 1_000_000_000 + now.tv_nsec).unsigned_abs()
-        };
+        let boot = crate::time::boot_ns;
         let tick = 20_000_000;
         let from = boot() - tick;
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("it runs");

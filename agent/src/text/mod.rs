@@ -7,6 +7,7 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
+pub mod duration;
 pub mod host;
 pub mod shell;
 

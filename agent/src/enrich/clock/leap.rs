@@ -5,11 +5,11 @@ use ebpf_probes::probes::clock::{ClockMoved, ClockRecord, mode, status};
 
 use super::Author;
 use crate::fact::LeapKind;
+use crate::time::SECOND_NS;
 
 /// What looking at clocks and a slew of half a second may be wrong by.
 const UNSURE_NS: u64 = 20_000_000;
-const SECOND_NS: u64 = 1_000_000_000;
-const DAY_NS: i64 = 86_400_000_000_000;
+const DAY_NS: i64 = crate::time::DAY_NS.cast_signed();
 /// What was armed so long ago is over: it is for the end of the day.
 const ARMED_NS: u64 = 25 * 3600 * SECOND_NS;
 

@@ -31,7 +31,7 @@ const APART_NS: u64 = 5_000_000_000;
 const HTTP_ERROR_NS: u64 = 2_500_000_000;
 /// A machine that stood still for less is not told to have.
 const LEAP_NS: u64 = 10_000_000_000;
-const SECOND: i64 = 1_000_000_000;
+const SECOND: i64 = crate::time::SECOND_NS.cast_signed();
 
 /// A reference clock, by kind and name.
 pub type Source = (ReferenceKind, String);

@@ -13,11 +13,12 @@ use crate::{
     enrich::World,
     event::{Event, What, comm},
     rules::clocks::{
-        Alerts, SECOND, Sessions, WARNING_NS,
+        Alerts, Sessions, WARNING_NS,
         daemons::{Daemon, daemon},
         severity,
         verdict::{Ground, Verdict, judge},
     },
+    time::SECOND_NS,
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -30,11 +31,11 @@ pub(super) const RULE: Rule = Rule {
 /// It is right again below this.
 const RIGHT_NS: u64 = WARNING_NS / 2;
 /// How often the references are weighed.
-const EVERY_NS: u64 = SECOND / 2;
+const EVERY_NS: u64 = SECOND_NS / 2;
 /// An update that only says another size is told at most this often.
-const UPDATE_NS: u64 = 60 * SECOND;
+const UPDATE_NS: u64 = 60 * SECOND_NS;
 /// Nothing has been able to tell for this long.
-const LOST_NS: u64 = 3600 * SECOND;
+const LOST_NS: u64 = 3600 * SECOND_NS;
 
 #[derive(Default)]
 struct ClockSkewed {
@@ -198,7 +199,7 @@ fn is_told_as_step(judged: &Verdict, view: &View<'_>) -> bool {
 /// How fast the wall clock gains on a reference clock, in parts per million, if the readings tell.
 fn drift_ppm(judged: &Verdict, world: &World) -> Option<f64> {
     /// The readings must be this far apart.
-    const SPAN_NS: u64 = 60 * SECOND;
+    const SPAN_NS: u64 = 60 * SECOND_NS;
     let first = world.readings(&judged.source).next()?;
     let last = world.readings(&judged.source).last()?;
     let span = last.boot_ns.saturating_sub(first.boot_ns);

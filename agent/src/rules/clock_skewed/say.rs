@@ -9,15 +9,17 @@ use crate::{
         report::Report,
     },
     enrich::clock::references::Source,
-    fact::{ReferenceKind, by, off, span},
+    fact::ReferenceKind,
     rules::clocks::{
-        self, SECOND, WARNING_NS, breaks, called,
+        self, WARNING_NS, breaks, called,
         verdict::{Ground, Verdict},
     },
+    text::duration::{by, off, span},
+    time::SECOND_NS,
 };
 
 /// A step this short before the clock is right made it so, nanoseconds.
-const JUST_NOW_NS: u64 = 10 * SECOND;
+const JUST_NOW_NS: u64 = 10 * SECOND_NS;
 /// Errors below this are said to be as large.
 const LEAST_NS: u64 = 1_000_000;
 

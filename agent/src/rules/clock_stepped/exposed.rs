@@ -17,8 +17,8 @@ use crate::{
         context::{Exposed, Exposure, ProcessContext},
     },
     fact::Process,
-    rules::clocks::SECOND,
     text::host::Name,
+    time::SECOND_NS,
 };
 
 /// Processes listed at most; of the others only the number is kept.
@@ -26,7 +26,7 @@ const PROCESSES: usize = 64;
 /// Sessions listed of each.
 const SESSIONS: usize = 4;
 /// The living are counted this often.
-const EVERY_NS: u64 = 2 * SECOND;
+const EVERY_NS: u64 = 2 * SECOND_NS;
 
 /// The list.
 #[derive(Default)]

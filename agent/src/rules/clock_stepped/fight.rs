@@ -2,14 +2,15 @@
 //! both, for as long as it lasts; which of the two is right is not known here.
 
 use super::{Leg, Series, WARNING_NS};
-use crate::{correlate::incident::ClockVerdict, event::comm, rules::clocks::SECOND};
+use crate::time::SECOND_NS;
+use crate::{correlate::incident::ClockVerdict, event::comm};
 
 /// What was undone sooner than this may come again just as soon, if another program undid it: its end is waited for.
 const SOON_NS: u64 = WARNING_NS;
 /// Two that have set the clock in turns have ceased to when neither has for this long.
-const CEASED_NS: u64 = 60 * SECOND;
+const CEASED_NS: u64 = 60 * SECOND_NS;
 /// Of a fight that goes on, news are told this often.
-const TOLD_NS: u64 = 10 * SECOND;
+const TOLD_NS: u64 = 10 * SECOND_NS;
 /// Steps in turns from which on it is a fight, and no correction of a mistake.
 const TURNS: usize = 3;
 

@@ -5,14 +5,16 @@ use super::{Series, Step};
 use crate::{
     correlate::View,
     enrich::clock::references::Source,
-    fact::{ReferenceKind, off, span},
-    rules::clocks::{SECOND, called},
+    fact::ReferenceKind,
+    rules::clocks::called,
+    text::duration::{off, span},
+    time::SECOND_NS,
 };
 
 /// A hardware clock that nobody looks after is some seconds off, which contradicts nothing.
-const NEARLY_NS: u64 = 30 * SECOND;
+const NEARLY_NS: u64 = 30 * SECOND_NS;
 /// What vouched for a clock so long ago counts for nothing.
-const VOUCHED_NS: u64 = 3600 * SECOND;
+const VOUCHED_NS: u64 = 3600 * SECOND_NS;
 
 /// How the hardware clock stands to a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Hardware {
             let was_off = before.utc_ns.abs_diff(series.base_ns);
             let ahead_ns = world.offset_ns().saturating_sub(before.utc_ns);
             // In whole seconds: what is compared from tick to tick must not change with every reading.
-            let ahead_ns = ahead_ns / SECOND as i64 * SECOND as i64;
+            let ahead_ns = ahead_ns / SECOND_NS as i64 * SECOND_NS as i64;
             let near = NEARLY_NS.min(series.largest_ns() / 4).max(before.error_ns);
             let source = source.clone();
             if ahead_ns.unsigned_abs() <= near {
@@ -104,7 +106,7 @@ pub(super) fn vouched(step: &Step, view: &View<'_>) -> bool {
         let before = readings.iter().rfind(|reading| reading.boot_ns < step.looked_ns);
         before.is_some_and(|reading| {
             step.looked_ns.saturating_sub(reading.boot_ns) < VOUCHED_NS
-                && reading.utc_ns.abs_diff(step.before_ns) <= reading.error_ns.saturating_add(2 * SECOND)
+                && reading.utc_ns.abs_diff(step.before_ns) <= reading.error_ns.saturating_add(2 * SECOND_NS)
         })
     })
 }

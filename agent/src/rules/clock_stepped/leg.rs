@@ -5,13 +5,15 @@ use crate::{
     correlate::incident::{ClockStep, Parent, StepCause},
     enrich::World,
     event::comm,
-    fact::{Process, by, span},
-    rules::clocks::{SECOND, reading},
+    fact::Process,
+    rules::clocks::reading,
+    text::duration::{by, span},
     text::shown,
+    time::SECOND_NS,
 };
 
 /// Steps below this are said to the millisecond.
-const FINE_NS: u64 = 60 * SECOND;
+const FINE_NS: u64 = 60 * SECOND_NS;
 
 impl Leg {
     pub(super) fn how(&self) -> StepCause {

@@ -23,10 +23,11 @@ use crate::{
     enrich::{clock::Step, context::Exposed},
     event::{Event, TlsStep, What, comm},
     rules::clocks::{
-        Alerts, SECOND, Sessions, WARNING_NS,
+        Alerts, Sessions, WARNING_NS,
         daemons::{Daemon, daemon},
         verdict::{After, Ground, Verdict, judge_after},
     },
+    time::SECOND_NS,
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -41,11 +42,11 @@ const STEP_NS: u64 = 500_000_000;
 /// Legs kept whole; the last ones beyond that replace each other.
 const LEGS: usize = 16;
 /// A clock that is set right within this long of boot is being set for the first time.
-const BOOT_NS: u64 = 600 * SECOND;
+const BOOT_NS: u64 = 600 * SECOND_NS;
 /// Nothing can tell how the clock stands, and for this long nobody has set it again.
-const GIVEN_UP_NS: u64 = 3600 * SECOND;
+const GIVEN_UP_NS: u64 = 3600 * SECOND_NS;
 /// That somebody exposed is gone is said at most this often, until the last one is.
-const SAY_NS: u64 = 30 * SECOND;
+const SAY_NS: u64 = 30 * SECOND_NS;
 
 #[derive(Default)]
 struct ClockStepped {
@@ -265,7 +266,7 @@ impl Series {
         }
         self.hardware = Hardware::of(self, view);
         let right = |judged: &Verdict| {
-            judged.ahead_ns.unsigned_abs() <= judged.error_ns.saturating_mul(2).max(SECOND).min(size / 2)
+            judged.ahead_ns.unsigned_abs() <= judged.error_ns.saturating_mul(2).max(SECOND_NS).min(size / 2)
         };
         // A hardware clock alone neither convicts nor acquits.
         let judged = self.judged.as_ref().filter(|judged| judged.ground != Ground::HardwareAlone);

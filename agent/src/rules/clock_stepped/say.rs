@@ -14,11 +14,12 @@ use crate::{
         report::Report,
     },
     enrich::World,
-    fact::{Process, by, off, span},
+    fact::Process,
     rules::{
         clocks::{self, WARNING_NS, breaks, called, dated, severity, verdict::Ground},
         text,
     },
+    text::duration::{by, off, span},
     text::{host::words, shell::Command, shown},
 };
 

@@ -23,19 +23,20 @@ use crate::{
         tls::alert_name,
     },
     event::TlsStep,
-    fact::{ReferenceKind, span},
+    fact::ReferenceKind,
+    text::duration::span,
     text::{printable, shell::Command, shown},
+    time::SECOND_NS,
 };
 
-pub(super) const SECOND: u64 = 1_000_000_000;
 /// From here on one-time passwords (RFC 6238: steps of 30 s) fail.
-pub(super) const WARNING_NS: u64 = 30 * SECOND;
+pub(super) const WARNING_NS: u64 = 30 * SECOND_NS;
 /// From here on Kerberos refuses (RFC 4120 §1.6: five minutes by default).
-pub(super) const CRITICAL_NS: u64 = 300 * SECOND;
+pub(super) const CRITICAL_NS: u64 = 300 * SECOND_NS;
 /// From here on AWS refuses signatures (Signature Version 4: fifteen minutes).
-const SIGNATURE_NS: u64 = 900 * SECOND;
+const SIGNATURE_NS: u64 = 900 * SECOND_NS;
 /// From here on it shows in certificates, which are dated to the day or so by those who issue them.
-const CERTIFICATE_NS: u64 = 3600 * SECOND;
+const CERTIFICATE_NS: u64 = 3600 * SECOND_NS;
 
 /// How grave a clock wrong by this much is.
 pub(super) fn severity(off_ns: u64) -> Severity {
@@ -53,7 +54,7 @@ pub(super) fn reading(boot_ns: u64, offset_ns: i64, fine: bool) -> String {
 /// else the minute.
 pub(super) fn dated(boot_ns: u64, offset_ns: i64, off_ns: u64) -> String {
     let Some(at) = timestamp(boot_ns, offset_ns) else { return "beyond the calendar".to_owned() };
-    let format = if off_ns >= 86_400 * SECOND { "%B %Y" } else { "%Y-%m-%d %H:%M UTC" };
+    let format = if off_ns >= 86_400 * SECOND_NS { "%B %Y" } else { "%Y-%m-%d %H:%M UTC" };
     at.strftime(format).to_string()
 }
 
@@ -156,7 +157,7 @@ pub(super) struct Sessions {
 
 impl Sessions {
     /// They are asked for this long, again and again.
-    const ASKED_NS: u64 = 120 * SECOND;
+    const ASKED_NS: u64 = 120 * SECOND_NS;
 
     /// Asks for them, when half of that is over.
     pub(super) fn go_on(&mut self, view: &mut View<'_>) {
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_breaks_depends_on_size_and_direction() {
-        let at = |seconds: i64| breaks(seconds * SECOND as i64).join(" ");
+        let at = |seconds: i64| breaks(seconds * SECOND_NS as i64).join(" ");
         assert_eq!(at(29), "");
         assert!(at(31).starts_with("Beyond 30 s one-time passwords"));
         assert!(at(-301).starts_with("Beyond 5 min Kerberos"));
@@ -231,9 +232,9 @@ mod tests {
 
     #[test]
     fn dates_are_as_coarse_as_the_clock_is_wrong() {
-        let december = 1_544_745_600 * SECOND as i64;
-        assert_eq!(dated(0, december, 86_400 * SECOND), "December 2018");
-        assert_eq!(dated(0, december, 60 * SECOND), "2018-12-14 00:00 UTC");
+        let december = 1_544_745_600 * SECOND_NS as i64;
+        assert_eq!(dated(0, december, 86_400 * SECOND_NS), "December 2018");
+        assert_eq!(dated(0, december, 60 * SECOND_NS), "2018-12-14 00:00 UTC");
         assert_eq!(dated(0, i64::MAX, 0), "2262-04-11 23:47 UTC");
     }
 }

@@ -31,15 +31,15 @@ use crate::{
         clock::references::{Leap, Source},
     },
     fact::{Reading, ReferenceKind, is_time_zone},
+    time::SECOND_NS,
 };
 
-const SECOND: u64 = 1_000_000_000;
 /// What an undisciplined clock may drift between a reading and now: 100 parts per million.
 const DRIFT: u64 = 10_000;
 /// Readings that agree are at most this far apart beyond their errors.
-const AGREE_NS: u64 = 2 * SECOND;
+const AGREE_NS: u64 = 2 * SECOND_NS;
 /// Build dates are written down in local time, or to the day.
-const BUILT_NS: u64 = 86_400 * SECOND;
+const BUILT_NS: u64 = 86_400 * SECOND_NS;
 
 /// How far the wall clock is from UTC.
 #[derive(Debug, Clone, PartialEq)]
@@ -270,7 +270,7 @@ fn voice<'a>(
         }
     };
     let age_ns = now_ns.saturating_sub(said.boot_ns);
-    let lifetime_ns = if std::ptr::eq(said, last) { lifetime_ns(source.0) } else { REMEMBERED_NS };
+    let lifetime_ns = if std::ptr::eq(said, last) { source.0.lifetime_ns() } else { REMEMBERED_NS };
     let ahead_ns = offset_ns.saturating_sub(said.utc_ns);
     let weight = weight(said, readings.iter(), leapt, references.is_metadata(source));
     if weight == 0 || age_ns > lifetime_ns {
@@ -294,11 +294,11 @@ fn followed(before: &Reading, readings: &VecDeque<Reading>) -> bool {
 }
 
 /// Two readings of a server that is asked every 64 s are no further apart than this.
-const AT_ONCE_NS: u64 = 130 * SECOND;
+const AT_ONCE_NS: u64 = 130 * SECOND_NS;
 /// What a clock said before a step counts for this long.
-const REMEMBERED_NS: u64 = 3600 * SECOND;
+const REMEMBERED_NS: u64 = 3600 * SECOND_NS;
 /// A hardware clock that has come to differ by this much without being written tells of a clock that runs wrong.
-const DRIFTED_NS: u64 = 5 * SECOND;
+const DRIFTED_NS: u64 = 5 * SECOND_NS;
 /// Weight of a clock that was made to be asked.
 const ASKED: u32 = 8;
 /// Weight of the cloud's own metadata service.
@@ -341,30 +341,17 @@ fn weight<'a>(
     metadata: bool,
 ) -> u32 {
     match last.kind {
-        ReferenceKind::Ptp | ReferenceKind::Ntp => ASKED,
-        ReferenceKind::Kernel => 4,
         ReferenceKind::Rtc if leapt => 6,
-        ReferenceKind::Rtc => 3,
         // One whose date does not go on with time hands out an old answer.
         ReferenceKind::Http if !goes_on(last, readings) => 0,
         ReferenceKind::Http if metadata => METADATA,
-        ReferenceKind::Http => 2,
-        ReferenceKind::Built => 0,
-    }
-}
-
-/// How long a reading counts.
-fn lifetime_ns(kind: ReferenceKind) -> u64 {
-    match kind {
-        ReferenceKind::Ptp | ReferenceKind::Rtc => 120 * SECOND,
-        ReferenceKind::Ntp => 2 * 3600 * SECOND,
-        ReferenceKind::Kernel | ReferenceKind::Http | ReferenceKind::Built => 3600 * SECOND,
+        kind => kind.weight(),
     }
 }
 
 /// The last two readings, a while apart, say the same of UTC.
 fn goes_on<'a>(last: &Reading, readings: impl Iterator<Item = &'a Reading>) -> bool {
-    const APART_NS: u64 = 2 * SECOND;
+    const APART_NS: u64 = 2 * SECOND_NS;
     readings
         .filter(|earlier| last.boot_ns.saturating_sub(earlier.boot_ns) >= APART_NS)
         .last()
@@ -384,20 +371,20 @@ mod tests {
     use super::*;
     use crate::enrich::context::Context;
 
-    const NOW: u64 = 1_000 * SECOND;
+    const NOW: u64 = 1_000 * SECOND_NS;
 
     fn world(said: &[(ReferenceKind, &str, i64)]) -> World {
         let mut world = World::default();
         world.learn(&Context::Clock { boot_ns: 0, offset_ns: 0 });
         // Each was heard twice, so that HTTP servers count.
-        for at in [NOW - 30 * SECOND, NOW] {
+        for at in [NOW - 30 * SECOND_NS, NOW] {
             for (kind, name, ahead_s) in said {
                 world.learn(&Context::Reference(Reading {
                     boot_ns: at,
                     kind: *kind,
                     name: (*name).into(),
-                    utc_ns: -ahead_s * SECOND as i64,
-                    error_ns: if *kind == ReferenceKind::Ntp { 20_000_000 } else { SECOND },
+                    utc_ns: -ahead_s * SECOND_NS as i64,
+                    error_ns: if *kind == ReferenceKind::Ntp { 20_000_000 } else { SECOND_NS },
                 }));
             }
         }
@@ -407,7 +394,7 @@ mod tests {
 
     fn verdict(said: &[(ReferenceKind, &str, i64)]) -> Option<(i64, Confidence)> {
         let verdict = judge(&world(said), NOW)?;
-        Some((verdict.ahead_ns / SECOND as i64, verdict.confidence))
+        Some((verdict.ahead_ns / SECOND_NS as i64, verdict.confidence))
     }
 
     use Confidence::{Certain, Likely, Possible};
@@ -487,52 +474,52 @@ mod tests {
     #[test]
     fn a_hardware_clock_that_was_written_has_no_voice_any_more() {
         let mut world = world(&[(Rtc, "rtc0", 0)]);
-        let day = 86_400 * SECOND as i64;
+        let day = 86_400 * SECOND_NS as i64;
         // The wall clock was set back by a day, and then the hardware clock.
-        world.learn(&Context::Clock { boot_ns: NOW + SECOND, offset_ns: -day });
+        world.learn(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: -day });
         let reading =
-            |at, utc_ns| Reading { boot_ns: at, kind: Rtc, name: "rtc0".into(), utc_ns, error_ns: SECOND };
-        world.learn(&Context::Reference(reading(NOW + 2 * SECOND, 0)));
-        world.learn(&Context::Reference(reading(NOW + 12 * SECOND, -day)));
-        assert_eq!(judge(&world, NOW + 13 * SECOND), None);
+            |at, utc_ns| Reading { boot_ns: at, kind: Rtc, name: "rtc0".into(), utc_ns, error_ns: SECOND_NS };
+        world.learn(&Context::Reference(reading(NOW + 2 * SECOND_NS, 0)));
+        world.learn(&Context::Reference(reading(NOW + 12 * SECOND_NS, -day)));
+        assert_eq!(judge(&world, NOW + 13 * SECOND_NS), None);
         // Of the step, it said before: it is wrong by a day.
-        let after = After { began_ns: NOW + SECOND, by_daemon: true };
-        let verdict = judge_after(&world, NOW + 13 * SECOND, after).expect("what it said");
+        let after = After { began_ns: NOW + SECOND_NS, by_daemon: true };
+        let verdict = judge_after(&world, NOW + 13 * SECOND_NS, after).expect("what it said");
         assert_eq!((verdict.ahead_ns, verdict.ground), (-day, Ground::HardwareAlone));
     }
 
     #[test]
     fn a_clock_written_together_with_a_step_that_was_undone_shows_no_machine_that_stood_still() {
         let mut world = world(&[(Rtc, "rtc0", 0), (Kernel, "kernel", 0)]);
-        let day = 86_400 * SECOND as i64;
-        world.learn(&Context::Clock { boot_ns: NOW + SECOND, offset_ns: day });
-        world.learn(&Context::Clock { boot_ns: NOW + 3 * SECOND, offset_ns: 0 });
+        let day = 86_400 * SECOND_NS as i64;
+        world.learn(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: day });
+        world.learn(&Context::Clock { boot_ns: NOW + 3 * SECOND_NS, offset_ns: 0 });
         let reading = Reading {
-            boot_ns: NOW + 9 * SECOND,
+            boot_ns: NOW + 9 * SECOND_NS,
             kind: Rtc,
             name: "rtc0".into(),
             utc_ns: day,
-            error_ns: SECOND,
+            error_ns: SECOND_NS,
         };
         world.learn(&Context::Reference(reading));
         assert_eq!(world.references().leap(), None);
-        assert_eq!(judge(&world, NOW + 9 * SECOND).map(|verdict| verdict.ahead_ns), Some(0));
+        assert_eq!(judge(&world, NOW + 9 * SECOND_NS).map(|verdict| verdict.ahead_ns), Some(0));
     }
 
     #[test]
     fn the_kernel_and_servers_of_this_machine_cannot_speak_for_a_step_they_followed() {
         let mut world = world(&[(Kernel, "kernel", 0), (Http, "192.0.2.1:80", 0), (Ntp, "a", 0)]);
-        let hour = 3600 * SECOND as i64;
-        world.learn(&Context::Clock { boot_ns: NOW + SECOND, offset_ns: hour });
+        let hour = 3600 * SECOND_NS as i64;
+        world.learn(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: hour });
         for (kind, name) in [(Kernel, "kernel"), (Http, "192.0.2.1:80"), (Ntp, "a"), (Http, "192.0.2.2:80")] {
-            for at in [NOW + 6 * SECOND, NOW + 12 * SECOND] {
+            for at in [NOW + 6 * SECOND_NS, NOW + 12 * SECOND_NS] {
                 let reading =
-                    Reading { boot_ns: at, kind, name: name.into(), utc_ns: hour, error_ns: SECOND };
+                    Reading { boot_ns: at, kind, name: name.into(), utc_ns: hour, error_ns: SECOND_NS };
                 world.learn(&Context::Reference(reading));
             }
         }
-        let after = After { began_ns: NOW + SECOND, by_daemon: false };
-        let verdict = judge_after(&world, NOW + 13 * SECOND, after).expect("what they said before");
+        let after = After { began_ns: NOW + SECOND_NS, by_daemon: false };
+        let verdict = judge_after(&world, NOW + 13 * SECOND_NS, after).expect("what they said before");
         assert_eq!(verdict.ahead_ns, hour, "{verdict:?}");
         assert_eq!(verdict.against, [], "{verdict:?}");
     }
@@ -540,15 +527,15 @@ mod tests {
     #[test]
     fn an_hour_by_which_the_clock_was_just_set_is_no_time_zone() {
         let mut world = world(&[(Rtc, "rtc0", 0)]);
-        let hour = 3600 * SECOND as i64;
-        world.learn(&Context::Clock { boot_ns: NOW + SECOND, offset_ns: hour });
-        let verdict = judge(&world, NOW + 2 * SECOND).expect("the hardware clock");
+        let hour = 3600 * SECOND_NS as i64;
+        world.learn(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: hour });
+        let verdict = judge(&world, NOW + 2 * SECOND_NS).expect("the hardware clock");
         assert_eq!((verdict.ahead_ns, verdict.zones), (hour, vec![]));
     }
 
     #[test]
     fn no_clock_is_right_that_shows_a_time_before_the_kernel_was_built() {
-        let year = 365 * 86_400 * SECOND as i64;
+        let year = 365 * 86_400 * SECOND_NS as i64;
         let built = |world: &mut World| {
             let wall = i64::try_from(NOW).expect("small");
             world.learn(&Context::Built { name: "6.12 (2025-11-05)".into(), utc_ns: wall + year });
@@ -587,29 +574,29 @@ mod tests {
         world.learn(&Context::Clock { boot_ns: 0, offset_ns: 0 });
         for at in [0, 10, 20] {
             let reading = Reading {
-                boot_ns: at * SECOND,
+                boot_ns: at * SECOND_NS,
                 kind: Http,
                 name: "192.0.2.1:80".into(),
                 // The same date each time.
-                utc_ns: -(at as i64) * SECOND as i64 - 9000 * SECOND as i64,
-                error_ns: SECOND,
+                utc_ns: -(at as i64) * SECOND_NS as i64 - 9000 * SECOND_NS as i64,
+                error_ns: SECOND_NS,
             };
             world.learn(&Context::Reference(reading));
-            assert_eq!(judge(&world, at * SECOND), None);
+            assert_eq!(judge(&world, at * SECOND_NS), None);
         }
     }
 
     #[test]
     fn a_machine_that_stood_still_is_believed_to_even_if_the_kernel_thinks_it_is_right() {
         let mut world = world(&[(Kernel, "kernel", 0), (Rtc, "rtc0", 0)]);
-        let day = 86_400 * SECOND as i64;
-        let at = NOW + 10 * SECOND;
+        let day = 86_400 * SECOND_NS as i64;
+        let at = NOW + 10 * SECOND_NS;
         let reading = |kind, name: &str, utc_ns| Reading {
             boot_ns: at,
             kind,
             name: name.into(),
             utc_ns,
-            error_ns: SECOND,
+            error_ns: SECOND_NS,
         };
         world.learn(&Context::Reference(reading(Rtc, "rtc0", day)));
         world.learn(&Context::Reference(reading(Kernel, "kernel", 0)));
@@ -624,6 +611,6 @@ mod tests {
         let world = world(&[(Kernel, "kernel", 0), (Rtc, "rtc0", -7200)]);
         let verdict = judge(&world, NOW).expect("the kernel");
         assert_eq!(verdict.ahead_ns, 0);
-        assert_eq!(verdict.zones, [((Rtc, "rtc0".to_owned()), -7200 * SECOND as i64)]);
+        assert_eq!(verdict.zones, [((Rtc, "rtc0".to_owned()), -7200 * SECOND_NS as i64)]);
     }
 }

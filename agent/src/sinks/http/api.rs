@@ -26,8 +26,8 @@ use super::{
     page,
 };
 use crate::{
-    config::Grave,
     correlate::incident::Kind,
+    severity::Severity,
     sinks::{
         Told,
         store::{
@@ -149,10 +149,9 @@ impl Asked {
         Ok(Query {
             kinds,
             severity: match self.severity.as_deref() {
-                None | Some("info") => Grave::Info,
-                Some("warning") => Grave::Warning,
-                Some("critical") => Grave::Critical,
-                Some(bad) => return Err(format!("severity={bad}: info, warning or critical")),
+                None => Severity::Info,
+                Some(name) => Severity::named(name)
+                    .ok_or_else(|| format!("severity={name}: info, warning or critical"))?,
             },
             open: match self.state.as_deref() {
                 None => None,

@@ -5,10 +5,10 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Error, Store, schema::rank};
+use super::{Error, Store};
 use crate::{
-    config::Grave,
-    correlate::incident::{CauseKind, Confidence, Severity, State},
+    correlate::incident::{CauseKind, Confidence, State},
+    severity::Severity,
     sinks::{Told, WEBHOOK},
 };
 
@@ -21,7 +21,7 @@ pub struct Subscriptions {
     /// Where to.
     pub urls: Vec<String>,
     /// From this severity on.
-    pub severity: Grave,
+    pub severity: Severity,
 }
 
 /// A delivery that is due.
@@ -52,7 +52,7 @@ impl Subscribers {
         lived_ms: i64,
     ) -> rusqlite::Result<u64> {
         let incident = &told.incident;
-        if to.urls.is_empty() || rank(incident.severity) < least(to.severity) {
+        if to.urls.is_empty() || incident.severity < to.severity {
             return Ok(0);
         }
         let essence =
@@ -77,14 +77,6 @@ impl Subscribers {
             connection.prepare_cached(sql)?.execute(params![url, incident.id, told.json(), lived_ms])?;
         }
         Ok(to.urls.len() as u64)
-    }
-}
-
-pub(super) fn least(severity: Grave) -> i64 {
-    match severity {
-        Grave::Info => 0,
-        Grave::Warning => 1,
-        Grave::Critical => 2,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use rusqlite::{OptionalExtension, ToSql};
 
-use super::{Error, Store, deliveries::least};
-use crate::config::Grave;
+use super::{Error, Store};
+use crate::severity::Severity;
 
 /// Incidents in one answer at most.
 const MOST: u32 = 10_000;
@@ -15,8 +15,8 @@ pub const PAGE: u32 = 1000;
 pub struct Query {
     /// Of one of these kinds; any when empty.
     pub kinds: Vec<String>,
-    /// At least this grave.
-    pub severity: Grave,
+    /// At least this severe.
+    pub severity: Severity,
     /// Going on (`true`) or over.
     pub open: Option<bool>,
     /// Going on at this moment or later, milliseconds since 1970.
@@ -35,7 +35,7 @@ impl Default for Query {
     fn default() -> Self {
         Self {
             kinds: Vec::new(),
-            severity: Grave::Info,
+            severity: Severity::Info,
             open: None,
             since_ms: None,
             until_ms: None,
@@ -79,7 +79,7 @@ impl Store {
     /// When the store cannot be read.
     pub fn incidents(&self, query: &Query) -> Result<(Vec<Kept>, bool), Error> {
         let mut wanted = vec!["severity >= ?".to_owned()];
-        let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(least(query.severity))];
+        let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(query.severity.rank())];
         if !query.kinds.is_empty() {
             wanted.push(format!("kind IN ({})", vec!["?"; query.kinds.len()].join(", ")));
             values.extend(query.kinds.iter().map(|kind| Box::new(kind.clone()) as Box<dyn ToSql>));

@@ -3,8 +3,6 @@
 
 use rusqlite::Connection;
 
-use crate::correlate::incident::Severity;
-
 /// `application_id` of a store: "culp".
 pub(super) const APPLICATION: i64 = 0x6375_6c70;
 /// The version this culprit writes: `user_version`.
@@ -40,15 +38,6 @@ const MIGRATIONS: &[&str] = &[
     // 3: what an open incident's text becomes if culprit stops before it is resolved.
     "ALTER TABLE incidents ADD COLUMN unwatched_text TEXT;",
 ];
-
-/// Severities as the store compares them.
-pub(super) fn rank(severity: Severity) -> i64 {
-    match severity {
-        Severity::Info => 0,
-        Severity::Warning => 1,
-        Severity::Critical => 2,
-    }
-}
 
 /// How the file is written; before the first table is made.
 pub(super) fn tune(connection: &Connection) -> rusqlite::Result<()> {

@@ -13,7 +13,6 @@ use super::{
     *,
 };
 use crate::{
-    config::Grave,
     correlate::incident::{ConnectStalledDetails, Details, Incident, Kind, SCHEMA, Severity, State},
     fact::Endpoint,
     sinks::{
@@ -80,7 +79,7 @@ impl Room {
     }
 
     fn writer(&self, store: &Store) -> Writer {
-        let subscriptions = Subscriptions { urls: self.urls.clone(), severity: Grave::Critical };
+        let subscriptions = Subscriptions { urls: self.urls.clone(), severity: Severity::Critical };
         let options = Arc::new(Mutex::new(Options { retention: self.keep, subscriptions }));
         Writer::new(store.clone(), options, Counts::new(WEBHOOK), Box::new(|_| {})).expect("room")
     }
@@ -108,7 +107,7 @@ fn incidents_are_found_by_what_they_are_newest_first() {
     let all = Query::default();
     assert_eq!(ids(&store, &all), [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
     assert_eq!(ids(&store, &Query { open: Some(true), ..all.clone() }), [9, 8, 7, 6, 5]);
-    assert_eq!(ids(&store, &Query { severity: Grave::Critical, ..all.clone() }), [9, 6, 3, 0]);
+    assert_eq!(ids(&store, &Query { severity: Severity::Critical, ..all.clone() }), [9, 6, 3, 0]);
     let failing = vec!["connect_failing".to_owned()];
     assert_eq!(ids(&store, &Query { kinds: failing, open: Some(false), ..all.clone() }), [3, 1]);
     assert_eq!(ids(&store, &Query { text: Some("NUMBER 7".into()), ..all.clone() }), [7]);

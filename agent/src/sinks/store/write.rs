@@ -11,7 +11,6 @@ use serde_json::Value;
 use super::{
     Error, Retention, Store, deliveries, is_damage,
     retain::{self, Age},
-    schema::rank,
 };
 use crate::{
     correlate::incident::State,
@@ -204,7 +203,7 @@ fn put(connection: &Connection, told: &Told, lived_ms: i64) -> rusqlite::Result<
         .execute(params![
             incident.id,
             incident.kind.name(),
-            rank(incident.severity),
+            incident.severity.rank(),
             !over,
             milliseconds(&incident.began_at),
             milliseconds(&incident.opened_at),

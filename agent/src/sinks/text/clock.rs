@@ -4,20 +4,10 @@ use std::fmt::Write as _;
 
 use super::{Mood, Said, duration};
 use crate::{
-    fact::{LeapKind, ReferenceKind, What, by, off},
+    fact::{LeapKind, What},
+    text::duration::{by, off},
     text::shown,
 };
-
-fn kind_name(kind: ReferenceKind) -> &'static str {
-    match kind {
-        ReferenceKind::Ptp => "ptp",
-        ReferenceKind::Ntp => "ntp",
-        ReferenceKind::Kernel => "kernel",
-        ReferenceKind::Rtc => "rtc",
-        ReferenceKind::Http => "http",
-        ReferenceKind::Built => "built",
-    }
-}
 
 pub(super) fn say(what: &What) -> Option<Said> {
     let (peer, text, mood) = match what {
@@ -72,7 +62,7 @@ pub(super) fn say(what: &What) -> Option<Said> {
         What::ClockCompared { reference, name, ahead_ns, error_ns } => {
             let unsure = duration(*error_ns as f64 / 1e6);
             let text = format!("{}: the clock is {} (± {unsure})", shown(name), off(*ahead_ns));
-            (kind_name(*reference), text, Mood::Plain)
+            (reference.name(), text, Mood::Plain)
         }
         What::MachineSlept { slept_ms } => {
             ("no call seen", format!("the machine slept for {}", duration(*slept_ms)), Mood::Slow)

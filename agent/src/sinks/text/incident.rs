@@ -10,7 +10,8 @@ use super::{Style, duration, time};
 use crate::{
     config::Time,
     correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Part, Severity, State},
-    fact::{Role, by, off},
+    fact::Role,
+    text::duration::{by, off},
     text::{printable, shown},
 };
 

@@ -14,6 +14,7 @@ use std::{
 
 pub use incident::{Incidents, Watch};
 
+use crate::text::duration::line as duration;
 use crate::{
     fact::{Endpoint, Fact, HostIcmp, Outcome, Protocol, What},
     text::{host::host, shown},
@@ -107,16 +108,6 @@ fn peer(endpoint: &Endpoint) -> String {
         let _ = write!(at, ", {wire}");
     }
     at
-}
-
-/// Milliseconds as people write durations.
-pub fn duration(ms: f64) -> String {
-    match ms {
-        ms if ms < 10.0 => format!("{ms:.2} ms"),
-        ms if ms < 1000.0 => format!("{ms:.0} ms"),
-        ms if ms < 60_000.0 => format!("{:.1} s", ms / 1000.0),
-        ms => crate::fact::span((ms * 1e6) as u64),
-    }
 }
 
 /// What an answer holds: addresses, and names in the form of master files.

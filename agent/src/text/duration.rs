@@ -1,4 +1,11 @@
-//! How people say a span of time that may be milliseconds or months.
+//! Durations and differences of clocks as people write them: one function for each precision in use.
+//!
+//! - [`span`]: two units, from milliseconds to months: clocks, and how long an incident lasts
+//! - [`short`]: as `span`, to a tenth of a second below a minute: the sentences of incidents
+//! - [`fine`]: as `span`, and nanoseconds to milliseconds below: the error of a clock
+//! - [`line`]: from milliseconds, to a hundredth: a fact's line
+//!
+//! How a person writes one is read by `units::duration`.
 
 /// `650 ms`, `1.5 s`, `15 min 35 s`, `5 h 12 min`, `125 days 20 h`: two units, the smaller one rounded.
 pub fn span(ns: u64) -> String {
@@ -24,6 +31,40 @@ pub fn span(ns: u64) -> String {
     } else {
         let days = hours / 24;
         two(format!("{days} {}", if days == 1 { "day" } else { "days" }), hours % 24, "h")
+    }
+}
+
+/// `650 ms`, `1.5 s`, `59.9 s`, then as [`span`]: whole milliseconds and tenths, cut, not rounded.
+pub fn short(ns: u64) -> String {
+    let ms = ns / 1_000_000;
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        _ => span(ns),
+    }
+}
+
+/// `0.25 ms`, `650 ms`, `1.5 s`, then as [`span`]: from milliseconds.
+pub fn line(ms: f64) -> String {
+    match ms {
+        ms if ms < 10.0 => format!("{ms:.2} ms"),
+        ms if ms < 1000.0 => format!("{ms:.0} ms"),
+        ms if ms < 60_000.0 => format!("{:.1} s", ms / 1000.0),
+        ms => span((ms * 1e6) as u64),
+    }
+}
+
+/// `850 ns`, `12.3 µs`, `12.3 ms`, then as [`span`].
+pub fn fine(ns: u64) -> String {
+    // Rounded before the unit is chosen: no `60.0 s`.
+    let tenths = |unit: u64| (ns + unit / 20) / (unit / 10);
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        _ if tenths(1_000) < 10_000 => format!("{}.{} µs", tenths(1_000) / 10, tenths(1_000) % 10),
+        _ if tenths(1_000_000) < 10_000 => {
+            format!("{}.{} ms", tenths(1_000_000) / 10, tenths(1_000_000) % 10)
+        }
+        _ => span(ns),
     }
 }
 
