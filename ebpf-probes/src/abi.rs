@@ -4,6 +4,8 @@
 //! Everything here is `#[repr(C)]`, `Copy`, integers and byte arrays only, with explicit padding
 //! and a size that is a multiple of 8. Byte order is the machine's own; ports are in host order.
 
+pub mod connect;
+
 /// Every record starts with this.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -4,9 +4,30 @@
 //! No offset is compiled in. A field the agent has not filled in sits at [`NO_OFFSET`], where the
 //! verifier refuses a direct load.
 
-use crate::spec::Field;
-#[cfg(any(target_arch = "bpf", feature = "lint"))]
-use crate::spec::NO_OFFSET;
+/// A field of a kernel structure, found in the running kernel's BTF when the program is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// The `.rodata` global that receives its offset, in bytes.
+    pub global: &'static str,
+    /// Where it is: `struct.member.member`.
+    pub path: &'static str,
+    /// Its size in bytes; 0 accepts any (flexible arrays).
+    pub size: u32,
+}
+
+/// Two lists of fields as one.
+pub const fn joined<const N: usize>(one: &[Field], two: &[Field]) -> [Field; N] {
+    let mut all = [one[0]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < one.len() { one[at] } else { two[at - one.len()] };
+        at += 1;
+    }
+    all
+}
+
+/// The value of an offset the agent has not filled in: reading through it is refused by the verifier.
+pub const NO_OFFSET: u32 = u32::MAX;
 
 macro_rules! kernel_fields {
     ($($name:ident: $ty:ty [$size:literal] = $path:literal;)+) => { $(

@@ -14,7 +14,6 @@ pub mod probes;
 pub mod spec;
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod filter;
+mod bpf;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod kernel;
-pub mod packet;
+mod hooks;

@@ -2,8 +2,6 @@
 //! a duration falls into. Nothing here depends on the ring, on the mode or on what `-Z` leaves out;
 //! only what the filters watch is counted.
 
-use crate::probes::tls::{CLIENT, stage};
-
 /// Counters there is room for: a power of two, which the verifier can follow.
 pub const COUNTERS: usize = 64;
 
@@ -25,21 +23,18 @@ pub mod counter {
     pub const DNS_QUERIES: u32 = 2;
     /// TCP connects that ended, by [`Ended`].
     pub const CONNECTS: u32 = 4;
-    /// TLS handshakes that ended: see [`tls`].
+    /// TLS handshakes that ended: see [`crate::probes::tls::ended`].
     pub const TLS: u32 = CONNECTS + Ended::ALL.len() as u32;
+    /// Ways in which they end: two roles, four stages.
+    pub const TLS_ENDINGS: u32 = 8;
     /// DNS answers, by the response code of their header.
-    pub const DNS_RESPONSES: u32 = TLS + 8;
+    pub const DNS_RESPONSES: u32 = TLS + TLS_ENDINGS;
     /// What happened to neighbours: see [`neigh`].
     pub const NEIGH: u32 = DNS_RESPONSES + DNS_RCODES;
     /// Response codes a header has room for.
     pub const DNS_RCODES: u32 = 16;
 
     const _: () = assert!(NEIGH as usize + 2 * NeighEvent::ALL.len() <= super::COUNTERS);
-
-    /// TLS handshakes of a role that ended in a stage from [`super::stage::DONE`] on.
-    pub const fn tls(role: u32, stage: u32) -> u32 {
-        TLS + (role - super::CLIENT) * 4 + (stage - super::stage::DONE)
-    }
 
     /// What happened to neighbours of a family.
     pub const fn neigh(event: NeighEvent, v6: bool) -> u32 {
@@ -196,19 +191,9 @@ pub const fn bound_ns(bucket: usize) -> Option<u64> {
     if bucket + 1 < BUCKETS_USED { Some(1000 << (FIRST as usize + bucket)) } else { None }
 }
 
-/// What was timed when a handshake left `stage`, as a number of [`Timed`].
-#[inline(always)]
-pub const fn phase(role: u32, stage: u32) -> u32 {
-    Timed::ServerFlightClient as u32 + (stage - stage::HELLO) * 2 + (role - CLIENT)
-}
-
-#[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod program;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probes::tls::SERVER;
 
     #[test]
     fn a_duration_falls_into_the_first_bucket_whose_bound_is_not_below_it() {
@@ -224,32 +209,5 @@ mod tests {
         assert_eq!(bound_ns(0), Some(64_000));
         assert_eq!(bound_ns(BUCKETS_USED - 2), Some(134_217_728_000));
         assert_eq!((bound_ns(BUCKETS_USED - 1), bucket(u64::MAX) as usize), (None, BUCKETS_USED - 1));
-    }
-
-    #[test]
-    fn counters_of_one_thing_never_share_a_number_with_another() {
-        let mut all = vec![counter::SYN_RETRIES, counter::SYNACK_RETRIES, counter::DNS_QUERIES];
-        all.extend(Ended::ALL.iter().map(|ended| counter::CONNECTS + *ended as u32));
-        all.extend((0..counter::DNS_RCODES).map(|rcode| counter::DNS_RESPONSES + rcode));
-        for role in [CLIENT, SERVER] {
-            all.extend((stage::DONE..=stage::NOT_TLS).map(|stage| counter::tls(role, stage)));
-        }
-        for event in NeighEvent::ALL {
-            all.extend([false, true].map(|v6| counter::neigh(*event, v6)));
-        }
-        let len = all.len();
-        all.sort_unstable();
-        all.dedup();
-        assert_eq!(all.len(), len);
-        assert!(all.iter().all(|number| (*number as usize) < COUNTERS));
-    }
-
-    #[test]
-    fn each_stage_left_is_timed_as_what_it_waited_for() {
-        let timed = |role, stage| Timed::ALL[phase(role, stage) as usize].name();
-        assert_eq!(timed(CLIENT, stage::HELLO), "server_flight client");
-        assert_eq!(timed(SERVER, stage::HELLO), "server_flight server");
-        assert_eq!(timed(CLIENT, stage::SERVER_FLIGHT), "client_finish client");
-        assert_eq!(timed(SERVER, stage::CLIENT_FINISH), "server_finish server");
     }
 }

@@ -1,7 +1,10 @@
 //! What a probe is made of, as data: its hooks, what each needs of the kernel, and what is lost
 //! without it. The agent plans, checks, attaches and reports from this; nothing here does anything.
+//! Hooks that several probes share stand here too, each once.
 
-use crate::abi::ProbeId;
+use crate::{abi::ProbeId, fields};
+
+pub use crate::fields::Field;
 
 /// A family of facts about the system, and the hooks that deliver it.
 #[derive(Debug, Clone, Copy)]
@@ -14,17 +17,6 @@ pub struct Probe {
     pub about: &'static str,
     /// Where it looks. Several probes may name the same program; it is attached once.
     pub hooks: &'static [Hook],
-}
-
-/// Two lists of fields as one.
-pub const fn joined<const N: usize>(one: &[Field], two: &[Field]) -> [Field; N] {
-    let mut all = [one[0]; N];
-    let mut at = 0;
-    while at < N {
-        all[at] = if at < one.len() { one[at] } else { two[at - one.len()] };
-        at += 1;
-    }
-    all
 }
 
 /// One program and where it goes.
@@ -90,27 +82,13 @@ impl core::fmt::Display for Attach {
     }
 }
 
-/// A field of a kernel structure, found in the running kernel's BTF when the program is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Field {
-    /// The `.rodata` global that receives its offset, in bytes.
-    pub global: &'static str,
-    /// Where it is: `struct.member.member`.
-    pub path: &'static str,
-    /// Its size in bytes; 0 accepts any (flexible arrays).
-    pub size: u32,
-}
-
-/// The value of an offset the agent has not filled in: reading through it is refused by the verifier.
-pub const NO_OFFSET: u32 = u32::MAX;
-
 /// Follows the children of wanted processes; attached only when processes are asked for, by number or name.
 pub const FOLLOW_FORK: Hook = Hook {
     program: "follow_fork",
     attach: Attach::BtfTracepoint("sched_process_fork", &["struct task_struct *", "struct task_struct *"]),
     gives: "children of the processes asked for",
     required: false,
-    fields: &[crate::fields::TASK_TGID],
+    fields: &[fields::TASK_TGID],
 };
 
 /// Notes processes as one of their threads gets a wanted name; attached only when a name is asked for.
@@ -128,5 +106,138 @@ pub const FOLLOW_EXIT: Hook = Hook {
     attach: Attach::BtfTracepoint("sched_process_exit", &["struct task_struct *"]),
     gives: "the end of the processes asked for: their numbers stay wanted",
     required: false,
-    fields: &[crate::fields::TASK_TGID, crate::fields::TASK_SIGNAL, crate::fields::SIGNAL_LIVE],
+    fields: &[fields::TASK_TGID, fields::TASK_SIGNAL, fields::SIGNAL_LIVE],
+};
+
+/// What a look at the calling thread reads.
+const OWNER: &[Field] = &[fields::TASK_NSPROXY, fields::NSPROXY_NET, fields::NET_INUM];
+
+/// Connects to IPv4 addresses: shared with lookups.
+pub const CONNECT4: Hook = Hook {
+    program: "connect4",
+    attach: Attach::CgroupConnect4,
+    gives: "who connects to IPv4 addresses",
+    required: true,
+    fields: OWNER,
+};
+
+/// Connects to IPv6 addresses: shared with lookups.
+pub const CONNECT6: Hook = Hook {
+    program: "connect6",
+    attach: Attach::CgroupConnect6,
+    gives: "who connects to IPv6 addresses",
+    required: true,
+    fields: OWNER,
+};
+
+/// Datagrams of unconnected sockets to IPv4 addresses: shared with lookups.
+pub const SENDMSG4: Hook = Hook {
+    program: "sendmsg4",
+    attach: Attach::CgroupSendmsg4,
+    gives: "unconnected UDP to IPv4 addresses",
+    required: false,
+    fields: OWNER,
+};
+
+/// Datagrams of unconnected sockets to IPv6 addresses: shared with lookups.
+pub const SENDMSG6: Hook = Hook {
+    program: "sendmsg6",
+    attach: Attach::CgroupSendmsg6,
+    gives: "unconnected UDP to IPv6 addresses",
+    required: false,
+    fields: OWNER,
+};
+
+/// Socket state changes: shared by connects and handshakes.
+pub const SET_STATE: Hook = Hook {
+    program: "set_state",
+    attach: Attach::BtfTracepoint("inet_sock_set_state", &["const struct sock *", "int", "int"]),
+    gives: "SYN sent, established, failed, closed",
+    required: true,
+    fields: &[
+        fields::SK_DADDR,
+        fields::SK_RCV_SADDR,
+        fields::SK_DPORT,
+        fields::SK_NUM,
+        fields::SK_FAMILY,
+        fields::SK_NET,
+        fields::SK_V6_DADDR,
+        fields::SK_V6_RCV_SADDR,
+        fields::SK_COOKIE,
+        fields::SK_ERR,
+        fields::SK_ERR_SOFT,
+        fields::INET_SPORT,
+        fields::SK_PROTOCOL,
+        fields::NET_INUM,
+    ],
+};
+
+/// What TCP sends again: shared by connects and neighbours.
+pub const RETRANSMIT: Hook = Hook {
+    program: "retransmit",
+    attach: Attach::BtfTracepoint("tcp_retransmit_skb", &["const struct sock *", "const struct sk_buff *"]),
+    gives: "SYN retries as they happen, and neighbours that do not hear this host",
+    required: false,
+    fields: &[
+        fields::SK_STATE,
+        fields::SK_COOKIE,
+        fields::SK_DADDR,
+        fields::SK_RCV_SADDR,
+        fields::SK_DPORT,
+        fields::SK_NUM,
+        fields::SK_FAMILY,
+        fields::SK_PROTOCOL,
+        fields::SK_NET,
+        fields::SK_V6_DADDR,
+        fields::SK_V6_RCV_SADDR,
+        fields::SK_DST_CACHE,
+        fields::DST_DEV,
+        fields::ICSK_RETRANSMITS,
+        fields::DEV_IFINDEX,
+        fields::NET_INUM,
+    ],
+};
+
+/// What the programs that see packets read, for all probes together.
+const PACKET: &[Field] = &[
+    fields::TASK_TGID,
+    fields::TASK_PID,
+    fields::TASK_COMM,
+    fields::SK_NET,
+    fields::NET_INUM,
+    fields::SK_ACK_BACKLOG,
+    fields::SK_MAX_ACK_BACKLOG,
+    fields::SK_DADDR,
+    fields::SK_RCV_SADDR,
+    fields::SK_V6_DADDR,
+    fields::SK_V6_RCV_SADDR,
+    fields::SK_NUM,
+    fields::SK_DPORT,
+    fields::SK_STATE,
+    fields::SK_FAMILY,
+    fields::SK_PROTOCOL,
+    fields::SK_COOKIE,
+    fields::TCP_RCV_NXT,
+    fields::TCP_SND_NXT,
+    fields::TCP_MSTAMP,
+    fields::TCP_SACKS,
+    fields::TCP_NUM_SACKS,
+];
+
+/// Packets arriving: shared by all probes.
+pub const PACKET_IN: Hook = Hook {
+    program: "packet_in",
+    attach: Attach::CgroupIngress,
+    gives: "what arrives: hellos, DNS answers, the MAC a SYN comes from",
+    required: true,
+    fields: PACKET,
+};
+
+/// Packets leaving: shared by connects, handshakes and lookups.
+pub const PACKET_OUT: Hook = Hook {
+    program: "packet_out",
+    attach: Attach::CgroupEgress,
+    gives: "what leaves: SYNs with their local port, hellos, DNS queries",
+    required: true,
+    fields: PACKET,
 };

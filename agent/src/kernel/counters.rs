@@ -99,9 +99,9 @@ impl Counters {
 
     /// Handshakes of a role that ended in this stage; 0 for a role or a stage that is none or no end.
     pub fn handshakes(&self, role: u32, stage: u32) -> u64 {
-        use ebpf_probes::probes::tls::{CLIENT, SERVER, stage};
+        use ebpf_probes::probes::tls::{CLIENT, SERVER, ended, stage};
         let is_end = (CLIENT..=SERVER).contains(&role) && (stage::DONE..=stage::NOT_TLS).contains(&stage);
-        if is_end { self.count(counter::tls(role, stage)) } else { 0 }
+        if is_end { self.count(ended(role, stage)) } else { 0 }
     }
 
     /// DNS questions sent.

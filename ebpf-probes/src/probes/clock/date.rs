@@ -16,8 +16,13 @@ use aya_ebpf::{
 use super::{AGED, DATES as SERVERS, DateKey, HttpDate};
 use crate::{
     abi::{ProbeId, Stat},
-    kernel::{at_most, count, mapped, now, opaque, same},
-    packet::program::{Packet, netns_of},
+    bpf::{
+        address::mapped,
+        counters::count,
+        packet::{Packet, netns_of},
+        time::now,
+        verifier::{at_most, call, opaque, same},
+    },
 };
 
 /// What servers said last.
@@ -54,14 +59,14 @@ const END_MASK: u64 = 0xffff_ffff;
 
 /// Whether a segment begins a response.
 #[inline(always)]
-pub fn begins(first: &[u8; 16]) -> bool {
+pub(crate) fn begins(first: &[u8; 16]) -> bool {
     first[0] == b'H' && first[1] == b'T' && first[2] == b'T' && first[3] == b'P' && first[4] == b'/'
 }
 
 /// A response comes in.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn clock_response(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+pub(crate) extern "C" fn clock_response(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
     let _ = heard(skb, &Packet::of(ends, payload));
     opaque(0)
 }
@@ -92,7 +97,7 @@ fn heard(skb: *mut __sk_buff, packet: &Packet) -> Option<()> {
             count(ProbeId::Clock, Stat::Unreadable);
             return None;
         }
-        crate::call!(look_through(want));
+        call!(look_through(want));
         (*response).date_at
     };
     if found == 0 {

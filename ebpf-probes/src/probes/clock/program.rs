@@ -3,7 +3,6 @@
 //! (fentry on the functions behind them would catch 32-bit callers too, but not on every kernel.)
 
 #![expect(
-    missing_docs,
     unreachable_pub,
     clippy::needless_pass_by_value,
     reason = "entry points for the kernel: the attribute macros fix their shape"
@@ -26,8 +25,16 @@ use aya_ebpf::{
 use super::{ClockRecord, EXE_NAME, EXE_NAMES, EXPOSURE_NS, call, flag, mode, status};
 use crate::{
     abi::{Kind, ProbeId, Stat},
-    fields, filter,
-    kernel::{count, current, current_netns, emit, header, now, opaque},
+    bpf::{
+        counters::count,
+        filter,
+        netns::current_netns,
+        owner::current,
+        ring::{emit, header},
+        time::{SECOND, now},
+        verifier::{self, opaque},
+    },
+    fields,
 };
 
 /// The call each thread is in, by thread: the record to be. Overwritten by its next one.
@@ -49,7 +56,6 @@ static HAVE_TAI: Global<u32> = Global::new(0);
 /// `CLOCK_REALTIME` of include/uapi/linux/time.h.
 const REALTIME: u64 = 0;
 const EPERM: i64 = 1;
-const SECOND: u64 = 1_000_000_000;
 
 /// What moves the clock, changes its rate, or says whether it is right. The rest (error estimates, the
 /// loop's time constant, units) changes nothing anybody sees.
@@ -105,7 +111,7 @@ fn entered(call: u32, fill: impl FnOnce(&mut ClockRecord) -> Option<()>) {
     if note.flags & (flag::STEP | flag::LEAP) == 0 && (filter::quiet() || !filter::caller(&note.owner)) {
         return;
     }
-    crate::call!(whence());
+    verifier::call!(whence());
     note.entered_ns = now();
     if HAVE_TAI.load() != 0 {
         note.flags |= flag::OFFSETS;

@@ -1,26 +1,18 @@
 //! Datagrams of unconnected UDP sockets: a connect each, as far as who talks to whom is concerned.
 
-#![expect(
-    missing_docs,
-    unreachable_pub,
-    clippy::needless_pass_by_value,
-    reason = "entry points for the kernel: the attribute macros fix their shape"
-)]
-
 use aya_ebpf::{
-    EbpfContext,
-    helpers::generated::bpf_get_socket_cookie,
-    macros::{cgroup_sock_addr, map},
-    maps::LruHashMap,
+    EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::map, maps::LruHashMap,
     programs::SockAddrContext,
 };
 
-use super::program::{connect_of, destination, tell};
+use super::{calls::connect_of, report::tell};
 use crate::{
     abi::{Kind, ProbeId},
-    filter,
-    kernel::{SOCKETS, enabled},
-    probes::dns::asked as dns,
+    bpf::{
+        address::destination,
+        filter::{self, enabled},
+        owner::SOCKETS,
+    },
 };
 
 /// Unconnected UDP destinations already told, by cookie and destination.
@@ -33,18 +25,6 @@ struct Told {
     cookie: u64,
     remote: [u8; 16],
     port: u64,
-}
-
-#[cgroup_sock_addr(sendmsg4)]
-pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    call_udp_send(&ctx, false);
-    1
-}
-
-#[cgroup_sock_addr(sendmsg6)]
-pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    call_udp_send(&ctx, true);
-    1
 }
 
 /// Below the ports the kernel gives to clients by default: net.ipv4.ip_local_port_range.
@@ -64,13 +44,9 @@ fn answers(ctx: &SockAddrContext, port: u16) -> bool {
     }
 }
 
-/// Runs once per datagram of an unconnected UDP socket; told once per destination, and not when a
-/// service answers its clients.
+/// A datagram of an unconnected UDP socket: told once per destination, and not when a service answers its clients.
 #[inline(always)]
-fn call_udp_send(ctx: &SockAddrContext, v6: bool) {
-    if enabled(ProbeId::Dns) {
-        dns::sends(ctx, v6);
-    }
+pub(crate) fn sent(ctx: &SockAddrContext, v6: bool) {
     let (remote, port, _) = destination(ctx, v6);
     if answers(ctx, port) {
         return;

@@ -2,8 +2,8 @@
 //! forbids. They are found where they leave, by the packet they quote, which is by then as the one it is meant for
 //! sent it. It does not know whether they arrived.
 
-use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::{
+    bindings::__sk_buff,
     helpers::bpf_probe_read_kernel,
     macros::map,
     maps::{LruHashMap, PerCpuArray},
@@ -13,9 +13,8 @@ use aya_ebpf::{
 use super::{Connect, Icmp, leaves_as_asked};
 use crate::{
     abi::{IPPROTO_TCP, IPPROTO_UDP, Netns, Tuple},
+    bpf::{address::mapped, netns::netns_at, packet::Packet, time::now, verifier::opaque},
     fields,
-    kernel::{mapped, netns_at, now, opaque},
-    packet::program::Packet,
 };
 
 /// The last errors sent, by the way of the packet that they are about, as its sender knows it.
@@ -42,14 +41,14 @@ const V6_HEADER: u32 = 40;
 
 /// Whether an ICMP message's type says that something cannot be reached.
 #[inline(always)]
-pub fn is_unreachable(v4: bool, kind: u8) -> bool {
+pub(crate) fn is_unreachable(v4: bool, kind: u8) -> bool {
     kind == if v4 { V4_UNREACHABLE } else { V6_UNREACHABLE }
 }
 
 /// Such a message leaves; its header begins at `packet.offset`. Rare: the kernel limits their rate.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_sent(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+pub(crate) extern "C" fn icmp_sent(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
     sent_inlined(skb, &Packet::of(ends, payload));
     opaque(0)
 }
@@ -106,7 +105,7 @@ fn netns_of_sender(ctx: &SkBuffContext) -> Netns {
 
 /// Notes with a connect that this host itself has answered it.
 #[inline(always)]
-pub fn note(connect: &mut Connect) {
+pub(crate) fn note(connect: &mut Connect) {
     let mut way = if leaves_as_asked(connect.translated) { connect.tuple } else { connect.wire };
     way.family = 0;
     if let Some((word, netns)) = since(&way, connect.started_ns) {
@@ -117,7 +116,7 @@ pub fn note(connect: &mut Connect) {
 
 /// The same of a datagram, of which only its error is known.
 #[inline(always)]
-pub fn note_datagram(connect: &mut Connect) {
+pub(crate) fn note_datagram(connect: &mut Connect) {
     const JUST_NOW_NS: u64 = 1_000_000_000;
     let way = Tuple { family: 0, ..connect.tuple };
     if let Some((word, netns)) = since(&way, connect.started_ns.saturating_sub(JUST_NOW_NS)) {
@@ -135,7 +134,7 @@ fn since(way: &Tuple, ns: u64) -> Option<(u32, Netns)> {
 
 /// The error that the ICMP message noted with a connect leaves with the socket, 0 without one.
 #[inline(always)]
-pub fn errno(connect: &Connect) -> i32 {
+pub(crate) fn errno(connect: &Connect) -> i32 {
     match Icmp::of(connect.icmp) {
         Some(icmp) => icmp.errno(),
         None => 0,

@@ -4,45 +4,33 @@ use aya_ebpf::{
     EbpfContext,
     bindings::__sk_buff,
     helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes},
-    macros::map,
-    maps::{Array, LruHashMap},
     programs::SkBuffContext,
 };
 
 use super::{
-    ANY_TCP, DNS_BYTES_HEAD, DnsBytes, DnsWire, HELD, HeldMessage, LARGE, LOOKUPS as FOLLOWED, LookupKey,
-    SMALL,
-    asked::{Asker, asker, elsewhere, write_ends},
-    counted::dns_counted,
+    ANY_TCP, DNS_BYTES_HEAD, DnsBytes, DnsWire, HELD, HeldMessage, LARGE, LookupKey, SMALL,
+    clients::{Asker, asker, elsewhere, write_ends},
+    lookups::{ANSWERS, LOOKUPS, MESSAGE_HEADER, NO_MESSAGE},
+    stats::dns_counted,
 };
 use crate::{
     abi::{Header, IPPROTO_TCP, Kind, Owner, ProbeId},
-    call, filter,
-    kernel::{SOCKETS, at_most, emit, header, now, opaque},
-    packet::program::{Packet, netns_of},
-    probes::tls::program::sender,
+    bpf::{
+        filter,
+        owner::{SOCKETS, sender},
+        packet::{Packet, netns_of},
+        ring::{emit, header},
+        time::now,
+        verifier::{at_most, call, opaque},
+    },
 };
 
-/// Questions that wait for their answers, when they are not put on the ring.
-#[map]
-pub(super) static LOOKUPS: LruHashMap<LookupKey, HeldMessage> = LruHashMap::with_max_entries(FOLLOWED, 0);
-
-/// The last answers, likewise: where the names of addresses come from once a name is needed.
-#[map]
-static ANSWERS: LruHashMap<LookupKey, HeldMessage> = LruHashMap::with_max_entries(FOLLOWED, 0);
-
-/// An empty message, to begin from. Never written.
-#[map]
-static NO_MESSAGE: Array<HeldMessage> = Array::with_max_entries(1, 0);
-
-/// Bytes of a message before its question: RFC 1035 §4.1.1.
-pub(super) const MESSAGE_HEADER: u32 = 12;
 const NO_SUCH_NAME: u8 = 3;
 
 /// A datagram or a segment to or from port 53.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn dns_message(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
+pub(crate) extern "C" fn dns_message(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
     let packet = Packet::of(ends, payload);
     if packet.len != 0 && packet.len <= 1 << 16 {
         if !packet.ingress && !filter::quiet() {

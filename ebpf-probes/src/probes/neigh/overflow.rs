@@ -9,14 +9,18 @@
 use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::raw_tracepoint, programs::RawTracePointContext};
 
 use super::{
-    NeighRecord, cause,
-    program::{OVERFLOW_V4, OVERFLOW_V6, happened, read_name, repeated},
-    state,
+    NeighRecord, cause, state,
+    table::{OVERFLOW_V4, OVERFLOW_V6, happened, read_name, repeated},
 };
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, Owner, ProbeId},
-    fields, filter,
-    kernel::{emit, header, mapped, netns_at},
+    bpf::{
+        address::mapped,
+        filter,
+        netns::netns_at,
+        ring::{emit, header},
+    },
+    fields,
     metrics::NeighEvent,
 };
 

@@ -1,7 +1,6 @@
 //! Updates of entries: what a received ARP or NDP packet, or whoever asks by netlink, says, and what came of it.
 
 #![expect(
-    missing_docs,
     unreachable_pub,
     clippy::needless_pass_by_value,
     reason = "entry points for the kernel: the attribute macros fix their shape"
@@ -17,13 +16,21 @@ use aya_ebpf::{
 };
 
 use super::{
-    ClaimRecord, NeighKey, cause, flag, kin,
-    program::{NEIGHBOURS, SECOND, key_of, look},
+    ClaimRecord, NeighKey, cause,
+    change::{Update, look},
+    flag, macs,
+    table::{NEIGHBOURS, key_of},
 };
 use crate::{
     abi::{Kind, Owner, ProbeId},
-    fields, filter,
-    kernel::{current, current_netns, emit, header, now},
+    bpf::{
+        filter,
+        netns::current_netns,
+        owner::current,
+        ring::{emit, header},
+        time::{SECOND, now},
+    },
+    fields,
 };
 
 /// Updates between their beginning and their end, which a thread finishes before it starts another.
@@ -35,19 +42,6 @@ static UPDATES: LruHashMap<UpdateKey, Update> = LruHashMap::with_max_entries(1 <
 struct UpdateKey {
     neighbour: u64,
     thread: u64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(super) struct Update {
-    pub(super) owner: Owner,
-    pub(super) mac: u64,
-    /// What the packet or the request says; 0 when it says none, or one of another length than Ethernet's.
-    claimed: u64,
-    pub(super) state: u32,
-    pub(super) flags: u32,
-    pub(super) netlink_pid: u32,
-    pub(super) by_hand: u32,
 }
 
 /// `NEIGH_UPDATE_F_ADMIN` of include/net/neighbour.h: netlink and the ARP ioctls set it, packets never do.
@@ -157,7 +151,7 @@ fn claim(key: &NeighKey, claimed: u64, cached: u64) {
             (&raw mut (*record).ifindex).write(key.ifindex);
             (&raw mut (*record).state).write((*known).state);
             (&raw mut (*record).generation).write(key.netns.generation);
-            let together = kin::related(key, claimed, cached) != 0;
+            let together = macs::related(key, claimed, cached) != 0;
             (&raw mut (*record).flags).write(if together { flag::TOGETHER } else { 0 });
             (&raw mut (*record).pad).write(0);
             Some(())

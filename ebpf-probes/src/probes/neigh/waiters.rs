@@ -9,9 +9,13 @@ use aya_ebpf::{
 use super::{NeighKey, WaiterRecord};
 use crate::{
     abi::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Kind, ProbeId},
-    call, fields,
-    kernel::{emit, header, mapped, opaque},
-    probes::connect::program::write_owner,
+    bpf::{
+        address::mapped,
+        owner::write_owner,
+        ring::{emit, header},
+        verifier::{call, opaque},
+    },
+    fields,
 };
 
 /// Packets looked at, oldest first.

@@ -14,17 +14,21 @@ use aya_ebpf::{
 
 use super::{
     CLIENT_HELLO, HELD, HELLO_CAPTURED, HELLO_HELD, Handshake, HeldHello, UNREAD,
-    program::{HANDSHAKES, forget},
+    capture::{capture, hand_over, held, hold, hold_in, holds_all},
+    lifetime::{forget, grown},
+    report::tell,
     stage,
-    steps::{HANDSHAKE, may_begin},
-    told::{capture, hand_over, held, hold, hold_in, holds_all, tell},
-    young,
+    state_machine::{HANDSHAKE, may_begin},
+    table::HANDSHAKES,
 };
 use crate::{
     abi::Kind,
+    bpf::{
+        packet::{Packet, tcp_sock},
+        time::now,
+        verifier::{at_most, opaque},
+    },
     fields,
-    kernel::{at_most, now, opaque},
-    packet::program::{Packet, tcp_sock},
 };
 
 /// A record holds at most this much (RFC 8446 §5.1).
@@ -194,7 +198,7 @@ fn whole(hs: &mut Handshake, seen: u32, of_a_socket: bool) {
     if hs.record_end != 0 && hs.left == 0 && seen >= hs.record_end {
         hs.stage = stage::HELLO;
         if of_a_socket {
-            young::grown(hs.cookie);
+            grown(hs.cookie);
             hand_over(hs);
             tell(Kind::TlsPhase, hs);
         }

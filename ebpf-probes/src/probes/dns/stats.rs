@@ -5,14 +5,12 @@ use aya_ebpf::{bindings::__sk_buff, macros::map, maps::LruHashMap, programs::SkB
 
 use super::{
     ANY_TCP, LOOKUPS as FOLLOWED, LookupKey,
-    program::{LOOKUPS, MESSAGE_HEADER},
+    lookups::{LOOKUPS, MESSAGE_HEADER},
 };
 use crate::{
     abi::IPPROTO_TCP,
-    filter,
-    kernel::{now, opaque},
-    metrics::{Timed, counter, program as metrics},
-    packet::program::Packet,
+    bpf::{counters, filter, packet::Packet, time::now, verifier::opaque},
+    metrics::{Timed, counter},
 };
 
 /// When lookups under way were asked first, when `LOOKUPS` does not hold them.
@@ -49,7 +47,7 @@ fn counted_inlined(skb: *mut __sk_buff, packet: &Packet, cookie: u64) {
     let key = LookupKey { cookie, id };
     let at = now();
     if !packet.ingress {
-        metrics::add(counter::DNS_QUERIES);
+        counters::add(counter::DNS_QUERIES);
         if !filter::quiet() && asked(&key).is_none_or(|asked| at.wrapping_sub(asked) >= GIVEN_UP_NS) {
             let _ = ASKED.insert(&key, &at, 0);
         }
@@ -59,9 +57,9 @@ fn counted_inlined(skb: *mut __sk_buff, packet: &Packet, cookie: u64) {
     if tcp && asked.is_none() {
         return;
     }
-    metrics::add(counter::DNS_RESPONSES + u32::from(start[3] & 15));
+    counters::add(counter::DNS_RESPONSES + u32::from(start[3] & 15));
     if let Some(asked) = asked {
-        metrics::took(Timed::Dns as u32, at.wrapping_sub(asked));
+        counters::took(Timed::Dns as u32, at.wrapping_sub(asked));
         if !filter::quiet() {
             let _ = ASKED.remove(&key);
         }

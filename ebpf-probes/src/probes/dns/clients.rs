@@ -13,22 +13,23 @@ use aya_ebpf::{
 
 use super::PORT;
 use crate::{
-    abi::{AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Owner, Tuple},
-    fields, filter,
-    kernel::{SOCKETS, current, current_netns, mapped},
-    packet::program::Packet,
-    probes::connect::{
-        program::{destination, same, unspecified},
-        translated,
+    abi::{AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Owner, Tuple, connect::translated},
+    bpf::{
+        address::{destination, mapped, same_address, unspecified},
+        filter,
+        netns::current_netns,
+        owner::{SOCKETS, current},
+        packet::Packet,
     },
+    fields,
 };
 
 /// A socket that asks a DNS server.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Asker {
+pub(crate) struct Asker {
     /// Who asked last, or connected the socket.
-    pub owner: Owner,
+    pub(crate) owner: Owner,
     /// The server asked for.
     remote: [u8; 16],
     /// Its port.
@@ -54,7 +55,7 @@ const STREAM_SLOTS: u32 = 1 << 8;
 /// `connect()`: `asked` is what the program asked for, where that is known (its port is not 0);
 /// other programs may have changed it.
 #[inline(always)]
-pub fn connects(ctx: &SockAddrContext, v6: bool, asked: ([u8; 16], u16)) {
+pub(crate) fn connects(ctx: &SockAddrContext, v6: bool, asked: ([u8; 16], u16)) {
     let (remote, port, protocol) = destination(ctx, v6);
     let (remote, port) = if asked.1 == 0 { (remote, port) } else { asked };
     if port == PORT && (protocol == IPPROTO_UDP || protocol == IPPROTO_TCP) {
@@ -64,7 +65,7 @@ pub fn connects(ctx: &SockAddrContext, v6: bool, asked: ([u8; 16], u16)) {
 
 /// A datagram of an unconnected socket.
 #[inline(always)]
-pub fn sends(ctx: &SockAddrContext, v6: bool) {
+pub(crate) fn sends(ctx: &SockAddrContext, v6: bool) {
     let (remote, port, _) = destination(ctx, v6);
     if port == PORT {
         asks(ctx, remote, 0);
@@ -96,7 +97,7 @@ fn asks(ctx: &SockAddrContext, remote: [u8; 16], connected: u32) {
 
 /// Whether a packet's socket asks a DNS server, whatever ports the packet itself has.
 #[inline(always)]
-pub fn of_asker(ctx: &SkBuffContext) -> bool {
+pub(crate) fn of_asker(ctx: &SkBuffContext) -> bool {
     // SAFETY: context loads, the socket's checked for null; a live array slot.
     unsafe {
         let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
@@ -125,7 +126,7 @@ unsafe fn port_of(socket: *mut bpf_sock) -> u16 {
 
 /// A SYN leaves for another port than the one asked for: its connection is known by its local port from now on.
 #[inline(always)]
-pub fn stream_begins(ctx: &SkBuffContext, packet: &Packet) {
+pub(crate) fn stream_begins(ctx: &SkBuffContext, packet: &Packet) {
     if packet.remote != PORT
         && of_asker(ctx)
         && let Some(slot) = GATE_STREAMS.get_ptr_mut(u32::from(packet.local) & (STREAM_SLOTS - 1))
@@ -137,7 +138,7 @@ pub fn stream_begins(ctx: &SkBuffContext, packet: &Packet) {
 
 /// Whether a TCP segment may belong to such a connection.
 #[inline(always)]
-pub fn stream_of_asker(ctx: &SkBuffContext, local: u16) -> bool {
+pub(crate) fn stream_of_asker(ctx: &SkBuffContext, local: u16) -> bool {
     // SAFETY: a live array slot.
     let open =
         GATE_STREAMS.get_ptr(u32::from(local) & (STREAM_SLOTS - 1)).is_some_and(|slot| unsafe { *slot != 0 });
@@ -146,7 +147,7 @@ pub fn stream_of_asker(ctx: &SkBuffContext, local: u16) -> bool {
 
 /// Who asks on a socket: who connected it, or the thread that is sending on it right now.
 #[inline(always)]
-pub fn asker(cookie: u64, packet: &Packet) -> Option<*const Asker> {
+pub(crate) fn asker(cookie: u64, packet: &Packet) -> Option<*const Asker> {
     let asker = ASKERS.get_ptr(&cookie)?;
     // SAFETY: a live map value; the running task, read by a helper that cannot fault.
     unsafe {
@@ -165,7 +166,7 @@ pub fn asker(cookie: u64, packet: &Packet) -> Option<*const Asker> {
 /// # Safety
 /// `to` must be writable memory the verifier knows.
 #[inline(always)]
-pub unsafe fn write_ends(
+pub(crate) unsafe fn write_ends(
     ctx: &SkBuffContext,
     packet: &Packet,
     asker: Option<*const Asker>,
@@ -183,16 +184,20 @@ pub unsafe fn write_ends(
 }
 
 /// A question that goes elsewhere than it was asked.
-pub struct Elsewhere {
+pub(crate) struct Elsewhere {
     /// The server asked for.
     asked: ([u8; 16], u16),
     /// Why, as far as that is known.
-    pub translated: u32,
+    pub(crate) translated: u32,
 }
 
 /// Whether a question goes elsewhere than it was asked.
 #[inline(always)]
-pub fn elsewhere(ctx: &SkBuffContext, packet: &Packet, asker: Option<*const Asker>) -> Option<Elsewhere> {
+pub(crate) fn elsewhere(
+    ctx: &SkBuffContext,
+    packet: &Packet,
+    asker: Option<*const Asker>,
+) -> Option<Elsewhere> {
     if packet.ingress {
         return None;
     }
@@ -229,7 +234,7 @@ pub fn elsewhere(ctx: &SkBuffContext, packet: &Packet, asker: Option<*const Aske
 
 #[inline(always)]
 fn same_end(one: &([u8; 16], u16), two: &([u8; 16], u16)) -> bool {
-    one.1 == two.1 && same(&one.0, &two.0)
+    one.1 == two.1 && same_address(&one.0, &two.0)
 }
 
 /// # Safety

@@ -3,8 +3,7 @@
 
 use crate::{
     abi::{Header, Owner, ProbeId, Tuple, assert_layout},
-    probes::connect,
-    spec::{Hook, Probe},
+    spec::{CONNECT4, CONNECT6, Hook, PACKET_IN, PACKET_OUT, Probe, SENDMSG4, SENDMSG6},
 };
 
 /// The port of a DNS server.
@@ -53,7 +52,7 @@ pub struct DnsWire {
     pub cookie: u64,
     /// From where to where on the wire.
     pub wire: Tuple,
-    /// Why they differ, as far as that is known: bits of [`connect::translated`].
+    /// Why they differ, as far as that is known: bits of [`translated`](crate::abi::connect::translated).
     pub translated: u32,
     /// Unused, 0.
     pub pad: u32,
@@ -123,14 +122,7 @@ pub const PROBE: Probe = Probe {
     id: ProbeId::Dns,
     name: "dns",
     about: "DNS lookups over UDP and TCP port 53: question, answer, latency, owner",
-    hooks: &[
-        asks(connect::CONNECT4),
-        asks(connect::CONNECT6),
-        asks(connect::SENDMSG4),
-        asks(connect::SENDMSG6),
-        crate::packet::EGRESS,
-        crate::packet::INGRESS,
-    ],
+    hooks: &[asks(CONNECT4), asks(CONNECT6), asks(SENDMSG4), asks(SENDMSG6), PACKET_OUT, PACKET_IN],
 };
 
 /// A lookup without these is a lookup nevertheless.
@@ -139,8 +131,10 @@ const fn asks(hook: Hook) -> Hook {
 }
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod asked;
+pub(crate) mod clients;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-mod counted;
+mod lookups;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod program;
+pub(crate) mod program;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod stats;

@@ -12,8 +12,8 @@ pub use records::{ClaimRecord, MacRecord, NeighRecord, UnheardRecord, WaiterReco
 
 use crate::{
     abi::{Netns, ProbeId, assert_layout},
-    fields,
-    spec::{Attach, Field, Hook, Probe, joined},
+    fields::{self, Field, joined},
+    spec::{Attach, Hook, PACKET_IN, Probe, RETRANSMIT, SET_STATE},
 };
 
 /// States of an entry: `NUD_*` of include/uapi/linux/neighbour.h.
@@ -284,21 +284,29 @@ pub const PROBE: Probe = Probe {
                 fields::NET_INUM,
             ],
         },
-        Hook { required: false, ..crate::probes::connect::RETRANSMIT },
-        Hook { required: false, ..crate::probes::connect::SET_STATE },
-        Hook { required: false, ..crate::packet::INGRESS },
+        Hook { required: false, ..RETRANSMIT },
+        Hook { required: false, ..SET_STATE },
+        Hook { required: false, ..PACKET_IN },
     ],
 };
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-mod kin;
+mod change;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod macs;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod overflow;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod program;
+mod program;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod road;
+pub(crate) mod retransmits;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod update;
+pub(crate) mod source_mac;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod suspects;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod table;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod update;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod waiters;

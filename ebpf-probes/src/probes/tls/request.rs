@@ -17,18 +17,25 @@ use aya_ebpf::{
 
 use super::{
     Early, HELD, Handshake, REQUESTED as REQUESTED_HELD, Requested, SERVER, SPEAKS_TLS,
+    capture::{adopt_hello, hand_over},
     hello::without_socket,
-    program::{HANDSHAKES, gate, insert, slot_of, speaks_tls},
+    lifetime::{grown, insert},
+    report::tell,
     stage,
-    steps::may_begin,
-    told::{adopt_hello, hand_over, tell},
-    young,
+    state_machine::may_begin,
+    table::{HANDSHAKES, gate, slot_of, speaks_tls},
 };
 use crate::{
     abi::{AF_INET, AF_INET6, Kind, ProbeId, Stat},
-    call, fields, filter,
-    kernel::{count, netns, now, opaque},
-    packet::program::{Packet, netns_of},
+    bpf::{
+        counters::count,
+        filter,
+        netns::netns,
+        packet::{Packet, netns_of},
+        time::now,
+        verifier::{call, opaque},
+    },
+    fields,
 };
 
 /// 1: tracepoints can draw a socket's cookie (from Linux 5.12 on).
@@ -261,7 +268,7 @@ fn whole(hs: &mut Handshake) {
         hs.flags |= SPEAKS_TLS;
     }
     if hs.stage == stage::HELLO {
-        young::grown(hs.cookie);
+        grown(hs.cookie);
         hand_over(hs);
         tell(Kind::TlsPhase, hs);
     }

@@ -1,103 +1,93 @@
 //! What the user asked to see, decided where the fact is born: constants the verifier prunes by,
 //! and maps for what is not one number. An unset filter costs nothing.
 
-#![expect(
-    missing_docs,
-    unreachable_pub,
-    clippy::needless_pass_by_value,
-    reason = "entry points for the kernel: the attribute macros fix their shape"
-)]
-
 use aya_ebpf::{
     Global,
-    helpers::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes,
-    },
-    macros::{btf_tracepoint, map, raw_tracepoint},
+    helpers::bpf_get_current_ancestor_cgroup_id,
+    macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
-    programs::{BtfTracePointContext, RawTracePointContext},
 };
 
-use crate::{
-    abi::{Owner, ProbeId, Stat},
-    fields,
-    kernel::count,
-};
+use crate::abi::{Owner, ProbeId};
+
+/// Bit per [`ProbeId`]: the probes somebody asked for. The verifier prunes the rest.
+#[unsafe(no_mangle)]
+pub(crate) static ENABLED: Global<u32> = Global::new(u32::MAX);
 
 /// 1: only processes in [`PROCESSES`], and their children as they appear.
 #[unsafe(no_mangle)]
-pub static BY_PROCESS: Global<u32> = Global::new(0);
+pub(crate) static BY_PROCESS: Global<u32> = Global::new(0);
 /// 1: only processes in [`NAMED`]: those with a thread of a name in [`NAMES`], and their children.
 #[unsafe(no_mangle)]
-pub static BY_COMM: Global<u32> = Global::new(0);
+pub(crate) static BY_COMM: Global<u32> = Global::new(0);
 /// The wanted cgroup v2 id, 0 for any.
 #[unsafe(no_mangle)]
-pub static CGROUP: Global<u64> = Global::new(0);
+pub(crate) static CGROUP: Global<u64> = Global::new(0);
 /// How deep below the root the wanted cgroup is.
 #[unsafe(no_mangle)]
-pub static CGROUP_LEVEL: Global<u32> = Global::new(0);
+pub(crate) static CGROUP_LEVEL: Global<u32> = Global::new(0);
 /// 1: only some containers or pods, as far as [`CGROUPS`] tells.
 #[unsafe(no_mangle)]
-pub static BY_CONTAINER: Global<u32> = Global::new(0);
+pub(crate) static BY_CONTAINER: Global<u32> = Global::new(0);
 /// 1: only destinations in [`DESTINATIONS`].
 #[unsafe(no_mangle)]
-pub static BY_DESTINATION: Global<u32> = Global::new(0);
+pub(crate) static BY_DESTINATION: Global<u32> = Global::new(0);
 /// 1: only ports in [`PORTS`].
 #[unsafe(no_mangle)]
-pub static BY_PORT: Global<u32> = Global::new(0);
+pub(crate) static BY_PORT: Global<u32> = Global::new(0);
 /// 1: IPv4 is wanted.
 #[unsafe(no_mangle)]
-pub static V4: Global<u32> = Global::new(1);
+pub(crate) static V4: Global<u32> = Global::new(1);
 /// 1: IPv6 is wanted.
 #[unsafe(no_mangle)]
-pub static V6: Global<u32> = Global::new(1);
+pub(crate) static V6: Global<u32> = Global::new(1);
 /// 1: only what failed or was slow.
 #[unsafe(no_mangle)]
-pub static ONLY_BAD: Global<u32> = Global::new(0);
+pub(crate) static ONLY_BAD: Global<u32> = Global::new(0);
 /// Only what took at least this long, in nanoseconds.
 #[unsafe(no_mangle)]
-pub static MIN_NS: Global<u64> = Global::new(0);
+pub(crate) static MIN_NS: Global<u64> = Global::new(0);
 
 /// 1: anomalies only, as `culprit run`: healthy operations put nothing on the ring. What may be needed to
 /// tell the story of an unhealthy one is held in maps, from which the agent fetches it.
 #[unsafe(no_mangle)]
-pub static RUN: Global<u32> = Global::new(0);
+pub(crate) static RUN: Global<u32> = Global::new(0);
 /// Operations that take longer are told of while they wait, and so is their end, in nanoseconds.
 #[unsafe(no_mangle)]
-pub static SLOW_NS: Global<u64> = Global::new(250_000_000);
+pub(crate) static SLOW_NS: Global<u64> = Global::new(250_000_000);
 /// With [`RUN`]: a handshake that made no progress for this long is told from then on, in nanoseconds.
 #[unsafe(no_mangle)]
-pub static STALL_NS: Global<u64> = Global::new(1_000_000_000);
+pub(crate) static STALL_NS: Global<u64> = Global::new(1_000_000_000);
 
 /// One word: until when clients' sessions are told although only the unhealthy is, CLOCK_BOOTTIME in
 /// nanoseconds. The clock is being set about, and who gets credentials now may keep wrong ones.
 #[map]
-pub static EXPOSURE: Array<u64> = Array::with_max_entries(1, 0);
+pub(crate) static EXPOSURE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The wanted processes; the agent fills in those that run, forks add their children.
 #[map]
-pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
+pub(crate) static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
 /// The wanted names of threads, NUL-padded.
 #[map]
-pub static NAMES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(256, 0);
+pub(crate) static NAMES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(256, 0);
 /// The processes that have, or had, a thread of a wanted name, and their children; the agent fills in those that
 /// run. All their threads are told: what one of them waits for, another may do.
 #[map]
-pub static NAMED: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
+pub(crate) static NAMED: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
 /// Whether the container or pod of a cgroup is wanted (1) or not (0), by cgroup v2 id. The agent writes down what
 /// it has found out; what is not here yet, or has given way, passes and is decided there.
 #[map]
-pub static CGROUPS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1 << 14, 0);
+pub(crate) static CGROUPS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1 << 14, 0);
 /// The wanted destinations, IPv4 as `::ffff:0:0/96` and longer.
 #[map]
-pub static DESTINATIONS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(256, 1);
+pub(crate) static DESTINATIONS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(256, 1);
 /// The wanted ports, remote for clients, local for servers.
 #[map]
-pub static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+pub(crate) static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
 
 /// Whether the calling thread is wanted. Process context only.
 #[inline(always)]
-pub fn caller(owner: &Owner) -> bool {
+pub(crate) fn caller(owner: &Owner) -> bool {
     if !process(owner) {
         return false;
     }
@@ -108,7 +98,7 @@ pub fn caller(owner: &Owner) -> bool {
 
 /// Whether a thread is wanted, as far as its process tells.
 #[inline(always)]
-pub fn process(owner: &Owner) -> bool {
+pub(crate) fn process(owner: &Owner) -> bool {
     if BY_PROCESS.load() != 0 && PROCESSES.get_ptr(&owner.process).is_none() {
         return false;
     }
@@ -123,7 +113,7 @@ pub fn process(owner: &Owner) -> bool {
 
 /// Whether a peer is wanted: its address, its family, and the port that names the service.
 #[inline(always)]
-pub fn peer(address: &[u8; 16], v6: bool, port: u16) -> bool {
+pub(crate) fn peer(address: &[u8; 16], v6: bool, port: u16) -> bool {
     if (v6 && V6.load() == 0) || (!v6 && V4.load() == 0) {
         return false;
     }
@@ -135,14 +125,14 @@ pub fn peer(address: &[u8; 16], v6: bool, port: u16) -> bool {
 
 /// Any filter by process, name, cgroup or container is set: what has no owner is not wanted.
 #[inline(always)]
-pub fn by_owner() -> bool {
+pub(crate) fn by_owner() -> bool {
     BY_PROCESS.load() != 0 || BY_COMM.load() != 0 || CGROUP.load() != 0 || BY_CONTAINER.load() != 0
 }
 
 /// Whether the end of something that took `ns` is worth a record; `bad` says that it failed or retried. The end of
 /// what took longer than [`SLOW_NS`] always is: it was told while it waited.
 #[inline(always)]
-pub fn worth(ns: u64, bad: bool) -> bool {
+pub(crate) fn worth(ns: u64, bad: bool) -> bool {
     if ns >= SLOW_NS.load() {
         return true;
     }
@@ -155,92 +145,40 @@ pub fn worth(ns: u64, bad: bool) -> bool {
 /// Whether the owner of each connected TCP socket is remembered: not when only the unhealthy is told, where
 /// whoever sends the first bytes is asked when it matters.
 #[inline(always)]
-pub fn remember() -> bool {
+pub(crate) fn remember() -> bool {
     !quiet() || by_owner()
 }
 
 /// Whether healthy operations stay off the ring.
 #[inline(always)]
-pub fn quiet() -> bool {
+pub(crate) fn quiet() -> bool {
     RUN.load() != 0
 }
 
 /// Whether beginnings are worth a record: not when only outcomes can tell.
 #[inline(always)]
-pub fn beginnings() -> bool {
+pub(crate) fn beginnings() -> bool {
     ONLY_BAD.load() == 0 && MIN_NS.load() == 0 && !quiet()
-}
-
-/// Writes a process down as wanted.
-#[inline(always)]
-fn choose(processes: &HashMap<u32, u32>, process: u32) {
-    if processes.get_ptr(&process).is_none() && processes.insert(&process, &0, 0).is_err() {
-        count(ProbeId::Connect, Stat::MapFull);
-    }
-}
-
-/// Follows the children of wanted processes. Runs once per fork; only loaded with `-p`, `--comm` or a command.
-#[btf_tracepoint(function = "sched_process_fork")]
-pub fn follow_fork(ctx: BtfTracePointContext) -> i32 {
-    let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let child: *const u8 = ctx.arg(1);
-    // SAFETY: a BTF-typed argument.
-    let child = unsafe { fields::TASK_TGID::read(child) };
-    if BY_PROCESS.load() != 0 && PROCESSES.get_ptr(&parent).is_some() {
-        choose(&PROCESSES, child);
-    }
-    if BY_COMM.load() != 0 && NAMED.get_ptr(&parent).is_some() {
-        choose(&NAMED, child);
-    }
-    0
-}
-
-/// Notes a process one of whose threads is given a wanted name, by exec, prctl or /proc. Runs once per naming;
-/// only loaded with `--comm`. Only a process names its own threads.
-#[raw_tracepoint(tracepoint = "task_rename")]
-pub fn follow_name(ctx: RawTracePointContext) -> i32 {
-    let mut name = [0; 16];
-    let given: *const u8 = ctx.arg(1);
-    // SAFETY: a string in the kernel, read by a helper that cannot fault.
-    if unsafe { bpf_probe_read_kernel_str_bytes(given, &mut name) }.is_err() {
-        count(ProbeId::Connect, Stat::Unreadable);
-        return 0;
-    }
-    if NAMES.get_ptr(&name).is_some() {
-        choose(&NAMED, (bpf_get_current_pid_tgid() >> 32) as u32);
-    }
-    0
-}
-
-/// Forgets a process when its last thread exits. Runs once per exit of a thread; only loaded with `-p`, `--comm` or
-/// a command.
-#[btf_tracepoint(function = "sched_process_exit")]
-pub fn follow_exit(ctx: BtfTracePointContext) -> i32 {
-    let task: *const u8 = ctx.arg(0);
-    // SAFETY: a BTF-typed argument and a load through it.
-    unsafe {
-        // Counted down just before: kernel/exit.c, do_exit().
-        if fields::SIGNAL_LIVE::read(fields::TASK_SIGNAL::read(task)) == 0 {
-            let gone = fields::TASK_TGID::read(task);
-            let _ = PROCESSES.remove(&gone);
-            let _ = NAMED.remove(&gone);
-        }
-    }
-    0
 }
 
 /// Whether clients' sessions are told, healthy ones too.
 #[inline(always)]
-pub fn exposed(at: u64) -> bool {
+pub(crate) fn exposed(at: u64) -> bool {
     // SAFETY: a load from a live array slot.
     !quiet() || EXPOSURE.get_ptr(0).is_some_and(|until| unsafe { *until } > at)
 }
 
 /// The clock has just been set.
 #[inline(always)]
-pub fn expose(until: u64) {
+pub(crate) fn expose(until: u64) {
     if let Some(slot) = EXPOSURE.get_ptr_mut(0) {
         // SAFETY: a live array slot; every writer writes about the same.
         unsafe { *slot = until }
     }
+}
+
+/// Whether somebody asked for `probe`; a constant to the verifier.
+#[inline(always)]
+pub(crate) fn enabled(probe: ProbeId) -> bool {
+    ENABLED.load() & (1 << probe as u32) != 0
 }

@@ -1,16 +1,22 @@
-//! Room for new handshakes. Whoever begins a ClientHello and never ends it has a place in the table of handshakes
+//! How handshakes come into their table and leave it. Whoever begins a ClientHello and never ends it has a place there
 //! for a while only: when the table is full, the oldest beginnings give way, and what cannot be made room for is
 //! counted. It does not know what a hello is.
 
 use aya_ebpf::{macros::map, maps::Array};
 
 use super::{
-    program::{HANDSHAKES, forget},
+    Handshake,
+    capture::let_go,
     stage,
+    table::{HANDSHAKES, gate},
 };
 use crate::{
-    call,
-    kernel::{now, opaque},
+    abi::{ProbeId, Stat},
+    bpf::{
+        counters::count,
+        time::now,
+        verifier::{call, opaque},
+    },
 };
 
 /// Cookies of handshakes whose ClientHello is not whole, each at a slot that follows from the cookie. Cookies are
@@ -37,7 +43,7 @@ fn slot(index: u32) -> Option<*mut u64> {
 
 /// A handshake begins: notes it. `false`: its slot is another young one's, which alone may be found there.
 #[inline(always)]
-pub(super) fn begins(cookie: u64) -> bool {
+fn begins(cookie: u64) -> bool {
     let Some(slot) = slot(index(cookie)) else { return false };
     // SAFETY: a live array slot, one word long.
     unsafe {
@@ -82,7 +88,7 @@ extern "C" fn tls_aged(cookie: u64) -> u64 {
 /// The table is full: makes room, if there is anybody to give way. `0`: there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn tls_room(cookie: u64) -> u64 {
+extern "C" fn tls_room(cookie: u64) -> u64 {
     let mut freed = 0;
     for next in 1..=LOOKED_AT {
         let Some(slot) = slot(index(cookie).wrapping_add(next)) else { break };
@@ -96,4 +102,43 @@ pub(super) extern "C" fn tls_room(cookie: u64) -> u64 {
         }
     }
     opaque(freed)
+}
+
+/// Forgets a handshake, and all that is kept of it.
+#[inline(always)]
+pub(super) fn forget(cookie: u64) {
+    call!(tls_forget(cookie));
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tls_forget(cookie: u64) -> u64 {
+    let Some(handshake) = HANDSHAKES.get_ptr(&cookie) else { return opaque(0) };
+    // SAFETY: a live map value.
+    let (local, remote) = unsafe { ((*handshake).tuple.local_port, (*handshake).tuple.remote_port) };
+    if HANDSHAKES.remove(&cookie).is_ok() {
+        gate(local, remote, u64::MAX);
+        let_go(cookie);
+        grown(cookie);
+    }
+    opaque(0)
+}
+
+/// Puts a handshake into the table; `false`: there is no room, which is counted.
+///
+/// # Safety
+/// `handshake` must be a live map value.
+#[inline(always)]
+pub(super) unsafe fn insert(cookie: u64, handshake: *const Handshake) -> bool {
+    // SAFETY: as promised by the caller.
+    let room = unsafe {
+        begins(cookie)
+            && (HANDSHAKES.insert(&cookie, &*handshake, 0).is_ok()
+                || (call!(tls_room(cookie)) != 0 && HANDSHAKES.insert(&cookie, &*handshake, 0).is_ok()))
+    };
+    if !room {
+        count(ProbeId::Tls, Stat::MapFull);
+        grown(cookie);
+    }
+    room
 }

@@ -8,7 +8,7 @@
 use crate::{
     abi::{Header, Owner, ProbeId, assert_layout},
     fields,
-    spec::{Attach, Field, Hook, Probe},
+    spec::{Attach, Field, Hook, PACKET_IN, Probe},
 };
 
 /// Which system call.
@@ -258,15 +258,11 @@ pub const PROBE: Probe = Probe {
         exit("exit_clock_adjtime", "sys_exit_clock_adjtime"),
         enter("enter_adjtimex", "sys_enter_adjtimex"),
         exit("exit_adjtimex", "sys_exit_adjtimex"),
-        Hook {
-            gives: "what plaintext HTTP servers take for the time",
-            required: false,
-            ..crate::packet::INGRESS
-        },
+        Hook { gives: "what plaintext HTTP servers take for the time", required: false, ..PACKET_IN },
     ],
 };
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod date;
+pub(crate) mod date;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod program;
+mod program;

@@ -1,4 +1,4 @@
-//! What crosses over to the agent of a handshake, and what is kept here in case it must.
+//! The bytes of hellos: those that are handed to the agent at once, and ClientHellos that are held in case they must be.
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -9,14 +9,17 @@ use aya_ebpf::{
 };
 
 use super::{
-    CLIENT_HELLO, HELD, HELLO_HELD, HELLOS as HELLOS_HELD, Handshake, HeldHello, LARGE, SERVER, SERVER_HELLO,
-    SMALL, STALLED, TLS_BYTES_HEAD, TlsBytes, TlsRecord, program::HANDSHAKES,
+    CLIENT_HELLO, HELD, HELLO_HELD, HELLOS as HELLOS_HELD, Handshake, HeldHello, LARGE, SERVER_HELLO, SMALL,
+    TLS_BYTES_HEAD, TlsBytes, table::nobodys,
 };
 use crate::{
-    abi::{Header, Kind, ProbeId},
-    call, filter,
-    kernel::{at_most, emit, header, now, opaque},
-    packet::program::Packet,
+    abi::{Kind, ProbeId},
+    bpf::{
+        filter,
+        packet::Packet,
+        ring::{emit, header},
+        verifier::{at_most, call, opaque},
+    },
 };
 
 /// ClientHellos of handshakes in flight, when they are not put on the ring.
@@ -26,13 +29,6 @@ static HELLOS: LruHashMap<u64, HeldHello> = LruHashMap::with_max_entries(HELLOS_
 /// An empty one, to begin from. Never written.
 #[map]
 static NO_HELLO: Array<HeldHello> = Array::with_max_entries(1, 0);
-
-/// A server's handshake that nobody has read, where only some processes are wanted: it is held back until it
-/// is known whose it is.
-#[inline(always)]
-pub(super) fn nobodys(hs: &Handshake) -> bool {
-    filter::by_owner() && hs.role == SERVER && hs.owner.process == 0
-}
 
 /// Lets go of a ClientHello that may have been held back.
 #[inline(always)]
@@ -195,37 +191,4 @@ pub(super) fn hold_in(skb: *mut __sk_buff, held: *mut HeldHello, at: u32, offset
             (*held).len = end;
         }
     }
-}
-
-/// Tells a handshake, unless only the unhealthy is told and this one is healthy.
-#[inline(always)]
-pub(super) fn tell(kind: Kind, hs: &Handshake) {
-    if (filter::quiet() || nobodys(hs)) && hs.flags & STALLED == 0 {
-        return;
-    }
-    told(kind, hs);
-}
-
-/// Tells a handshake.
-#[inline(always)]
-pub(super) fn told(kind: Kind, hs: &Handshake) {
-    call!(tls_told(hs.cookie, kind as u64));
-}
-
-/// See [`told`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn tls_told(cookie: u64, kind: u64) -> u64 {
-    if let Some(handshake) = HANDSHAKES.get_ptr(&cookie) {
-        emit::<TlsRecord>(ProbeId::Tls, |record| {
-            // SAFETY: a fresh reservation of the record's size, of which every byte is written; a live map value.
-            unsafe {
-                let len = size_of::<TlsRecord>() as u32;
-                (&raw mut (*record).header).write(Header { boot_ns: now(), kind: kind as u32, len });
-                core::ptr::copy_nonoverlapping(handshake, &raw mut (*record).handshake, 1);
-            }
-            Some(())
-        });
-    }
-    opaque(0)
 }

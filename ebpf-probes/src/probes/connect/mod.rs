@@ -5,92 +5,16 @@
 //! cgroup hook, in process context; later stages run in whatever the softirq interrupted.
 
 use crate::{
-    abi::{Header, Netns, Owner, ProbeId, Tuple, assert_layout},
+    abi::{Header, ProbeId, assert_layout},
     fields,
-    spec::{Attach, Hook, Probe},
+    spec::{
+        Attach, CONNECT4, CONNECT6, Hook, PACKET_IN, PACKET_OUT, Probe, RETRANSMIT, SENDMSG4, SENDMSG6,
+        SET_STATE,
+    },
 };
-
-/// How far a connect has come.
-pub mod phase {
-    /// `connect()` was called; no SYN yet.
-    pub const CALLED: u32 = 0;
-    /// In SYN_SENT.
-    pub const SYN_SENT: u32 = 1;
-    /// Went back to CLOSE inside the call; the call's return will say why.
-    pub const GIVEN_UP: u32 = 2;
-    /// The call has returned. Never told.
-    pub const RETURNED: u32 = 3;
-    /// `connect(2)` was entered: the destination is what the program asked for. Never told.
-    pub const ENTERED: u32 = 4;
-}
-
-/// Who changed where a connect goes: bits.
-pub mod translated {
-    /// A cgroup program gave the socket another destination than the program asked for.
-    pub const BY_PROGRAM: u32 = 1;
-    /// Netfilter gave the packets another way than the socket has.
-    pub const BY_NAT: u32 = 2;
-    /// Netfilter did so further on, in another network namespace: where they left their own, they went where the
-    /// socket goes.
-    pub const LATER: u32 = 4;
-}
-
-/// A connect in flight, as the kernel keeps it.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Connect {
-    /// Socket cookie.
-    pub cookie: u64,
-    /// Who called.
-    pub owner: Owner,
-    /// From where to where, as the program asked for it.
-    pub tuple: Tuple,
-    /// CLOCK_BOOTTIME of the call, nanoseconds.
-    pub started_ns: u64,
-    /// SYNs sent again.
-    pub retries: u32,
-    /// SYNs seen leaving the IP layer towards a device, the first included.
-    pub syns: u32,
-    /// Packets of this connect dropped on this host.
-    pub drops: u32,
-    /// Why the last one was dropped: the running kernel's `enum skb_drop_reason`.
-    pub drop_reason: u32,
-    /// The error it ended with (positive errno), 0 for none.
-    pub errno: i32,
-    /// One of [`phase`].
-    pub phase: u32,
-    /// 1 when the connect was established. Meaningful in `ConnectEnd`.
-    pub established: u32,
-    /// Which packet was dropped last, and where: [`packet`] and [`place`]. 0 in recordings made before this was known.
-    pub drop_where: u32,
-    /// The ways its packets take, where they differ from `tuple`; otherwise all zero.
-    pub wire: Tuple,
-    /// Why they differ: bits of [`translated`].
-    pub translated: u32,
-    /// The ICMP error with which this host itself answered, as [`Icmp::word`] writes it; 0 for none.
-    pub icmp: u32,
-    /// The network namespace it was sent in.
-    pub icmp_netns: Netns,
-    /// The error (positive errno) that waited to be handed out when the connect ended, 0 for none.
-    pub unread_errno: i32,
-    /// Unused, 0.
-    pub pad2: u32,
-}
 
 /// Bytes of [`Connect`] before it knew of translations.
 pub const CONNECT_WITHOUT_WIRE: usize = 128;
-
-impl Connect {
-    /// The ways its packets take.
-    pub fn way(&self) -> &Tuple {
-        if leaves_as_asked(self.translated) { &self.tuple } else { &self.wire }
-    }
-}
-
-/// Whether packets leave their own namespace on the way the program asked for.
-pub const fn leaves_as_asked(by: u32) -> bool {
-    by & (translated::BY_PROGRAM | translated::BY_NAT) == 0
-}
 
 /// The fields by which a packet's connection is found in conntrack, and the places at which the programs expect them in
 /// `struct nf_conntrack_tuple`: only some kernels describe them, and drops are found without.
@@ -179,16 +103,16 @@ pub struct ConnectRecord {
     pub connect: Connect,
 }
 
-assert_layout!(Connect = 192, ConnectRecord = 208);
+assert_layout!(ConnectRecord = 208);
 
-mod undelivered;
+mod drop_record;
 
-pub use undelivered::{DropRecord, Dropped, packet, place};
+pub use drop_record::{DropRecord, Dropped, packet, place};
+
+pub use crate::abi::connect::{Connect, leaves_as_asked, phase, translated};
 
 /// The `PENDING` map, which the agent sweeps.
 pub const PENDING_MAP: &str = "PENDING";
-
-const OWNER: &[crate::spec::Field] = &[fields::TASK_NSPROXY, fields::NSPROXY_NET, fields::NET_INUM];
 
 /// What this file contributes.
 pub const PROBE: Probe = Probe {
@@ -272,107 +196,35 @@ pub const PROBE: Probe = Probe {
                 fields::SK_ERR_SOFT,
             ],
         },
-        crate::packet::EGRESS,
-        crate::packet::INGRESS,
-    ],
-};
-
-/// Connects to IPv4 addresses: shared with lookups.
-pub const CONNECT4: Hook = Hook {
-    program: "connect4",
-    attach: Attach::CgroupConnect4,
-    gives: "who connects to IPv4 addresses",
-    required: true,
-    fields: OWNER,
-};
-
-/// Connects to IPv6 addresses: shared with lookups.
-pub const CONNECT6: Hook = Hook {
-    program: "connect6",
-    attach: Attach::CgroupConnect6,
-    gives: "who connects to IPv6 addresses",
-    required: true,
-    fields: OWNER,
-};
-
-/// Datagrams of unconnected sockets to IPv4 addresses: shared with lookups.
-pub const SENDMSG4: Hook = Hook {
-    program: "sendmsg4",
-    attach: Attach::CgroupSendmsg4,
-    gives: "unconnected UDP to IPv4 addresses",
-    required: false,
-    fields: OWNER,
-};
-
-/// Datagrams of unconnected sockets to IPv6 addresses: shared with lookups.
-pub const SENDMSG6: Hook = Hook {
-    program: "sendmsg6",
-    attach: Attach::CgroupSendmsg6,
-    gives: "unconnected UDP to IPv6 addresses",
-    required: false,
-    fields: OWNER,
-};
-
-/// Socket state changes: shared by connects and handshakes.
-pub const SET_STATE: Hook = Hook {
-    program: "set_state",
-    attach: Attach::BtfTracepoint("inet_sock_set_state", &["const struct sock *", "int", "int"]),
-    gives: "SYN sent, established, failed, closed",
-    required: true,
-    fields: &[
-        fields::SK_DADDR,
-        fields::SK_RCV_SADDR,
-        fields::SK_DPORT,
-        fields::SK_NUM,
-        fields::SK_FAMILY,
-        fields::SK_NET,
-        fields::SK_V6_DADDR,
-        fields::SK_V6_RCV_SADDR,
-        fields::SK_COOKIE,
-        fields::SK_ERR,
-        fields::SK_ERR_SOFT,
-        fields::INET_SPORT,
-        fields::SK_PROTOCOL,
-        fields::NET_INUM,
-    ],
-};
-
-/// What TCP sends again: shared by connects and neighbours.
-pub const RETRANSMIT: Hook = Hook {
-    program: "retransmit",
-    attach: Attach::BtfTracepoint("tcp_retransmit_skb", &["const struct sock *", "const struct sk_buff *"]),
-    gives: "SYN retries as they happen, and neighbours that do not hear this host",
-    required: false,
-    fields: &[
-        fields::SK_STATE,
-        fields::SK_COOKIE,
-        fields::SK_DADDR,
-        fields::SK_RCV_SADDR,
-        fields::SK_DPORT,
-        fields::SK_NUM,
-        fields::SK_FAMILY,
-        fields::SK_PROTOCOL,
-        fields::SK_NET,
-        fields::SK_V6_DADDR,
-        fields::SK_V6_RCV_SADDR,
-        fields::SK_DST_CACHE,
-        fields::DST_DEV,
-        fields::ICSK_RETRANSMITS,
-        fields::DEV_IFINDEX,
-        fields::NET_INUM,
+        PACKET_OUT,
+        PACKET_IN,
     ],
 };
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod datagrams;
+pub(crate) mod backlog;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod dropped;
+pub(crate) mod calls;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod handed_out;
+mod conntrack;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod icmp;
+pub(crate) mod datagrams;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod program;
+mod dropped;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod headers;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod icmp;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod program;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod report;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod so_error;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod stray;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests {

@@ -5,15 +5,19 @@ use aya_ebpf::programs::SkBuffContext;
 use super::{
     ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CCS, CLIENT_CERTIFICATE, ENCRYPTED_FINISH, HOLE,
     Handshake, RETRIED, SERVER, SERVER_HELLO, STALLED, UNREAD,
-    program::spoke_tls,
+    capture::{capture, hand_over, let_go, release},
+    report::{tell, told},
     stage,
-    told::{capture, hand_over, let_go, nobodys, release, tell, told},
+    table::{nobodys, spoke_tls},
 };
 use crate::{
     abi::Kind,
-    fields, filter,
-    kernel::now,
-    packet::program::{First, Packet},
+    bpf::{
+        filter,
+        packet::{First, Packet},
+        time::now,
+    },
+    fields,
 };
 
 /// Record types of RFC 8446 §5.1, and handshake types of §4.

@@ -2,7 +2,6 @@
 //! stays with the socket, changes no state and is reported to nobody. Who asks is told, and usually gives up.
 
 #![expect(
-    missing_docs,
     unreachable_pub,
     clippy::needless_pass_by_value,
     reason = "entry points for the kernel: the attribute macros fix their shape"
@@ -14,8 +13,10 @@ use aya_ebpf::{
     programs::TracePointContext,
 };
 
-use super::program::{PENDING, TCP_SYN_SENT};
-use crate::fields;
+use crate::{
+    bpf::{owner::PENDING, tcp::state},
+    fields,
+};
 
 const SOL_SOCKET: u64 = 1;
 const SO_ERROR: u64 = 4;
@@ -49,10 +50,10 @@ fn handed_out(descriptor: u32) -> Option<()> {
         let sk = bpf_probe_read_kernel(fields::SOCKET_SK::address(socket)).ok()?;
         let cookie = bpf_probe_read_kernel(fields::SK_COOKIE::address(sk)).ok()?;
         let connect = PENDING.get_ptr_mut(&cookie)?;
-        let state = bpf_probe_read_kernel(fields::SK_STATE::address(sk)).ok()?;
+        let now = bpf_probe_read_kernel(fields::SK_STATE::address(sk)).ok()?;
         let error = bpf_probe_read_kernel(fields::SK_ERR::address(sk)).ok()?;
         let soft = bpf_probe_read_kernel(fields::SK_ERR_SOFT::address(sk)).ok()?;
-        if i32::from(state) == TCP_SYN_SENT && error == 0 && soft > 0 {
+        if i32::from(now) == state::SYN_SENT && error == 0 && soft > 0 {
             (*connect).errno = soft;
         }
     }

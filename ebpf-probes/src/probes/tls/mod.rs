@@ -7,7 +7,7 @@
 //! be seen to read a hello there; the agent could not walk it to find what is stuck; and each connection would carry
 //! it to its end, where a hash holds only what is in a handshake. What storage frees with the socket is removed here
 //! as the socket stops sending or closes, and by age. Before a socket exists (deferred accept, SYN cookies, a lost ACK,
-//! TCP Fast Open) the handshake is kept by namespace and tuple, see `listener`.
+//! TCP Fast Open) the handshake is kept by namespace and tuple, see `request`.
 //!
 //! The kernel follows record headers only, enough to know whose turn it is; what the hellos say is
 //! parsed in user space from captured bytes. A ServerHello that asks to retry is part of one handshake.
@@ -15,7 +15,8 @@
 use crate::{
     abi::{Header, Netns, Owner, ProbeId, Tuple, assert_layout},
     fields,
-    spec::{Attach, Hook, Probe},
+    metrics::{Timed, counter},
+    spec::{Attach, Hook, PACKET_IN, PACKET_OUT, Probe, SET_STATE},
 };
 
 /// Where a handshake stands.
@@ -67,6 +68,17 @@ pub const HELD: u32 = 256;
 pub const HOLE: u32 = 512;
 /// [`Handshake::flags`]: this service has answered a ClientHello with a ServerHello before.
 pub const SPEAKS_TLS: u32 = 1024;
+
+/// The counter of handshakes of a role that ended in a stage from [`stage::DONE`] on.
+pub const fn ended(role: u32, stage: u32) -> u32 {
+    counter::TLS + (role - CLIENT) * 4 + (stage - stage::DONE)
+}
+
+/// What was timed when a handshake left `stage`, as a number of [`Timed`].
+#[inline(always)]
+pub const fn phase(role: u32, stage: u32) -> u32 {
+    Timed::ServerFlightClient as u32 + (stage - stage::HELLO) * 2 + (role - CLIENT)
+}
 
 /// A handshake in flight, as the kernel keeps it.
 #[repr(C)]
@@ -228,9 +240,9 @@ pub const PROBE: Probe = Probe {
     name: "tls",
     about: "TLS handshakes, both sides, any library and port: hellos, who read them, alerts, done",
     hooks: &[
-        crate::packet::INGRESS,
-        crate::packet::EGRESS,
-        crate::probes::connect::SET_STATE,
+        PACKET_IN,
+        PACKET_OUT,
+        SET_STATE,
         Hook {
             program: "socket_read",
             attach: Attach::BtfTracepoint("tcp_rcv_space_adjust", &["struct sock *"]),
@@ -256,14 +268,34 @@ pub const PROBE: Probe = Probe {
 };
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod capture;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod hello;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-mod listener;
+mod lifetime;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub mod program;
+pub(crate) mod program;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-mod steps;
+mod read;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-mod told;
+mod report;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-mod young;
+mod request;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod state_machine;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod table;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stage_left_is_timed_as_what_it_waited_for() {
+        let timed = |role, stage| Timed::ALL[phase(role, stage) as usize].name();
+        assert_eq!(timed(CLIENT, stage::HELLO), "server_flight client");
+        assert_eq!(timed(SERVER, stage::HELLO), "server_flight server");
+        assert_eq!(timed(CLIENT, stage::SERVER_FLIGHT), "client_finish client");
+        assert_eq!(timed(SERVER, stage::CLIENT_FINISH), "server_finish server");
+    }
+}

@@ -9,11 +9,11 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 
-use super::{
-    NeighKey, PeerKey,
-    program::{NEIGHBOURS, SECOND},
+use super::{NeighKey, PeerKey, table::NEIGHBOURS};
+use crate::bpf::{
+    time::SECOND,
+    verifier::{not, opaque, same},
 };
-use crate::kernel::{not, opaque, same};
 
 /// What is known of peers that spoke from another MAC than the cached one. One that gives way starts anew.
 #[map]

@@ -1,0 +1,82 @@
+//! What becomes of TCP sockets and of what they send, once for all probes.
+
+#![expect(
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    reason = "entry points for the kernel: the attribute macros fix their shape"
+)]
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+
+use crate::{
+    abi::{IPPROTO_TCP, ProbeId},
+    bpf::{
+        filter::{self, enabled},
+        owner::SOCKETS,
+        tcp::state,
+        verifier::call,
+    },
+    fields,
+    probes::{connect::program as connect, neigh::retransmits, tls::program as tls},
+};
+
+/// Runs at each state change of each TCP socket: two loads and two compares for those in between.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn set_state(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    // SAFETY: `sk` is a BTF-typed argument.
+    unsafe {
+        if new == state::ESTABLISHED && enabled(ProbeId::Neigh) {
+            retransmits::established(sk);
+        }
+        if old == state::SYN_RECV && new == state::ESTABLISHED && enabled(ProbeId::Tls) {
+            tls::accepted(sk);
+        }
+        if (new == state::FIN_WAIT1 || new == state::LAST_ACK) && enabled(ProbeId::Tls) {
+            tls::finishing(sk, fields::SK_COOKIE::read(sk));
+        }
+        if old != state::SYN_SENT && new != state::SYN_SENT && new != state::CLOSE {
+            return 0;
+        }
+        if fields::SK_PROTOCOL::read(sk) != IPPROTO_TCP {
+            return 0;
+        }
+        let cookie = fields::SK_COOKIE::read(sk);
+        if cookie == 0 {
+            return 0;
+        }
+        if new == state::SYN_SENT {
+            call!(connect::syn_sent(sk, cookie));
+        } else if old == state::SYN_SENT {
+            call!(connect::settled(sk, cookie, u64::from(new == state::ESTABLISHED)));
+        }
+        if new == state::CLOSE {
+            if enabled(ProbeId::Tls) {
+                call!(tls::tls_closed(cookie));
+            }
+            if filter::remember() {
+                let _ = SOCKETS.remove(&cookie);
+            }
+        }
+    }
+    0
+}
+
+/// Runs at each TCP retransmission: a few loads for those of established connections.
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+pub fn retransmit(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    // SAFETY: `sk` is a BTF-typed argument.
+    unsafe {
+        let syn = i32::from(fields::SK_STATE::read(sk)) == state::SYN_SENT;
+        if enabled(ProbeId::Neigh) {
+            retransmits::sent_again(sk, syn);
+        }
+        if syn {
+            connect::sent_again(sk);
+        }
+    }
+    0
+}
