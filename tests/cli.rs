@@ -167,3 +167,65 @@ fn without_root_it_says_what_is_missing_and_leaves_no_data() {
     assert_eq!((output.status.code(), stdout(&output)), (Some(FAILED), String::new()));
     assert!(stderr(&output).contains("run culprit as root"), "{}", stderr(&output));
 }
+
+/// What a command prints on a terminal of so many columns: on standard output, and on standard error.
+fn on_a_terminal(columns: u16, args: &[&str]) -> (String, String) {
+    let size = nix::pty::Winsize { ws_row: 50, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let [out, talk] = [0, 1].map(|_| nix::pty::openpty(Some(&size), None).expect("a terminal"));
+    let mut command = binary();
+    command.args(args).stdin(Stdio::null()).stdout(out.slave).stderr(talk.slave);
+    command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("RUST_LOG");
+    let mut child = command.spawn().expect("the binary runs");
+    // Its ends of the terminals: reading ends when it does.
+    drop(command);
+    let [out, talk] = [out.master, talk.master].map(|master| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // A terminal that nobody writes to any more is an error (EIO), not an end.
+            let _ = std::io::Read::read_to_end(&mut std::fs::File::from(master), &mut bytes);
+            String::from_utf8(bytes).expect("text").replace("\r\n", "\n")
+        })
+    });
+    assert!(child.wait().expect("it ends").success(), "{args:?}");
+    (out.join().expect("read"), talk.join().expect("read"))
+}
+
+fn recording(case: &str) -> String {
+    format!("{}/../tests/incidents/{case}/recording.culprit", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A line as it is seen: without colours.
+fn seen(line: &str) -> String {
+    let mut parts = line.split('\x1b');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| line + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
+#[test]
+fn lines_fit_the_terminal_and_hang_below_what_they_continue() {
+    for case in ["fetch_swallowed_tls12", "stale_client", "table_full", "clients_give_up"] {
+        let (text, _) = on_a_terminal(80, &["replay", &recording(case)]);
+        for line in text.lines().map(seen) {
+            // What is to be pasted is never broken, whatever its length.
+            let is_command = ["ip ", "sysctl ", "nft "].iter().any(|word| line.contains(word));
+            assert!(is_command || line.chars().count() <= 80, "{case}: {line}");
+            let is_fact = line.as_bytes().get(2) == Some(&b':');
+            assert!(is_fact || line.is_empty() || line.starts_with("  "), "{case}: {line}");
+        }
+    }
+    for args in [&["list", "probes"][..], &["list", "rules"]] {
+        let (text, _) = on_a_terminal(80, args);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+}
+
+#[test]
+fn a_terminal_is_coloured_and_a_pipe_has_whole_lines_without() {
+    let file = recording("fetch_swallowed_tls12");
+    let (coloured, _) = on_a_terminal(200, &["replay", &file]);
+    let piped = stdout(&culprit(&["replay", &file]));
+    assert!(coloured.contains("\x1b[2m") && !piped.contains('\x1b'));
+    assert_eq!(seen(&coloured).lines().next(), piped.lines().next());
+    let (plain, _) = on_a_terminal(200, &["replay", "--color", "never", &file]);
+    assert!(!plain.contains('\x1b'), "{plain}");
+}

@@ -39,5 +39,6 @@ pub mod rules;
 pub mod run;
 pub mod sinks;
 pub mod snapshot;
+pub mod terminal;
 pub mod text;
 pub mod units;

@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, IsTerminal, Write},
+    io::{self, BufWriter, Write},
     path::Path,
 };
 
@@ -18,6 +18,7 @@ use crate::{
         summary::Table,
         text,
     },
+    terminal,
 };
 
 /// Where facts go.
@@ -28,6 +29,8 @@ pub struct Printer {
     table: Option<Table>,
     incidents: text::Incidents,
     incidents_only: bool,
+    /// It goes to standard output.
+    standard: bool,
     events: u64,
     gone: bool,
 }
@@ -35,29 +38,43 @@ pub struct Printer {
 impl Printer {
     /// Opens the output.
     pub fn open(output: &Output) -> anyhow::Result<Self> {
-        let (to, terminal): (Box<dyn Write + Send>, bool) = match &output.file {
+        let (to, standard): (Box<dyn Write + Send>, bool) = match &output.file {
             Some(path) if path != Path::new("-") => {
                 let file =
                     File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?;
                 (Box::new(file), false)
             }
-            _ => (Box::new(io::stdout()), io::stdout().is_terminal()),
+            _ => (Box::new(io::stdout()), true),
         };
         let colour = match output.colour {
             Colour::Always => true,
             Colour::Never => false,
-            Colour::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            Colour::Auto => standard && terminal::colours(),
         };
         Ok(Self {
             out: BufWriter::with_capacity(1 << 16, to),
             format: output.format,
-            style: text::Style { time: output.time, colour },
+            style: text::Style { time: output.time, colour, width: None },
             table: output.summary_only.then(Table::default),
             incidents: text::Incidents::default(),
             incidents_only: output.incidents_only,
+            standard,
             events: 0,
             gone: false,
-        })
+        }
+        .measured())
+    }
+
+    /// As wide as the terminal is now: somebody may have made it wider.
+    fn measured(mut self) -> Self {
+        self.measure();
+        self
+    }
+
+    fn measure(&mut self) {
+        if self.standard && self.format == Format::Text {
+            self.style.width = terminal::width();
+        }
     }
 
     /// The first line.
@@ -108,6 +125,7 @@ impl Printer {
     /// Hands on what is buffered.
     pub fn flush(&mut self) -> anyhow::Result<()> {
         let result = self.out.flush();
+        self.measure();
         self.check(result)
     }
 

@@ -20,13 +20,21 @@ const RULES: &[(&str, &[&str])] = &[
     ("event", &[]),
     ("fact", &["text"]),
     ("text", &[]),
+    // How wide a terminal is and where a line may be broken: of what is written there it knows nothing.
+    ("terminal", &[]),
     ("snapshot", &["enrich::context", "enrich::observe", "fact", "kernel::tcpinfo", "text"]),
     ("clockwatch", &["event::encode"]),
-    ("clocks", &["clockwatch::Look", "config", "fact", "reference", "sinks::json", "text", "units"]),
+    (
+        "clocks",
+        &["clockwatch::Look", "config", "fact", "reference", "sinks::json", "terminal", "text", "units"],
+    ),
     ("namespaces", &["kernel::generation"]),
     // Who holds an address is answered in the words of the context, as what `network` looks at is.
     ("neighdump", &["enrich::context", "event", "namespaces"]),
-    ("neighbours", &["config", "enrich::neigh", "neighdump", "network::family", "sinks::json", "text"]),
+    (
+        "neighbours",
+        &["config", "enrich::neigh", "neighdump", "network::family", "sinks::json", "terminal", "text"],
+    ),
     ("network", &["enrich::context", "neighdump"]),
     ("record", &[]),
     ("reference", &["clockwatch::Look", "fact"]),
@@ -34,11 +42,11 @@ const RULES: &[(&str, &[&str])] = &[
     ("enrich", &["event", "fact", "namespaces", "text"]),
     ("correlate", &["event", "enrich", "fact", "text"]),
     ("rules", &["event", "enrich", "correlate", "fact", "pipeline", "text"]),
-    ("sinks", &["config", "fact", "correlate::incident", "text", "units"]),
+    ("sinks", &["config", "fact", "correlate::incident", "terminal", "text", "units"]),
     ("units", &[]),
-    ("log", &["config"]),
+    ("log", &["config", "terminal"]),
     ("config", &["kernel::plan", "enrich::observe", "reference::Server"]),
-    ("incidents", &["config", "fact", "sinks::json", "sinks::store", "text"]),
+    ("incidents", &["config", "fact", "sinks::json", "sinks::store", "terminal", "text"]),
     (
         "metrics",
         &[
@@ -54,12 +62,12 @@ const RULES: &[(&str, &[&str])] = &[
             "kernel::usage",
         ],
     ),
-    ("output", &["config", "correlate::incident", "fact", "sinks"]),
+    ("output", &["config", "correlate::incident", "fact", "sinks", "terminal"]),
     ("pipeline", &["correlate", "enrich", "event", "fact"]),
     // Its tests play scenes to every rule.
-    ("replay", &["config", "enrich", "event", "fact", "output", "pipeline", "record", "rules"]),
-    ("doctor", &["config", "kernel", "list", "sinks::json", "text"]),
-    ("list", &["config", "rules"]),
+    ("replay", &["config", "enrich", "event", "fact", "output", "pipeline", "record", "rules", "terminal"]),
+    ("doctor", &["config", "kernel", "list", "sinks::json", "terminal", "text"]),
+    ("list", &["config", "rules", "terminal"]),
     (
         "run",
         &[
@@ -82,6 +90,7 @@ const RULES: &[(&str, &[&str])] = &[
             "network",
             "reference",
             "log",
+            "terminal",
             "units",
         ],
     ),

@@ -1,23 +1,36 @@
 //! Facts as lines for people: time, process, probe, peer, what happened. One line a fact, aligned,
-//! coloured only when asked to be.
+//! coloured only when asked to be. A terminal that is too narrow for a line has it broken at words, and
+//! the rest hangs below it, so that every line that begins at the edge is a fact.
 
 mod clock;
 mod incident;
 mod neigh;
 mod tls;
 
-use crate::config::Time;
 use std::{
     fmt::Write as _,
     io::{self, Write},
 };
 
+use anstyle::{AnsiColor, Effects, Style as Colour};
 pub use incident::{Incidents, Watch};
 
 use crate::{
+    config::Time,
     fact::{Endpoint, Fact, HostIcmp, Outcome, Protocol, What},
+    terminal::{Piece, cells, lines, padded},
     text::{host::host, shown},
 };
+
+/// What is there to be looked up, not read.
+const DIM: Colour = Colour::new().effects(Effects::DIMMED);
+/// From as many columns on, processes, probes and peers have columns of their own: what is left is enough to
+/// say what happened.
+const WIDE: usize = 122;
+/// Columns of process, probe and peer there.
+const WIDE_COLUMNS: [usize; 3] = [29, 8, 28];
+/// Columns of process and probe where there is less room.
+const NARROW_COLUMNS: [usize; 2] = [20, 7];
 
 /// Addresses and names of one answer shown at most.
 const ANSWERS: usize = 8;
@@ -29,6 +42,8 @@ pub struct Style {
     pub time: Time,
     /// Use terminal colours.
     pub colour: bool,
+    /// Columns of the terminal it goes to; nothing: it goes elsewhere, and lines are as long as they are.
+    pub width: Option<usize>,
 }
 
 /// How grave a line is.
@@ -48,25 +63,51 @@ struct Said {
     mood: Mood,
 }
 
+impl Mood {
+    fn colour(self) -> Colour {
+        match self {
+            Self::Plain => Colour::new(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Slow => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default(),
+        }
+    }
+}
+
 /// Writes one line; queries are left to their answers.
 pub fn line(fact: &Fact, style: Style, out: &mut impl Write) -> io::Result<()> {
     let Some(said) = say(&fact.what) else { return Ok(()) };
-    let who = who(fact);
-    let time = time(&fact.at, style.time);
-    let (dim, colour, reset) = if style.colour {
-        let colour = match said.mood {
-            Mood::Plain => "",
-            Mood::Good => "\x1b[32m",
-            Mood::Slow => "\x1b[33m",
-            Mood::Bad => "\x1b[31m",
-        };
-        ("\x1b[2m", colour, "\x1b[0m")
-    } else {
-        ("", "", "")
+    let paint = |colour: Colour| if style.colour { colour } else { Colour::new() };
+    let (who, time) = (who(fact), time(&fact.at, style.time));
+    let arrow = if said.arrow.is_empty() { String::new() } else { format!("{} ", said.arrow) };
+    let first = cells(&time) + 2;
+    let (head, peer, rest) = match style.width {
+        Some(width) if width < WIDE => {
+            let [of_who, of_probe] = NARROW_COLUMNS;
+            let head = format!("{} {} ", padded(&who, of_who), padded(fact.probe, of_probe));
+            (head, format!("{}  ", said.peer), first + 2)
+        }
+        _ => {
+            let [of_who, of_probe, of_peer] = WIDE_COLUMNS;
+            let head = format!("{} {} ", padded(&who, of_who), padded(fact.probe, of_probe));
+            let peer = padded(&said.peer, of_peer.saturating_sub(cells(&arrow)));
+            (head, format!("{peer} "), first + of_who + of_probe + of_peer + 3)
+        }
     };
-    let at = if said.arrow.is_empty() { said.peer } else { format!("{} {}", said.arrow, said.peer) };
-    let probe = fact.probe;
-    writeln!(out, "{dim}{time}{reset}  {who:<29} {probe:<8} {at:<28} {colour}{}{reset}", said.text)
+    let pieces = [
+        Piece::words(&head),
+        // An arrow stays with what it points to.
+        Piece::whole(&arrow),
+        Piece::words(&peer),
+        Piece::words(&said.text).style(paint(said.mood.colour())),
+    ];
+    let dim = paint(DIM);
+    let mut lead = format!("{}{time}{}  ", dim.render(), dim.render_reset());
+    for line in lines(pieces, first, rest, style.width) {
+        writeln!(out, "{lead}{line}")?;
+        lead = " ".repeat(rest);
+    }
+    Ok(())
 }
 
 fn time(at: &str, how: Time) -> String {
@@ -306,7 +347,7 @@ mod tests {
 
     fn text(fact: &Fact, time: Time) -> String {
         let mut out = Vec::new();
-        line(fact, Style { time, colour: false }, &mut out).expect("a vector");
+        line(fact, Style { time, ..Style::default() }, &mut out).expect("a vector");
         String::from_utf8(out).expect("text")
     }
 
@@ -338,6 +379,25 @@ mod tests {
         assert!(text(&fact(pending()), Time::Seconds).starts_with("14:02:11  "));
         assert!(text(&fact(pending()), Time::Microseconds).starts_with("14:02:11.204567  "));
         assert!(text(&fact(pending()), Time::Epoch).starts_with("1795183331.204567  "));
+    }
+
+    #[test]
+    fn a_narrow_terminal_has_lines_broken_at_words_and_the_rest_hangs_below() {
+        let at = |width, fact: &Fact| {
+            let mut out = Vec::new();
+            line(fact, Style { width: Some(width), ..Style::default() }, &mut out).expect("a vector");
+            String::from_utf8(out).expect("text")
+        };
+        assert_eq!(
+            at(80, &fact(pending())),
+            "14:02:11.204  raven[1017·1043]     connect → 192.35.177.64:80\n                (apps.identrust.com)  pending 3.0 s, 2 SYN retries\n"
+        );
+        assert_eq!(at(200, &fact(pending())), text(&fact(pending()), Time::Milliseconds));
+        let mut forged = fact(pending());
+        forged.process.as_mut().expect("set").comm =
+            "x 14:02:11.204  sshd[1] connect → 192.0.2.1:22".repeat(2);
+        let lines = at(40, &forged);
+        assert!(lines.lines().skip(1).all(|line| line.starts_with("                ")), "{lines}");
     }
 
     #[test]
