@@ -229,3 +229,22 @@ fn a_terminal_is_coloured_and_a_pipe_has_whole_lines_without() {
     let (plain, _) = on_a_terminal(200, &["replay", "--color", "never", &file]);
     assert!(!plain.contains('\x1b'), "{plain}");
 }
+
+#[test]
+fn an_update_of_an_incident_is_one_line_on_a_narrow_terminal() {
+    let (text, _) = on_a_terminal(80, &["replay", "-i", &recording("fetch_swallowed_tls12")]);
+    let updates: Vec<String> =
+        text.lines().map(seen).filter(|line| line.ends_with(", still going")).collect();
+    assert!(matches!(&updates[..], [one] if one.starts_with("  TLS HANDSHAKE STALLED   python3[")), "{text}");
+}
+
+#[test]
+fn verbose_lines_say_this_hosts_port() {
+    let text = stdout(&culprit(&["replay", "-v", &recording("fetch_swallowed_tls12")]));
+    assert!(
+        text.contains(" :10068 ← 10.177.15.1:57258") && text.contains(" :60528 → 192.0.2.64:80"),
+        "{text}"
+    );
+    let text = stdout(&culprit(&["replay", &recording("fetch_swallowed_tls12")]));
+    assert!(!text.contains(":10068 ←"), "{text}");
+}

@@ -75,6 +75,8 @@ pub struct Output {
     pub time: Time,
     /// When to colour.
     pub colour: Colour,
+    /// Say more, and show no progress.
+    pub verbose: bool,
 }
 
 /// A replay.

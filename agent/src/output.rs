@@ -54,7 +54,7 @@ impl Printer {
         Ok(Self {
             out: BufWriter::with_capacity(1 << 16, to),
             format: output.format,
-            style: text::Style { time: output.time, colour, width: None },
+            style: text::Style { time: output.time, colour, width: None, ports: output.verbose },
             table: output.summary_only.then(Table::default),
             incidents: text::Incidents::default(),
             incidents_only: output.incidents_only,

@@ -247,6 +247,9 @@ pub struct Output {
     /// When to colour.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub color: Colour,
+    /// Say more: this host's port of each connection. Shows no progress.
+    #[arg(short, long)]
+    pub verbose: bool,
 }
 
 /// `culprit trace`.

@@ -113,6 +113,7 @@ impl Output {
                 _ => Time::Epoch,
             },
             colour: self.color,
+            verbose: self.verbose,
         }
     }
 }

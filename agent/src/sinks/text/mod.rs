@@ -44,6 +44,8 @@ pub struct Style {
     pub colour: bool,
     /// Columns of the terminal it goes to; nothing: it goes elsewhere, and lines are as long as they are.
     pub width: Option<usize>,
+    /// Say this host's port of each connection.
+    pub ports: bool,
 }
 
 /// How grave a line is.
@@ -79,7 +81,10 @@ pub fn line(fact: &Fact, style: Style, out: &mut impl Write) -> io::Result<()> {
     let Some(said) = say(&fact.what) else { return Ok(()) };
     let paint = |colour: Colour| if style.colour { colour } else { Colour::new() };
     let (who, time) = (who(fact), time(&fact.at, style.time));
-    let arrow = if said.arrow.is_empty() { String::new() } else { format!("{} ", said.arrow) };
+    let mut arrow = if said.arrow.is_empty() { String::new() } else { format!("{} ", said.arrow) };
+    if let Some(local) = fact.what.local().filter(|_| style.ports) {
+        arrow = format!(":{} {arrow}", local.port);
+    }
     let first = cells(&time) + 2;
     let (head, peer, rest) = match style.width {
         Some(width) if width < WIDE => {
@@ -197,13 +202,13 @@ fn icmp(answered: &Option<HostIcmp>) -> String {
 fn say(what: &What) -> Option<Said> {
     let out = |to: &Endpoint, text: String, mood| Said { arrow: "→", peer: peer(to), text, mood };
     Some(match what {
-        What::ConnectStarted { protocol: Protocol::Tcp, destination } => {
+        What::ConnectStarted { protocol: Protocol::Tcp, destination, .. } => {
             out(destination, "SYN".into(), Mood::Plain)
         }
-        What::ConnectStarted { protocol: Protocol::Udp, destination } => {
+        What::ConnectStarted { protocol: Protocol::Udp, destination, .. } => {
             out(destination, "UDP".into(), Mood::Plain)
         }
-        What::SynRetried { destination, syn_retransmits, elapsed_ms } => out(
+        What::SynRetried { destination, syn_retransmits, elapsed_ms, .. } => out(
             destination,
             format!("SYN again after {} (retry {syn_retransmits})", duration(*elapsed_ms)),
             Mood::Slow,
@@ -223,6 +228,7 @@ fn say(what: &What) -> Option<Said> {
             drops: dropped,
             answered_by_host,
             elapsed_ms,
+            ..
         } => {
             let (retries, drops) = (retries(*syn_retransmits), drops(*dropped));
             let text = format!("pending {}{retries}{drops}{}", duration(*elapsed_ms), icmp(answered_by_host));
@@ -353,6 +359,7 @@ mod tests {
 
     fn pending() -> What {
         What::ConnectPending {
+            source: Endpoint { ip: [192, 0, 2, 1].into(), port: 41_234, name: None, wire: None },
             destination: Endpoint {
                 ip: "192.35.177.64".parse().expect("an address"),
                 port: 80,
@@ -372,6 +379,14 @@ mod tests {
             text(&fact(pending()), Time::Milliseconds),
             "14:02:11.204  raven[1017·1043]              connect  → 192.35.177.64:80 (apps.identrust.com) pending 3.0 s, 2 SYN retries\n"
         );
+    }
+
+    #[test]
+    fn this_hosts_port_stands_before_the_arrow_when_it_is_asked_for() {
+        let mut out = Vec::new();
+        line(&fact(pending()), Style { ports: true, ..Style::default() }, &mut out).expect("a vector");
+        let text = String::from_utf8(out).expect("text");
+        assert!(text.contains("connect  :41234 → 192.35.177.64:80 (apps.identrust.com) pending"), "{text}");
     }
 
     #[test]
