@@ -248,3 +248,53 @@ fn verbose_lines_say_this_hosts_port() {
     let text = stdout(&culprit(&["replay", &recording("fetch_swallowed_tls12")]));
     assert!(!text.contains(":10068 ←"), "{text}");
 }
+
+#[test]
+fn a_replay_takes_the_filters_of_a_live_session() {
+    let file = recording("stale_client");
+    let replay = |args: &[&str]| culprit(&[&["replay"], args, &[&file]].concat());
+    let all = stdout(&replay(&[]));
+    let facts = |output: &Output| -> Vec<String> {
+        let text = stdout(output);
+        text.lines().filter(|line| line.as_bytes().get(2) == Some(&b':')).map(str::to_owned).collect()
+    };
+    let port = replay(&["--port", "10125", "-e", "connect"]);
+    assert!(!facts(&port).is_empty() && facts(&port).iter().all(|line| line.contains(":10125")), "{port:?}");
+    assert!(stdout(&port).contains("10.15.46.10:10125 is unanswered"), "{port:?}");
+    assert!(!stdout(&port).contains("10.15.46.90:10124 is unanswered"), "{port:?}");
+    assert!(all.contains("10.15.46.90:10124 is unanswered"));
+    let dest = replay(&["--dest", "10.15.46.10", "-e", "connect"]);
+    assert!(
+        !facts(&dest).is_empty() && facts(&dest).iter().all(|line| line.contains("10.15.46.10:")),
+        "{dest:?}"
+    );
+    let failed = replay(&["-Z", "-i", "-e", "neigh"]);
+    assert!(stdout(&failed).contains("NEIGHBOUR STALE") && !stdout(&failed).contains("CONNECT STALLED   "));
+    let process = replay(&["-p", "5237", "--comm", "inside", "-e", "connect"]);
+    assert_eq!(facts(&process), facts(&replay(&["-e", "connect"])));
+    let summary = stderr(&port);
+    assert!(summary.contains("incident, none lost") || summary.contains("incidents, none lost"), "{summary}");
+}
+
+#[test]
+fn a_filter_of_a_replay_that_nobody_matches_says_so() {
+    let file = recording("stale_client");
+    for (args, wanted) in [
+        (&["-p", "77"][..], "-p 77: no such process is in the recording"),
+        (&["--comm", "nobody"], "--comm \"nobody\": no thread in the recording has this name"),
+        (&["--dest", "203.0.113.0/24"], "--dest 203.0.113.0/24: nothing in the recording goes there"),
+        (&["--port", "9"], "--port 9: nothing in the recording uses this port"),
+        (&["--pod", "x"], "--pod \"x\": no process in the recording is there"),
+        (&["--cgroup", "a.slice"], "--cgroup \"/a.slice\": this recording is older"),
+    ] {
+        let output = culprit(&[&["replay"], args, &[&file]].concat());
+        assert!(output.status.success() && stderr(&output).contains(wanted), "{args:?}: {}", stderr(&output));
+    }
+    let nothing = culprit(&["replay", "-p", "77", "-e", "connect", &file]);
+    assert!(
+        stdout(&nothing).is_empty()
+            && stderr(&nothing).contains("nothing in the recording passed the filters")
+    );
+    assert!(!stderr(&culprit(&["replay", "--port", "10125", &file])).contains("nothing in"));
+    assert_eq!(culprit(&["replay", "--mode", "full", &file]).status.code(), Some(USAGE));
+}

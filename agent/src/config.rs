@@ -3,7 +3,11 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{enrich::observe::Wanted, kernel::plan::Request, reference::Server};
+use crate::{
+    enrich::{observe::Wanted, select::Select},
+    kernel::plan::Request,
+    reference::Server,
+};
 
 /// Form of the output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -79,6 +83,17 @@ pub struct Output {
     pub verbose: bool,
 }
 
+/// What of a recording to show: the filters of a live session.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Only these probes; empty: all.
+    pub probes: Vec<String>,
+    /// Only some processes.
+    pub wanted: Wanted,
+    /// Only some peers, or what went badly.
+    pub select: Select,
+}
+
 /// A replay.
 #[derive(Debug, Clone, Default)]
 pub struct Replay {
@@ -86,6 +101,8 @@ pub struct Replay {
     pub file: PathBuf,
     /// Go on after damage.
     pub skip_damaged: bool,
+    /// What of it to show.
+    pub selection: Selection,
     /// Where facts go.
     pub output: Output,
 }

@@ -38,6 +38,7 @@ pub(super) const REPLAY: &str = "\
 Examples:
   culprit replay outage.culprit
   culprit replay -i outage.culprit   incidents only
+  culprit replay -p 4711 -e tls outage.culprit
   culprit replay --format json outage.culprit";
 
 /// Of `culprit incidents`.

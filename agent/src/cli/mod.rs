@@ -131,7 +131,7 @@ pub enum List {
     },
 }
 
-/// What to see: decided in the kernel where it can be.
+/// What to see: in a live session decided in the kernel where it can be.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What to see")]
 pub struct Filters {
@@ -176,6 +176,12 @@ pub struct Filters {
     /// Only what took at least this long.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub min_ms: u64,
+}
+
+/// What to see, as only a running kernel decides it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "What to see")]
+pub struct Live {
     /// What the kernel reports: all that passes the filters, or, as `culprit run`, anomalies only.
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     pub mode: Mode,
@@ -258,6 +264,9 @@ pub struct Trace {
     /// Filters.
     #[command(flatten)]
     pub filters: Filters,
+    /// What else to see.
+    #[command(flatten)]
+    pub live: Live,
     /// Thresholds.
     #[command(flatten)]
     pub thresholds: Thresholds,
@@ -283,6 +292,9 @@ pub struct Record {
     /// Filters.
     #[command(flatten)]
     pub filters: Filters,
+    /// What else to see.
+    #[command(flatten)]
+    pub live: Live,
     /// Thresholds.
     #[command(flatten)]
     pub thresholds: Thresholds,
@@ -302,6 +314,9 @@ pub struct Replay {
     /// Step over damaged blocks, say how many, and go on; the exit status is 1 all the same.
     #[arg(long)]
     pub skip_damaged: bool,
+    /// Filters.
+    #[command(flatten)]
+    pub filters: Filters,
     /// Output.
     #[command(flatten)]
     pub output: Output,

@@ -45,7 +45,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("sinks", &["config", "fact", "correlate::incident", "terminal", "text", "units"]),
     ("units", &[]),
     ("log", &["config", "terminal"]),
-    ("config", &["kernel::plan", "enrich::observe", "reference::Server"]),
+    ("config", &["kernel::plan", "enrich::observe", "enrich::select", "reference::Server"]),
     ("incidents", &["config", "fact", "sinks::json", "sinks::store", "terminal", "text"]),
     (
         "metrics",
@@ -65,7 +65,21 @@ const RULES: &[(&str, &[&str])] = &[
     ("output", &["config", "correlate::incident", "fact", "sinks", "terminal"]),
     ("pipeline", &["correlate", "enrich", "event", "fact"]),
     // Its tests play scenes to every rule.
-    ("replay", &["config", "enrich", "event", "fact", "output", "pipeline", "record", "rules", "terminal"]),
+    (
+        "replay",
+        &[
+            "config",
+            "correlate::incident",
+            "enrich",
+            "event",
+            "fact",
+            "output",
+            "pipeline",
+            "record",
+            "rules",
+            "terminal",
+        ],
+    ),
     ("doctor", &["config", "kernel", "list", "sinks::json", "terminal", "text"]),
     ("list", &["config", "rules", "terminal"]),
     (
@@ -103,6 +117,7 @@ const RULES: &[(&str, &[&str])] = &[
             "units",
             "sinks::store::read",
             "enrich::observe",
+            "enrich::select",
             "event::comm_bytes",
             "kernel::plan",
             "reference::Server",

@@ -1,6 +1,8 @@
 //! `culprit replay`: a recording through the same pipeline as a live session, from decoding on. No
 //! root, no kernel, no clock: what it prints depends on the recording alone.
 
+mod filter;
+
 use std::{
     fs::File,
     io::{self, BufReader, Read},
@@ -9,9 +11,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use filter::Filter;
 
 use crate::{
     config::Replay,
+    correlate::incident::Incident,
     enrich::context::Context,
     event,
     fact::{Probes, SCHEMA, Start, Summary},
@@ -33,7 +37,7 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     let mut reader = Reader::open(BufReader::with_capacity(1 << 16, input)).with_context(|| name.clone())?;
     let mut printer = Printer::open(&options.output)?;
     let began_ns = reader.start().boot_ns;
-    let mut pass = Pass { last_ns: began_ns, ..Pass::new() };
+    let mut pass = Pass { last_ns: began_ns, ..Pass::new(Filter::new(&options.selection)) };
     let mut skipped = None;
     let damage = loop {
         match reader.next() {
@@ -56,6 +60,9 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     pass.finish(&mut printer)?;
     let summary = pass.summary(&printer, began_ns);
     printer.finish(&summary)?;
+    for complaint in pass.filter.complaints(pass.recorded.as_ref()) {
+        eprintln!("culprit: {complaint}");
+    }
     eprintln!("culprit: {}", closing_line(&summary));
     match reader.tail() {
         Some(Tail::Clean(_)) | None => {}
@@ -71,14 +78,24 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
 
 struct Pass {
     pipeline: Pipeline,
+    filter: Filter,
+    /// The probes of the recording.
+    recorded: Option<Probes>,
     started: bool,
     undecodable: u64,
     last_ns: u64,
 }
 
 impl Pass {
-    fn new() -> Self {
-        Self { pipeline: Pipeline::new(RULES), started: false, undecodable: 0, last_ns: 0 }
+    fn new(filter: Filter) -> Self {
+        Self {
+            pipeline: Pipeline::new(RULES),
+            filter,
+            recorded: None,
+            started: false,
+            undecodable: 0,
+            last_ns: 0,
+        }
     }
 
     fn item(&mut self, item: Item, printer: &mut Printer) -> anyhow::Result<()> {
@@ -90,18 +107,25 @@ impl Pass {
                     && !self.started
                 {
                     self.started = true;
+                    self.recorded = Some(probes.clone());
                     printer.start(start(version, kernel, node, probes))?;
                 }
-                printer.incidents(self.pipeline.step(pipeline::Item::Context(&context)).incidents)?;
+                if let Context::Process(process) = &context {
+                    self.filter.learn(process);
+                }
+                let step = self.pipeline.step(pipeline::Item::Context(&context));
+                self.incidents(step.incidents, printer)?;
             }
             Item::Record(bytes) => match event::decode(&bytes) {
                 Ok(event) => {
                     self.last_ns = self.last_ns.max(event.boot_ns);
                     let step = self.pipeline.step(pipeline::Item::Event(&event));
                     for fact in step.facts {
-                        printer.fact(fact)?;
+                        if self.filter.fact(&fact) {
+                            printer.fact(fact)?;
+                        }
                     }
-                    printer.incidents(step.incidents)?;
+                    self.incidents(step.incidents, printer)?;
                 }
                 Err(_) => self.undecodable += 1,
             },
@@ -109,15 +133,21 @@ impl Pass {
         Ok(())
     }
 
+    fn incidents(&mut self, mut incidents: Vec<Incident>, printer: &mut Printer) -> anyhow::Result<()> {
+        incidents.retain(|incident| self.filter.incident(incident));
+        printer.incidents(incidents)
+    }
+
     fn finish(&mut self, printer: &mut Printer) -> anyhow::Result<()> {
-        printer.incidents(self.pipeline.finish())
+        let incidents = self.pipeline.finish();
+        self.incidents(incidents, printer)
     }
 
     fn summary(&self, printer: &Printer, began_ns: u64) -> Summary {
         let duration_ms = self.last_ns.saturating_sub(began_ns) / 1_000_000;
         Summary::new(
             printer.events(),
-            self.pipeline.opened(),
+            self.filter.incidents().unwrap_or_else(|| self.pipeline.opened()),
             self.pipeline.world().losses().to_vec(),
             self.undecodable,
             duration_ms,
