@@ -112,7 +112,11 @@ impl Printer {
     }
 
     fn incident(&mut self, incident: Incident) -> anyhow::Result<()> {
-        if self.gone || self.table.is_some() {
+        if let Some(table) = &mut self.table {
+            table.incident(incident);
+            return Ok(());
+        }
+        if self.gone {
             return Ok(());
         }
         let result = match self.format {
@@ -147,7 +151,7 @@ impl Printer {
         if let Some(table) = self.table.take()
             && self.format == Format::Text
         {
-            let result = table.write(&mut self.out);
+            let result = table.write(self.style, &mut self.out);
             self.check(result)?;
         }
         if self.format == Format::Json {

@@ -244,7 +244,8 @@ pub struct Output {
     /// Print incidents only, no facts.
     #[arg(short = 'i', long)]
     pub incidents_only: bool,
-    /// Print only a table of counts and times at the end.
+    /// Print only tables of counts and times at the end, by what happened and by process and destination, and
+    /// the incidents.
     #[arg(short = 'c', long = "summary-only")]
     pub summary_only: bool,
     /// Time to the second; twice: to the microsecond; three times: seconds since 1970. Times are UTC.

@@ -67,19 +67,35 @@ impl Incidents {
             self.written.clear();
             self.called.clear();
         }
-        self.called.insert(incident.id.clone(), called(incident));
+        self.call(incident);
         self.written.insert(incident.id.clone(), now);
         match incident.state {
             State::Updated if same => goes_on(incident, style, out),
             State::Resolved => {
                 writeln!(out)?;
-                headline(incident, Watch::Goes, style, out)?;
-                wrapped(&incident.summary, "    ", "    ", style, out)?;
-                self.explained(incident, style, out)?;
+                self.brief(incident, Watch::Goes, style, out)?;
                 writeln!(out)
             }
             _ => self.paragraph(incident, Watch::Goes, style, out),
         }
+    }
+
+    /// Remembers what an incident is called, for those it explains.
+    pub fn call(&mut self, incident: &Incident) {
+        self.called.insert(incident.id.clone(), called(incident));
+    }
+
+    /// Writes an incident without why, evidence and remedies.
+    pub fn brief(
+        &self,
+        incident: &Incident,
+        watch: Watch,
+        style: Style,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        headline(incident, watch, style, out)?;
+        wrapped(&incident.summary, "    ", "    ", style, out)?;
+        self.explained(incident, style, out)
     }
 
     /// What explains it, by the names those incidents were told by.
