@@ -298,3 +298,40 @@ fn a_filter_of_a_replay_that_nobody_matches_says_so() {
     assert!(!stderr(&culprit(&["replay", "--port", "10125", &file])).contains("nothing in"));
     assert_eq!(culprit(&["replay", "--mode", "full", &file]).status.code(), Some(USAGE));
 }
+
+#[test]
+fn a_long_replay_shows_that_it_is_alive_and_cleans_up() {
+    let bytes = std::fs::read(recording("fetch_swallowed_tls12")).expect("a recording");
+    let (first, rest) = bytes.split_at(bytes.len() / 2);
+    let terminal = nix::pty::openpty(None, None).expect("a terminal");
+    let mut command = binary();
+    command.args(["replay", "-i", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(terminal.slave);
+    command.env("TERM", "xterm").env_remove("RUST_LOG");
+    let mut child = command.spawn().expect("the binary runs");
+    drop(command);
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(first).expect("it reads");
+    let mut seen = Vec::new();
+    let mut talk = std::fs::File::from(terminal.master);
+    while !String::from_utf8_lossy(&seen).contains("replaying") {
+        let mut some = [0; 256];
+        let len = std::io::Read::read(&mut talk, &mut some).expect("it shows progress before it ends");
+        seen.extend(&some[..len]);
+    }
+    stdin.write_all(rest).expect("it reads");
+    drop(stdin);
+    let _ = std::io::Read::read_to_end(&mut talk, &mut seen);
+    assert!(child.wait_with_output().expect("it ends").status.success());
+    let seen = String::from_utf8(seen).expect("text");
+    // The line is erased before anything else is said.
+    let (_, last) = seen.rsplit_once("\x1b[2K").unwrap_or_else(|| panic!("{seen:?}"));
+    assert!(last.contains("culprit: ") && !last.contains("replaying"), "{seen:?}");
+}
+
+#[test]
+fn nothing_shows_progress_where_nobody_looks() {
+    let output = culprit(&["replay", "-i", &recording("crowd")]);
+    assert!(output.status.success());
+    let said = stderr(&output);
+    assert!(said.lines().count() == 1 && said.contains(" events, ") && !said.contains('\x1b'), "{said:?}");
+}

@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, IsTerminal, Write},
     path::Path,
 };
 
@@ -108,7 +108,20 @@ impl Printer {
 
     /// Incidents, in order.
     pub fn incidents(&mut self, incidents: Vec<Incident>) -> anyhow::Result<()> {
-        incidents.into_iter().try_for_each(|incident| self.incident(incident))
+        if incidents.is_empty() {
+            return Ok(());
+        }
+        // What shows progress makes room for them.
+        terminal::progress::around(|| {
+            incidents.into_iter().try_for_each(|incident| self.incident(incident))?;
+            self.flush()
+        })
+    }
+
+    /// Whether lines come on a terminal as things happen: nothing else need show that this is alive.
+    pub fn is_lively(output: &Output) -> bool {
+        let standard = output.file.as_ref().is_none_or(|path| path == Path::new("-"));
+        standard && io::stdout().is_terminal() && !output.incidents_only && !output.summary_only
     }
 
     fn incident(&mut self, incident: Incident) -> anyhow::Result<()> {
@@ -184,11 +197,16 @@ pub fn closing_line(summary: &Summary) -> String {
             .collect();
         format!("{} LOST ({}): narrow the filters, or raise --ring-mib", summary.lost, by.join(", "))
     };
-    let incidents = match summary.incidents {
+    let incidents = count_of_incidents(summary.incidents);
+    let seconds = summary.duration_ms as f64 / 1000.0;
+    format!("{} events, {incidents}, {lost}, {seconds:.1} s", summary.events)
+}
+
+/// `1 incident`.
+pub fn count_of_incidents(incidents: u64) -> String {
+    match incidents {
         0 => "no incident".to_owned(),
         1 => "1 incident".to_owned(),
         many => format!("{many} incidents"),
-    };
-    let seconds = summary.duration_ms as f64 / 1000.0;
-    format!("{} events, {incidents}, {lost}, {seconds:.1} s", summary.events)
+    }
 }

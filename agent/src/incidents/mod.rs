@@ -22,7 +22,7 @@ use crate::{
             read::{Found, Kept, PAGE, Query},
         },
     },
-    terminal,
+    terminal::{self, progress::say},
     text::printable,
 };
 
@@ -63,9 +63,9 @@ pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<Exit
     }
     io::stdout().write_all(&out)?;
     if found.is_empty() {
-        eprintln!("culprit: no such incident is kept");
+        say("no such incident is kept");
     } else if more {
-        eprintln!("culprit: there are older ones: -n shows more");
+        say("there are older ones: --limit shows more");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@
 mod filter;
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, BufReader, Read},
     path::Path,
     process::ExitCode,
@@ -23,18 +23,24 @@ use crate::{
     pipeline::{self, Pipeline},
     record::{Error, Item, Reader, Tail},
     rules::RULES,
+    terminal::progress::{Progress, say},
 };
 
 /// Replays. A torn recording gives all that is whole and says so; a damaged one fails after what came
 /// before the damage.
 pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     let name = options.file.display().to_string();
-    let input: Box<dyn Read> = if options.file == Path::new("-") {
-        Box::new(io::stdin())
+    let (input, bytes): (Box<dyn Read>, Option<u64>) = if options.file == Path::new("-") {
+        (Box::new(io::stdin()), None)
     } else {
-        Box::new(File::open(&options.file).with_context(|| name.clone())?)
+        let file = File::open(&options.file).with_context(|| name.clone())?;
+        let bytes = file.metadata().ok().filter(Metadata::is_file).map(|metadata| metadata.len());
+        (Box::new(file), bytes)
     };
-    let mut reader = Reader::open(BufReader::with_capacity(1 << 16, input)).with_context(|| name.clone())?;
+    let quiet = options.output.verbose || Printer::is_lively(&options.output);
+    let progress = Progress::file("replaying", bytes, quiet);
+    let input = BufReader::with_capacity(1 << 16, progress.reads(input));
+    let mut reader = Reader::open(input).with_context(|| name.clone())?;
     let mut printer = Printer::open(&options.output)?;
     let began_ns = reader.start().boot_ns;
     let mut pass = Pass { last_ns: began_ns, ..Pass::new(Filter::new(&options.selection)) };
@@ -43,7 +49,7 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
         match reader.next() {
             None => break None,
             Some(Err(error @ Error::Damaged { .. })) if options.skip_damaged => {
-                eprintln!("culprit: {name}: {error}");
+                say(format_args!("{name}: {error}"));
                 skipped = Some(error);
             }
             Some(Err(error)) => break Some(anyhow::Error::from(error).context(name.clone())),
@@ -57,16 +63,17 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    drop(progress);
     pass.finish(&mut printer)?;
     let summary = pass.summary(&printer, began_ns);
     printer.finish(&summary)?;
     for complaint in pass.filter.complaints(pass.recorded.as_ref()) {
-        eprintln!("culprit: {complaint}");
+        say(complaint);
     }
-    eprintln!("culprit: {}", closing_line(&summary));
+    say(closing_line(&summary));
     match reader.tail() {
         Some(Tail::Clean(_)) | None => {}
-        Some(tail) => eprintln!("culprit: {name}: {tail}"),
+        Some(tail) => say(format_args!("{name}: {tail}")),
     }
     match damage {
         Some(error) => Err(error),
