@@ -153,7 +153,7 @@ fn reflowed(text: &str, width: usize, out: &mut impl Write) -> io::Result<()> {
         let line = line.replace('\n', " ");
         let indent = line.len() - line.trim_start().len();
         let mut lead = " ".repeat(indent);
-        for part in lines([Piece::words(line.trim_start())], indent, hang, Some(width)) {
+        for part in lines([Piece::prose(line.trim_start())], indent, hang, Some(width)) {
             writeln!(out, "{}", format!("{lead}{part}").trim_end())?;
             lead = " ".repeat(hang);
         }

@@ -11,18 +11,28 @@ use super::cells;
 pub struct Piece<'a> {
     text: &'a str,
     breaks: bool,
+    /// A number stays with its unit.
+    units: bool,
     style: Style,
 }
+
+/// Units that stand after a number.
+const UNITS: &[&str] = &["ns", "µs", "ms", "s", "min", "h", "day", "days", "KiB", "MiB", "GiB", "ppm"];
 
 impl<'a> Piece<'a> {
     /// Text that may be broken where it has a blank.
     pub fn words(text: &'a str) -> Self {
-        Self { text, breaks: true, style: Style::new() }
+        Self { text, breaks: true, units: false, style: Style::new() }
+    }
+
+    /// The same of sentences: a number is not parted from its unit.
+    pub fn prose(text: &'a str) -> Self {
+        Self { units: true, ..Self::words(text) }
     }
 
     /// Text that stays whole, with what it touches.
     pub fn whole(text: &'a str) -> Self {
-        Self { text, breaks: false, style: Style::new() }
+        Self { text, breaks: false, units: false, style: Style::new() }
     }
 
     /// The same in colour.
@@ -67,13 +77,16 @@ pub fn lines<'a>(
     width: Option<usize>,
 ) -> Vec<String> {
     let mut chunks = vec![Chunk::default()];
-    for Piece { text, breaks, style } in pieces {
+    for Piece { text, breaks, units, style } in pieces {
         if !breaks {
             add(&mut chunks, text, style);
             continue;
         }
+        let mut before = "";
         for (at, word) in text.split(' ').enumerate() {
-            if at > 0
+            if at > 0 && units && is_number(before) && is_unit(word) {
+                add(&mut chunks, " ", style);
+            } else if at > 0
                 && let Some(last) = chunks.last_mut()
             {
                 last.blanks += 1;
@@ -81,10 +94,19 @@ pub fn lines<'a>(
             if !word.is_empty() {
                 add(&mut chunks, word, style);
             }
+            before = word;
         }
     }
     let room = |taken: usize| width.map_or(f64::MAX, |width| width.saturating_sub(taken) as f64);
     wrap_first_fit(&chunks, &[room(first), room(rest)]).into_iter().map(written).collect()
+}
+
+fn is_number(word: &str) -> bool {
+    word.ends_with(|last: char| last.is_ascii_digit())
+}
+
+fn is_unit(word: &str) -> bool {
+    UNITS.contains(&word.trim_end_matches(|last: char| !last.is_alphabetic()))
 }
 
 fn add<'a>(chunks: &mut Vec<Chunk<'a>>, text: &'a str, style: Style) {
@@ -118,7 +140,7 @@ fn written(line: &[Chunk<'_>]) -> String {
 /// A text as lines that begin with `first`, and those after it with as many blanks.
 pub fn paragraph(first: &str, text: &str, width: Option<usize>) -> String {
     let taken = cells(first);
-    lines([Piece::words(text)], taken, taken, width).join(&format!("\n{:taken$}", ""))
+    lines([Piece::prose(text)], taken, taken, width).join(&format!("\n{:taken$}", ""))
 }
 
 #[cfg(test)]
@@ -141,6 +163,14 @@ mod tests {
     fn what_must_stay_whole_does_with_what_it_touches() {
         let pieces = [Piece::words("run "), Piece::whole("ip -4 link"), Piece::words(", then look")];
         assert_eq!(lines(pieces, 0, 0, Some(8)), ["run", "ip -4 link,", "then", "look"]);
+    }
+
+    #[test]
+    fn a_number_stays_with_its_unit_in_sentences() {
+        let at = |piece, width| lines([piece], 0, 0, Some(width));
+        let text = "waits for 2.1 s, or 15 min 35 s (so far)";
+        assert_eq!(at(Piece::prose(text), 13), ["waits for", "2.1 s, or", "15 min 35 s", "(so far)"]);
+        assert_eq!(at(Piece::words(text), 13)[0], "waits for 2.1");
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Incidents {
         for seen in &incident.evidence {
             let at = seen.offset_ms as f64 / 1000.0;
             let (text, first) = (printable(&seen.text), format!("    {at:>+9.3} s  "));
-            let pieces = [Piece::whole(&first).style(DIM), Piece::words(&text).style(DIM)];
+            let pieces = [Piece::whole(&first).style(DIM), prose(&text, style).style(DIM)];
             broken(pieces, "", "                 ", style, out)?;
         }
         let mut lead = "    Try:  ";
@@ -140,7 +140,7 @@ impl Incidents {
                 .collect();
             let pieces = written.iter().map(
                 |(text, breaks)| {
-                    if *breaks { Piece::words(text) } else { Piece::whole(text) }
+                    if *breaks { prose(text, style) } else { Piece::whole(text) }
                 },
             );
             broken(pieces, lead, rest, style, out)?;
@@ -283,7 +283,12 @@ fn neighbour(place: &NeighbourPlace) -> String {
 
 /// Words broken into lines of at most [`WIDTH`] columns, with nothing in them that steers a terminal.
 fn wrapped(text: &str, first: &str, rest: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
-    broken([Piece::words(&printable(text))], first, rest, style, out)
+    broken([prose(&printable(text), style)], first, rest, style, out)
+}
+
+/// Sentences; pages that are no terminal are broken as they always were.
+fn prose(text: &str, style: Style) -> Piece<'_> {
+    if style.width.is_some() { Piece::prose(text) } else { Piece::words(text) }
 }
 
 /// Pieces broken into lines, each of them between words or not at all: a command that is pasted by half is

@@ -104,7 +104,7 @@ pub fn line(fact: &Fact, style: Style, out: &mut impl Write) -> io::Result<()> {
         // An arrow stays with what it points to.
         Piece::whole(&arrow),
         Piece::words(&peer),
-        Piece::words(&said.text).style(paint(said.mood.colour())),
+        Piece::prose(&said.text).style(paint(said.mood.colour())),
     ];
     let dim = paint(DIM);
     let mut lead = format!("{}{time}{}  ", dim.render(), dim.render_reset());
