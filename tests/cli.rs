@@ -167,3 +167,171 @@ fn without_root_it_says_what_is_missing_and_leaves_no_data() {
     assert_eq!((output.status.code(), stdout(&output)), (Some(FAILED), String::new()));
     assert!(stderr(&output).contains("run culprit as root"), "{}", stderr(&output));
 }
+
+/// What a command prints on a terminal of so many columns: on standard output, and on standard error.
+fn on_a_terminal(columns: u16, args: &[&str]) -> (String, String) {
+    let size = nix::pty::Winsize { ws_row: 50, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let [out, talk] = [0, 1].map(|_| nix::pty::openpty(Some(&size), None).expect("a terminal"));
+    let mut command = binary();
+    command.args(args).stdin(Stdio::null()).stdout(out.slave).stderr(talk.slave);
+    command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("RUST_LOG");
+    let mut child = command.spawn().expect("the binary runs");
+    // Its ends of the terminals: reading ends when it does.
+    drop(command);
+    let [out, talk] = [out.master, talk.master].map(|master| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // A terminal that nobody writes to any more is an error (EIO), not an end.
+            let _ = std::io::Read::read_to_end(&mut std::fs::File::from(master), &mut bytes);
+            String::from_utf8(bytes).expect("text").replace("\r\n", "\n")
+        })
+    });
+    assert!(child.wait().expect("it ends").success(), "{args:?}");
+    (out.join().expect("read"), talk.join().expect("read"))
+}
+
+fn recording(case: &str) -> String {
+    format!("{}/../tests/incidents/{case}/recording.culprit", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A line as it is seen: without colours.
+fn seen(line: &str) -> String {
+    let mut parts = line.split('\x1b');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| line + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
+#[test]
+fn lines_fit_the_terminal_and_hang_below_what_they_continue() {
+    for case in ["fetch_swallowed_tls12", "stale_client", "table_full", "clients_give_up"] {
+        let (text, _) = on_a_terminal(80, &["replay", &recording(case)]);
+        for line in text.lines().map(seen) {
+            // What is to be pasted is never broken, whatever its length.
+            let is_command = ["ip ", "sysctl ", "nft "].iter().any(|word| line.contains(word));
+            assert!(is_command || line.chars().count() <= 80, "{case}: {line}");
+            let is_fact = line.as_bytes().get(2) == Some(&b':');
+            assert!(is_fact || line.is_empty() || line.starts_with("  "), "{case}: {line}");
+        }
+    }
+    for args in [&["list", "probes"][..], &["list", "rules"]] {
+        let (text, _) = on_a_terminal(80, args);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+}
+
+#[test]
+fn a_terminal_is_coloured_and_a_pipe_has_whole_lines_without() {
+    let file = recording("fetch_swallowed_tls12");
+    let (coloured, _) = on_a_terminal(200, &["replay", &file]);
+    let piped = stdout(&culprit(&["replay", &file]));
+    assert!(coloured.contains("\x1b[2m") && !piped.contains('\x1b'));
+    assert_eq!(seen(&coloured).lines().next(), piped.lines().next());
+    let (plain, _) = on_a_terminal(200, &["replay", "--color", "never", &file]);
+    assert!(!plain.contains('\x1b'), "{plain}");
+}
+
+#[test]
+fn an_update_of_an_incident_is_one_line_on_a_narrow_terminal() {
+    let (text, _) = on_a_terminal(80, &["replay", "-i", &recording("fetch_swallowed_tls12")]);
+    let updates: Vec<String> =
+        text.lines().map(seen).filter(|line| line.ends_with(", still going")).collect();
+    assert!(matches!(&updates[..], [one] if one.starts_with("  TLS HANDSHAKE STALLED   python3[")), "{text}");
+}
+
+#[test]
+fn verbose_lines_say_this_hosts_port() {
+    let text = stdout(&culprit(&["replay", "-v", &recording("fetch_swallowed_tls12")]));
+    assert!(
+        text.contains(" :10068 ← 10.177.15.1:57258") && text.contains(" :60528 → 192.0.2.64:80"),
+        "{text}"
+    );
+    let text = stdout(&culprit(&["replay", &recording("fetch_swallowed_tls12")]));
+    assert!(!text.contains(":10068 ←"), "{text}");
+}
+
+#[test]
+fn a_replay_takes_the_filters_of_a_live_session() {
+    let file = recording("stale_client");
+    let replay = |args: &[&str]| culprit(&[&["replay"], args, &[&file]].concat());
+    let all = stdout(&replay(&[]));
+    let facts = |output: &Output| -> Vec<String> {
+        let text = stdout(output);
+        text.lines().filter(|line| line.as_bytes().get(2) == Some(&b':')).map(str::to_owned).collect()
+    };
+    let port = replay(&["--port", "10125", "-e", "connect"]);
+    assert!(!facts(&port).is_empty() && facts(&port).iter().all(|line| line.contains(":10125")), "{port:?}");
+    assert!(stdout(&port).contains("10.15.46.10:10125 is unanswered"), "{port:?}");
+    assert!(!stdout(&port).contains("10.15.46.90:10124 is unanswered"), "{port:?}");
+    assert!(all.contains("10.15.46.90:10124 is unanswered"));
+    let dest = replay(&["--dest", "10.15.46.10", "-e", "connect"]);
+    assert!(
+        !facts(&dest).is_empty() && facts(&dest).iter().all(|line| line.contains("10.15.46.10:")),
+        "{dest:?}"
+    );
+    let failed = replay(&["-Z", "-i", "-e", "neigh"]);
+    assert!(stdout(&failed).contains("NEIGHBOUR STALE") && !stdout(&failed).contains("CONNECT STALLED   "));
+    let process = replay(&["-p", "5237", "--comm", "inside", "-e", "connect"]);
+    assert_eq!(facts(&process), facts(&replay(&["-e", "connect"])));
+    let summary = stderr(&port);
+    assert!(summary.contains("incident, none lost") || summary.contains("incidents, none lost"), "{summary}");
+}
+
+#[test]
+fn a_filter_of_a_replay_that_nobody_matches_says_so() {
+    let file = recording("stale_client");
+    for (args, wanted) in [
+        (&["-p", "77"][..], "-p 77: no such process is in the recording"),
+        (&["--comm", "nobody"], "--comm \"nobody\": no thread in the recording has this name"),
+        (&["--dest", "203.0.113.0/24"], "--dest 203.0.113.0/24: nothing in the recording goes there"),
+        (&["--port", "9"], "--port 9: nothing in the recording uses this port"),
+        (&["--pod", "x"], "--pod \"x\": no process in the recording is there"),
+        (&["--cgroup", "a.slice"], "--cgroup \"/a.slice\": this recording is older"),
+    ] {
+        let output = culprit(&[&["replay"], args, &[&file]].concat());
+        assert!(output.status.success() && stderr(&output).contains(wanted), "{args:?}: {}", stderr(&output));
+    }
+    let nothing = culprit(&["replay", "-p", "77", "-e", "connect", &file]);
+    assert!(
+        stdout(&nothing).is_empty()
+            && stderr(&nothing).contains("nothing in the recording passed the filters")
+    );
+    assert!(!stderr(&culprit(&["replay", "--port", "10125", &file])).contains("nothing in"));
+    assert_eq!(culprit(&["replay", "--mode", "full", &file]).status.code(), Some(USAGE));
+}
+
+#[test]
+fn a_long_replay_shows_that_it_is_alive_and_cleans_up() {
+    let bytes = std::fs::read(recording("fetch_swallowed_tls12")).expect("a recording");
+    let (first, rest) = bytes.split_at(bytes.len() / 2);
+    let terminal = nix::pty::openpty(None, None).expect("a terminal");
+    let mut command = binary();
+    command.args(["replay", "-i", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(terminal.slave);
+    command.env("TERM", "xterm").env_remove("RUST_LOG");
+    let mut child = command.spawn().expect("the binary runs");
+    drop(command);
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(first).expect("it reads");
+    let mut seen = Vec::new();
+    let mut talk = std::fs::File::from(terminal.master);
+    while !String::from_utf8_lossy(&seen).contains("replaying") {
+        let mut some = [0; 256];
+        let len = std::io::Read::read(&mut talk, &mut some).expect("it shows progress before it ends");
+        seen.extend(&some[..len]);
+    }
+    stdin.write_all(rest).expect("it reads");
+    drop(stdin);
+    let _ = std::io::Read::read_to_end(&mut talk, &mut seen);
+    assert!(child.wait_with_output().expect("it ends").status.success());
+    let seen = String::from_utf8(seen).expect("text");
+    // The line is erased before anything else is said.
+    let (_, last) = seen.rsplit_once("\x1b[2K").unwrap_or_else(|| panic!("{seen:?}"));
+    assert!(last.contains("culprit: ") && !last.contains("replaying"), "{seen:?}");
+}
+
+#[test]
+fn nothing_shows_progress_where_nobody_looks() {
+    let output = culprit(&["replay", "-i", &recording("crowd")]);
+    assert!(output.status.success());
+    let said = stderr(&output);
+    assert!(said.lines().count() == 1 && said.contains(" events, ") && !said.contains('\x1b'), "{said:?}");
+}

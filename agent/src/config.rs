@@ -3,7 +3,12 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{enrich::observe::Wanted, kernel::plan::Request, reference::Server, severity::Severity};
+use crate::{
+    enrich::{observe::Wanted, select::Select},
+    kernel::plan::Request,
+    reference::Server,
+    severity::Severity,
+};
 
 /// Form of the output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -75,6 +80,19 @@ pub struct Output {
     pub time: Time,
     /// When to colour.
     pub colour: Colour,
+    /// Say more, and show no progress.
+    pub verbose: bool,
+}
+
+/// What of a recording to show: the filters of a live session.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Only these probes; empty: all.
+    pub probes: Vec<String>,
+    /// Only some processes.
+    pub wanted: Wanted,
+    /// Only some peers, or what went badly.
+    pub select: Select,
 }
 
 /// A replay.
@@ -84,6 +102,8 @@ pub struct Replay {
     pub file: PathBuf,
     /// Go on after damage.
     pub skip_damaged: bool,
+    /// What of it to show.
+    pub selection: Selection,
     /// Where facts go.
     pub output: Output,
 }

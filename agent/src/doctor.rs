@@ -18,6 +18,7 @@ use crate::{
         tracefs,
     },
     sinks::json,
+    terminal,
     text::printable,
 };
 
@@ -54,13 +55,15 @@ pub fn doctor(options: &Doctor) -> anyhow::Result<ExitCode> {
         json::pretty(&said, &mut out)?;
         writeln!(out)?;
     } else {
+        let width = terminal::width();
         for check in checks.iter().chain(&probes) {
             let mark = match check.state {
                 State::Ok => "ok     ",
                 State::Note => "note   ",
                 State::Missing => "MISSING",
             };
-            writeln!(out, "{mark}  {:<12} {}", check.name, printable(&check.found))?;
+            let lead = format!("{mark}  {:<12} ", check.name);
+            writeln!(out, "{lead}{}", terminal::paragraph(&lead, &printable(&check.found), width))?;
         }
     }
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -40,6 +40,7 @@ pub mod run;
 pub mod severity;
 pub mod sinks;
 pub mod snapshot;
+pub mod terminal;
 pub mod text;
 pub mod time;
 pub mod units;

@@ -15,7 +15,10 @@ use tracing_subscriber::{
     reload,
 };
 
-use crate::config::{LogFormat, LogLevel};
+use crate::{
+    config::{LogFormat, LogLevel},
+    terminal::progress::Talk,
+};
 
 /// Changes what is logged.
 pub struct Level(reload::Handle<LevelFilter, Registry>);
@@ -55,7 +58,7 @@ pub fn daemon(format: LogFormat, level: LogLevel) -> Level {
 /// Of a command somebody looks at: `culprit: ` and what there is to say.
 pub fn plain() {
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(|| Talk)
         .with_ansi(false)
         .event_format(Plain)
         .fmt_fields(DefaultFields::new());

@@ -13,6 +13,7 @@ use culprit::{
     clocks, config, doctor, incidents,
     kernel::timens,
     list, log, neighbours, replay, run, sinks,
+    terminal::progress::say,
 };
 
 /// Something did not work.
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     let cli = match cli::parse(&args) {
         Ok(Ok(cli)) => cli,
         Ok(Err(error)) => {
-            eprintln!("culprit: {error}");
+            say(error);
             return ExitCode::from(USAGE);
         }
         // Help and version too; clap knows which of them is which.
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("culprit: {error:#}");
+            say(format_args!("{error:#}"));
             ExitCode::from(FAILED)
         }
     }

@@ -16,6 +16,7 @@ use crate::{
     neighdump::{self, Dump, Table},
     network::family,
     sinks::json,
+    terminal::{self, Column},
     text::shown,
 };
 
@@ -97,20 +98,26 @@ fn text(devices: &[Device], tables: &[Table], out: &mut impl Write) -> io::Resul
     if devices.is_empty() {
         writeln!(out, "no neighbours")?;
     } else {
-        write!(out, "{:<24} {:<15} {:<6}", "NAMESPACE", "DEVICE", "FAMILY")?;
-        states.iter().try_for_each(|state| write!(out, " {state:>10}"))?;
-        writeln!(out)?;
-    }
-    for device in devices {
-        let (namespace, name) = (shown(&device.namespace), shown(&device.device));
-        write!(out, "{namespace:<24} {name:<15} {:<6}", device.family)?;
-        for state in &states {
-            match device.states.get(*state) {
-                Some(entries) => write!(out, " {entries:>10}")?,
-                None => write!(out, " {:>10}", "-")?,
-            }
-        }
-        writeln!(out)?;
+        let left = |heading, least| Column { heading, least, breaks: true, ..Column::default() };
+        let mut columns = vec![left("NAMESPACE", 24), left("DEVICE", 15), left("FAMILY", 6)];
+        columns.extend(states.iter().map(|state| Column {
+            heading: state,
+            least: 10,
+            right: true,
+            ..Column::default()
+        }));
+        let rows: Vec<Vec<String>> = devices
+            .iter()
+            .map(|device| {
+                let entries = states.iter().map(|state| {
+                    device.states.get(*state).map_or_else(|| "-".to_owned(), ToString::to_string)
+                });
+                let (namespace, name) = (shown(&device.namespace), shown(&device.device));
+                let what = [namespace.into_owned(), name.into_owned(), device.family.to_string()];
+                what.into_iter().chain(entries).collect()
+            })
+            .collect();
+        out.write_all(terminal::table(&columns, &rows, 1, terminal::width()).as_bytes())?;
     }
     for table in tables {
         let [one, two, three] = table.thresholds;

@@ -18,6 +18,7 @@ use crate::{
         summary::Table,
         text,
     },
+    terminal,
 };
 
 /// Where facts go.
@@ -28,6 +29,8 @@ pub struct Printer {
     table: Option<Table>,
     incidents: text::Incidents,
     incidents_only: bool,
+    /// It goes to standard output.
+    standard: bool,
     events: u64,
     gone: bool,
 }
@@ -35,29 +38,43 @@ pub struct Printer {
 impl Printer {
     /// Opens the output.
     pub fn open(output: &Output) -> anyhow::Result<Self> {
-        let (to, terminal): (Box<dyn Write + Send>, bool) = match &output.file {
+        let (to, standard): (Box<dyn Write + Send>, bool) = match &output.file {
             Some(path) if path != Path::new("-") => {
                 let file =
                     File::create(path).with_context(|| format!("{}: cannot write there", path.display()))?;
                 (Box::new(file), false)
             }
-            _ => (Box::new(io::stdout()), io::stdout().is_terminal()),
+            _ => (Box::new(io::stdout()), true),
         };
         let colour = match output.colour {
             Colour::Always => true,
             Colour::Never => false,
-            Colour::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            Colour::Auto => standard && terminal::colours(),
         };
         Ok(Self {
             out: BufWriter::with_capacity(1 << 16, to),
             format: output.format,
-            style: text::Style { time: output.time, colour },
+            style: text::Style { time: output.time, colour, width: None, ports: output.verbose },
             table: output.summary_only.then(Table::default),
             incidents: text::Incidents::default(),
             incidents_only: output.incidents_only,
+            standard,
             events: 0,
             gone: false,
-        })
+        }
+        .measured())
+    }
+
+    /// As wide as the terminal is now: somebody may have made it wider.
+    fn measured(mut self) -> Self {
+        self.measure();
+        self
+    }
+
+    fn measure(&mut self) {
+        if self.standard && self.format == Format::Text {
+            self.style.width = terminal::width();
+        }
     }
 
     /// The first line.
@@ -91,11 +108,28 @@ impl Printer {
 
     /// Incidents, in order.
     pub fn incidents(&mut self, incidents: Vec<Incident>) -> anyhow::Result<()> {
-        incidents.into_iter().try_for_each(|incident| self.incident(incident))
+        if incidents.is_empty() {
+            return Ok(());
+        }
+        // What shows progress makes room for them.
+        terminal::progress::around(|| {
+            incidents.into_iter().try_for_each(|incident| self.incident(incident))?;
+            self.flush()
+        })
+    }
+
+    /// Whether lines come on a terminal as things happen: nothing else need show that this is alive.
+    pub fn is_lively(output: &Output) -> bool {
+        let standard = output.file.as_ref().is_none_or(|path| path == Path::new("-"));
+        standard && io::stdout().is_terminal() && !output.incidents_only && !output.summary_only
     }
 
     fn incident(&mut self, incident: Incident) -> anyhow::Result<()> {
-        if self.gone || self.table.is_some() {
+        if let Some(table) = &mut self.table {
+            table.incident(incident);
+            return Ok(());
+        }
+        if self.gone {
             return Ok(());
         }
         let result = match self.format {
@@ -108,6 +142,7 @@ impl Printer {
     /// Hands on what is buffered.
     pub fn flush(&mut self) -> anyhow::Result<()> {
         let result = self.out.flush();
+        self.measure();
         self.check(result)
     }
 
@@ -129,7 +164,7 @@ impl Printer {
         if let Some(table) = self.table.take()
             && self.format == Format::Text
         {
-            let result = table.write(&mut self.out);
+            let result = table.write(self.style, &mut self.out);
             self.check(result)?;
         }
         if self.format == Format::Json {
@@ -162,11 +197,16 @@ pub fn closing_line(summary: &Summary) -> String {
             .collect();
         format!("{} LOST ({}): narrow the filters, or raise --ring-mib", summary.lost, by.join(", "))
     };
-    let incidents = match summary.incidents {
+    let incidents = count_of_incidents(summary.incidents);
+    let seconds = summary.duration_ms as f64 / 1000.0;
+    format!("{} events, {incidents}, {lost}, {seconds:.1} s", summary.events)
+}
+
+/// `1 incident`.
+pub fn count_of_incidents(incidents: u64) -> String {
+    match incidents {
         0 => "no incident".to_owned(),
         1 => "1 incident".to_owned(),
         many => format!("{many} incidents"),
-    };
-    let seconds = summary.duration_ms as f64 / 1000.0;
-    format!("{} events, {incidents}, {lost}, {seconds:.1} s", summary.events)
+    }
 }

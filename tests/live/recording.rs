@@ -139,6 +139,26 @@ fn a_replay_by_anybody_tells_what_the_trace_told() {
 }
 
 #[test]
+fn a_recording_ends_with_the_count_that_its_replay_ends_with() {
+    needs!();
+    let (scratch, netns) = (Scratch::make(), Netns::make());
+    let file = scratch.join("recording");
+    let mut recording = begin_recording(&file);
+    let (_listener, to) = listen_on_loopback(&netns);
+    connect(&netns, to).0.expect("it listens");
+    recording.signal(rustix::process::Signal::INT);
+    assert!(recording.wait().success(), "{}", recording.stderr());
+    // All but how long it took, which is by another clock.
+    let counted = |said: &str| {
+        let last = said.lines().last().and_then(|line| line.rsplit_once(", "));
+        last.map(|(count, _)| count.to_owned()).expect("a closing line")
+    };
+    let recorded = counted(&recording.stderr());
+    assert!(recorded.contains(" events, ") && !recorded.contains(" 0 events"), "{recorded}");
+    assert_eq!(recorded, counted(&String::from_utf8_lossy(&replay(&file, &[]).stderr)));
+}
+
+#[test]
 fn two_replays_print_the_same_bytes_in_every_form() {
     needs!(Openssl, Pace);
     let (scratch, netns) = (Scratch::make(), Netns::make());

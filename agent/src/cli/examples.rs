@@ -15,6 +15,8 @@ Examples:
   culprit trace --comm nginx -i      incidents of nginx only
   culprit trace -e tls,dns -Z        handshakes and lookups that fail or stall
   culprit trace --dest 10.0.0.0/8 --port 443 --for 30s
+  culprit trace -c --for 1m          who connected where, how often it failed
+  culprit trace -v --port 5432       with this host's port of each connection
   culprit trace --pod cart-7d9f --format json -o cart.jsonl
   culprit trace -- curl https://example.org";
 
@@ -37,6 +39,7 @@ pub(super) const REPLAY: &str = "\
 Examples:
   culprit replay outage.culprit
   culprit replay -i outage.culprit   incidents only
+  culprit replay -p 4711 -e tls outage.culprit
   culprit replay --format json outage.culprit";
 
 /// Of `culprit incidents`.

@@ -131,7 +131,7 @@ pub enum List {
     },
 }
 
-/// What to see: decided in the kernel where it can be.
+/// What to see: in a live session decided in the kernel where it can be.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What to see")]
 pub struct Filters {
@@ -176,6 +176,12 @@ pub struct Filters {
     /// Only what took at least this long.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub min_ms: u64,
+}
+
+/// What to see, as only a running kernel decides it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "What to see")]
+pub struct Live {
     /// What the kernel reports: all that passes the filters, or, as `culprit run`, anomalies only.
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     pub mode: Mode,
@@ -238,7 +244,8 @@ pub struct Output {
     /// Print incidents only, no facts.
     #[arg(short = 'i', long)]
     pub incidents_only: bool,
-    /// Print only a table of counts and times at the end.
+    /// Print only tables of counts and times at the end, by what happened and by process and destination, and
+    /// the incidents.
     #[arg(short = 'c', long = "summary-only")]
     pub summary_only: bool,
     /// Time to the second; twice: to the microsecond; three times: seconds since 1970. Times are UTC.
@@ -247,6 +254,9 @@ pub struct Output {
     /// When to colour.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub color: Colour,
+    /// Say more: this host's port of each connection. Shows no progress.
+    #[arg(short, long)]
+    pub verbose: bool,
 }
 
 /// `culprit trace`.
@@ -255,6 +265,9 @@ pub struct Trace {
     /// Filters.
     #[command(flatten)]
     pub filters: Filters,
+    /// What else to see.
+    #[command(flatten)]
+    pub live: Live,
     /// Thresholds.
     #[command(flatten)]
     pub thresholds: Thresholds,
@@ -280,6 +293,9 @@ pub struct Record {
     /// Filters.
     #[command(flatten)]
     pub filters: Filters,
+    /// What else to see.
+    #[command(flatten)]
+    pub live: Live,
     /// Thresholds.
     #[command(flatten)]
     pub thresholds: Thresholds,
@@ -299,6 +315,9 @@ pub struct Replay {
     /// Step over damaged blocks, say how many, and go on; the exit status is 1 all the same.
     #[arg(long)]
     pub skip_damaged: bool,
+    /// Filters.
+    #[command(flatten)]
+    pub filters: Filters,
     /// Output.
     #[command(flatten)]
     pub output: Output,

@@ -4,10 +4,10 @@ use std::{ffi::OsString, time::Duration};
 
 use ebpf_probes::{abi::ProbeId, probes::PROBES};
 
-use super::{Doctor, Filters, Limits, Mode, Output, Record, Replay, Thresholds, Trace};
+use super::{Doctor, Filters, Limits, Live, Mode, Output, Record, Replay, Thresholds, Trace};
 use crate::{
     config::{self, Time},
-    enrich::observe::Wanted,
+    enrich::{observe::Wanted, select::Select},
     event::comm_bytes,
     kernel::plan::{Family, Request, Thresholds as StallThresholds},
 };
@@ -19,37 +19,31 @@ pub(super) fn probe_ids(names: &[String]) -> Vec<ProbeId> {
 
 impl Filters {
     /// A session with these filters and limits.
-    fn session(&self, thresholds: &Thresholds, limits: &Limits, command: &[OsString]) -> config::Session {
+    fn session(
+        &self,
+        live: &Live,
+        thresholds: &Thresholds,
+        limits: &Limits,
+        command: &[OsString],
+    ) -> config::Session {
         let request = Request {
             probes: probe_ids(&self.events),
             processes: self.pids.clone(),
             comms: self.comms.iter().map(|name| comm_bytes(name)).collect(),
             destinations: self.destinations.clone(),
             ports: self.ports.clone(),
-            family: match (self.ipv4, self.ipv6) {
-                (true, _) => Some(Family::V4),
-                (_, true) => Some(Family::V6),
-                _ => None,
-            },
+            family: self.only_v6().map(|v6| if v6 { Family::V6 } else { Family::V4 }),
             only_bad: self.failed_only,
             min_ns: self.min_ms.saturating_mul(1_000_000),
-            quiet: self.mode == Mode::Anomalies,
-            no_syscalls: self.no_syscalls,
+            quiet: live.mode == Mode::Anomalies,
+            no_syscalls: live.no_syscalls,
             thresholds: thresholds.config(),
             ring_bytes: limits.ring_mib << 20,
             ..Request::default()
         };
-        let wanted = Wanted {
-            comms: self.comms.clone(),
-            cgroup: self.cgroup.as_ref().map(|path| format!("/{}", path.trim_matches('/'))),
-            container: self.container.clone(),
-            pod: self.pod.clone(),
-            namespace: self.namespace.clone(),
-            processes: self.pids.clone(),
-        };
         config::Session {
             request,
-            wanted,
+            wanted: self.wanted(),
             asked: self.events.clone(),
             duration: limits.duration,
             max_events: limits.max_events,
@@ -57,19 +51,53 @@ impl Filters {
             ntp: thresholds.ntp.clone(),
         }
     }
+
+    /// The same filters, of what a recording holds.
+    fn selection(&self) -> config::Selection {
+        config::Selection {
+            probes: self.events.clone(),
+            wanted: self.wanted(),
+            select: Select {
+                by_owner: false,
+                only_bad: self.failed_only,
+                min_ms: self.min_ms,
+                destinations: self.destinations.clone(),
+                ports: self.ports.clone(),
+                only_v6: self.only_v6(),
+            },
+        }
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            comms: self.comms.clone(),
+            cgroup: self.cgroup.as_ref().map(|path| format!("/{}", path.trim_matches('/'))),
+            container: self.container.clone(),
+            pod: self.pod.clone(),
+            namespace: self.namespace.clone(),
+            processes: self.pids.clone(),
+        }
+    }
+
+    fn only_v6(&self) -> Option<bool> {
+        (self.ipv4 || self.ipv6).then_some(self.ipv6)
+    }
 }
 
 impl Trace {
     /// As plain data.
     pub fn config(&self) -> (config::Session, config::Output) {
-        (self.filters.session(&self.thresholds, &self.limits, &self.command), self.output.config())
+        (
+            self.filters.session(&self.live, &self.thresholds, &self.limits, &self.command),
+            self.output.config(),
+        )
     }
 }
 
 impl Record {
     /// As plain data.
     pub fn config(&self) -> config::Session {
-        self.filters.session(&self.thresholds, &self.limits, &self.command)
+        self.filters.session(&self.live, &self.thresholds, &self.limits, &self.command)
     }
 }
 
@@ -86,6 +114,7 @@ impl Replay {
         config::Replay {
             file: self.file.clone(),
             skip_damaged: self.skip_damaged,
+            selection: self.filters.selection(),
             output: self.output.config(),
         }
     }
@@ -113,6 +142,7 @@ impl Output {
                 _ => Time::Epoch,
             },
             colour: self.color,
+            verbose: self.verbose,
         }
     }
 }

@@ -20,11 +20,24 @@ use crate::{
         local, ptp, sntp,
     },
     sinks::json,
+    terminal::{self, Column},
     text::duration::fine,
     units,
 };
 
 mod words;
+
+/// The table of clocks.
+const COLUMNS: &[Column<'static>] = &[
+    column("SOURCE", 28, true),
+    column("WHAT IT IS", 26, true),
+    column("WALL CLOCK IS", 22, false),
+    column("MAY BE WRONG BY", 0, true),
+];
+
+const fn column(heading: &'static str, least: usize, breaks: bool) -> Column<'static> {
+    Column { heading, least, right: false, breaks }
+}
 
 use words::{account, words};
 
@@ -76,7 +89,7 @@ pub fn list(servers: &[Server], format: Format) -> anyhow::Result<ExitCode> {
             let written = json::pretty(&listed, &mut out);
             written.and_then(|()| writeln!(out))
         }
-        Format::Text => text(&listed, &mut out),
+        Format::Text => text(&listed, terminal::width(), &mut out),
     };
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -111,28 +124,30 @@ fn read(servers: &[Server]) -> Listed {
     }
 }
 
-fn text(listed: &Listed, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "wall clock: {} (UTC)", listed.wall_clock)?;
-    writeln!(out, "time zone:  {}; all times compared are UTC: it plays no part", listed.time_zone)?;
-    writeln!(out, "kernel:     {}", listed.kernel.map_or_else(|| "says nothing".into(), account))?;
+fn text(listed: &Listed, width: Option<usize>, out: &mut impl Write) -> io::Result<()> {
+    let mut said = |lead: &str, text: &str| writeln!(out, "{lead}{}", terminal::paragraph(lead, text, width));
+    said("wall clock: ", &format!("{} (UTC)", listed.wall_clock))?;
+    let zone = format!("{}; all times compared are UTC: it plays no part", listed.time_zone);
+    said("time zone:  ", &zone)?;
+    said("kernel:     ", &listed.kernel.map_or_else(|| "says nothing".into(), account))?;
     let Listed { clocks, unreadable, left_out, .. } = listed;
     if clocks.is_empty() {
         writeln!(out, "no clock could be compared with it; name a time server: --ntp SERVER")?;
     }
     if !clocks.is_empty() {
-        writeln!(out, "{:<28} {:<26} {:<22} MAY BE WRONG BY", "SOURCE", "WHAT IT IS", "WALL CLOCK IS")?;
-    }
-    for clock in clocks {
-        let wall = words(clock.offset_ns);
-        let error = fine(clock.error_ns);
-        write!(out, "{:<28} {:<26} {wall:<22} {error}", clock.name, clock.kind.about())?;
-        match clock.note {
-            Some(note) => writeln!(out, "  ({note})")?,
-            None => writeln!(out)?,
-        }
+        let rows: Vec<Vec<String>> = clocks
+            .iter()
+            .map(|clock| {
+                let error = fine(clock.error_ns);
+                let error = clock.note.map_or_else(|| error.clone(), |note| format!("{error}  ({note})"));
+                vec![clock.name.clone(), clock.kind.about().into(), words(clock.offset_ns), error]
+            })
+            .collect();
+        out.write_all(terminal::table(COLUMNS, &rows, 1, width).as_bytes())?;
     }
     for failure in unreadable {
-        writeln!(out, "not read: {failure}")?;
+        let text = failure.to_string();
+        writeln!(out, "not read: {}", terminal::paragraph("not read: ", &text, width))?;
     }
     for name in left_out {
         writeln!(out, "left out: {name}: a clock of its own time, not UTC")?;
@@ -189,7 +204,7 @@ mod tests {
             }),
         };
         let mut out = Vec::new();
-        text(&listed, &mut out).expect("a buffer");
+        text(&listed, None, &mut out).expect("a buffer");
         assert_eq!(
             String::from_utf8(out).expect("text").lines().collect::<Vec<_>>(),
             [
@@ -214,7 +229,7 @@ mod tests {
         let failure = listed.unreadable.last().expect("a failure");
         assert_eq!(failure.name, server.to_string());
         let mut out = Vec::new();
-        text(&listed, &mut out).expect("a buffer");
+        text(&listed, None, &mut out).expect("a buffer");
         let out = String::from_utf8(out).expect("text");
         assert!(out.contains(&format!("not read: {failure}")), "{out}");
         assert!(serde_json::to_string(&listed).is_ok_and(|json| json.contains(&failure.why)));

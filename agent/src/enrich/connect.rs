@@ -21,14 +21,17 @@ pub(super) fn tell(
 ) {
     let udp = connect.tuple.protocol == IPPROTO_UDP;
     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-    let destination = world.destination(connect);
+    let (source, destination) = (world.local(&connect.tuple), world.destination(connect));
     let elapsed_ns = boot_ns.saturating_sub(connect.started_ns);
     let elapsed_ms = ms(elapsed_ns);
     let what = match step {
         ConnectStep::Waiting => return,
-        ConnectStep::Start => What::ConnectStarted { protocol, destination },
-        ConnectStep::Retry => What::SynRetried { destination, syn_retransmits: connect.retries, elapsed_ms },
+        ConnectStep::Start => What::ConnectStarted { protocol, source, destination },
+        ConnectStep::Retry => {
+            What::SynRetried { source, destination, syn_retransmits: connect.retries, elapsed_ms }
+        }
         ConnectStep::Drop => What::ConnectDropped {
+            source,
             destination,
             reason: world
                 .drop_reasons
@@ -40,6 +43,7 @@ pub(super) fn tell(
             elapsed_ms,
         },
         ConnectStep::Pending => What::ConnectPending {
+            source,
             destination,
             syn_retransmits: connect.retries,
             drops: connect.drops,
@@ -53,7 +57,7 @@ pub(super) fn tell(
             }
             What::ConnectEnded {
                 protocol,
-                source: world.local(&connect.tuple),
+                source,
                 destination,
                 outcome,
                 errno,

@@ -625,6 +625,9 @@ pub struct ProcessContext {
     /// The servers that its `/etc/resolv.conf` tells it to ask: whose answers about names it may believe.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resolvers: Vec<std::net::IpAddr>,
+    /// The paths of its cgroups below the root, for filters in a replay; empty in recordings that are older.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<String>,
     /// It passes the filters by process, name, cgroup or container.
     pub wanted: bool,
 }

@@ -346,7 +346,7 @@ impl World {
 }
 
 /// The clock, and neighbours that fail or do not hear us, concern every process: filters by process let them pass.
-fn concerns_everyone(what: &What) -> bool {
+pub fn concerns_everyone(what: &What) -> bool {
     match what {
         What::NeighbourChanged(change) => change.failed || change.meaning == NeighbourMeaning::Dropped,
         What::NeighbourTableFull(_)

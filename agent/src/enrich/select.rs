@@ -72,10 +72,16 @@ impl Select {
     }
 
     fn peer(&self, peer: &Endpoint) -> bool {
-        (self.ports.is_empty() || self.ports.contains(&peer.port)) && self.network(peer.ip)
+        self.connection(peer.ip, peer.port)
     }
 
-    fn network(&self, address: IpAddr) -> bool {
+    /// Whether a connection with a peer is wanted, by the port that decides: the client's peer's, a server's own.
+    pub fn connection(&self, peer: IpAddr, port: u16) -> bool {
+        (self.ports.is_empty() || self.ports.contains(&port)) && self.network(peer)
+    }
+
+    /// Whether an address is in a network and of a family that is wanted.
+    pub fn network(&self, address: IpAddr) -> bool {
         let bits = u128::from_be_bytes(event::address_bytes(address));
         let within = |(network, length): &([u8; 16], u32)| {
             let differs = bits ^ u128::from_be_bytes(*network);

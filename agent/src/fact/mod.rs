@@ -3,6 +3,7 @@
 
 mod clock;
 mod connect;
+mod ends;
 mod neigh;
 mod reference;
 mod stream;

@@ -18,11 +18,15 @@ pub enum What {
     ConnectStarted {
         /// TCP or UDP.
         protocol: Protocol,
+        /// Where from; port 0 when none was chosen yet.
+        source: Endpoint,
         /// Where to.
         destination: Endpoint,
     },
     /// A SYN was sent again.
     SynRetried {
+        /// Where from; port 0 when none was chosen yet.
+        source: Endpoint,
         /// Where to.
         destination: Endpoint,
         /// How many retries so far.
@@ -32,6 +36,8 @@ pub enum What {
     },
     /// This host dropped a packet of a pending connect.
     ConnectDropped {
+        /// Where from; port 0 when none was chosen yet.
+        source: Endpoint,
         /// Where to.
         destination: Endpoint,
         /// The kernel's reason, without its prefix.
@@ -45,6 +51,8 @@ pub enum What {
     },
     /// A connect is still unanswered.
     ConnectPending {
+        /// Where from; port 0 when none was chosen yet.
+        source: Endpoint,
         /// Where to.
         destination: Endpoint,
         /// SYN retries so far.

@@ -108,6 +108,7 @@ impl Session {
             printer: None,
             service: None,
             writer: None,
+            progress: None,
             origin,
             start: Start { schema: SCHEMA, version, kernel: release, node, probes },
             known_losses: Vec::new(),

@@ -41,9 +41,10 @@ use crate::{
         sweep::Sweep,
     },
     network,
-    output::{Printer, closing_line},
+    output::{self, Printer, closing_line},
     pipeline::{Item, Pipeline},
     record, reference, snapshot,
+    terminal::progress::Progress,
 };
 
 /// How often the ring is looked at when the kernel does not wake us first.
@@ -56,15 +57,21 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// `culprit trace`.
 pub async fn trace(config: &config::Session, output: &config::Output) -> anyhow::Result<ExitCode> {
     let printer = Printer::open(output)?;
+    let waiting = Progress::spinner("attaching", output.verbose);
     let mut session = Session::attach(config)?;
+    drop(waiting);
     session.printer = Some(printer);
     session.run(config).await
 }
 
 /// `culprit record`.
 pub async fn record(config: &config::Session, file: &Path, force: bool) -> anyhow::Result<ExitCode> {
+    let waiting = Progress::spinner("attaching", false);
     let mut session = Session::attach(config)?;
+    drop(waiting);
     session.writer = Some(session.create(file, force)?);
+    // A command may write to the same terminal.
+    session.progress = config.command.is_empty().then(|| Progress::spinner("recording", false));
     session.run(config).await
 }
 
@@ -83,6 +90,8 @@ struct Session {
     printer: Option<Printer>,
     service: Option<daemon::Service>,
     writer: Option<record::Writer<Box<dyn Write>>>,
+    /// Shows that it is alive where nothing else does.
+    progress: Option<Progress>,
     origin: Context,
     start: Start,
     known_losses: Vec<Loss>,
@@ -142,6 +151,7 @@ impl Session {
                 answer = clocks::answer(self.references.as_mut()) => self.take_answer(answer),
                 _ = save_tick.tick() => {
                     self.save()?;
+                    self.show_progress();
                     self.show_state();
                 }
                 hangup = interrupts.any() => match &self.service {
@@ -245,10 +255,9 @@ impl Session {
 
     /// The reader is gone, or has got as many events as were asked for.
     fn enough(&self) -> bool {
-        let told = if self.printer.is_some() { self.told } else { self.records };
         self.printer.as_ref().is_some_and(Printer::gone)
             || self.service.as_ref().is_some_and(daemon::Service::gone)
-            || self.max_events.is_some_and(|limit| told >= limit)
+            || self.max_events.is_some_and(|limit| self.told >= limit)
     }
 
     /// One record, from the kernel or from us.
@@ -284,7 +293,8 @@ impl Session {
         }
         let step = self.pipeline.step(Item::Event(&event));
         for fact in step.facts {
-            if self.max_events.is_some_and(|limit| self.told >= limit) {
+            // What is recorded is recorded whole: a replay tells all of it.
+            if self.writer.is_none() && self.max_events.is_some_and(|limit| self.told >= limit) {
                 break;
             }
             self.told += 1;
@@ -392,6 +402,14 @@ impl Session {
         self.publish(now)
     }
 
+    fn show_progress(&self) {
+        if let Some(progress) = &self.progress {
+            let (seconds, events) = (self.began.elapsed().as_secs(), self.told);
+            let incidents = output::count_of_incidents(self.pipeline.opened());
+            progress.say(format!("recording for {seconds} s: {events} events, {incidents}"));
+        }
+    }
+
     fn save(&mut self) -> anyhow::Result<()> {
         match &mut self.writer {
             Some(writer) => writer.flush().context("writing the recording"),
@@ -409,11 +427,12 @@ impl Session {
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
+        self.progress = None;
         self.look_around()?;
         let incidents = self.pipeline.finish();
         self.print(incidents);
         let summary = Summary::new(
-            if self.writer.is_some() { self.records } else { self.told },
+            self.told,
             self.pipeline.opened(),
             self.pipeline.world().losses().to_vec(),
             self.undecodable,
@@ -431,7 +450,7 @@ impl Session {
         if let Some(why) = self.undecodable_why {
             tracing::warn!("{} records could not be decoded, the last because of {why}", self.undecodable);
         }
-        if self.told == 0 && self.writer.is_none() && self.filters() {
+        if self.told == 0 && self.filters() {
             tracing::warn!("nothing that happened passed the filters");
         }
         tracing::info!("{}", closing_line(&summary));

@@ -69,7 +69,7 @@ fn facts(name: &str) -> Vec<Fact> {
             truncated: false,
             latency_ms: None,
         },
-        What::ConnectStarted { protocol: Protocol::Tcp, destination: endpoint(name) },
+        What::ConnectStarted { protocol: Protocol::Tcp, source: endpoint(name), destination: endpoint(name) },
         What::ClockCompared {
             reference: crate::fact::ReferenceKind::Http,
             name: name.into(),

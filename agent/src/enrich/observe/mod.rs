@@ -9,7 +9,10 @@ mod process;
 mod resolvers;
 mod verdicts;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use ebpf_probes::{
     abi::Owner,
@@ -54,6 +57,22 @@ impl Wanted {
     /// Only some containers or pods are wanted.
     pub fn by_container(&self) -> bool {
         self.container.is_some() || self.pod.is_some() || self.namespace.is_some()
+    }
+
+    /// A process is in the container, the pod and the namespace that are wanted.
+    pub fn has_container(&self, process: &ProcessContext) -> bool {
+        let same = |wanted: &Option<String>, is: &Option<String>| wanted.is_none() || wanted == is;
+        let container = self.container.as_ref().is_none_or(|wanted| {
+            process.container.as_ref() == Some(wanted)
+                || process.container_id.as_ref().is_some_and(|id| id.starts_with(wanted.as_str()))
+        });
+        container && same(&self.pod, &process.pod) && same(&self.namespace, &process.namespace)
+    }
+
+    /// One of a process's cgroups is the one that is wanted, or below it.
+    pub fn has_cgroup<'a>(&self, cgroups: impl IntoIterator<Item = &'a str>) -> bool {
+        let Some(wanted) = &self.cgroup else { return true };
+        cgroups.into_iter().any(|path| Path::new(path).starts_with(wanted))
     }
 
     /// Some filter needs to know whose an event is.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,8 @@ use crate::enrich::{
 
 /// Generations of ancestors looked up.
 const GENERATIONS: usize = 4;
+/// Cgroups of one process that are kept: version 1 has one for each controller.
+const CGROUPS: usize = 16;
 /// How long it is remembered where a process was: its number may be another's one day.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -56,6 +58,7 @@ impl Observer {
             unit: place.unit,
             runtime: place.runtime,
             pod_uid: place.pod_uid,
+            cgroups: paths.iter().take(CGROUPS).map(|path| (*path).to_owned()).collect(),
             ..ProcessContext::default()
         };
         if let Some(id) = &place.container_id
@@ -134,14 +137,7 @@ impl Observer {
     }
 
     fn is_in_wanted_container(&self, process: &ProcessContext) -> bool {
-        let same = |wanted: &Option<String>, is: &Option<String>| wanted.is_none() || wanted == is;
-        if let Some(wanted) = &self.wanted.container
-            && process.container.as_ref() != Some(wanted)
-            && !process.container_id.as_ref().is_some_and(|id| id.starts_with(wanted.as_str()))
-        {
-            return false;
-        }
-        same(&self.wanted.pod, &process.pod) && same(&self.wanted.namespace, &process.namespace)
+        self.wanted.has_container(process)
     }
 
     /// `vouched`: the kernel's own filters (process, name, cgroup) have let it pass.
@@ -155,9 +151,7 @@ impl Observer {
         if !self.wanted.comms.is_empty() && !goes_by(process, &self.wanted.comms) {
             return false;
         }
-        if let Some(wanted) = &self.wanted.cgroup
-            && !cgroups.iter().any(|path| Path::new(path).starts_with(wanted))
-        {
+        if !self.wanted.has_cgroup(cgroups.iter().copied()) {
             return false;
         }
         self.wanted.processes.is_empty() || self.descends(process.pid)

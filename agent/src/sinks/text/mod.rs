@@ -1,24 +1,37 @@
 //! Facts as lines for people: time, process, probe, peer, what happened. One line a fact, aligned,
-//! coloured only when asked to be.
+//! coloured only when asked to be. A terminal that is too narrow for a line has it broken at words, and
+//! the rest hangs below it, so that every line that begins at the edge is a fact.
 
 mod clock;
 mod incident;
 mod neigh;
 mod tls;
 
-use crate::config::Time;
 use std::{
     fmt::Write as _,
     io::{self, Write},
 };
 
+use anstyle::{AnsiColor, Effects, Style as Colour};
 pub use incident::{Incidents, Watch};
 
 use crate::text::duration::line as duration;
 use crate::{
+    config::Time,
     fact::{Endpoint, Fact, HostIcmp, Outcome, Protocol, What},
+    terminal::{Piece, cells, lines, padded},
     text::{host::host, shown},
 };
+
+/// What is there to be looked up, not read.
+const DIM: Colour = Colour::new().effects(Effects::DIMMED);
+/// From as many columns on, processes, probes and peers have columns of their own: what is left is enough to
+/// say what happened.
+const WIDE: usize = 122;
+/// Columns of process, probe and peer there.
+const WIDE_COLUMNS: [usize; 3] = [29, 8, 28];
+/// Columns of process and probe where there is less room.
+const NARROW_COLUMNS: [usize; 2] = [20, 7];
 
 /// Addresses and names of one answer shown at most.
 const ANSWERS: usize = 8;
@@ -30,6 +43,10 @@ pub struct Style {
     pub time: Time,
     /// Use terminal colours.
     pub colour: bool,
+    /// Columns of the terminal it goes to; nothing: it goes elsewhere, and lines are as long as they are.
+    pub width: Option<usize>,
+    /// Say this host's port of each connection.
+    pub ports: bool,
 }
 
 /// How grave a line is.
@@ -49,25 +66,54 @@ struct Said {
     mood: Mood,
 }
 
+impl Mood {
+    fn colour(self) -> Colour {
+        match self {
+            Self::Plain => Colour::new(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Slow => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default(),
+        }
+    }
+}
+
 /// Writes one line; queries are left to their answers.
 pub fn line(fact: &Fact, style: Style, out: &mut impl Write) -> io::Result<()> {
     let Some(said) = say(&fact.what) else { return Ok(()) };
-    let who = who(fact);
-    let time = time(&fact.at, style.time);
-    let (dim, colour, reset) = if style.colour {
-        let colour = match said.mood {
-            Mood::Plain => "",
-            Mood::Good => "\x1b[32m",
-            Mood::Slow => "\x1b[33m",
-            Mood::Bad => "\x1b[31m",
-        };
-        ("\x1b[2m", colour, "\x1b[0m")
-    } else {
-        ("", "", "")
+    let paint = |colour: Colour| if style.colour { colour } else { Colour::new() };
+    let (who, time) = (who(fact), time(&fact.at, style.time));
+    let mut arrow = if said.arrow.is_empty() { String::new() } else { format!("{} ", said.arrow) };
+    if let Some(local) = fact.what.local().filter(|_| style.ports) {
+        arrow = format!(":{} {arrow}", local.port);
+    }
+    let first = cells(&time) + 2;
+    let (head, peer, rest) = match style.width {
+        Some(width) if width < WIDE => {
+            let [of_who, of_probe] = NARROW_COLUMNS;
+            let head = format!("{} {} ", padded(&who, of_who), padded(fact.probe, of_probe));
+            (head, format!("{}  ", said.peer), first + 2)
+        }
+        _ => {
+            let [of_who, of_probe, of_peer] = WIDE_COLUMNS;
+            let head = format!("{} {} ", padded(&who, of_who), padded(fact.probe, of_probe));
+            let peer = padded(&said.peer, of_peer.saturating_sub(cells(&arrow)));
+            (head, format!("{peer} "), first + of_who + of_probe + of_peer + 3)
+        }
     };
-    let at = if said.arrow.is_empty() { said.peer } else { format!("{} {}", said.arrow, said.peer) };
-    let probe = fact.probe;
-    writeln!(out, "{dim}{time}{reset}  {who:<29} {probe:<8} {at:<28} {colour}{}{reset}", said.text)
+    let pieces = [
+        Piece::words(&head),
+        // An arrow stays with what it points to.
+        Piece::whole(&arrow),
+        Piece::words(&peer),
+        Piece::prose(&said.text).style(paint(said.mood.colour())),
+    ];
+    let dim = paint(DIM);
+    let mut lead = format!("{}{time}{}  ", dim.render(), dim.render_reset());
+    for line in lines(pieces, first, rest, style.width) {
+        writeln!(out, "{lead}{line}")?;
+        lead = " ".repeat(rest);
+    }
+    Ok(())
 }
 
 fn time(at: &str, how: Time) -> String {
@@ -147,13 +193,13 @@ fn icmp(answered: &Option<HostIcmp>) -> String {
 fn say(what: &What) -> Option<Said> {
     let out = |to: &Endpoint, text: String, mood| Said { arrow: "→", peer: peer(to), text, mood };
     Some(match what {
-        What::ConnectStarted { protocol: Protocol::Tcp, destination } => {
+        What::ConnectStarted { protocol: Protocol::Tcp, destination, .. } => {
             out(destination, "SYN".into(), Mood::Plain)
         }
-        What::ConnectStarted { protocol: Protocol::Udp, destination } => {
+        What::ConnectStarted { protocol: Protocol::Udp, destination, .. } => {
             out(destination, "UDP".into(), Mood::Plain)
         }
-        What::SynRetried { destination, syn_retransmits, elapsed_ms } => out(
+        What::SynRetried { destination, syn_retransmits, elapsed_ms, .. } => out(
             destination,
             format!("SYN again after {} (retry {syn_retransmits})", duration(*elapsed_ms)),
             Mood::Slow,
@@ -173,6 +219,7 @@ fn say(what: &What) -> Option<Said> {
             drops: dropped,
             answered_by_host,
             elapsed_ms,
+            ..
         } => {
             let (retries, drops) = (retries(*syn_retransmits), drops(*dropped));
             let text = format!("pending {}{retries}{drops}{}", duration(*elapsed_ms), icmp(answered_by_host));
@@ -281,60 +328,4 @@ pub fn outcome_name(outcome: Outcome) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fact::Process;
-
-    fn fact(what: What) -> Fact {
-        Fact {
-            at: "2026-11-20T14:02:11.204567Z".into(),
-            boot_ns: 1,
-            probe: "connect",
-            process: Some(Process { pid: 1017, tid: 1043, comm: "raven".into(), ..Process::default() }),
-            what,
-        }
-    }
-
-    fn text(fact: &Fact, time: Time) -> String {
-        let mut out = Vec::new();
-        line(fact, Style { time, colour: false }, &mut out).expect("a vector");
-        String::from_utf8(out).expect("text")
-    }
-
-    fn pending() -> What {
-        What::ConnectPending {
-            destination: Endpoint {
-                ip: "192.35.177.64".parse().expect("an address"),
-                port: 80,
-                name: Some("apps.identrust.com".into()),
-                wire: None,
-            },
-            syn_retransmits: 2,
-            drops: 0,
-            answered_by_host: None,
-            elapsed_ms: 3000.4,
-        }
-    }
-
-    #[test]
-    fn a_pending_connect_says_who_where_how_long_and_how_often() {
-        assert_eq!(
-            text(&fact(pending()), Time::Milliseconds),
-            "14:02:11.204  raven[1017·1043]              connect  → 192.35.177.64:80 (apps.identrust.com) pending 3.0 s, 2 SYN retries\n"
-        );
-    }
-
-    #[test]
-    fn times_are_written_as_strace_does() {
-        assert!(text(&fact(pending()), Time::Seconds).starts_with("14:02:11  "));
-        assert!(text(&fact(pending()), Time::Microseconds).starts_with("14:02:11.204567  "));
-        assert!(text(&fact(pending()), Time::Epoch).starts_with("1795183331.204567  "));
-    }
-
-    #[test]
-    fn a_name_cannot_steer_the_terminal() {
-        let mut fact = fact(pending());
-        fact.process.as_mut().expect("set").comm = "\x1b[31mx".into();
-        assert!(!text(&fact, Time::Milliseconds).contains('\x1b'));
-    }
-}
+mod tests;

@@ -1,17 +1,21 @@
 //! `culprit replay`: a recording through the same pipeline as a live session, from decoding on. No
 //! root, no kernel, no clock: what it prints depends on the recording alone.
 
+mod filter;
+
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, BufReader, Read},
     path::Path,
     process::ExitCode,
 };
 
 use anyhow::Context as _;
+use filter::Filter;
 
 use crate::{
     config::Replay,
+    correlate::incident::Incident,
     enrich::context::Context,
     event,
     fact::{Probes, SCHEMA, Start, Summary},
@@ -19,27 +23,33 @@ use crate::{
     pipeline::{self, Pipeline},
     record::{Error, Item, Reader, Tail},
     rules::RULES,
+    terminal::progress::{Progress, say},
 };
 
 /// Replays. A torn recording gives all that is whole and says so; a damaged one fails after what came
 /// before the damage.
 pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
     let name = options.file.display().to_string();
-    let input: Box<dyn Read> = if options.file == Path::new("-") {
-        Box::new(io::stdin())
+    let (input, bytes): (Box<dyn Read>, Option<u64>) = if options.file == Path::new("-") {
+        (Box::new(io::stdin()), None)
     } else {
-        Box::new(File::open(&options.file).with_context(|| name.clone())?)
+        let file = File::open(&options.file).with_context(|| name.clone())?;
+        let bytes = file.metadata().ok().filter(Metadata::is_file).map(|metadata| metadata.len());
+        (Box::new(file), bytes)
     };
-    let mut reader = Reader::open(BufReader::with_capacity(1 << 16, input)).with_context(|| name.clone())?;
+    let quiet = options.output.verbose || Printer::is_lively(&options.output);
+    let progress = Progress::file("replaying", bytes, quiet);
+    let input = BufReader::with_capacity(1 << 16, progress.reads(input));
+    let mut reader = Reader::open(input).with_context(|| name.clone())?;
     let mut printer = Printer::open(&options.output)?;
     let began_ns = reader.start().boot_ns;
-    let mut pass = Pass { last_ns: began_ns, ..Pass::new() };
+    let mut pass = Pass { last_ns: began_ns, ..Pass::new(Filter::new(&options.selection)) };
     let mut skipped = None;
     let damage = loop {
         match reader.next() {
             None => break None,
             Some(Err(error @ Error::Damaged { .. })) if options.skip_damaged => {
-                eprintln!("culprit: {name}: {error}");
+                say(format_args!("{name}: {error}"));
                 skipped = Some(error);
             }
             Some(Err(error)) => break Some(anyhow::Error::from(error).context(name.clone())),
@@ -53,13 +63,17 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    drop(progress);
     pass.finish(&mut printer)?;
     let summary = pass.summary(&printer, began_ns);
     printer.finish(&summary)?;
-    eprintln!("culprit: {}", closing_line(&summary));
+    for complaint in pass.filter.complaints(pass.recorded.as_ref()) {
+        say(complaint);
+    }
+    say(closing_line(&summary));
     match reader.tail() {
         Some(Tail::Clean(_)) | None => {}
-        Some(tail) => eprintln!("culprit: {name}: {tail}"),
+        Some(tail) => say(format_args!("{name}: {tail}")),
     }
     match damage {
         Some(error) => Err(error),
@@ -71,14 +85,24 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
 
 struct Pass {
     pipeline: Pipeline,
+    filter: Filter,
+    /// The probes of the recording.
+    recorded: Option<Probes>,
     started: bool,
     undecodable: u64,
     last_ns: u64,
 }
 
 impl Pass {
-    fn new() -> Self {
-        Self { pipeline: Pipeline::new(RULES), started: false, undecodable: 0, last_ns: 0 }
+    fn new(filter: Filter) -> Self {
+        Self {
+            pipeline: Pipeline::new(RULES),
+            filter,
+            recorded: None,
+            started: false,
+            undecodable: 0,
+            last_ns: 0,
+        }
     }
 
     fn item(&mut self, item: Item, printer: &mut Printer) -> anyhow::Result<()> {
@@ -90,18 +114,25 @@ impl Pass {
                     && !self.started
                 {
                     self.started = true;
+                    self.recorded = Some(probes.clone());
                     printer.start(start(version, kernel, node, probes))?;
                 }
-                printer.incidents(self.pipeline.step(pipeline::Item::Context(&context)).incidents)?;
+                if let Context::Process(process) = &context {
+                    self.filter.learn(process);
+                }
+                let step = self.pipeline.step(pipeline::Item::Context(&context));
+                self.incidents(step.incidents, printer)?;
             }
             Item::Record(bytes) => match event::decode(&bytes) {
                 Ok(event) => {
                     self.last_ns = self.last_ns.max(event.boot_ns);
                     let step = self.pipeline.step(pipeline::Item::Event(&event));
                     for fact in step.facts {
-                        printer.fact(fact)?;
+                        if self.filter.fact(&fact) {
+                            printer.fact(fact)?;
+                        }
                     }
-                    printer.incidents(step.incidents)?;
+                    self.incidents(step.incidents, printer)?;
                 }
                 Err(_) => self.undecodable += 1,
             },
@@ -109,15 +140,21 @@ impl Pass {
         Ok(())
     }
 
+    fn incidents(&mut self, mut incidents: Vec<Incident>, printer: &mut Printer) -> anyhow::Result<()> {
+        incidents.retain(|incident| self.filter.incident(incident));
+        printer.incidents(incidents)
+    }
+
     fn finish(&mut self, printer: &mut Printer) -> anyhow::Result<()> {
-        printer.incidents(self.pipeline.finish())
+        let incidents = self.pipeline.finish();
+        self.incidents(incidents, printer)
     }
 
     fn summary(&self, printer: &Printer, began_ns: u64) -> Summary {
         let duration_ms = self.last_ns.saturating_sub(began_ns) / 1_000_000;
         Summary::new(
             printer.events(),
-            self.pipeline.opened(),
+            self.filter.incidents().unwrap_or_else(|| self.pipeline.opened()),
             self.pipeline.world().losses().to_vec(),
             self.undecodable,
             duration_ms,

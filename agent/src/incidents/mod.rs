@@ -1,13 +1,16 @@
 //! `culprit incidents` and `culprit show`: what a daemon has kept, from its store or from itself.
 
+mod told;
+
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
@@ -19,16 +22,12 @@ use crate::{
             read::{Found, Kept, PAGE, Query},
         },
     },
-    text::duration::span,
+    terminal::{self, progress::say},
     text::printable,
 };
 
 /// A daemon that has not answered by then does not.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Characters of an id that tell it from others: the end, for its beginning is the time.
-const SHORT: usize = 6;
-/// Width of lines when nothing says how wide they may be.
-const WIDTH: usize = 160;
 
 /// Where to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,13 +59,13 @@ pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<Exit
                 out.push(b'\n');
             }
         }
-        Format::Text => table(&found, &mut out)?,
+        Format::Text => told::table(&found, Timestamp::now(), terminal::width(), &mut out)?,
     }
     io::stdout().write_all(&out)?;
     if found.is_empty() {
-        eprintln!("culprit: no such incident is kept");
+        say("no such incident is kept");
     } else if more {
-        eprintln!("culprit: there are older ones: -n shows more");
+        say("there are older ones: --limit shows more");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -76,10 +75,9 @@ pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<Exit
 /// # Errors
 /// When there is none, or several end like that, or nobody can be asked.
 pub fn show(id: &str, place: &Place, format: Format) -> anyhow::Result<ExitCode> {
-    let text = match place {
+    let (json, text) = match place {
         Place::Store(path) => match Store::look(path)?.incident(id)? {
-            Found::One(kept) if format == Format::Json => kept.json + "\n",
-            Found::One(kept) => kept.text,
+            Found::One(kept) => (kept.json, kept.text),
             Found::Nothing => {
                 bail!("{id}: no incident of this id is kept: `culprit incidents` lists those that are")
             }
@@ -89,17 +87,19 @@ pub fn show(id: &str, place: &Place, format: Format) -> anyhow::Result<ExitCode>
             if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
                 bail!("{id}: an incident's id has letters and digits only");
             }
-            let form = if format == Format::Json { "json" } else { "text" };
-            let mut text = ask(url, &format!("/api/v1/incidents/{id}?format={form}"))?;
-            if !text.ends_with('\n') {
-                text.push('\n');
-            }
-            text
+            let form = |form: &str| ask(url, &format!("/api/v1/incidents/{id}?format={form}"));
+            let text = if format == Format::Text { form("text")? } else { String::new() };
+            (form("json")?, text)
         }
     };
-    // Another machine, or a store of earlier days, may hold what a terminal would take for commands.
     let mut out = io::stdout().lock();
-    text.lines().try_for_each(|line| writeln!(out, "{}", printable(line)))?;
+    if format == Format::Json {
+        // Another machine, or a store of earlier days, may hold what a terminal would take for commands.
+        json.lines().try_for_each(|line| writeln!(out, "{}", printable(line)))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let incident: Value = serde_json::from_str(&json).with_context(|| format!("incident {id}"))?;
+    told::paragraph(&incident, &text, Timestamp::now(), terminal::width(), &mut out)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -187,67 +187,4 @@ fn ask(url: &str, path: &str) -> anyhow::Result<String> {
         .and_then(|body| body["error"].as_str().map(str::to_owned))
         .unwrap_or_else(|| "and does not say why".into());
     bail!("{url} answered {status}: {why}")
-}
-
-fn table(incidents: &[Value], out: &mut impl Write) -> io::Result<()> {
-    if incidents.is_empty() {
-        return Ok(());
-    }
-    let width = width();
-    let rows: Vec<[String; 5]> = incidents.iter().map(row).collect();
-    let head = ["ID", "OPENED (UTC)", "LASTED", "SEVERITY", "KIND"].map(str::to_owned);
-    let mut widths = head.clone().map(|text| text.chars().count());
-    for row in &rows {
-        for (at, text) in row.iter().enumerate() {
-            widths[at] = widths[at].max(text.chars().count());
-        }
-    }
-    let mut line = |cells: &[String; 5], summary: &str| {
-        let mut text = String::new();
-        for (at, cell) in cells.iter().enumerate() {
-            text.push_str(&format!("{cell:<0$}  ", widths[at]));
-        }
-        let room = width.saturating_sub(text.chars().count()).max(20);
-        text.push_str(&shortened(summary, room));
-        writeln!(out, "{}", text.trim_end())
-    };
-    line(&head, "SUMMARY")?;
-    for (row, incident) in rows.iter().zip(incidents) {
-        line(row, incident["summary"].as_str().unwrap_or_default())?;
-    }
-    Ok(())
-}
-
-fn row(incident: &Value) -> [String; 5] {
-    let text = |name: &str| incident[name].as_str().unwrap_or_default().to_owned();
-    let id = text("id");
-    let lasted = span(incident["duration_ms"].as_u64().unwrap_or(0).saturating_mul(1_000_000));
-    let open = incident["state"] != "resolved";
-    [
-        id.get(id.len().saturating_sub(SHORT)..).unwrap_or(&id).to_owned(),
-        text("opened_at").replace('T', " ").chars().take(19).collect(),
-        if open { format!("{lasted}, open") } else { lasted },
-        text("severity"),
-        text("kind"),
-    ]
-}
-
-/// Without what a terminal would take for commands.
-fn shortened(text: &str, room: usize) -> String {
-    let clean = printable(text);
-    if clean.chars().count() <= room {
-        return clean.into_owned();
-    }
-    clean.chars().take(room - 1).chain(['…']).collect()
-}
-
-fn width() -> usize {
-    if !io::stdout().is_terminal() {
-        return usize::MAX;
-    }
-    rustix::termios::tcgetwinsize(io::stdout())
-        .ok()
-        .map(|size| usize::from(size.ws_col))
-        .filter(|&w| w > 0)
-        .unwrap_or(WIDTH)
 }
