@@ -167,3 +167,10 @@ fn without_root_it_says_what_is_missing_and_leaves_no_data() {
     assert_eq!((output.status.code(), stdout(&output)), (Some(FAILED), String::new()));
     assert!(stderr(&output).contains("run culprit as root"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_live_view_wants_a_terminal_and_names_what_needs_none() {
+    let output = culprit(&["top"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(FAILED), String::new()));
+    assert!(stderr(&output).contains("use `culprit trace`"), "{}", stderr(&output));
+}

@@ -40,4 +40,5 @@ pub mod run;
 pub mod sinks;
 pub mod snapshot;
 pub mod text;
+pub mod top;
 pub mod units;

@@ -4,7 +4,7 @@ use std::{ffi::OsString, time::Duration};
 
 use ebpf_probes::{abi::ProbeId, probes::PROBES};
 
-use super::{Doctor, Filters, Limits, Mode, Output, Record, Replay, Thresholds, Trace};
+use super::{Doctor, Filters, Limits, Mode, Output, Record, Replay, Thresholds, Top, Trace};
 use crate::{
     config::{self, Time},
     enrich::observe::Wanted,
@@ -63,6 +63,13 @@ impl Trace {
     /// As plain data.
     pub fn config(&self) -> (config::Session, config::Output) {
         (self.filters.session(&self.thresholds, &self.limits, &self.command), self.output.config())
+    }
+}
+
+impl Top {
+    /// As plain data.
+    pub fn config(&self) -> (config::Session, config::Colour) {
+        (self.filters.session(&self.thresholds, &self.limits, &[]), self.color)
     }
 }
 

@@ -45,6 +45,7 @@ use crate::{
     output::{Printer, closing_line},
     pipeline::{Item, Pipeline},
     record, reference, snapshot,
+    top::{self, Top},
 };
 
 /// How often the ring is looked at when the kernel does not wake us first.
@@ -59,6 +60,14 @@ pub async fn trace(config: &config::Session, output: &config::Output) -> anyhow:
     let printer = Printer::open(output)?;
     let mut session = Session::attach(config)?;
     session.printer = Some(printer);
+    session.run(config).await
+}
+
+/// `culprit top`.
+pub async fn top(config: &config::Session, colour: config::Colour) -> anyhow::Result<ExitCode> {
+    top::check()?;
+    let mut session = Session::attach(config)?;
+    session.view = Some(Top::start(&session.start, colour)?);
     session.run(config).await
 }
 
@@ -82,6 +91,7 @@ struct Session {
     /// What the kernel said last of leap seconds: what is armed, and TAI − UTC.
     leap_seconds: Option<(Option<LeapKind>, i32)>,
     printer: Option<Printer>,
+    view: Option<Top>,
     service: Option<daemon::Service>,
     writer: Option<record::Writer<Box<dyn Write>>>,
     origin: Context,
@@ -150,6 +160,7 @@ impl Session {
                     _ => break,
                 },
                 () = until(end) => break,
+                () = quits(self.view.as_ref()) => break,
                 exited = exit_of(child.as_mut()) => {
                     status = Some(exited.context("waiting for the command")?);
                     break;
@@ -178,7 +189,9 @@ impl Session {
             (None, true) => "watching",
             (None, false) => "tracing",
         };
-        tracing::info!("{doing} {attached}; ^C ends");
+        if self.view.is_none() {
+            tracing::info!("{doing} {attached}; ^C ends");
+        }
         for caveat in self.observer.caveats() {
             tracing::warn!("{caveat}");
         }
@@ -246,10 +259,15 @@ impl Session {
 
     /// The reader is gone, or has got as many events as were asked for.
     fn enough(&self) -> bool {
-        let told = if self.printer.is_some() { self.told } else { self.records };
+        let told = if self.tells() { self.told } else { self.records };
         self.printer.as_ref().is_some_and(Printer::gone)
             || self.service.as_ref().is_some_and(daemon::Service::gone)
             || self.max_events.is_some_and(|limit| told >= limit)
+    }
+
+    /// Facts are told, not kept as records.
+    fn tells(&self) -> bool {
+        self.printer.is_some() || self.view.is_some()
     }
 
     /// One record, from the kernel or from us.
@@ -289,6 +307,9 @@ impl Session {
                 break;
             }
             self.told += 1;
+            if let Some(view) = &mut self.view {
+                view.fact(&fact);
+            }
             if let Some(Err(error)) = self.printer.as_mut().map(|printer| printer.fact(fact)) {
                 self.failure.get_or_insert(error);
             }
@@ -327,6 +348,9 @@ impl Session {
         self.feed.incidents(&incidents);
         if let Some(service) = &self.service {
             return service.tell(incidents);
+        }
+        if let Some(view) = &mut self.view {
+            return view.incidents(incidents);
         }
         let Some(printer) = &mut self.printer else { return };
         if let Err(error) = printer.incidents(incidents) {
@@ -390,6 +414,9 @@ impl Session {
         for batch in [before, clocks, records, after] {
             self.take_all(batch)?;
         }
+        if let Some(view) = &mut self.view {
+            view.show(self.pipeline.world(), now);
+        }
         self.publish(now)
     }
 
@@ -420,6 +447,9 @@ impl Session {
             self.undecodable,
             u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
         );
+        if let Some(view) = &mut self.view {
+            view.close()?;
+        }
         if let Some(printer) = &mut self.printer {
             printer.finish(&summary)?;
         }
@@ -437,6 +467,14 @@ impl Session {
         }
         tracing::info!("{}", closing_line(&summary));
         self.failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Somebody quits the view, if there is one.
+async fn quits(view: Option<&Top>) {
+    match view {
+        Some(view) => view.quits().await,
+        None => std::future::pending().await,
     }
 }
 
