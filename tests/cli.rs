@@ -335,3 +335,10 @@ fn nothing_shows_progress_where_nobody_looks() {
     let said = stderr(&output);
     assert!(said.lines().count() == 1 && said.contains(" events, ") && !said.contains('\x1b'), "{said:?}");
 }
+
+#[test]
+fn a_live_view_wants_a_terminal_and_names_what_needs_none() {
+    let output = culprit(&["top"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(FAILED), String::new()));
+    assert!(stderr(&output).contains("use `culprit trace`"), "{}", stderr(&output));
+}

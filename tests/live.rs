@@ -52,6 +52,8 @@ mod roads;
 mod segments;
 #[path = "live/tls.rs"]
 mod tls;
+#[path = "live/top.rs"]
+mod top;
 #[path = "live/translated.rs"]
 mod translated;
 #[path = "live/udp.rs"]

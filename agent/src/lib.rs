@@ -43,4 +43,5 @@ pub mod snapshot;
 pub mod terminal;
 pub mod text;
 pub mod time;
+pub mod top;
 pub mod units;

@@ -1,7 +1,11 @@
 //! Talk: what is said on standard error while data goes elsewhere. Ad hoc commands speak in plain lines; the
 //! daemon keeps a log, as text or JSON, whose level a reload may change.
 
-use std::{fmt, io};
+use std::{
+    fmt,
+    io::{self, Write as _},
+    sync::{Mutex, PoisonError},
+};
 
 use tracing::{Event, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
@@ -17,7 +21,7 @@ use tracing_subscriber::{
 
 use crate::{
     config::{LogFormat, LogLevel},
-    terminal::progress::Talk,
+    terminal::progress,
 };
 
 /// Changes what is logged.
@@ -65,6 +69,41 @@ pub fn plain() {
     let _ = tracing::subscriber::set_global_default(
         tracing_subscriber::registry().with(LevelFilter::INFO).with(layer),
     );
+}
+
+/// What is said while a screen is drawn on, at most; the rest is dropped.
+const HELD: usize = 1 << 16;
+static HELD_BACK: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+/// Keeps what is said from now on, for [`release`] to say: something else is on the terminal.
+pub fn hold() {
+    HELD_BACK.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+}
+
+/// Says what was kept, and from now on everything at once.
+pub fn release() {
+    if let Some(kept) = HELD_BACK.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // As with any talk: there may be nobody to hear it.
+        let _ = progress::Talk.write_all(&kept);
+    }
+}
+
+/// Standard error, unless talk is kept.
+struct Talk;
+
+impl io::Write for Talk {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        match HELD_BACK.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(kept) if kept.len() < HELD => kept.extend_from_slice(text),
+            Some(_) => {}
+            None => return progress::Talk.write(text),
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Plain;

@@ -14,6 +14,7 @@ use culprit::{
     kernel::timens,
     list, log, neighbours, replay, run, sinks,
     terminal::progress::say,
+    top,
 };
 
 /// Something did not work.
@@ -55,6 +56,14 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
             let config = options.config();
             let level = log::daemon(config.log_format, config.log_level);
             runtime()?.block_on(run::daemon::run(config, level, Box::new(again)))
+        }
+        Command::Top(options) => {
+            // Before anything that takes time, or privileges.
+            top::check()?;
+            timens::join_initial()?;
+            log::plain();
+            let (session, colour) = options.config();
+            runtime()?.block_on(run::top(&session, colour))
         }
         Command::Record(options) => {
             timens::join_initial()?;

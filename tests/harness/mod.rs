@@ -19,6 +19,7 @@ pub mod process;
 pub mod require;
 pub mod sockets;
 pub mod stage;
+pub mod terminal;
 pub mod time;
 pub mod tls;
 

@@ -20,6 +20,17 @@ Examples:
   culprit trace --pod cart-7d9f --format json -o cart.jsonl
   culprit trace -- curl https://example.org";
 
+/// Of `culprit top`.
+pub(super) const TOP: &str = "\
+Examples:
+  culprit top                        this machine: open incidents, what is pending, what fails
+  culprit top --comm nginx           nginx and its children only
+  culprit top -e connect,tls --port 443
+  culprit top --dest 10.0.0.0/8 --connect-stall 1s
+
+Keys:
+  1 2 3, Tab: incidents, pending, failing; Enter: evidence; < > r: sort; /: filter; ?: help; q: quit";
+
 /// Of `culprit run`.
 pub(super) const RUN: &str = "\
 Examples:
@@ -76,8 +87,10 @@ mod tests {
     #[test]
     fn every_example_is_a_command_line_that_parses() {
         let mut parsed = 0;
-        for text in [CULPRIT, TRACE, RUN, RECORD, REPLAY, INCIDENTS, SHOW, DOCTOR, LIST] {
-            let lines = text.lines().filter_map(|line| line.strip_prefix("  "));
+        for text in [CULPRIT, TRACE, TOP, RUN, RECORD, REPLAY, INCIDENTS, SHOW, DOCTOR, LIST] {
+            let lines = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("  ").filter(|line| line.contains("culprit")));
             for line in lines {
                 // What it does stands behind two blanks, another command behind a bar.
                 let own = line.split("  ").next().unwrap_or(line);

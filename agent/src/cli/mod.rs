@@ -45,6 +45,9 @@ pub enum Command {
     /// Show live who connects where and what becomes of it, TLS handshakes, DNS, neighbours, clock.
     #[command(after_help = examples::TRACE)]
     Trace(Trace),
+    /// Show what is open, pending and failing now, on a whole screen.
+    #[command(after_help = examples::TOP)]
+    Top(Top),
     /// Watch for as long as you like and tell incidents only: healthy traffic costs nothing but counters.
     #[command(after_help = examples::RUN)]
     Run(Box<Run>),
@@ -280,6 +283,26 @@ pub struct Trace {
     /// Run this command, follow it and its children, and exit with its status.
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// `culprit top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Filters.
+    #[command(flatten)]
+    pub filters: Filters,
+    /// What only a running kernel decides.
+    #[command(flatten)]
+    pub live: Live,
+    /// Thresholds.
+    #[command(flatten)]
+    pub thresholds: Thresholds,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: Limits,
+    /// When to colour; nothing is said by colour alone.
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "How to show it")]
+    pub color: Colour,
 }
 
 /// `culprit record`.

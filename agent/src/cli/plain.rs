@@ -4,7 +4,7 @@ use std::{ffi::OsString, time::Duration};
 
 use ebpf_probes::{abi::ProbeId, probes::PROBES};
 
-use super::{Doctor, Filters, Limits, Live, Mode, Output, Record, Replay, Thresholds, Trace};
+use super::{Doctor, Filters, Limits, Live, Mode, Output, Record, Replay, Thresholds, Top, Trace};
 use crate::{
     config::{self, Time},
     enrich::{observe::Wanted, select::Select},
@@ -91,6 +91,13 @@ impl Trace {
             self.filters.session(&self.live, &self.thresholds, &self.limits, &self.command),
             self.output.config(),
         )
+    }
+}
+
+impl Top {
+    /// As plain data.
+    pub fn config(&self) -> (config::Session, config::Colour) {
+        (self.filters.session(&self.live, &self.thresholds, &self.limits, &[]), self.color)
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod neigh;
 mod netns;
 pub mod observe;
 pub mod operations;
+mod pending;
 pub mod select;
 mod silence;
 pub(crate) mod tls;

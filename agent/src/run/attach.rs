@@ -106,6 +106,7 @@ impl Session {
             ways: super::ways::Ways::default(),
             leap_seconds: None,
             printer: None,
+            view: None,
             service: None,
             writer: None,
             progress: None,

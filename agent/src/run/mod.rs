@@ -45,6 +45,7 @@ use crate::{
     pipeline::{Item, Pipeline},
     record, reference, snapshot,
     terminal::progress::Progress,
+    top::{self, Top},
 };
 
 /// How often the ring is looked at when the kernel does not wake us first.
@@ -61,6 +62,14 @@ pub async fn trace(config: &config::Session, output: &config::Output) -> anyhow:
     let mut session = Session::attach(config)?;
     drop(waiting);
     session.printer = Some(printer);
+    session.run(config).await
+}
+
+/// `culprit top`.
+pub async fn top(config: &config::Session, colour: config::Colour) -> anyhow::Result<ExitCode> {
+    top::check()?;
+    let mut session = Session::attach(config)?;
+    session.view = Some(Top::start(&session.start, colour)?);
     session.run(config).await
 }
 
@@ -88,6 +97,7 @@ struct Session {
     /// What the kernel said last of leap seconds: what is armed, and TAI − UTC.
     leap_seconds: Option<(Option<LeapKind>, i32)>,
     printer: Option<Printer>,
+    view: Option<Top>,
     service: Option<daemon::Service>,
     writer: Option<record::Writer<Box<dyn Write>>>,
     /// Shows that it is alive where nothing else does.
@@ -159,6 +169,7 @@ impl Session {
                     _ => break,
                 },
                 () = until(end) => break,
+                () = quits(self.view.as_ref()) => break,
                 exited = exit_of(child.as_mut()) => {
                     status = Some(exited.context("waiting for the command")?);
                     break;
@@ -187,7 +198,9 @@ impl Session {
             (None, true) => "watching",
             (None, false) => "tracing",
         };
-        tracing::info!("{doing} {attached}; ^C ends");
+        if self.view.is_none() {
+            tracing::info!("{doing} {attached}; ^C ends");
+        }
         for caveat in self.observer.caveats() {
             tracing::warn!("{caveat}");
         }
@@ -298,6 +311,9 @@ impl Session {
                 break;
             }
             self.told += 1;
+            if let Some(view) = &mut self.view {
+                view.fact(&fact);
+            }
             if let Some(Err(error)) = self.printer.as_mut().map(|printer| printer.fact(fact)) {
                 self.failure.get_or_insert(error);
             }
@@ -336,6 +352,9 @@ impl Session {
         self.feed.incidents(&incidents);
         if let Some(service) = &self.service {
             return service.tell(incidents);
+        }
+        if let Some(view) = &mut self.view {
+            return view.incidents(incidents);
         }
         let Some(printer) = &mut self.printer else { return };
         if let Err(error) = printer.incidents(incidents) {
@@ -399,6 +418,9 @@ impl Session {
         for batch in [before, clocks, records, after] {
             self.take_all(batch)?;
         }
+        if let Some(view) = &mut self.view {
+            view.show(self.pipeline.world(), now);
+        }
         self.publish(now)
     }
 
@@ -438,6 +460,9 @@ impl Session {
             self.undecodable,
             u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
         );
+        if let Some(view) = &mut self.view {
+            view.close()?;
+        }
         if let Some(printer) = &mut self.printer {
             printer.finish(&summary)?;
         }
@@ -455,6 +480,14 @@ impl Session {
         }
         tracing::info!("{}", closing_line(&summary));
         self.failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Somebody quits the view, if there is one.
+async fn quits(view: Option<&Top>) {
+    match view {
+        Some(view) => view.quits().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
 
 use anstyle::{AnsiColor, Effects, Style as Colour};
 pub use incident::{Incidents, Watch};
+pub use tls::owes;
 
 use crate::text::duration::line as duration;
 use crate::{
@@ -145,7 +146,8 @@ fn who(fact: &Fact) -> String {
     who
 }
 
-fn peer(endpoint: &Endpoint) -> String {
+/// A peer: address, port, the name it was looked up by, and where its packets go.
+pub fn peer(endpoint: &Endpoint) -> String {
     let mut at = std::net::SocketAddr::new(endpoint.ip, endpoint.port).to_string();
     if let Some(name) = &endpoint.name {
         let _ = write!(at, " ({})", host(name));

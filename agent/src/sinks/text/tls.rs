@@ -94,7 +94,8 @@ fn arrow(session: &Session) -> &'static str {
     if session.role == Role::Client { "→" } else { "←" }
 }
 
-fn owes(stage: Stage, role: Role) -> &'static str {
+/// Who owes what in a handshake, in words.
+pub fn owes(stage: Stage, role: Role) -> &'static str {
     match (stage, role) {
         (Stage::ClientHelloIncomplete, _) => "the ClientHello is not complete",
         (Stage::ClientHelloUnread, _) => "no thread has read the ClientHello",

@@ -1,0 +1,57 @@
+//! What is under way now, for whoever shows it live: connects and lookups that wait, as facts that pass the same
+//! filters as those that are told.
+
+use super::{World, ms, operations::LookupOp};
+use crate::fact::{Fact, Protocol, What};
+
+/// The port that servers answer lookups on.
+const DNS: u16 = 53;
+/// The sweep tells again of what has waited twice as long as when it was told last; what it leaves out by more than
+/// this has ended, and its end was lost.
+const PATIENCE_NS: u64 = 2_000_000_000;
+
+impl World {
+    /// Connects and lookups that wait, at most `most` of each: those that wait longest; and how many were left out.
+    pub fn under_way(&self, now_ns: u64, most: usize) -> (Vec<Fact>, usize) {
+        let waits = |seen_ns: u64, since_ns: u64| {
+            now_ns.saturating_sub(seen_ns) <= seen_ns.saturating_sub(since_ns) + PATIENCE_NS
+        };
+        let mut connects: Vec<_> = self
+            .connect_ops()
+            .filter(|op| op.ended_ns.is_none() && waits(op.seen_ns, op.connect.started_ns))
+            .filter(|op| self.is_wanted(&op.connect.owner))
+            .collect();
+        connects.sort_unstable_by_key(|op| op.connect.started_ns);
+        let mut lookups: Vec<LookupOp> = self
+            .lookup_ops(|owner| self.is_wanted(owner))
+            .into_iter()
+            .filter(|op| op.ended_ns.is_none())
+            .collect();
+        lookups.sort_unstable_by_key(|op| op.started_ns);
+        let left_out = connects.len().saturating_sub(most) + lookups.len().saturating_sub(most);
+        let connects = connects.into_iter().take(most).filter_map(|op| {
+            let what = What::ConnectPending {
+                source: self.local(&op.connect.tuple),
+                destination: self.destination(&op.connect),
+                syn_retransmits: op.connect.retries,
+                drops: op.connect.drops,
+                answered_by_host: self.host_icmp(&op.connect),
+                elapsed_ms: ms(now_ns.saturating_sub(op.connect.started_ns)),
+            };
+            self.fact(op.connect.started_ns, "connect", op.connect.owner, what)
+        });
+        let lookups = lookups.into_iter().take(most).filter_map(|op| {
+            let what = What::DnsPending {
+                protocol: Protocol::Udp,
+                server: self.at(op.server, DNS, &op.owner),
+                name: op.name.text,
+                name_invalid: op.name.invalid,
+                query_type: op.query_type,
+                queries: op.queries,
+                elapsed_ms: ms(now_ns.saturating_sub(op.started_ns)),
+            };
+            self.fact(op.started_ns, "dns", op.owner, what)
+        });
+        (connects.chain(lookups).collect(), left_out)
+    }
+}
