@@ -195,7 +195,14 @@ pub fn closing_line(summary: &Summary) -> String {
             .iter()
             .map(|loss| format!("{} {} {}", loss.count, loss.probe, loss.reason.replace('_', " ")))
             .collect();
-        format!("{} LOST ({}): narrow the filters, or raise --ring-mib", summary.lost, by.join(", "))
+        // What the kernel left out no larger ring would hold.
+        let missed = summary.lost_by.iter().filter(|loss| loss.reason == "missed");
+        let remedy = if missed.map(|loss| loss.count).sum::<u64>() == summary.lost {
+            "the kernel left programs out"
+        } else {
+            "narrow the filters, or raise --ring-mib"
+        };
+        format!("{} LOST ({}): {remedy}", summary.lost, by.join(", "))
     };
     let incidents = count_of_incidents(summary.incidents);
     let seconds = summary.duration_ms as f64 / 1000.0;

@@ -241,11 +241,14 @@ numbered! {
         MapFull = 2,
         /// Records given up because kernel or packet memory could not be read.
         Unreadable = 3,
+        /// Runs of a program that the kernel left out because it ran already on that processor. The kernel counts
+        /// them, no program does: its column stays 0.
+        Missed = 4,
     }
 }
 
 /// Columns of the `STATS` map.
-pub const STATS_COLUMNS: usize = 4;
+pub const STATS_COLUMNS: usize = 5;
 
 /// Records lost since the last such record, by probe.
 #[repr(C)]
@@ -255,7 +258,7 @@ pub struct LostRecord {
     pub header: Header,
     /// The [`ProbeId`] as a number.
     pub probe: u32,
-    /// The [`Stat`] that grew: `RingFull`, `MapFull` or `Unreadable`.
+    /// The [`Stat`] that grew: `RingFull`, `MapFull`, `Unreadable` or `Missed`.
     pub stat: u32,
     /// By how much.
     pub count: u64,

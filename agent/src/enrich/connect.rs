@@ -2,7 +2,7 @@
 
 use ebpf_probes::{
     abi::{IPPROTO_UDP, Tuple},
-    probes::connect::{Connect, Icmp, translated},
+    probes::connect::{Connect, Icmp, phase, translated},
 };
 use nix::errno::Errno;
 
@@ -122,8 +122,12 @@ pub fn outcome(connect: &Connect) -> (Outcome, Option<String>) {
     }
     if connect.errno == 0 {
         // Given up inside a call whose return nobody sees (io_uring): it failed, and who knows why.
-        let failed = connect.phase == ebpf_probes::probes::connect::phase::GIVEN_UP;
-        return (if failed { Outcome::Failed } else { Outcome::Aborted }, None);
+        let outcome = match connect.phase {
+            phase::GIVEN_UP => Outcome::Failed,
+            phase::UNSEEN => Outcome::Unseen,
+            _ => Outcome::Aborted,
+        };
+        return (outcome, None);
     }
     let errno = Errno::from_raw(connect.errno);
     let outcome = match errno {

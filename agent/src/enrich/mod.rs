@@ -243,6 +243,7 @@ impl World {
         let reason = match stat {
             ebpf_probes::abi::Stat::RingFull => "ring_full",
             ebpf_probes::abi::Stat::MapFull => "map_full",
+            ebpf_probes::abi::Stat::Missed => "missed",
             _ => "unreadable",
         };
         match self.losses.iter_mut().find(|loss| loss.probe == probe && loss.reason == reason) {

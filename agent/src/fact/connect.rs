@@ -31,6 +31,8 @@ pub enum Outcome {
     Denied,
     /// Another error; `errno` names it.
     Failed,
+    /// Over, and its end was not seen: the kernel left a program out.
+    Unseen,
 }
 
 impl Outcome {
@@ -46,6 +48,7 @@ impl Outcome {
             Self::Aborted => "aborted",
             Self::Denied => "denied",
             Self::Failed => "failed",
+            Self::Unseen => "unseen",
         }
     }
 }

@@ -101,7 +101,7 @@ impl Summary {
 pub struct LostBy {
     /// The probe.
     pub probe: String,
-    /// `ring_full`, `map_full`, `unreadable` or `undecodable`.
+    /// `ring_full`, `map_full`, `unreadable`, `missed` (the kernel left a run of a program out) or `undecodable`.
     pub reason: String,
     /// How many.
     pub count: u64,

@@ -25,7 +25,7 @@ use ebpf_probes::{
 };
 
 use super::{
-    btf, cgroup, generation, memory, object,
+    btf, cgroup, generation, memory, missed, object,
     plan::{Constant, Outcome, Plan, Planned, Request},
     tracefs,
 };
@@ -168,7 +168,21 @@ impl Kernel {
                 }
             }
         }
+        for &probe in ProbeId::ALL {
+            let count = self.missed(probe);
+            if count > 0 {
+                losses.push(Loss { probe, stat: Stat::Missed, count });
+            }
+        }
         Ok(losses)
+    }
+
+    /// Runs of a probe's programs that the kernel left out, since the start.
+    pub fn missed(&self, probe: ProbeId) -> u64 {
+        let of_probe = self.hooks.iter().filter(|planned| planned.probes.contains(&probe));
+        let attached = of_probe.filter(|planned| planned.outcome == Outcome::Attached);
+        let programs = attached.filter_map(|planned| self.program(planned.hook.program)?.fd().ok());
+        programs.filter_map(missed::runs).sum()
     }
 
     /// Adds a process to those followed.

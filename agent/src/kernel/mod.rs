@@ -8,6 +8,7 @@ pub mod generation;
 mod held;
 pub mod load;
 pub mod memory;
+mod missed;
 pub mod namespaces;
 pub mod neighbours;
 mod object;

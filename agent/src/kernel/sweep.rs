@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use ebpf_probes::{
-    abi::{Header, Kind},
+    abi::{Header, Kind, ProbeId},
     probes::{
         clock::{DATES_MAP, DateKey, DateRecord, HttpDate},
         connect::{Connect, ConnectRecord, PENDING_MAP, phase},
@@ -19,7 +19,7 @@ use super::{
     load::{Error, Kernel},
     plan::{Thresholds, WAITING_NS},
 };
-use crate::event::encode;
+use crate::{event::encode, time::SECOND_NS};
 
 /// A connect that failed inside its call and whose call has not returned by then never will.
 const GIVEN_UP_NS: u64 = 1_000_000_000;
@@ -104,12 +104,27 @@ impl Sweep {
         now_ns: u64,
         mut to: impl FnMut(Bytes),
     ) -> Result<(), Error> {
+        // One that would have been seen to send its SYN again in a while, were it still pending.
+        let mut unsure: fn(&Connect) -> bool = |_| false;
         let (mut connects, given_up): (Vec<Connect>, Vec<Connect>) = kernel
             .in_flight::<ConnectValue>(PENDING_MAP)?
             .into_iter()
             .map(|value| value.0)
             .partition(|connect| connect.phase == phase::SYN_SENT);
         connects.sort_by_key(|connect| connect.started_ns);
+        if kernel.missed(ProbeId::Connect) > 0 {
+            // Their ends may be among what the kernel left out.
+            let (silent, live): (Vec<Connect>, Vec<Connect>) =
+                connects.into_iter().partition(|connect| is_silent(connect, now_ns));
+            connects = live;
+            for mut connect in silent {
+                kernel.forget::<u64, ConnectValue>(PENDING_MAP, &connect.cookie)?;
+                connect.phase = phase::UNSEEN;
+                let header = header::<ConnectRecord>(Kind::ConnectEnd, now_ns);
+                to(encode(ConnectRecord { header, connect }));
+            }
+            unsure = |connect| connect.syns == 1 && connect.retries == 0;
+        }
         // The call's return tells why and clears these at once; io_uring has no such return.
         for connect in
             given_up.into_iter().filter(|connect| now_ns.saturating_sub(connect.started_ns) > GIVEN_UP_NS)
@@ -137,7 +152,7 @@ impl Sweep {
             held.fetch(kernel, now_ns, &handshakes, waits, &mut to)?;
         }
         self.dates(kernel, now_ns, &mut to)?;
-        for connect in &connects {
+        for connect in connects.iter().filter(|connect| !unsure(connect)) {
             if self.connects.due(connect.cookie, connect.started_ns, now_ns, self.thresholds.connect_ns) {
                 let header = header::<ConnectRecord>(Kind::ConnectPending, now_ns);
                 to(encode(ConnectRecord { header, connect: *connect }));
@@ -184,6 +199,18 @@ impl Sweep {
     }
 }
 
+/// Whether a connect has sent fewer SYNs than one that is still pending: the kernel sends one after 1, 3, 7 … seconds
+/// (TCP_TIMEOUT_INIT of include/net/tcp.h, doubled each time; sooner where `tcp_syn_linear_timeouts` says so). Of one
+/// whose first SYN was not seen to leave, nothing is known.
+fn is_silent(connect: &Connect, now_ns: u64) -> bool {
+    /// A timer, and what counts it, may be as late as this.
+    const LATE_NS: u64 = SECOND_NS / 2;
+    let age_ns = now_ns.saturating_sub(connect.started_ns).saturating_sub(LATE_NS);
+    let due = (age_ns / SECOND_NS + 1).ilog2();
+    let again = connect.retries.max(connect.syns.saturating_sub(1));
+    connect.syns > 0 && connect.drops == 0 && again < due
+}
+
 fn header<T>(kind: Kind, boot_ns: u64) -> Header {
     Header { boot_ns, kind: kind as u32, len: size_of::<T>() as u32 }
 }
@@ -222,6 +249,19 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connect_that_sends_no_syn_when_one_is_due_is_not_pending_any_more() {
+        let is_silent = |syns, retries, ms: u64| {
+            let connect = Connect { syns, retries, ..Connect::default() };
+            super::is_silent(&connect, ms * 1_000_000)
+        };
+        assert!(!is_silent(1, 0, 1400) && is_silent(1, 0, 1600));
+        assert!(!is_silent(2, 0, 3400) && !is_silent(1, 1, 3400) && is_silent(2, 1, 3600));
+        assert!(!is_silent(4, 3, 14_000) && !is_silent(0, 0, 60_000));
+        let dropped = Connect { syns: 1, drops: 1, ..Connect::default() };
+        assert!(!super::is_silent(&dropped, 60 * SECOND_NS));
+    }
 
     #[test]
     fn waiting_is_told_at_the_threshold_and_at_each_doubling() {

@@ -148,7 +148,7 @@ fn probes(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
         let of = from.losses.iter().filter(|loss| loss.probe == probe && loss.stat == stat);
         of.map(|loss| loss.count).sum::<u64>()
     };
-    let reasons = [Stat::RingFull, Stat::MapFull, Stat::Unreadable];
+    let reasons = [Stat::RingFull, Stat::MapFull, Stat::Unreadable, Stat::Missed];
     let losses = PROBES.iter().flat_map(|probe| {
         LOSSES.iter().zip(reasons).map(move |(reason, stat)| ([probe.name, *reason], lost(probe.id, stat)))
     });

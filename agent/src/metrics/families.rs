@@ -149,7 +149,7 @@ pub const DIRECTIONS: &[&str] = &["forward", "back"];
 /// Reference clocks.
 pub const SOURCES: &[&str] = &["rtc", "ptp", "kernel", "ntp", "http"];
 /// Why a record is lost.
-pub const LOSSES: &[&str] = &["ring_full", "map_full", "unreadable"];
+pub const LOSSES: &[&str] = &["ring_full", "map_full", "unreadable", "missed"];
 
 const fn label(name: &'static str, these: &'static [&'static str]) -> Label {
     Label { name, values: Values::These(these) }

@@ -380,6 +380,7 @@ impl Session {
         let now = boot_ns();
         let mut records = Vec::new();
         self.sweep.sweep(&mut self.kernel, now, |record| records.push(record))?;
+        let mut losses = Vec::new();
         let mut blind = false;
         for loss in self.kernel.losses()? {
             let known = self
@@ -399,7 +400,7 @@ impl Session {
             };
             blind |= grown > 0 && loss.probe == ProbeId::Neigh;
             if grown > 0 {
-                records.push(encode(LostRecord {
+                losses.push(encode(LostRecord {
                     header: header::<LostRecord>(Kind::Lost, now),
                     probe: loss.probe as u32,
                     stat: loss.stat as u32,
@@ -411,11 +412,11 @@ impl Session {
         records.push(encode(header::<Header>(Kind::Tick, now)));
         let clocks = self.look_at_clocks();
         // What is in the ring from before `now` happened before what we saw; the rest after it: a connect that
-        // was seen waiting may have ended since. Who set the clock explains what the look at it found.
+        // was seen waiting may have ended since. What was lost weakens what is concluded from the rest. Who set the clock explains what the look at it found.
         let (before, after): (Vec<Bytes>, Vec<Bytes>) = self.in_ring().into_iter().partition(|record| {
             number(record, 0) <= now || number(record, 8) as u32 == Kind::ClockSet as u32
         });
-        for batch in [before, clocks, records, after] {
+        for batch in [losses, before, clocks, records, after] {
             self.take_all(batch)?;
         }
         if let Some(view) = &mut self.view {

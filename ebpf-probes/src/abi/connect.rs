@@ -15,6 +15,8 @@ pub mod phase {
     pub const RETURNED: u32 = 3;
     /// `connect(2)` was entered: the destination is what the program asked for. Never told.
     pub const ENTERED: u32 = 4;
+    /// Over, and its end was not seen: the agent says so of one that sends no SYN any more.
+    pub const UNSEEN: u32 = 5;
 }
 
 /// Who changed where a connect goes: bits.

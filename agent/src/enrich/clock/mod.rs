@@ -167,9 +167,11 @@ impl World {
         self.clock.built.as_ref().map(|(name, built_ns)| (name.as_str(), *built_ns))
     }
 
-    /// Whether every call that sets the clock is seen: all its hooks are attached.
+    /// Whether every call that sets the clock is seen: all its hooks are attached, and none of their records was lost.
     pub fn sees_setters(&self) -> bool {
-        self.attached.iter().any(|probe| probe == "clock") && !self.clock_degraded
+        self.attached.iter().any(|probe| probe == "clock")
+            && !self.clock_degraded
+            && !self.losses.iter().any(|loss| loss.count > 0 && loss.probe == "clock")
     }
 
     /// The wall clock's reading at a moment by an offset that need not have held then, RFC 3339.

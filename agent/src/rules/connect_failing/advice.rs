@@ -99,7 +99,7 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
         Outcome::Failed if connect.errno == Errno::EADDRNOTAVAIL as i32 => {
             ports(to, group.reach.as_ref().and_then(|reach| reach.ports.as_ref()), in_place)
         }
-        Outcome::Failed | Outcome::Established => advice(
+        Outcome::Failed | Outcome::Established | Outcome::Unseen => advice(
             "The kernel refuses for another reason.".into(),
             [Remedy::from("see what the process is told: ")
                 .and(Command::new("strace").words("-e trace=connect -p").arg(connect.owner.process))],

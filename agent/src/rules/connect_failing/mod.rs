@@ -125,7 +125,8 @@ impl ConnectFailing {
         let no_ipv6 = outcome == Outcome::NetUnreachable
             && connect.tuple.family == AF_INET6
             && event::address(connect.tuple.remote).is_ipv6();
-        let counts = !(no_ipv6 || (outcome == Outcome::Aborted && lasted < IMPATIENT_NS));
+        let counts = outcome != Outcome::Unseen
+            && !(no_ipv6 || (outcome == Outcome::Aborted && lasted < IMPATIENT_NS));
         if counts && view.world.is_wanted(&connect.owner) && self.due.len() < DESTINATIONS {
             self.due.push(Due { connect: *connect, ended_ns });
         }

@@ -141,7 +141,7 @@ impl Says<'_> {
                         .into()
                 }
                 Unseen::Sockets => "Not all of its sockets could be looked at.".into(),
-                Unseen::Lost => "Some records of connects or lookups were lost.".into(),
+                Unseen::Lost => "Some records of connects, lookups or handshakes were lost.".into(),
                 // Said of every incident of this kind.
                 Unseen::Probes | Unseen::Filtered => continue,
             });

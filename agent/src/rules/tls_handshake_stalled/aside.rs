@@ -131,7 +131,7 @@ impl Stall<'_> {
             .world
             .losses()
             .iter()
-            .any(|loss| loss.count > 0 && (loss.probe == "connect" || loss.probe == "dns"))
+            .any(|loss| loss.count > 0 && ["connect", "dns", "tls"].contains(&loss.probe.as_str()))
         {
             left.unseen.push(Unseen::Lost);
         }

@@ -326,6 +326,7 @@ pub fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Aborted => "aborted: closed while pending",
         Outcome::Denied => "denied by local policy",
         Outcome::Failed => "failed",
+        Outcome::Unseen => "over: its end was not seen",
     }
 }
 

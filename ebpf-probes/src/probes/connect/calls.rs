@@ -32,6 +32,9 @@ use crate::{
     },
 };
 
+/// include/uapi/asm-generic/errno.h.
+const EINPROGRESS: i32 = 115;
+
 /// The last call of each thread, in which it may still be. Kept when it returns, and written over by the next one:
 /// to take an entry out of such a map and put it in again costs more than all else a connect costs here.
 #[map]
@@ -252,7 +255,8 @@ pub fn exit_connect(ctx: TracePointContext) -> u32 {
             let cookie = (*call).cookie;
             let over = match PENDING.get_ptr(&cookie) {
                 Some(connect) => (*connect).phase == phase::GIVEN_UP,
-                None => (*call).phase == phase::CALLED,
+                // One under way whose SYN was not seen: the kernel left `set_state` out, and counts it.
+                None => (*call).phase == phase::CALLED && ret != -i64::from(EINPROGRESS),
             };
             if over {
                 (*call).errno = -ret as i32;
