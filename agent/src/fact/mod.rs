@@ -87,7 +87,7 @@ impl Process {
         let container = self.container.clone().or_else(|| self.container_id.as_deref().map(short));
         let runtime = if pod.is_none() { self.runtime.clone() } else { None };
         let names = pod.into_iter().flatten().chain([runtime, container]);
-        let shown = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '?' };
+        let shown = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
         let names: Vec<String> =
             names.flatten().map(|name| name.chars().take(LONGEST).map(shown).collect()).collect();
         (self.pod.is_some() || self.pod_uid.is_some() || self.container_id.is_some()).then(|| names.join("/"))
@@ -185,6 +185,6 @@ mod tests {
             process.container_id = some("web\u{1b}[2J;curl x|sh");
             process.runtime = some("lxc");
         };
-        assert_eq!(belongs(lxc), some("lxc/web??2J?curl?x?sh"));
+        assert_eq!(belongs(lxc), some("lxc/web__2J_curl_x_sh"));
     }
 }
