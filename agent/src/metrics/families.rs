@@ -238,7 +238,7 @@ families! {
     PROBE_ATTACHED = "culprit_probe_attached", Gauge, None, [PROBE], "1: the probe is attached, 0: it is not; those nobody asked for are left out";
     HOOK_ATTACHED = "culprit_hook_attached", Gauge, None, [PROGRAM], "1: the program is attached, 0: this kernel lacks or refuses it; those nobody asked for are left out";
     PROBE_RECORDS = "culprit_probe_records_total", Counter, None, [PROBE], "Records received from the kernel";
-    PROBE_LOST = "culprit_probe_lost_records_total", Counter, None, [PROBE, label("reason", LOSSES)], "Records that did not arrive: no room in the ring, an operation not followed for want of room in a map, memory that could not be read";
+    PROBE_LOST = "culprit_probe_lost_records_total", Counter, None, [PROBE, label("reason", LOSSES)], "Records that did not arrive: no room in the ring, an operation not followed for want of room in a map, memory that could not be read, runs of a program the kernel left out";
     PROGRAM_RUNS = "culprit_program_runs_total", Counter, None, [PROGRAM], "Runs of a program while the kernel accounted for them";
     PROGRAM_SECONDS = "culprit_program_run_seconds_total", Counter, S, [PROGRAM], "Time programs ran while the kernel accounted for it";
     PROGRAM_STATS = "culprit_program_stats_seconds_total", Counter, S, [], "For how long culprit had the kernel account for programs";
