@@ -30,12 +30,12 @@ use ebpf_probes::{
 use rustix::{
     io::Errno,
     time::{
-        ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-        timerfd_create, timerfd_settime,
+        ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+        timerfd_settime,
     },
 };
 
-use crate::event::encode;
+use crate::{event::encode, time::clock_ns};
 
 /// A difference below this is not a move: reading clocks is not exact, and nothing we explain needs it.
 const MOVED_NS: u64 = 1_000_000;
@@ -75,10 +75,10 @@ impl Look {
     }
 
     fn once() -> Self {
-        let before = nanoseconds(clock_gettime(ClockId::Boottime));
-        let real = nanoseconds(clock_gettime(ClockId::Realtime));
-        let monotonic = nanoseconds(clock_gettime(ClockId::Monotonic));
-        let after = nanoseconds(clock_gettime(ClockId::Boottime));
+        let before = clock_ns(ClockId::Boottime);
+        let real = clock_ns(ClockId::Realtime);
+        let monotonic = clock_ns(ClockId::Monotonic);
+        let after = clock_ns(ClockId::Boottime);
         let spread = after - before;
         let boot = before + spread / 2;
         Self {
@@ -88,10 +88,6 @@ impl Look {
             spread_ns: spread.unsigned_abs(),
         }
     }
-}
-
-fn nanoseconds(time: Timespec) -> i64 {
-    time.tv_sec * crate::time::SECOND_NS.cast_signed() + time.tv_nsec
 }
 
 /// What happened between two looks.

@@ -247,6 +247,22 @@ numbered! {
     }
 }
 
+impl Stat {
+    /// Those that count losses, in the order in which they are shown.
+    pub const LOSSES: &'static [Self] = &[Self::RingFull, Self::MapFull, Self::Unreadable, Self::Missed];
+
+    /// The word for it in JSON and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Emitted => "emitted",
+            Self::RingFull => "ring_full",
+            Self::MapFull => "map_full",
+            Self::Unreadable => "unreadable",
+            Self::Missed => "missed",
+        }
+    }
+}
+
 /// Columns of the `STATS` map.
 pub const STATS_COLUMNS: usize = 5;
 

@@ -238,14 +238,14 @@ impl World {
         &self.losses
     }
 
+    /// Whether something of one of these probes was lost.
+    pub fn has_lost(&self, probes: &[&str]) -> bool {
+        self.losses.iter().any(|loss| loss.count > 0 && probes.contains(&loss.probe.as_str()))
+    }
+
     fn lost(&mut self, probe: ebpf_probes::abi::ProbeId, stat: ebpf_probes::abi::Stat, count: u64) {
         let probe = probe_name(probe);
-        let reason = match stat {
-            ebpf_probes::abi::Stat::RingFull => "ring_full",
-            ebpf_probes::abi::Stat::MapFull => "map_full",
-            ebpf_probes::abi::Stat::Missed => "missed",
-            _ => "unreadable",
-        };
+        let reason = stat.name();
         match self.losses.iter_mut().find(|loss| loss.probe == probe && loss.reason == reason) {
             Some(loss) => loss.count = loss.count.saturating_add(count),
             None => self.losses.push(LostBy { probe: probe.into(), reason: reason.into(), count }),

@@ -168,21 +168,26 @@ impl Kernel {
                 }
             }
         }
-        for &probe in ProbeId::ALL {
-            let count = self.missed(probe);
-            if count > 0 {
-                losses.push(Loss { probe, stat: Stat::Missed, count });
-            }
-        }
+        losses.extend(self.missed().into_iter().map(|(probe, count)| Loss {
+            probe,
+            stat: Stat::Missed,
+            count,
+        }));
         Ok(losses)
     }
 
-    /// Runs of a probe's programs that the kernel left out, since the start.
-    pub fn missed(&self, probe: ProbeId) -> u64 {
-        let of_probe = self.hooks.iter().filter(|planned| planned.probes.contains(&probe));
-        let attached = of_probe.filter(|planned| planned.outcome == Outcome::Attached);
-        let programs = attached.filter_map(|planned| self.program(planned.hook.program)?.fd().ok());
-        programs.filter_map(missed::runs).sum()
+    /// Runs of programs that the kernel left out, since the start, by probe; what probes share counts for each. Asks
+    /// once for each program.
+    fn missed(&self) -> BTreeMap<ProbeId, u64> {
+        let mut missed = BTreeMap::new();
+        for planned in self.hooks.iter().filter(|planned| planned.outcome == Outcome::Attached) {
+            let program = self.program(planned.hook.program).and_then(|program| program.fd().ok());
+            let runs = program.and_then(missed::runs).unwrap_or(0);
+            for probe in planned.probes.iter().filter(|_| runs > 0) {
+                *missed.entry(*probe).or_default() += runs;
+            }
+        }
+        missed
     }
 
     /// Adds a process to those followed.

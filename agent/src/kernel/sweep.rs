@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use ebpf_probes::{
-    abi::{Header, Kind, ProbeId},
+    abi::{Header, Kind},
     probes::{
         clock::{DATES_MAP, DateKey, DateRecord, HttpDate},
         connect::{Connect, ConnectRecord, PENDING_MAP, phase},
@@ -97,22 +97,22 @@ impl Sweep {
         self.seen
     }
 
-    /// Writes a record for each operation that is due, oldest first.
+    /// Writes a record for each operation that is due, oldest first. `missed`: the kernel has left out runs of the
+    /// programs that see how connects end.
     pub fn sweep(
         &mut self,
         kernel: &mut Kernel,
         now_ns: u64,
+        missed: bool,
         mut to: impl FnMut(Bytes),
     ) -> Result<(), Error> {
-        // One that would have been seen to send its SYN again in a while, were it still pending.
-        let mut unsure: fn(&Connect) -> bool = |_| false;
         let (mut connects, given_up): (Vec<Connect>, Vec<Connect>) = kernel
             .in_flight::<ConnectValue>(PENDING_MAP)?
             .into_iter()
             .map(|value| value.0)
             .partition(|connect| connect.phase == phase::SYN_SENT);
         connects.sort_by_key(|connect| connect.started_ns);
-        if kernel.missed(ProbeId::Connect) > 0 {
+        if missed {
             // Their ends may be among what the kernel left out.
             let (silent, live): (Vec<Connect>, Vec<Connect>) =
                 connects.into_iter().partition(|connect| is_silent(connect, now_ns));
@@ -123,7 +123,6 @@ impl Sweep {
                 let header = header::<ConnectRecord>(Kind::ConnectEnd, now_ns);
                 to(encode(ConnectRecord { header, connect }));
             }
-            unsure = |connect| connect.syns == 1 && connect.retries == 0;
         }
         // The call's return tells why and clears these at once; io_uring has no such return.
         for connect in
@@ -152,7 +151,9 @@ impl Sweep {
             held.fetch(kernel, now_ns, &handshakes, waits, &mut to)?;
         }
         self.dates(kernel, now_ns, &mut to)?;
-        for connect in connects.iter().filter(|connect| !unsure(connect)) {
+        // Of one whose end may have been left out, the next SYN that is due shows whether it is still pending.
+        let is_unsure = |connect: &Connect| missed && connect.syns == 1 && connect.retries == 0;
+        for connect in connects.iter().filter(|connect| !is_unsure(connect)) {
             if self.connects.due(connect.cookie, connect.started_ns, now_ns, self.thresholds.connect_ns) {
                 let header = header::<ConnectRecord>(Kind::ConnectPending, now_ns);
                 to(encode(ConnectRecord { header, connect: *connect }));

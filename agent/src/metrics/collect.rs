@@ -16,7 +16,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use super::{
     Published,
-    families::{self as f, DIRECTIONS, IP, LOSSES, NEIGHBOUR_STATES, RCODES, ROLES, TLS_ENDS, TLS_PHASES},
+    families::{self as f, DIRECTIONS, IP, NEIGHBOUR_STATES, RCODES, ROLES, TLS_ENDS, TLS_PHASES},
     snapshot::Snapshot,
     writer::Writer,
 };
@@ -148,9 +148,8 @@ fn probes(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
         let of = from.losses.iter().filter(|loss| loss.probe == probe && loss.stat == stat);
         of.map(|loss| loss.count).sum::<u64>()
     };
-    let reasons = [Stat::RingFull, Stat::MapFull, Stat::Unreadable, Stat::Missed];
     let losses = PROBES.iter().flat_map(|probe| {
-        LOSSES.iter().zip(reasons).map(move |(reason, stat)| ([probe.name, *reason], lost(probe.id, stat)))
+        Stat::LOSSES.iter().map(move |&stat| ([probe.name, stat.name()], lost(probe.id, stat)))
     });
     to.numbers(&f::PROBE_LOST, losses)?;
     to.numbers(&f::PROGRAM_RUNS, from.programs.iter().map(|usage| ([usage.program], usage.runs)))?;

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use ebpf_probes::{
+    abi::Stat,
     metrics::{BUCKETS_USED, Ended, NeighEvent, bound_ns},
     probes::PROBES,
     spec::{FOLLOW_EXIT, FOLLOW_FORK},
@@ -148,8 +149,9 @@ pub const NEIGHBOUR_STATES: &[&str] =
 pub const DIRECTIONS: &[&str] = &["forward", "back"];
 /// Reference clocks.
 pub const SOURCES: &[&str] = &["rtc", "ptp", "kernel", "ntp", "http"];
-/// Why a record is lost.
-pub const LOSSES: &[&str] = &["ring_full", "map_full", "unreadable", "missed"];
+/// Why a record is lost: [`Stat::LOSSES`] by name.
+pub const LOSSES: &[&str] =
+    &[Stat::RingFull.name(), Stat::MapFull.name(), Stat::Unreadable.name(), Stat::Missed.name()];
 
 const fn label(name: &'static str, these: &'static [&'static str]) -> Label {
     Label { name, values: Values::These(these) }

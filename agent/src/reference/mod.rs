@@ -25,8 +25,10 @@ use std::{
 
 use serde::Serialize;
 
-use crate::fact::{Reading, ReferenceKind};
-use crate::time::boot_ns;
+use crate::{
+    fact::{Reading, ReferenceKind},
+    time::{self, boot_ns},
+};
 
 pub mod built;
 pub mod kernel;
@@ -46,7 +48,7 @@ const DEVICES: usize = 16;
 /// earlier is a time somebody set.
 const EARLIEST_SEC: i64 = 978_307_200;
 /// Nanoseconds of a second, as differences of clocks have them.
-const SECOND_NS: i64 = crate::time::SECOND_NS.cast_signed();
+const SECOND_NS: i64 = time::SECOND_NS.cast_signed();
 
 /// A reading, or why there is none.
 pub type Answer = Result<Reading, Failure>;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Session;
-use crate::time::boot_ns;
 use crate::{
     enrich::context::{Context, Exposed, Exposure, STARTED},
     reference::{Answer, Watch, kernel},
     snapshot::started,
+    time::boot_ns,
 };
 
 /// A call that set the clock has returned by then, and its record is in the ring.

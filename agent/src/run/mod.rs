@@ -20,7 +20,7 @@ use std::{
 use crate::time::{boot_ns, realtime_ns};
 use anyhow::Context as _;
 use bytes::Bytes;
-use ebpf_probes::abi::{Header, Kind, LostRecord, ProbeId};
+use ebpf_probes::abi::{Header, Kind, LostRecord, ProbeId, Stat};
 use end::{Signals, end_command, exit_code, exit_of, until};
 use tokio::{
     process::{Child, Command},
@@ -379,10 +379,12 @@ impl Session {
     fn look_around(&mut self) -> anyhow::Result<()> {
         let now = boot_ns();
         let mut records = Vec::new();
-        self.sweep.sweep(&mut self.kernel, now, |record| records.push(record))?;
+        let counted = self.kernel.losses()?;
+        let missed = counted.iter().any(|loss| loss.probe == ProbeId::Connect && loss.stat == Stat::Missed);
+        self.sweep.sweep(&mut self.kernel, now, missed, |record| records.push(record))?;
         let mut losses = Vec::new();
         let mut blind = false;
-        for loss in self.kernel.losses()? {
+        for loss in counted {
             let known = self
                 .known_losses
                 .iter_mut()
@@ -412,7 +414,8 @@ impl Session {
         records.push(encode(header::<Header>(Kind::Tick, now)));
         let clocks = self.look_at_clocks();
         // What is in the ring from before `now` happened before what we saw; the rest after it: a connect that
-        // was seen waiting may have ended since. What was lost weakens what is concluded from the rest. Who set the clock explains what the look at it found.
+        // was seen waiting may have ended since. What was lost comes first: it weakens what is concluded from the
+        // rest. Who set the clock explains what the look at it found.
         let (before, after): (Vec<Bytes>, Vec<Bytes>) = self.in_ring().into_iter().partition(|record| {
             number(record, 0) <= now || number(record, 8) as u32 == Kind::ClockSet as u32
         });

@@ -7,11 +7,11 @@ use ebpf_probes::abi::Netns;
 use tokio::time::Instant;
 
 use super::Session;
-use crate::time::boot_ns;
 use crate::{
     enrich::context::{Context, Sought},
     neighdump::{self, Namespace},
     network,
+    time::boot_ns,
 };
 
 /// The tables are read again at most this often.

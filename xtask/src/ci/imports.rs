@@ -25,7 +25,7 @@ const RULES: &[(&str, &[&str])] = &[
     // How wide a terminal is and where a line may be broken: of what is written there it knows nothing.
     ("terminal", &[]),
     ("snapshot", &["time", "enrich::context", "enrich::observe", "fact", "kernel::tcpinfo", "text"]),
-    ("clockwatch", &["event::encode"]),
+    ("clockwatch", &["event::encode", "time::clock_ns"]),
     (
         "clocks",
         &["clockwatch::Look", "config", "fact", "reference", "sinks::json", "terminal", "text", "units"],

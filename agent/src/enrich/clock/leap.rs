@@ -4,8 +4,7 @@
 use ebpf_probes::probes::clock::{ClockMoved, ClockRecord, mode, status};
 
 use super::Author;
-use crate::fact::LeapKind;
-use crate::time::SECOND_NS;
+use crate::{fact::LeapKind, time::SECOND_NS};
 
 /// What looking at clocks and a slew of half a second may be wrong by.
 const UNSURE_NS: u64 = 20_000_000;

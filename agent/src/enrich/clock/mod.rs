@@ -171,7 +171,7 @@ impl World {
     pub fn sees_setters(&self) -> bool {
         self.attached.iter().any(|probe| probe == "clock")
             && !self.clock_degraded
-            && !self.losses.iter().any(|loss| loss.count > 0 && loss.probe == "clock")
+            && !self.has_lost(&["clock"])
     }
 
     /// The wall clock's reading at a moment by an offset that need not have held then, RFC 3339.

@@ -127,12 +127,7 @@ impl Stall<'_> {
         if !self.world.sees(ProbeId::Connect) || !self.world.sees(ProbeId::Dns) {
             left.unseen.push(Unseen::Probes);
         }
-        if self
-            .world
-            .losses()
-            .iter()
-            .any(|loss| loss.count > 0 && ["connect", "dns", "tls"].contains(&loss.probe.as_str()))
-        {
+        if self.world.has_lost(&["connect", "dns", "tls"]) {
             left.unseen.push(Unseen::Lost);
         }
         if self.narrowed() {
