@@ -69,5 +69,25 @@ fn build(out: &Path) -> Result<(), String> {
         return Err(format!("building ebpf-probes with {} failed; see above", tools.rustc.display()));
     }
     let object = target_dir.join(toolchain::BPF_TARGET).join("release/culprit-probes");
-    fs::copy(&object, out).map(drop).map_err(|error| format!("{}: {error}", object.display()))
+    let built = fs::read(&object).map_err(|error| format!("{}: {error}", object.display()))?;
+    let stripped = strip(&built).map_err(|error| format!("{}: {error}", object.display()))?;
+    fs::write(out, stripped).map_err(|error| format!("{}: {error}", out.display()))
+}
+
+/// The object without its DWARF sections, which is five sixths of it: BTF is made from them, and no kernel reads them.
+fn strip(object: &[u8]) -> Result<Vec<u8>, object::build::Error> {
+    let mut builder = object::build::elf::Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name = section.name.strip_prefix(b".rel").unwrap_or(&section.name);
+        section.delete |= name.starts_with(b".debug");
+    }
+    builder.delete_orphans();
+    // The linker keeps the names of sections and of symbols in one section.
+    let names = builder.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }

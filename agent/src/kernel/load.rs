@@ -116,6 +116,8 @@ impl Kernel {
             File::open(&root).map_err(|source| cgroup::Error::Unreadable { path: root.clone(), source })?;
         raise_memlock();
         let mut ebpf = load(&plan, request)?;
+        // Reading the object leaves holes of twelve MiB, and next the kernel's types are read.
+        memory::give_back();
         generation::decide(plan.generation(), &mut ebpf);
         fill(&mut ebpf, request)?;
         let mut hooks = plan.hooks;
