@@ -3,8 +3,10 @@
 //!
 //! Each step runs, whatever became of the others; the summary at the end says which failed.
 
+mod circles;
 mod deploy;
 mod imports;
+mod paths;
 
 use std::{
     process::{Command, ExitCode},
@@ -116,9 +118,14 @@ fn format(_: &Args) -> Result<Done> {
 }
 
 fn imports(_: &Args) -> Result<Done> {
-    let complaints = imports::check(&cmd::workspace().join("agent/src"))?;
+    let mut complaints = imports::check(&cmd::workspace().join("agent/src"))?;
+    for (name, crate_name) in [("agent", "culprit"), ("ebpf-probes", "ebpf_probes"), ("xtask", "xtask")] {
+        let graph = circles::Graph::read(&cmd::workspace().join(name).join("src"), crate_name)?;
+        eprint!("{name}: floor  module -> what it imports\n{}", graph.print());
+        complaints.extend(graph.circles().into_iter().map(|circle| format!("{name}: {circle}")));
+    }
     if !complaints.is_empty() {
-        bail!("imports go one way (HOUSE.md):\n{}", complaints.join("\n"));
+        bail!("imports go one way, without circles (CONTRIBUTING.md):\n{}", complaints.join("\n"));
     }
     Ok(None)
 }

@@ -1,15 +1,15 @@
 //! Connects: what each step means in words.
 
 use ebpf_probes::{
-    abi::{IPPROTO_UDP, Tuple},
-    probes::connect::{Connect, Icmp, phase, translated},
+    abi::IPPROTO_UDP,
+    probes::connect::{Connect, Icmp, phase},
 };
 use nix::errno::Errno;
 
-use super::{Told, World, dns, ms};
+use super::{Told, World, dns, ms, wire::wire};
 use crate::{
-    event::{self, ConnectStep},
-    fact::{Endpoint, HostIcmp, IcmpError, Outcome, Protocol, TranslatedBy, What, Wire},
+    event::ConnectStep,
+    fact::{Endpoint, HostIcmp, IcmpError, Outcome, Protocol, What},
 };
 
 pub(super) fn tell(
@@ -83,22 +83,6 @@ impl World {
         let says = IcmpError::of(Icmp::of(connect.icmp)?);
         Some(HostIcmp { says, netns: self.netns_name(connect.icmp_netns) })
     }
-}
-
-/// Where packets go that were asked to go elsewhere. The ends alone are not enough: a source may be translated too.
-pub(super) fn wire(asked: &Endpoint, by: u32, wire: &Tuple) -> Option<Wire> {
-    let (ip, port) = (event::address(wire.remote), wire.remote_port);
-    if wire.protocol == 0 || (ip, port) == (asked.ip, asked.port) {
-        return None;
-    }
-    let by = match (by & translated::BY_PROGRAM != 0, by & translated::BY_NAT != 0) {
-        _ if by & translated::LATER != 0 => Some(TranslatedBy::NatLater),
-        (true, true) => Some(TranslatedBy::CgroupProgramAndNat),
-        (true, false) => Some(TranslatedBy::CgroupProgram),
-        (false, true) => Some(TranslatedBy::Nat),
-        (false, false) => None,
-    };
-    Some(Wire { ip, port, by })
 }
 
 /// The error that a socket held and nobody had asked for when its connect was given up.

@@ -14,9 +14,10 @@ use simple_dns::{
 use super::{
     Told, World,
     bounded::{Bounded, Table},
-    connect, ms,
+    ms,
     names::Learnt,
     operations::LookupOp,
+    wire::wire,
 };
 use crate::{
     event::{self, DnsMessage},
@@ -100,9 +101,9 @@ struct Stream {
 }
 
 /// The server asked for, and whither the question really went.
-fn server(world: &World, tuple: &Tuple, owner: &Owner, wire: Option<&DnsWire>) -> Endpoint {
+fn server(world: &World, tuple: &Tuple, owner: &Owner, record: Option<&DnsWire>) -> Endpoint {
     let asked = world.remote(tuple, owner);
-    let wire = wire.and_then(|record| connect::wire(&asked, record.translated, &record.wire));
+    let wire = record.and_then(|record| wire(&asked, record.translated, &record.wire));
     Endpoint { wire, ..asked }
 }
 

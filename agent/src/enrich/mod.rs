@@ -22,6 +22,7 @@ mod pending;
 pub mod select;
 mod silence;
 pub(crate) mod tls;
+mod wire;
 
 use std::{collections::HashMap, net::IpAddr};
 

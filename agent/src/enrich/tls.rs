@@ -18,9 +18,9 @@ use tls_parser::{
 use super::{
     Told, World,
     bounded::{Bounded, Table},
-    connect::wire,
     hello::{Pieces, message},
     ms,
+    wire::wire,
 };
 use crate::{
     event::{HelloBytes, TlsStep},

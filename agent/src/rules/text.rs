@@ -7,7 +7,6 @@ use ebpf_probes::{
     probes::connect::Connect,
 };
 
-pub(super) use super::drops::fate;
 pub(super) use crate::text::duration::short as duration;
 
 use crate::{

@@ -1,16 +1,12 @@
 //! Imports in the agent go one way (HOUSE.md): does any module reach for one it must not know?
 //!
-//! Reads tokens, not lines: use trees, paths in expressions and paths inside macro calls all count,
-//! comments and strings do not. `super::` is followed as far as it leads to the crate's root.
-//! Refuses to know what a re-export at the crate's root hides.
+//! Knows the direction between the agent's top-level modules; `circles` looks inside them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
-use anyhow::{Context, Result, anyhow};
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use anyhow::{Context, Result};
+
+use super::paths;
 
 /// A top-level module of the agent and what it may use of the crate: modules, or single paths in
 /// them. Everybody may use itself and other crates. `run` and `cli` are in nobody's list.
@@ -136,16 +132,12 @@ const RULES: &[(&str, &[&str])] = &[
 const EVERY_MODULE: &[&str] =
     &["severity", "time::SECOND_NS", "time::MINUTE_NS", "time::HOUR_NS", "time::DAY_NS"];
 
-/// The files that only tie the modules together.
-const ROOTS: &[&str] = &["main.rs", "lib.rs"];
-
 /// Checks every source file below `src`; each complaint is one line.
 pub(super) fn check(src: &Path) -> Result<Vec<String>> {
-    let mut files = Vec::new();
-    collect(src, &mut files)?;
+    let files = paths::files(src)?;
     let relative = |file: &Path| file.strip_prefix(src).unwrap_or(file).to_owned();
     let mut tops: Vec<String> =
-        files.iter().filter_map(|file| modules(&relative(file)).into_iter().next()).collect();
+        files.iter().filter_map(|file| paths::module(&relative(file)).into_iter().next()).collect();
     tops.sort_unstable();
     tops.dedup();
     let mut complaints = Vec::new();
@@ -158,7 +150,7 @@ pub(super) fn check(src: &Path) -> Result<Vec<String>> {
     }
     for file in &files {
         let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        let found = violations(&modules(&relative(file)), &text, &tops)
+        let found = violations(&paths::module(&relative(file)), &text, &tops)
             .with_context(|| format!("reading {}", file.display()))?;
         complaints.extend(found.into_iter().map(|found| format!("{}:{found}", file.display())));
     }
@@ -169,40 +161,11 @@ fn rule(module: &str) -> Option<&'static [&'static str]> {
     RULES.iter().find(|(name, _)| *name == module).map(|(_, allowed)| *allowed)
 }
 
-fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    paths.sort();
-    for path in paths {
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// The module path of a source file: `kernel/ring.rs` is `kernel::ring`; a root is nothing.
-fn modules(file: &Path) -> Vec<String> {
-    if ROOTS.iter().any(|root| file == Path::new(root)) {
-        return Vec::new();
-    }
-    let mut path: Vec<_> =
-        file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    if path.last().is_some_and(|last| last == "mod") {
-        path.pop();
-    }
-    path
-}
-
 /// The forbidden uses in a file, as `line: complaint`. `tops` are the modules that exist: another
 /// name after `crate::` is an item of the crate's root.
 fn violations(module: &[String], text: &str, tops: &[String]) -> Result<Vec<String>> {
     let Some(top) = module.first() else { return Ok(Vec::new()) };
-    let tokens: TokenStream = text.parse().map_err(|error| anyhow!("this is no Rust: {error}"))?;
-    let mut uses = Vec::new();
-    walk(tokens, module, &mut uses);
+    let uses = paths::named(module, text)?.into_iter().filter(|named| named.anchored);
     let allowed = rule(top).unwrap_or_default();
     let is_allowed = |path: &[String]| {
         let starts = |prefix: &str| {
@@ -214,97 +177,13 @@ fn violations(module: &[String], text: &str, tops: &[String]) -> Result<Vec<Stri
             || EVERY_MODULE.iter().chain(allowed).any(|prefix| starts(prefix))
     };
     Ok(uses
-        .into_iter()
-        .filter(|(_, path)| !path.is_empty() && !is_allowed(path))
-        .map(|(line, path)| {
+        .filter(|named| !named.path.is_empty() && !is_allowed(&named.path))
+        .map(|named| {
             let may = if allowed.is_empty() { "nothing of the crate".to_owned() } else { allowed.join(", ") };
-            format!("{line}: `{top}` may not use `crate::{}`; it may use {may}", path.join("::"))
+            let path = named.path.join("::");
+            format!("{}: `{top}` may not use `crate::{path}`; it may use {may}", named.line)
         })
         .collect())
-}
-
-/// Every path from the crate's root that the tokens name, with its line.
-fn walk(tokens: TokenStream, module: &[String], uses: &mut Vec<(usize, Vec<String>)>) {
-    let tokens: Vec<_> = tokens.into_iter().collect();
-    let mut at = 0;
-    while at < tokens.len() {
-        match &tokens[at] {
-            TokenTree::Group(group) => {
-                // `mod name { … }`: one step further from the root.
-                let mut inner = module.to_vec();
-                if let Some([TokenTree::Ident(word), TokenTree::Ident(name)]) =
-                    at.checked_sub(2).map(|from| &tokens[from..at])
-                    && word == "mod"
-                {
-                    inner.push(name.to_string());
-                }
-                walk(group.stream(), &inner, uses);
-                at += 1;
-            }
-            TokenTree::Ident(word) if word == "crate" || word == "super" => {
-                let line = word.span().start().line;
-                let mut base = if word == "crate" { Vec::new() } else { parent(module) };
-                at += 1;
-                while is_path_separator(&tokens[at..])
-                    && matches!(tokens.get(at + 2), Some(TokenTree::Ident(next)) if next == "super")
-                {
-                    base = parent(&base);
-                    at += 3;
-                }
-                let is_root = word == "crate" || base.is_empty();
-                if is_root && is_path_separator(&tokens[at..]) {
-                    at += 2;
-                    at += tree(&tokens[at..], line, &base, uses);
-                }
-            }
-            _ => at += 1,
-        }
-    }
-}
-
-fn parent(module: &[String]) -> Vec<String> {
-    module[..module.len().saturating_sub(1)].to_vec()
-}
-
-/// Reads one use tree or path that continues `base`; returns how many tokens it took. Of a path
-/// that ends in `{…}` every branch counts.
-fn tree(tokens: &[TokenTree], line: usize, base: &[String], uses: &mut Vec<(usize, Vec<String>)>) -> usize {
-    let mut path = base.to_vec();
-    let mut at = 0;
-    loop {
-        match tokens.get(at) {
-            Some(TokenTree::Ident(name)) => {
-                path.push(name.to_string());
-                at += 1;
-                if !is_path_separator(&tokens[at..]) {
-                    break;
-                }
-                at += 2;
-            }
-            Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
-                let inner: Vec<_> = group.stream().into_iter().collect();
-                for branch in inner.split(|token| matches!(token, TokenTree::Punct(p) if p.as_char() == ','))
-                {
-                    if let Some(first) = branch.first() {
-                        tree(branch, first.span().start().line, &path, uses);
-                    }
-                }
-                return at + 1;
-            }
-            // `path::*`, `path::<T>`, or the end.
-            _ => break,
-        }
-    }
-    // `use module::{self}` names the module.
-    if path.last().is_some_and(|last| last == "self") {
-        path.pop();
-    }
-    uses.push((line, path));
-    at
-}
-
-fn is_path_separator(tokens: &[TokenTree]) -> bool {
-    matches!(tokens, [TokenTree::Punct(a), TokenTree::Punct(b), ..] if a.as_char() == ':' && b.as_char() == ':')
 }
 
 #[cfg(test)]
@@ -313,7 +192,7 @@ mod tests {
 
     fn complaints(file: &str, text: &str) -> Vec<String> {
         let tops: Vec<_> = RULES.iter().map(|(name, _)| (*name).to_owned()).collect();
-        violations(&modules(Path::new(file)), text, &tops).unwrap()
+        violations(&paths::module(Path::new(file)), text, &tops).unwrap()
     }
 
     #[test]

@@ -133,7 +133,8 @@ impl Pauses {
     /// Tells QEMU how far ahead its time is. It may read the file at any moment: it is replaced at once.
     fn tell_time(&self) -> Result<()> {
         let new = self.run.join("time.new");
-        super::qemu::write(&new, format!("+{}\n", self.ahead).as_bytes())?;
+        fs::write(&new, format!("+{}\n", self.ahead))
+            .with_context(|| format!("writing {}", new.display()))?;
         fs::rename(&new, self.time()).context("telling QEMU the time")
     }
 }

@@ -59,9 +59,9 @@ impl Says<'_> {
         let age = now_ns.saturating_sub(connect.started_ns);
         let caused_by = self.group.explained_by.clone();
         let fate = if caused_by.is_empty() {
-            text::fate(connect, world)
+            drops::fate(connect, world)
         } else {
-            format!("{}, because a neighbour entry on the way is wrong", text::fate(connect, world))
+            format!("{}, because a neighbour entry on the way is wrong", drops::fate(connect, world))
         };
         let (mut why, mut remedies) = self.advice(&destination);
         if let Some(validation) = &self.validation {

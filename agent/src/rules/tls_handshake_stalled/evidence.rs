@@ -12,7 +12,10 @@ use super::{
 use crate::{
     enrich::{connect::outcome, context::Snapshot},
     fact::Process,
-    rules::text::{self, address, on_the_wire, place},
+    rules::{
+        drops::fate,
+        text::{address, on_the_wire, place},
+    },
     text::shown,
 };
 
@@ -130,13 +133,10 @@ impl Says<'_> {
                 match op.ended_ns {
                     Some(ended) => {
                         let how = outcome(connect).0.name().replace('_', " ");
-                        seen.push((
-                            ended,
-                            format!("the connect ended: {how}, {}", text::fate(connect, world)),
-                        ));
+                        seen.push((ended, format!("the connect ended: {how}, {}", fate(connect, world))));
                     }
                     None => {
-                        seen.push((op.seen_ns, format!("still connecting: {}", text::fate(connect, world))));
+                        seen.push((op.seen_ns, format!("still connecting: {}", fate(connect, world))));
                     }
                 }
             }

@@ -21,7 +21,10 @@ use crate::{
         context::{SeenThread, Snapshot},
     },
     fact::{Endpoint, Process, Role, Stage},
-    rules::text::{self, duration, on_the_wire, place},
+    rules::{
+        drops::fate,
+        text::{self, duration, on_the_wire, place},
+    },
     text::shown,
 };
 
@@ -256,13 +259,13 @@ impl Says<'_> {
                     (Some((ip, silent)), _) => {
                         format!("{ip} does not answer ARP or NDP on {}", shown(&silent.device))
                     }
-                    (None, None) => text::fate(&op.connect, world),
+                    (None, None) => fate(&op.connect, world),
                     (None, Some(_)) => {
                         let how = outcome(&op.connect).0.name().replace('_', " ");
                         format!(
                             "{how} after {}, {}",
                             duration(cause.elapsed_ms.unwrap_or(0) * 1_000_000),
-                            text::fate(&op.connect, world)
+                            fate(&op.connect, world)
                         )
                     }
                 };
