@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use ebpf_probes::{
-    abi::{Header, IPPROTO_TCP, Kind as Record, Owner, Tuple},
+    abi::{Header, IPPROTO_TCP, Kind as Record, LostRecord, Owner, ProbeId, Stat, Tuple},
     probes::{
         clock::{self, ClockMoved, ClockRecord, ClockSuspended},
         connect::{Connect, ConnectRecord, DropRecord, Dropped, phase},
@@ -265,6 +265,12 @@ impl Scene {
         let len = size_of::<ConnectRecord>() as u32;
         let header = Header { boot_ns: ns(at), kind: kind as u32, len };
         self.record(&encode(ConnectRecord { header, connect }));
+    }
+
+    /// So many records of a probe do not arrive.
+    pub(super) fn loses(&mut self, at: u64, probe: ProbeId, stat: Stat, count: u64) {
+        let header = header::<LostRecord>(at, Record::Lost);
+        self.record(&encode(LostRecord { header, probe: probe as u32, stat: stat as u32, count }));
     }
 
     /// How full a table is.

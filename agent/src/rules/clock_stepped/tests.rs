@@ -1,4 +1,7 @@
-use ebpf_probes::probes::tls::stage;
+use ebpf_probes::{
+    abi::{ProbeId, Stat},
+    probes::tls::stage,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -371,6 +374,19 @@ fn what_was_slewed_right_was_wrong_until_then() {
     };
     assert_eq!(asked.windows.len(), 1);
     assert!((asked.windows[0].1 - asked.windows[0].0).abs_diff(599_000_000_000) < 1_000_000_000, "{asked:?}");
+}
+
+#[test]
+fn where_records_of_the_clock_were_lost_no_hypervisor_is_accused() {
+    for (probe, accused) in [(ProbeId::Clock, false), (ProbeId::Connect, true)] {
+        let mut scene = Scene::new();
+        scene.loses(500, probe, Stat::Missed, 1);
+        scene.clock_moved(1000, -DAY, true);
+        let summary = &scene.last().summary;
+        assert!(summary.contains("jumped back 1 day"), "{summary}");
+        assert_eq!(summary.contains("no call set it"), accused, "{summary}");
+        assert_eq!(summary.contains("hypervisor"), accused, "{summary}");
+    }
 }
 
 #[test]

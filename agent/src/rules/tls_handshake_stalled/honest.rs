@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ebpf_probes::{
-    abi::{Kind as Record, Netns},
+    abi::{Kind as Record, Netns, ProbeId, Stat},
     probes::tls::{Handshake, SPEAKS_TLS, stage},
 };
 
@@ -115,6 +115,25 @@ fn nothing_is_certain_only_when_nothing_was_left_out() {
         assert_eq!((scene.cause().kind, scene.cause().confidence), (CauseKind::NoneSeen, confidence));
         let silent = scene.last().summary.contains("of the process delays it");
         assert_eq!(silent, confidence == Confidence::Certain, "{}", scene.last().summary);
+    }
+}
+
+#[test]
+fn lost_records_make_nothing_certain_and_are_said() {
+    for (probe, confidence) in [
+        (ProbeId::Connect, Confidence::Possible),
+        (ProbeId::Dns, Confidence::Possible),
+        (ProbeId::Tls, Confidence::Possible),
+        // What it shows takes part in no handshake.
+        (ProbeId::Clock, Confidence::Certain),
+    ] {
+        let mut scene = Scene::new();
+        scene.loses(500, probe, Stat::Missed, 1);
+        scene.stalls(1100, &[hello(1, 43, 0)]);
+        look(&mut scene, seen(1101, vec![thread(43, Posture::Threads, &[])]));
+        assert_eq!((scene.cause().kind, scene.cause().confidence), (CauseKind::NoneSeen, confidence));
+        let said = scene.last().why.iter().any(|why| why.contains("were lost"));
+        assert_eq!(said, confidence != Confidence::Certain, "{probe:?}: {:#?}", scene.last());
     }
 }
 
