@@ -31,7 +31,7 @@ prompt = no
 CN = service.test
 [extensions]
 basicConstraints = critical, CA:FALSE
-subjectAltName = DNS:service.test
+subjectAltName = DNS:service.test, IP:127.0.0.1
 ";
 
 /// A key and its self-signed certificate.

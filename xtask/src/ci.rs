@@ -7,6 +7,7 @@ mod circles;
 mod deploy;
 mod imports;
 mod paths;
+mod words;
 
 use std::{
     process::{Command, ExitCode},
@@ -54,6 +55,7 @@ const fn step(name: &'static str, run: fn(&Args) -> Result<Done>) -> Step {
 const STEPS: &[Step] = &[
     step("format", format),
     step("imports", imports),
+    step("words", words),
     step("clippy", clippy),
     step("clippy of the kernel half", clippy_kernel),
     step("tests without root", tests),
@@ -126,6 +128,14 @@ fn imports(_: &Args) -> Result<Done> {
     }
     if !complaints.is_empty() {
         bail!("imports go one way, without circles (CONTRIBUTING.md):\n{}", complaints.join("\n"));
+    }
+    Ok(None)
+}
+
+fn words(_: &Args) -> Result<Done> {
+    let complaints = words::check(&cmd::workspace())?;
+    if !complaints.is_empty() {
+        bail!("the pages use the field's terms (CONTRIBUTING.md):\n{}", complaints.join("\n"));
     }
     Ok(None)
 }

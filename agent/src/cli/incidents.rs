@@ -15,7 +15,7 @@ pub struct Incidents {
     #[arg(long, value_name = "KIND,…", value_delimiter = ',',
           value_parser = clap::builder::PossibleValuesParser::new(Kind::ALL.iter().map(|kind| kind.name())))]
     pub kind: Vec<String>,
-    /// Only at least this grave.
+    /// Only of at least this severity.
     #[arg(long, value_enum, default_value = "info")]
     pub severity: Severity,
     /// Only those that go on, or are over.

@@ -189,7 +189,7 @@ pub struct Live {
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     pub mode: Mode,
     /// Leave out the hooks on system calls, which put every system call of the machine on the kernel's slower
-    /// entry path: connects that fail at once and whoever sets the clock are not seen then.
+    /// entry path: connects that fail at once and the processes that set the clock are not seen then.
     #[arg(long)]
     pub no_syscalls: bool,
 }

@@ -74,7 +74,7 @@ pub struct RunFilters {
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<String>,
     /// Leave out the hooks on system calls, which put every system call of the machine on the kernel's slower
-    /// entry path: connects that fail at once and whoever sets the clock are not seen then.
+    /// entry path: connects that fail at once and the processes that set the clock are not seen then.
     #[arg(long)]
     pub no_syscalls: bool,
 }
@@ -125,7 +125,7 @@ pub struct Notify {
     /// `X-Culprit-Timestamp`, a dot and the body.
     #[arg(long, value_name = "FILE")]
     pub webhook_secret_file: Option<PathBuf>,
-    /// Only incidents at least this grave.
+    /// Only incidents of at least this severity.
     #[arg(long, value_enum, default_value_t)]
     pub webhook_severity: Severity,
 }
@@ -207,15 +207,19 @@ pub struct From {
     /// The store of a daemon, running or not.
     #[arg(long, value_name = "FILE", default_value = STORE)]
     pub store: PathBuf,
-    /// Ask a running daemon instead, e.g. http://127.0.0.1:9877.
+    /// Ask a running daemon instead, e.g. http://127.0.0.1:9877; with a user's name and password where it wants one:
+    /// https://NAME:PASSWORD@node-7:9877.
     #[arg(long, value_name = "URL", conflicts_with = "store", value_parser = parse_url)]
     pub url: Option<String>,
+    /// Trust the certificate authorities in this PEM file instead of the system's.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub ca: Option<PathBuf>,
 }
 
 impl From {
     pub(super) fn place(&self) -> incidents::Place {
         match &self.url {
-            Some(url) => incidents::Place::Url(url.clone()),
+            Some(url) => incidents::Place::Daemon { url: url.clone(), ca: self.ca.clone() },
             None => incidents::Place::Store(self.store.clone()),
         }
     }

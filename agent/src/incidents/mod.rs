@@ -1,12 +1,12 @@
 //! `culprit incidents` and `culprit show`: what a daemon has kept, from its store or from itself.
 
+mod daemon;
 mod told;
 
 use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -19,15 +19,12 @@ use crate::{
         json,
         store::{
             Store,
-            read::{Found, Kept, PAGE, Query},
+            read::{Found, Kept, Query},
         },
     },
     terminal::{self, progress::say},
     text::printable,
 };
-
-/// A daemon that has not answered by then does not.
-const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +32,12 @@ pub enum Place {
     /// A store.
     Store(PathBuf),
     /// A daemon.
-    Url(String),
+    Daemon {
+        /// Where it serves HTTP.
+        url: String,
+        /// Certificate authorities to trust, PEM; `None`: the system's.
+        ca: Option<PathBuf>,
+    },
 }
 
 /// Lists incidents, the newest last, where one looks first.
@@ -48,7 +50,7 @@ pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<Exit
             let (kept, more) = Store::look(path)?.incidents(query)?;
             (kept.iter().map(parsed).collect::<anyhow::Result<_>>()?, more)
         }
-        Place::Url(url) => pages(query, url)?,
+        Place::Daemon { url, ca } => daemon::Client::new(url, ca.as_deref())?.incidents(query)?,
     };
     found.reverse();
     let mut out = Vec::new();
@@ -83,11 +85,12 @@ pub fn show(id: &str, place: &Place, format: Format) -> anyhow::Result<ExitCode>
             }
             Found::Several(ids) => bail!("{id}: several incidents end like that: {}", ids.join(", ")),
         },
-        Place::Url(url) => {
+        Place::Daemon { url, ca } => {
+            let client = daemon::Client::new(url, ca.as_deref())?;
             if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
                 bail!("{id}: an incident's id has letters and digits only");
             }
-            let form = |form: &str| ask(url, &format!("/api/v1/incidents/{id}?format={form}"));
+            let form = |form: &str| client.ask(&format!("/api/v1/incidents/{id}?format={form}"));
             let text = if format == Format::Text { form("text")? } else { String::new() };
             (form("json")?, text)
         }
@@ -103,88 +106,6 @@ pub fn show(id: &str, place: &Place, format: Format) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Page by page, until there are as many as wanted or no more; `true`: there are more.
-fn pages(query: &Query, url: &str) -> anyhow::Result<(Vec<Value>, bool)> {
-    let mut found: Vec<Value> = Vec::new();
-    let mut query = query.clone();
-    let wanted = query.limit;
-    loop {
-        query.limit = (wanted - found.len() as u32).min(PAGE);
-        let answer = ask(url, &format!("/api/v1/incidents?{}", asked(&query)))?;
-        let mut answer: Value =
-            serde_json::from_str(&answer).with_context(|| format!("{url}: the answer"))?;
-        let Some(Value::Array(page)) = answer.get_mut("incidents").map(Value::take) else {
-            bail!("{url}: this is no culprit: its answer has no incidents");
-        };
-        found.extend(page);
-        let Some(next) = answer["next"].as_str() else { return Ok((found, false)) };
-        if found.len() >= wanted as usize {
-            return Ok((found, true));
-        }
-        query.before = Some(next.to_owned());
-    }
-}
-
 fn parsed(kept: &Kept) -> anyhow::Result<Value> {
     serde_json::from_str(&kept.json).with_context(|| format!("incident {}", kept.id))
-}
-
-/// A query as the API takes it.
-fn asked(query: &Query) -> String {
-    let mut parts = vec![format!("limit={}", query.limit)];
-    let mut add = |name: &str, value: String| {
-        let bytes = value.bytes().map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
-            other => format!("%{other:02X}"),
-        });
-        parts.push(format!("{name}={}", bytes.collect::<String>()));
-    };
-    add("severity", query.severity.name().into());
-    if !query.kinds.is_empty() {
-        add("kind", query.kinds.join(","));
-    }
-    if let Some(open) = query.open {
-        add("state", if open { "open" } else { "resolved" }.into());
-    }
-    let moment = |at: i64| jiff::Timestamp::from_millisecond(at).map(|at| at.to_string()).unwrap_or_default();
-    if let Some(since) = query.since_ms {
-        add("since", moment(since));
-    }
-    if let Some(until) = query.until_ms {
-        add("until", moment(until));
-    }
-    if let Some(text) = &query.text {
-        add("text", text.clone());
-    }
-    if let Some(before) = &query.before {
-        add("before", before.clone());
-    }
-    parts.join("&")
-}
-
-/// What a daemon answers.
-fn ask(url: &str, path: &str) -> anyhow::Result<String> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .http_status_as_error(false)
-        .tls_config(
-            ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build(),
-        )
-        .build()
-        .into();
-    let whole = format!("{}{path}", url.trim_end_matches('/'));
-    let mut response = agent
-        .get(&whole)
-        .call()
-        .with_context(|| format!("{url} cannot be asked: does a culprit serve HTTP there (--listen)?"))?;
-    let status = response.status();
-    let body = response.body_mut().read_to_string().with_context(|| format!("{url}: reading the answer"))?;
-    if status.is_success() {
-        return Ok(body);
-    }
-    let why = serde_json::from_str::<Value>(&body)
-        .ok()
-        .and_then(|body| body["error"].as_str().map(str::to_owned))
-        .unwrap_or_else(|| "and does not say why".into());
-    bail!("{url} answered {status}: {why}")
 }

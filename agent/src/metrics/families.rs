@@ -228,7 +228,7 @@ families! {
     DNS_RESPONSES = "culprit_dns_responses_total", Counter, None, [label("rcode", RCODES)], "DNS answers received, by response code; over TCP, the first to each question";
     DNS_DURATION = "culprit_dns_duration_seconds", Histogram, S, [], "How long DNS lookups took, from the first question to the first answer";
 
-    NEIGHBOUR_EVENTS = "culprit_neighbour_events_total", Counter, None, [FAMILY, label("event", NeighEvent::NAMES)], "What happened to neighbours (ARP, NDP): put to use, asked and answered, asked in vain, MAC replaced, a packet from another MAC than the cached one, no room in the table";
+    NEIGHBOUR_EVENTS = "culprit_neighbour_events_total", Counter, None, [FAMILY, label("event", NeighEvent::NAMES)], "What happened to neighbours (ARP, NDP): put to use, asked and answered, asked without an answer, MAC replaced, a packet from another MAC than the cached one, no room in the table";
     NEIGHBOUR_ENTRIES = "culprit_neighbour_entries", Gauge, None, [FAMILY, label("state", NEIGHBOUR_STATES)], "Neighbours known in all network namespaces, by state; looked at every 10 s";
 
     CLOCK_STEPS = "culprit_clock_steps_total", Counter, None, [label("direction", DIRECTIONS)], "Steps of the wall clock";
@@ -237,8 +237,8 @@ families! {
     CLOCK_OFFSET = "culprit_clock_offset_seconds", Gauge, S, [SOURCE], "How far the wall clock is ahead of a reference clock, of several of one kind the most exact; read within the last hour";
     CLOCK_OFFSET_ERROR = "culprit_clock_offset_error_seconds", Gauge, S, [SOURCE], "How far that offset may be wrong";
 
-    PROBE_ATTACHED = "culprit_probe_attached", Gauge, None, [PROBE], "1: the probe is attached, 0: it is not; those nobody asked for are left out";
-    HOOK_ATTACHED = "culprit_hook_attached", Gauge, None, [PROGRAM], "1: the program is attached, 0: this kernel lacks or refuses it; those nobody asked for are left out";
+    PROBE_ATTACHED = "culprit_probe_attached", Gauge, None, [PROBE], "1: the probe is attached, 0: it is not; those not asked for are left out";
+    HOOK_ATTACHED = "culprit_hook_attached", Gauge, None, [PROGRAM], "1: the program is attached, 0: this kernel lacks or refuses it; those not asked for are left out";
     PROBE_RECORDS = "culprit_probe_records_total", Counter, None, [PROBE], "Records received from the kernel";
     PROBE_LOST = "culprit_probe_lost_records_total", Counter, None, [PROBE, label("reason", LOSSES)], "Records that did not arrive: no room in the ring, an operation not followed for want of room in a map, memory that could not be read, runs of a program the kernel left out";
     PROGRAM_RUNS = "culprit_program_runs_total", Counter, None, [PROGRAM], "Runs of a program while the kernel accounted for them";
@@ -322,11 +322,11 @@ fn in_words(label: &Label) -> String {
 
 const HEAD: &str = "# Metrics
 
-What `GET /metrics` of `culprit run` says, as OpenMetrics 1.0 to whoever asks for it and as Prometheus text 0.0.4 to
-everybody else. This page is generated from the table in `agent/src/metrics/families.rs`; see `tests/docs.rs`.
+What `GET /metrics` of `culprit run` says, as OpenMetrics 1.0 to scrapers that ask for it and as Prometheus text 0.0.4 to
+all others. This page is generated from the table in `agent/src/metrics/families.rs`; see `tests/docs.rs`.
 
 Counters and histograms of connects, TLS, DNS and neighbours are counted in the kernel, each operation once, whether or
-not anything is told of it: no full ring loses any of them, and they cover what the session's filters watch. What began
+not an event is emitted for it: no full ring loses any of them, and they cover what the session's filters watch. What began
 before culprit started is not counted. Offsets and tables are refreshed every second, neighbours and
 programs every 10 s, maps every 30 s. No label names a process, an address, a command or a device,
 but for the summary of `culprit_incidents_worst`.

@@ -52,6 +52,19 @@ fn tls_and_a_password_are_asked_for_and_a_renewed_certificate_is_used() {
     assert_eq!(codes, ["401 2", "401 2", "401 2", "200 2", "200 1.1"], "{tries:?}");
     let (plain, _) = curl(&[&format!("http://{}/metrics", daemon.address)]);
     assert!(plain.starts_with("000"), "{plain}");
+    // `culprit incidents` trusts what it is given, and nothing else.
+    let incidents = |user: &str, ca: &[&str]| {
+        let url = format!("https://{user}127.0.0.1:{}", daemon.address.port());
+        let output = binary().args(["incidents", "--url", &url]).args(ca).output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let ca = ["--ca", cert.as_str()];
+    assert_eq!(incidents("sre:open-sesame@", &ca), (Some(0), "culprit: no such incident is kept\n".into()));
+    let (code, said) = incidents("sre:wrong@", &ca);
+    assert!(code == Some(1) && said.contains("401") && said.contains("NAME:PASSWORD@"), "{said}");
+    assert!(!said.contains("wrong"), "{said}");
+    let (code, said) = incidents("sre:open-sesame@", &[]);
+    assert!(code == Some(1) && said.contains("certificate") && !said.contains("open-sesame"), "{said}");
     // Another certificate in its place, as renewal does it.
     let other = Identity::make();
     std::fs::copy(other.cert(), setup.files.join("cert.pem")).expect("room");

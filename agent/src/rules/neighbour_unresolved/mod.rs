@@ -27,8 +27,8 @@ use crate::{
 
 pub(super) const RULE: Rule = Rule {
     kind: Kind::NeighbourUnresolved,
-    about: "a neighbour (ARP, NDP) does not answer and somebody waits for it: who, for how long, what failed with it",
-    opens: "a neighbour somebody waits for goes FAILED, or is asked for 5 s in vain",
+    about: "a neighbour (ARP, NDP) does not answer and a process waits for it: who, for how long, what failed with it",
+    opens: "a neighbour that a process waits for goes FAILED, or is asked for 5 s without an answer",
     make: || Box::new(NeighbourUnresolved::default()),
 };
 

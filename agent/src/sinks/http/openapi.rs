@@ -72,7 +72,7 @@ pub(super) const ROUTES: &[Route] = &[
             Parameter {
                 name: "severity",
                 place: "query",
-                about: "Only at least this grave.",
+                about: "Only of at least this severity.",
                 values: &["info", "warning", "critical"],
             },
             Parameter {

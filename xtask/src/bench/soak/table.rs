@@ -76,7 +76,7 @@ pub(crate) fn long(soak: &Soak, rows: &[Row]) -> String {
     let events: Vec<String> = soak.streams.iter().map(|stream| whole(stream.events as f64)).collect();
     let _ = write!(
         text,
-        "\nThe load, in network namespaces of its own: {}; and {} connects that nobody answered, one incident each. \
+        "\nThe load, in network namespaces of its own: {}; and {} connects without an answer, one incident each. \
          Read meanwhile: {} requests, /metrics each 5 s and the page's API each 10 s, and {} readers of the live \
          stream, which were told {}.\n\n\
          Numbers of a row are medians of its samples, one each 10 s; counts are those at its end.\n",

@@ -49,7 +49,8 @@ impl Rules {
         promtool(&["check", "rules"], &self.file)?;
         let tests = self.file.with_extension("test.yml");
         promtool(&["test", "rules"], &tests)?;
-        configuration(&directory.join("prometheus.yml"))?;
+        promtool(&["check", "config"], &directory.join("prometheus.yml"))?;
+        kubernetes(&directory.join("prometheus-kubernetes.yml"))?;
         let mut complaints = self.untested(&document(&tests)?);
         complaints.extend(self.untold(&read(runbook)?));
         if !complaints.is_empty() {
@@ -108,9 +109,9 @@ impl Rules {
     }
 }
 
-/// The example configuration. Debian's promtool is built without Kubernetes: what that would do is left out, and the
-/// rest of such a job checked as if its pods were listed.
-fn configuration(file: &Path) -> Result<()> {
+/// The example for Kubernetes. Debian's promtool is built without it: what that would do is left out, and the rest of
+/// such a job checked as if its pods were listed.
+fn kubernetes(file: &Path) -> Result<()> {
     let mut example = document(file)?;
     for job in example["scrape_configs"].as_array_mut().into_iter().flatten() {
         let Some(discovery) = job.as_object_mut().and_then(|job| job.remove("kubernetes_sd_configs")) else {
