@@ -102,7 +102,7 @@ pub struct Serve {
     /// [default: 127.0.0.1:9877]
     #[arg(long, value_name = "ADDR:PORT|none", value_parser = parse_listen)]
     pub listen: Option<Place<SocketAddr>>,
-    /// TLS and basic authentication, in the Prometheus exporter toolkit's format.
+    /// TLS and basic authentication, by a subset of the Prometheus exporter toolkit's format.
     #[arg(long, value_name = "FILE")]
     pub web_config_file: Option<PathBuf>,
     /// Count incidents by the process's unit, namespace or pod as well; those that come first have a series of
