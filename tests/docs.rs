@@ -163,3 +163,24 @@ fn the_openapi_document_is_the_one_checked_in() {
     let document = serde_json::to_string_pretty(&culprit::sinks::http::document()).expect("JSON") + "\n";
     is_up_to_date("docs/culprit.openapi.json", &document);
 }
+
+#[test]
+fn every_route_of_the_openapi_document_has_a_name_of_its_own_and_says_how_it_refuses() {
+    let document = culprit::sinks::http::document();
+    let paths = document["paths"].as_object().expect("paths");
+    let mut names: Vec<&str> = Vec::new();
+    for (path, route) in paths {
+        let get = &route["get"];
+        names.push(get["operationId"].as_str().unwrap_or_else(|| panic!("{path}: a name")));
+        assert!(get["responses"]["421"].is_object(), "{path}");
+        let open = ["/healthz", "/readyz"].contains(&path.as_str());
+        assert_eq!(get["responses"]["401"].is_null(), open, "{path}");
+    }
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), paths.len(), "{names:?}");
+    let limit = &document["paths"]["/api/v1/incidents"]["get"]["parameters"];
+    let limit =
+        limit.as_array().expect("parameters").iter().find(|one| one["name"] == "limit").expect("a limit");
+    assert_eq!((&limit["schema"]["minimum"], &limit["schema"]["maximum"]), (&1.into(), &1000.into()));
+}

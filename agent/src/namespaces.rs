@@ -48,7 +48,8 @@ impl Stamp {
     }
 }
 
-/// The namespaces by inode number: of processes, and those kept by a file.
+/// The namespaces by inode number: of processes, and those kept by a file. Of one that is kept by a file that file is
+/// the way to it: the process may be gone before the namespace is entered.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -64,12 +65,12 @@ pub fn find() -> io::Result<BTreeMap<u32, Found>> {
     }
     for (path, stamp) in files(ENGINES) {
         if let Ok(inode) = u32::try_from(stamp.inode) {
-            found.entry(inode).or_insert(Found { path, name: None });
+            found.insert(inode, Found { path, name: None });
         }
     }
     for (name, path, stamp) in named() {
         if let Ok(inode) = u32::try_from(stamp.inode) {
-            found.entry(inode).or_insert(Found { path, name: None }).name = Some(name);
+            found.insert(inode, Found { path, name: Some(name) });
         }
     }
     Ok(found)

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, process::Command};
 
-use super::{Running, deadline};
+use super::{Running, bpf::raise_memlock, deadline};
 
 /// Attaches it; it is gone when what is returned is dropped.
 #[track_caller]
@@ -13,6 +13,7 @@ pub fn balance(asked: SocketAddr, backend: SocketAddr) -> Running {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("proc");
     let root = mounts.lines().find(|line| line.contains(" - cgroup2 ")).expect("a cgroup v2 hierarchy");
     let root = root.split(' ').nth(4).expect("a mount point");
+    raise_memlock();
     let mut perl = Command::new("perl");
     perl.args([PROGRAM, root]);
     for end in [asked, backend] {

@@ -71,10 +71,15 @@ fn bpf(command: usize, attributes: &[u8]) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
+/// Before Linux 5.11 a program's memory counts against this, with that of all others of the user, for this process and
+/// what it starts; where it may not be raised, loading says so.
+pub fn raise_memlock() {
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+}
+
 #[track_caller]
 fn attach(instructions: &[[u8; 8]], to: &Attach, target: u32) -> Attached {
-    // Before Linux 5.11 a program's memory counts against this; where it may not be raised, loading says so.
-    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+    raise_memlock();
     let mut load = [0_u8; 72];
     load[0..4].copy_from_slice(&to.program.to_ne_bytes());
     load[4..8].copy_from_slice(&(instructions.len() as u32).to_ne_bytes());

@@ -42,6 +42,12 @@ pub fn way(netns: Netns, address: IpAddr) -> io::Result<Route> {
     if own.is_some_and(|own| own.inode == netns.inode) {
         return here(address);
     }
+    let visited = || visit(netns, address, own);
+    // The process by which it was found may be gone when it is entered, and another one still be there.
+    visited().or_else(|_| visited())
+}
+
+fn visit(netns: Netns, address: IpAddr, own: Option<Netns>) -> io::Result<Route> {
     let path = find()?.remove(&netns.inode).ok_or(io::ErrorKind::NotFound)?.path;
     let there = path.clone();
     let visit = move || {

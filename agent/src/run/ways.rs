@@ -55,9 +55,12 @@ impl Ways {
             return None;
         }
         self.looked += 1;
-        self.known.insert(machine, Instant::now());
         let address = event::address(server.address);
         let way = way(Netns { inode: server.netns, generation }, address);
+        // What could not be looked up (its namespace was found by a process that ended) is, when it says it again.
+        if way != Way::Unknown {
+            self.known.insert(machine, Instant::now());
+        }
         Some(Context::Way { netns: server.netns, generation, address, way })
     }
 }

@@ -39,6 +39,8 @@ fn every_documented_route_answers_as_documented_and_errors_say_why() {
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         assert!(kinds.iter().any(|kind| answer.kind.starts_with(kind.as_str())), "{path}: {answer:?}");
     }
+    let by_id = &paths["/api/v1/incidents/{id}"]["get"]["responses"]["200"]["content"];
+    assert!(by_id["application/json"].is_object() && by_id["text/plain"].is_object(), "{by_id}");
     let page = daemon
         .get("/api/v1/incidents?state=open&severity=warning&kind=connect_stalled&since=1h&limit=1")
         .json();

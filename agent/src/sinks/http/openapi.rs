@@ -4,11 +4,13 @@ use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
 
 use super::{error, rates, status};
-use crate::correlate::incident::Incident;
+use crate::{correlate::incident::Incident, sinks::store::read::PAGE};
 
 /// A route, as documented.
 pub(super) struct Route {
     pub(super) path: &'static str,
+    /// What generated clients call it.
+    operation: &'static str,
     about: &'static str,
     asked: &'static [Parameter],
     /// Status, content type, what it is.
@@ -38,6 +40,7 @@ enum Answer {
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain";
 const BAD: (u16, &str, Answer) = (400, JSON, Answer::Error);
+const BROKEN: (u16, &str, Answer) = (500, JSON, Answer::Error);
 const SLOW: (u16, &str, Answer) = (503, JSON, Answer::Error);
 
 const fn asked(name: &'static str, about: &'static str) -> Parameter {
@@ -48,24 +51,28 @@ const fn asked(name: &'static str, about: &'static str) -> Parameter {
 pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/metrics",
+        operation: "getMetrics",
         about: "Metrics, in Prometheus' text format or OpenMetrics, as the Accept header asks.",
         asked: &[],
         answers: &[(200, TEXT, Answer::Text), SLOW],
     },
     Route {
         path: "/healthz",
+        operation: "getHealth",
         about: "Whether the daemon does its work. Never asks for a password.",
         asked: &[],
         answers: &[(200, TEXT, Answer::Text), (503, TEXT, Answer::Text)],
     },
     Route {
         path: "/readyz",
+        operation: "getReadiness",
         about: "Whether every probe is attached, and what is missing. Never asks for a password.",
         asked: &[],
         answers: &[(200, JSON, Answer::Ready), (503, JSON, Answer::Ready)],
     },
     Route {
         path: "/api/v1/incidents",
+        operation: "listIncidents",
         about: "Incidents that are kept, newest first.",
         asked: &[
             asked("kind", "Only of these kinds, comma-separated."),
@@ -88,12 +95,13 @@ pub(super) const ROUTES: &[Route] = &[
             asked("until", "Only those that opened at this moment or before."),
             asked("text", "Only those that say this somewhere; case does not matter."),
             asked("before", "Only those older than this id: `next` of the page before."),
-            asked("limit", "So many at most, 1 to 1000; 100 unless told otherwise."),
+            asked("limit", "So many at most."),
         ],
-        answers: &[(200, JSON, Answer::Page), BAD, SLOW],
+        answers: &[(200, JSON, Answer::Page), BAD, BROKEN, SLOW],
     },
     Route {
         path: "/api/v1/incidents/{id}",
+        operation: "getIncident",
         about: "One incident, by its id or the end of it.",
         asked: &[
             Parameter { name: "id", place: "path", about: "The id.", values: &[] },
@@ -104,10 +112,18 @@ pub(super) const ROUTES: &[Route] = &[
                 values: &["json", "text"],
             },
         ],
-        answers: &[(200, JSON, Answer::Incident), BAD, (404, JSON, Answer::Error), SLOW],
+        answers: &[
+            (200, JSON, Answer::Incident),
+            (200, TEXT, Answer::Text),
+            BAD,
+            (404, JSON, Answer::Error),
+            BROKEN,
+            SLOW,
+        ],
     },
     Route {
         path: "/api/v1/stream",
+        operation: "streamIncidents",
         about: "Server-sent events: first every open incident, then each change (`event: incident`). A reader \
                 that does not keep up gets `event: lagged` and must come again.",
         asked: &[],
@@ -115,24 +131,28 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/api/v1/kinds",
+        operation: "listKinds",
         about: "The kinds of incidents there are.",
         asked: &[],
         answers: &[(200, JSON, Answer::Names), SLOW],
     },
     Route {
         path: "/api/v1/probes",
+        operation: "listProbes",
         about: "The probes and their hooks: what is attached, what not and why, what was received and lost.",
         asked: &[],
         answers: &[(200, JSON, Answer::Probes), SLOW],
     },
     Route {
         path: "/api/v1/rates",
+        operation: "getRates",
         about: "Main rates of the last half hour, and the server's time.",
         asked: &[],
         answers: &[(200, JSON, Answer::Rates), SLOW],
     },
     Route {
         path: "/api/v1/openapi.json",
+        operation: "getDocument",
         about: "This document.",
         asked: &[],
         answers: &[(200, JSON, Answer::Any), SLOW],
@@ -181,19 +201,26 @@ pub fn document() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "culprit",
-            "description": "What a running culprit tells. Read-only.",
+            "description": "What a running culprit has seen. Read-only.",
             "version": "v1",
             "license": { "name": "Apache-2.0 OR MIT" }
         },
         "paths": paths,
-        "components": { "schemas": schemas }
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": { "password": { "type": "http", "scheme": "basic" } }
+        }
     })
 }
 
 fn described(route: &Route) -> Value {
     let parameters: Vec<Value> = (route.asked.iter())
         .map(|parameter| {
-            let mut schema = json!({ "type": if parameter.name == "limit" { "integer" } else { "string" } });
+            let mut schema = match parameter.name {
+                "limit" => json!({ "type": "integer", "minimum": 1, "maximum": PAGE, "default": 100 }),
+                "id" => json!({ "type": "string", "pattern": "^[0-9A-Za-z]{1,26}$" }),
+                _ => json!({ "type": "string" }),
+            };
             if !parameter.values.is_empty() {
                 schema["enum"] = json!(parameter.values);
             }
@@ -206,19 +233,37 @@ fn described(route: &Route) -> Value {
             })
         })
         .collect();
-    let answers: Map<String, Value> = (route.answers.iter())
-        .map(|(status, kind, answer)| {
-            let about = match status {
-                200 => "All is well.",
-                400 => "The request says something that cannot be.",
-                404 => "There is none.",
-                _ => "Not now.",
-            };
-            let content = json!({ *kind: { "schema": answer.schema() } });
-            (status.to_string(), json!({ "description": about, "content": content }))
-        })
-        .collect();
-    json!({ "get": { "summary": route.about, "parameters": parameters, "responses": answers } })
+    let everywhere = [
+        (421, JSON, Answer::Error),
+        // Whether it lives is asked by what has no password.
+        (401, JSON, Answer::Error),
+    ];
+    let open = matches!(route.path, "/healthz" | "/readyz");
+    let mut answers = Map::new();
+    for (status, kind, answer) in route.answers.iter().chain(&everywhere[..if open { 1 } else { 2 }]) {
+        let about = match status {
+            200 => "All is well.",
+            400 => "The request says something that cannot be.",
+            401 => "A user name and a password are wanted: `basic_auth_users` of the web configuration.",
+            404 => "There is none.",
+            421 => {
+                "It listens on a loopback address and was asked by another name than its address or localhost."
+            }
+            500 => "What is kept cannot be read.",
+            _ => "Not now.",
+        };
+        let answered =
+            answers.entry(status.to_string()).or_insert(json!({ "description": about, "content": {} }));
+        answered["content"][*kind] = json!({ "schema": answer.schema() });
+    }
+    let security = if open { json!([{}]) } else { json!([{}, { "password": [] }]) };
+    json!({ "get": {
+        "operationId": route.operation,
+        "summary": route.about,
+        "parameters": parameters,
+        "responses": answers,
+        "security": security
+    } })
 }
 
 /// A type's schema, with those it is made of beside it.
