@@ -158,7 +158,7 @@ mod tests {
         soak.others = vec![Other { kind: "connect_failing".into(), ours: false, count: 3 }];
         let text = super::long(&soak, &verdict::rows(&soak));
         assert!(text.contains("| 1:40 | 20.00 | 10.00 | 40 | 5 | 2.0 % | 5,000 | 0 | 64 | 2 |"), "{text}");
-        assert!(text.contains("1,000 connects (10.0/s); and 2 connects that nobody answered"), "{text}");
+        assert!(text.contains("1,000 connects (10.0/s); and 2 connects without an answer"), "{text}");
         assert!(text.contains("others on this machine meanwhile: 3 connect_failing."), "{text}");
         assert!(text.contains("A short soak"), "{text}");
         soak.minutes = 30;
