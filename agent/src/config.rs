@@ -5,7 +5,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     enrich::{observe::Wanted, select::Select},
-    kernel::plan::Request,
+    kernel::plan::Spec,
     reference::Server,
     severity::Severity,
 };
@@ -50,7 +50,7 @@ pub enum Time {
 #[derive(Debug, Clone, Default)]
 pub struct Session {
     /// What the kernel decides.
-    pub request: Request,
+    pub spec: Spec,
     /// What the agent decides.
     pub wanted: Wanted,
     /// Probes asked for by name: an error when one is not available.
@@ -112,7 +112,7 @@ pub struct Replay {
 #[derive(Debug, Clone, Default)]
 pub struct Doctor {
     /// The probes; empty means all.
-    pub request: Request,
+    pub spec: Spec,
     /// Form.
     pub format: Format,
 }

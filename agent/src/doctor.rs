@@ -154,8 +154,8 @@ fn memlock() -> Check {
 }
 
 fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
-    let asked = &options.request.probes;
-    let kernel = match Kernel::attach(&options.request) {
+    let asked = &options.spec.probes;
+    let kernel = match Kernel::attach(&options.spec) {
         Ok(kernel) => kernel,
         Err(error) => {
             checks.push(check("probes", State::Missing, "none could be tried"));

@@ -1,10 +1,10 @@
 //! culprit's agent, in the order data flows:
 //!
 //! ```text
-//! kernel ──ring──▶ event ──▶ enrich ──▶ fact ──────────────────────────▶ sinks (text · json · summary)
+//! kernel ──ring──▶ event ──▶ enrich ──▶ fact ──────────────────────────▶ sinks (text · json · summary · recorder)
 //!    │               ▲          ├──▶ correlate (rules) ──▶ incident ──────▶ and, in the daemon, by queues:
 //!    │               └─ record ─┘            │                             store ──▶ stdout · stream · webhook
-//!    └─ counters ──▶ metrics                 └─▶ look: a snapshot of a process, once per incident
+//!    └─ counters ──▶ metrics                 └─▶ request: a snapshot of a process, once per incident
 //! ```
 //!
 //! A replay enters at `event`: no root, no kernel. The correlation is pure and in event time.
@@ -30,7 +30,6 @@ pub mod namespaces;
 pub mod neighbours;
 pub mod neighdump;
 pub mod network;
-pub mod output;
 pub mod pipeline;
 pub mod record;
 pub mod reference;

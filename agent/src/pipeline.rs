@@ -2,7 +2,7 @@
 //! the rules' tests all take it. Pure, in event time: it reads no clock and does no I/O.
 
 use crate::{
-    correlate::{Engine, Look, Rule, incident::Incident},
+    correlate::{Engine, Request, Rule, incident::Incident},
     enrich::{World, bounded::Table, context::Context},
     event::Event,
     fact::Fact,
@@ -25,7 +25,7 @@ pub struct Step {
     /// Incidents it opened, updated or resolved.
     pub incidents: Vec<Incident>,
     /// What is to be looked at; answered by context.
-    pub requests: Vec<Look>,
+    pub requests: Vec<Request>,
 }
 
 /// What is known, and the rules over it.
@@ -48,7 +48,7 @@ impl Pipeline {
                 let mut facts = Vec::new();
                 self.world.tell(event, |fact| facts.push(fact));
                 let incidents = self.engine.event(event, &self.world);
-                Step { facts, incidents, requests: self.engine.looks() }
+                Step { facts, incidents, requests: self.engine.requests() }
             }
             Item::Context(context) => {
                 self.world.learn(context);

@@ -9,7 +9,7 @@ use crate::{
     config::{self, Time},
     enrich::{observe::Wanted, select::Select},
     event::comm_bytes,
-    kernel::plan::{Family, Request, Thresholds as StallThresholds},
+    kernel::plan::{Family, Spec, Thresholds as StallThresholds},
 };
 
 /// Names of probes as ids.
@@ -26,7 +26,7 @@ impl Filters {
         limits: &Limits,
         command: &[OsString],
     ) -> config::Session {
-        let request = Request {
+        let spec = Spec {
             probes: probe_ids(&self.events),
             processes: self.pids.clone(),
             comms: self.comms.iter().map(|name| comm_bytes(name)).collect(),
@@ -39,10 +39,10 @@ impl Filters {
             no_syscalls: live.no_syscalls,
             thresholds: thresholds.config(),
             ring_bytes: limits.ring_mib << 20,
-            ..Request::default()
+            ..Spec::default()
         };
         config::Session {
-            request,
+            spec,
             wanted: self.wanted(),
             asked: self.events.clone(),
             duration: limits.duration,
@@ -130,8 +130,8 @@ impl Replay {
 impl Doctor {
     /// As plain data.
     pub fn config(&self) -> config::Doctor {
-        let request = Request { probes: probe_ids(&self.events), ring_bytes: 1 << 20, ..Request::default() };
-        config::Doctor { request, format: self.format }
+        let spec = Spec { probes: probe_ids(&self.events), ring_bytes: 1 << 20, ..Spec::default() };
+        config::Doctor { spec, format: self.format }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     },
     enrich::observe::Wanted,
     incidents,
-    kernel::plan::Request,
+    kernel::plan::Spec,
     severity::Severity,
     units,
 };
@@ -154,17 +154,17 @@ pub struct Show {
 impl Run {
     /// As plain data.
     pub fn config(&self) -> Daemon {
-        let request = Request {
+        let spec = Spec {
             probes: probe_ids(&self.filters.events),
             quiet: true,
             no_syscalls: self.filters.no_syscalls,
             thresholds: self.thresholds.config(),
             ring_bytes: self.ring_mib << 20,
-            ..Request::default()
+            ..Spec::default()
         };
         let cgroup = self.filters.cgroup.as_ref().map(|path| format!("/{}", path.trim_matches('/')));
         let session = config::Session {
-            request,
+            spec,
             wanted: Wanted { cgroup, ..Wanted::default() },
             asked: self.filters.events.clone(),
             duration: self.duration,

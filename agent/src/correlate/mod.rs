@@ -1,7 +1,7 @@
 //! Events → incidents: pure, in event time. The engine hands every event and every piece of context to
 //! each rule it is given; what they conclude is kept, folded and told by the [`Store`]. It never reads
 //! a clock, a file or a socket, so a recording gives the same incidents anywhere. When a rule needs to
-//! know what a process or the network looks like it says so ([`Look`]); whoever runs live answers.
+//! know what a process or the network looks like it says so ([`Request`]); whoever runs live answers.
 
 mod clocks;
 pub mod incident;
@@ -15,7 +15,7 @@ use incident::Incident;
 pub use rule::{Diagnose, Rule};
 pub use store::Store;
 
-pub use crate::enrich::context::{Look, Whom};
+pub use crate::enrich::request::{Request, Whom};
 use crate::{
     enrich::{World, bounded::Table, context::Context},
     event::Event,
@@ -30,14 +30,14 @@ pub struct View<'a> {
     /// The incidents.
     pub store: &'a mut Store,
     /// What is to be looked at.
-    pub looks: &'a mut Vec<Look>,
+    pub requests: &'a mut Vec<Request>,
 }
 
 /// All rules over one stream of events.
 pub struct Engine {
     rules: Vec<Box<dyn Diagnose>>,
     store: Store,
-    looks: Vec<Look>,
+    requests: Vec<Request>,
     now_ns: u64,
 }
 
@@ -46,14 +46,14 @@ impl Engine {
     #[must_use]
     pub fn new(rules: &[Rule]) -> Self {
         let rules = rules.iter().map(|rule| (rule.make)()).collect();
-        Self { rules, store: Store::default(), looks: Vec::new(), now_ns: 0 }
+        Self { rules, store: Store::default(), requests: Vec::new(), now_ns: 0 }
     }
 
     /// Takes in an event the world has just been told of; what it made of it.
     pub fn event(&mut self, event: &Event, world: &World) -> Vec<Incident> {
         // Recordings may hold anything: time does not go back.
         self.now_ns = self.now_ns.max(event.boot_ns);
-        let mut view = View { now_ns: self.now_ns, world, store: &mut self.store, looks: &mut self.looks };
+        let mut view = View { now_ns: self.now_ns, world, store: &mut self.store, requests: &mut self.requests };
         for rule in &mut self.rules {
             rule.event(event, &mut view);
         }
@@ -69,7 +69,7 @@ impl Engine {
             // It may be the first that is heard of the time.
             self.now_ns = self.now_ns.max(reading.boot_ns);
         }
-        let mut view = View { now_ns: self.now_ns, world, store: &mut self.store, looks: &mut self.looks };
+        let mut view = View { now_ns: self.now_ns, world, store: &mut self.store, requests: &mut self.requests };
         for rule in &mut self.rules {
             match context {
                 Context::Snapshot(snapshot) => rule.snapshot(snapshot, &mut view),
@@ -91,8 +91,8 @@ impl Engine {
     }
 
     /// What is to be looked at now.
-    pub fn looks(&mut self) -> Vec<Look> {
-        std::mem::take(&mut self.looks)
+    pub fn requests(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.requests)
     }
 
     /// How full what the rules and the store remember is.

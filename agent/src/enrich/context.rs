@@ -4,7 +4,7 @@
 use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};
 
-use super::select::Select;
+use super::{request::Target, select::Select};
 use crate::fact::{LeapKind, Probes, Process, Reading, Thread};
 
 /// One thing known about the system.
@@ -150,42 +150,6 @@ pub enum Way {
     Unknown,
 }
 
-/// What a rule wants to be looked at, once, now.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Look {
-    /// A process: answered with a [`Snapshot`].
-    Process(Whom),
-    /// The devices and gateways of a network namespace: answered with a [`Network`].
-    Network(Netns),
-    /// The same, and the neighbour tables with their biggest users.
-    Tables(Netns),
-    /// Clients' TLS sessions are to be told until this moment, CLOCK_BOOTTIME in nanoseconds, in whichever
-    /// mode. Nothing answers.
-    Sessions(u64),
-    /// Processes that were started while the clock was wrong: answered with [`Exposed`].
-    Exposed(Exposure),
-    /// Who on this machine has a neighbour's address or MACs: answered with [`Holders`].
-    Holders(Sought),
-    /// The reference clocks, now: answered with readings as they come.
-    References,
-    /// The route to a destination and the local ports towards it: answered with a [`Reach`].
-    Reach(Target),
-}
-
-/// A destination, and from where.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Target {
-    /// The network namespace.
-    #[serde(with = "super::netns")]
-    pub netns: Netns,
-    /// A process that lives there, 0 for none.
-    pub process: u32,
-    /// The address.
-    pub address: std::net::IpAddr,
-    /// The port.
-    pub port: u16,
-}
-
 /// Whether a packet can leave for a destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reach {
@@ -225,19 +189,6 @@ pub struct PortHolder {
     pub comm: String,
     /// How many.
     pub ports: u32,
-}
-
-/// A neighbour whose holders are asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Sought {
-    /// The namespace it is a neighbour in.
-    pub netns: Netns,
-    /// The device it should be behind, by its index.
-    pub ifindex: u32,
-    /// Its address; IPv4 as `::ffff:a.b.c.d`.
-    pub address: [u8; 16],
-    /// Its MACs, as far as any are known.
-    pub macs: Vec<[u8; 8]>,
 }
 
 /// The answer: devices of this machine, in whatever namespace, and how questions for the neighbour are asked.
@@ -306,15 +257,6 @@ pub enum Kinship {
     Sibling,
 }
 
-/// Which processes are asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Exposure {
-    /// Those that live and began between two moments of these, CLOCK_BOOTTIME in nanoseconds.
-    pub windows: Vec<(u64, u64)>,
-    /// Those known, of which the ones that are gone are asked for: process id, and when it began (0: not known).
-    pub known: Vec<(u32, u64)>,
-}
-
 /// The answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exposed {
@@ -330,17 +272,6 @@ pub struct Exposed {
 
 /// Processes an answer holds at most.
 pub const STARTED: usize = 64;
-
-/// A process to be looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Whom {
-    /// The process.
-    pub process: u32,
-    /// The thread that matters, 0 for none.
-    pub thread: u32,
-    /// A socket that should be the process's, 0 for none.
-    pub cookie: u64,
-}
 
 /// The gateways of a network namespace; and, when somebody asked, the neighbour tables and who fills them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

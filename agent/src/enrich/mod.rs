@@ -19,6 +19,7 @@ mod netns;
 pub mod observe;
 pub mod operations;
 mod pending;
+pub mod request;
 pub mod select;
 mod silence;
 pub(crate) mod tls;

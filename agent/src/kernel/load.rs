@@ -26,7 +26,7 @@ use ebpf_probes::{
 
 use super::{
     btf, cgroup, generation, memory, missed, object,
-    plan::{Constant, Outcome, Plan, Planned, Request},
+    plan::{Constant, Outcome, Plan, Planned, Spec},
     tracefs,
 };
 
@@ -103,23 +103,23 @@ pub fn running_btf() -> Result<btf::Btf, Error> {
 
 impl Kernel {
     /// Plans, loads and attaches.
-    pub fn attach(request: &Request) -> Result<Self, Error> {
+    pub fn attach(spec: &Spec) -> Result<Self, Error> {
         if object::bytes().is_empty() {
             return Err(Error::NoObject);
         }
         let types = running_btf()?;
-        let plan = Plan::new(request, &types);
+        let plan = Plan::new(spec, &types);
         let drop_reasons = types.enumerators("skb_drop_reason").unwrap_or_default();
         drop(types);
         let root = cgroup::root()?;
         let directory =
             File::open(&root).map_err(|source| cgroup::Error::Unreadable { path: root.clone(), source })?;
         raise_memlock();
-        let mut ebpf = load(&plan, request)?;
+        let mut ebpf = load(&plan, spec)?;
         // Reading the object leaves holes of twelve MiB, and next the kernel's types are read.
         memory::give_back();
         generation::decide(plan.generation(), &mut ebpf);
-        fill(&mut ebpf, request)?;
+        fill(&mut ebpf, spec)?;
         let mut hooks = plan.hooks;
         attach_all(&mut ebpf, &mut hooks, directory.as_fd())?;
         memory::settle();
@@ -207,8 +207,8 @@ impl Kernel {
         put(&mut self.ebpf, "CGROUPS", cgroup, u32::from(wanted))
     }
 
-    /// Has clients' TLS sessions told until a moment, CLOCK_BOOTTIME in nanoseconds, in any mode.
-    pub fn tell_sessions(&mut self, until_ns: u64) -> Result<(), Error> {
+    /// Has clients' TLS sessions reported until a moment, CLOCK_BOOTTIME in nanoseconds, in any mode.
+    pub fn report_sessions(&mut self, until_ns: u64) -> Result<(), Error> {
         let error = |source| Error::Map { name: EXPOSURE_MAP, source };
         let Some(map) = self.ebpf.map_mut(EXPOSURE_MAP) else { return Ok(()) };
         Array::<_, u64>::try_from(map).and_then(|mut map| map.set(0, until_ns, 0)).map_err(error)
@@ -290,15 +290,15 @@ pub(super) struct Value(pub(super) Neighbour);
 // SAFETY: `#[repr(C)]` integers and byte arrays.
 unsafe impl aya::Pod for Value {}
 
-fn load(plan: &Plan, request: &Request) -> Result<Ebpf, Error> {
+fn load(plan: &Plan, spec: &Spec) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     // The programs have no relocations against kernel types: offsets come as constants.
     loader.btf(None).verifier_log_level(VerifierLogLevel::DEBUG);
-    if request.ring_bytes != 0 {
-        loader.map_max_entries(RING, request.ring_bytes);
+    if spec.ring_bytes != 0 {
+        loader.map_max_entries(RING, spec.ring_bytes);
     }
     // What crosses the ring at once is not held.
-    if request.quiet {
+    if spec.quiet {
         loader.map_max_entries(ASKED_MAP, 1);
     } else {
         loader.map_max_entries(LOOKUPS_MAP, 1).map_max_entries(ANSWERS_MAP, 1);
@@ -331,21 +331,21 @@ fn put<K: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, key: K, value: u32) -> 
     HashMap::<_, K, u32>::try_from(map).and_then(|mut map| map.insert(&key, &value, 0)).map_err(error)
 }
 
-fn fill(ebpf: &mut Ebpf, request: &Request) -> Result<(), Error> {
-    for &process in &request.processes {
+fn fill(ebpf: &mut Ebpf, spec: &Spec) -> Result<(), Error> {
+    for &process in &spec.processes {
         put(ebpf, "PROCESSES", process, 0)?;
     }
-    for &name in &request.comms {
+    for &name in &spec.comms {
         put(ebpf, "NAMES", name, 0)?;
     }
-    for &port in &request.ports {
+    for &port in &spec.ports {
         put(ebpf, "PORTS", port, 0)?;
     }
     if let Some(Map::LpmTrie(_)) = ebpf.map("DESTINATIONS") {
         let error = |source| Error::Map { name: "DESTINATIONS", source };
         let map = ebpf.map_mut("DESTINATIONS").expect("just seen");
         let mut trie = lpm_trie::LpmTrie::<_, [u8; 16], u32>::try_from(map).map_err(error)?;
-        for &(address, bits) in &request.destinations {
+        for &(address, bits) in &spec.destinations {
             trie.insert(&lpm_trie::Key::new(bits, address), &0, 0).map_err(error)?;
         }
     }

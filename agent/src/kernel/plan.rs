@@ -37,7 +37,7 @@ impl Default for Thresholds {
 
 /// What somebody asked to see. Everything here is decided in the kernel.
 #[derive(Debug, Clone, Default)]
-pub struct Request {
+pub struct Spec {
     /// The probes; empty means all.
     pub probes: Vec<ProbeId>,
     /// Only these processes and their children.
@@ -70,7 +70,7 @@ pub struct Request {
     pub ring_bytes: u32,
 }
 
-impl Request {
+impl Spec {
     /// Only some processes are wanted: what has no owner yet is held back.
     pub fn by_owner(&self) -> bool {
         self.follow
@@ -184,8 +184,8 @@ pub struct Plan {
 
 impl Plan {
     /// Plans for a kernel with these types.
-    pub fn new(request: &Request, btf: &Btf) -> Self {
-        let wanted = |probe: &&Probe| request.probes.is_empty() || request.probes.contains(&probe.id);
+    pub fn new(spec: &Spec, btf: &Btf) -> Self {
+        let wanted = |probe: &&Probe| spec.probes.is_empty() || spec.probes.contains(&probe.id);
         let probes: Vec<&'static Probe> = PROBES.iter().filter(wanted).collect();
         let mut hooks: Vec<Planned> = Vec::new();
         for probe in &probes {
@@ -193,15 +193,15 @@ impl Plan {
                 match hooks.iter_mut().find(|planned| planned.hook.program == hook.program) {
                     Some(planned) => planned.probes.push(probe.id),
                     None => {
-                        let left_out = request.no_syscalls && hook.is_on_system_call();
+                        let left_out = spec.no_syscalls && hook.is_on_system_call();
                         let outcome = if left_out { Outcome::LeftOut } else { check(hook, btf) };
                         hooks.push(Planned { hook, probes: vec![probe.id], outcome });
                     }
                 }
             }
         }
-        let by_process = request.follow || !request.processes.is_empty();
-        let by_name = !request.comms.is_empty();
+        let by_process = spec.follow || !spec.processes.is_empty();
+        let by_name = !spec.comms.is_empty();
         for (hook, needed) in [
             (&FOLLOW_FORK, by_process || by_name),
             (&FOLLOW_EXIT, by_process || by_name),
@@ -212,7 +212,7 @@ impl Plan {
             }
         }
         let mut plan = Self { hooks, constants: BTreeMap::new(), probes };
-        plan.set_constants(request, btf);
+        plan.set_constants(spec, btf);
         plan
     }
 
@@ -250,7 +250,7 @@ impl Plan {
         }
     }
 
-    fn set_constants(&mut self, request: &Request, btf: &Btf) {
+    fn set_constants(&mut self, spec: &Spec, btf: &Btf) {
         let enabled = self.probes.iter().fold(0, |bits, probe| bits | 1 << probe.id as u32);
         let bit = |yes: bool| Constant::U32(u32::from(yes));
         let drop_args = btf.tracepoint("kfree_skb").unwrap_or_default();
@@ -263,7 +263,7 @@ impl Plan {
         };
         let constants = [
             ("ENABLED", Constant::U32(enabled)),
-            ("WAKE_BYTES", Constant::U32(request.ring_bytes / 4)),
+            ("WAKE_BYTES", Constant::U32(spec.ring_bytes / 4)),
             ("HAVE_CONNECT_EXIT", bit(self.has("enter_connect") && self.has("exit_connect"))),
             ("HAVE_SO_ERROR", bit(self.has("enter_getsockopt"))),
             ("HAVE_DROP_REASON", bit(drop_args.get(2).is_some_and(|arg| arg == "enum skb_drop_reason"))),
@@ -273,19 +273,19 @@ impl Plan {
             ("HAVE_TAI", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_ktime_get_tai_ns"))),
             // Of the release after the one that let tracepoints draw a socket's cookie.
             ("HAVE_COOKIE", bit(helpers.iter().any(|(name, _)| name == "BPF_FUNC_for_each_map_elem"))),
-            ("BY_PROCESS", bit(request.follow || !request.processes.is_empty())),
-            ("BY_COMM", bit(!request.comms.is_empty())),
-            ("CGROUP", Constant::U64(request.cgroup.map_or(0, |cgroup| cgroup.id))),
-            ("CGROUP_LEVEL", Constant::U32(request.cgroup.map_or(0, |cgroup| cgroup.level))),
-            ("BY_CONTAINER", bit(request.by_container)),
-            ("BY_DESTINATION", bit(!request.destinations.is_empty())),
-            ("BY_PORT", bit(!request.ports.is_empty())),
-            ("V4", bit(request.family != Some(Family::V6))),
-            ("V6", bit(request.family != Some(Family::V4))),
-            ("ONLY_BAD", bit(request.only_bad)),
-            ("MIN_NS", Constant::U64(request.min_ns)),
-            ("RUN", bit(request.quiet)),
-            ("STALL_NS", Constant::U64(request.thresholds.tls_ns)),
+            ("BY_PROCESS", bit(spec.follow || !spec.processes.is_empty())),
+            ("BY_COMM", bit(!spec.comms.is_empty())),
+            ("CGROUP", Constant::U64(spec.cgroup.map_or(0, |cgroup| cgroup.id))),
+            ("CGROUP_LEVEL", Constant::U32(spec.cgroup.map_or(0, |cgroup| cgroup.level))),
+            ("BY_CONTAINER", bit(spec.by_container)),
+            ("BY_DESTINATION", bit(!spec.destinations.is_empty())),
+            ("BY_PORT", bit(!spec.ports.is_empty())),
+            ("V4", bit(spec.family != Some(Family::V6))),
+            ("V6", bit(spec.family != Some(Family::V4))),
+            ("ONLY_BAD", bit(spec.only_bad)),
+            ("MIN_NS", Constant::U64(spec.min_ns)),
+            ("RUN", bit(spec.quiet)),
+            ("STALL_NS", Constant::U64(spec.thresholds.tls_ns)),
             ("SLOW_NS", Constant::U64(WAITING_NS)),
         ];
         self.constants.extend(constants.map(|(name, value)| (name.to_owned(), value)));
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn a_program_two_probes_share_is_planned_once() {
         let Some(btf) = running() else { return };
-        let plan = Plan::new(&Request::default(), &btf);
+        let plan = Plan::new(&Spec::default(), &btf);
         let shared = plan.hooks.iter().filter(|planned| planned.hook.program == "set_state").count();
         assert_eq!(shared, 1);
     }
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn only_the_asked_for_probes_are_enabled() {
         let Some(btf) = running() else { return };
-        let plan = Plan::new(&Request { probes: vec![ProbeId::Dns], ..Request::default() }, &btf);
+        let plan = Plan::new(&Spec { probes: vec![ProbeId::Dns], ..Spec::default() }, &btf);
         assert_eq!(plan.constants["ENABLED"], Constant::U32(1 << ProbeId::Dns as u32));
         assert!(!plan.has("set_state"));
     }

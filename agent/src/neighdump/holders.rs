@@ -19,7 +19,7 @@ use super::{
     netlink::{ask, dump},
 };
 use crate::{
-    enrich::context::{Holder, Holders, Kinship, SeenNeighbour, Sought, Stacked},
+    enrich::{context::{Holder, Holders, Kinship, SeenNeighbour, Stacked}, request::Sought},
     event,
     namespaces::{self, Found},
 };

@@ -19,10 +19,13 @@ use crate::{
     enrich::context::Context,
     event,
     fact::{Probes, SCHEMA, Start, Summary},
-    output::{Printer, closing_line},
     pipeline::{self, Pipeline},
     record::{Error, Item, Reader, Tail},
     rules::RULES,
+    sinks::{
+        Output as _,
+        printer::{Printer, closing_line},
+    },
     terminal::progress::{Progress, say},
 };
 
@@ -59,7 +62,7 @@ pub fn replay(options: &Replay) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        if printer.gone() {
+        if printer.done() {
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -115,7 +118,7 @@ impl Pass {
                 {
                     self.started = true;
                     self.recorded = Some(probes.clone());
-                    printer.start(start(version, kernel, node, probes))?;
+                    printer.start(&start(version, kernel, node, probes))?;
                 }
                 if let Context::Process(process) = &context {
                     self.filter.learn(process);
@@ -127,8 +130,8 @@ impl Pass {
                 Ok(event) => {
                     self.last_ns = self.last_ns.max(event.boot_ns);
                     let step = self.pipeline.step(pipeline::Item::Event(&event));
-                    for fact in step.facts {
-                        if self.filter.fact(&fact) {
+                    for fact in &step.facts {
+                        if self.filter.fact(fact) {
                             printer.fact(fact)?;
                         }
                     }
@@ -142,7 +145,7 @@ impl Pass {
 
     fn incidents(&mut self, mut incidents: Vec<Incident>, printer: &mut Printer) -> anyhow::Result<()> {
         incidents.retain(|incident| self.filter.incident(incident));
-        printer.incidents(incidents)
+        printer.incidents(&incidents)
     }
 
     fn finish(&mut self, printer: &mut Printer) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use ebpf_probes::probes::{
 
 use super::fetch::{self, For, HTTP};
 use crate::{
-    correlate::{Look, View, Whom, remedy::Remedy},
+    correlate::{Request, View, Whom, remedy::Remedy},
     enrich::{
         bounded::{Bounded, Table},
         context::{SeenSocket, Snapshot},
@@ -82,7 +82,7 @@ impl Finished {
             return false;
         }
         self.looked.insert(connect.cookie, ());
-        view.looks.push(Look::Process(Whom {
+        view.requests.push(Request::Process(Whom {
             process,
             thread: connect.owner.thread,
             cookie: connect.cookie,
@@ -208,7 +208,7 @@ mod tests {
     fn a_fetch_after_the_last_message_is_said_to_be_one_with_the_peer_that_waits() {
         let scene = fetching(flight(1, 43, 0), 9, &seen(3005, 0));
         let opened = scene.opened(Kind::ConnectStalled);
-        assert_eq!((opened.len(), scene.looks.len()), (1, 1));
+        assert_eq!((opened.len(), scene.requests.len()), (1, 1));
         let said = opened[0];
         assert!(said.why[0].contains("validate the certificate"), "{said:#?}");
         assert!(said.why[0].contains("192.0.2.9:443"), "{said:#?}");

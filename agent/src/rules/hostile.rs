@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::scene::{PROCESS, Scene, connect, entry, hello, owner, thread, unheard, waiter};
 use crate::{
     correlate::incident::{Incident, Kind},
-    enrich::context::{Context, PortHolder, PortUse, Posture, ProcessContext, Reach, Target},
+    enrich::{context::{Context, PortHolder, PortUse, Posture, ProcessContext, Reach}, request::Target},
     fact::ReferenceKind,
     text::{hidden, shown},
 };

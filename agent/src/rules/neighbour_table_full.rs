@@ -11,7 +11,7 @@ use ebpf_probes::{
 use super::text;
 use crate::{
     correlate::{
-        Diagnose, Look, Rule, View,
+        Diagnose, Request, Rule, View,
         incident::{Confidence, Details, Kind, NeighbourTableFullDetails, NeighbourUser, Severity},
         remedy::Remedy,
         report::Report,
@@ -90,7 +90,7 @@ impl NeighbourTableFull {
         (full.last, full.last_ns) = (*record, at_ns);
         full.refused = full.refused.saturating_add(record.count.max(1).into());
         if is_new {
-            view.looks.push(Look::Tables(record.netns()));
+            view.requests.push(Request::Tables(record.netns()));
             return;
         }
         if let Some(id) = &full.id
@@ -264,7 +264,7 @@ mod tests {
     fn a_full_table_names_its_bounds_and_its_biggest_users_and_is_over_when_there_is_room() {
         let mut scene = Scene::new();
         scene.neigh(0, overflow());
-        assert_eq!((scene.told.len(), &scene.looks[..]), (0, &[Look::Tables(Netns::numbered(1))][..]));
+        assert_eq!((scene.told.len(), &scene.requests[..]), (0, &[Request::Tables(Netns::numbered(1))][..]));
         let family = || "ipv4".to_owned();
         scene.learn(&Context::Network(Box::new(Network {
             netns: Netns::numbered(1),

@@ -14,7 +14,7 @@ use ebpf_probes::{
 
 use crate::{
     correlate::{
-        Look,
+        Request,
         incident::{Cause, Incident, Kind, State},
     },
     enrich::{
@@ -37,7 +37,7 @@ const WALL: i64 = 1_760_000_000_000_000_000;
 pub(super) struct Scene {
     pipeline: Pipeline,
     pub(super) told: Vec<Incident>,
-    pub(super) looks: Vec<Look>,
+    pub(super) requests: Vec<Request>,
     /// REALTIME − BOOTTIME at the last look at the clocks.
     looked_ns: i64,
     /// Who sets the clock.
@@ -216,7 +216,7 @@ impl Scene {
         let mut scene = Self {
             pipeline: Pipeline::new(RULES),
             told: vec![],
-            looks: vec![],
+            requests: vec![],
             looked_ns: WALL,
             author: 4711,
         };
@@ -258,7 +258,7 @@ impl Scene {
         let Ok(event) = event::decode(record) else { return };
         let step = self.pipeline.step(Item::Event(&event));
         self.told.extend(step.incidents);
-        self.looks.extend(step.requests);
+        self.requests.extend(step.requests);
     }
 
     pub(super) fn connect(&mut self, at: u64, kind: Record, connect: Connect) {

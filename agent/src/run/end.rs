@@ -1,14 +1,9 @@
-//! What ends a session: signals, a limit, the command's exit; and what becomes of the command.
+//! What ends a session: signals and a limit of time; and the exit status of a command as a shell gives it.
 
-use std::{
-    io,
-    process::{ExitCode, ExitStatus},
-    time::Duration,
-};
+use std::process::{ExitCode, ExitStatus};
 
 use anyhow::Context as _;
 use tokio::{
-    process::Child,
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, sleep_until},
 };
@@ -18,26 +13,6 @@ pub(super) async fn until(end: Option<Instant>) {
     match end {
         Some(end) => sleep_until(end).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The command's exit, if there is a command.
-pub(super) async fn exit_of(child: Option<&mut Child>) -> io::Result<ExitStatus> {
-    match child {
-        Some(child) => child.wait().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The session ended first (a signal, a limit): the command is asked to end, and made to after a while.
-pub(super) async fn end_command(child: &mut Child) {
-    const PATIENCE: Duration = Duration::from_secs(2);
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
-    if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
-        let _ = child.kill().await;
     }
 }
 
@@ -51,6 +26,15 @@ pub(super) fn exit_code(status: ExitStatus) -> ExitCode {
 /// ^C, SIGTERM and, but for daemons, a terminal that hangs up end a session in order.
 pub(super) struct Signals([Signal; 3]);
 
+/// A signal that was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Received {
+    /// SIGINT or SIGTERM.
+    End,
+    /// SIGHUP: a terminal hung up, or a daemon is to read its configuration again.
+    Hangup,
+}
+
 impl Signals {
     /// Installs the handlers.
     pub(super) fn new() -> anyhow::Result<Self> {
@@ -58,13 +42,13 @@ impl Signals {
         Ok(Self([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
     }
 
-    /// The next of them; `true`: a terminal hung up, or somebody wants a daemon to read its configuration.
-    pub(super) async fn any(&mut self) -> bool {
+    /// The next of them.
+    pub(super) async fn next(&mut self) -> Received {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
-            _ = interrupt.recv() => false,
-            _ = terminate.recv() => false,
-            _ = hangup.recv() => true,
+            _ = interrupt.recv() => Received::End,
+            _ = terminate.recv() => Received::End,
+            _ = hangup.recv() => Received::Hangup,
         }
     }
 }

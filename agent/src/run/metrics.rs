@@ -14,14 +14,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use ebpf_probes::{
-    abi::{Kind, ProbeId},
-    probes::PROBES,
-};
+use ebpf_probes::probes::PROBES;
 
 use super::Session;
 use crate::{
-    correlate::incident::Incident,
     enrich::World,
     fact::ReferenceKind,
     kernel::{
@@ -51,7 +47,6 @@ pub(super) struct Feed(Option<Live>);
 
 struct Live {
     metrics: Arc<Metrics>,
-    received: BTreeMap<ProbeId, u64>,
     clock: Clock,
     published_ns: u64,
     programs: Vec<usage::ProgramUsage>,
@@ -70,17 +65,8 @@ struct Walked {
 }
 
 impl Feed {
-    /// A record came from the kernel.
-    pub(super) fn received(&mut self, record: &[u8]) {
-        let Some(live) = &mut self.0 else { return };
-        let kind = record.get(8..12).and_then(|kind| kind.try_into().ok()).map(u32::from_ne_bytes);
-        if let Some(probe) = kind.and_then(|kind| Kind::try_from(kind).ok()).and_then(Kind::probe) {
-            *live.received.entry(probe).or_default() += 1;
-        }
-    }
-
-    /// The world has taken in an event.
-    pub(super) fn told(&mut self, world: &World) {
+    /// The pipeline has applied an event.
+    pub(super) fn stepped(&mut self, world: &World) {
         let Some(live) = &mut self.0 else { return };
         let Some(step) = world.step() else { return };
         let delta_ns = step.delta_ns();
@@ -91,14 +77,6 @@ impl Feed {
         }
         let at_ns = i64::try_from(step.at_ns).unwrap_or(i64::MAX).saturating_add(step.after_ns);
         live.clock.last = Some(Step { delta_ns, at_ns });
-    }
-
-    /// Incidents are told.
-    pub(super) fn incidents(&self, incidents: &[Incident]) {
-        let Some(live) = &self.0 else { return };
-        for incident in incidents {
-            live.metrics.incident(incident);
-        }
     }
 }
 
@@ -111,10 +89,9 @@ impl Session {
             .transpose()
             .context("having the kernel account for programs (BPF_ENABLE_STATS wants CAP_SYS_ADMIN)")?;
         let walked = Arc::new(Mutex::new(Walked::default()));
-        let walker = walk(Maps::open(&self.kernel), walked.clone()).context("starting a thread")?;
+        let walker = walk(Maps::open(&self.sources.kernel), walked.clone()).context("starting a thread")?;
         self.feed = Feed(Some(Live {
             metrics,
-            received: BTreeMap::new(),
             clock: Clock::default(),
             published_ns: 0,
             programs: Vec::new(),
@@ -135,22 +112,22 @@ impl Session {
         live.published_ns = now_ns;
         if live.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
             live.looked = Some(Instant::now());
-            live.programs = usage::programs(&self.kernel);
+            live.programs = usage::programs(&self.sources.kernel);
         }
-        let seen = self.sweep.seen();
-        let mut counters = Counters::read(&self.kernel)?;
+        let seen = self.sources.sweep.seen();
+        let mut counters = Counters::read(&self.sources.kernel)?;
         counters.add_given_up(seen.given_up);
         live.clock.offsets = offsets(self.pipeline.world(), now_ns);
         let walked = live.walked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let hooks = self.kernel.hooks.iter();
+        let hooks = self.sources.kernel.hooks.iter();
         live.metrics.publish(Snapshot {
             counters,
             seen,
-            asked: asked(&self.kernel),
+            asked: asked(&self.sources.kernel),
             attached: self.start.probes.attached.clone(),
             hooks: hooks.map(|hook| (hook.hook.program, hook.outcome == Outcome::Attached)).collect(),
-            received: live.received.clone(),
-            losses: self.known_losses.clone(),
+            received: self.sources.received.clone(),
+            losses: self.sources.losses.clone(),
             tables: self.pipeline.tables(),
             clock: live.clock.clone(),
             neighbours: walked.neighbours,

@@ -177,7 +177,7 @@ proptest! {
         prop_assert_eq!(value["process"]["comm"].as_str(), Some(name.as_str()));
         for fact in facts(&name) {
             let mut out = Vec::new();
-            json::line(&Line::Event(fact), &mut out).expect("memory");
+            json::line(Line::Event(&fact), &mut out).expect("memory");
             let line = String::from_utf8(out).expect("text");
             prop_assert!(!line.trim_end_matches('\n').chars().any(hidden), "{line:?}");
         }

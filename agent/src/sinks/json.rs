@@ -19,23 +19,22 @@ use crate::{
 };
 
 /// One line of the JSON stream.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "nearly every line is an event, and none is kept")]
-pub enum Line {
+pub enum Line<'a> {
     /// The first line, once everything is attached: safe to begin.
-    Start(Start),
+    Start(&'a Start),
     /// Something happened.
-    Event(Fact),
-    /// A situation, as culprit concludes it; told again when it changes and when it is over.
-    Incident(Box<Incident>),
+    Event(&'a Fact),
+    /// A situation, as culprit concludes it; emitted again when it changes and when it is over.
+    Incident(&'a Incident),
     /// The last line, always.
-    Summary(Summary),
+    Summary(&'a Summary),
 }
 
 /// Writes one line.
-pub fn line(line: &Line, out: &mut impl Write) -> io::Result<()> {
-    write(line, &mut *out)?;
+pub fn line(line: Line<'_>, out: &mut impl Write) -> io::Result<()> {
+    write(&line, &mut *out)?;
     out.write_all(b"\n")
 }
 

@@ -7,20 +7,136 @@
 //! ```
 //! An incident is on disk before anybody is told of it: what was said once is there after a crash.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use crate::correlate::incident::Incident;
+use crate::{
+    config,
+    correlate::incident::Incident,
+    enrich::{World, context::Context},
+    fact::{Fact, Start, Summary},
+};
 
 #[cfg(test)]
 mod hostile;
 pub mod http;
 pub mod json;
+pub mod printer;
 pub mod queue;
+pub mod recorder;
 pub mod store;
 pub mod stream;
 pub mod summary;
 pub mod text;
 pub mod webhook;
+
+/// Where a session's facts and incidents go. Every output of a session gets the same, in the same order; it takes what
+/// it is for. A call that fails ends the session when the batch it belongs to has been taken.
+pub trait Output {
+    /// Everything is attached: the first line.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn start(&mut self, _start: &Start) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// A record as the kernel made it, before its facts.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn record(&mut self, _record: &[u8]) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Something that was found out about the system, before the record that it explains.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn context(&mut self, _context: &Context) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// One fact.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn fact(&mut self, _fact: &Fact) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Incidents that opened, changed or resolved, in order.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    fn incidents(&mut self, incidents: &[Incident]) -> anyhow::Result<()>;
+
+    /// The end of a batch: what is buffered is handed on.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Four times a second: what is known now, CLOCK_BOOTTIME in nanoseconds. Never waits.
+    fn show(&mut self, _world: &World, _now_ns: u64) {}
+
+    /// Once a second.
+    ///
+    /// # Errors
+    /// What was collected cannot be saved.
+    fn every_second(&mut self, _so_far: &SoFar) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// SIGHUP was received.
+    fn hangup(&mut self) -> Hangup {
+        Hangup::Ends
+    }
+
+    /// It wants no more: its reader has gone away, or a person quit.
+    fn done(&self) -> bool {
+        false
+    }
+
+    /// It takes all facts of a record or none, whatever limit of events a session has.
+    fn takes_whole_steps(&self) -> bool {
+        false
+    }
+
+    /// The last line; what waits is dealt with.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn finish(&mut self, _summary: &Summary) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// How far a session has come.
+#[derive(Debug, Clone, Copy)]
+pub struct SoFar {
+    /// Since it began.
+    pub elapsed: Duration,
+    /// Facts emitted.
+    pub events: u64,
+    /// Incidents opened.
+    pub incidents: u64,
+}
+
+/// What SIGHUP means to an output.
+#[derive(Debug)]
+pub enum Hangup {
+    /// The terminal is gone: the session ends.
+    Ends,
+    /// The session goes on as it is.
+    Stays,
+    /// The configuration was read again: the session takes from it what can change.
+    Changes(Box<config::Session>),
+}
 
 /// A sink, as metrics and documentation name it.
 #[derive(Debug, Clone, Copy)]

@@ -12,7 +12,7 @@ mod threads;
 
 use std::{path::PathBuf, time::Instant};
 
-use crate::enrich::context::{Snapshot, Whom};
+use crate::enrich::{context::Snapshot, request::Whom};
 
 /// Looks. A process that is gone gives an empty snapshot.
 pub fn take(request: Whom, boot_ns: u64) -> Snapshot {

@@ -11,6 +11,15 @@ pub mod duration;
 pub mod host;
 pub mod shell;
 
+/// `1 incident`.
+pub fn count_of_incidents(incidents: u64) -> String {
+    match incidents {
+        0 => "no incident".to_owned(),
+        1 => "1 incident".to_owned(),
+        many => format!("{many} incidents"),
+    }
+}
+
 /// Characters of a name that are shown; what is longer is cut and its length said.
 pub const SHOWN: usize = 128;
 

@@ -29,8 +29,9 @@ use crate::{
     config::Colour,
     correlate::incident::Incident,
     enrich::World,
-    fact::{Fact, Start},
+    fact::{Fact, Start, Summary},
     log,
+    sinks::Output,
     text::shown,
 };
 
@@ -80,7 +81,7 @@ impl Top {
             struct Quits(Arc<screen::Shared>);
             impl Drop for Quits {
                 fn drop(&mut self) {
-                    self.0.quit.notify_one();
+                    self.0.quit.store(true, Ordering::SeqCst);
                 }
             }
             let _quits = Quits(with.clone());
@@ -101,38 +102,11 @@ impl Top {
         })
     }
 
-    /// Something happened.
-    pub fn fact(&mut self, fact: &Fact) {
-        self.collector.fact(fact);
-    }
-
-    /// Incidents, in order.
-    pub fn incidents(&mut self, incidents: Vec<Incident>) {
-        for incident in incidents {
-            self.collector.incident(incident);
-        }
-    }
-
-    /// Shows what there is, if the screen has time for it; never waits.
-    pub fn show(&mut self, world: &World, now_ns: u64) {
-        if let Some(snapshots) = &self.snapshots
-            && self.shared.wanted.swap(false, Ordering::SeqCst)
-        {
-            let _ = snapshots.try_send(self.collector.snapshot(world, now_ns));
-        }
-    }
-
-    /// Resolves when somebody quits.
-    pub fn quits(&self) -> impl Future<Output = ()> + use<> {
-        let shared = self.shared.clone();
-        async move { shared.quit.notified().await }
-    }
-
     /// Gives the terminal back.
     ///
     /// # Errors
     /// Drawing had failed.
-    pub fn close(&mut self) -> anyhow::Result<()> {
+    fn close(&mut self) -> anyhow::Result<()> {
         self.shared.closing.store(true, Ordering::SeqCst);
         self.snapshots = None;
         let ended = self.thread.take().map(JoinHandle::join);
@@ -153,10 +127,41 @@ fn end_by_signals(shared: &Arc<screen::Shared>) -> anyhow::Result<()> {
         let shared = shared.clone();
         tokio::spawn(async move {
             signal.recv().await;
-            shared.quit.notify_one();
+            shared.quit.store(true, Ordering::SeqCst);
         });
     }
     Ok(())
+}
+
+impl Output for Top {
+    fn fact(&mut self, fact: &Fact) -> anyhow::Result<()> {
+        self.collector.fact(fact);
+        Ok(())
+    }
+
+    fn incidents(&mut self, incidents: &[Incident]) -> anyhow::Result<()> {
+        for incident in incidents {
+            self.collector.incident(incident.clone());
+        }
+        Ok(())
+    }
+
+    /// Shows what there is, if the screen has time for it.
+    fn show(&mut self, world: &World, now_ns: u64) {
+        if let Some(snapshots) = &self.snapshots
+            && self.shared.wanted.swap(false, Ordering::SeqCst)
+        {
+            let _ = snapshots.try_send(self.collector.snapshot(world, now_ns));
+        }
+    }
+
+    fn done(&self) -> bool {
+        self.shared.quit.load(Ordering::SeqCst)
+    }
+
+    fn finish(&mut self, _summary: &Summary) -> anyhow::Result<()> {
+        self.close()
+    }
 }
 
 impl Drop for Top {

@@ -66,8 +66,8 @@ pub(super) struct Shared {
     pub(super) wanted: AtomicBool,
     /// It is to end.
     pub(super) closing: AtomicBool,
-    /// Somebody has quit, or the terminal is gone.
-    pub(super) quit: tokio::sync::Notify,
+    /// A person has quit, a signal came, or the terminal is gone.
+    pub(super) quit: AtomicBool,
 }
 
 /// Shows snapshots and obeys keys until somebody quits.

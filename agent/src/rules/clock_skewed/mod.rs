@@ -7,7 +7,7 @@ mod tests;
 
 use crate::{
     correlate::{
-        Diagnose, Look, Rule, View,
+        Diagnose, Request, Rule, View,
         incident::{ClockVerdict, Confidence, Details, Kind, Severity},
     },
     enrich::World,
@@ -130,7 +130,7 @@ impl ClockSkewed {
 
     fn opens(&mut self, judged: Verdict, view: &mut View<'_>) {
         let began_ns = judged.leap.as_ref().map_or(view.now_ns, |leap| leap.before_ns.min(view.now_ns));
-        view.looks.push(Look::References);
+        view.requests.push(Request::References);
         self.open = Some(Open {
             id: String::new(),
             began_ns,

@@ -9,12 +9,13 @@ use ebpf_probes::{
 
 use crate::{
     correlate::{
-        Look, View,
+        Request, View,
         incident::{ExposedProcess, ExposedSession},
     },
     enrich::{
         World,
-        context::{Exposed, Exposure, ProcessContext},
+        context::{Exposed, ProcessContext},
+        request::Exposure,
     },
     fact::Process,
     text::host::Name,
@@ -130,7 +131,7 @@ impl Exposures {
             vec![]
         };
         let known = self.found.iter().map(|one| (one.process.pid, one.started_ns)).collect();
-        view.looks.push(Look::Exposed(Exposure { windows, known }));
+        view.requests.push(Request::Exposed(Exposure { windows, known }));
     }
 
     /// The answer; whether it changes the list.

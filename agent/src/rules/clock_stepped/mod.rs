@@ -17,7 +17,7 @@ use hardware::Hardware;
 
 use crate::{
     correlate::{
-        Diagnose, Look, Rule, View,
+        Diagnose, Request, Rule, View,
         incident::{ClockVerdict, Kind},
     },
     enrich::{clock::Step, context::Exposed},
@@ -166,7 +166,7 @@ impl ClockStepped {
             let report = series.report(&self.exposures, view);
             series.id = view.store.open(view.now_ns, view.world, report);
         }
-        view.looks.push(Look::References);
+        view.requests.push(Request::References);
         series.settles(&mut self.exposures, view);
     }
 

@@ -97,8 +97,8 @@ fn who_keeps_credentials_from_then_is_named_as_long_as_it_lives() {
     scene.tick(60_000);
     scene.sets_clock(361_000, "date", -126 * DAY);
     scene.ends_handshake(362_000, session(3, 2002, 361_500));
-    let Some(Look::Exposed(asked)) = scene.looks.iter().rfind(|look| matches!(look, Look::Exposed(_))) else {
-        panic!("{:?}", scene.looks);
+    let Some(Request::Exposed(asked)) = scene.requests.iter().rfind(|look| matches!(look, Request::Exposed(_))) else {
+        panic!("{:?}", scene.requests);
     };
     assert_eq!((asked.known.len(), asked.windows.len(), asked.known[0].0), (1, 1, 2001));
     assert_eq!(asked.windows[0].1 - asked.windows[0].0, 360_000_000_000);
@@ -369,8 +369,8 @@ fn what_was_slewed_right_was_wrong_until_then() {
     assert_eq!(details(scene.last()).verdict, ClockVerdict::Wrong);
     scene.compares(600_500, Ntp, "a", 10);
     scene.tick(600_750);
-    let Some(Look::Exposed(asked)) = scene.looks.iter().rfind(|look| matches!(look, Look::Exposed(_))) else {
-        panic!("{:?}", scene.looks);
+    let Some(Request::Exposed(asked)) = scene.requests.iter().rfind(|look| matches!(look, Request::Exposed(_))) else {
+        panic!("{:?}", scene.requests);
     };
     assert_eq!(asked.windows.len(), 1);
     assert!((asked.windows[0].1 - asked.windows[0].0).abs_diff(599_000_000_000) < 1_000_000_000, "{asked:?}");

@@ -13,7 +13,7 @@ use ebpf_probes::{
 
 use crate::{
     correlate::{
-        Look, View,
+        Request, View,
         incident::{Cause, CauseKind, ClockReference, Confidence, Severity},
         remedy::Remedy,
     },
@@ -163,7 +163,7 @@ impl Sessions {
     pub(super) fn go_on(&mut self, view: &mut View<'_>) {
         if self.until_ns.saturating_sub(view.now_ns) < Self::ASKED_NS / 2 {
             self.until_ns = view.now_ns.saturating_add(Self::ASKED_NS);
-            view.looks.push(Look::Sessions(self.until_ns));
+            view.requests.push(Request::Sessions(self.until_ns));
         }
     }
 }

@@ -20,7 +20,8 @@ use crate::{
     enrich::{
         bounded::{Bounded, Table},
         connect::outcome as outcome_of,
-        context::{Look, Reach, Target},
+        context::Reach,
+        request::{Request, Target},
     },
     event::{self, ConnectStep, Event, What},
     fact::Outcome,
@@ -196,7 +197,7 @@ impl ConnectFailing {
                 group.id = id;
             }
             if advice::needs_a_look(outcome, &due.connect) {
-                view.looks.push(Look::Reach(Target {
+                view.requests.push(Request::Reach(Target {
                     netns: due.connect.owner.netns,
                     process: due.connect.owner.process,
                     address: event::address(due.connect.tuple.remote),

@@ -5,10 +5,10 @@ use ebpf_probes::{
 
 use crate::{
     correlate::{
-        Look,
+        Request,
         incident::{ConnectFailingDetails, Details, Incident, Kind, State},
     },
-    enrich::context::{Context, PortHolder, PortUse, Reach, Target},
+    enrich::{context::{Context, PortHolder, PortUse, Reach}, request::Target},
     rules::scene::{Scene, advice, connect},
 };
 
@@ -120,8 +120,8 @@ fn an_icmp_error_of_this_host_s_own_is_told_as_its_own() {
 #[test]
 fn used_up_local_ports_are_told_with_the_range_and_who_holds_them() {
     let mut scene = fails(99);
-    let asked = matches!(&scene.looks[..], [Look::Reach(target)] if target.port == 80);
-    assert!(asked, "{:?}", scene.looks);
+    let asked = matches!(&scene.requests[..], [Request::Reach(target)] if target.port == 80);
+    assert!(asked, "{:?}", scene.requests);
     // Before anybody has looked the port range is named already.
     let opened = scene.last();
     assert!(opened.why[0].contains("net.ipv4.ip_local_port_range"), "{:?}", opened.why);

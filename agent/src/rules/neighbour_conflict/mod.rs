@@ -15,12 +15,13 @@ use ebpf_probes::probes::neigh::{
 use super::neighbours::Key;
 use crate::{
     correlate::{
-        Diagnose, Look, Rule, View,
+        Diagnose, Request, Rule, View,
         incident::{ConflictPattern as Pattern, Kind},
     },
     enrich::{
         bounded::{Bounded, Table},
-        context::{Holders, Sought},
+        context::Holders,
+        request::Sought,
         neigh::mac,
     },
     event::{self, Event, What},
@@ -200,7 +201,7 @@ impl NeighbourConflict {
             self.looked_ns = Some(view.now_ns);
             let (netns, ifindex, address) = key;
             let macs = contested.addresses();
-            view.looks.push(Look::Holders(Sought { netns, ifindex, address, macs }));
+            view.requests.push(Request::Holders(Sought { netns, ifindex, address, macs }));
         }
         let pattern = contested.pattern();
         if let Some(id) = contested.id.clone() {

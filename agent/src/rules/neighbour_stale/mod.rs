@@ -17,7 +17,7 @@ use ebpf_probes::{
 
 use super::neighbours::{self, Key};
 use crate::{
-    correlate::{Diagnose, Look, Rule, View, incident::Kind},
+    correlate::{Diagnose, Request, Rule, View, incident::Kind},
     enrich::{
         bounded::{Bounded, Table},
         context::Network,
@@ -166,7 +166,7 @@ impl NeighbourStale {
             };
             self.suspects.insert(key, fresh);
             // The answer is here long before the incident is due: what the device is called, who is a gateway.
-            view.looks.push(Look::Network(key.0));
+            view.requests.push(Request::Network(key.0));
         }
         let Some(suspect) = self.suspects.get_mut(&key) else { return };
         (suspect.last, suspect.last_ns) = (*record, at_ns);

@@ -17,10 +17,11 @@ use ebpf_probes::{
 
 use super::neighbours::{self, Key};
 use crate::{
-    correlate::{Diagnose, Look, Rule, View, incident::Kind},
+    correlate::{Diagnose, Request, Rule, View, incident::Kind},
     enrich::{
         bounded::{Bounded, Table},
-        context::{Holders, Kinship, Network, Sought, Stacked},
+        context::{Holders, Kinship, Network, Stacked},
+        request::Sought,
     },
     event::{ConnectStep, Event, What},
 };
@@ -320,9 +321,9 @@ impl NeighbourUnresolved {
         if looked_ns.is_none_or(|at| view.now_ns.saturating_sub(*at) >= LOOK_EVERY_NS) {
             self.looked_ns.insert(key.0, view.now_ns);
             let (netns, ifindex, address) = key;
-            view.looks.push(Look::Holders(Sought { netns, ifindex, address, macs: vec![] }));
+            view.requests.push(Request::Holders(Sought { netns, ifindex, address, macs: vec![] }));
             // Answered after it: the incident opens then.
-            view.looks.push(Look::Network(key.0));
+            view.requests.push(Request::Network(key.0));
         }
     }
 

@@ -39,7 +39,7 @@ use suspects::{Blame, Suspect};
 
 use crate::{
     correlate::{
-        Diagnose, Look, Rule, View, Whom,
+        Diagnose, Request, Rule, View, Whom,
         incident::{Confidence, Kind},
     },
     enrich::{
@@ -256,7 +256,7 @@ impl TlsHandshakeStalled {
         let looked_ns = self.looked_ns.get(&process).copied();
         if looked_ns.is_none_or(|at| view.now_ns.saturating_sub(at) >= LOOK_EVERY_NS) {
             self.looked_ns.insert(process, view.now_ns);
-            view.looks.push(Look::Process(Whom { process, thread: hs.reader.thread, cookie: hs.cookie }));
+            view.requests.push(Request::Process(Whom { process, thread: hs.reader.thread, cookie: hs.cookie }));
         }
     }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::{
     correlate::{
-        Look, Whom,
+        Request, Whom,
         incident::{CauseKind, Confidence, Details, Kind, State, TlsDetails},
     },
     enrich::context::Posture,
@@ -58,11 +58,11 @@ fn a_dropped_port_80_inside_a_handshake_is_blamed_on_that_connect() {
 fn a_process_is_looked_at_once_and_the_incident_waits_for_the_answer() {
     let mut scene = Scene::new();
     scene.stalls(1100, &[hello(1, 43, 0)]);
-    assert_eq!((scene.told.len(), scene.looks.len()), (0, 1));
-    assert_eq!(scene.looks[0], Look::Process(Whom { process: PROCESS, thread: 43, cookie: 1 }));
+    assert_eq!((scene.told.len(), scene.requests.len()), (0, 1));
+    assert_eq!(scene.requests[0], Request::Process(Whom { process: PROCESS, thread: 43, cookie: 1 }));
     // No answer comes: it is told at the next sweep all the same.
     scene.tick(1350);
-    assert_eq!((scene.opened(STALLED).len(), scene.looks.len()), (1, 1));
+    assert_eq!((scene.opened(STALLED).len(), scene.requests.len()), (1, 1));
     assert_eq!(scene.cause().kind, CauseKind::NoneSeen);
 }
 
@@ -244,7 +244,7 @@ fn many_handshakes_with_one_cause_are_one_incident() {
     }
     scene.stalls(1100, &handshakes);
     scene.sees(1101, vec![thread(43, Posture::Descriptors, &[70])]);
-    assert_eq!((scene.opened(STALLED).len(), scene.looks.len()), (1, 1));
+    assert_eq!((scene.opened(STALLED).len(), scene.requests.len()), (1, 1));
     scene.stalls(2100, &handshakes);
     assert_eq!((scene.last().count, details(&scene).waiting), (5, 5));
     for handshake in handshakes {
@@ -388,7 +388,7 @@ fn what_the_peer_owes_is_no_incident() {
     slow_server.stage = ebpf_probes::probes::tls::stage::HELLO;
     scene.stalls(1100, &[slow_client, slow_server]);
     scene.tick(1350);
-    assert!(scene.told.is_empty() && scene.looks.is_empty());
+    assert!(scene.told.is_empty() && scene.requests.is_empty());
 }
 
 #[test]

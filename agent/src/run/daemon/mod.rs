@@ -27,15 +27,15 @@ use ebpf_probes::{
 
 use super::Session;
 use crate::{
-    config::{self, Daemon, LISTEN, Place, STORE, Webhooks},
+    config::{Daemon, LISTEN, Place, STORE, Webhooks},
     correlate::incident::Incident,
     fact::{Start, Summary},
     kernel::{load::Kernel, memory},
     log,
     metrics::{Metrics, pick, service, snapshot::Snapshot},
-    output::Printer,
     sinks::{
-        STORE as STORE_SINK, Told, WEBHOOK, http,
+        Hangup, Output, STORE as STORE_SINK, SoFar, Told, WEBHOOK, http,
+        printer::Printer,
         queue::{Counts, Queue},
         store::{self, Store, Writer, deliveries::Subscriptions, write::Options},
         stream::Hub,
@@ -57,11 +57,11 @@ pub async fn run(config: Daemon, level: log::Level, reload: Reload) -> anyhow::R
     let store = open_store(&config)?;
     let access = Arc::new(http::Access::new(config.web_config_file.as_deref())?);
     let listener = listen(&config)?;
-    let mut session = Session::attach(&config.session)?;
+    let mut session = Session::build(&config.session)?;
     let service = Service::start(&session, config.clone(), level, reload, printer, store, access, listener)?;
     session.feed(service.metrics.clone(), config.probe_stats)?;
-    session.service = Some(service);
-    session.run(&config.session).await
+    session.emit_to(service);
+    session.run(&config.session, Some("watching")).await
 }
 
 /// The store asked for; the usual one, if that can be had; or one in memory.
@@ -123,7 +123,7 @@ pub(super) struct Service {
     rated: Instant,
     gave_back: Instant,
     /// What is counted.
-    pub(super) metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
 }
 
 impl Service {
@@ -169,9 +169,9 @@ impl Service {
             metrics.label_by(by, config.label_top);
         }
         let metrics = Arc::new(metrics);
-        let start = &session.start;
+        let start = session.start();
         let status =
-            http::Status::new(&start.node, &start.version, &start.kernel, probes(&session.kernel, start));
+            http::Status::new(&start.node, &start.version, &start.kernel, probes(&session.sources.kernel, start));
         let app = Arc::new(http::App {
             store,
             hub: hub.clone(),
@@ -205,28 +205,56 @@ impl Service {
             metrics,
         })
     }
+}
 
-    /// The first line, and word to whoever waits for it.
-    pub(super) fn announce(&mut self, start: Start) -> anyhow::Result<()> {
+impl Output for Service {
+    /// The first line, and word to the service manager.
+    fn start(&mut self, start: &Start) -> anyhow::Result<()> {
         self.printed.start(start)?;
         self.supervisor.ready();
         Ok(())
     }
 
-    /// Incidents, in order; never waits.
-    pub(super) fn tell(&self, incidents: Vec<Incident>) {
+    /// Never waits.
+    fn incidents(&mut self, incidents: &[Incident]) -> anyhow::Result<()> {
         for incident in incidents {
-            self.store.offer(Told::new(incident));
+            self.metrics.incident(incident);
+            self.store.offer(Told::new(incident.clone()));
         }
+        Ok(())
     }
 
-    /// Whoever read the output is gone.
-    pub(super) fn gone(&self) -> bool {
+    /// What requests and the supervisor are shown of the pipeline.
+    fn every_second(&mut self, _so_far: &SoFar) -> anyhow::Result<()> {
+        let snapshot = self.metrics.snapshot();
+        let counts = ebpf_probes::probes::PROBES.iter().map(|probe| {
+            let lost =
+                snapshot.losses.iter().filter(|loss| loss.probe == probe.id).map(|loss| loss.count).sum();
+            (probe.name, (snapshot.received.get(&probe.id).copied().unwrap_or(0), lost))
+        });
+        self.app.status.moved(counts.collect());
+        self.supervisor.alive(&self.app.status);
+        if self.gave_back.elapsed() >= GIVE_BACK {
+            self.gave_back = Instant::now();
+            memory::give_back();
+        }
+        if self.rated.elapsed() >= http::STEP {
+            self.rated = Instant::now();
+            self.app.rates.push(totals(&snapshot));
+        }
+        Ok(())
+    }
+
+    fn hangup(&mut self) -> Hangup {
+        self.reload()
+    }
+
+    fn done(&self) -> bool {
         self.printed.gone()
     }
 
     /// Everything that waits is dealt with, in the order of the sinks; then the last line.
-    pub(super) fn finish(mut self, summary: &Summary) -> anyhow::Result<()> {
+    fn finish(&mut self, summary: &Summary) -> anyhow::Result<()> {
         self.supervisor.stopping();
         let kept = self.store.close(PATIENCE);
         let shown = self.stdout.close(PATIENCE);
@@ -236,7 +264,7 @@ impl Service {
             tracing::error!("the store did not take the last incidents in time");
         }
         if !shown {
-            tracing::error!("whoever reads the output did not take the last incidents in time");
+            tracing::error!("the reader of the output did not take the last incidents in time");
             return Ok(());
         }
         self.printed.finish(summary)
@@ -292,29 +320,6 @@ fn probes(kernel: &Kernel, start: &Start) -> Vec<http::ProbeStatus> {
     probes
 }
 
-impl Session {
-    /// Once a second: what requests and the supervisor are told of the pipeline.
-    pub(super) fn show_state(&mut self) {
-        let Some(service) = &mut self.service else { return };
-        let snapshot = service.metrics.snapshot();
-        let counts = ebpf_probes::probes::PROBES.iter().map(|probe| {
-            let lost =
-                snapshot.losses.iter().filter(|loss| loss.probe == probe.id).map(|loss| loss.count).sum();
-            (probe.name, (snapshot.received.get(&probe.id).copied().unwrap_or(0), lost))
-        });
-        service.app.status.moved(counts.collect());
-        service.supervisor.alive(&service.app.status);
-        if service.gave_back.elapsed() >= GIVE_BACK {
-            service.gave_back = Instant::now();
-            memory::give_back();
-        }
-        if service.rated.elapsed() >= http::STEP {
-            service.rated = Instant::now();
-            service.app.rates.push(totals(&snapshot));
-        }
-    }
-}
-
 /// The counters behind [`http::SERIES`].
 fn totals(snapshot: &Snapshot) -> [u64; http::SERIES.len()] {
     let counters = &snapshot.counters;
@@ -330,9 +335,4 @@ fn totals(snapshot: &Snapshot) -> [u64; http::SERIES.len()] {
         snapshot.received.values().sum(),
         snapshot.losses.iter().map(|loss| loss.count).sum(),
     ]
-}
-
-/// What a session reads again on SIGHUP.
-pub(super) fn thresholds(config: &config::Session) -> crate::kernel::plan::Thresholds {
-    config.request.thresholds
 }

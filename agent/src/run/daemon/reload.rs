@@ -3,69 +3,59 @@
 
 use std::sync::PoisonError;
 
-use super::{options, thresholds};
-use crate::{config::Daemon, reference, run::Session};
+use super::{Service, options};
+use crate::{config::Daemon, sinks::Hangup};
 
 /// Reads the configuration as it was read at the start.
 pub type Reload = Box<dyn Fn() -> anyhow::Result<Daemon>>;
 
-impl Session {
-    /// Reads the configuration again.
-    pub(in crate::run) fn reload(&mut self) {
-        let Some(service) = &self.service else { return };
-        service.supervisor.reloading();
-        let new = match (service.reload)() {
-            Ok(new) => new,
+impl Service {
+    /// Reads the configuration again; what of it the session is to apply.
+    pub(super) fn reload(&mut self) -> Hangup {
+        self.supervisor.reloading();
+        let changed = match (self.reload)() {
+            Ok(new) => self.change_to(new),
             Err(error) => {
                 tracing::error!("{error:#}: nothing is changed");
-                service.supervisor.ready();
-                return;
+                Hangup::Stays
             }
         };
-        let changes = service.config.changes(&new);
-        let (now, later): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, reloads)| *reloads);
+        self.supervisor.ready();
+        changed
+    }
+
+    fn change_to(&mut self, new: Daemon) -> Hangup {
+        let (now, later): (Vec<_>, Vec<_>) =
+            self.config.changes(&new).into_iter().partition(|(_, reloads)| *reloads);
         for (name, _) in &later {
             tracing::warn!("{name} has changed: that takes a restart");
         }
         let names: Vec<&str> = now.iter().map(|(name, _)| name.as_str()).collect();
-        for error in self.apply(&new, &names) {
+        for error in self.apply(&new) {
             tracing::error!("{error:#}");
         }
+        let kept = &mut self.config.values;
+        kept.retain(|(name, _)| !names.contains(&name.as_str()));
+        kept.extend(new.values.iter().filter(|(name, _)| names.contains(&name.as_str())).cloned());
         match names.is_empty() {
             true => tracing::info!("the configuration was read again: nothing has changed"),
             false => tracing::info!("the configuration was read again: changed {}", names.join(", ")),
         }
-        if let Some(service) = &self.service {
-            service.supervisor.ready();
-        }
+        Hangup::Changes(Box::new(new.session))
     }
 
     /// What is new takes effect; what went wrong with it.
-    fn apply(&mut self, new: &Daemon, names: &[&str]) -> Vec<anyhow::Error> {
+    fn apply(&mut self, new: &Daemon) -> Vec<anyhow::Error> {
         let mut errors = Vec::new();
-        let Some(service) = &mut self.service else { return errors };
-        service.level.set(new.log_level);
-        *service.options.lock().unwrap_or_else(PoisonError::into_inner) = options(new);
-        // Whatever it names may be new though its name is not.
-        if let Err(error) = service.access.replace(new.web_config_file.as_deref()) {
+        self.level.set(new.log_level);
+        *self.options.lock().unwrap_or_else(PoisonError::into_inner) = options(new);
+        // The files that it names may be new though their names are not.
+        if let Err(error) = self.access.replace(new.web_config_file.as_deref()) {
             errors.push(anyhow::Error::from(error).context("TLS and authentication stay as they were"));
         }
-        if let Err(error) = service.hooks.tell(&new.webhooks) {
+        if let Err(error) = self.hooks.tell(&new.webhooks) {
             errors.push(error);
         }
-        let mut kept = service.config.clone();
-        self.sweep.set(thresholds(&new.session));
-        if names.contains(&"ntp") {
-            match reference::Watch::start(new.session.ntp.clone()) {
-                Ok(watch) => self.references = Some(watch),
-                Err(error) => {
-                    errors.push(anyhow::Error::from(error).context("the NTP servers stay as they were"));
-                }
-            }
-        }
-        kept.values.retain(|(name, _)| !names.contains(&name.as_str()));
-        kept.values.extend(new.values.iter().filter(|(name, _)| names.contains(&name.as_str())).cloned());
-        service.config = kept;
         errors
     }
 }

@@ -1,4 +1,4 @@
-//! Standard output as a sink: whoever reads it slowly, or not at all, holds up nobody else.
+//! Standard output as a sink: a reader that is slow, or does not read, holds up nothing else.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -9,9 +9,9 @@ use anyhow::Context as _;
 
 use crate::{
     fact::{Start, Summary},
-    output::Printer,
     sinks::{
-        STDOUT, Told,
+        Output as _, STDOUT, Told,
+        printer::Printer,
         queue::{Counts, Queue, Sink},
     },
 };
@@ -40,11 +40,11 @@ impl Stdout {
     }
 
     /// The first line.
-    pub(super) fn start(&self, start: Start) -> anyhow::Result<()> {
+    pub(super) fn start(&self, start: &Start) -> anyhow::Result<()> {
         self.printer().start(start)
     }
 
-    /// Whoever read it is gone.
+    /// Its reader has gone away.
     pub(super) fn gone(&self) -> bool {
         self.gone.load(Relaxed)
     }
@@ -58,11 +58,11 @@ impl Stdout {
 impl Sink for Stdout {
     fn take(&mut self, told: &[Arc<Told>], counts: &Counts) {
         let mut printer = self.printer();
-        let incidents = told.iter().map(|told| told.incident.clone()).collect();
-        let printed = printer.incidents(incidents).and_then(|()| printer.flush());
-        self.gone.store(printer.gone(), Relaxed);
+        let incidents: Vec<_> = told.iter().map(|told| told.incident.clone()).collect();
+        let printed = printer.incidents(&incidents).and_then(|()| printer.flush());
+        self.gone.store(printer.done(), Relaxed);
         let became = match &printed {
-            Ok(()) if !printer.gone() => &counts.emitted,
+            Ok(()) if !printer.done() => &counts.emitted,
             _ => &counts.failed,
         };
         became.fetch_add(told.len() as u64, Relaxed);

@@ -1,4 +1,4 @@
-//! Facts to one place, in one form: lines, JSON, or a table at the end. A reader that goes away is a
+//! Facts and incidents to one place, in one form: lines, JSON, or a table at the end. A reader that goes away is a
 //! normal end.
 
 use std::{
@@ -9,16 +9,18 @@ use std::{
 
 use anyhow::Context as _;
 
+use super::{
+    Output,
+    json::{self, Line},
+    summary::Table,
+    text,
+};
 use crate::{
-    config::{Colour, Format, Output},
+    config::{self, Colour, Format},
     correlate::incident::Incident,
     fact::{Fact, Start, Summary},
-    sinks::{
-        json::{self, Line},
-        summary::Table,
-        text,
-    },
     terminal,
+    text::count_of_incidents,
 };
 
 /// Where facts go.
@@ -37,7 +39,7 @@ pub struct Printer {
 
 impl Printer {
     /// Opens the output.
-    pub fn open(output: &Output) -> anyhow::Result<Self> {
+    pub fn open(output: &config::Output) -> anyhow::Result<Self> {
         let (to, standard): (Box<dyn Write + Send>, bool) = match &output.file {
             Some(path) if path != Path::new("-") => {
                 let file =
@@ -65,7 +67,7 @@ impl Printer {
         .measured())
     }
 
-    /// As wide as the terminal is now: somebody may have made it wider.
+    /// As wide as the terminal is now: it may have been made wider.
     fn measured(mut self) -> Self {
         self.measure();
         self
@@ -77,73 +79,10 @@ impl Printer {
         }
     }
 
-    /// The first line.
-    pub fn start(&mut self, start: Start) -> anyhow::Result<()> {
-        if self.format == Format::Json {
-            let result = json::line(&Line::Start(start), &mut self.out);
-            self.check(result)?;
-        }
-        self.flush()
-    }
-
-    /// One fact.
-    pub fn fact(&mut self, fact: Fact) -> anyhow::Result<()> {
-        self.events += 1;
-        if self.incidents_only {
-            return Ok(());
-        }
-        if let Some(table) = &mut self.table {
-            table.add(&fact);
-            return Ok(());
-        }
-        if self.gone {
-            return Ok(());
-        }
-        let result = match self.format {
-            Format::Text => text::line(&fact, self.style, &mut self.out),
-            Format::Json => json::line(&Line::Event(fact), &mut self.out),
-        };
-        self.check(result)
-    }
-
-    /// Incidents, in order.
-    pub fn incidents(&mut self, incidents: Vec<Incident>) -> anyhow::Result<()> {
-        if incidents.is_empty() {
-            return Ok(());
-        }
-        // What shows progress makes room for them.
-        terminal::progress::around(|| {
-            incidents.into_iter().try_for_each(|incident| self.incident(incident))?;
-            self.flush()
-        })
-    }
-
     /// Whether lines come on a terminal as things happen: nothing else need show that this is alive.
-    pub fn is_lively(output: &Output) -> bool {
+    pub fn is_lively(output: &config::Output) -> bool {
         let standard = output.file.as_ref().is_none_or(|path| path == Path::new("-"));
         standard && io::stdout().is_terminal() && !output.incidents_only && !output.summary_only
-    }
-
-    fn incident(&mut self, incident: Incident) -> anyhow::Result<()> {
-        if let Some(table) = &mut self.table {
-            table.incident(incident);
-            return Ok(());
-        }
-        if self.gone {
-            return Ok(());
-        }
-        let result = match self.format {
-            Format::Text => self.incidents.write(&incident, self.style, &mut self.out),
-            Format::Json => json::line(&Line::Incident(Box::new(incident)), &mut self.out),
-        };
-        self.check(result)
-    }
-
-    /// Hands on what is buffered.
-    pub fn flush(&mut self) -> anyhow::Result<()> {
-        let result = self.out.flush();
-        self.measure();
-        self.check(result)
     }
 
     /// Facts so far.
@@ -151,27 +90,19 @@ impl Printer {
         self.events
     }
 
-    /// Whoever read the output is gone.
-    pub fn gone(&self) -> bool {
-        self.gone
-    }
-
-    /// The last line, and the table if one was asked for.
-    pub fn finish(&mut self, summary: &Summary) -> anyhow::Result<()> {
+    fn incident(&mut self, incident: &Incident) -> anyhow::Result<()> {
+        if let Some(table) = &mut self.table {
+            table.incident(incident.clone());
+            return Ok(());
+        }
         if self.gone {
             return Ok(());
         }
-        if let Some(table) = self.table.take()
-            && self.format == Format::Text
-        {
-            let result = table.write(self.style, &mut self.out);
-            self.check(result)?;
-        }
-        if self.format == Format::Json {
-            let result = json::line(&Line::Summary(summary.clone()), &mut self.out);
-            self.check(result)?;
-        }
-        self.flush()
+        let result = match self.format {
+            Format::Text => self.incidents.write(incident, self.style, &mut self.out),
+            Format::Json => json::line(Line::Incident(incident), &mut self.out),
+        };
+        self.check(result)
     }
 
     fn check(&mut self, result: io::Result<()>) -> anyhow::Result<()> {
@@ -182,6 +113,73 @@ impl Printer {
             }
             other => other.context("writing the output"),
         }
+    }
+}
+
+impl Output for Printer {
+    fn start(&mut self, start: &Start) -> anyhow::Result<()> {
+        if self.format == Format::Json {
+            let result = json::line(Line::Start(start), &mut self.out);
+            self.check(result)?;
+        }
+        self.flush()
+    }
+
+    fn fact(&mut self, fact: &Fact) -> anyhow::Result<()> {
+        self.events += 1;
+        if self.incidents_only {
+            return Ok(());
+        }
+        if let Some(table) = &mut self.table {
+            table.add(fact);
+            return Ok(());
+        }
+        if self.gone {
+            return Ok(());
+        }
+        let result = match self.format {
+            Format::Text => text::line(fact, self.style, &mut self.out),
+            Format::Json => json::line(Line::Event(fact), &mut self.out),
+        };
+        self.check(result)
+    }
+
+    fn incidents(&mut self, incidents: &[Incident]) -> anyhow::Result<()> {
+        if incidents.is_empty() {
+            return Ok(());
+        }
+        // What shows progress makes room for them.
+        terminal::progress::around(|| {
+            incidents.iter().try_for_each(|incident| self.incident(incident))?;
+            self.flush()
+        })
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let result = self.out.flush();
+        self.measure();
+        self.check(result)
+    }
+
+    fn done(&self) -> bool {
+        self.gone
+    }
+
+    fn finish(&mut self, summary: &Summary) -> anyhow::Result<()> {
+        if self.gone {
+            return Ok(());
+        }
+        if let Some(table) = self.table.take()
+            && self.format == Format::Text
+        {
+            let result = table.write(self.style, &mut self.out);
+            self.check(result)?;
+        }
+        if self.format == Format::Json {
+            let result = json::line(Line::Summary(summary), &mut self.out);
+            self.check(result)?;
+        }
+        self.flush()
     }
 }
 
@@ -207,13 +205,4 @@ pub fn closing_line(summary: &Summary) -> String {
     let incidents = count_of_incidents(summary.incidents);
     let seconds = summary.duration_ms as f64 / 1000.0;
     format!("{} events, {incidents}, {lost}, {seconds:.1} s", summary.events)
-}
-
-/// `1 incident`.
-pub fn count_of_incidents(incidents: u64) -> String {
-    match incidents {
-        0 => "no incident".to_owned(),
-        1 => "1 incident".to_owned(),
-        many => format!("{many} incidents"),
-    }
 }

@@ -1,0 +1,87 @@
+//! The clocks of a session: the wall clock, looked at every time around; what the kernel says of leap seconds; the
+//! reference clocks' answers; and processes that a wrong clock has exposed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Sources;
+use crate::{
+    clockwatch::Clockwatch,
+    enrich::{
+        context::{Context, Exposed, STARTED},
+        observe::Observer,
+        request::Exposure,
+    },
+    fact::LeapKind,
+    reference::{Answer, Watch, kernel},
+    snapshot::started,
+    time::boot_ns,
+};
+
+/// A call that set the clock has returned by then, and its record is in the ring.
+const RETURNED: Duration = Duration::from_millis(5);
+
+/// The next reading; never, when nothing is watched.
+pub(in crate::run) async fn next_answer(references: Option<&mut Watch>) -> Option<Answer> {
+    match references {
+        Some(references) => references.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Sources {
+    /// A reference clock was read, or cannot be.
+    pub(in crate::run) fn answered(&mut self, answer: Option<Answer>) -> Option<Context> {
+        match answer {
+            Some(Ok(reading)) => return Some(Context::Reference(reading)),
+            Some(Err(failure)) => tracing::warn!("{failure}"),
+            None => {
+                // Its threads are gone, which nothing they do explains; the rest goes on.
+                tracing::error!("the reference clocks are no longer watched");
+                self.references = None;
+            }
+        }
+        None
+    }
+}
+
+/// What became of the wall clock since the last look.
+pub(super) fn look(watch: &mut Clockwatch) -> Vec<Bytes> {
+    let changes = watch.look();
+    if changes.moved.is_some() {
+        // The process that set it may not have returned from its call yet, and would not be named.
+        std::thread::sleep(RETURNED);
+    }
+    changes.records().collect()
+}
+
+/// What the kernel said last of leap seconds: what is armed, and TAI − UTC.
+#[derive(Default)]
+pub(super) struct LeapSeconds(Option<(Option<LeapKind>, i32)>);
+
+impl LeapSeconds {
+    /// What the kernel says now, if that has changed. It is applied before the move that it may explain.
+    pub(super) fn look(&mut self) -> Option<Context> {
+        let state = kernel::state().ok()?;
+        let (armed, tai_s) = (state.leap_second, state.tai_s);
+        let changed = self.0.replace((armed, tai_s)) != Some((armed, tai_s));
+        changed.then(|| Context::LeapState { boot_ns: boot_ns(), armed, tai_s })
+    }
+}
+
+/// Processes that a wrong clock has exposed.
+pub(super) fn exposed(exposure: &Exposure, observer: &mut Observer) -> Context {
+    let (found, gone) = started::look(exposure);
+    let more = found.len().saturating_sub(STARTED) as u64;
+    let started = found
+        .into_iter()
+        .take(STARTED)
+        .map(|one| {
+            let mut process = observer.look_up(one.pid, &one.comm);
+            process.started_ns = one.started_ns;
+            process
+        })
+        .collect();
+    Context::Exposed(Box::new(Exposed { boot_ns: boot_ns(), started, more, gone }))
+}
