@@ -2,7 +2,7 @@
 //! MONOTONIC with BOOTTIME between two looks, and lets the kernel say when the clock is set.
 //!
 //! It does not know who moved it (the `clock` probe does), nor whether the clock is right: a virtual
-//! machine paused from outside finds all its clocks stopped alike, and only a reference can tell.
+//! machine paused from outside finds all its clocks stopped alike, and only a reference can say.
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
@@ -50,7 +50,7 @@ const NEVER_SEC: i64 = 9_000_000_000;
 
 /// Where the clocks stood, compared with BOOTTIME, which is never set and goes on through sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub struct Sample {
     /// CLOCK_BOOTTIME, nanoseconds.
     pub boot_ns: u64,
     /// REALTIME − BOOTTIME, nanoseconds.
@@ -61,7 +61,7 @@ pub struct Look {
     pub spread_ns: u64,
 }
 
-impl Look {
+impl Sample {
     /// Reads the clocks.
     pub fn now() -> Self {
         let mut best = Self::once();
@@ -107,7 +107,7 @@ impl Changes {
 }
 
 /// Compares two looks; `was_set`: the kernel said meanwhile that the clock was set.
-pub fn compare(before: &Look, after: &Look, was_set: bool) -> Changes {
+pub fn compare(before: &Sample, after: &Sample, was_set: bool) -> Changes {
     let elapsed = after.boot_ns.saturating_sub(before.boot_ns);
     let unsure = before.spread_ns + after.spread_ns;
     let header =
@@ -132,13 +132,13 @@ pub fn compare(before: &Look, after: &Look, was_set: bool) -> Changes {
     }
 }
 
-/// Watches the clocks. To be looked at every second or so: that alone tells everything, a second late.
+/// Watches the clocks. To be looked at every second or so: that alone finds everything, a second late.
 /// Its descriptor becomes readable when the wall clock is set, for whoever cannot wait (an `AsyncFd`, say:
 /// clear the readiness, then look).
 #[derive(Debug)]
 pub struct Clockwatch {
     timer: OwnedFd,
-    last: Look,
+    last: Sample,
     /// Set after the clocks were read: explains what the next look finds.
     set_late: bool,
 }
@@ -151,15 +151,15 @@ impl Clockwatch {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: Timespec { tv_sec: NEVER_SEC, tv_nsec: 0 },
         };
-        // A timer nobody waits for, except to be told that it has become meaningless.
+        // A timer nobody waits for, except to hear from the kernel that it has become meaningless.
         timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &never)?;
-        Ok(Self { timer, last: Look::now(), set_late: false })
+        Ok(Self { timer, last: Sample::now(), set_late: false })
     }
 
     /// What happened since the last look.
     pub fn look(&mut self) -> Changes {
         let set_early = self.was_set() | self.set_late;
-        let now = Look::now();
+        let now = Sample::now();
         let set_late = self.was_set();
         let changes = compare(&self.last, &now, set_early | set_late);
         self.last = now;
@@ -168,7 +168,7 @@ impl Clockwatch {
     }
 
     /// Where the clocks stood at the last look.
-    pub fn last(&self) -> &Look {
+    pub fn last(&self) -> &Sample {
         &self.last
     }
 
@@ -196,12 +196,12 @@ mod tests {
     use super::*;
     use crate::time::SECOND_NS;
 
-    fn look(boot_ns: u64, real_ns: i64, slept_ns: i64) -> Look {
-        Look { boot_ns, real_ns, slept_ns, spread_ns: 200 }
+    fn look(boot_ns: u64, real_ns: i64, slept_ns: i64) -> Sample {
+        Sample { boot_ns, real_ns, slept_ns, spread_ns: 200 }
     }
 
     #[test]
-    fn a_step_back_is_told_with_both_offsets() {
+    fn a_step_back_is_reported_with_both_offsets() {
         let changes =
             compare(&look(SECOND_NS, 5_000, 0), &look(2 * SECOND_NS, 5_000 - SECOND_NS as i64, 0), true);
         let moved = changes.moved.expect("a second is a step");
@@ -221,15 +221,15 @@ mod tests {
     }
 
     #[test]
-    fn a_move_is_told_from_one_millisecond_on() {
-        let told = |by: i64| compare(&look(0, 0, 0), &look(0, by, 0), false).moved.is_some();
-        assert!(told(1_000_400) && told(-1_000_400));
-        assert!(!told(1_000_399) && !told(-1_000_399));
+    fn a_move_is_reported_from_one_millisecond_on() {
+        let reported = |by: i64| compare(&look(0, 0, 0), &look(0, by, 0), false).moved.is_some();
+        assert!(reported(1_000_400) && reported(-1_000_400));
+        assert!(!reported(1_000_399) && !reported(-1_000_399));
     }
 
     #[test]
     fn a_clumsy_reading_is_not_taken_for_a_move() {
-        let clumsy = Look { spread_ns: 8_000_000, ..look(SECOND_NS, 4_000_000, 4_000_000) };
+        let clumsy = Sample { spread_ns: 8_000_000, ..look(SECOND_NS, 4_000_000, 4_000_000) };
         assert_eq!(compare(&look(0, 0, 0), &clumsy, false), Changes::default());
     }
 

@@ -93,7 +93,7 @@ fn machine() -> Vec<Check> {
         check(
             "tracefs",
             State::Ok,
-            "not mounted; culprit mounts it for itself while attaching, visible to nobody else",
+            "not mounted; culprit mounts it for itself while attaching, visible to no other process",
         )
     });
     checks
@@ -167,7 +167,7 @@ fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
         }
     };
     let mut found = Vec::new();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for probe in PROBES {
         let hooks: Vec<_> =
             kernel.hooks.iter().filter(|planned| planned.probes.contains(&probe.id)).collect();
@@ -190,10 +190,10 @@ fn probes(options: &Doctor, checks: &mut Vec<Check>) -> Vec<Check> {
         };
         found.push(check(probe.name, state, text));
         for (planned, why) in trouble {
-            if told.contains(&planned.hook.program) {
+            if reported.contains(&planned.hook.program) {
                 continue;
             }
-            told.push(planned.hook.program);
+            reported.push(planned.hook.program);
             let state = if planned.required_by(probe) { State::Missing } else { State::Note };
             let text = format!(
                 "{}: {why}; without it culprit does not see {}",

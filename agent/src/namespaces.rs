@@ -33,7 +33,7 @@ pub struct Found {
     pub name: Option<String>,
 }
 
-/// The file behind a name, as far as it can be told without entering the namespace: another one of the same
+/// The file behind a name, as far as it can be known without entering the namespace: another one of the same
 /// name and number has another birthday.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
@@ -147,7 +147,7 @@ fn which(path: &Path, own: Option<Netns>) -> io::Result<Netns> {
 /// Moves the calling thread into a namespace, for good, and says which one it is.
 ///
 /// # Errors
-/// When it is gone, may not be entered, or cannot be told from others.
+/// When it is gone, may not be entered, or cannot be distinguished from others.
 pub fn enter(path: &Path, own: Option<Netns>) -> io::Result<Netns> {
     let file = File::open(path)?;
     let inode = u32::try_from(file.metadata()?.ino()).map_err(io::Error::other)?;

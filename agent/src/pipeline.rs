@@ -46,12 +46,12 @@ impl Pipeline {
         match item {
             Item::Event(event) => {
                 let mut facts = Vec::new();
-                self.world.tell(event, |fact| facts.push(fact));
+                self.world.apply(event, |fact| facts.push(fact));
                 let incidents = self.engine.event(event, &self.world);
                 Step { facts, incidents, requests: self.engine.requests() }
             }
             Item::Context(context) => {
-                self.world.learn(context);
+                self.world.apply_context(context);
                 // What a rule asks for now is asked for with the next event.
                 Step { incidents: self.engine.context(context, &self.world), ..Step::default() }
             }

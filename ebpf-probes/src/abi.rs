@@ -25,7 +25,7 @@ pub struct Header {
 pub struct Netns {
     /// Its inode number, 0 when unknown.
     pub inode: u32,
-    /// Tells it from others that have or had this number: the low half of the namespace's cookie (from Linux
+    /// Reports it from others that have or had this number: the low half of the namespace's cookie (from Linux
     /// 5.12 on; before, bits of a number drawn at its birth). 0 when unknown, as in older recordings.
     pub generation: u32,
 }
@@ -51,7 +51,7 @@ impl core::fmt::Display for Netns {
     }
 }
 
-/// How the programs tell the generation of a namespace: value of the `GENERATION` global.
+/// How the programs report the generation of a namespace: value of the `GENERATION` global.
 pub mod generation {
     /// Not at all.
     pub const UNKNOWN: u32 = 0;
@@ -147,7 +147,7 @@ numbered! {
         ConnectDrop = 4,
         /// A connect is still pending (written by the agent's sweep).
         ConnectPending = 5,
-        /// A connect waits (written by the agent's sweep, sooner and oftener than people care to be told).
+        /// A connect waits (written by the agent's sweep, sooner and oftener than people care to hear).
         ConnectWaiting = 6,
         /// A packet of a pending connect was not delivered, and where: [`crate::probes::connect::DropRecord`].
         ConnectDropPlace = 7,

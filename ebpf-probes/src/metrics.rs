@@ -1,4 +1,4 @@
-//! What the programs count whatever is told: numbers of counters, numbers of histograms, and which bucket
+//! What the programs count whatever is reported: numbers of counters, numbers of histograms, and which bucket
 //! a duration falls into. Nothing here depends on the ring, on the mode or on what `-Z` leaves out;
 //! only what the filters watch is counted.
 
@@ -113,7 +113,7 @@ listed! {
         Created = "created",
         /// It was asked for and answered.
         Resolved = "resolved",
-        /// It was asked for in vain.
+        /// It was asked for without an answer.
         Failed = "failed",
         /// Another MAC took the place of the cached one.
         MacChanged = "mac_changed",

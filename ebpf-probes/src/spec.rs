@@ -26,7 +26,7 @@ pub struct Hook {
     pub program: &'static str,
     /// Where it is attached.
     pub attach: Attach,
-    /// What the probe cannot tell when this hook is missing.
+    /// What the probe cannot say when this hook is missing.
     pub gives: &'static str,
     /// The probe is useless without it.
     pub required: bool,

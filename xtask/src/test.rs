@@ -1,7 +1,7 @@
 //! `cargo xtask test`: does the code do what its tests say, here, on this kernel?
 //!
 //! The unit and replay tests run as whoever calls. The live tests load programs into the kernel,
-//! so their binary is built as the caller and run as root, and told (`CULPRIT_LIVE=require`) that
+//! so their binary is built as the caller and run as root, and given (`CULPRIT_LIVE=require`) that
 //! a test that cannot run has failed.
 
 use std::{ffi::OsString, path::PathBuf};
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Only the live tests
     #[arg(long)]
     live: bool,
-    /// Make the recordings of tests/incidents/ anew from the live tests, one after the other
+    /// Make the recordings of tests/incidents/ again from the live tests, one after the other
     #[arg(long, conflicts_with_all = ["unit", "live"])]
     keep_incidents: bool,
     /// Arguments of the test binaries (a filter, `--nocapture`, …)

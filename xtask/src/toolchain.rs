@@ -70,7 +70,7 @@ pub fn find_rustc() -> Result<(PathBuf, bool), Missing> {
     };
     for rustc in candidates {
         let Some(sysroot) = sysroot(&rustc) else { continue };
-        // cargo refuses to build the workspace with an older one; a named one may learn that there.
+        // cargo refuses to build the workspace with an older one; a named one may find that out there.
         if named.is_none() && !is_new_enough(&rustc) {
             continue;
         }

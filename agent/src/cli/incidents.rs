@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::run::From;
 use crate::{
-    config::Format, correlate::incident::Kind, incidents::Place, severity::Severity,
+    config::Format, correlate::incident::Kind, incidents::Source, severity::Severity,
     sinks::store::read::Query, units,
 };
 

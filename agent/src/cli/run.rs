@@ -217,10 +217,10 @@ pub struct From {
 }
 
 impl From {
-    pub(super) fn place(&self) -> incidents::Place {
+    pub(super) fn place(&self) -> incidents::Source {
         match &self.url {
-            Some(url) => incidents::Place::Daemon { url: url.clone(), ca: self.ca.clone() },
-            None => incidents::Place::Store(self.store.clone()),
+            Some(url) => incidents::Source::Daemon { url: url.clone(), ca: self.ca.clone() },
+            None => incidents::Source::Store(self.store.clone()),
         }
     }
 }

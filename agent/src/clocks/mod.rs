@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    clockwatch::Look,
+    clockwatch::Sample,
     config::Format,
     fact::{Reading, ReferenceKind, is_time_zone},
     reference::{
@@ -104,7 +104,7 @@ fn read(servers: &[Server]) -> Listed {
     answers.extend(servers.iter().map(|server| sntp::ask(server).map_err(|refusal| refusal.failure)));
     let (mut clocks, mut unreadable) = (Vec::new(), Vec::new());
     // Once for all: BOOTTIME has brought the readings to this moment.
-    let real_ns = Look::now().real_ns;
+    let real_ns = Sample::now().real_ns;
     for answer in answers {
         match answer {
             // It vouches for the wall clock: the line about the kernel says so.

@@ -15,7 +15,7 @@ pub(super) fn words(offset_ns: i64) -> String {
 /// What the kernel says of its own clock.
 pub(super) fn account(state: State) -> String {
     if !state.synchronised {
-        return "nobody has told it that its clock is right (no time daemon, or one that does not say so)"
+        return "no time daemon has reported that its clock is right (none runs, or it does not report so)"
             .into();
     }
     let leap = match state.leap_second {

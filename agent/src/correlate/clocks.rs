@@ -43,7 +43,7 @@ pub struct ClockSteppedDetails {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockVerdict {
-    /// Nothing can tell whether it was right before or is now.
+    /// Nothing can say whether it was right before or is now.
     Unknown,
     /// It is wrong.
     Wrong,
@@ -159,7 +159,7 @@ pub struct ClockSkewedDetails {
     /// reaches. Absent when it was so from the beginning and does not drift.
     pub since: Option<String>,
     /// How fast the clock gains on the reference, parts per million; negative is losing. Absent until it can
-    /// be told from the readings' errors.
+    /// be known from the readings' errors.
     pub drift_ppm: Option<f64>,
     /// The time this machine missed standing still, milliseconds.
     pub missed_ms: Option<u64>,

@@ -37,7 +37,7 @@ pub struct Incident {
     pub kind: Kind,
     /// Where it stands.
     pub state: State,
-    /// How grave it is.
+    /// How severe it is.
     pub severity: Severity,
     /// When its first sign was seen, RFC 3339, UTC.
     pub began_at: String,
@@ -127,7 +127,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It is told for the first time, or has begun again.
+    /// It is reported for the first time, or has begun again.
     Open,
     /// It goes on, and something about it has changed.
     Updated,

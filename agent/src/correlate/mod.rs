@@ -1,5 +1,5 @@
 //! Events → incidents: pure, in event time. The engine hands every event and every piece of context to
-//! each rule it is given; what they conclude is kept, folded and told by the [`Store`]. It never reads
+//! each rule it is given; what they conclude is kept, folded and reported by the [`Store`]. It never reads
 //! a clock, a file or a socket, so a recording gives the same incidents anywhere. When a rule needs to
 //! know what a process or the network looks like it says so ([`Request`]); whoever runs live answers.
 
@@ -15,7 +15,7 @@ use incident::Incident;
 pub use rule::{Diagnose, Rule};
 pub use store::Store;
 
-pub use crate::enrich::request::{Request, Whom};
+pub use crate::enrich::request::{ProcessRef, Request};
 use crate::{
     enrich::{World, bounded::Table, context::Context},
     event::Event,
@@ -42,18 +42,19 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine with these rules: those that explain come before those that would otherwise tell the same again.
+    /// An engine with these rules: those that explain come before those that would otherwise report the same again.
     #[must_use]
     pub fn new(rules: &[Rule]) -> Self {
         let rules = rules.iter().map(|rule| (rule.make)()).collect();
         Self { rules, store: Store::default(), requests: Vec::new(), now_ns: 0 }
     }
 
-    /// Takes in an event the world has just been told of; what it made of it.
+    /// Takes in an event the world has just applied; what it made of it.
     pub fn event(&mut self, event: &Event, world: &World) -> Vec<Incident> {
         // Recordings may hold anything: time does not go back.
         self.now_ns = self.now_ns.max(event.boot_ns);
-        let mut view = View { now_ns: self.now_ns, world, store: &mut self.store, requests: &mut self.requests };
+        let mut view =
+            View { now_ns: self.now_ns, world, store: &mut self.store, requests: &mut self.requests };
         for rule in &mut self.rules {
             rule.event(event, &mut view);
         }
@@ -63,13 +64,14 @@ impl Engine {
         self.store.take()
     }
 
-    /// Takes in something the world has just learnt about the system.
+    /// Takes in something the world has just found out about the system.
     pub fn context(&mut self, context: &Context, world: &World) -> Vec<Incident> {
         if let Context::Reference(reading) = context {
             // It may be the first that is heard of the time.
             self.now_ns = self.now_ns.max(reading.boot_ns);
         }
-        let mut view = View { now_ns: self.now_ns, world, store: &mut self.store, requests: &mut self.requests };
+        let mut view =
+            View { now_ns: self.now_ns, world, store: &mut self.store, requests: &mut self.requests };
         for rule in &mut self.rules {
             match context {
                 Context::Snapshot(snapshot) => rule.snapshot(snapshot, &mut view),
@@ -84,7 +86,7 @@ impl Engine {
         self.store.take()
     }
 
-    /// The stream ends: what is over and waits to be told is told.
+    /// The stream ends: what is over and waits to be reported is reported.
     pub fn finish(&mut self, world: &World) -> Vec<Incident> {
         self.store.tick(u64::MAX, world);
         self.store.take()

@@ -14,7 +14,7 @@ pub struct Report {
     pub kind: Kind,
     /// What it is about: the same subject within [`super::store::FOLD_NS`] is the same incident.
     pub subject: String,
-    /// How grave it is.
+    /// How severe it is.
     pub severity: Severity,
     /// Its first sign, CLOCK_BOOTTIME in nanoseconds.
     pub began_ns: u64,

@@ -22,7 +22,7 @@ use crate::{
 
 /// A situation that begins again within this long of its end is the same incident.
 pub(super) const FOLD_NS: u64 = 300_000_000_000;
-/// A situation must be over for this long before its incident is told to be resolved.
+/// A situation must be over for this long before its incident is resolved.
 pub(super) const HOLD_NS: u64 = 2_000_000_000;
 /// Incidents kept at most.
 const INCIDENTS: usize = 512;
@@ -35,14 +35,14 @@ const EVIDENCE: usize = 24;
 
 /// The incidents there are.
 pub struct Store {
-    held: Vec<Held>,
+    entries: Vec<Entry>,
     claims: Bounded<u64, String>,
     out: Vec<Incident>,
     opened: u64,
     evicted: u64,
 }
 
-struct Held {
+struct Entry {
     id: String,
     report: Report,
     opened_ns: u64,
@@ -53,13 +53,13 @@ struct Held {
     earlier: u64,
     /// The situation is over since.
     ended_ns: Option<u64>,
-    /// That was told.
+    /// That was reported.
     resolved: bool,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { held: Vec::new(), claims: Bounded::new(CLAIMS), out: Vec::new(), opened: 0, evicted: 0 }
+        Self { entries: Vec::new(), claims: Bounded::new(CLAIMS), out: Vec::new(), opened: 0, evicted: 0 }
     }
 }
 
@@ -67,28 +67,28 @@ impl Store {
     /// Opens an incident, or one of the same kind and subject again; returns its id.
     pub fn open(&mut self, now_ns: u64, world: &World, mut report: Report) -> String {
         let known = self
-            .held
+            .entries
             .iter()
-            .position(|held| held.report.kind == report.kind && held.report.subject == report.subject);
+            .position(|entry| entry.report.kind == report.kind && entry.report.subject == report.subject);
         if let Some(at) = known {
-            let held = &mut self.held[at];
-            if held.ended_ns.take().is_some() {
-                held.explained.clear();
-                held.earlier = held.earlier.saturating_add(held.report.count);
+            let entry = &mut self.entries[at];
+            if entry.ended_ns.take().is_some() {
+                entry.explained.clear();
+                entry.earlier = entry.earlier.saturating_add(entry.report.count);
             }
-            let state = if std::mem::take(&mut held.resolved) { State::Open } else { State::Updated };
+            let state = if std::mem::take(&mut entry.resolved) { State::Open } else { State::Updated };
             if state == State::Updated {
-                // It was never told to be over: it has lasted since its first beginning.
-                report.began_ns = report.began_ns.min(held.report.began_ns);
+                // It was never resolved: it has lasted since its first beginning.
+                report.began_ns = report.began_ns.min(entry.report.began_ns);
             }
-            held.report = report;
-            let (incident, id) = (held.incident(now_ns, world, state), held.id.clone());
+            entry.report = report;
+            let (incident, id) = (entry.incident(now_ns, world, state), entry.id.clone());
             self.out.push(incident);
             return id;
         }
         self.make_room();
         self.opened += 1;
-        let held = Held {
+        let entry = Entry {
             id: id_of(now_ns, world, &report),
             report,
             opened_ns: now_ns,
@@ -98,27 +98,27 @@ impl Store {
             ended_ns: None,
             resolved: false,
         };
-        let id = held.id.clone();
-        self.out.push(held.incident(now_ns, world, State::Open));
-        self.held.push(held);
+        let id = entry.id.clone();
+        self.out.push(entry.incident(now_ns, world, State::Open));
+        self.entries.push(entry);
         id
     }
 
-    /// Says an open incident anew.
+    /// Emits an open incident again.
     pub fn update(&mut self, now_ns: u64, world: &World, id: &str, report: Report) {
-        let Some(held) = self.held.iter_mut().find(|held| held.id == id) else { return };
-        held.replace(report);
-        held.ended_ns = None;
-        held.resolved = false;
-        let incident = held.incident(now_ns, world, State::Updated);
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) else { return };
+        entry.replace(report);
+        entry.ended_ns = None;
+        entry.resolved = false;
+        let incident = entry.incident(now_ns, world, State::Updated);
         self.out.push(incident);
     }
 
-    /// The situation ended; it is told when it has stayed so for [`HOLD_NS`].
+    /// The situation ended; it is reported when it has stayed so for [`HOLD_NS`].
     pub fn over(&mut self, ended_ns: u64, id: &str, report: Report) {
-        let Some(held) = self.held.iter_mut().find(|held| held.id == id) else { return };
-        held.replace(report);
-        held.ended_ns = Some(ended_ns);
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) else { return };
+        entry.replace(report);
+        entry.ended_ns = Some(ended_ns);
     }
 
     /// This incident explains what becomes of an operation.
@@ -131,16 +131,17 @@ impl Store {
     /// Incident `id` explains what became of an operation: whatever incident that is part of points to it.
     pub fn explain(&mut self, now_ns: u64, world: &World, cookie: u64, id: &str) {
         let Some(claimer) = self.claims.get(&cookie) else { return };
-        let Some(held) = self.held.iter_mut().find(|held| held.id == *claimer && !held.resolved) else {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == *claimer && !entry.resolved)
+        else {
             return;
         };
-        if held.id == id || held.caused_by().iter().any(|known| known == id) {
+        if entry.id == id || entry.caused_by().iter().any(|known| known == id) {
             return;
         }
-        held.explained.push(id.to_owned());
-        // One that is over says so when it is told to be.
-        if held.ended_ns.is_none() {
-            let incident = held.incident(now_ns, world, State::Updated);
+        entry.explained.push(id.to_owned());
+        // One that is over says so when it is resolved.
+        if entry.ended_ns.is_none() {
+            let incident = entry.incident(now_ns, world, State::Updated);
             self.out.push(incident);
         }
     }
@@ -152,48 +153,48 @@ impl Store {
 
     /// The id of an incident of this kind and subject that is open.
     pub fn open_id(&self, kind: Kind, subject: &str) -> Option<&str> {
-        self.held
+        self.entries
             .iter()
-            .find(|held| {
-                held.ended_ns.is_none() && held.report.kind == kind && held.report.subject == subject
+            .find(|entry| {
+                entry.ended_ns.is_none() && entry.report.kind == kind && entry.report.subject == subject
             })
-            .map(|held| held.id.as_str())
+            .map(|entry| entry.id.as_str())
     }
 
     /// Ids of incidents of this kind whose subjects begin so and that are not resolved yet.
     pub fn live_ids<'a>(&'a self, kind: Kind, subject: &'a str) -> impl Iterator<Item = &'a str> {
-        self.held
+        self.entries
             .iter()
-            .filter(move |held| {
-                !held.resolved && held.report.kind == kind && held.report.subject.starts_with(subject)
+            .filter(move |entry| {
+                !entry.resolved && entry.report.kind == kind && entry.report.subject.starts_with(subject)
             })
-            .map(|held| held.id.as_str())
+            .map(|entry| entry.id.as_str())
     }
 
     /// Incidents of this kind that are not resolved yet: ids and details.
     pub fn live(&self, kind: Kind) -> impl Iterator<Item = (&str, &Details)> {
-        self.held
+        self.entries
             .iter()
-            .filter(move |held| !held.resolved && held.report.kind == kind)
-            .map(|held| (held.id.as_str(), &held.report.details))
+            .filter(move |entry| !entry.resolved && entry.report.kind == kind)
+            .map(|entry| (entry.id.as_str(), &entry.report.details))
     }
 
-    /// The kind of an incident that is held, resolved or not.
+    /// The kind of an incident that is kept, resolved or not.
     pub fn kind(&self, id: &str) -> Option<Kind> {
-        self.held.iter().find(|held| held.id == id).map(|held| held.report.kind)
+        self.entries.iter().find(|entry| entry.id == id).map(|entry| entry.report.kind)
     }
 
-    /// The first remedy of an incident that is held, resolved or not.
+    /// The first remedy of an incident that is kept, resolved or not.
     pub fn remedy(&self, id: &str) -> Option<&Remedy> {
-        let held = self.held.iter().find(|held| held.id == id)?;
-        held.report.remedies.first()
+        let entry = self.entries.iter().find(|entry| entry.id == id)?;
+        entry.report.remedies.first()
     }
 
     /// How full what is remembered is.
     pub(super) fn tables(&self) -> [Table; 2] {
         let incidents = Table {
             name: "incidents",
-            entries: self.held.len() as u64,
+            entries: self.entries.len() as u64,
             capacity: INCIDENTS as u64,
             evictions: self.evicted,
         };
@@ -207,38 +208,38 @@ impl Store {
 
     /// Time has come to here.
     pub(super) fn tick(&mut self, now_ns: u64, world: &World) {
-        for held in &mut self.held {
-            let Some(ended_ns) = held.ended_ns else { continue };
-            if !held.resolved && now_ns.saturating_sub(ended_ns) >= HOLD_NS {
-                held.resolved = true;
-                self.out.push(held.incident(ended_ns, world, State::Resolved));
+        for entry in &mut self.entries {
+            let Some(ended_ns) = entry.ended_ns else { continue };
+            if !entry.resolved && now_ns.saturating_sub(ended_ns) >= HOLD_NS {
+                entry.resolved = true;
+                self.out.push(entry.incident(ended_ns, world, State::Resolved));
             }
         }
-        let gone = |held: &Held| held.ended_ns.is_some_and(|ended| now_ns.saturating_sub(ended) > FOLD_NS);
-        self.held.retain(|held| !gone(held));
+        let gone = |entry: &Entry| entry.ended_ns.is_some_and(|ended| now_ns.saturating_sub(ended) > FOLD_NS);
+        self.entries.retain(|entry| !gone(entry));
     }
 
-    /// What is to be told, in order.
+    /// What is to be reported, in order.
     pub(super) fn take(&mut self) -> Vec<Incident> {
         std::mem::take(&mut self.out)
     }
 
     fn make_room(&mut self) {
-        if self.held.len() < INCIDENTS {
+        if self.entries.len() < INCIDENTS {
             return;
         }
-        let oldest = (0..self.held.len()).min_by_key(|&at| {
-            (!self.held[at].resolved, self.held[at].ended_ns.unwrap_or(self.held[at].opened_ns))
+        let oldest = (0..self.entries.len()).min_by_key(|&at| {
+            (!self.entries[at].resolved, self.entries[at].ended_ns.unwrap_or(self.entries[at].opened_ns))
         });
         if let Some(at) = oldest {
-            self.held.remove(at);
+            self.entries.remove(at);
             self.evicted += 1;
         }
     }
 }
 
-impl Held {
-    /// The same situation, said anew: it began when it began, and as long as the cause is the same, what has
+impl Entry {
+    /// The same situation, emitted again: it began when it began, and as long as the cause is the same, what has
     /// explained it still does.
     fn replace(&mut self, mut report: Report) {
         report.began_ns = report.began_ns.min(self.report.began_ns);
@@ -304,7 +305,7 @@ impl Held {
     }
 }
 
-/// A sentence as it is told: with nothing hidden in it, and bounded, whatever names it holds.
+/// A sentence as it is reported: with nothing hidden in it, and bounded, whatever names it holds.
 fn sentence(text: &str) -> String {
     let shown = printable(text);
     match shown.char_indices().nth(SENTENCE) {

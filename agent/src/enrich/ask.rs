@@ -132,7 +132,7 @@ pub struct SilentNeighbour {
     pub netns: Netns,
     /// The device it should be behind.
     pub device: String,
-    /// Since when it is asked in vain, CLOCK_BOOTTIME in nanoseconds.
+    /// Since when it has been asked without an answer, CLOCK_BOOTTIME in nanoseconds.
     pub since_ns: u64,
     /// When the kernel gave up, if it has.
     pub failed_ns: Option<u64>,

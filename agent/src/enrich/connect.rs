@@ -6,18 +6,18 @@ use ebpf_probes::{
 };
 use nix::errno::Errno;
 
-use super::{Told, World, dns, ms, wire::wire};
+use super::{Emitted, World, dns, ms, wire::wire};
 use crate::{
     event::ConnectStep,
     fact::{Endpoint, HostIcmp, IcmpError, Outcome, Protocol, What},
 };
 
-pub(super) fn tell(
+pub(super) fn apply(
     world: &mut World,
     boot_ns: u64,
     step: ConnectStep,
     connect: &Connect,
-    told: &mut Vec<Told>,
+    facts: &mut Vec<Emitted>,
 ) {
     let udp = connect.tuple.protocol == IPPROTO_UDP;
     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
@@ -37,7 +37,7 @@ pub(super) fn tell(
                 .drop_reasons
                 .get(&connect.drop_reason)
                 .cloned()
-                .unwrap_or_else(|| "not told by this kernel".into()),
+                .unwrap_or_else(|| "not reported by this kernel".into()),
             drops: connect.drops,
             site: world.drop_site(connect),
             elapsed_ms,
@@ -53,7 +53,7 @@ pub(super) fn tell(
         ConnectStep::End => {
             let (outcome, errno) = outcome(connect);
             if udp && let Some(errno) = &errno {
-                dns::failed(world, boot_ns, connect, errno, told);
+                dns::failed(world, boot_ns, connect, errno, facts);
             }
             What::ConnectEnded {
                 protocol,
@@ -68,7 +68,7 @@ pub(super) fn tell(
             }
         }
     };
-    told.push(("connect", connect.owner, what));
+    facts.push(("connect", connect.owner, what));
 }
 
 impl World {

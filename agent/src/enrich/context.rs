@@ -110,7 +110,7 @@ pub enum Context {
         boot_ns: u64,
         /// What is armed for the end of the day.
         armed: Option<LeapKind>,
-        /// TAI − UTC as the kernel has it, seconds; 0 where nobody has set it.
+        /// TAI − UTC as the kernel has it, seconds; 0 where it has not been set.
         tai_s: i32,
     },
     /// When the running kernel was built: no right clock shows an earlier time.
@@ -146,7 +146,7 @@ pub enum Way {
     Inside,
     /// A namespace that belongs to whoever made a user namespace: all it talks to may be he himself.
     Foreign,
-    /// It could not be told.
+    /// It was not known.
     Unknown,
 }
 
@@ -371,8 +371,8 @@ pub struct Snapshot {
     #[serde(default)]
     pub loaded: Loaded,
     /// What its control group holds it to.
-    #[serde(default)]
-    pub held: Held,
+    #[serde(default, alias = "held")]
+    pub limits: CgroupLimits,
 }
 
 /// What a program has loaded, as `/proc/PID/maps` lists it.
@@ -411,7 +411,7 @@ impl Quota {
 }
 
 impl Loaded {
-    /// Whether the program can speak TLS; `None` when that cannot be told by what it has loaded.
+    /// Whether the program can speak TLS; `None` when that is not known by what it has loaded.
     pub fn speaks_tls(&self) -> Option<bool> {
         match self {
             Self { tls: Some(_), .. } | Self { runtime: Some(_), .. } => Some(true),
@@ -423,7 +423,7 @@ impl Loaded {
 
 /// What a process's control group holds it to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct CgroupLimits {
     /// It is frozen.
     pub frozen: bool,
     /// Its CPU quota, if it has one.
@@ -463,7 +463,7 @@ pub struct SeenThread {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Posture {
-    /// It could not be told.
+    /// It was not known.
     #[default]
     Unknown,
     /// On a CPU, or ready to be.
@@ -519,7 +519,7 @@ pub struct SeenSocket {
     pub inbound: Option<bool>,
 }
 
-/// A process, as `/proc` told.
+/// A process, as `/proc` describes it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProcessContext {
     /// Process id.
@@ -550,10 +550,10 @@ pub struct ProcessContext {
     /// Its parent, the parent's parent and so on, as far as blame looks.
     #[serde(default)]
     pub ancestors: Vec<u32>,
-    /// When it was started, CLOCK_BOOTTIME in nanoseconds (to the clock tick), 0 when it could not be told.
+    /// When it was started, CLOCK_BOOTTIME in nanoseconds (to the clock tick), 0 when it was not known.
     #[serde(default)]
     pub started_ns: u64,
-    /// The servers that its `/etc/resolv.conf` tells it to ask: whose answers about names it may believe.
+    /// The servers that its `/etc/resolv.conf` has it ask: whose answers about names it may believe.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resolvers: Vec<std::net::IpAddr>,
     /// The paths of its cgroups below the root, for filters in a replay; empty in recordings that are older.

@@ -1,4 +1,4 @@
-//! DNS lookups: queries matched with answers, names remembered, silence told.
+//! DNS lookups: queries matched with answers, names remembered, silence reported.
 
 use std::{collections::VecDeque, net::IpAddr};
 
@@ -12,10 +12,10 @@ use simple_dns::{
 };
 
 use super::{
-    Told, World,
+    Emitted, World,
     bounded::{Bounded, Table},
     ms,
-    names::Learnt,
+    names::Answer,
     operations::LookupOp,
     wire::wire,
 };
@@ -32,7 +32,7 @@ const STREAMS: usize = 256;
 const WIRES: usize = 1024;
 /// Bytes of one TCP stream held back at most: one message and its length.
 const STREAM_BYTES: usize = 65_537;
-/// Silence is told after this long, and again each time it has doubled; then the lookup is forgotten.
+/// Silence is reported after this long, and again each time it has doubled; then the lookup is forgotten.
 const FIRST_NS: u64 = 1_000_000_000;
 const FORGET_NS: u64 = 60_000_000_000;
 
@@ -111,34 +111,34 @@ fn protocol(tuple: &Tuple) -> Protocol {
     if tuple.protocol == IPPROTO_UDP { Protocol::Udp } else { Protocol::Tcp }
 }
 
-pub(super) fn tell(world: &mut World, boot_ns: u64, message: &DnsMessage, told: &mut Vec<Told>) {
+pub(super) fn apply(world: &mut World, boot_ns: u64, message: &DnsMessage, facts: &mut Vec<Emitted>) {
     if message.tuple.protocol == IPPROTO_UDP {
-        one(world, boot_ns, message, &message.data, told);
+        one(world, boot_ns, message, &message.data, facts);
         return;
     }
     for whole in world.dns.reassemble(message) {
-        one(world, boot_ns, message, &whole, told);
+        one(world, boot_ns, message, &whole, facts);
     }
 }
 
-fn one(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told: &mut Vec<Told>) {
+fn one(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], facts: &mut Vec<Emitted>) {
     let Ok(packet) = Packet::parse(data) else {
-        return cut(world, boot_ns, message, data, told);
+        return cut(world, boot_ns, message, data, facts);
     };
     let Some(question) = packet.questions.first() else { return };
     let (name, query_type) = (named(&question.qname), type_name(question.qtype));
     if packet.has_flags(PacketFlag::RESPONSE) {
         if message.ingress {
-            answered(world, boot_ns, message, &packet, name, query_type, told);
+            answered(world, boot_ns, message, &packet, name, query_type, facts);
         }
     } else if !message.ingress {
-        asked(world, boot_ns, message, packet.id(), name, query_type, told);
+        asked(world, boot_ns, message, packet.id(), name, query_type, facts);
     }
 }
 
 /// A message the parser refuses: an answer longer than what was captured still has its header and
 /// question, so that its lookup does not look unanswered.
-fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told: &mut Vec<Told>) {
+fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], facts: &mut Vec<Emitted>) {
     let (Some(&[high, low]), Some(&flags)) = (data.first_chunk::<2>(), data.get(2)) else { return };
     if !message.ingress || flags & 0x80 == 0 {
         return;
@@ -147,7 +147,7 @@ fn cut(world: &mut World, boot_ns: u64, message: &DnsMessage, data: &[u8], told:
     if let Some(lookup) = world.dns.end(boot_ns, (message.cookie, id), false) {
         let server = lookup.server(world);
         let rcode = data.get(3).map_or(0, |byte| byte & 15);
-        told.push((
+        facts.push((
             "dns",
             lookup.owner,
             What::DnsAnswer {
@@ -172,7 +172,7 @@ fn asked(
     id: u16,
     name: Name,
     query_type: String,
-    told: &mut Vec<Told>,
+    facts: &mut Vec<Emitted>,
 ) {
     let key = (message.cookie, id);
     // A socket may ask one server after the other: what was said of an earlier question holds no longer.
@@ -210,7 +210,7 @@ fn asked(
         name_invalid: name.invalid,
         query_type,
     };
-    told.push(("dns", message.owner, what));
+    facts.push(("dns", message.owner, what));
 }
 
 fn answered(
@@ -220,7 +220,7 @@ fn answered(
     packet: &Packet<'_>,
     name: Name,
     query_type: String,
-    told: &mut Vec<Told>,
+    facts: &mut Vec<Emitted>,
 ) {
     let key = (message.cookie, packet.id());
     let lookup = match world.dns.pending.get(&key) {
@@ -236,15 +236,15 @@ fn answered(
     // A name that no host may have is no host's; an answer of another server than the one asked is nobody's.
     let believed = name.invalid.is_none()
         && lookup.as_ref().is_none_or(|lookup| lookup.tuple.remote == message.tuple.remote);
-    let learnt = Learnt {
+    let answer = Answer {
         name: name.text.to_ascii_lowercase(),
         asker: world.asker(owner.process),
         server,
         until_ns: 0,
     };
-    let mut learn = |ip: IpAddr, ttl_s: u32| {
+    let mut add = |ip: IpAddr, ttl_s: u32| {
         if believed {
-            world.names.learn(owner.netns, ip, boot_ns, ttl_s, learnt.clone());
+            world.names.add(owner.netns, ip, boot_ns, ttl_s, answer.clone());
         }
     };
     let mut answers = Vec::new();
@@ -252,12 +252,12 @@ fn answered(
         match &record.rdata {
             RData::A(A { address }) => {
                 let ip = std::net::Ipv4Addr::from(*address);
-                learn(ip.into(), record.ttl);
+                add(ip.into(), record.ttl);
                 answers.push(ip.to_string());
             }
             RData::AAAA(AAAA { address }) => {
                 let ip = std::net::Ipv6Addr::from(*address);
-                learn(ip.into(), record.ttl);
+                add(ip.into(), record.ttl);
                 answers.push(ip.to_string());
             }
             RData::CNAME(target) => answers.push(named(&target.0).text),
@@ -280,11 +280,17 @@ fn answered(
         truncated: packet.has_flags(PacketFlag::TRUNCATION),
         latency_ms: lookup.map(|lookup| ms(boot_ns.saturating_sub(lookup.started_ns))),
     };
-    told.push(("dns", owner, what));
+    facts.push(("dns", owner, what));
 }
 
 /// A UDP socket reported an error: its lookups will not be answered.
-pub(super) fn failed(world: &mut World, boot_ns: u64, connect: &Connect, errno: &str, told: &mut Vec<Told>) {
+pub(super) fn failed(
+    world: &mut World,
+    boot_ns: u64,
+    connect: &Connect,
+    errno: &str,
+    facts: &mut Vec<Emitted>,
+) {
     let keys: Vec<_> = world
         .dns
         .pending
@@ -303,12 +309,12 @@ pub(super) fn failed(world: &mut World, boot_ns: u64, connect: &Connect, errno: 
             answered_by_host: world.host_icmp(connect),
             elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
         };
-        told.push(("dns", lookup.owner, what));
+        facts.push(("dns", lookup.owner, what));
     }
 }
 
-/// Time passed: tells lookups that nobody answers.
-pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
+/// Time passed: reports lookups that nobody answers.
+pub(super) fn tick(world: &mut World, boot_ns: u64, facts: &mut Vec<Emitted>) {
     let mut due = Vec::new();
     let mut over = Vec::new();
     for (key, lookup) in world.dns.pending.iter_mut() {
@@ -334,7 +340,7 @@ pub(super) fn tick(world: &mut World, boot_ns: u64, told: &mut Vec<Told>) {
             queries: lookup.queries,
             elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
         };
-        told.push(("dns", lookup.owner, what));
+        facts.push(("dns", lookup.owner, what));
     }
     for key in over {
         world.dns.pending.remove(&key);
@@ -382,7 +388,7 @@ impl Lookups {
         let ahead = message.seq.wrapping_sub(stream.next) as i32;
         let data: &[u8] = &message.data;
         if ahead > 0 {
-            // Something is missing: begin anew with this segment.
+            // Something is missing: begin again with this segment.
             stream.held.clear();
             stream.held.extend_from_slice(data);
         } else {

@@ -1,5 +1,5 @@
 //! Packets of pending connects that this host did not deliver: which one, where, and on which device, as far as the
-//! kernel told. Why somebody wants them dropped is not known here.
+//! kernel reported. Why somebody wants them dropped is not known here.
 
 use ebpf_probes::probes::connect::{Connect, Dropped, packet, place};
 
@@ -56,7 +56,7 @@ fn packet_of(at: u32) -> Option<DroppedPacket> {
 }
 
 impl World {
-    /// What the kernel told of the last packet of a connect that it dropped.
+    /// What the kernel reported of the last packet of a connect that it dropped.
     pub fn lost_packet(&self, connect: &Connect) -> Option<&Dropped> {
         (connect.drops > 0).then(|| self.drops.lost.get(&connect.cookie)).flatten()
     }

@@ -119,11 +119,11 @@ impl Default for World {
 }
 
 /// What happened, and who did it; the rest of a [`Fact`] is the same for all.
-type Told = (&'static str, Owner, What);
+type Emitted = (&'static str, Owner, What);
 
 impl World {
     /// Learns something about the system.
-    pub fn learn(&mut self, context: &Context) {
+    pub fn apply_context(&mut self, context: &Context) {
         match context {
             Context::Origin { drop_reasons, netns, select, node, probes, time_zone, .. } => {
                 self.time_zone.clone_from(time_zone);
@@ -164,39 +164,39 @@ impl World {
         }
     }
 
-    /// Takes in an event and tells what it means, in order.
-    pub fn tell(&mut self, event: &Event, mut to: impl FnMut(Fact)) {
+    /// Takes in an event and reports what it means, in order.
+    pub fn apply(&mut self, event: &Event, mut to: impl FnMut(Fact)) {
         clock::begin(self);
         while let Some((boot_ns, (probe, owner, what))) = neigh::overdue(self, event.boot_ns) {
             if let Some(fact) = self.fact(boot_ns, probe, owner, what) {
                 to(fact);
             }
         }
-        let mut told: Vec<Told> = Vec::new();
+        let mut facts: Vec<Emitted> = Vec::new();
         match &event.what {
             Raw::Connect(step, connect) => {
                 self.operations.connect(event.boot_ns, *step, connect);
                 self.family_of(event.boot_ns, *step, connect);
-                connect::tell(self, event.boot_ns, *step, connect, &mut told);
+                connect::apply(self, event.boot_ns, *step, connect, &mut facts);
             }
             Raw::Dropped(dropped) => self.drops.add(dropped),
             Raw::Hello(bytes) => self.tls.bytes(bytes),
-            Raw::Tls(step, handshake) => tls::tell(self, event.boot_ns, *step, handshake, &mut told),
-            Raw::Dns(message) => dns::tell(self, event.boot_ns, message, &mut told),
+            Raw::Tls(step, handshake) => tls::apply(self, event.boot_ns, *step, handshake, &mut facts),
+            Raw::Dns(message) => dns::apply(self, event.boot_ns, message, &mut facts),
             Raw::DnsWire(record) => self.dns.goes(record),
-            Raw::Neigh(record) => neigh::changed(self, event.boot_ns, record, &mut told),
-            Raw::Mac(record) => neigh::mismatch(self, event.boot_ns, record, &mut told),
-            Raw::Claim(record) => neigh::claimed(self, event.boot_ns, record, &mut told),
-            Raw::Unheard(record) => neigh::unheard(self, event.boot_ns, record, &mut told),
+            Raw::Neigh(record) => neigh::changed(self, event.boot_ns, record, &mut facts),
+            Raw::Mac(record) => neigh::mismatch(self, event.boot_ns, record, &mut facts),
+            Raw::Claim(record) => neigh::claimed(self, event.boot_ns, record, &mut facts),
+            Raw::Unheard(record) => neigh::unheard(self, event.boot_ns, record, &mut facts),
             Raw::Waiter(record) => {
                 self.waits(record);
-                neigh::waited(self, record, &mut told);
+                neigh::waited(self, record, &mut facts);
             }
-            Raw::ClockSet(record) => clock::set(self, event.boot_ns, record, &mut told),
-            Raw::ClockMoved(record) => clock::moved(self, event.boot_ns, record, &mut told),
-            Raw::ClockSuspended(record) => clock::suspended(self, record, &mut told),
+            Raw::ClockSet(record) => clock::set(self, event.boot_ns, record, &mut facts),
+            Raw::ClockMoved(record) => clock::moved(self, event.boot_ns, record, &mut facts),
+            Raw::ClockSuspended(record) => clock::suspended(self, record, &mut facts),
             Raw::HttpDate(record) => clock::references::date(self, record),
-            Raw::Tick => dns::tick(self, event.boot_ns, &mut told),
+            Raw::Tick => dns::tick(self, event.boot_ns, &mut facts),
             Raw::Lost { probe, stat, count } => self.lost(*probe, *stat, *count),
         }
         for (boot_ns, what) in clock::references::compared(self) {
@@ -204,7 +204,7 @@ impl World {
                 to(fact);
             }
         }
-        for (probe, owner, what) in told {
+        for (probe, owner, what) in facts {
             if let Some(fact) = self.fact(event.boot_ns, probe, owner, what) {
                 to(fact);
             }
@@ -447,7 +447,7 @@ mod tests {
             let mut world = World::default();
             for record in &records {
                 if let Ok(event) = crate::event::decode(record) {
-                    world.tell(&event, |fact| {
+                    world.apply(&event, |fact| {
                         let mut out = Vec::new();
                         serde_json::to_writer(&mut out, &fact).expect("every fact is JSON");
                     });

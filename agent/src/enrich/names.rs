@@ -1,6 +1,6 @@
 //! Names of addresses, as DNS answers gave them: whom may a name be shown to?
 //!
-//! Anybody may ask a server of their own and be told any name for any address. So a name is believed for the
+//! Anybody may ask a server of their own and get any name for any address. So a name is believed for the
 //! process that asked; for another one only when it came from a resolver that this other process is configured
 //! to use itself. Where the names that may be believed contradict each other, there is none: the address is
 //! shown. It refuses to know who is right.
@@ -17,19 +17,19 @@ const ADDRESSES: usize = 16384;
 const NAMES: usize = 8;
 /// Of them, by one process: two contradict each other, more say no more.
 const OF_ONE: usize = 2;
-/// A name holds for as long as its record does, and at least so long: programs keep what they were told.
+/// A name holds for as long as its record does, and at least so long: programs keep the address they got.
 const LEAST_NS: u64 = 300_000_000_000;
 
 /// What addresses are called, by network namespace.
 pub(super) struct Names {
-    addresses: Bounded<(Netns, IpAddr), Vec<Learnt>>,
+    addresses: Bounded<(Netns, IpAddr), Vec<Answer>>,
     /// Names that had to give way to others of the same address.
     displaced: u64,
 }
 
 /// A name for an address.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Learnt {
+pub(super) struct Answer {
     /// The name that was asked for, in lower case.
     pub(super) name: String,
     /// The process that asked.
@@ -60,15 +60,15 @@ impl Default for Names {
 
 impl Names {
     /// An answer named an address. What was good until before now is forgotten: addresses are used again.
-    pub(super) fn learn(&mut self, netns: Netns, address: IpAddr, boot_ns: u64, ttl_s: u32, learnt: Learnt) {
+    pub(super) fn add(&mut self, netns: Netns, address: IpAddr, boot_ns: u64, ttl_s: u32, answer: Answer) {
         let until_ns = boot_ns.saturating_add((u64::from(ttl_s) * 1_000_000_000).max(LEAST_NS));
-        let learnt = Learnt { until_ns, ..learnt };
+        let answer = Answer { until_ns, ..answer };
         let key = (netns, address);
         let Some(names) = self.addresses.get_mut(&key) else {
-            return self.addresses.insert(key, vec![learnt]);
+            return self.addresses.insert(key, vec![answer]);
         };
-        names.retain(|known| known.until_ns >= boot_ns && !known.says_the_same(&learnt));
-        let of_one = |known: &&Learnt| known.asker == learnt.asker && known.server == learnt.server;
+        names.retain(|known| known.until_ns >= boot_ns && !known.says_the_same(&answer));
+        let of_one = |known: &&Answer| known.asker == answer.asker && known.server == answer.server;
         while names.iter().filter(of_one).count() >= OF_ONE {
             let Some(oldest) = names.iter().position(|known| of_one(&known)) else { break };
             names.remove(oldest);
@@ -77,13 +77,13 @@ impl Names {
             names.remove(0);
             self.displaced += 1;
         }
-        names.push(learnt);
+        names.push(answer);
     }
 
     /// The one name this reader may believe.
     pub(super) fn name(&self, netns: Netns, address: IpAddr, reader: Reader<'_>) -> Option<&str> {
         let names = self.addresses.get(&(netns, address))?;
-        let own = |known: &&Learnt| known.asker == reader.process && reader.process.0 != 0;
+        let own = |known: &&Answer| known.asker == reader.process && reader.process.0 != 0;
         if names.iter().any(|known| own(&known)) {
             return agreed(names.iter().filter(own));
         }
@@ -115,14 +115,14 @@ impl Names {
     }
 }
 
-impl Learnt {
+impl Answer {
     fn says_the_same(&self, other: &Self) -> bool {
         (&self.name, self.asker, self.server) == (&other.name, other.asker, other.server)
     }
 }
 
 /// The name, if there is only one.
-fn agreed<'a>(names: impl Iterator<Item = &'a Learnt>) -> Option<&'a str> {
+fn agreed<'a>(names: impl Iterator<Item = &'a Answer>) -> Option<&'a str> {
     let mut found = None;
     for known in names {
         match found {
@@ -143,9 +143,9 @@ mod tests {
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const HERE: Netns = Netns::numbered(1);
 
-    fn learn(names: &mut Names, at_s: u64, name: &str, asker: u32, server: IpAddr) {
-        let learnt = Learnt { name: name.into(), asker: (asker, 1), server, until_ns: 0 };
-        names.learn(HERE, ADDRESS, at_s * SECOND_NS, 60, learnt);
+    fn add(names: &mut Names, at_s: u64, name: &str, asker: u32, server: IpAddr) {
+        let answer = Answer { name: name.into(), asker: (asker, 1), server, until_ns: 0 };
+        names.add(HERE, ADDRESS, at_s * SECOND_NS, 60, answer);
     }
 
     fn seen(names: &Names, process: u32) -> Option<&str> {
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_name_of_a_strangers_own_server_is_his_alone() {
         let mut names = Names::default();
-        learn(&mut names, 1, "victim.example", 66, THEIRS);
+        add(&mut names, 1, "victim.example", 66, THEIRS);
         assert_eq!(seen(&names, 66), Some("victim.example"));
         assert_eq!((seen(&names, 7), seen(&names, 0)), (None, None));
     }
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_name_of_the_configured_resolver_is_everybodys() {
         let mut names = Names::default();
-        learn(&mut names, 1, "db.example", 8, OURS);
+        add(&mut names, 1, "db.example", 8, OURS);
         assert_eq!((seen(&names, 7), seen(&names, 0)), (Some("db.example"), Some("db.example")));
         assert_eq!(names.name(HERE, ADDRESS, Reader { process: (7, 1), resolvers: &[] }), None);
         assert_eq!(
@@ -176,12 +176,12 @@ mod tests {
     #[test]
     fn a_stranger_can_neither_replace_nor_contradict_what_a_process_asked() {
         let mut names = Names::default();
-        learn(&mut names, 1, "db.example", 7, OURS);
+        add(&mut names, 1, "db.example", 7, OURS);
         for asker in 100..140 {
-            learn(&mut names, 2, &format!("x{asker}.example"), asker, THEIRS);
+            add(&mut names, 2, &format!("x{asker}.example"), asker, THEIRS);
         }
-        learn(&mut names, 3, "db.example", 7, OURS);
-        learn(&mut names, 3, "evil.example", 66, OURS);
+        add(&mut names, 3, "db.example", 7, OURS);
+        add(&mut names, 3, "evil.example", 66, OURS);
         assert_eq!(seen(&names, 7), Some("db.example"));
         assert_eq!(seen(&names, 9), None, "two names from our resolver: the address is shown");
     }
@@ -189,17 +189,17 @@ mod tests {
     #[test]
     fn two_names_for_one_address_are_none_until_one_is_over() {
         let mut names = Names::default();
-        learn(&mut names, 1, "a.example", 7, OURS);
-        learn(&mut names, 2, "b.example", 7, OURS);
+        add(&mut names, 1, "a.example", 7, OURS);
+        add(&mut names, 2, "b.example", 7, OURS);
         assert_eq!(seen(&names, 7), None);
-        learn(&mut names, 400, "b.example", 7, OURS);
+        add(&mut names, 400, "b.example", 7, OURS);
         assert_eq!(seen(&names, 7), Some("b.example"));
     }
 
     #[test]
     fn the_next_process_of_that_number_asked_nothing() {
         let mut names = Names::default();
-        learn(&mut names, 1, "victim.example", 66, THEIRS);
+        add(&mut names, 1, "victim.example", 66, THEIRS);
         let next = Reader { process: (66, 2), resolvers: &[OURS] };
         assert_eq!(names.name(HERE, ADDRESS, next), None);
     }
@@ -208,7 +208,7 @@ mod tests {
     fn names_of_an_address_are_bounded() {
         let mut names = Names::default();
         for asker in 1..100 {
-            learn(&mut names, 1, "a.example", asker, THEIRS);
+            add(&mut names, 1, "a.example", asker, THEIRS);
         }
         let [_, of_one] = names.tables();
         assert_eq!((of_one.entries, of_one.evictions), (NAMES as u64, 99 - NAMES as u64));

@@ -1,12 +1,12 @@
 //! What is under way now, for whoever shows it live: connects and lookups that wait, as facts that pass the same
-//! filters as those that are told.
+//! filters as those that are reported.
 
 use super::{World, ms, operations::LookupOp};
 use crate::fact::{Fact, Protocol, What};
 
 /// The port that servers answer lookups on.
 const DNS: u16 = 53;
-/// The sweep tells again of what has waited twice as long as when it was told last; what it leaves out by more than
+/// The sweep reports again of what has waited twice as long as when it was reported last; what it leaves out by more than
 /// this has ended, and its end was lost.
 const PATIENCE_NS: u64 = 2_000_000_000;
 

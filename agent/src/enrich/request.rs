@@ -12,7 +12,7 @@ use super::context::{Exposed, Holders, Network, Reach, Snapshot};
 #[serde(tag = "request", content = "of", rename_all = "snake_case")]
 pub enum Request {
     /// A process: answered with a [`Snapshot`].
-    Process(Whom),
+    Process(ProcessRef),
     /// The devices and gateways of a network namespace: answered with a [`Network`].
     Network(#[serde(with = "super::netns")] Netns),
     /// The same, and the neighbour tables with their biggest users.
@@ -69,7 +69,7 @@ pub struct Exposure {
 
 /// A process to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Whom {
+pub struct ProcessRef {
     /// The process.
     pub process: u32,
     /// The thread that matters, 0 for none.
@@ -86,7 +86,7 @@ mod tests {
     fn every_request_survives_being_written_and_read() {
         let netns = Netns { inode: 7, generation: 2 };
         let requests = [
-            Request::Process(Whom { process: 1, thread: 2, cookie: u64::MAX }),
+            Request::Process(ProcessRef { process: 1, thread: 2, cookie: u64::MAX }),
             Request::Network(netns),
             Request::Tables(Netns::numbered(7)),
             Request::Sessions(u64::MAX),

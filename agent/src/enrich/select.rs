@@ -1,6 +1,6 @@
 //! The filters for what the kernel cannot judge alone. `-Z` and `--min-ms`: whether a handshake or a lookup went
 //! badly is known only when it is over, or when it waits. `--dest`, `--port`, `-4` and `-6` of lookups and
-//! neighbours: what they teach is needed to tell of connects that are wanted, they themselves may not be.
+//! neighbours: what they teach is needed to report connects that are wanted, they themselves may not be.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ pub struct Select {
 }
 
 impl Select {
-    /// Whether a fact is worth telling.
+    /// Whether a fact is worth reporting.
     pub fn wants(&self, what: &What) -> bool {
         let (bad, ms) = judge(what);
         let long_enough = self.min_ms == 0 || ms.is_some_and(|ms| ms >= self.min_ms as f64);
@@ -242,7 +242,7 @@ mod tests {
         assert!(port(53).wants(&asked("10.1.2.3:53")) && !port(443).wants(&asked("10.1.2.3:53")));
         let only_v6 = Select { only_v6: Some(true), ..Select::default() };
         assert!(only_v6.wants(&asked("[fd00::1]:53")) && !only_v6.wants(&asked("10.1.2.3:53")));
-        // What has no peer is told whatever is asked for.
+        // What has no peer is reported whatever is asked for.
         assert!(port(443).wants(&What::MachineSlept { slept_ms: 9.0 }));
     }
 

@@ -19,7 +19,7 @@ use crate::event;
 pub(super) const HELD_UP: usize = 4096;
 /// Destinations of forwarded packets that wait for a neighbour, at most.
 pub(super) const FORWARDED: usize = 1024;
-/// `EHOSTUNREACH`: what waited for a neighbour is told this when nobody answered.
+/// `EHOSTUNREACH`: what waited for a neighbour gets this when no answer came.
 const HOST_UNREACHABLE: i32 = 113;
 
 /// A packet that was to be forwarded and waits for a neighbour.

@@ -16,7 +16,7 @@ use tls_parser::{
 };
 
 use super::{
-    Told, World,
+    Emitted, World,
     bounded::{Bounded, Table},
     hello::{Pieces, message},
     ms,
@@ -54,7 +54,7 @@ struct Hellos {
     server: Pieces,
     said: Option<ClientSaid>,
     chosen: Option<ServerSaid>,
-    told: bool,
+    facts: bool,
     retries_told: bool,
 }
 
@@ -101,7 +101,13 @@ impl Handshakes {
     }
 }
 
-pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshake, told: &mut Vec<Told>) {
+pub(super) fn apply(
+    world: &mut World,
+    boot_ns: u64,
+    step: TlsStep,
+    hs: &Handshake,
+    facts: &mut Vec<Emitted>,
+) {
     if world.tls.known.get(&hs.cookie).is_none() {
         world.tls.known.insert(hs.cookie, Hellos::default());
     }
@@ -115,11 +121,11 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
     if hellos.said.is_none() || (retried && !hellos.retries_told && hs.stage == stage::HELLO) {
         hellos.said = client_said(hellos.client.whole()).or_else(|| hellos.said.clone());
         if retried {
-            hellos.told = false;
+            hellos.facts = false;
             hellos.retries_told = true;
         }
     }
-    // Bytes that began like a ClientHello and are none: nothing to tell.
+    // Bytes that began like a ClientHello and are none: nothing to report.
     if hellos.said.is_none() && hs.stage != stage::HELLO_PARTIAL && !hellos.client.is_empty() {
         if over(hs.stage) {
             world.tls.known.remove(&hs.cookie);
@@ -132,10 +138,10 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
     let said = hellos.said.clone().unwrap_or_default();
     let chosen = hellos.chosen.clone().unwrap_or_default();
     let read = hs.stage == stage::HELLO && step == TlsStep::Read;
-    // A server's hello is told when it is read, with its reader; a client's when it is sent.
+    // A server's hello is reported when it is read, with its reader; a client's when it is sent.
     let due = hs.role == CLIENT || read || hs.stage > stage::HELLO || step == TlsStep::Pending;
-    let tell_hello = !hellos.told && due && hs.stage != stage::HELLO_PARTIAL;
-    hellos.told |= tell_hello;
+    let tell_hello = !hellos.facts && due && hs.stage != stage::HELLO_PARTIAL;
+    hellos.facts |= tell_hello;
     if over(hs.stage) {
         world.tls.known.remove(&hs.cookie);
         world.tls.ended = Some((hs.cookie, said.sni.clone()));
@@ -158,7 +164,7 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
             read_after_ms: read.then(|| ms(hs.read_ns.saturating_sub(hs.started_ns))),
             retried,
         };
-        told.push(("tls", owner, what));
+        facts.push(("tls", owner, what));
     }
     let version = chosen.version.clone();
     let what = match (step, hs.stage) {
@@ -197,7 +203,7 @@ pub(super) fn tell(world: &mut World, boot_ns: u64, step: TlsStep, hs: &Handshak
         }
         _ => return,
     };
-    told.push(("tls", owner, what));
+    facts.push(("tls", owner, what));
 }
 
 impl World {
@@ -366,12 +372,12 @@ mod tests {
         format!("{}:{}{wire}", end.ip, end.port)
     }
 
-    /// What is told at the end of a server's handshake.
+    /// What is reported at the end of a server's handshake.
     fn end(stage: u32, flags: u32, loaded: Option<Loaded>) -> What {
         let mut world = World::default();
         if let Some(loaded) = loaded {
             let seen = Snapshot { process: 17, loaded, ..Snapshot::default() };
-            world.learn(&Context::Snapshot(Box::new(seen)));
+            world.apply_context(&Context::Snapshot(Box::new(seen)));
         }
         let hs = Handshake {
             cookie: 1,
@@ -384,9 +390,9 @@ mod tests {
             owner: Owner { process: 17, thread: 17, ..Owner::default() },
             ..Handshake::default()
         };
-        let mut told = Vec::new();
-        tell(&mut world, 5_000_000, TlsStep::Phase, &hs, &mut told);
-        told.pop().expect("the end is told").2
+        let mut facts = Vec::new();
+        apply(&mut world, 5_000_000, TlsStep::Phase, &hs, &mut facts);
+        facts.pop().expect("the end is told").2
     }
 
     #[test]
@@ -395,8 +401,8 @@ mod tests {
         let openssl = || Some(Loaded { tls: Some("libssl.so.3".into()), known: true, ..Loaded::default() });
         for (flags, expected) in [(0, false), (SPEAKS_TLS, true)] {
             let answered = end(stage::NOT_TLS, flags, None);
-            let told = matches!(answered, What::NotTls { speaks_tls, .. } if speaks_tls == Some(expected));
-            assert!(told, "{answered:?}");
+            let facts = matches!(answered, What::NotTls { speaks_tls, .. } if speaks_tls == Some(expected));
+            assert!(facts, "{answered:?}");
         }
         for (flags, loaded, expected) in [
             (0, plain(), Some(false)),
@@ -405,8 +411,8 @@ mod tests {
             (0, None, None),
         ] {
             let closed = end(stage::CLOSED, flags, loaded);
-            let told = matches!(closed, What::HandshakeClosed { speaks_tls, .. } if speaks_tls == expected);
-            assert!(told, "{closed:?}");
+            let facts = matches!(closed, What::HandshakeClosed { speaks_tls, .. } if speaks_tls == expected);
+            assert!(facts, "{closed:?}");
         }
     }
 

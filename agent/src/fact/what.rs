@@ -205,7 +205,7 @@ pub enum What {
     DnsQuery {
         /// UDP or TCP.
         protocol: Protocol,
-        /// Whom it asked.
+        /// ProcessRef it asked.
         server: Endpoint,
         /// The name asked for.
         name: String,
@@ -241,7 +241,7 @@ pub enum What {
     DnsPending {
         /// UDP or TCP.
         protocol: Protocol,
-        /// Whom it asked.
+        /// ProcessRef it asked.
         server: Endpoint,
         /// The name asked for.
         name: String,
@@ -257,7 +257,7 @@ pub enum What {
     },
     /// A DNS query failed: the server's port is closed, or the server cannot be reached.
     DnsFailed {
-        /// Whom it asked.
+        /// ProcessRef it asked.
         server: Endpoint,
         /// The name asked for.
         name: String,

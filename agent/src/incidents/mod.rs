@@ -1,7 +1,7 @@
 //! `culprit incidents` and `culprit show`: what a daemon has kept, from its store or from itself.
 
 mod daemon;
-mod told;
+mod print;
 
 use std::{
     io::{self, Write},
@@ -28,7 +28,7 @@ use crate::{
 
 /// Where to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Source {
     /// A store.
     Store(PathBuf),
     /// A daemon.
@@ -44,13 +44,13 @@ pub enum Place {
 ///
 /// # Errors
 /// When the store or the daemon cannot be asked.
-pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<ExitCode> {
+pub fn list(query: &Query, place: &Source, format: Format) -> anyhow::Result<ExitCode> {
     let (mut found, more): (Vec<Value>, bool) = match place {
-        Place::Store(path) => {
+        Source::Store(path) => {
             let (kept, more) = Store::look(path)?.incidents(query)?;
             (kept.iter().map(parsed).collect::<anyhow::Result<_>>()?, more)
         }
-        Place::Daemon { url, ca } => daemon::Client::new(url, ca.as_deref())?.incidents(query)?,
+        Source::Daemon { url, ca } => daemon::Client::new(url, ca.as_deref())?.incidents(query)?,
     };
     found.reverse();
     let mut out = Vec::new();
@@ -61,7 +61,7 @@ pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<Exit
                 out.push(b'\n');
             }
         }
-        Format::Text => told::table(&found, Timestamp::now(), terminal::width(), &mut out)?,
+        Format::Text => print::table(&found, Timestamp::now(), terminal::width(), &mut out)?,
     }
     io::stdout().write_all(&out)?;
     if found.is_empty() {
@@ -76,16 +76,16 @@ pub fn list(query: &Query, place: &Place, format: Format) -> anyhow::Result<Exit
 ///
 /// # Errors
 /// When there is none, or several end like that, or nobody can be asked.
-pub fn show(id: &str, place: &Place, format: Format) -> anyhow::Result<ExitCode> {
+pub fn show(id: &str, place: &Source, format: Format) -> anyhow::Result<ExitCode> {
     let (json, text) = match place {
-        Place::Store(path) => match Store::look(path)?.incident(id)? {
+        Source::Store(path) => match Store::look(path)?.incident(id)? {
             Found::One(kept) => (kept.json, kept.text),
             Found::Nothing => {
                 bail!("{id}: no incident of this id is kept: `culprit incidents` lists those that are")
             }
             Found::Several(ids) => bail!("{id}: several incidents end like that: {}", ids.join(", ")),
         },
-        Place::Daemon { url, ca } => {
+        Source::Daemon { url, ca } => {
             let client = daemon::Client::new(url, ca.as_deref())?;
             if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
                 bail!("{id}: an incident's id has letters and digits only");
@@ -102,7 +102,7 @@ pub fn show(id: &str, place: &Place, format: Format) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     let incident: Value = serde_json::from_str(&json).with_context(|| format!("incident {id}"))?;
-    told::paragraph(&incident, &text, Timestamp::now(), terminal::width(), &mut out)?;
+    print::paragraph(&incident, &text, Timestamp::now(), terminal::width(), &mut out)?;
     Ok(ExitCode::SUCCESS)
 }
 

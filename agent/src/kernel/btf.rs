@@ -20,7 +20,7 @@ pub struct Btf {
 
 /// Where a field is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Field {
     /// Bytes from the start of the outermost structure.
     pub offset: u32,
     /// Its size in bytes.
@@ -120,7 +120,7 @@ impl Btf {
     }
 
     /// Offset and size of `struct.member.member`; members of anonymous structs and unions count.
-    pub fn field(&self, path: &str) -> Result<Place, Error> {
+    pub fn field(&self, path: &str) -> Result<Field, Error> {
         let mut names = path.split('.');
         let root = names.next().unwrap_or_default();
         let mut id = self.find(root, STRUCT).ok_or_else(|| Error::NoStruct(root.to_owned()))?;
@@ -134,7 +134,7 @@ impl Btf {
             bits += offset;
             id = member;
         }
-        Ok(Place { offset: bits / 8, size: self.size(id, 0).unwrap_or(0) })
+        Ok(Field { offset: bits / 8, size: self.size(id, 0).unwrap_or(0) })
     }
 
     /// The arguments a tracepoint hands to raw and BTF-typed programs, as C types; `None` when there
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn fields_inside_anonymous_unions_are_found() {
         let Some(btf) = running() else { return };
-        assert_eq!(btf.field("sock.__sk_common.skc_daddr"), Ok(Place { offset: 0, size: 4 }));
+        assert_eq!(btf.field("sock.__sk_common.skc_daddr"), Ok(Field { offset: 0, size: 4 }));
         assert_eq!(btf.field("sock.__sk_common.skc_cookie").map(|place| place.size), Ok(8));
         assert_eq!(btf.field("sock.__sk_common.skc_net.net").map(|place| place.size), Ok(8));
     }

@@ -1,4 +1,4 @@
-//! How often what happened, and how long it took: the numbers the programs count whatever is told, summed over
+//! How often what happened, and how long it took: the numbers the programs count whatever is reported, summed over
 //! processors. Says what they are, not how they are shown.
 
 use aya::maps::PerCpuArray;

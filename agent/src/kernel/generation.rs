@@ -1,6 +1,6 @@
 //! Which network namespace a thread is in: the same answer the programs give, so that what they report and what
 //! the agent looks up itself can be put together. The inode number alone would not do: the kernel gives it to
-//! the next namespace. Refuses to guess: a namespace that cannot be told from its successors is unknown.
+//! the next namespace. Refuses to guess: a namespace that cannot be distinguished from its successors is unknown.
 
 use std::{
     io,
@@ -15,20 +15,20 @@ use aya::{
 use ebpf_probes::abi::generation;
 use rustix::net::{AddressFamily, SocketType, socket};
 
-/// The program that tells it where the kernel does not.
+/// The program that reports it where the kernel does not.
 const PROGRAM: &str = "netns_here";
 
-/// How it is told; not set before probes are loaded.
+/// How it is reported; not set before probes are loaded.
 static HOW: OnceLock<How> = OnceLock::new();
 
 enum How {
-    /// The programs do not tell generations: nobody needs to.
+    /// The programs do not report generations: nobody needs to.
     Never,
     /// `SO_NETNS_COOKIE`.
     SocketOption,
     /// By running [`PROGRAM`] in the thread.
     Program(OwnedFd),
-    /// The programs tell it, but there is no way to learn it here; and why.
+    /// The programs report it, but there is no way to read it here; and why.
     Refused(io::Error),
 }
 
@@ -45,10 +45,10 @@ pub(super) fn decide(source: u32, ebpf: &mut Ebpf) {
     let _ = HOW.set(how);
 }
 
-/// The generation of the calling thread's network namespace, 0 where no program tells one.
+/// The generation of the calling thread's network namespace, 0 where no program reports one.
 ///
 /// # Errors
-/// When there is no way to learn it.
+/// When there is no way to read it.
 pub fn here() -> io::Result<u32> {
     match HOW.get() {
         None | Some(How::Never) => Ok(0),
@@ -82,7 +82,7 @@ fn by_socket() -> io::Result<u32> {
     if failed != 0 {
         return Err(io::Error::last_os_error());
     }
-    // The low half, as the programs tell it.
+    // The low half, as the programs report it.
     Ok(cookie as u32)
 }
 

@@ -1,7 +1,7 @@
 //! Runs of programs that the kernel left out: it runs a tracing program at most once at a time on a processor.
 //!
 //! Whatever begins there while the program runs is not seen by it: what an interrupt does (every kernel), and what
-//! another task does where tracepoints may be preempted (measured on Linux 7.2). No program learns of it; the kernel
+//! another task does where tracepoints may be preempted (measured on Linux 7.2). No program sees it; the kernel
 //! counts it for each program from 5.12 on (`recursion_misses` of `struct bpf_prog_info`, include/uapi/linux/bpf.h).
 
 use std::os::fd::{AsFd, AsRawFd};

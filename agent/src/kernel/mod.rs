@@ -4,8 +4,8 @@
 pub mod btf;
 pub mod cgroup;
 pub mod counters;
+mod deferred;
 pub mod generation;
-mod held;
 pub mod load;
 pub mod memory;
 mod missed;

@@ -1,5 +1,5 @@
 //! How many neighbours there are, by family, device and state: from the map the programs keep up to date,
-//! whatever is told. For metrics: no namespace is entered, nothing is asked of the kernel's tables.
+//! whatever is reported. For metrics: no namespace is entered, nothing is asked of the kernel's tables.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub fn counts(kernel: &Kernel) -> Result<BTreeMap<Kind, u64>, Error> {
     Ok(fold(entries.into_iter().map(|(key, value)| (key.0, value.0))))
 }
 
-/// Counts them in a map opened anew, for another thread.
+/// Counts them in a map opened for it alone, for another thread.
 pub(super) fn counts_in(map: &HashMap<MapData, Key, Value>) -> BTreeMap<Kind, u64> {
     fold(map.iter().filter_map(Result::ok).map(|(key, value)| (key.0, value.0)))
 }

@@ -15,12 +15,12 @@ use ebpf_probes::{
 
 use super::btf::Btf;
 
-/// The global that says how namespaces are told apart.
+/// The global that says how namespaces are distinguished.
 const GENERATION: &str = "GENERATION";
 
 /// A connect older than this waits, as far as the correlation is concerned: no healthy one takes so long.
 pub(super) const WAITING_NS: u64 = 250_000_000;
-/// When waiting becomes worth telling, in nanoseconds.
+/// When waiting becomes worth reporting, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
     /// A connect without an answer.
@@ -64,7 +64,7 @@ pub struct Spec {
     pub quiet: bool,
     /// Leave out hooks on system calls.
     pub no_syscalls: bool,
-    /// When waiting becomes worth telling.
+    /// When waiting becomes worth reporting.
     pub thresholds: Thresholds,
     /// Size of the ring in bytes; a power of two and a multiple of the page size.
     pub ring_bytes: u32,
@@ -223,7 +223,7 @@ impl Plan {
             .any(|planned| planned.hook.program == program && planned.outcome == Outcome::Attached)
     }
 
-    /// How the programs tell namespaces of the same number apart: one of [`generation`].
+    /// How the programs distinguish namespaces of the same number: one of [`generation`].
     pub fn generation(&self) -> u32 {
         match self.constants.get(GENERATION) {
             Some(Constant::U32(source)) => *source,

@@ -15,7 +15,7 @@ use ebpf_probes::{
 };
 
 use super::{
-    held::Held,
+    deferred::Deferred,
     load::{Error, Kernel},
     plan::{Thresholds, WAITING_NS},
 };
@@ -54,20 +54,20 @@ unsafe impl aya::Pod for DateValue {}
 /// What servers say of the time is looked at this often.
 const DATES_EVERY_NS: u64 = 1_000_000_000;
 
-/// Remembers what was told, to tell it less and less often.
+/// Remembers what was reported, to report it less and less often.
 #[derive(Default)]
 pub struct Sweep {
     thresholds: Thresholds,
-    connects: Told,
-    waiting: Told,
-    handshakes: Told,
+    connects: Reported,
+    waiting: Reported,
+    handshakes: Reported,
     /// What the kernel holds back; `None` when it puts everything on the ring.
-    held: Option<Held>,
+    deferred: Option<Deferred>,
     dates_at_ns: u64,
     seen: Seen,
 }
 
-/// What the last sweep saw in flight, and what it alone could tell.
+/// What the last sweep saw in flight, and what it alone could report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Connects pending.
@@ -81,9 +81,9 @@ pub struct Seen {
 }
 
 impl Sweep {
-    /// A sweep with these thresholds; `held` when the kernel holds records back.
-    pub fn new(thresholds: Thresholds, held: bool) -> Self {
-        Self { thresholds, held: held.then(Held::default), ..Self::default() }
+    /// A sweep with these thresholds; `deferred` when the kernel holds records back.
+    pub fn new(thresholds: Thresholds, deferred: bool) -> Self {
+        Self { thresholds, deferred: deferred.then(Deferred::default), ..Self::default() }
     }
 
     /// Other thresholds, from now on.
@@ -124,7 +124,7 @@ impl Sweep {
                 to(encode(ConnectRecord { header, connect }));
             }
         }
-        // The call's return tells why and clears these at once; io_uring has no such return.
+        // The call's return reports why and clears these at once; io_uring has no such return.
         for connect in
             given_up.into_iter().filter(|connect| now_ns.saturating_sub(connect.started_ns) > GIVEN_UP_NS)
         {
@@ -145,10 +145,10 @@ impl Sweep {
         handshakes.retain(|handshake| {
             self.handshakes.due(handshake.cookie, handshake.moved_ns, now_ns, self.thresholds.tls_ns)
         });
-        if let Some(held) = &mut self.held {
+        if let Some(deferred) = &mut self.deferred {
             let waits =
                 connects.iter().any(|connect| now_ns.saturating_sub(connect.started_ns) >= WAITING_NS);
-            held.fetch(kernel, now_ns, &handshakes, waits, &mut to)?;
+            deferred.fetch(kernel, now_ns, &handshakes, waits, &mut to)?;
         }
         self.dates(kernel, now_ns, &mut to)?;
         // Of one whose end may have been left out, the next SYN that is due shows whether it is still pending.
@@ -186,7 +186,7 @@ impl Sweep {
         }
         let since_ns = std::mem::replace(&mut self.dates_at_ns, now_ns);
         let mut dates = kernel.entries::<ServerKey, DateValue>(DATES_MAP)?;
-        // One that was written while the map was walked last may be told twice, which does no harm.
+        // One that was written while the map was walked last may be reported twice, which does no harm.
         dates.retain(|(_, DateValue(date))| date.boot_ns >= since_ns);
         dates.sort_by_key(|(_, DateValue(date))| date.boot_ns);
         for (ServerKey(server), DateValue(date)) in dates {
@@ -216,11 +216,11 @@ fn header<T>(kind: Kind, boot_ns: u64) -> Header {
     Header { boot_ns, kind: kind as u32, len: size_of::<T>() as u32 }
 }
 
-/// Since when each operation waits, and at what age it is told next.
+/// Since when each operation waits, and at what age it is reported next.
 #[derive(Default)]
-struct Told(HashMap<u64, (u64, u64)>);
+struct Reported(HashMap<u64, (u64, u64)>);
 
-impl Told {
+impl Reported {
     /// Forgets what is no longer in flight.
     fn keep(&mut self, live: impl Iterator<Item = u64>) {
         if self.0.is_empty() {
@@ -265,17 +265,17 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_told_at_the_threshold_and_at_each_doubling() {
-        let mut told = Told::default();
-        let at: Vec<u64> = (0..=30).filter(|&now| told.due(1, 0, now, 3)).collect();
+    fn waiting_is_reported_at_the_threshold_and_at_each_doubling() {
+        let mut reported = Reported::default();
+        let at: Vec<u64> = (0..=30).filter(|&now| reported.due(1, 0, now, 3)).collect();
         assert_eq!(at, [3, 6, 12, 24]);
     }
 
     #[test]
     fn progress_starts_the_wait_anew() {
-        let mut told = Told::default();
-        assert!(told.due(1, 0, 5, 3));
-        assert!(!told.due(1, 4, 6, 3));
-        assert!(told.due(1, 4, 7, 3));
+        let mut reported = Reported::default();
+        assert!(reported.due(1, 0, 5, 3));
+        assert!(!reported.due(1, 4, 6, 3));
+        assert!(reported.due(1, 4, 7, 3));
     }
 }

@@ -11,7 +11,7 @@ const INITIAL: u64 = 0xefff_fffa;
 /// Why dates cannot be right.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "culprit runs in a time namespace of its own, and the host's cannot be joined ({0}): every date it tells would be wrong; start it in the host's: nsenter --time=/proc/1/ns/time culprit …"
+    "culprit runs in a time namespace of its own, and the host's cannot be joined ({0}): every date it reports would be wrong; start it in the host's: nsenter --time=/proc/1/ns/time culprit …"
 )]
 pub struct Error(io::Error);
 

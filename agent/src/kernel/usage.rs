@@ -80,7 +80,7 @@ struct Open {
 }
 
 impl Maps {
-    /// Opens them anew; those that cannot be are left out.
+    /// Opens them again; those that cannot be are left out.
     pub fn open(kernel: &Kernel) -> Self {
         let ids = kernel.maps().filter_map(|(name, map)| Some((name, data(map)?.info().ok()?.id())));
         let mut open: Vec<Open> =

@@ -71,7 +71,7 @@ pub enum Values {
     These(&'static [&'static str]),
     /// A kind of incident.
     Kinds,
-    /// How grave an incident is.
+    /// How severe an incident is.
     Severities,
     /// A probe.
     Probes,

@@ -19,13 +19,16 @@ use super::{
     netlink::{ask, dump},
 };
 use crate::{
-    enrich::{context::{Holder, Holders, Kinship, SeenNeighbour, Stacked}, request::Sought},
+    enrich::{
+        context::{Holder, Holders, Kinship, SeenNeighbour, Stacked},
+        request::Sought,
+    },
     event,
     namespaces::{self, Found},
 };
 
-/// Devices and neighbours told at most.
-const TOLD: usize = 16;
+/// Devices and neighbours reported at most.
+const REPORTED: usize = 16;
 /// Namespaces looked into at most.
 const NAMESPACES: usize = 1024;
 
@@ -98,7 +101,7 @@ fn look(sought: &Sought) -> io::Result<Seen> {
             let itself = link.netns == sought.netns && link.ifindex == sought.ifindex;
             !itself && (link.has_address || sought.macs.contains(&link.mac))
         }));
-        links.truncate(TOLD);
+        links.truncate(REPORTED);
     }
     let asker_parent = asks.as_ref().and_then(|asks| parent(asks, &found));
     for link in links {
@@ -273,7 +276,7 @@ fn addresses(ifindex: u32) -> io::Result<Vec<(IpAddr, u8)>> {
     dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| {
         if let RouteNetlinkMessage::NewAddress(message) = message
             && message.header.index == ifindex
-            && found.len() < TOLD
+            && found.len() < REPORTED
         {
             found.extend(address(&message));
         }
@@ -294,7 +297,7 @@ fn others(netns: Netns, sought: &Sought) -> io::Result<Vec<SeenNeighbour>> {
             && entry.ifindex == sought.ifindex
             && entry.address != sought.address
             && sought.macs.contains(&entry.mac)
-            && found.len() < TOLD
+            && found.len() < REPORTED
         {
             found.push(SeenNeighbour { ifindex: entry.ifindex, address: entry.address, mac: entry.mac });
         }
@@ -331,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_children_and_siblings_are_told_from_strangers() {
+    fn parents_children_and_siblings_are_reported_from_strangers() {
         let found = BTreeMap::new();
         let (eth, one, two) =
             (link(2, None), link(3, child("macvlan", "bridge", 2)), link(4, child("macvlan", "private", 2)));

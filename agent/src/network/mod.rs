@@ -17,9 +17,9 @@ use crate::{
 
 pub use reach::reach;
 
-/// Devices told at most, of each family.
+/// Devices reported at most, of each family.
 const USERS: usize = 10;
-/// Neighbours told at most, of each namespace.
+/// Neighbours reported at most, of each namespace.
 const NEIGHBOURS: usize = 4096;
 
 /// Looks at the gateways of a namespace, at the neighbour tables, and at who fills them. What cannot be read is
@@ -84,11 +84,11 @@ fn users(namespaces: &[Namespace]) -> Vec<NeighbourUse> {
         })
         .collect();
     users.sort_by_key(|user| (user.family.clone(), std::cmp::Reverse(user.entries)));
-    let mut told: BTreeMap<String, usize> = BTreeMap::new();
+    let mut reported: BTreeMap<String, usize> = BTreeMap::new();
     users.retain(|user| {
-        let told = told.entry(user.family.clone()).or_default();
-        *told += 1;
-        *told <= USERS
+        let reported = reported.entry(user.family.clone()).or_default();
+        *reported += 1;
+        *reported <= USERS
     });
     users
 }

@@ -4,7 +4,10 @@
 use std::{collections::HashMap, fs, net::IpAddr, path::Path};
 
 use crate::{
-    enrich::{context::{PortHolder, PortUse, Reach}, request::Target},
+    enrich::{
+        context::{PortHolder, PortUse, Reach},
+        request::Target,
+    },
     neighdump,
 };
 
@@ -12,7 +15,7 @@ use crate::{
 const CONNECTIONS: usize = 1 << 17;
 /// Descriptors gone through, at most.
 const DESCRIPTORS: usize = 1 << 17;
-/// Holders told, at most.
+/// Holders reported, at most.
 const HOLDERS: usize = 5;
 
 /// States of include/net/tcp_states.h, as `ss` writes them.

@@ -1,8 +1,8 @@
-//! What the kernel has been told of its own clock: a time daemon tells it by `adjtimex` that the clock is right,
+//! What the kernel knows of its own clock: a time daemon says by `adjtimex` that the clock is right,
 //! and by how much it may be wrong; the kernel adds 500 parts per million to that as time goes by, and no longer
 //! believes it at 16 s.
 //!
-//! "Not synchronised" does not mean that the clock is wrong, or that no time daemon runs: chrony tells the kernel
+//! "Not synchronised" does not mean that the clock is wrong, or that no time daemon runs: chrony reports to the kernel
 //! only with `rtcsync` in its configuration. And a clock set by hand (`settimeofday`) is not synchronised from
 //! then on: a reading never vouches for such a step. One set with `ADJ_SETOFFSET`, as time daemons do, it does.
 //! <https://man7.org/linux/man-pages/man2/adjtimex.2.html>
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::Failure;
 use crate::{
-    clockwatch::Look as Clocks,
+    clockwatch::Sample,
     fact::{LeapKind, Reading, ReferenceKind},
 };
 
@@ -25,7 +25,7 @@ const MICROSECOND_NS: u64 = 1_000;
 /// The kernel's account of its clock.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct State {
-    /// Somebody has told the kernel that the clock is right.
+    /// A time daemon has reported to the kernel that the clock is right.
     pub synchronised: bool,
     /// By how much the clock may be wrong, nanoseconds: means something only if it is synchronised.
     pub max_error_ns: u64,
@@ -35,13 +35,13 @@ pub struct State {
     pub frequency_ppm: f64,
     /// The leap second that is armed for the end of the day.
     pub leap_second: Option<LeapKind>,
-    /// TAI − UTC, seconds; 0 where nobody has set it.
+    /// TAI − UTC, seconds; 0 where it has not been set.
     pub tai_s: i32,
 }
 
 /// What the kernel says, and what that makes of the wall clock.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Look {
+pub struct Synchronisation {
     /// Its account.
     pub state: State,
     /// The wall clock, if it is synchronised.
@@ -49,15 +49,15 @@ pub struct Look {
 }
 
 /// Asks the kernel. Anybody may.
-pub fn look() -> Result<Look, Failure> {
+pub fn look() -> Result<Synchronisation, Failure> {
     // The clock first: whoever sets it by hand in between is found to have made it unsynchronised.
-    let clocks = Clocks::now();
+    let clocks = Sample::now();
     let state = state()
         .map_err(|error| Failure { name: NAME.into(), why: format!("adjtimex is refused: {error}") })?;
-    Ok(Look { state, reading: reading(&state, &clocks) })
+    Ok(Synchronisation { state, reading: reading(&state, &clocks) })
 }
 
-fn reading(state: &State, clocks: &Clocks) -> Option<Reading> {
+fn reading(state: &State, clocks: &Sample) -> Option<Reading> {
     state.synchronised.then(|| Reading {
         boot_ns: clocks.boot_ns,
         kind: ReferenceKind::Kernel,
@@ -102,8 +102,8 @@ fn account(timex: &libc::timex, result: i32) -> State {
 mod tests {
     use super::*;
 
-    const CLOCKS: Clocks =
-        Clocks { boot_ns: 7, real_ns: 1_700_000_000_000_000_000, slept_ns: 0, spread_ns: 21 };
+    const CLOCKS: Sample =
+        Sample { boot_ns: 7, real_ns: 1_700_000_000_000_000_000, slept_ns: 0, spread_ns: 21 };
 
     fn timex() -> libc::timex {
         // SAFETY: numbers only.
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_nobody_told_does_not() {
+    fn a_kernel_nobody_reported_does_not() {
         let mut unsynchronised = timex();
         unsynchronised.status = libc::STA_UNSYNC | libc::STA_PLL;
         let state = account(&unsynchronised, libc::TIME_OK);

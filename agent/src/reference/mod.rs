@@ -1,6 +1,6 @@
 //! Reference clocks: what else on this machine, or a server the user named, says what time it is.
 //!
-//! Every reading is told as UTC − CLOCK_BOOTTIME. BOOTTIME is never set and goes on through sleep: a reading
+//! Every reading is reported as UTC − CLOCK_BOOTTIME. BOOTTIME is never set and goes on through sleep: a reading
 //! stays good across a step of the wall clock, and an answer that comes late is as good as one that does not.
 //!
 //! Nothing here sets a clock, and nothing opens `/dev/rtc*`, which only one process may have open.
@@ -79,7 +79,7 @@ impl Default for Roots {
 }
 
 /// Reads every clock this machine has, once. Costs milliseconds: the hardware clock is slow to read. A kernel
-/// that nobody told that its clock is right gives neither a reading nor a failure.
+/// whose clock no time daemon has called right gives neither a reading nor a failure.
 pub fn local(roots: &Roots) -> Vec<Answer> {
     let mut answers = ptp::readings(roots);
     answers.extend(rtc::readings(&roots.sysfs));
@@ -117,8 +117,8 @@ impl Moment {
         if sec < EARLIEST_SEC {
             // The year alone: the same words at every look.
             return Err(match jiff::Timestamp::from_second(sec) {
-                Ok(time) => format!("it shows the year {}: nobody has set it", time.strftime("%Y")),
-                Err(_) => "it shows a time long before 1970: nobody has set it".into(),
+                Ok(time) => format!("it shows the year {}: it has not been set", time.strftime("%Y")),
+                Err(_) => "it shows a time long before 1970: it has not been set".into(),
             });
         }
         let shown_ns = sec.checked_mul(SECOND_NS).and_then(|ns| ns.checked_add(nsec));
@@ -171,8 +171,8 @@ mod tests {
 
     #[test]
     fn a_clock_nobody_set_gives_no_reading() {
-        assert_eq!(shown(0), Err("it shows the year 1970: nobody has set it".into()));
-        assert_eq!(shown(946_684_800 + 86_400), Err("it shows the year 2000: nobody has set it".into()));
+        assert_eq!(shown(0), Err("it shows the year 1970: it has not been set".into()));
+        assert_eq!(shown(946_684_800 + 86_400), Err("it shows the year 2000: it has not been set".into()));
         assert!(shown(EARLIEST_SEC - 1).is_err() && shown(EARLIEST_SEC).is_ok());
         assert!(shown(-1).is_err_and(|why| why.contains("1969")));
         assert!(shown(i64::MIN).is_err_and(|why| why.contains("before 1970")));

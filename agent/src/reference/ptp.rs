@@ -1,6 +1,6 @@
 //! The clocks a hypervisor or a cloud offers its machines as `/dev/ptp*`. Usually only root may open them.
 //!
-//! Only those known to show UTC are read, told by `/sys/class/ptp/ptp*/clock_name`. The clock of an ordinary
+//! Only those known to show UTC are read, known by `/sys/class/ptp/ptp*/clock_name`. The clock of an ordinary
 //! network card is left out: it runs free until somebody disciplines it, and then shows TAI as a rule, 37 s
 //! ahead of UTC; `vmclock` shows TAI too.
 //!

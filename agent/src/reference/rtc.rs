@@ -2,7 +2,7 @@
 //! may have open at a time, and we would be in somebody's way.
 //!
 //! The kernel takes what the clock shows for UTC. One that is kept in local time (as other systems on the same
-//! machine want it) is off by the time zone; nothing here can tell.
+//! machine want it) is off by the time zone; nothing here can say.
 //! <https://docs.kernel.org/admin-guide/rtc.html>
 
 use std::{fs, io, path::Path};
@@ -79,8 +79,8 @@ mod tests {
             (b"\n", "since_epoch is empty"),
             (b"noon", "since_epoch holds no number of seconds"),
             (b"12345678901234567890", "since_epoch holds no number of seconds"),
-            (b"-86400", "it shows the year 1969: nobody has set it"),
-            (b"0", "it shows the year 1970: nobody has set it"),
+            (b"-86400", "it shows the year 1969: it has not been set"),
+            (b"0", "it shows the year 1970: it has not been set"),
         ] {
             assert_eq!(shown(text), Err(Failure { name: "rtc0".into(), why: why.into() }));
         }

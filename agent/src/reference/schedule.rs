@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 const NTP: Duration = Duration::from_secs(64);
 /// It is not asked more often than that; this is also how long we wait after it failed first.
 const NTP_LEAST: Duration = Duration::from_secs(16);
-/// How long we leave a server alone that told us to go away.
+/// How long we leave a server alone that sent a kiss-o'-death.
 const NTP_KISSED: Duration = Duration::from_secs(15 * 60);
 
 /// What became of a question.
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hurry_asks_after_16_s_but_never_one_that_told_us_to_go_away() {
+    fn a_hurry_asks_after_16_s_but_never_one_that_reported_us_to_go_away() {
         let begin = Instant::now();
         let mut schedule = Schedule::new(begin);
         schedule.asked(begin, Outcome::Answered);

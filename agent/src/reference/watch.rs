@@ -42,11 +42,11 @@ impl Watch {
     fn of(roots: Roots, servers: Vec<Server>) -> io::Result<Self> {
         let (sender, answers) = mpsc::channel(WAITING);
         let mut watch = Self { answers, wakers: Vec::new() };
-        let told = Told { sender: sender.clone(), failures: BTreeMap::new() };
-        watch.spawn("culprit-clocks", move |wake| watch_local(&roots, told, &wake))?;
+        let reported = Reported { sender: sender.clone(), failures: BTreeMap::new() };
+        watch.spawn("culprit-clocks", move |wake| watch_local(&roots, reported, &wake))?;
         if !servers.is_empty() {
-            let told = Told { sender, failures: BTreeMap::new() };
-            watch.spawn("culprit-ntp", move |wake| watch_servers(servers, told, &wake))?;
+            let reported = Reported { sender, failures: BTreeMap::new() };
+            watch.spawn("culprit-ntp", move |wake| watch_servers(servers, reported, &wake))?;
         }
         Ok(watch)
     }
@@ -80,14 +80,14 @@ impl Watch {
     }
 }
 
-/// Hands answers over, and remembers the failures told.
-struct Told {
+/// Hands answers over, and remembers the failures reported.
+struct Reported {
     sender: mpsc::Sender<Answer>,
     failures: BTreeMap<String, String>,
 }
 
-impl Told {
-    fn tell(&mut self, answer: Answer) {
+impl Reported {
+    fn report(&mut self, answer: Answer) {
         match &answer {
             Ok(reading) => {
                 self.failures.remove(&reading.name);
@@ -108,10 +108,10 @@ impl Told {
     }
 }
 
-fn watch_local(roots: &Roots, mut told: Told, wake: &Receiver<()>) {
+fn watch_local(roots: &Roots, mut reported: Reported, wake: &Receiver<()>) {
     loop {
         let began = Instant::now();
-        local(roots).into_iter().for_each(|answer| told.tell(answer));
+        local(roots).into_iter().for_each(|answer| reported.report(answer));
         if wake.recv_timeout(LOCAL) == Err(RecvTimeoutError::Disconnected) {
             return;
         }
@@ -119,12 +119,12 @@ fn watch_local(roots: &Roots, mut told: Told, wake: &Receiver<()>) {
     }
 }
 
-fn watch_servers(servers: Vec<Server>, mut told: Told, wake: &Receiver<()>) {
+fn watch_servers(servers: Vec<Server>, mut reported: Reported, wake: &Receiver<()>) {
     let now = Instant::now();
     let mut servers: Vec<_> = servers.into_iter().map(|server| (server, Schedule::new(now))).collect();
     loop {
         for (server, schedule) in servers.iter_mut().filter(|(_, schedule)| schedule.due <= Instant::now()) {
-            if told.is_over() {
+            if reported.is_over() {
                 return;
             }
             let answer = sntp::ask(server);
@@ -136,7 +136,7 @@ fn watch_servers(servers: Vec<Server>, mut told: Told, wake: &Receiver<()>) {
                     Err(_) => Outcome::Failed,
                 },
             );
-            told.tell(answer.map_err(|refusal| refusal.failure));
+            reported.report(answer.map_err(|refusal| refusal.failure));
         }
         let due = servers.iter().map(|(_, schedule)| schedule.due).min().unwrap_or_else(Instant::now);
         match wake.recv_timeout(due.saturating_duration_since(Instant::now())) {
@@ -159,9 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_once_until_it_changes_and_again_after_a_reading_or_if_nobody_could_take_it() {
+    fn a_failure_is_reported_once_until_it_changes_and_again_after_a_reading_or_if_nobody_could_take_it() {
         let (sender, mut answers) = mpsc::channel(1);
-        let mut told = Told { sender, failures: BTreeMap::new() };
+        let mut reported = Reported { sender, failures: BTreeMap::new() };
         let failure = |why: &str| Err(Failure { name: "rtc0".into(), why: why.into() });
         let reading = || {
             let reading = crate::fact::Reading {
@@ -173,17 +173,17 @@ mod tests {
             };
             Ok(reading)
         };
-        let mut tell = |answer: Answer| {
-            told.tell(answer);
+        let mut report = |answer: Answer| {
+            reported.report(answer);
             answers.try_recv().is_ok()
         };
-        assert!(tell(failure("a")));
-        assert!(!tell(failure("a")));
-        assert!(tell(failure("b")) && tell(reading()) && tell(reading()) && tell(failure("b")));
-        told.tell(reading());
-        told.tell(failure("c"));
+        assert!(report(failure("a")));
+        assert!(!report(failure("a")));
+        assert!(report(failure("b")) && report(reading()) && report(reading()) && report(failure("b")));
+        reported.report(reading());
+        reported.report(failure("c"));
         assert!(answers.try_recv().is_ok_and(|answer| answer.is_ok()) && answers.try_recv().is_err());
-        told.tell(failure("c"));
+        reported.report(failure("c"));
         assert_eq!(answers.try_recv(), Ok(failure("c")));
     }
 
@@ -221,7 +221,7 @@ mod tests {
         let run = |wake: Receiver<()>| {
             let (sender, _) = mpsc::channel(1);
             let nowhere = Roots { sysfs: "/nonexistent".into(), dev: "/nonexistent".into() };
-            watch_local(&nowhere, Told { sender, failures: BTreeMap::new() }, &wake);
+            watch_local(&nowhere, Reported { sender, failures: BTreeMap::new() }, &wake);
             ENDED.store(true, Ordering::SeqCst);
         };
         watch.spawn("test", run).expect("a thread");

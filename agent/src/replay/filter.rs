@@ -97,7 +97,7 @@ impl Filter {
     }
 
     /// A process was looked up.
-    pub(super) fn learn(&mut self, process: &ProcessContext) {
+    pub(super) fn process(&mut self, process: &ProcessContext) {
         let wanted = self.selection.wanted.clone();
         if !wanted.by_owner() {
             return;

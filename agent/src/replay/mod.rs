@@ -121,7 +121,7 @@ impl Pass {
                     printer.start(&start(version, kernel, node, probes))?;
                 }
                 if let Context::Process(process) = &context {
-                    self.filter.learn(process);
+                    self.filter.process(process);
                 }
                 let step = self.pipeline.step(pipeline::Item::Context(&context));
                 self.incidents(step.incidents, printer)?;

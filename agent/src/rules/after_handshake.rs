@@ -1,6 +1,6 @@
 //! Whether a connect to port 80 that nobody answers fetches what the validation of a certificate needs, after the
 //! last message of a handshake: begun right after it by the same process, which has sent nothing on that connection
-//! since. It knows handshakes that were told only: with anomalies only healthy ones are not.
+//! since. It knows handshakes that were reported only: with anomalies only healthy ones are not.
 
 use ebpf_probes::probes::{
     connect::Connect,
@@ -9,7 +9,7 @@ use ebpf_probes::probes::{
 
 use super::fetch::{self, For, HTTP};
 use crate::{
-    correlate::{Request, View, Whom, remedy::Remedy},
+    correlate::{ProcessRef, Request, View, remedy::Remedy},
     enrich::{
         bounded::{Bounded, Table},
         context::{SeenSocket, Snapshot},
@@ -29,7 +29,7 @@ const EXACT_NS: u64 = 30_000_000;
 /// Peers named at most.
 const PEERS: usize = 4;
 
-/// Handshakes that have finished, and looks at processes that connect to port 80 in vain.
+/// Handshakes that have finished, and looks at processes that connect to port 80 without an answer.
 pub(super) struct Finished {
     by_cookie: Bounded<u64, Handshake>,
     looks: Bounded<u32, Snapshot>,
@@ -82,7 +82,7 @@ impl Finished {
             return false;
         }
         self.looked.insert(connect.cookie, ());
-        view.requests.push(Request::Process(Whom {
+        view.requests.push(Request::Process(ProcessRef {
             process,
             thread: connect.owner.thread,
             cookie: connect.cookie,
@@ -199,7 +199,7 @@ mod tests {
         (done.stage, done.moved_ns) = (stage::DONE, BEGAN + 5_000_000);
         scene.tls(5, Record::TlsPhase, done);
         scene.connect(3010, Record::ConnectPending, connect(7, 44, 64, started));
-        scene.learn(look);
+        scene.apply(look);
         scene.tick(3260);
         scene
     }

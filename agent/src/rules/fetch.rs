@@ -28,7 +28,7 @@ pub(super) enum For {
 /// What a process has loaded, as it was last seen.
 pub(super) fn loaded(process: u32, view: &View<'_>) -> Loaded {
     let mut loaded = view.world.loaded(process).cloned().unwrap_or_default();
-    // Recordings of old do not tell; there a launcher's name is all there is.
+    // Old recordings do not say; there a launcher's name is all there is.
     let program = || view.world.known(process).and_then(|known| known.exe.as_deref());
     if !loaded.known && program().is_some_and(|exe| exe.ends_with("/java")) {
         loaded.runtime = Some(Runtime::Java);
@@ -61,7 +61,7 @@ fn turn_off(loaded: &Loaded, whom: For) -> String {
                 .into()
         }
         (Some(Runtime::Dotnet { .. }), For::OwnChain) => {
-            "this .NET cannot be told not to fetch: put the intermediates into the user's CA store \
+            "this .NET has no setting that stops the fetch: put the intermediates into the user's CA store \
              (~/.dotnet/corefx/cryptography/x509stores/ca), or move to .NET 5 or later"
                 .into()
         }

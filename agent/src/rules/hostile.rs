@@ -13,7 +13,10 @@ use proptest::prelude::*;
 use super::scene::{PROCESS, Scene, connect, entry, hello, owner, thread, unheard, waiter};
 use crate::{
     correlate::incident::{Incident, Kind},
-    enrich::{context::{Context, PortHolder, PortUse, Posture, ProcessContext, Reach}, request::Target},
+    enrich::{
+        context::{Context, PortHolder, PortUse, Posture, ProcessContext, Reach},
+        request::Target,
+    },
     fact::ReferenceKind,
     text::{hidden, shown},
 };
@@ -90,14 +93,14 @@ fn hostile_on(mut scene: Scene, names: &Names) -> Scene {
         ..ProcessContext::default()
     };
     for pid in [PROCESS, 4711, 2001] {
-        scene.learn(&Context::Process(context(pid)));
+        scene.apply(&Context::Process(context(pid)));
     }
-    scene.learn(&Context::Netns {
+    scene.apply(&Context::Netns {
         inode: NETNS.inode,
         generation: NETNS.generation,
         name: names.netns.clone(),
     });
-    scene.learn(&Context::Device { netns: NETNS, index: 2, name: names.device.clone() });
+    scene.apply(&Context::Device { netns: NETNS, index: 2, name: names.device.clone() });
     scene
 }
 
@@ -127,7 +130,7 @@ fn unresolved(names: &Names) -> Vec<Incident> {
     scene.connect(3001, Record::ConnectEnd, failed);
     scene.passes(3200, 3700);
     assert!(!scene.opened(Kind::NeighbourUnresolved).is_empty());
-    scene.told
+    scene.emitted
 }
 
 /// Replies that go to the wrong MAC.
@@ -142,7 +145,7 @@ fn stale(names: &Names) -> Vec<Incident> {
         scene.tick(1000 * u64::from(unanswered));
     }
     assert!(!scene.opened(Kind::NeighbourStale).is_empty());
-    scene.told
+    scene.emitted
 }
 
 /// An address that goes to and fro.
@@ -157,7 +160,7 @@ fn conflict(names: &Names) -> Vec<Incident> {
         scene.neigh(at, record);
         scene.tick(at);
     }
-    scene.told
+    scene.emitted
 }
 
 /// A handshake that waits for a connect, and one that waits for nothing seen.
@@ -172,7 +175,7 @@ fn stalled(names: &Names) -> Vec<Incident> {
     scene.waits(1100, here(connect(7, 1043, 64, 5), names));
     scene.stalls(1100, &[mine(1)]);
     scene.sees(1101, vec![thread(1043, Posture::Descriptors, &[7])]);
-    let mut told = std::mem::take(&mut scene.told);
+    let mut emitted = std::mem::take(&mut scene.emitted);
     let mut scene = hostile(names);
     scene.stalls(1200, &[mine(1)]);
     let mut seen = thread(1043, Posture::Descriptors, &[]);
@@ -180,14 +183,14 @@ fn stalled(names: &Names) -> Vec<Incident> {
     seen.shown.syscall = Some("read".into());
     seen.shown.waits_on = vec![shown(&names.file).into_owned()];
     scene.sees(1201, vec![seen]);
-    assert!(!scene.told.is_empty() && !told.is_empty());
-    told.append(&mut scene.told);
-    told
+    assert!(!scene.emitted.is_empty() && !emitted.is_empty());
+    emitted.append(&mut scene.emitted);
+    emitted
 }
 
 /// Connects that fail, answered by this host in the namespace, or for want of a port that another program holds.
 fn failing(names: &Names) -> Vec<Incident> {
-    let mut told = Vec::new();
+    let mut emitted = Vec::new();
     for (errno, code) in [(111, 3), (101, 0), (113, 1), (113, 13), (99, 255)] {
         let mut scene = hostile(names);
         for at in [0, 1000, 2000] {
@@ -202,17 +205,17 @@ fn failing(names: &Names) -> Vec<Incident> {
         let ports = PortUse { first: 40_000, last: 40_003, used: 4, states: vec![], holders };
         let target = Target { netns: NETNS, process: PROCESS, address: [192, 0, 2, 64].into(), port: 80 };
         let reach = Reach { boot_ns: 1, target, read: true, route_errno: 0, ports: Some(ports) };
-        scene.learn(&Context::Reach(Box::new(reach)));
+        scene.apply(&Context::Reach(Box::new(reach)));
         assert!(!scene.opened(Kind::ConnectFailing).is_empty());
-        told.append(&mut scene.told);
+        emitted.append(&mut scene.emitted);
     }
-    told
+    emitted
 }
 
 /// A connect whose packets this host drops, here and there.
 fn dropped(names: &Names) -> Vec<Incident> {
     let reasons = [("SKB_DROP_REASON_NETFILTER_DROP", 8), ("SKB_DROP_REASON_IP_RPFILTER", 16)];
-    let mut told = Vec::new();
+    let mut emitted = Vec::new();
     let input = place::ARRIVED | place::ROUTED | place::LOCAL;
     for (reason, at) in [
         (8, packet::SYN),
@@ -230,9 +233,9 @@ fn dropped(names: &Names) -> Vec<Incident> {
         let pending = Connect { drops: 2, drop_reason: reason, drop_where: at, ..waits };
         scene.connect(3000, Record::ConnectPending, pending);
         assert!(!scene.opened(Kind::ConnectStalled).is_empty());
-        told.append(&mut scene.told);
+        emitted.append(&mut scene.emitted);
     }
-    told
+    emitted
 }
 
 /// Who sets the clock, by name, path and parent.
@@ -245,7 +248,7 @@ fn setters(names: &Names) -> Vec<Incident> {
     }
     scene.passes(61_000, 66_000);
     assert!(!scene.opened(Kind::ClockStepped).is_empty());
-    scene.told
+    scene.emitted
 }
 
 /// A clock that is set and found to be wrong.
@@ -254,16 +257,16 @@ fn clock(names: &Names) -> Vec<Incident> {
     let kept: String = names.comm.chars().filter(|c| *c != '\0' && c.is_ascii()).take(15).collect();
     scene.sets_clock(1000, &kept, 900_000);
     scene.tick(2000);
-    let mut told = std::mem::take(&mut scene.told);
+    let mut emitted = std::mem::take(&mut scene.emitted);
     let mut scene = hostile(names);
     for at in [1000, 2000, 70_000, 140_000] {
         scene.compares(at, ReferenceKind::Rtc, &names.clock, 400_000);
         scene.compares(at, ReferenceKind::Http, &names.clock, 400_000);
         scene.tick(at + 100);
     }
-    assert!(!told.is_empty());
-    told.append(&mut scene.told);
-    told
+    assert!(!emitted.is_empty());
+    emitted.append(&mut scene.emitted);
+    emitted
 }
 
 /// Quotes that open or close a name.

@@ -23,7 +23,7 @@ mod scene;
 mod text;
 mod tls_handshake_stalled;
 
-/// Every rule. Those that explain come before those that would otherwise tell the same again.
+/// Every rule. Those that explain come before those that would otherwise report the same again.
 pub const RULES: &[Rule] = &[
     clock_stepped::RULE,
     clock_skewed::RULE,

@@ -43,7 +43,7 @@ struct Full {
     last_ns: u64,
     last: NeighRecord,
     refused: u64,
-    told: u64,
+    emitted: u64,
     network: Option<Network>,
     id: Option<String>,
 }
@@ -83,7 +83,7 @@ impl NeighbourTableFull {
             last_ns: at_ns,
             last: *record,
             refused: 0,
-            told: 0,
+            emitted: 0,
             network: None,
             id: None,
         });
@@ -94,9 +94,9 @@ impl NeighbourTableFull {
             return;
         }
         if let Some(id) = &full.id
-            && full.refused >= full.told.saturating_mul(2)
+            && full.refused >= full.emitted.saturating_mul(2)
         {
-            full.told = full.refused;
+            full.emitted = full.refused;
             let report = full.report(family, false, view);
             view.store.update(view.now_ns, view.world, id, report);
         }
@@ -106,7 +106,7 @@ impl NeighbourTableFull {
     fn judge(&mut self, view: &mut View<'_>) {
         for (family, full) in &mut self.full {
             if full.id.is_none() {
-                full.told = full.refused;
+                full.emitted = full.refused;
                 let report = full.report(family, false, view);
                 full.id = Some(view.store.open(view.now_ns, view.world, report));
             }
@@ -264,9 +264,12 @@ mod tests {
     fn a_full_table_names_its_bounds_and_its_biggest_users_and_is_over_when_there_is_room() {
         let mut scene = Scene::new();
         scene.neigh(0, overflow());
-        assert_eq!((scene.told.len(), &scene.requests[..]), (0, &[Request::Tables(Netns::numbered(1))][..]));
+        assert_eq!(
+            (scene.emitted.len(), &scene.requests[..]),
+            (0, &[Request::Tables(Netns::numbered(1))][..])
+        );
         let family = || "ipv4".to_owned();
-        scene.learn(&Context::Network(Box::new(Network {
+        scene.apply(&Context::Network(Box::new(Network {
             netns: Netns::numbered(1),
             tables: vec![NeighbourTable {
                 family: family(),

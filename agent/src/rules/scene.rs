@@ -36,7 +36,7 @@ const WALL: i64 = 1_760_000_000_000_000_000;
 
 pub(super) struct Scene {
     pipeline: Pipeline,
-    pub(super) told: Vec<Incident>,
+    pub(super) emitted: Vec<Incident>,
     pub(super) requests: Vec<Request>,
     /// REALTIME − BOOTTIME at the last look at the clocks.
     looked_ns: i64,
@@ -215,12 +215,12 @@ impl Scene {
     fn with(drop_reasons: &[(&str, u32)], select: Select) -> Self {
         let mut scene = Self {
             pipeline: Pipeline::new(RULES),
-            told: vec![],
+            emitted: vec![],
             requests: vec![],
             looked_ns: WALL,
             author: 4711,
         };
-        scene.learn(&Context::Origin {
+        scene.apply(&Context::Origin {
             version: "0".into(),
             kernel: "6".into(),
             node: "node-7".into(),
@@ -233,14 +233,14 @@ impl Scene {
             select,
             time_zone: Some("Europe/Berlin".into()),
         });
-        scene.learn(&Context::Clock { boot_ns: BEGAN, offset_ns: WALL });
+        scene.apply(&Context::Clock { boot_ns: BEGAN, offset_ns: WALL });
         scene.process(PROCESS, &[], 0);
         scene
     }
 
     /// A process, its ancestors, and when it was started.
     pub(super) fn process(&mut self, pid: u32, ancestors: &[u32], started: u64) {
-        self.learn(&Context::Process(ProcessContext {
+        self.apply(&Context::Process(ProcessContext {
             pid,
             comm: "raven".into(),
             exe: Some("/usr/bin/raven".into()),
@@ -250,14 +250,14 @@ impl Scene {
         }));
     }
 
-    pub(super) fn learn(&mut self, context: &Context) {
-        self.told.extend(self.pipeline.step(Item::Context(context)).incidents);
+    pub(super) fn apply(&mut self, context: &Context) {
+        self.emitted.extend(self.pipeline.step(Item::Context(context)).incidents);
     }
 
     pub(super) fn record(&mut self, record: &Bytes) {
         let Ok(event) = event::decode(record) else { return };
         let step = self.pipeline.step(Item::Event(&event));
-        self.told.extend(step.incidents);
+        self.emitted.extend(step.incidents);
         self.requests.extend(step.requests);
     }
 
@@ -372,7 +372,7 @@ impl Scene {
         let error_ns = if kind == ReferenceKind::Ntp { 20_000_000 } else { 1_000_000_000 };
         let utc_ns = self.pipeline.world().offset_ns().saturating_sub(ahead_ms.saturating_mul(1_000_000));
         let reading = Reading { boot_ns: ns(at), kind, name: name.into(), utc_ns, error_ns };
-        self.learn(&Context::Reference(reading));
+        self.apply(&Context::Reference(reading));
     }
 
     /// The kernel was built so many days after what the clock shows.
@@ -380,7 +380,7 @@ impl Scene {
         let shown = i64::try_from(ns(at)).expect("small") + self.pipeline.world().offset_ns();
         let utc_ns = shown + days * 86_400_000_000_000;
         let day = crate::enrich::clock::timestamp(0, utc_ns).expect("a date").strftime("%Y-%m-%d");
-        self.learn(&Context::Built { name: format!("6.12 ({day})"), utc_ns });
+        self.apply(&Context::Built { name: format!("6.12 ({day})"), utc_ns });
     }
 
     /// `who` arms a leap second by a call, or disarms it; the kernel says so, too.
@@ -405,12 +405,12 @@ impl Scene {
             parent_comm: *b"systemd\0\0\0\0\0\0\0\0\0",
             ..ClockRecord::default()
         }));
-        self.learn(&Context::LeapState { boot_ns: ns(at), armed: kind, tai_s: 37 });
+        self.apply(&Context::LeapState { boot_ns: ns(at), armed: kind, tai_s: 37 });
     }
 
     /// The kernel's TAI − UTC becomes another.
     pub(super) fn tai(&mut self, at: u64, tai_s: i32) {
-        self.learn(&Context::LeapState { boot_ns: ns(at), armed: None, tai_s });
+        self.apply(&Context::LeapState { boot_ns: ns(at), armed: None, tai_s });
     }
 
     /// Milliseconds from the scene's beginning to midnight by the clock as it stands.
@@ -466,7 +466,7 @@ impl Scene {
             ..ProcessContext::default()
         });
         let exposed = Exposed { boot_ns: ns(at), started: started.collect(), more: 0, gone: gone.to_vec() };
-        self.learn(&Context::Exposed(Box::new(exposed)));
+        self.apply(&Context::Exposed(Box::new(exposed)));
     }
 
     /// Half a second's ticks from `from` to `to`.
@@ -501,7 +501,7 @@ impl Scene {
     /// The answer to a look.
     pub(super) fn sees(&mut self, at: u64, threads: Vec<SeenThread>) {
         let snapshot = Snapshot { boot_ns: ns(at), process: PROCESS, threads, ..Snapshot::default() };
-        self.learn(&Context::Snapshot(Box::new(snapshot)));
+        self.apply(&Context::Snapshot(Box::new(snapshot)));
     }
 
     /// The server answers.
@@ -512,20 +512,23 @@ impl Scene {
 
     /// The stream ends.
     pub(super) fn ends(&mut self) {
-        self.told.extend(self.pipeline.finish());
+        self.emitted.extend(self.pipeline.finish());
     }
 
     pub(super) fn opened(&self, kind: Kind) -> Vec<&Incident> {
-        self.told.iter().filter(|incident| incident.kind == kind && incident.state == State::Open).collect()
+        self.emitted
+            .iter()
+            .filter(|incident| incident.kind == kind && incident.state == State::Open)
+            .collect()
     }
 
-    /// The last thing told.
+    /// The last thing reported.
     #[track_caller]
     pub(super) fn last(&self) -> &Incident {
-        self.told.last().expect("something was told")
+        self.emitted.last().expect("something was told")
     }
 
-    /// The cause that was told last.
+    /// The cause that was reported last.
     #[track_caller]
     pub(super) fn cause(&self) -> &Cause {
         self.last().cause.as_ref().expect("every incident has one here")

@@ -1,4 +1,4 @@
-//! How a session is built from its configuration: the spec completed with what only the running system can tell, the
+//! How a session is built from its configuration: the spec completed with what only the running system can say, the
 //! sources opened, and what is attached named.
 
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ fn check_asked(asked: &[String], probes: &Probes) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The spec, completed with what only the running system can tell.
+/// The spec, completed with what only the running system can say.
 fn spec(config: &config::Session, wanted: &mut Wanted) -> anyhow::Result<Spec> {
     let mut spec = config.spec.clone();
     spec.by_container = wanted.by_container();

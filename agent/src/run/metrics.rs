@@ -201,13 +201,13 @@ mod tests {
     #[test]
     fn of_several_clocks_of_a_kind_the_most_exact_is_compared_with_and_an_old_reading_is_not() {
         let mut world = World::default();
-        world.learn(&Context::Clock { boot_ns: 0, offset_ns: 5_000 });
+        world.apply_context(&Context::Clock { boot_ns: 0, offset_ns: 5_000 });
         for context in [
             reading(ReferenceKind::Http, "a", 4000, 1_000, 90),
             reading(ReferenceKind::Http, "b", 4000, 7_000, 50),
             reading(ReferenceKind::Rtc, "rtc0", 10, 5_000, 20),
         ] {
-            world.learn(&context);
+            world.apply_context(&context);
         }
         let http = Offset { ahead_ns: -2_000, error_ns: 50 };
         assert_eq!(offsets(&world, 4001 * SECOND_NS), BTreeMap::from([(ReferenceKind::Http, http)]));

@@ -149,11 +149,7 @@ impl Session {
     }
 
     /// Applies what is known at the start, emits the first line, starts the command.
-    fn begin(
-        &mut self,
-        config: &config::Session,
-        doing: Option<&str>,
-    ) -> anyhow::Result<(Signals, Command)> {
+    fn begin(&mut self, config: &config::Session, doing: Option<&str>) -> anyhow::Result<(Signals, Command)> {
         let origin = self.origin.clone();
         self.apply(&origin);
         for context in self.sources.at_start()? {
@@ -293,11 +289,7 @@ impl Session {
     }
 
     fn so_far(&self) -> SoFar {
-        SoFar {
-            elapsed: self.began.elapsed(),
-            events: self.counts.facts,
-            incidents: self.pipeline.opened(),
-        }
+        SoFar { elapsed: self.began.elapsed(), events: self.counts.facts, incidents: self.pipeline.opened() }
     }
 
     fn every_second(&mut self) -> anyhow::Result<()> {

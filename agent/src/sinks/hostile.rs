@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    Told,
+    Rendered,
     json::{self, Line},
     text::{self, Style},
 };
@@ -161,19 +161,19 @@ proptest! {
 
     #[test]
     fn paragraphs_show_nothing_hidden(name in name()) {
-        let told = Told::new(incident(&name));
-        for line in told.text().lines() {
+        let rendered = Rendered::new(incident(&name));
+        for line in rendered.text().lines() {
             prop_assert!(!line.chars().any(hidden), "{line:?}");
         }
-        prop_assert!(told.text().len() < 64 * 1024);
+        prop_assert!(rendered.text().len() < 64 * 1024);
     }
 
     /// What the stream, the store, the API, the page and webhooks carry.
     #[test]
     fn json_shows_nothing_hidden_and_keeps_what_it_says(name in name()) {
-        let told = Told::new(incident(&name));
-        prop_assert!(!told.json().chars().any(hidden), "{}", told.json());
-        let value: serde_json::Value = serde_json::from_str(told.json()).expect("JSON");
+        let rendered = Rendered::new(incident(&name));
+        prop_assert!(!rendered.json().chars().any(hidden), "{}", rendered.json());
+        let value: serde_json::Value = serde_json::from_str(rendered.json()).expect("JSON");
         prop_assert_eq!(value["process"]["comm"].as_str(), Some(name.as_str()));
         for fact in facts(&name) {
             let mut out = Vec::new();

@@ -5,7 +5,7 @@
 //! ```text
 //! engine ──▶ queue ──▶ store ──▶ stream (HTTP) · queue ──▶ stdout · deliveries on disk ──▶ webhook
 //! ```
-//! An incident is on disk before anybody is told of it: what was said once is there after a crash.
+//! An incident is on disk before anyone is notified of it: what was said once is there after a crash.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -163,16 +163,16 @@ pub const WEBHOOK: Spec =
 /// All sinks of the daemon, in the order an incident reaches them.
 pub const SINKS: &[Spec] = &[STORE, STDOUT, STREAM, WEBHOOK];
 
-/// An incident as it was told, in every form a sink may want; each is made once.
+/// An incident as it was reported, in every form a sink may want; each is made once.
 #[derive(Debug)]
-pub struct Told {
+pub struct Rendered {
     /// The incident.
     pub incident: Incident,
     json: OnceLock<String>,
     text: OnceLock<String>,
 }
 
-impl Told {
+impl Rendered {
     /// Wraps an incident.
     #[must_use]
     pub fn new(incident: Incident) -> Arc<Self> {

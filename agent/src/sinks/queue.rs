@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Spec, Told};
+use super::{Rendered, Spec};
 use crate::correlate::incident::State;
 
 /// How often a sink with nothing to do is called.
@@ -70,7 +70,7 @@ impl Counts {
 /// What deals with incidents, on a thread of its own.
 pub trait Sink: Send {
     /// Deals with these, in order, and counts what became of them.
-    fn take(&mut self, told: &[Arc<Told>], counts: &Counts);
+    fn take(&mut self, rendered: &[Arc<Rendered>], counts: &Counts);
     /// Called about once a second.
     fn tick(&mut self) {}
     /// Nothing comes any more.
@@ -89,7 +89,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    told: VecDeque<Arc<Told>>,
+    rendered: VecDeque<Arc<Rendered>>,
     closed: bool,
     done: bool,
 }
@@ -103,7 +103,7 @@ impl Queue {
         let shared = Arc::new(Shared { counts, state: Mutex::default(), changed: Condvar::new() });
         let queue = Self(shared.clone());
         thread::Builder::new().name(format!("culprit-{}", shared.counts.spec.name)).spawn(move || {
-            // Whatever becomes of the sink, whoever waits for it is told.
+            // Whatever becomes of the sink, whatever waits for it hears of it.
             let _done = Done(&shared);
             shared.empty(sink.as_mut());
         })?;
@@ -111,22 +111,22 @@ impl Queue {
     }
 
     /// Puts an incident in the queue; never waits for the sink.
-    pub fn offer(&self, told: Arc<Told>) {
+    pub fn offer(&self, rendered: Arc<Rendered>) {
         let Shared { counts, changed, .. } = &*self.0;
         let mut state = self.0.lock();
         counts.received.fetch_add(1, Relaxed);
-        let same = |known: &&mut Arc<Told>| {
-            known.incident.id == told.incident.id && known.incident.state == State::Updated
+        let same = |known: &&mut Arc<Rendered>| {
+            known.incident.id == rendered.incident.id && known.incident.state == State::Updated
         };
-        if let Some(known) = state.told.iter_mut().find(same) {
-            *known = told;
+        if let Some(known) = state.rendered.iter_mut().find(same) {
+            *known = rendered;
             counts.replaced.fetch_add(1, Relaxed);
-        } else if state.closed || state.told.len() >= counts.spec.capacity {
+        } else if state.closed || state.rendered.len() >= counts.spec.capacity {
             counts.full.fetch_add(1, Relaxed);
         } else {
-            state.told.push_back(told);
+            state.rendered.push_back(rendered);
         }
-        counts.waiting.store(state.told.len(), Relaxed);
+        counts.waiting.store(state.rendered.len(), Relaxed);
         changed.notify_all();
     }
 
@@ -157,15 +157,15 @@ impl Shared {
         let mut ticked = Instant::now();
         loop {
             let mut state = self.lock();
-            if state.told.is_empty() && !state.closed {
+            if state.rendered.is_empty() && !state.closed {
                 state = self.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner).0;
             }
-            let told: Vec<Arc<Told>> = state.told.drain(..).collect();
+            let rendered: Vec<Arc<Rendered>> = state.rendered.drain(..).collect();
             let closed = state.closed;
             self.counts.waiting.store(0, Relaxed);
             drop(state);
-            if !told.is_empty() {
-                sink.take(&told, &self.counts);
+            if !rendered.is_empty() {
+                sink.take(&rendered, &self.counts);
             } else if closed {
                 return sink.close();
             }
@@ -203,11 +203,12 @@ mod tests {
     type Batch = Vec<(String, State)>;
 
     impl Sink for Slow {
-        fn take(&mut self, told: &[Arc<Told>], counts: &Counts) {
+        fn take(&mut self, rendered: &[Arc<Rendered>], counts: &Counts) {
             let _ = self.go.recv();
-            counts.emitted.fetch_add(told.len() as u64, Relaxed);
-            let told = told.iter().map(|told| (told.incident.summary.clone(), told.incident.state));
-            let _ = self.to.send(told.collect());
+            counts.emitted.fetch_add(rendered.len() as u64, Relaxed);
+            let rendered =
+                rendered.iter().map(|rendered| (rendered.incident.summary.clone(), rendered.incident.state));
+            let _ = self.to.send(rendered.collect());
         }
     }
 
@@ -217,7 +218,7 @@ mod tests {
         let counts = Counts::new(Spec { capacity, ..STORE });
         let queue = Queue::start(counts.clone(), Box::new(Slow { go, to })).expect("a thread");
         // The first is taken at once, and holds the sink up.
-        queue.offer(Told::new(incident(99, State::Open)));
+        queue.offer(Rendered::new(incident(99, State::Open)));
         while counts.waiting.load(Relaxed) != 0 {
             thread::yield_now();
         }
@@ -228,13 +229,13 @@ mod tests {
     fn offering_never_waits_and_what_does_not_fit_is_counted() {
         let (queue, counts, let_go, got) = slow(3);
         for number in 0..5 {
-            queue.offer(Told::new(incident(number, State::Open)));
+            queue.offer(Rendered::new(incident(number, State::Open)));
         }
         assert_eq!(counts.waiting.load(Relaxed), 3);
         assert_eq!(counts.discarded().collect::<Vec<_>>()[0], ("queue_full", 2));
         let_go.send(()).and_then(|()| let_go.send(())).expect("it waits");
         assert!(queue.close(Duration::from_secs(10)));
-        assert_eq!(got.iter().map(|told| told.len()).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(got.iter().map(|rendered| rendered.len()).collect::<Vec<_>>(), [1, 3]);
         assert_eq!((counts.received.load(Relaxed), counts.emitted.load(Relaxed)), (6, 4));
     }
 
@@ -242,12 +243,12 @@ mod tests {
     fn a_newer_state_takes_the_place_of_an_update_that_waits_but_not_of_an_opening() {
         let (queue, counts, let_go, got) = slow(8);
         for state in [State::Open, State::Updated, State::Updated, State::Resolved] {
-            queue.offer(Told::new(incident(1, state)));
+            queue.offer(Rendered::new(incident(1, state)));
         }
         let_go.send(()).and_then(|()| let_go.send(())).expect("it waits");
         assert!(queue.close(Duration::from_secs(10)));
-        let told: Vec<State> = got.iter().skip(1).flatten().map(|(_, state)| state).collect();
-        assert_eq!(told, [State::Open, State::Resolved]);
+        let rendered: Vec<State> = got.iter().skip(1).flatten().map(|(_, state)| state).collect();
+        assert_eq!(rendered, [State::Open, State::Resolved]);
         assert_eq!(counts.replaced.load(Relaxed), 2);
     }
 

@@ -1,5 +1,5 @@
 //! The live stream: open incidents, and every change from now on, for any number of readers. A reader that
-//! does not keep up loses its place and is told so; nobody waits for it.
+//! does not keep up loses its place and hears so; nothing waits for it.
 
 use std::{
     collections::BTreeMap,
@@ -8,15 +8,15 @@ use std::{
 
 use tokio::sync::broadcast;
 
-use super::{STREAM, Told, queue::Counts};
+use super::{Rendered, STREAM, queue::Counts};
 use crate::correlate::incident::State;
 
 /// Open incidents kept for readers that come, at most.
 const OPEN: usize = 1024;
 
-/// Where incidents are told to whoever listens.
+/// Where incidents go to every listener.
 pub struct Hub {
-    sender: broadcast::Sender<(u64, Arc<Told>)>,
+    sender: broadcast::Sender<(u64, Arc<Rendered>)>,
     state: Mutex<Open>,
     /// What became of the incidents; who waits are readers.
     pub counts: Arc<Counts>,
@@ -25,17 +25,17 @@ pub struct Hub {
 #[derive(Default)]
 struct Open {
     number: u64,
-    incidents: BTreeMap<String, Arc<Told>>,
+    incidents: BTreeMap<String, Arc<Rendered>>,
 }
 
 /// A reader's beginning: what is open now, and everything after it.
 pub struct Reader {
     /// Open incidents with their numbers.
-    pub open: Vec<Arc<Told>>,
+    pub open: Vec<Arc<Rendered>>,
     /// The number of the last change before.
     pub number: u64,
     /// What comes.
-    pub changes: broadcast::Receiver<(u64, Arc<Told>)>,
+    pub changes: broadcast::Receiver<(u64, Arc<Rendered>)>,
 }
 
 impl Default for Hub {
@@ -49,19 +49,19 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// Tells everybody; waits for nobody.
-    pub fn tell(&self, told: &Arc<Told>) {
+    /// Reports everybody; waits for nobody.
+    pub fn notify(&self, rendered: &Arc<Rendered>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.number += 1;
-        let id = &told.incident.id;
-        if told.incident.state == State::Resolved {
+        let id = &rendered.incident.id;
+        if rendered.incident.state == State::Resolved {
             state.incidents.remove(id);
         } else if state.incidents.len() < OPEN || state.incidents.contains_key(id) {
-            state.incidents.insert(id.clone(), told.clone());
+            state.incidents.insert(id.clone(), rendered.clone());
         }
         self.counts.received.fetch_add(1, Relaxed);
         // Nobody listens: that is all right.
-        let _ = self.sender.send((state.number, told.clone()));
+        let _ = self.sender.send((state.number, rendered.clone()));
         self.counts.emitted.fetch_add(1, Relaxed);
     }
 

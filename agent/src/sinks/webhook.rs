@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait after a failure, first and at most.
 const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(300);
-/// An incident nobody could be told of for this long is given up.
+/// An incident that could not be delivered for this long is given up.
 const TOO_OLD_MS: i64 = 86_400_000;
 /// The queue is looked at this often even if nobody says that something came.
 const IDLE: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ impl Bell {
     }
 }
 
-/// Starts telling `url`, on a thread of its own.
+/// Starts notifying `url`, on a thread of its own.
 ///
 /// # Errors
 /// When the thread cannot be started.
@@ -85,7 +85,7 @@ pub fn start(
         .into();
     let stopped = Arc::new(AtomicBool::new(false));
     let hook = Hook { url, secret, store, bell, counts, agent, stopped: stopped.clone() };
-    thread::Builder::new().name("culprit-webhook".into()).spawn(move || hook.tell())?;
+    thread::Builder::new().name("culprit-webhook".into()).spawn(move || hook.notify())?;
     Ok(Running(stopped))
 }
 
@@ -109,7 +109,7 @@ enum Came {
 }
 
 impl Hook {
-    fn tell(&self) {
+    fn notify(&self) {
         let (mut seen, mut pause, mut complained) = (0, FIRST, None);
         while !self.stopped.load(Relaxed) {
             let delivery = match self.store.next_delivery(&self.url) {
@@ -141,7 +141,7 @@ impl Hook {
                 Came::Refused(why) => {
                     self.counts.refused.fetch_add(1, Relaxed);
                     let incident = &delivery.incident;
-                    tracing::warn!(incident, "webhook {}: {why}: it was not told", self.shown());
+                    tracing::warn!(incident, "webhook {}: {why}: it was not notified", self.shown());
                 }
                 Came::Later(why) => {
                     if complained.as_ref() != Some(&why) {

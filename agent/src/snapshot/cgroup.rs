@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::enrich::context::{Held, Quota};
+use crate::enrich::context::{CgroupLimits, Quota};
 
 /// Groups above a process looked at, at most.
 const DEPTH: usize = 16;
@@ -14,9 +14,9 @@ const DEPTH: usize = 16;
 const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/proc/1/root/sys/fs/cgroup"];
 
 /// Looks at the groups of a process.
-pub(super) fn look(proc: &Path) -> Held {
+pub(super) fn look(proc: &Path) -> CgroupLimits {
     let table = fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
-    let mut held = Held::default();
+    let mut limits = CgroupLimits::default();
     for line in table.lines() {
         let mut columns = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (columns.next(), columns.next()) else { continue };
@@ -28,15 +28,15 @@ pub(super) fn look(proc: &Path) -> Held {
             _ => continue,
         };
         for group in groups(mounts, path) {
-            held.frozen |= is_frozen(&group);
+            limits.frozen |= is_frozen(&group);
             if let Some(quota) = quota(&group)
-                && held.quota.is_none_or(|known| quota.share() > known.share())
+                && limits.quota.is_none_or(|known| quota.share() > known.share())
             {
-                held.quota = Some(quota);
+                limits.quota = Some(quota);
             }
         }
     }
-    held
+    limits
 }
 
 /// A group and those above it, the root left out.

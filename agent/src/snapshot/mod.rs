@@ -12,15 +12,15 @@ mod threads;
 
 use std::{path::PathBuf, time::Instant};
 
-use crate::enrich::{context::Snapshot, request::Whom};
+use crate::enrich::{context::Snapshot, request::ProcessRef};
 
 /// Looks. A process that is gone gives an empty snapshot.
-pub fn take(request: Whom, boot_ns: u64) -> Snapshot {
+pub fn take(request: ProcessRef, boot_ns: u64) -> Snapshot {
     let began = Instant::now();
     let (process, sockets) = holder::of(request.process, request.cookie);
     let proc = PathBuf::from(format!("/proc/{process}"));
     let asked = if process == request.process { 0 } else { request.process };
-    let request = Whom { process, ..request };
+    let request = ProcessRef { process, ..request };
     let (threads, threads_left_out) = threads::look(&proc, request, &sockets);
     let accepted = (sockets.complete() && request.cookie != 0).then(|| sockets.has(request.cookie));
     Snapshot {
@@ -34,7 +34,7 @@ pub fn take(request: Whom, boot_ns: u64) -> Snapshot {
         cookie: request.cookie,
         sockets: sockets.connected(began),
         loaded: program::look(&proc),
-        held: cgroup::look(&proc),
+        limits: cgroup::look(&proc),
     }
 }
 
@@ -55,13 +55,15 @@ mod tests {
         let mut near = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
         let cookie = rustix::net::sockopt::socket_cookie(&near).expect("a socket");
         let (far, _) = listener.accept().expect("it connected");
-        let (tell, told) = std::sync::mpsc::channel();
+        let (report, reported) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
-            tell.send(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs())
+            report
+                .send(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs())
                 .expect("the test waits");
             near.read(&mut [0; 1]).expect("the peer closes")
         });
-        let request = Whom { process: std::process::id(), thread: told.recv().expect("it began"), cookie };
+        let request =
+            ProcessRef { process: std::process::id(), thread: reported.recv().expect("it began"), cookie };
         let deadline = Instant::now() + Duration::from_secs(10);
         let seen = loop {
             let seen = take(request, 1);
@@ -83,7 +85,7 @@ mod tests {
     fn a_process_that_is_gone_gives_an_empty_snapshot() {
         let mut child = std::process::Command::new("true").spawn().expect("it runs");
         child.wait().expect("our child");
-        let seen = take(Whom { process: child.id(), thread: 0, cookie: 1 }, 7);
+        let seen = take(ProcessRef { process: child.id(), thread: 0, cookie: 1 }, 7);
         assert_eq!((seen.threads.len(), seen.sockets.len(), seen.boot_ns), (0, 0, 7));
     }
 }

@@ -1,4 +1,4 @@
-//! What a program has loaded: which TLS library, which language runtime. Told by the libraries mapped into
+//! What a program has loaded: which TLS library, which language runtime. Reported by the libraries mapped into
 //! the process, never by the name of its file. A program that carries everything inside itself says nothing.
 
 use std::{

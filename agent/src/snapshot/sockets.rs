@@ -258,7 +258,7 @@ fn listening(proc: &Path) -> Option<HashSet<u16>> {
     Some(ports)
 }
 
-/// The age of something that the kernel gave `later` than the look began, as of its beginning. The kernel tells it by
+/// The age of something that the kernel gave `later` than the look began, as of its beginning. The kernel gives it by
 /// the difference of two ticks, which may be a tick too much: what was sent on behalf of a hello is never older than
 /// the hello.
 fn age(ms_ago: u32, later: Duration, tick: Duration) -> u32 {

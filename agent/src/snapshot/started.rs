@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs};
 
-use crate::enrich::{request::Exposure, observe};
+use crate::enrich::{observe, request::Exposure};
 
 /// A process that began in a window.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use nix::{
 };
 
 use super::{
-    Whom,
+    ProcessRef,
     sockets::{Descriptor, Sockets},
 };
 use crate::{
@@ -24,7 +24,7 @@ const DESCRIPTORS: usize = 8;
 const FRAMES: usize = 16;
 
 /// The threads, the one asked about first, and how many were left out.
-pub(super) fn look(proc: &Path, request: Whom, sockets: &Sockets) -> (Vec<SeenThread>, u32) {
+pub(super) fn look(proc: &Path, request: ProcessRef, sockets: &Sockets) -> (Vec<SeenThread>, u32) {
     let Ok(entries) = fs::read_dir(proc.join("task")) else { return (vec![], 0) };
     let mut tids: Vec<u32> =
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -35,7 +35,7 @@ pub(super) fn look(proc: &Path, request: Whom, sockets: &Sockets) -> (Vec<SeenTh
     (threads, u32::try_from(left_out).unwrap_or(u32::MAX))
 }
 
-fn thread(proc: &Path, request: Whom, tid: u32, sockets: &Sockets) -> Option<SeenThread> {
+fn thread(proc: &Path, request: ProcessRef, tid: u32, sockets: &Sockets) -> Option<SeenThread> {
     let task = proc.join("task").join(tid.to_string());
     let stat = fs::read_to_string(task.join("stat")).ok()?;
     let state = stat.rsplit_once(") ")?.1.chars().next()?;

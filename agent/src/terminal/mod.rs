@@ -32,8 +32,8 @@ pub fn width_of_talk() -> Option<usize> {
 }
 
 fn columns(size: Option<(Width, terminal_size::Height)>) -> usize {
-    let told = size.map(|(Width(columns), _)| usize::from(columns)).filter(|&columns| columns > 0);
-    told.unwrap_or(USUAL).max(LEAST)
+    let reported = size.map(|(Width(columns), _)| usize::from(columns)).filter(|&columns| columns > 0);
+    reported.unwrap_or(USUAL).max(LEAST)
 }
 
 /// Whether standard output wants colours: a terminal that has them, NO_COLOR, CLICOLOR and CLICOLOR_FORCE.

@@ -28,7 +28,7 @@ static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 /// A wait that is shown when it turns out to be long, until it is dropped.
 pub struct Progress {
     bar: ProgressBar,
-    /// Who shows it, and how that one is told that there is nothing to wait for any more.
+    /// Who shows it, and how that one hears that there is nothing to wait for any more.
     shows: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
@@ -133,7 +133,7 @@ fn broken(text: &str, width: usize) -> String {
 
 /// Says something on standard error.
 pub fn say(what: impl fmt::Display) {
-    // Nobody is left to be told that standard error is gone.
+    // There is no one left to hear that standard error is gone.
     let _ = Talk.write_all(format!("culprit: {what}\n").as_bytes());
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Snapshot {
     pub(super) wall: String,
     pub(super) facts: u64,
     pub(super) lost: u64,
-    /// With when each was told.
+    /// With when each was reported.
     pub(super) incidents: Vec<(Arc<Incident>, u64)>,
     pub(super) pending: Vec<Pending>,
     pub(super) failing: Vec<Failing>,

@@ -72,7 +72,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, head: &Head, colour: 
         Over::Help => frame.render_widget(Paragraph::new(HELP), body),
         Over::Evidence(incident, at) => {
             let lasted =
-                lasted_ns(&incident, view.snapshot.now_ns.saturating_sub(view.told_ns(&incident.id)));
+                lasted_ns(&incident, view.snapshot.now_ns.saturating_sub(view.emitted_ns(&incident.id)));
             let lines = evidence::lines(&incident, lasted, usize::from(body.width));
             let last = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_sub(body.height);
             let at = at.min(last);

@@ -129,7 +129,7 @@ pub(super) fn rows(snapshot: &Snapshot, tab: Tab) -> Vec<Row> {
     let since = |then: u64| snapshot.now_ns.saturating_sub(then);
     match tab {
         Tab::Incidents => {
-            let row = |(incident, told): &(Arc<Incident>, u64)| row(incident, since(*told));
+            let row = |(incident, emitted): &(Arc<Incident>, u64)| row(incident, since(*emitted));
             snapshot.incidents.iter().map(row).collect()
         }
         Tab::Pending => (snapshot.pending.iter())
@@ -176,16 +176,16 @@ pub(super) fn rows(snapshot: &Snapshot, tab: Tab) -> Vec<Row> {
     }
 }
 
-/// How long an incident has lasted, so long after it was told.
-pub(super) fn lasted_ns(incident: &Incident, told_ago_ns: u64) -> u64 {
+/// How long an incident has lasted, so long after it was reported.
+pub(super) fn lasted_ns(incident: &Incident, emitted_ago_ns: u64) -> u64 {
     let then = incident.duration_ms.saturating_mul(1_000_000);
-    if incident.state == State::Resolved { then } else { then.saturating_add(told_ago_ns) }
+    if incident.state == State::Resolved { then } else { then.saturating_add(emitted_ago_ns) }
 }
 
-fn row(incident: &Arc<Incident>, told_ago_ns: u64) -> Row {
+fn row(incident: &Arc<Incident>, emitted_ago_ns: u64) -> Row {
     let over = incident.state == State::Resolved;
-    let lasted = lasted_ns(incident, told_ago_ns);
-    let (severity, grave) = match incident.severity {
+    let lasted = lasted_ns(incident, emitted_ago_ns);
+    let (severity, rank) = match incident.severity {
         _ if over => ("over", 0),
         Severity::Info => ("info", 1),
         Severity::Warning => ("WARN", 2),
@@ -211,7 +211,7 @@ fn row(incident: &Arc<Incident>, told_ago_ns: u64) -> Row {
             cause.into(),
         ],
         // Of the same severity, those that last longest first.
-        numbers: vec![Some((grave << 60) | (lasted >> 4)), None, None, None, Some(lasted), None],
+        numbers: vec![Some((rank << 60) | (lasted >> 4)), None, None, None, Some(lasted), None],
         severity: (!over).then_some(incident.severity),
         incident: Some(incident.clone()),
     }

@@ -33,7 +33,7 @@ const WAIT: Duration = Duration::from_millis(100);
 /// The terminal is ours.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Takes the terminal, and sees to it that a panic gives it back before it is told.
+/// Takes the terminal, and sees to it that a panic gives it back before it is printed.
 pub(super) fn take() -> io::Result<()> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -52,14 +52,14 @@ pub(super) fn take() -> io::Result<()> {
 pub(super) fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();
-        // There is nobody left to tell that it failed.
+        // There is nobody left to report that it failed.
         let _ = execute!(out, terminal::LeaveAlternateScreen, cursor::Show);
         let _ = out.flush();
         let _ = terminal::disable_raw_mode();
     }
 }
 
-/// What the pipeline and the screen tell each other besides snapshots.
+/// What the pipeline and the screen exchange besides snapshots.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// The last snapshot was taken: another is wanted.

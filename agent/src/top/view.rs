@@ -1,4 +1,4 @@
-//! What somebody looks at: which table, in which order, through which filter, which row, and what keys do to that.
+//! What somebody tables at: which table, in which order, through which filter, which row, and what keys do to that.
 //! Knows nothing of terminals but their keys.
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) enum Over {
 
 /// How one table is looked at.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Look {
+pub(super) struct TableView {
     /// The column it is sorted by, and whether the largest comes first.
     pub(super) order: (usize, bool),
     /// The key of the row that is chosen, and where it stood.
@@ -40,7 +40,7 @@ pub(super) struct Look {
 #[derive(Debug, Clone, Default)]
 pub(super) struct View {
     pub(super) tab: Tab,
-    pub(super) looks: [Look; 3],
+    pub(super) tables: [TableView; 3],
     pub(super) filter: String,
     /// The filter is being written.
     pub(super) writing: bool,
@@ -54,8 +54,8 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new() -> Self {
-        let look = |tab: Tab| Look { order: tab.order(), ..Look::default() };
-        Self { looks: Tab::ALL.map(look), page: 1, ..Self::default() }
+        let table_view = |tab: Tab| TableView { order: tab.order(), ..TableView::default() };
+        Self { tables: Tab::ALL.map(table_view), page: 1, ..Self::default() }
     }
 
     /// What is shown from now on.
@@ -69,50 +69,50 @@ impl View {
         self.arrange();
     }
 
-    /// When an incident was told, CLOCK_BOOTTIME.
-    pub(super) fn told_ns(&self, id: &str) -> u64 {
-        let told = self.snapshot.incidents.iter().find(|(incident, _)| incident.id == id);
-        told.map_or(self.snapshot.now_ns, |(_, told)| *told)
+    /// When an incident was reported, CLOCK_BOOTTIME.
+    pub(super) fn emitted_ns(&self, id: &str) -> u64 {
+        let emitted = self.snapshot.incidents.iter().find(|(incident, _)| incident.id == id);
+        emitted.map_or(self.snapshot.now_ns, |(_, emitted)| *emitted)
     }
 
-    pub(super) fn look(&self) -> &Look {
-        &self.looks[self.tab as usize]
+    pub(super) fn table_view(&self) -> &TableView {
+        &self.tables[self.tab as usize]
     }
 
     /// Where the chosen row stands among those shown.
     pub(super) fn chosen(&self) -> Option<usize> {
-        (!self.shown.is_empty()).then(|| self.look().at.min(self.shown.len() - 1))
+        (!self.shown.is_empty()).then(|| self.table_view().at.min(self.shown.len() - 1))
     }
 
     /// Filters and sorts; the chosen row stays chosen wherever it goes, and when it goes away the one that takes its
     /// place is.
     fn arrange(&mut self) {
-        let (column, largest_first) = self.look().order;
+        let (column, largest_first) = self.table_view().order;
         self.shown = rows(&self.snapshot, self.tab);
         let filter = self.filter.to_lowercase();
         self.shown.retain(|row| filter.is_empty() || row.has(&filter));
         self.shown.sort_by(|one, other| one.compare(other, column, largest_first));
-        let look = &mut self.looks[self.tab as usize];
-        if let Some(at) = self.shown.iter().position(|row| Some(&row.key) == look.chosen.as_ref()) {
-            look.at = at;
+        let table_view = &mut self.tables[self.tab as usize];
+        if let Some(at) = self.shown.iter().position(|row| Some(&row.key) == table_view.chosen.as_ref()) {
+            table_view.at = at;
         }
-        self.choose(self.look().at);
+        self.choose(self.table_view().at);
     }
 
     fn choose(&mut self, at: usize) {
         let at = at.min(self.shown.len().saturating_sub(1));
         let key = self.shown.get(at).map(|row| row.key.clone());
         let page = self.page.max(1);
-        let look = &mut self.looks[self.tab as usize];
-        look.at = at;
-        look.chosen = key.or(look.chosen.take());
-        look.top = look.top.min(at).max((at + 1).saturating_sub(page));
+        let table_view = &mut self.tables[self.tab as usize];
+        table_view.at = at;
+        table_view.chosen = key.or(table_view.chosen.take());
+        table_view.top = table_view.top.min(at).max((at + 1).saturating_sub(page));
     }
 
     /// As many rows fit.
     pub(super) fn fits(&mut self, page: usize) {
         self.page = page;
-        self.choose(self.look().at);
+        self.choose(self.table_view().at);
     }
 
     /// A key was pressed; `true`: it is over.
@@ -156,9 +156,9 @@ impl View {
     }
 
     fn table_key(&mut self, code: KeyCode, page: usize) {
-        let at = self.look().at;
+        let at = self.table_view().at;
         let columns = self.tab.columns().len();
-        let order = self.look().order;
+        let order = self.table_view().order;
         match code {
             KeyCode::Up | KeyCode::Char('k') => self.choose(at.saturating_sub(1)),
             KeyCode::Down | KeyCode::Char('j') => self.choose(at + 1),
@@ -210,7 +210,7 @@ impl View {
     }
 
     fn sort(&mut self, column: usize, largest_first: bool) {
-        self.looks[self.tab as usize].order = (column, largest_first);
+        self.tables[self.tab as usize].order = (column, largest_first);
         self.arrange();
     }
 }
@@ -265,7 +265,7 @@ mod tests {
         press(&mut view, "r");
         assert_eq!(names(&view), ["c[3]", "b[1]", "a[2]"]);
         press(&mut view, ">>");
-        assert_eq!(view.look().order, (0, false));
+        assert_eq!(view.table_view().order, (0, false));
         press(&mut view, "r");
         assert_eq!(names(&view), ["c[3]", "b[1]", "a[2]"]);
     }
@@ -308,10 +308,10 @@ mod tests {
         let rows: Vec<(&str, u64)> = many.iter().map(|(name, n)| (name.as_str(), *n)).collect();
         let mut view = view(&rows);
         press(&mut view, "G");
-        assert_eq!((view.chosen(), view.look().top), (Some(49), 40));
+        assert_eq!((view.chosen(), view.table_view().top), (Some(49), 40));
         view.fits(5);
-        assert_eq!(view.look().top, 45);
+        assert_eq!(view.table_view().top, 45);
         press(&mut view, "g");
-        assert_eq!((view.chosen(), view.look().top), (Some(0), 0));
+        assert_eq!((view.chosen(), view.table_view().top), (Some(0), 0));
     }
 }

@@ -11,9 +11,9 @@ pub mod phase {
     pub const SYN_SENT: u32 = 1;
     /// Went back to CLOSE inside the call; the call's return will say why.
     pub const GIVEN_UP: u32 = 2;
-    /// The call has returned. Never told.
+    /// The call has returned. Never reported.
     pub const RETURNED: u32 = 3;
-    /// `connect(2)` was entered: the destination is what the program asked for. Never told.
+    /// `connect(2)` was entered: the destination is what the program asked for. Never reported.
     pub const ENTERED: u32 = 4;
     /// Over, and its end was not seen: the agent says so of one that sends no SYN any more.
     pub const UNSEEN: u32 = 5;

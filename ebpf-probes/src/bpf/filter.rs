@@ -26,7 +26,7 @@ pub(crate) static CGROUP: Global<u64> = Global::new(0);
 /// How deep below the root the wanted cgroup is.
 #[unsafe(no_mangle)]
 pub(crate) static CGROUP_LEVEL: Global<u32> = Global::new(0);
-/// 1: only some containers or pods, as far as [`CGROUPS`] tells.
+/// 1: only some containers or pods, as far as [`CGROUPS`] shows.
 #[unsafe(no_mangle)]
 pub(crate) static BY_CONTAINER: Global<u32> = Global::new(0);
 /// 1: only destinations in [`DESTINATIONS`].
@@ -49,17 +49,17 @@ pub(crate) static ONLY_BAD: Global<u32> = Global::new(0);
 pub(crate) static MIN_NS: Global<u64> = Global::new(0);
 
 /// 1: anomalies only, as `culprit run`: healthy operations put nothing on the ring. What may be needed to
-/// tell the story of an unhealthy one is held in maps, from which the agent fetches it.
+/// report the story of an unhealthy one is held in maps, from which the agent fetches it.
 #[unsafe(no_mangle)]
 pub(crate) static RUN: Global<u32> = Global::new(0);
-/// Operations that take longer are told of while they wait, and so is their end, in nanoseconds.
+/// Operations that take longer are reported while they wait, and so is their end, in nanoseconds.
 #[unsafe(no_mangle)]
 pub(crate) static SLOW_NS: Global<u64> = Global::new(250_000_000);
-/// With [`RUN`]: a handshake that made no progress for this long is told from then on, in nanoseconds.
+/// With [`RUN`]: a handshake that made no progress for this long is distinguished from then on, in nanoseconds.
 #[unsafe(no_mangle)]
 pub(crate) static STALL_NS: Global<u64> = Global::new(1_000_000_000);
 
-/// One word: until when clients' sessions are told although only the unhealthy is, CLOCK_BOOTTIME in
+/// One word: until when clients' sessions are reported although only the unhealthy is, CLOCK_BOOTTIME in
 /// nanoseconds. The clock is being set about, and who gets credentials now may keep wrong ones.
 #[map]
 pub(crate) static EXPOSURE: Array<u64> = Array::with_max_entries(1, 0);
@@ -71,7 +71,7 @@ pub(crate) static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(1 << 
 #[map]
 pub(crate) static NAMES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(256, 0);
 /// The processes that have, or had, a thread of a wanted name, and their children; the agent fills in those that
-/// run. All their threads are told: what one of them waits for, another may do.
+/// run. All their threads are reported: what one of them waits for, another may do.
 #[map]
 pub(crate) static NAMED: HashMap<u32, u32> = HashMap::with_max_entries(1 << 14, 0);
 /// Whether the container or pod of a cgroup is wanted (1) or not (0), by cgroup v2 id. The agent writes down what
@@ -96,7 +96,7 @@ pub(crate) fn caller(owner: &Owner) -> bool {
     wanted == 0 || unsafe { bpf_get_current_ancestor_cgroup_id(CGROUP_LEVEL.load() as i32) } == wanted
 }
 
-/// Whether a thread is wanted, as far as its process tells.
+/// Whether a thread is wanted, as far as its process shows.
 #[inline(always)]
 pub(crate) fn process(owner: &Owner) -> bool {
     if BY_PROCESS.load() != 0 && PROCESSES.get_ptr(&owner.process).is_none() {
@@ -130,7 +130,7 @@ pub(crate) fn by_owner() -> bool {
 }
 
 /// Whether the end of something that took `ns` is worth a record; `bad` says that it failed or retried. The end of
-/// what took longer than [`SLOW_NS`] always is: it was told while it waited.
+/// what took longer than [`SLOW_NS`] always is: it was reported while it waited.
 #[inline(always)]
 pub(crate) fn worth(ns: u64, bad: bool) -> bool {
     if ns >= SLOW_NS.load() {
@@ -142,7 +142,7 @@ pub(crate) fn worth(ns: u64, bad: bool) -> bool {
     (ONLY_BAD.load() == 0 || bad) && ns >= MIN_NS.load()
 }
 
-/// Whether the owner of each connected TCP socket is remembered: not when only the unhealthy is told, where
+/// Whether the owner of each connected TCP socket is remembered: not when only the unhealthy is reported, where
 /// whoever sends the first bytes is asked when it matters.
 #[inline(always)]
 pub(crate) fn remember() -> bool {
@@ -155,13 +155,13 @@ pub(crate) fn quiet() -> bool {
     RUN.load() != 0
 }
 
-/// Whether beginnings are worth a record: not when only outcomes can tell.
+/// Whether beginnings are worth a record: not when only outcomes can say.
 #[inline(always)]
 pub(crate) fn beginnings() -> bool {
     ONLY_BAD.load() == 0 && MIN_NS.load() == 0 && !quiet()
 }
 
-/// Whether clients' sessions are told, healthy ones too.
+/// Whether clients' sessions are reported, healthy ones too.
 #[inline(always)]
 pub(crate) fn exposed(at: u64) -> bool {
     // SAFETY: a load from a live array slot.

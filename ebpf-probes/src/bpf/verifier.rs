@@ -51,7 +51,7 @@ pub(crate) fn any(value: u64, at: u64) -> u64 {
 }
 
 /// 1 if the two are the same, else 0. Without a branch, and the optimiser must not know, or it makes one: the verifier
-/// walks each way through a branch anew.
+/// walks each way through a branch again.
 #[inline(always)]
 pub(crate) fn same(this: u64, that: u64) -> u64 {
     let differs = opaque(this ^ that);

@@ -1,4 +1,4 @@
-//! culprit itself while it watched, in tables: what it told and took, and what its programs in the
+//! culprit itself while it watched, in tables: what it reported and took, and what its programs in the
 //! kernel cost an operation.
 
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ fn operations(workload: Workload, done: u64) -> f64 {
     if workload == Workload::Bulk { done as f64 / MIB } else { done as f64 }
 }
 
-/// What culprit told and took.
+/// What culprit reported and took.
 pub(super) fn accounts(report: &Report, to: &mut String) {
     to.push_str(
         "| load | attached | of a processor | events an operation | on the ring | lost | resident, MiB | at most | maps, MiB | start, ms |\n\

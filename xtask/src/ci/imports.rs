@@ -20,11 +20,14 @@ const RULES: &[(&str, &[&str])] = &[
     ("time", &[]),
     // How wide a terminal is and where a line may be broken: of what is written there it knows nothing.
     ("terminal", &[]),
-    ("snapshot", &["time", "enrich::context", "enrich::request", "enrich::observe", "fact", "kernel::tcpinfo", "text"]),
+    (
+        "snapshot",
+        &["time", "enrich::context", "enrich::request", "enrich::observe", "fact", "kernel::tcpinfo", "text"],
+    ),
     ("clockwatch", &["event::encode", "time::clock_ns"]),
     (
         "clocks",
-        &["clockwatch::Look", "config", "fact", "reference", "sinks::json", "terminal", "text", "units"],
+        &["clockwatch::Sample", "config", "fact", "reference", "sinks::json", "terminal", "text", "units"],
     ),
     ("namespaces", &["kernel::generation"]),
     // Who holds an address is answered in the words of the context, as what `network` looks at is.
@@ -35,7 +38,7 @@ const RULES: &[(&str, &[&str])] = &[
     ),
     ("network", &["enrich::context", "enrich::request", "neighdump"]),
     ("record", &[]),
-    ("reference", &["clockwatch::Look", "fact", "time"]),
+    ("reference", &["clockwatch::Sample", "fact", "time"]),
     // What it looks at itself (`enrich::observe`) needs to know which namespace it sees.
     ("enrich", &["event", "fact", "namespaces", "text"]),
     ("correlate", &["event", "enrich", "fact", "text"]),
@@ -57,7 +60,16 @@ const RULES: &[(&str, &[&str])] = &[
     ),
     (
         "top",
-        &["config", "correlate::incident", "enrich::World", "fact", "log", "sinks::Output", "sinks::text", "text"],
+        &[
+            "config",
+            "correlate::incident",
+            "enrich::World",
+            "fact",
+            "log",
+            "sinks::Output",
+            "sinks::text",
+            "text",
+        ],
     ),
     ("units", &[]),
     ("log", &["config", "terminal"]),

@@ -80,9 +80,9 @@ Booting a virtual machine with a clock of its own; this machine's is left alone 
         carried: &[],
     };
     let path = ("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".into());
-    let mut told = false;
+    let mut reported = false;
     let outcome = machine.run(&[path], Path::new("/"), &command, |output| {
-        told |= matches!(output, Output::Stdout(_));
+        reported |= matches!(output, Output::Stdout(_));
         vm::pass_on(output);
     })?;
     match outcome.status {
@@ -90,7 +90,7 @@ Booting a virtual machine with a clock of its own; this machine's is left alone 
         Some(status) => bail!("the demo failed in the machine: status {status}"),
         None => bail!("the machine took too long"),
     }
-    ensure!(told, "culprit told no incident: the demo shows nothing here");
+    ensure!(reported, "culprit reported no incident: the demo shows nothing here");
     eprintln!(
         "
 What you saw:

@@ -83,12 +83,12 @@ Building it in network namespaces …"
         "
 What you saw:
   · The new worker waited {:.1} s, {}. It sent SYN after SYN; all of them arrived.
-  · The database answered each one, to {OLD_MAC}: what it had learnt from the old worker. Nothing told
+  · The database answered each one, to {OLD_MAC}: what it knew from the old worker. Nothing reported
     it otherwise, because this subnet answers ARP questions in the database's place, as clouds do.
   · `SYN from {NEW_MAC}, but replies go to {OLD_MAC}` is the contradiction, in the first SYN.
     By itself it may be healthy; `does not hear us` is the proof: the SYN-ACK had to be sent again.
   · NEIGHBOUR STALE is the incident, two seconds in: both MACs, whose service it concerns, and the remedy.
-    After `ip neigh del` the very next packet asks for {WORKER} anew, and the connect goes through.
+    After `ip neigh del` the very next packet asks for {WORKER} again, and the connect goes through.
   · CONNECT STALLED is all the worker's side can say. It points to the cause only because all machines of
     this demo share one kernel, and so one culprit sees both sides.
   · Without the remedy the kernel believes its entry for up to 45 s, waits 5 s more, asks the dead MAC

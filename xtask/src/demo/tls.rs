@@ -79,7 +79,7 @@ What you saw:
   · TLS HANDSHAKE STALLED is the incident, one second into it and while it still goes on: it names the
     connect, because that thread is in it (`certain`), and says what to do.
   · When the fetch gave up, the handshake moved within milliseconds: the incident resolves and says how
-    long it took. With `--format json` the same comes as one object; `culprit run` tells nothing else.",
+    long it took. With `--format json` the same comes as one object; `culprit run` reports nothing else.",
         took.as_secs_f64(),
         if shaken.success() { "then the handshake went through" } else { "and gave up" },
     );

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn options_keep_their_values_and_filters_are_told_apart() {
+    fn options_keep_their_values_and_filters_are_reported_apart() {
         let args: Vec<OsString> =
             ["tls", "--skip", "slow", "--nocapture", "--exact", "dns"].map(Into::into).into();
         assert_eq!(flags(&args), ["--skip", "slow", "--nocapture"]);

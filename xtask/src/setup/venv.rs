@@ -26,7 +26,7 @@ pub(crate) fn program(package: &str, name: &str) -> PathBuf {
     directory(package).join("bin").join(name)
 }
 
-/// Makes the virtual environment anew, with the package in it.
+/// Makes the virtual environment again, with the package in it.
 pub(super) fn install(package: &str, version: &str) -> Result<()> {
     let python = ["/usr/bin/python3", "python3"].into_iter().find(|python| can_make_venvs(python));
     if python.is_none() && apt::is_here() {

@@ -5,7 +5,7 @@
 //! - `vm-sleep SECONDS`, as laptops do: the machine suspends to memory and is woken. Its kernel adds the
 //!   time to REALTIME and BOOTTIME. The driver for shared files cannot sleep: for machines without.
 //!
-//! Nobody waits and nobody sets this machine's clock: QEMU alone is told another time, by libfaketime.
+//! Nobody waits and nobody sets this machine's clock: QEMU alone is given another time, by libfaketime.
 
 use std::{
     ffi::OsString,
@@ -46,7 +46,7 @@ impl Pauses {
     /// A QEMU about to be started, with what pauses need.
     pub(super) fn qemu(run: &Path) -> Result<(Command, Self)> {
         let pauses = Self { run: run.to_owned(), ahead: 0, asks: None, said: Vec::new(), sleeping: None };
-        pauses.tell_time()?;
+        pauses.report_time()?;
         let library = FAKETIME.iter().find(|file| Path::new(file).is_file());
         let library = library.context("libfaketime is not here: `cargo xtask setup` installs it")?;
         // libfaketime leaves its shared memory behind when it is killed, unless that is private.
@@ -88,7 +88,7 @@ impl Pauses {
         while let Some(end) = self.said.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.said.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
-            // One that asks anew has given up what it asked for before.
+            // One that asks again has given up what it asked for before.
             self.sleeping = None;
             match Wish::parse(&line) {
                 Some(Wish::Pause(seconds)) => {
@@ -123,19 +123,19 @@ impl Pauses {
 
     fn go_ahead(&mut self, seconds: u32) -> Result<()> {
         self.ahead += u64::from(seconds);
-        self.tell_time()
+        self.report_time()
     }
 
     fn time(&self) -> PathBuf {
         self.run.join("time")
     }
 
-    /// Tells QEMU how far ahead its time is. It may read the file at any moment: it is replaced at once.
-    fn tell_time(&self) -> Result<()> {
+    /// Reports QEMU how far ahead its time is. It may read the file at any moment: it is replaced at once.
+    fn report_time(&self) -> Result<()> {
         let new = self.run.join("time.new");
         fs::write(&new, format!("+{}\n", self.ahead))
             .with_context(|| format!("writing {}", new.display()))?;
-        fs::rename(&new, self.time()).context("telling QEMU the time")
+        fs::rename(&new, self.time()).context("giving QEMU the time")
     }
 }
 

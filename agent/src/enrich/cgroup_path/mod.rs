@@ -20,7 +20,7 @@ const BOOTED: &[&str] = &["payload", "init.scope", "system.slice"];
 
 /// Where a process belongs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Identity {
     /// The innermost unit.
     pub(super) unit: Option<String>,
     /// The innermost container.
@@ -31,18 +31,18 @@ pub(super) struct Place {
     pub(super) pod_uid: Option<String>,
 }
 
-impl Place {
+impl Identity {
     /// By paths of one process in several hierarchies, the one to be believed first: all from that which
     /// names a container or a pod, or else from that which names a unit.
     pub(super) fn of<'a>(paths: impl IntoIterator<Item = &'a str>) -> Self {
         let places: Vec<Self> = paths.into_iter().map(Self::at).collect();
         let contained = |place: &&Self| place.container_id.is_some() || place.pod_uid.is_some();
-        let found = places.iter().find(contained).or_else(|| places.iter().find(|place| !place.is_nowhere()));
+        let found = places.iter().find(contained).or_else(|| places.iter().find(|place| !place.is_unknown()));
         found.cloned().unwrap_or_default()
     }
 
     /// Nothing is known.
-    pub(super) fn is_nowhere(&self) -> bool {
+    pub(super) fn is_unknown(&self) -> bool {
         *self == Self::default()
     }
 

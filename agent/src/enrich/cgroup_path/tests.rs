@@ -15,7 +15,7 @@ type Row<'a> = (&'a str, [Option<&'a str>; 4]);
 
 #[track_caller]
 fn says(path: &str, expected: [Option<&str>; 4]) {
-    let Place { unit, container_id, runtime, pod_uid } = Place::at(path);
+    let Identity { unit, container_id, runtime, pod_uid } = Identity::at(path);
     assert_eq!([&unit, &container_id, &runtime, &pod_uid].map(Option::as_deref), expected, "{path}");
 }
 
@@ -257,7 +257,7 @@ fn a_hybrid_host_names_the_container_wherever_it_is_named() {
         ("", [None; 4]),
     ];
     for (table, expected) in rows {
-        let place = Place::of(paths(&filled(table)));
+        let place = Identity::of(paths(&filled(table)));
         let found = [place.unit, place.container_id, place.runtime, place.pod_uid];
         assert_eq!(found, expected.map(|text| text.map(filled)), "{table}");
     }
@@ -276,8 +276,8 @@ proptest! {
         ),
         table in ".{0,40}",
     ) {
-        let place = Place::at(&format!("/{}", names.join("/")));
+        let place = Identity::at(&format!("/{}", names.join("/")));
         prop_assert!(place.runtime.is_none() || place.container_id.is_some());
-        Place::of(paths(&table));
+        Identity::of(paths(&table));
     }
 }

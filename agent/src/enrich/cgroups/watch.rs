@@ -19,7 +19,7 @@ use rustix::{
 
 use super::walk;
 
-/// Directories watched at most: half of what older kernels allow a user. Those beyond are told when the one
+/// Directories watched at most: half of what older kernels allow a user. Those beyond are reported when the one
 /// above them is looked through, not those made in them.
 const WATCHES: usize = 4096;
 const WATCHED: WatchFlags = WatchFlags::CREATE.union(WatchFlags::DELETE).union(WatchFlags::ONLYDIR);
@@ -34,12 +34,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Tells every directory below `root` and `root` itself, now and as they are made; one that is gone
+    /// Reports every directory below `root` and `root` itself, now and as they are made; one that is gone
     /// already, too, and some twice.
-    pub(super) fn start(root: &Path, tell: impl Fn(&Path) + Send + 'static) -> io::Result<Self> {
+    pub(super) fn start(root: &Path, notify: impl Fn(&Path) + Send + 'static) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let (stopped, stop) = io::pipe()?;
-        let mut watching = Watching { inotify, directories: HashMap::new(), tell };
+        let mut watching = Watching { inotify, directories: HashMap::new(), notify };
         let root = root.to_owned();
         Builder::new().name("cgroups".into()).stack_size(STACK_BYTES).spawn(move || {
             // Of this thread alone, where that is allowed.
@@ -61,23 +61,23 @@ impl Watch {
 struct Watching<T> {
     inotify: OwnedFd,
     directories: HashMap<i32, PathBuf>,
-    tell: T,
+    notify: T,
 }
 
-/// Some were not told.
+/// Some were not reported.
 struct Overflown;
 
 impl<T: Fn(&Path)> Watching<T> {
     /// A directory and all below it.
     fn enter(&mut self, directory: &Path) {
         walk(directory, |directory| {
-            // Watched before it is looked through: what is made meanwhile is told twice rather than never.
+            // Watched before it is looked through: what is made meanwhile is reported twice rather than never.
             if self.directories.len() < WATCHES
                 && let Ok(watch) = inotify::add_watch(&self.inotify, directory, WATCHED)
             {
                 self.directories.insert(watch, directory.to_owned());
             }
-            (self.tell)(directory);
+            (self.notify)(directory);
         });
     }
 

@@ -1,6 +1,6 @@
 //! The wall clock: how it stood at each moment, what each call did to it, and moves that no call explains.
 //!
-//! A move found by looking is told only as far as the calls told before do not account for it. Neither
+//! A move found by looking is reported only as far as the calls reported before do not account for it. Neither
 //! slews nor drift move REALTIME against BOOTTIME, which the kernel disciplines alike: steps alone do.
 
 mod leap;
@@ -16,7 +16,7 @@ use ebpf_probes::{
 pub use leap::LeapSecond;
 use references::{References, Source};
 
-use super::{Told, World, ms};
+use super::{Emitted, World, ms};
 use crate::{
     event,
     fact::{ClockCall, Degraded, Reading, What},
@@ -90,7 +90,7 @@ pub(super) struct Clock {
     calls: VecDeque<(u64, i64)>,
     /// The look at which the machine was found to have slept, and how long.
     slept: Option<(u64, u64)>,
-    /// What the event being told did.
+    /// What the event being reported did.
     step: Option<Step>,
     /// Reference clocks.
     references: References,
@@ -131,7 +131,7 @@ impl Clock {
 }
 
 impl World {
-    /// The step that the event being told made or found.
+    /// The step that the event being reported made or found.
     pub fn step(&self) -> Option<&Step> {
         self.clock.step.as_ref()
     }
@@ -192,7 +192,7 @@ pub fn timestamp(boot_ns: u64, offset_ns: i64) -> Option<jiff::Timestamp> {
     jiff::Timestamp::from_nanosecond(i128::from(boot_ns) + i128::from(offset_ns)).ok()
 }
 
-pub(super) fn set(world: &mut World, boot_ns: u64, record: &ClockRecord, told: &mut Vec<Told>) {
+pub(super) fn set(world: &mut World, boot_ns: u64, record: &ClockRecord, facts: &mut Vec<Emitted>) {
     let refused = record.result < 0;
     let call = match record.call {
         call::CLOCK_SETTIME => ClockCall::ClockSettime,
@@ -208,7 +208,7 @@ pub(super) fn set(world: &mut World, boot_ns: u64, record: &ClockRecord, told: &
         if !refused {
             stepped(world, boot_ns, record, call, (before_ns, after_ns));
         }
-        told.push(("clock", record.owner, What::ClockSet { call, before, after, delta_ns, refused }));
+        facts.push(("clock", record.owner, What::ClockSet { call, before, after, delta_ns, refused }));
         return;
     }
     let leap_second = leap::armed(record);
@@ -224,7 +224,7 @@ pub(super) fn set(world: &mut World, boot_ns: u64, record: &ClockRecord, told: &
             record.offset.saturating_mul(1000)
         }
     });
-    told.push((
+    facts.push((
         "clock",
         record.owner,
         What::ClockSlewed {
@@ -301,7 +301,7 @@ fn requested_delta(world: &World, boot_ns: u64, record: &ClockRecord) -> Option<
     requested.checked_sub(was)
 }
 
-pub(super) fn moved(world: &mut World, boot_ns: u64, record: &ClockMoved, told: &mut Vec<Told>) {
+pub(super) fn moved(world: &mut World, boot_ns: u64, record: &ClockMoved, facts: &mut Vec<Emitted>) {
     // Calls made after the look are not in what it saw.
     let mut accounted = 0i64;
     world.clock.calls.retain(|(entered_ns, delta_ns)| {
@@ -327,7 +327,7 @@ pub(super) fn moved(world: &mut World, boot_ns: u64, record: &ClockMoved, told: 
             after: world.reading(boot_ns, record.after_ns),
         };
         let owner = second.by.as_ref().map_or_else(Owner::default, |author| author.owner);
-        told.push(("clock", owner, what));
+        facts.push(("clock", owner, what));
     } else {
         let what = What::ClockMoved {
             before: world.reading(boot_ns, before_ns),
@@ -336,7 +336,7 @@ pub(super) fn moved(world: &mut World, boot_ns: u64, record: &ClockMoved, told: 
             was_set: record.was_set != 0,
             within_ms: ms(boot_ns.saturating_sub(record.looked_ns)),
         };
-        told.push(("clock", Owner::default(), what));
+        facts.push(("clock", Owner::default(), what));
     }
     world.clock.step = Some(Step {
         at_ns: boot_ns,
@@ -349,13 +349,13 @@ pub(super) fn moved(world: &mut World, boot_ns: u64, record: &ClockMoved, told: 
     });
 }
 
-pub(super) fn suspended(world: &mut World, record: &ClockSuspended, told: &mut Vec<Told>) {
+pub(super) fn suspended(world: &mut World, record: &ClockSuspended, facts: &mut Vec<Emitted>) {
     let slept_ns = record.slept_ns.unsigned_abs();
     world.clock.slept = Some((record.looked_ns, slept_ns));
-    told.push(("clock", Owner::default(), What::MachineSlept { slept_ms: ms(slept_ns) }));
+    facts.push(("clock", Owner::default(), What::MachineSlept { slept_ms: ms(slept_ns) }));
 }
 
-/// Another event is about to be told.
+/// Another event is about to be reported.
 pub(super) fn begin(world: &mut World) {
     world.clock.step = None;
 }

@@ -3,7 +3,7 @@
 //! A reading says UTC − BOOTTIME, so that it stays good across steps of the wall clock. When a reference that
 //! agreed with the wall clock is suddenly far from it and nobody has set anything, this machine stood still
 //! while the world went on: it was paused, or restored from a snapshot. When a hardware clock moves in any other
-//! way it was written (`hwclock --systohc`, the kernel's 11-minute mode): from then on it says what it was told.
+//! way it was written (`hwclock --systohc`, the kernel's 11-minute mode): from then on it says what was written to it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -29,7 +29,7 @@ const READINGS: usize = 64;
 const APART_NS: u64 = 5_000_000_000;
 /// An HTTP date has a resolution of one second, and its way here is not measured.
 const HTTP_ERROR_NS: u64 = 2_500_000_000;
-/// A machine that stood still for less is not told to have.
+/// A machine that stood still for less is not said to have.
 const LEAP_NS: u64 = 10_000_000_000;
 const SECOND: i64 = crate::time::SECOND_NS.cast_signed();
 
@@ -68,10 +68,10 @@ pub struct References {
     written: BTreeMap<Source, Written>,
     /// Metadata services: link-local addresses that the host itself has a route to.
     metadata: BTreeSet<Source>,
-    /// How far the wall clock was off when that was last told, by clock.
-    told: BTreeMap<Source, i64>,
+    /// How far the wall clock was off when that was last reported, by clock.
+    facts: BTreeMap<Source, i64>,
     leap: Option<Leap>,
-    /// What is to be told of them.
+    /// What is to be reported of them.
     compared: Vec<(u64, What)>,
 }
 
@@ -100,7 +100,7 @@ impl References {
                 .map(|(source, _)| source.clone());
             if let Some(silent) = silent {
                 self.heard.remove(&silent);
-                self.told.remove(&silent);
+                self.facts.remove(&silent);
                 self.written.remove(&silent);
                 self.metadata.remove(&silent);
             }
@@ -189,7 +189,7 @@ pub fn heard(world: &mut World, reading: &Reading) {
     }
 }
 
-/// What is to be told of reference clocks, once.
+/// What is to be reported of reference clocks, once.
 pub fn compared(world: &mut World) -> Vec<(u64, What)> {
     std::mem::take(&mut world.clock.references.compared)
 }
@@ -226,14 +226,14 @@ fn is_link_local(server: &DateKey) -> bool {
 fn off(world: &mut World, reading: &Reading) -> Option<What> {
     let source = (reading.kind, reading.name.clone());
     let ahead_ns = world.clock.offset_ns().saturating_sub(reading.utc_ns);
-    let news = match world.clock.references.told.get(&source) {
+    let news = match world.clock.references.facts.get(&source) {
         Some(known) => known.abs_diff(ahead_ns) > reading.error_ns.saturating_mul(2),
         None => ahead_ns.unsigned_abs() > reading.error_ns.max(SECOND.unsigned_abs()),
     };
     if !news {
         return None;
     }
-    world.clock.references.told.insert(source, ahead_ns);
+    world.clock.references.facts.insert(source, ahead_ns);
     Some(What::ClockCompared {
         reference: reading.kind,
         name: reading.name.clone(),
@@ -294,7 +294,7 @@ mod tests {
         let heard = |way: Option<Way>| {
             let mut world = World::default();
             if let Some(way) = way {
-                world.learn(&Context::Way { netns: 1, generation: 0, address: address.into(), way });
+                world.apply_context(&Context::Way { netns: 1, generation: 0, address: address.into(), way });
             }
             date(&mut world, &record);
             let references = world.references();

@@ -22,7 +22,7 @@ const HELD_NS: u64 = 50_000_000;
 /// What is remembered.
 pub(in crate::enrich) struct Memory {
     asked: Bounded<NeighKey, Asked>,
-    held: VecDeque<Held>,
+    held: VecDeque<Delayed>,
 }
 
 impl Default for Memory {
@@ -42,7 +42,7 @@ struct Asked {
 }
 
 /// `ip neigh del` sets an entry FAILED, then removes it: one change, told once, with its author.
-pub(super) struct Held {
+pub(super) struct Delayed {
     pub(super) boot_ns: u64,
     pub(super) key: NeighKey,
     pub(super) owner: Owner,
@@ -54,7 +54,7 @@ impl Memory {
         self.asked.table("neighbours_asked")
     }
 
-    /// Counts the questions of a resolution; says how many were in vain when it failed.
+    /// Counts the questions of a resolution; says how many went unanswered when it failed.
     pub(super) fn count(&mut self, key: NeighKey, record: &NeighRecord) -> Option<u32> {
         if record.cause == cause::DEAD {
             return None;
@@ -107,18 +107,18 @@ impl Memory {
     }
 
     /// Holds a change back until it is known whether a removal follows.
-    pub(super) fn hold(&mut self, held: Held) {
+    pub(super) fn hold(&mut self, held: Delayed) {
         self.held.push_back(held);
     }
 
     /// Takes out what was held of this neighbour.
-    pub(super) fn release(&mut self, key: &NeighKey) -> Option<Held> {
+    pub(super) fn release(&mut self, key: &NeighKey) -> Option<Delayed> {
         let at = self.held.iter().position(|held| held.key == *key)?;
         self.held.remove(at)
     }
 
     /// Takes out what was held long enough.
-    pub(super) fn overdue(&mut self, now_ns: u64) -> Option<Held> {
+    pub(super) fn overdue(&mut self, now_ns: u64) -> Option<Delayed> {
         let oldest = self.held.front()?;
         let due = self.held.len() > HELD || now_ns.saturating_sub(oldest.boot_ns) > HELD_NS;
         if due { self.held.pop_front() } else { None }

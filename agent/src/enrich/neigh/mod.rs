@@ -16,7 +16,7 @@ use ebpf_probes::{
 
 pub(super) use memory::Memory;
 
-use super::{Told, World, ask::SilentNeighbour, ms};
+use super::{Emitted, World, ask::SilentNeighbour, ms};
 use crate::{
     event,
     fact::{
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, told: &mut Vec<Told>) {
+pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, facts: &mut Vec<Emitted>) {
     let device = event::comm(&record.device);
     world.device(record.netns(), record.ifindex, device.clone());
     let address = event::address(record.address);
@@ -42,7 +42,7 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, tol
             gc_thresh3: record.gc_thresh3,
             count: record.count,
         });
-        told.push(("neigh", record.owner, what));
+        facts.push(("neigh", record.owner, what));
         return;
     }
     silence(world, boot_ns, record, &device);
@@ -50,7 +50,7 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, tol
     let unanswered = world.neighbours.count(key, record);
     let held = world.neighbours.release(&key);
     let Some(meaning) = meaning::of(record) else {
-        told.extend(held.map(told_late));
+        facts.extend(held.map(emitted_late));
         return;
     };
     let by_hand = record.flags & flag::BY_HAND != 0;
@@ -87,26 +87,26 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, tol
             change.old_mac = held.change.old_mac;
             change.old_state_ms = held.change.old_state_ms;
         }
-        held => told.extend(held.map(told_late)),
+        held => facts.extend(held.map(emitted_late)),
     }
-    // `ip neigh del` sets an entry FAILED first: nobody was asked in vain.
+    // `ip neigh del` sets an entry FAILED first: no question went unanswered.
     if by_hand && record.new_state == state::FAILED {
-        world.neighbours.hold(memory::Held { boot_ns, key, owner, change });
+        world.neighbours.hold(memory::Delayed { boot_ns, key, owner, change });
     } else {
-        told.push(("neigh", owner, What::NeighbourChanged(change)));
+        facts.push(("neigh", owner, What::NeighbourChanged(change)));
     }
 }
 
 /// What was held back and is no removal, with the moment it happened.
-pub(super) fn overdue(world: &mut World, now_ns: u64) -> Option<(u64, Told)> {
-    world.neighbours.overdue(now_ns).map(|held| (held.boot_ns, told_late(held)))
+pub(super) fn overdue(world: &mut World, now_ns: u64) -> Option<(u64, Emitted)> {
+    world.neighbours.overdue(now_ns).map(|held| (held.boot_ns, emitted_late(held)))
 }
 
-fn told_late(held: memory::Held) -> Told {
+fn emitted_late(held: memory::Delayed) -> Emitted {
     ("neigh", held.owner, What::NeighbourChanged(held.change))
 }
 
-/// Remembers who is asked in vain.
+/// Remembers who does not answer.
 fn silence(world: &mut World, boot_ns: u64, record: &NeighRecord, device: &str) {
     let key = (record.netns(), record.address);
     let failed = record.flags & flag::FAILED_BETWEEN != 0 || record.new_state == state::FAILED;
@@ -127,7 +127,7 @@ fn silence(world: &mut World, boot_ns: u64, record: &NeighRecord, device: &str) 
     }
 }
 
-pub(super) fn mismatch(world: &World, boot_ns: u64, record: &MacRecord, told: &mut Vec<Told>) {
+pub(super) fn mismatch(world: &World, boot_ns: u64, record: &MacRecord, facts: &mut Vec<Emitted>) {
     let what = What::NeighbourMacMismatch(NeighbourMacMismatch {
         address: event::address(record.tuple.remote),
         device: world.device_name(record.netns(), record.ifindex),
@@ -139,10 +139,10 @@ pub(super) fn mismatch(world: &World, boot_ns: u64, record: &MacRecord, told: &m
         local_port: record.tuple.local_port,
         syns: record.count,
     });
-    told.push(("neigh", Owner::default(), what));
+    facts.push(("neigh", Owner::default(), what));
 }
 
-pub(super) fn claimed(world: &World, boot_ns: u64, record: &ClaimRecord, told: &mut Vec<Told>) {
+pub(super) fn claimed(world: &World, boot_ns: u64, record: &ClaimRecord, facts: &mut Vec<Emitted>) {
     let what = What::NeighbourClaimed(NeighbourClaimed {
         address: event::address(record.address),
         device: world.device_name(record.netns(), record.ifindex),
@@ -153,10 +153,10 @@ pub(super) fn claimed(world: &World, boot_ns: u64, record: &ClaimRecord, told: &
         cached_for_ms: ago(boot_ns, record.mac_since_ns),
         confirmed_ms: ago(boot_ns, record.confirmed_ns),
     });
-    told.push(("neigh", Owner::default(), what));
+    facts.push(("neigh", Owner::default(), what));
 }
 
-pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told: &mut Vec<Told>) {
+pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, facts: &mut Vec<Emitted>) {
     let sent = match record.what {
         unheard::ANSWERED | unheard::RESET => None,
         unheard::SYN_ACK => Some(SentAgain::SynAck),
@@ -217,10 +217,10 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, told:
             unanswered,
         }),
     };
-    told.push(("neigh", owner, what));
+    facts.push(("neigh", owner, what));
 }
 
-pub(super) fn waited(world: &mut World, record: &WaiterRecord, told: &mut Vec<Told>) {
+pub(super) fn waited(world: &mut World, record: &WaiterRecord, facts: &mut Vec<Emitted>) {
     let key = NeighKey { netns: record.netns(), ifindex: record.ifindex, pad: 0, address: record.address };
     if !world.neighbours.is_news(key, record) {
         return;
@@ -237,7 +237,7 @@ pub(super) fn waited(world: &mut World, record: &WaiterRecord, told: &mut Vec<To
         destination: world.remote(&record.tuple, &owner),
         queued: record.queued,
     });
-    told.push(("neigh", record.owner, what));
+    facts.push(("neigh", record.owner, what));
 }
 
 /// How long ago something was, when that is known.

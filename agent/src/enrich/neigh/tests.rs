@@ -31,7 +31,7 @@ struct Watched {
 impl Watched {
     fn tell(&mut self, what: Raw) {
         let event = Event { boot_ns: self.now_ns, what };
-        self.world.tell(&event, |fact| self.told.push(fact));
+        self.world.apply(&event, |fact| self.told.push(fact));
     }
 
     fn step(&mut self, (cause, flags, state, mac, probes): Step) {

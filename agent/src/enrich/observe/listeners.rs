@@ -18,7 +18,7 @@ const LISTENERS_EVERY_NS: u64 = 1_000_000_000;
 
 impl Observer {
     /// Who listens where: for ClientHellos nobody has read, which therefore have no owner yet.
-    pub(super) fn listeners(&mut self, boot_ns: u64, learn: &mut impl FnMut(Context)) {
+    pub(super) fn listeners(&mut self, boot_ns: u64, apply: &mut impl FnMut(Context)) {
         if self.listeners_at_ns.is_some_and(|at| boot_ns.saturating_sub(at) < LISTENERS_EVERY_NS) {
             return;
         }
@@ -51,8 +51,8 @@ impl Observer {
             let Some(&netns) = which.iter().find(|which| u64::from(which.inode) == netns) else { continue };
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             let comm = comm.trim_end().to_owned();
-            learn(Context::Process(self.process(pid, &comm, (0, 0), false)));
-            learn(Context::Listener { netns, address, port, process: pid, comm });
+            apply(Context::Process(self.process(pid, &comm, (0, 0), false)));
+            apply(Context::Listener { netns, address, port, process: pid, comm });
         }
     }
 }

@@ -25,7 +25,7 @@ pub use proc::{named, parent_and_start, pids, with_descendants};
 
 use super::{
     bounded::Bounded,
-    cgroup_path::Place,
+    cgroup_path::Identity,
     cgroups::Cgroups,
     context::{Context, ProcessContext},
 };
@@ -33,10 +33,10 @@ use crate::event::{self, Event, TlsStep, What};
 
 /// Processes remembered at most; one forgotten is looked up again.
 const PROCESSES: usize = 8192;
-/// Processes at most whose place is remembered when they are gone and nothing else tells it.
+/// Processes at most whose place is remembered when they are gone and nothing else says it.
 const PLACES: usize = 1024;
 
-/// What the user asked to see, as far as only `/proc` can tell.
+/// What the user asked to see, as far as only `/proc` can shows.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// Only processes that have a thread of one of these names, and their children.
@@ -93,7 +93,7 @@ pub struct Observer {
     verdicts: verdicts::Verdicts,
     cgroups: Cgroups,
     /// Where processes were when they were last there: their cgroup's number, when, and the rest.
-    places: Bounded<u32, (u64, Instant, Place)>,
+    places: Bounded<u32, (u64, Instant, Identity)>,
 }
 
 impl Observer {
@@ -122,9 +122,9 @@ impl Observer {
         self.followed.insert(process, true);
     }
 
-    /// What has to be known before `event` can be told.
-    pub fn before(&mut self, event: &Event, mut learn: impl FnMut(Context)) {
-        self.name_late(&mut learn);
+    /// What has to be known before `event` can be reported.
+    pub fn before(&mut self, event: &Event, mut apply: impl FnMut(Context)) {
+        self.name_late(&mut apply);
         let owners: [Option<&Owner>; 2] = match &event.what {
             What::Connect(_, connect) => [Some(&connect.owner), None],
             What::Tls(step, handshake) => {
@@ -133,36 +133,36 @@ impl Observer {
                     && handshake.owner.process == 0
                     && handshake.flags & UNREAD != 0
                 {
-                    self.listeners(event.boot_ns, &mut learn);
+                    self.listeners(event.boot_ns, &mut apply);
                 }
                 [Some(&handshake.owner), Some(&handshake.reader)]
             }
             What::Dns(message) => [Some(&message.owner), None],
             What::Neigh(record) => {
-                self.names.of(record.netns(), &mut learn);
+                self.names.of(record.netns(), &mut apply);
                 [Some(&record.owner), None]
             }
             What::Mac(record) => {
-                self.names.of(record.netns(), &mut learn);
+                self.names.of(record.netns(), &mut apply);
                 [None, None]
             }
             What::Claim(record) => {
-                self.names.of(record.netns(), &mut learn);
+                self.names.of(record.netns(), &mut apply);
                 [None, None]
             }
             What::Waiter(record) => {
-                self.names.of(record.netns(), &mut learn);
+                self.names.of(record.netns(), &mut apply);
                 [Some(&record.owner), None]
             }
             What::Unheard(record) => {
-                self.names.of(record.netns(), &mut learn);
+                self.names.of(record.netns(), &mut apply);
                 if record.what == unheard::SYN_ACK {
-                    self.listeners(event.boot_ns, &mut learn);
+                    self.listeners(event.boot_ns, &mut apply);
                 }
                 [Some(&record.owner), None]
             }
             What::Tick => {
-                self.names.again(&mut learn);
+                self.names.again(&mut apply);
                 [None, None]
             }
             What::ClockSet(record) => [Some(&record.owner), None],
@@ -181,12 +181,12 @@ impl Observer {
             _ => event.boot_ns,
         };
         for owner in owners.into_iter().flatten() {
-            self.owner(owner, acted_ns, vouched, &mut learn);
+            self.owner(owner, acted_ns, vouched, &mut apply);
         }
     }
 
-    fn owner(&mut self, owner: &Owner, acted_ns: u64, vouched: bool, learn: &mut impl FnMut(Context)) {
-        self.names.of(owner.netns, learn);
+    fn owner(&mut self, owner: &Owner, acted_ns: u64, vouched: bool, apply: &mut impl FnMut(Context)) {
+        self.names.of(owner.netns, apply);
         let known = self.seen.get(&owner.process);
         if owner.process == 0 || known.is_some_and(|(comm, sure)| *comm == owner.comm && (*sure || !vouched))
         {
@@ -195,7 +195,7 @@ impl Observer {
         self.seen.insert(owner.process, (owner.comm, vouched));
         let context =
             self.process(owner.process, &event::comm(&owner.comm), (acted_ns, owner.cgroup), vouched);
-        learn(Context::Process(context));
+        apply(Context::Process(context));
     }
 
     /// What was found out since the last call about the containers and pods of cgroups, by id: whether they are

@@ -22,7 +22,7 @@ const NAMES: usize = 16384;
 
 /// The names as last seen.
 pub(super) struct Names {
-    /// What each name was, and which namespace if that could be told.
+    /// What each name was, and which namespace if that is known.
     seen: HashMap<String, (Stamp, Option<Netns>)>,
     /// Namespaces whose name was looked for at least once.
     asked: Bounded<Netns, ()>,
@@ -37,7 +37,7 @@ impl Default for Names {
 
 impl Names {
     /// An event speaks of a namespace.
-    pub(super) fn of(&mut self, netns: Netns, learn: &mut impl FnMut(Context)) {
+    pub(super) fn of(&mut self, netns: Netns, apply: &mut impl FnMut(Context)) {
         if !netns.is_known() {
             return;
         }
@@ -47,18 +47,18 @@ impl Names {
         }
         // A new one may have got its name, or somebody else's, this very moment.
         if is_new || self.read.is_none_or(|at| at.elapsed() >= EVERY) {
-            self.read(learn);
+            self.read(apply);
         }
     }
 
     /// Time passed: what is called by a name is still shown.
-    pub(super) fn again(&mut self, learn: &mut impl FnMut(Context)) {
+    pub(super) fn again(&mut self, apply: &mut impl FnMut(Context)) {
         if !self.seen.is_empty() && self.read.is_none_or(|at| at.elapsed() >= EVERY) {
-            self.read(learn);
+            self.read(apply);
         }
     }
 
-    fn read(&mut self, learn: &mut impl FnMut(Context)) {
+    fn read(&mut self, apply: &mut impl FnMut(Context)) {
         self.read = Some(Instant::now());
         let mut before = std::mem::take(&mut self.seen);
         let mut unknown = Vec::new();
@@ -69,7 +69,7 @@ impl Names {
                 }
                 other => {
                     if let Some((_, Some(netns))) = other {
-                        learn(unnamed(netns, name.clone()));
+                        apply(unnamed(netns, name.clone()));
                     }
                     self.seen.insert(name.clone(), (stamp, None));
                     unknown.push((name, path));
@@ -78,7 +78,7 @@ impl Names {
         }
         for (name, (_, netns)) in before {
             if let Some(netns) = netns {
-                learn(unnamed(netns, name));
+                apply(unnamed(netns, name));
             }
         }
         let found = namespaces::identify(unknown.iter().map(|(_, path)| path.clone()).collect());
@@ -88,7 +88,7 @@ impl Names {
                 // Another one by now: its stamp has changed, and it is looked at again.
                 if stamp.is(netns) {
                     *seen = Some(netns);
-                    learn(Context::Netns {
+                    apply(Context::Netns {
                         inode: netns.inode,
                         generation: netns.generation,
                         name: name.clone(),

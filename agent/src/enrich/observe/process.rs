@@ -13,7 +13,7 @@ use super::{
     resolvers,
 };
 use crate::enrich::{
-    cgroup_path::{self, Place},
+    cgroup_path::{self, Identity},
     context::{Context, ProcessContext},
 };
 
@@ -41,12 +41,12 @@ impl Observer {
         let exe = fs::read_link(proc.join("exe")).ok().map(|path| path.to_string_lossy().into_owned());
         let table = fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
         let mut paths = cgroup_path::paths(&table);
-        let mut place = Place::of(paths.iter().copied());
+        let mut place = Identity::of(paths.iter().copied());
         // Gone, or not waited for yet: version 1 forgets where such a process was, the kernel's note does not.
-        let noted = (exe.is_none() && place.is_nowhere()).then(|| self.cgroups.path(cgroup)).flatten();
+        let noted = (exe.is_none() && place.is_unknown()).then(|| self.cgroups.path(cgroup)).flatten();
         if let Some(noted) = &noted {
             paths.push(noted);
-            place = Place::of([noted.as_str()]);
+            place = Identity::of([noted.as_str()]);
         }
         let place = self.remembered(pid, cgroup, exe.is_some(), place);
         let leader = fs::read_to_string(proc.join("comm")).ok().map(|name| name.trim_end().to_owned());
@@ -91,21 +91,21 @@ impl Observer {
 
     /// Processes that were looked up before the kubelet had linked their container's log: every main process
     /// that connects at once.
-    pub(super) fn name_late(&mut self, learn: &mut impl FnMut(Context)) {
+    pub(super) fn name_late(&mut self, apply: &mut impl FnMut(Context)) {
         for (waiting, names) in self.pods.named_late() {
             let Waiting { mut context, cgroup, cgroups, vouched, .. } = waiting;
             name(&mut context, names);
             let cgroups: Vec<&str> = cgroups.iter().map(String::as_str).collect();
             context.wanted = self.is_wanted(&context, &cgroups, vouched);
             self.judge(&context, cgroup);
-            learn(Context::Process(context));
+            apply(Context::Process(context));
         }
     }
 
-    /// Where a process belongs that is gone and of which nothing else tells: where it was when it was last
+    /// Where a process belongs that is gone and of which nothing else says: where it was when it was last
     /// there, if that was in the same cgroup and not long ago.
-    fn remembered(&mut self, pid: u32, cgroup: u64, is_there: bool, place: Place) -> Place {
-        if !place.is_nowhere() {
+    fn remembered(&mut self, pid: u32, cgroup: u64, is_there: bool, place: Identity) -> Identity {
+        if !place.is_unknown() {
             if is_there && cgroup != 0 {
                 self.places.insert(pid, (cgroup, Instant::now(), place.clone()));
             }
@@ -127,7 +127,7 @@ impl Observer {
             return;
         }
         let Some(path) = self.cgroups.path(cgroup) else { return };
-        let place = Place::of([path.as_str()]);
+        let place = Identity::of([path.as_str()]);
         let alone = place.container_id == process.container_id
             && (place.container_id.is_some() || self.verdicts.one_hierarchy());
         if alone {
@@ -162,7 +162,7 @@ impl Observer {
         let mut others: Vec<ProcessContext> = Vec::new();
         for pid in pids() {
             let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            let place = Place::of(cgroup_path::paths(&table));
+            let place = Identity::of(cgroup_path::paths(&table));
             let Some(id) = place.container_id else { continue };
             if others.iter().any(|other| other.container_id.as_ref() == Some(&id)) {
                 continue;

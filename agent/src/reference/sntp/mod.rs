@@ -2,7 +2,7 @@
 //!
 //! The crate `sntpc` writes the question, checks the answer and computes; it is given a clock that counts
 //! BOOTTIME, so that the wall clock may jump meanwhile. It begins at a random time of the years 2026 to 2043:
-//! the server must echo it, and so whoever does not see the question cannot answer it; and it tells nobody
+//! the server must echo it, and so whoever does not see the question cannot answer it; and it gives away to nobody
 //! what time it is here, or how long the machine is up. Its differences are good for 68 years either way,
 //! across the turn of NTP's era in 2036 too.
 
@@ -123,7 +123,7 @@ fn said(error: Error, io: Option<io::Error>) -> Wrong {
 fn io_said(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer within 1 s".into(),
-        io::ErrorKind::ConnectionRefused => "nobody answers at that port".into(),
+        io::ErrorKind::ConnectionRefused => "nothing answers at that port".into(),
         _ => error.to_string(),
     }
 }
@@ -170,7 +170,7 @@ impl NtpTimestampGenerator for Clock {
 struct Socket {
     udp: UdpSocket,
     peer: SocketAddr,
-    /// What went wrong, of which the crate tells nothing.
+    /// What went wrong, of which the crate says nothing.
     error: RefCell<Option<io::Error>>,
 }
 

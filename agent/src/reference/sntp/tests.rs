@@ -1,9 +1,9 @@
-//! A server on the loopback that answers as it is told.
+//! A server on the loopback that answers as a test asks.
 
 use std::{net::UdpSocket, thread};
 
 use super::*;
-use crate::{clockwatch::Look, reference::server};
+use crate::{clockwatch::Sample, reference::server};
 
 /// Seconds from 1900 to 1970.
 const NTP_TO_UNIX: u64 = 2_208_988_800;
@@ -20,7 +20,7 @@ pub(crate) fn fake(count: usize, answer: impl Fn(Vec<u8>) -> Option<Vec<u8>> + S
                 socket.send_to(&answer, from).expect("sent");
             }
         }
-        // Whoever still waits is not told that the port is closed.
+        // Whoever still waits does not hear that the port is closed.
         thread::sleep(2 * TIMEOUT);
     });
     server(&address.to_string()).expect("a server")
@@ -42,7 +42,7 @@ fn right(question: &[u8], ahead: i64) -> Vec<u8> {
 
 /// The wall clock and so many seconds, as NTP writes it.
 fn stamp(ahead: i64) -> [u8; 8] {
-    let look = Look::now();
+    let look = Sample::now();
     let ns = (look.real_ns + look.boot_ns as i64 + ahead * SECOND_NS) as u64;
     let sec = (ns / 1_000_000_000 + NTP_TO_UNIX) << 32;
     (sec | (((ns % 1_000_000_000) << 32) / 1_000_000_000)).to_be_bytes()
@@ -69,7 +69,7 @@ fn why(change: impl Fn(&mut Vec<u8>) + Send + 'static) -> (String, bool) {
 #[test]
 fn a_right_answer_agrees_with_the_wall_clock() {
     let reading = asked(|_| ()).expect("a reading");
-    let apart = reading.utc_ns.abs_diff(Look::now().real_ns);
+    let apart = reading.utc_ns.abs_diff(Sample::now().real_ns);
     assert!(apart <= reading.error_ns, "{apart} of {}", reading.error_ns);
     // Half of a root delay of half a second, and a root dispersion of a quarter.
     assert!((500_000_000..1_100_000_000).contains(&reading.error_ns), "{}", reading.error_ns);
@@ -89,7 +89,7 @@ fn a_server_is_read_however_far_the_wall_clock_is_off() {
             Some(answer)
         });
         let reading = ask(&server).unwrap_or_else(|refusal| panic!("{ahead}: {refusal:?}"));
-        let apart = (reading.utc_ns - ahead * SECOND_NS).abs_diff(Look::now().real_ns);
+        let apart = (reading.utc_ns - ahead * SECOND_NS).abs_diff(Sample::now().real_ns);
         assert!(apart <= reading.error_ns, "{ahead}: {apart} of {}", reading.error_ns);
     }
 }
@@ -101,7 +101,7 @@ fn a_slow_answer_has_a_large_error_and_is_right_within_it() {
         Some(answer)
     });
     let reading = ask(&server).expect("a reading");
-    let apart = reading.utc_ns.abs_diff(Look::now().real_ns);
+    let apart = reading.utc_ns.abs_diff(Sample::now().real_ns);
     assert!(apart >= 100_000_000 && apart <= reading.error_ns, "{apart} of {}", reading.error_ns);
     assert!(reading.error_ns >= 650_000_000, "{}", reading.error_ns);
 }
@@ -113,14 +113,14 @@ fn a_silent_server_is_given_up() {
 }
 
 #[test]
-fn a_closed_port_is_told_at_once() {
+fn a_closed_port_is_reported_at_once() {
     let free = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("an address");
     let refusal = ask(&server(&free.to_string()).expect("a server")).expect_err("nobody there");
-    assert_eq!(refusal.failure.why, "nobody answers at that port");
+    assert_eq!(refusal.failure.why, "nothing answers at that port");
 }
 
 #[test]
-fn a_name_that_cannot_be_resolved_is_told() {
+fn a_name_that_cannot_be_resolved_is_reported() {
     let refusal = ask(&server("name.invalid").expect("a server")).expect_err("no such name");
     assert!(refusal.failure.why.starts_with("its name cannot be resolved: "), "{}", refusal.failure.why);
 }
@@ -148,7 +148,7 @@ fn times_that_contradict_each_other_are_no_reading() {
 }
 
 #[test]
-fn a_kiss_of_death_is_told_and_an_unsynchronised_server_is_none() {
+fn a_kiss_of_death_is_reported_and_an_unsynchronised_server_is_none() {
     let kissed = |code: &'static [u8; 4]| {
         why(move |answer| {
             answer[1] = 0;

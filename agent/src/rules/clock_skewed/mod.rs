@@ -32,9 +32,9 @@ pub(super) const RULE: Rule = Rule {
 const RIGHT_NS: u64 = WARNING_NS / 2;
 /// How often the references are weighed.
 const EVERY_NS: u64 = SECOND_NS / 2;
-/// An update that only says another size is told at most this often.
+/// An update that only says another size is reported at most this often.
 const UPDATE_NS: u64 = 60 * SECOND_NS;
-/// Nothing has been able to tell for this long.
+/// Nothing has been able to say for this long.
 const LOST_NS: u64 = 3600 * SECOND_NS;
 
 #[derive(Default)]
@@ -50,9 +50,9 @@ struct ClockSkewed {
 struct Open {
     id: String,
     began_ns: u64,
-    /// When, and what was told last.
-    told_ns: u64,
-    told: Verdict,
+    /// When, and what was reported last.
+    emitted_ns: u64,
+    emitted: Verdict,
     /// When there was a verdict last.
     judged_ns: u64,
     alerts: Alerts,
@@ -102,9 +102,9 @@ impl ClockSkewed {
             }
             return;
         };
-        if open.told.ground == Ground::Built && judged.is_none() {
+        if open.emitted.ground == Ground::Built && judged.is_none() {
             // It shows a time that may be right, and no clock says otherwise.
-            judged = Some(open.told.no_more());
+            judged = Some(open.emitted.no_more());
         }
         let Some(mut judged) = judged else {
             if view.now_ns.saturating_sub(open.judged_ns) >= LOST_NS {
@@ -112,7 +112,7 @@ impl ClockSkewed {
             }
             return;
         };
-        judged.still_by(&open.told.source);
+        judged.still_by(&open.emitted.source);
         open.judged_ns = view.now_ns;
         if judged.ahead_ns.unsigned_abs() < RIGHT_NS.max(judged.error_ns) {
             self.ends(Some(judged), view);
@@ -120,7 +120,7 @@ impl ClockSkewed {
         }
         open.sessions.go_on(view);
         if open.is_news(&judged, view.now_ns) {
-            (open.told_ns, open.told) = (view.now_ns, judged);
+            (open.emitted_ns, open.emitted) = (view.now_ns, judged);
             let id = open.id.clone();
             if let Some(report) = self.report(false, view) {
                 view.store.update(view.now_ns, view.world, &id, report);
@@ -134,8 +134,8 @@ impl ClockSkewed {
         self.open = Some(Open {
             id: String::new(),
             began_ns,
-            told_ns: view.now_ns,
-            told: judged,
+            emitted_ns: view.now_ns,
+            emitted: judged,
             judged_ns: view.now_ns,
             alerts: Alerts::default(),
             sessions: Sessions::default(),
@@ -147,11 +147,11 @@ impl ClockSkewed {
         }
     }
 
-    /// `judged`: by what it is right again; otherwise nothing can tell any more.
+    /// `judged`: by what it is right again; otherwise nothing can say any more.
     fn ends(&mut self, judged: Option<Verdict>, view: &mut View<'_>) {
         let known = judged.is_some();
         if let (Some(open), Some(judged)) = (&mut self.open, judged) {
-            open.told = judged;
+            open.emitted = judged;
         }
         let report = self.report(known, view);
         if let (Some(open), Some(report)) = (self.open.take(), report) {
@@ -162,21 +162,21 @@ impl ClockSkewed {
 
 impl Open {
     fn is_news(&self, judged: &Verdict, now_ns: u64) -> bool {
-        let change = judged.ahead_ns.abs_diff(self.told.ahead_ns);
-        judged.confidence > self.told.confidence
-            || judged.ground != self.told.ground
-            || gravity(judged) != gravity(&self.told)
-            || judged.leap != self.told.leap
-            || (now_ns.saturating_sub(self.told_ns) >= UPDATE_NS
+        let change = judged.ahead_ns.abs_diff(self.emitted.ahead_ns);
+        judged.confidence > self.emitted.confidence
+            || judged.ground != self.emitted.ground
+            || gravity(judged) != gravity(&self.emitted)
+            || judged.leap != self.emitted.leap
+            || (now_ns.saturating_sub(self.emitted_ns) >= UPDATE_NS
                 && change
                     > judged
                         .error_ns
-                        .saturating_add(self.told.error_ns)
+                        .saturating_add(self.emitted.error_ns)
                         .max(judged.ahead_ns.unsigned_abs() / 10))
     }
 }
 
-/// How grave it is: a single clock that says so may be the one that is wrong, and HTTP servers may be anybody's.
+/// How severe it is: a single clock that says so may be the one that is wrong, and HTTP servers may be anybody's.
 fn gravity(judged: &Verdict) -> Severity {
     match (judged.confidence, judged.ground) {
         (Confidence::Possible, _) | (_, Ground::HttpAlone) => Severity::Warning,
@@ -184,7 +184,7 @@ fn gravity(judged: &Verdict) -> Severity {
     }
 }
 
-/// A step that is told already made it wrong.
+/// A step that is reported already made it wrong.
 fn is_told_as_step(judged: &Verdict, view: &View<'_>) -> bool {
     view.store.live(Kind::ClockStepped).any(|(_, details)| match details {
         Details::ClockStepped(step) => match step.verdict {
@@ -196,7 +196,7 @@ fn is_told_as_step(judged: &Verdict, view: &View<'_>) -> bool {
     })
 }
 
-/// How fast the wall clock gains on a reference clock, in parts per million, if the readings tell.
+/// How fast the wall clock gains on a reference clock, in parts per million, if the readings show it.
 fn drift_ppm(judged: &Verdict, world: &World) -> Option<f64> {
     /// The readings must be this far apart.
     const SPAN_NS: u64 = 60 * SECOND_NS;

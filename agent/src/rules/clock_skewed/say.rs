@@ -27,7 +27,7 @@ impl ClockSkewed {
     /// `right`: it is over, and the last verdict says so.
     pub(super) fn report(&self, right: bool, view: &View<'_>) -> Option<Report> {
         let open = self.open.as_ref()?;
-        let (world, judged) = (view.world, &open.told);
+        let (world, judged) = (view.world, &open.emitted);
         // What it last said, should nothing be known of it any more.
         let reference = clocks::reference(&judged.source, world).unwrap_or_else(|| ClockReference {
             kind: judged.source.0,
@@ -42,7 +42,7 @@ impl ClockSkewed {
             self.right_again(open, view)
         } else if lost {
             format!(
-                "No reference clock has been able to tell for {} how wrong the wall clock is.",
+                "No reference clock has been able to say for {} how wrong the wall clock is.",
                 span(super::LOST_NS)
             )
         } else {
@@ -123,7 +123,7 @@ impl ClockSkewed {
 
     /// Since when, by the right clock.
     fn since(&self, open: &Open, drift: Option<f64>, view: &View<'_>) -> Option<String> {
-        let (world, judged) = (view.world, &open.told);
+        let (world, judged) = (view.world, &open.emitted);
         if let Some(leap) = &judged.leap {
             // Until then the wall clock was right.
             return Some(world.wall_text(leap.after_ns));
@@ -155,7 +155,7 @@ impl ClockSkewed {
     }
 
     fn right_again(&self, open: &Open, view: &View<'_>) -> String {
-        let judged = &open.told;
+        let judged = &open.emitted;
         let step = self
             .stepped
             .filter(|(at_ns, ..)| view.now_ns.saturating_sub(*at_ns) < JUST_NOW_NS)
@@ -183,7 +183,7 @@ impl ClockSkewed {
         local_time: &[ClockReference],
         view: &View<'_>,
     ) -> Vec<String> {
-        let judged = &open.told;
+        let judged = &open.emitted;
         let mut why = vec![breaks(judged.ahead_ns).join(" ")];
         let mut also = Vec::new();
         match (&judged.leap, drift) {
@@ -197,7 +197,7 @@ impl ClockSkewed {
                 also.push(format!("It {way} {a_day} a day ({ppm:+.1} ppm){since}."));
             }
             (None, None) if self.stepped.is_none() => {
-                also.push("It was so when culprit first looked, and nobody has set it since.".to_owned());
+                also.push("It was so when culprit first looked, and no call has set it since.".to_owned());
             }
             _ => {}
         }
@@ -208,7 +208,7 @@ impl ClockSkewed {
         }
         if judged.ground == Ground::HttpAlone && judged.confidence != Confidence::Possible {
             also.push(
-                "Only HTTP servers say so, and whoever answers requests may say what he likes: name an NTP server with --ntp."
+                "Only HTTP servers say so, and a server may put any date into a response: name an NTP server with --ntp."
                     .to_owned(),
             );
         }
@@ -242,7 +242,7 @@ impl ClockSkewed {
 }
 
 fn skewed(open: &Open) -> String {
-    let judged = &open.told;
+    let judged = &open.emitted;
     if judged.ground == Ground::Built {
         return format!(
             "The wall clock is at least {}: it shows a time before {}.",

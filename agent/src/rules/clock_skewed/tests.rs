@@ -19,14 +19,17 @@ fn a_quarter_of_an_hour_fast_by_ntp_is_critical_and_says_what_refuses() {
     let mut scene = Scene::new();
     scene.compares(500, Ntp, "192.0.2.9:123", 935_000);
     scene.tick(750);
-    let told = scene.last();
-    assert_eq!((told.kind, told.state, told.severity), (Kind::ClockSkewed, State::Open, Severity::Critical));
-    assert_eq!(told.summary, "The wall clock is 15 min 35 s ahead by NTP server 192.0.2.9:123 (± 20 ms).");
-    assert!(told.why[0].contains("SigV4: RequestTimeTooSkewed"), "{:?}", told.why);
-    assert!(told.why[1].starts_with("It was so when culprit first looked"), "{:?}", told.why);
-    assert!(told.why[2].contains("(Europe/Berlin) has no part in it"), "{:?}", told.why);
-    assert_eq!(told.cause.as_ref().expect("the clock").confidence, Confidence::Certain);
-    assert_eq!((details(told).reference.ahead_ns, &details(told).since), (935_000_000_000, &None));
+    let emitted = scene.last();
+    assert_eq!(
+        (emitted.kind, emitted.state, emitted.severity),
+        (Kind::ClockSkewed, State::Open, Severity::Critical)
+    );
+    assert_eq!(emitted.summary, "The wall clock is 15 min 35 s ahead by NTP server 192.0.2.9:123 (± 20 ms).");
+    assert!(emitted.why[0].contains("SigV4: RequestTimeTooSkewed"), "{:?}", emitted.why);
+    assert!(emitted.why[1].starts_with("It was so when culprit first looked"), "{:?}", emitted.why);
+    assert!(emitted.why[2].contains("(Europe/Berlin) has no part in it"), "{:?}", emitted.why);
+    assert_eq!(emitted.cause.as_ref().expect("the clock").confidence, Confidence::Certain);
+    assert_eq!((details(emitted).reference.ahead_ns, &details(emitted).since), (935_000_000_000, &None));
 }
 
 #[test]
@@ -47,8 +50,8 @@ fn half_a_minute_is_a_warning_and_less_is_nothing() {
         let mut scene = Scene::new();
         scene.compares(500, Ntp, "a", ahead_ms);
         scene.passes(750, 3000);
-        assert_eq!(scene.told.first().map(|told| told.severity), expected, "{ahead_ms}");
-        assert_eq!(scene.told.len(), usize::from(expected.is_some()));
+        assert_eq!(scene.emitted.first().map(|emitted| emitted.severity), expected, "{ahead_ms}");
+        assert_eq!(scene.emitted.len(), usize::from(expected.is_some()));
     }
 }
 
@@ -59,17 +62,17 @@ fn a_machine_that_stood_still_for_a_day_is_told_so_with_when() {
     scene.compares(600, Kernel, "kernel", 0);
     scene.compares(10_500, Rtc, "rtc0", -DAY);
     scene.tick(10_750);
-    let told = scene.last();
-    assert_eq!((told.kind, told.severity), (Kind::ClockSkewed, Severity::Critical));
+    let emitted = scene.last();
+    assert_eq!((emitted.kind, emitted.severity), (Kind::ClockSkewed, Severity::Critical));
     assert!(
-        told.summary.starts_with("The wall clock is 1 day behind by the hardware clock rtc0"),
+        emitted.summary.starts_with("The wall clock is 1 day behind by the hardware clock rtc0"),
         "{}",
-        told.summary
+        emitted.summary
     );
-    assert!(told.summary.contains("this machine stood still for 1 day"), "{}", told.summary);
-    assert!(told.why[0].contains("issued less than 1 day ago are not valid yet"), "{:?}", told.why);
-    assert_eq!(details(told).missed_ms, Some(DAY.unsigned_abs()));
-    assert!(details(told).since.is_some());
+    assert!(emitted.summary.contains("this machine stood still for 1 day"), "{}", emitted.summary);
+    assert!(emitted.why[0].contains("issued less than 1 day ago are not valid yet"), "{:?}", emitted.why);
+    assert_eq!(details(emitted).missed_ms, Some(DAY.unsigned_abs()));
+    assert!(details(emitted).since.is_some());
 }
 
 #[test]
@@ -90,15 +93,15 @@ fn web_servers_alone_never_wake_anybody_however_many_agree() {
         scene.compares(at, Http, "192.0.2.3:80", -DAY - 6500);
     }
     scene.passes(9250, 10_000);
-    let told = scene.last();
-    assert_eq!((told.state, told.severity), (State::Updated, Severity::Warning));
-    assert_eq!(told.cause.as_ref().expect("the clock").confidence, Confidence::Likely);
-    assert!(told.summary.ends_with("and 2 other clocks agree)."), "{}", told.summary);
-    assert!(told.why[1].ends_with("name an NTP server with --ntp."), "{:?}", told.why);
+    let emitted = scene.last();
+    assert_eq!((emitted.state, emitted.severity), (State::Updated, Severity::Warning));
+    assert_eq!(emitted.cause.as_ref().expect("the clock").confidence, Confidence::Likely);
+    assert!(emitted.summary.ends_with("and 2 other clocks agree)."), "{}", emitted.summary);
+    assert!(emitted.why[1].ends_with("name an NTP server with --ntp."), "{:?}", emitted.why);
     assert!(
-        told.remedies[0].to_string().starts_with("compare with a server you trust first"),
+        emitted.remedies[0].to_string().starts_with("compare with a server you trust first"),
         "{:?}",
-        told.remedies
+        emitted.remedies
     );
     assert_eq!(scene.opened(Kind::ClockSkewed).len(), 1);
 }
@@ -114,7 +117,11 @@ fn equal_web_servers_that_are_asked_in_turns_are_no_news() {
         scene.tick(at + 250);
     }
     // One when the first is heard twice, and one when there are three of them.
-    assert!(scene.told.len() <= 3, "{:#?}", scene.told.iter().map(|told| &told.summary).collect::<Vec<_>>());
+    assert!(
+        scene.emitted.len() <= 3,
+        "{:#?}",
+        scene.emitted.iter().map(|emitted| &emitted.summary).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -122,15 +129,15 @@ fn a_hardware_clock_alone_opens_nothing_unless_the_two_run_apart() {
     let mut scene = Scene::new();
     scene.compares(500, Rtc, "rtc0", DAY);
     scene.passes(750, 30_000);
-    assert_eq!(scene.told, []);
+    assert_eq!(scene.emitted, []);
     // The wall clock gains a second every ten.
     let mut scene = Scene::new();
     for round in 0..=12 {
         scene.compares(500 + round * 10_000, Rtc, "rtc0", 22_000 + round as i64 * 1000);
         scene.tick(750 + round * 10_000);
     }
-    let told = scene.opened(Kind::ClockSkewed);
-    assert_eq!((told.len(), told[0].severity), (1, Severity::Warning));
+    let emitted = scene.opened(Kind::ClockSkewed);
+    assert_eq!((emitted.len(), emitted[0].severity), (1, Severity::Warning));
 }
 
 #[test]
@@ -139,17 +146,20 @@ fn a_clock_of_the_year_2000_is_wrong_by_the_day_the_kernel_was_built() {
     scene.compares(400, Rtc, "rtc0", 0);
     scene.built(500, 20 * 365);
     scene.tick(750);
-    let told = scene.last();
-    assert_eq!((told.kind, told.state, told.severity), (Kind::ClockSkewed, State::Open, Severity::Critical));
+    let emitted = scene.last();
     assert_eq!(
-        told.summary,
+        (emitted.kind, emitted.state, emitted.severity),
+        (Kind::ClockSkewed, State::Open, Severity::Critical)
+    );
+    assert_eq!(
+        emitted.summary,
         "The wall clock is at least 7300 days behind: it shows a time before the build date of this kernel, 6.12 (2045-10-04)."
     );
     scene.sets_clock(5000, "date", 21 * 365 * DAY);
     scene.passes(5250, 9000);
-    let told = scene.told.iter().rfind(|told| told.kind == Kind::ClockSkewed).expect("told");
-    assert_eq!(told.state, State::Resolved);
-    assert!(told.summary.ends_with("any more: it was set forward 7665 days."), "{}", told.summary);
+    let emitted = scene.emitted.iter().rfind(|emitted| emitted.kind == Kind::ClockSkewed).expect("told");
+    assert_eq!(emitted.state, State::Resolved);
+    assert!(emitted.summary.ends_with("any more: it was set forward 7665 days."), "{}", emitted.summary);
 }
 
 #[test]
@@ -159,13 +169,13 @@ fn what_a_time_daemon_set_is_not_to_be_set_by_it_again() {
     scene.sets_clock(701_000, "chronyd", 935_000);
     scene.compares(702_000, Ntp, "a", 935_000);
     scene.tick(702_250);
-    let told = scene.last();
-    assert_eq!((told.kind, told.severity), (Kind::ClockStepped, Severity::Critical));
-    assert!(told.remedies[0].to_string().ends_with("chronyc sources -v"), "{:?}", told.remedies);
+    let emitted = scene.last();
+    assert_eq!((emitted.kind, emitted.severity), (Kind::ClockStepped, Severity::Critical));
+    assert!(emitted.remedies[0].to_string().ends_with("chronyc sources -v"), "{:?}", emitted.remedies);
     assert!(
-        !told.remedies.iter().any(|remedy| remedy.to_string().contains("makestep")),
+        !emitted.remedies.iter().any(|remedy| remedy.to_string().contains("makestep")),
         "{:?}",
-        told.remedies
+        emitted.remedies
     );
 }
 
@@ -175,7 +185,7 @@ fn a_hardware_clock_in_local_time_is_harmless() {
     scene.compares(500, Rtc, "rtc0", -7_200_000);
     scene.compares(600, Kernel, "kernel", 0);
     scene.passes(750, 5000);
-    assert_eq!(scene.told, []);
+    assert_eq!(scene.emitted, []);
     // And said to be, when something else is wrong.
     scene.compares(6000, Ntp, "a", 40_000);
     scene.tick(6250);
@@ -199,21 +209,21 @@ fn drift_is_told_with_since_when() {
         scene.compares(minute * 60_000, Ntp, "a", 20_000 + minute as i64 * 30);
     }
     scene.tick(1_200_500);
-    assert_eq!(scene.told, []);
+    assert_eq!(scene.emitted, []);
     for minute in 21..=400 {
         scene.compares(minute * 60_000, Ntp, "a", 20_000 + minute as i64 * 30);
         scene.tick(minute * 60_000 + 500);
     }
-    let told = scene.opened(Kind::ClockSkewed);
-    let ppm = details(told[0]).drift_ppm.expect("told by six hours of readings");
+    let emitted = scene.opened(Kind::ClockSkewed);
+    let ppm = details(emitted[0]).drift_ppm.expect("told by six hours of readings");
     assert!((ppm - 500.0).abs() < 1.0, "{ppm}");
     assert!(
-        told[0].why[1].contains("gains 43.1 s a day") || told[0].why[1].contains("gains 43.2 s a day"),
+        emitted[0].why[1].contains("gains 43.1 s a day") || emitted[0].why[1].contains("gains 43.2 s a day"),
         "{:?}",
-        told[0].why
+        emitted[0].why
     );
     // 30 s at 500 ppm are 16 h 40 min.
-    assert!(details(told[0]).since.is_some());
+    assert!(details(emitted[0]).since.is_some());
 }
 
 #[test]
@@ -223,11 +233,11 @@ fn a_correction_ends_it_and_says_by_what() {
     scene.tick(750);
     scene.sets_clock(5000, "chronyd", -935_000);
     scene.passes(5250, 9000);
-    let last = |kind| scene.told.iter().rfind(|told| told.kind == kind).expect("told");
-    let told = last(Kind::ClockSkewed);
-    assert_eq!(told.state, State::Resolved);
+    let last = |kind| scene.emitted.iter().rfind(|emitted| emitted.kind == kind).expect("told");
+    let emitted = last(Kind::ClockSkewed);
+    assert_eq!(emitted.state, State::Resolved);
     assert_eq!(
-        told.summary,
+        emitted.summary,
         "The wall clock is right again by NTP server a (0 ms ahead): it was set back 15 min 35 s."
     );
     let step = last(Kind::ClockStepped);

@@ -59,7 +59,7 @@ struct Session {
 
 impl Exposures {
     /// Another series of steps begins.
-    pub(super) fn anew(&mut self) {
+    pub(super) fn restart(&mut self) {
         *self = Self::default();
     }
 

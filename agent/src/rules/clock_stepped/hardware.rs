@@ -1,5 +1,5 @@
 //! What the hardware clock has to do with a step. It may have been wrong for years, and whoever sets the wall
-//! clock often writes it, too: alone it neither convicts nor acquits, and what it said before is told beside.
+//! clock often writes it, too: alone it neither convicts nor acquits, and what it said before is reported beside.
 
 use super::{Series, Step};
 use crate::{
@@ -36,7 +36,7 @@ pub(super) enum Hardware {
 impl Hardware {
     /// Judges by the hardware clock that was read before the first step.
     pub(super) fn of(series: &Series, view: &View<'_>) -> Self {
-        let (world, began_ns) = (view.world, series.legs[0].step.looked_ns);
+        let (world, began_ns) = (view.world, series.entries[0].step.looked_ns);
         let references = world.references();
         for (source, readings) in references.all().filter(|(source, _)| source.0 == ReferenceKind::Rtc) {
             let Some(before) = readings.iter().rfind(|reading| reading.boot_ns < began_ns) else { continue };
@@ -56,7 +56,7 @@ impl Hardware {
             let written = references.written(&source).filter(|written| written.before_ns > began_ns);
             return match written {
                 None => Self::Contradicts(source, ahead_ns),
-                Some(written) if written.after_ns > series.legs[0].step.at_ns => {
+                Some(written) if written.after_ns > series.entries[0].step.at_ns => {
                     Self::WrittenSince(source, ahead_ns)
                 }
                 Some(_) => Self::MovedWith(source, ahead_ns),

@@ -1,5 +1,5 @@
 //! A leap second: at the end of a day in UTC the kernel takes the wall clock back by a second, because somebody had
-//! armed that (STA_INS). Told for the record; one at the end of a month in which none ever was is a false one.
+//! armed that (STA_INS). Reported for the record; one at the end of a month in which none ever was is a false one.
 
 use jiff::Timestamp;
 
@@ -20,8 +20,8 @@ use crate::{
     text::shown,
 };
 
-/// Tells of a leap second: it is over as it happens.
-pub(super) fn tell(step: &Step, second: &LeapSecond, view: &mut View<'_>) {
+/// Reports of a leap second: it is over as it happens.
+pub(super) fn emit(step: &Step, second: &LeapSecond, view: &mut View<'_>) {
     let report = report(step, second, view);
     let id = view.store.open(view.now_ns, view.world, report.clone());
     view.store.over(view.now_ns, &id, report);
@@ -57,7 +57,7 @@ fn report(step: &Step, second: &LeapSecond, view: &View<'_>) -> Report {
             "{name} set {bit} by {}: the time servers that it follows announced the leap second.",
             author.call.name()
         ),
-        None => format!("{bit} was set; whoever did that did it before culprit watched."),
+        None => format!("{bit} was set before culprit began to watch."),
     }];
     if let Some((before, after)) = second.tai {
         why.push(format!("The kernel's TAI offset went from {before} s to {after} s with it."));

@@ -1,12 +1,12 @@
 //! `clock_stepped`: the wall clock was set, or jumped. Steps that follow each other are one incident with
-//! as many legs, until they have undone each other, a reference clock finds the clock right, or nothing more
+//! as many steps, until they have undone each other, a reference clock finds the clock right, or nothing more
 //! has happened for an hour; who got credentials meanwhile stays named as long as it lives.
 
+mod entry;
 mod exposed;
 mod fight;
 mod hardware;
 mod leap;
-mod leg;
 mod say;
 #[cfg(test)]
 mod tests;
@@ -40,10 +40,10 @@ pub(super) const RULE: Rule = Rule {
 /// Smaller steps are a time daemon's daily work.
 const STEP_NS: u64 = 500_000_000;
 /// Legs kept whole; the last ones beyond that replace each other.
-const LEGS: usize = 16;
+const STEPS: usize = 16;
 /// A clock that is set right within this long of boot is being set for the first time.
 const BOOT_NS: u64 = 600 * SECOND_NS;
-/// Nothing can tell how the clock stands, and for this long nobody has set it again.
+/// Nothing can say how the clock stands, and for this long it has not been set again.
 const GIVEN_UP_NS: u64 = 3600 * SECOND_NS;
 /// That somebody exposed is gone is said at most this often, until the last one is.
 const SAY_NS: u64 = 30 * SECOND_NS;
@@ -58,7 +58,7 @@ struct ClockStepped {
 /// Steps that belong together.
 struct Series {
     id: String,
-    legs: Vec<Leg>,
+    entries: Vec<SeriesStep>,
     left_out: u64,
     /// REALTIME − BOOTTIME before the first of them, nanoseconds.
     base_ns: i64,
@@ -70,17 +70,17 @@ struct Series {
     /// When it was right again.
     right_ns: Option<u64>,
     alerts: Alerts,
-    /// It was told to be over.
+    /// It was resolved.
     over: bool,
     sessions: Sessions,
     /// When it was said last who is exposed, and whether that has changed.
     said_ns: u64,
     unsaid: bool,
-    /// When a step was told last, and whether there was one since.
+    /// When a step was reported last, and whether there was one since.
     step_told_ns: u64,
     step_untold: bool,
-    /// It was told that two set the clock against each other.
-    fight_told: bool,
+    /// It was reported that two set the clock against each other.
+    fight_emitted: bool,
     /// Something had vouched for the clock before the first step.
     vouched: bool,
     /// What the hardware clock has to do with it.
@@ -88,7 +88,7 @@ struct Series {
 }
 
 #[derive(Debug, Clone)]
-struct Leg {
+struct SeriesStep {
     step: Step,
     /// Whether calls could be seen.
     seen: bool,
@@ -98,7 +98,7 @@ impl Diagnose for ClockStepped {
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         if let Some(step) = view.world.step() {
             if let Some(second) = &step.leap_second {
-                leap::tell(step, second, view);
+                leap::emit(step, second, view);
             } else if step.delta_ns().unsigned_abs() >= STEP_NS {
                 self.stepped(step.clone(), view);
             }
@@ -124,7 +124,7 @@ impl Diagnose for ClockStepped {
         let Some(series) = &mut self.series else { return };
         // Who sets the clock is not exposed by it.
         let authors: Vec<u32> =
-            series.legs.iter().filter_map(|leg| Some(leg.step.by.as_ref()?.owner.process)).collect();
+            series.entries.iter().filter_map(|entry| Some(entry.step.by.as_ref()?.owner.process)).collect();
         let changed = self.exposures.answered(answer, &authors);
         if !series.is_right() || series.over {
             return;
@@ -143,14 +143,14 @@ impl Diagnose for ClockStepped {
 
 impl ClockStepped {
     fn stepped(&mut self, step: Step, view: &mut View<'_>) {
-        // The suspend it was found with is told as part of it.
+        // The suspend it was found with is reported as part of it.
         self.slept.take_if(|slept| slept.looked_ns == step.looked_ns);
-        let leg = Leg { step, seen: view.world.sees_setters() };
+        let entry = SeriesStep { step, seen: view.world.sees_setters() };
         match self.series.as_mut().filter(|series| series.may_go_on(view.now_ns)) {
-            Some(series) => series.goes_on(leg),
+            Some(series) => series.goes_on(entry),
             None => {
-                self.exposures.anew();
-                self.series = Some(Series::begins(leg, view));
+                self.exposures.restart();
+                self.series = Some(Series::begins(entry, view));
             }
         }
         let Some(series) = &mut self.series else { return };
@@ -162,7 +162,7 @@ impl ClockStepped {
         // Of two that set the clock in turns there is no end of news.
         series.step_untold = true;
         if series.tells_again(view.now_ns) {
-            series.has_told(view.now_ns);
+            series.has_emitted(view.now_ns);
             let report = series.report(&self.exposures, view);
             series.id = view.store.open(view.now_ns, view.world, report);
         }
@@ -184,7 +184,7 @@ impl ClockStepped {
             return;
         }
         if series.step_untold && series.tells_again(view.now_ns) {
-            series.has_told(view.now_ns);
+            series.has_emitted(view.now_ns);
             series.says(&self.exposures, view);
         }
         if !series.is_right() {
@@ -203,17 +203,17 @@ impl ClockStepped {
 }
 
 impl Series {
-    fn begins(leg: Leg, view: &View<'_>) -> Self {
-        let vouched = hardware::vouched(&leg.step, view);
+    fn begins(entry: SeriesStep, view: &View<'_>) -> Self {
+        let vouched = hardware::vouched(&entry.step, view);
         Self {
             vouched,
             hardware: Hardware::Silent,
             step_told_ns: 0,
             step_untold: false,
-            fight_told: false,
+            fight_emitted: false,
             id: String::new(),
-            base_ns: leg.step.before_ns,
-            legs: vec![leg],
+            base_ns: entry.step.before_ns,
+            entries: vec![entry],
             left_out: 0,
             verdict: ClockVerdict::Unknown,
             judged: None,
@@ -227,13 +227,13 @@ impl Series {
         }
     }
 
-    fn goes_on(&mut self, leg: Leg) {
+    fn goes_on(&mut self, entry: SeriesStep) {
         self.right_ns = None;
-        if self.legs.len() >= LEGS {
+        if self.entries.len() >= STEPS {
             self.left_out = self.left_out.saturating_add(1);
-            self.legs.pop();
+            self.entries.pop();
         }
-        self.legs.push(leg);
+        self.entries.push(entry);
     }
 
     fn is_right(&self) -> bool {
@@ -241,12 +241,12 @@ impl Series {
     }
 
     fn last(&self) -> &Step {
-        &self.legs[self.legs.len() - 1].step
+        &self.entries[self.entries.len() - 1].step
     }
 
     /// How far the clock was from where it had been, at most, nanoseconds.
     fn largest_ns(&self) -> u64 {
-        self.legs.iter().map(|leg| leg.step.after_ns.abs_diff(self.base_ns)).max().unwrap_or(0)
+        self.entries.iter().map(|entry| entry.step.after_ns.abs_diff(self.base_ns)).max().unwrap_or(0)
     }
 
     /// Judges how the clock stands.
@@ -258,7 +258,7 @@ impl Series {
         let near = (largest / 10).min(WARNING_NS);
         let size = last.delta_ns().unsigned_abs();
         let by_daemon = self.daemon().is_some();
-        let after = After { began_ns: self.legs[0].step.looked_ns, by_daemon };
+        let after = After { began_ns: self.entries[0].step.looked_ns, by_daemon };
         let before = self.judged.take();
         self.judged = judge_after(view.world, view.now_ns, after).filter(|judged| judged.error_ns < size / 2);
         if let (Some(judged), Some(before)) = (&mut self.judged, &before) {
@@ -270,7 +270,7 @@ impl Series {
         };
         // A hardware clock alone neither convicts nor acquits.
         let judged = self.judged.as_ref().filter(|judged| judged.ground != Ground::HardwareAlone);
-        self.verdict = if self.legs.len() > 1 && offset_ns.abs_diff(self.base_ns) <= near {
+        self.verdict = if self.entries.len() > 1 && offset_ns.abs_diff(self.base_ns) <= near {
             ClockVerdict::Undone
         } else if let Some(judged) = judged {
             if judged.ground != Ground::Built && right(judged) {
@@ -319,11 +319,11 @@ impl Series {
 
     /// When the clock was wrong by enough to matter, and how it stood: REALTIME − BOOTTIME.
     fn windows(&self, right_ns: i64) -> Vec<(u64, u64, i64)> {
-        let ends = self.legs[1..].iter().map(|leg| leg.step.at_ns).chain([self.right_ns.unwrap_or(0)]);
-        self.legs
+        let ends = self.entries[1..].iter().map(|entry| entry.step.at_ns).chain([self.right_ns.unwrap_or(0)]);
+        self.entries
             .iter()
             .zip(ends)
-            .map(|(leg, end)| (leg.step.looked_ns, end, leg.step.after_ns))
+            .map(|(entry, end)| (entry.step.looked_ns, end, entry.step.after_ns))
             .filter(|(from, end, offset)| {
                 // Slewed right, it has the same offset still.
                 let off = offset.abs_diff(right_ns).max(offset.abs_diff(self.base_ns));

@@ -2,7 +2,7 @@
 
 use ebpf_probes::probes::clock::ClockSuspended;
 
-use super::{Leg, Series, exposed::Exposures, hardware::Hardware};
+use super::{Series, SeriesStep, exposed::Exposures, hardware::Hardware};
 use crate::{
     correlate::{
         View,
@@ -31,20 +31,22 @@ const NAMED: usize = 5;
 impl Series {
     pub(super) fn report(&self, exposures: &Exposures, view: &View<'_>) -> Report {
         let world = view.world;
-        let (first, last) = (&self.legs[0], &self.legs[self.legs.len() - 1]);
+        let (first, last) = (&self.entries[0], &self.entries[self.entries.len() - 1]);
         let right = self.is_right();
         let (exposed, exposed_left_out) = if right { exposures.shown(world) } else { (vec![], 0) };
         let wrong_ns =
             self.right_ns.filter(|_| self.was_right()).map(|at| at.saturating_sub(first.step.looked_ns));
-        let evidence =
-            self.legs.iter().map(|leg| (leg.step.at_ns, format!("{}, {}", leg.short(), leg.readings())));
+        let evidence = self
+            .entries
+            .iter()
+            .map(|entry| (entry.step.at_ns, format!("{}, {}", entry.short(), entry.readings())));
         Report {
             kind: Kind::ClockStepped,
             subject: SUBJECT.to_owned(),
             severity: self.severity(!exposed.is_empty()),
             // A moment before: by the clock as it was.
             began_ns: first.step.looked_ns.saturating_sub(1),
-            count: self.left_out.saturating_add(self.legs.len() as u64),
+            count: self.left_out.saturating_add(self.entries.len() as u64),
             process: self.one_author(world),
             summary: self.summary(wrong_ns, &exposed, exposed_left_out, exposures, view),
             why: self.why(&exposed, exposed_left_out, exposures, view),
@@ -65,7 +67,7 @@ impl Series {
                 before: world.reading(first.step.at_ns, first.step.before_ns),
                 after: world.reading(last.step.at_ns, last.step.after_ns),
                 delta_ns: last.step.after_ns.saturating_sub(self.base_ns),
-                steps: self.legs.iter().map(|leg| leg.shown(world)).collect(),
+                steps: self.entries.iter().map(|entry| entry.shown(world)).collect(),
                 steps_left_out: self.left_out,
                 verdict: self.verdict,
                 wrong_ms: wrong_ns.map(|ns| ns / 1_000_000),
@@ -79,7 +81,7 @@ impl Series {
 
     /// The clock was right before the first step: it is back there, or a reference says so.
     fn was_right(&self) -> bool {
-        self.is_right() && self.legs.len() > 1 && {
+        self.is_right() && self.entries.len() > 1 && {
             let near = (self.largest_ns() / 10).min(WARNING_NS);
             self.last().after_ns.abs_diff(self.base_ns) <= near
         }
@@ -106,15 +108,15 @@ impl Series {
     /// A time daemon set a clock that nothing had vouched for, or one that may have stood still.
     fn may_be_a_correction(&self) -> bool {
         self.daemon().is_some()
-            && self.legs.len() == 1
+            && self.entries.len() == 1
             && (!self.vouched || matches!(self.hardware, Hardware::MovedWith(..)))
     }
 
     /// The process that made every step.
     fn one_author(&self, world: &World) -> Option<Process> {
-        let pid = |leg: &Leg| leg.step.by.as_ref().map(|author| author.owner.process);
-        let first = &self.legs[0];
-        (self.left_out == 0 && self.legs.iter().all(|leg| pid(leg) == pid(first)))
+        let pid = |entry: &SeriesStep| entry.step.by.as_ref().map(|author| author.owner.process);
+        let first = &self.entries[0];
+        (self.left_out == 0 && self.entries.iter().all(|entry| pid(entry) == pid(first)))
             .then(|| first.process(world))
             .flatten()
     }
@@ -127,16 +129,16 @@ impl Series {
         exposures: &Exposures,
         view: &View<'_>,
     ) -> String {
-        let (first, last) = (&self.legs[0], &self.legs[self.legs.len() - 1]);
-        let legs: Vec<String> = self.legs.iter().map(Leg::short).collect();
+        let (first, last) = (&self.entries[0], &self.entries[self.entries.len() - 1]);
+        let entries: Vec<String> = self.entries.iter().map(SeriesStep::short).collect();
         let fight = self.fight().map(|(one, other)| self.fight_summary(one, other));
         let mut summary = match (wrong_ns, self.verdict) {
             _ if fight.is_some() => fight.unwrap_or_default(),
             (Some(wrong_ns), _) => format!(
                 "The wall clock is back where it was; it was wrong for {}, in {} steps: {}",
                 span(wrong_ns),
-                self.legs.len(),
-                legs.join(", ")
+                self.entries.len(),
+                entries.join(", ")
             ),
             (None, ClockVerdict::Vouched) => format!(
                 "The wall clock was set {}, a time daemon's correction{}",
@@ -145,12 +147,12 @@ impl Series {
             ),
             (None, ClockVerdict::Confirmed) => {
                 let by_whom = self.judged.as_ref().map(|judged| called(&judged.source)).unwrap_or_default();
-                format!("The wall clock was set {}, and is right now by {by_whom}", legs.join(", then "))
+                format!("The wall clock was set {}, and is right now by {by_whom}", entries.join(", then "))
             }
-            _ if self.legs.len() == 1 && first.step.by.is_some() => {
+            _ if self.entries.len() == 1 && first.step.by.is_some() => {
                 format!("The wall clock was set {}, {}", first.short(), first.readings())
             }
-            _ if self.legs.len() == 1 => {
+            _ if self.entries.len() == 1 => {
                 format!(
                     "The wall clock jumped {}, {}; {}",
                     by(first.step.delta_ns()),
@@ -160,9 +162,9 @@ impl Series {
             }
             _ => format!(
                 "The wall clock was set {} times and is now {} of where it was: {}",
-                self.legs.len(),
+                self.entries.len(),
                 off(last.step.after_ns.saturating_sub(self.base_ns)),
-                legs.join(", ")
+                entries.join(", ")
             ),
         };
         summary.push('.');
@@ -178,18 +180,18 @@ impl Series {
             summary.push_str(&format!(" {hold}"));
         }
         if self.over && self.verdict == ClockVerdict::Unknown {
-            summary.push_str(" Nobody has undone it since.");
+            summary.push_str(" It has not been undone since.");
         }
         summary
     }
 
     /// `Two programs set the wall clock against each other: date[4711] (started by sh[4700]) back 1 h, …`.
-    fn fight_summary(&self, one: &Leg, other: &Leg) -> String {
-        let by_whom = |leg: &Leg| {
-            let parent = leg.step.by.as_ref().filter(|author| author.parent > 1);
+    fn fight_summary(&self, one: &SeriesStep, other: &SeriesStep) -> String {
+        let by_whom = |entry: &SeriesStep| {
+            let parent = entry.step.by.as_ref().filter(|author| author.parent > 1);
             let parent = parent
                 .map(|author| format!(" (started by {}[{}])", shown(&author.parent_comm), author.parent));
-            format!("{}{} {}", leg.author(), parent.unwrap_or_default(), by(leg.step.delta_ns()))
+            format!("{}{} {}", entry.author(), parent.unwrap_or_default(), by(entry.step.delta_ns()))
         };
         let now_ns = self.last().after_ns.saturating_sub(self.base_ns);
         let stands = if self.verdict == ClockVerdict::Undone {
@@ -201,7 +203,7 @@ impl Series {
             "Two programs set the wall clock against each other: {}, {}; {} steps in {}, and {stands}",
             by_whom(one),
             by_whom(other),
-            self.left_out.saturating_add(self.legs.len() as u64),
+            self.left_out.saturating_add(self.entries.len() as u64),
             span(self.lasted_ns())
         )
     }
@@ -228,7 +230,7 @@ impl Series {
                 why.extend(self.hardware.sentence());
             }
             if self.verdict == ClockVerdict::Unknown {
-                why.push("Whether it was right before or is now nothing here can tell: name an NTP server with --ntp.".to_owned());
+                why.push("Nothing here can say whether it was right before or is now: name an NTP server with --ntp.".to_owned());
             }
             let clients = exposures.clients();
             if clients > 0 && ahead_ns.unsigned_abs() >= WARNING_NS {
@@ -252,18 +254,18 @@ impl Series {
     fn whose(&self, world: &World) -> String {
         let mut groups: Vec<((String, String), Vec<String>)> = Vec::new();
         let mut sentences: Vec<String> = Vec::new();
-        for leg in &self.legs {
-            let Some(manner) = leg.manner(world) else {
-                let nobody = leg.nobody();
-                if !sentences.contains(&nobody) {
-                    sentences.push(nobody);
+        for entry in &self.entries {
+            let Some(manner) = entry.manner(world) else {
+                let without_author = entry.without_author();
+                if !sentences.contains(&without_author) {
+                    sentences.push(without_author);
                 }
                 continue;
             };
             match groups.iter_mut().find(|(known, _)| *known == manner) {
-                Some((_, who)) if who.contains(&leg.author()) => {}
-                Some((_, who)) => who.push(leg.author()),
-                None => groups.push((manner, vec![leg.author()])),
+                Some((_, who)) if who.contains(&entry.author()) => {}
+                Some((_, who)) => who.push(entry.author()),
+                None => groups.push((manner, vec![entry.author()])),
             }
         }
         let calls =

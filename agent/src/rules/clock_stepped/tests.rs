@@ -23,8 +23,8 @@ fn details(incident: &Incident) -> &ClockSteppedDetails {
     }
 }
 
-/// The three legs of the outage: forward into December, back into October, back.
-fn three_legs(scene: &mut Scene) {
+/// The three steps of the outage: forward into December, back into October, back.
+fn three_steps(scene: &mut Scene) {
     scene.sets_clock(1000, "date", 126 * DAY);
     scene.sets_clock(361_000, "date", -63 * DAY);
     scene.sets_clock(721_000, "chronyd", -63 * DAY - 40);
@@ -35,24 +35,27 @@ fn three_legs(scene: &mut Scene) {
 fn a_step_names_who_by_how_much_and_what_breaks() {
     let mut scene = Scene::new();
     scene.sets_clock(1000, "date", 126 * DAY);
-    let told = scene.last();
-    assert_eq!((told.kind, told.state, told.severity), (Kind::ClockStepped, State::Open, Severity::Critical));
+    let emitted = scene.last();
+    assert_eq!(
+        (emitted.kind, emitted.state, emitted.severity),
+        (Kind::ClockStepped, State::Open, Severity::Critical)
+    );
     assert!(
-        told.summary.starts_with("The wall clock was set forward 126 days by date[4711], from "),
+        emitted.summary.starts_with("The wall clock was set forward 126 days by date[4711], from "),
         "{}",
-        told.summary
+        emitted.summary
     );
     assert_eq!(
-        told.why[0],
+        emitted.why[0],
         "date[4711] (/bin/date) called clock_settime, started by bash[4700]."
             .replace("/usr/bin/raven", "/bin/date")
     );
-    assert!(told.why[1].contains("SigV4"), "{:?}", told.why);
-    assert!(told.why[2].contains("--ntp"), "{:?}", told.why);
-    let step = &details(told).steps[0];
+    assert!(emitted.why[1].contains("SigV4"), "{:?}", emitted.why);
+    assert!(emitted.why[2].contains("--ntp"), "{:?}", emitted.why);
+    let step = &details(emitted).steps[0];
     assert_eq!((step.how, step.delta_ns), (StepCause::Call, 126 * DAY * 1_000_000));
-    assert_eq!(told.cause.as_ref().expect("the clock").confidence, Confidence::Certain);
-    assert_eq!(details(told).verdict, ClockVerdict::Unknown);
+    assert_eq!(emitted.cause.as_ref().expect("the clock").confidence, Confidence::Certain);
+    assert_eq!(details(emitted).verdict, ClockVerdict::Unknown);
 }
 
 #[test]
@@ -61,23 +64,23 @@ fn a_small_step_is_none() {
     scene.sets_clock(1000, "date", 499);
     scene.clock_moved(2000, -499, true);
     scene.passes(2000, 5000);
-    assert_eq!(scene.told, []);
+    assert_eq!(scene.emitted, []);
 }
 
 #[test]
 fn steps_that_undo_each_other_are_one_incident_with_the_time_it_was_wrong() {
     let mut scene = Scene::new();
-    three_legs(&mut scene);
+    three_steps(&mut scene);
     assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
     // Who began meanwhile is asked for before it is over.
-    assert_eq!(scene.told.last().map(|told| told.state), Some(State::Updated));
+    assert_eq!(scene.emitted.last().map(|emitted| emitted.state), Some(State::Updated));
     scene.finds(721_300, &[], &[]);
     scene.passes(722_000, 725_000);
-    let told = scene.last();
-    assert_eq!((told.state, told.count), (State::Resolved, 3));
-    assert!(told.summary.starts_with("The wall clock is back where it was; it was wrong for 12 min, in 3 steps: forward 126 days by date[4711], back 63 days by date[4711], back 63 days by chronyd[4711]."), "{}", told.summary);
-    assert_eq!((details(told).verdict, details(told).wrong_ms), (ClockVerdict::Undone, Some(720_000)));
-    assert_eq!(told.duration_ms, 720_000);
+    let emitted = scene.last();
+    assert_eq!((emitted.state, emitted.count), (State::Resolved, 3));
+    assert!(emitted.summary.starts_with("The wall clock is back where it was; it was wrong for 12 min, in 3 steps: forward 126 days by date[4711], back 63 days by date[4711], back 63 days by chronyd[4711]."), "{}", emitted.summary);
+    assert_eq!((details(emitted).verdict, details(emitted).wrong_ms), (ClockVerdict::Undone, Some(720_000)));
+    assert_eq!(emitted.duration_ms, 720_000);
 }
 
 #[test]
@@ -97,20 +100,22 @@ fn who_keeps_credentials_from_then_is_named_as_long_as_it_lives() {
     scene.tick(60_000);
     scene.sets_clock(361_000, "date", -126 * DAY);
     scene.ends_handshake(362_000, session(3, 2002, 361_500));
-    let Some(Request::Exposed(asked)) = scene.requests.iter().rfind(|look| matches!(look, Request::Exposed(_))) else {
+    let Some(Request::Exposed(asked)) =
+        scene.requests.iter().rfind(|look| matches!(look, Request::Exposed(_)))
+    else {
         panic!("{:?}", scene.requests);
     };
     assert_eq!((asked.known.len(), asked.windows.len(), asked.known[0].0), (1, 1, 2001));
     assert_eq!(asked.windows[0].1 - asked.windows[0].0, 360_000_000_000);
     scene.finds(362_500, &[(3001, 7000)], &[]);
-    let told = scene.last();
-    assert_eq!((told.state, told.severity), (State::Updated, Severity::Warning));
-    let exposed: Vec<u32> = details(told).exposed.iter().map(|one| one.process.pid).collect();
+    let emitted = scene.last();
+    assert_eq!((emitted.state, emitted.severity), (State::Updated, Severity::Warning));
+    let exposed: Vec<u32> = details(emitted).exposed.iter().map(|one| one.process.pid).collect();
     assert_eq!(exposed, [2001, 3001]);
-    let dated = &details(told).exposed[0].sessions[0];
+    let dated = &details(emitted).exposed[0].sessions[0];
     assert_eq!((dated.peer.port, &dated.at[..7]), (443, "2026-02"));
-    assert!(told.summary.ends_with("2 processes that live may hold credentials dated February 2026: restart pids 2001 (raven), 3001 (worker)."), "{}", told.summary);
-    assert_eq!(told.remedies[0].to_string(), "restart pids 2001, 3001");
+    assert!(emitted.summary.ends_with("2 processes that live may hold credentials dated February 2026: restart pids 2001 (raven), 3001 (worker)."), "{}", emitted.summary);
+    assert_eq!(emitted.remedies[0].to_string(), "restart pids 2001, 3001");
     // They go, one after the other.
     scene.finds(370_000, &[], &[2001]);
     assert!(scene.last().summary.contains("2 processes"), "not oftener than every half minute");
@@ -129,13 +134,13 @@ fn a_time_daemon_after_boot_is_named_as_such_and_disturbs_nobody() {
     let mut scene = Scene::new();
     scene.sets_clock(1000, "chronyd", 935_000);
     scene.passes(1250, 4000);
-    let told = scene.last();
-    assert_eq!((told.state, told.severity), (State::Resolved, Severity::Info));
+    let emitted = scene.last();
+    assert_eq!((emitted.state, emitted.severity), (State::Resolved, Severity::Info));
     assert_eq!(
-        told.summary,
+        emitted.summary,
         "The wall clock was set forward 15 min 35 s by chronyd[4711], a time daemon's correction after boot."
     );
-    assert_eq!(details(told).verdict, ClockVerdict::Vouched);
+    assert_eq!(details(emitted).verdict, ClockVerdict::Vouched);
 }
 
 #[test]
@@ -159,12 +164,16 @@ fn a_time_daemon_that_leaps_in_mid_life_is_not_believed_unless_a_reference_agree
         scene.tick(702_250);
         scene.finds(702_500, &[], &[]);
         scene.passes(702_500, 706_000);
-        let told = scene.last();
+        let emitted = scene.last();
         assert_eq!(
-            (told.state, told.severity, details(told).verdict),
+            (emitted.state, emitted.severity, details(emitted).verdict),
             (State::Resolved, Severity::Info, ClockVerdict::Confirmed)
         );
-        assert!(told.summary.ends_with("and is right now by NTP server 192.0.2.9:123."), "{}", told.summary);
+        assert!(
+            emitted.summary.ends_with("and is right now by NTP server 192.0.2.9:123."),
+            "{}",
+            emitted.summary
+        );
     }
 }
 
@@ -174,35 +183,35 @@ fn a_hardware_clock_that_follows_the_step_does_not_vouch_for_it() {
     let mut scene = Scene::new();
     scene.compares(500, Rtc, "rtc0", 0);
     scene.sets_clock(1000, "chronyd", -12 * 365 * DAY);
-    let told = scene.last();
-    assert_eq!((told.state, details(told).verdict), (State::Open, ClockVerdict::Unknown));
-    assert!(told.why.iter().any(|why| why.starts_with("The hardware clock rtc0 stands by the time before the step: by it the wall clock is 4380 days behind now.")), "{:?}", told.why);
+    let emitted = scene.last();
+    assert_eq!((emitted.state, details(emitted).verdict), (State::Open, ClockVerdict::Unknown));
+    assert!(emitted.why.iter().any(|why| why.starts_with("The hardware clock rtc0 stands by the time before the step: by it the wall clock is 4380 days behind now.")), "{:?}", emitted.why);
     scene.compares(2000, Rtc, "rtc0", -12 * 365 * DAY);
     scene.compares(12_000, Rtc, "rtc0", 0);
     scene.compares(12_500, Kernel, "kernel", 0);
     scene.passes(12_750, 60_000);
-    let told = scene.last();
-    assert_eq!((told.state, details(told).verdict), (State::Updated, ClockVerdict::Unknown));
-    assert!(!told.summary.contains("right"), "{}", told.summary);
+    let emitted = scene.last();
+    assert_eq!((emitted.state, details(emitted).verdict), (State::Updated, ClockVerdict::Unknown));
+    assert!(!emitted.summary.contains("right"), "{}", emitted.summary);
     assert!(
-        told.why.iter().any(|why| why.contains("until it was written from the wall clock")),
+        emitted.why.iter().any(|why| why.contains("until it was written from the wall clock")),
         "{:?}",
-        told.why
+        emitted.why
     );
-    assert!(told.remedies[0].to_string().ends_with("chronyc sources -v"), "{:?}", told.remedies);
+    assert!(emitted.remedies[0].to_string().ends_with("chronyc sources -v"), "{:?}", emitted.remedies);
     // By what the kernel itself knows, it is wrong.
     let mut scene = Scene::new();
     scene.compares(500, Rtc, "rtc0", 0);
     scene.built(500, -300);
     scene.sets_clock(1000, "chronyd", -12 * 365 * DAY);
-    let told = scene.last();
-    assert_eq!((told.severity, details(told).verdict), (Severity::Critical, ClockVerdict::Wrong));
+    let emitted = scene.last();
+    assert_eq!((emitted.severity, details(emitted).verdict), (Severity::Critical, ClockVerdict::Wrong));
     assert!(
-        told.summary.contains(
+        emitted.summary.contains(
             "By the build date of this kernel, 6.12 (2024-12-13) it is at least 4080 days behind now."
         ),
         "{}",
-        told.summary
+        emitted.summary
     );
 }
 
@@ -215,9 +224,13 @@ fn a_clock_set_right_over_a_hardware_clock_a_day_behind_is_not_called_wrong() {
         scene.compares(at + 1000, Kernel, "kernel", 0);
         scene.compares(at + 10_000, Rtc, "rtc0", DAY);
         scene.passes(at + 10_250, at + 30_000);
-        assert!(scene.told.iter().all(|told| told.severity <= Severity::Warning), "{:#?}", scene.told);
         assert!(
-            scene.told.iter().all(|told| details(told).verdict == ClockVerdict::Unknown),
+            scene.emitted.iter().all(|emitted| emitted.severity <= Severity::Warning),
+            "{:#?}",
+            scene.emitted
+        );
+        assert!(
+            scene.emitted.iter().all(|emitted| details(emitted).verdict == ClockVerdict::Unknown),
             "{vouched_at_boot}"
         );
         assert_eq!(scene.opened(Kind::ClockSkewed).len(), 0);
@@ -233,15 +246,15 @@ fn an_hour_by_hand_is_no_time_zone_and_the_kernel_that_followed_does_not_acquit(
     scene.sets_clock(1000, "adjtimex", 3_600_000);
     scene.compares(11_000, Kernel, "kernel", 0);
     scene.passes(11_250, 20_000);
-    let told = scene.last();
-    assert_eq!((told.state, details(told).verdict), (State::Open, ClockVerdict::Wrong));
+    let emitted = scene.last();
+    assert_eq!((emitted.state, details(emitted).verdict), (State::Open, ClockVerdict::Wrong));
     assert!(
-        told.summary.contains("By the kernel's synchronised time it is 1 h ahead now."),
+        emitted.summary.contains("By the kernel's synchronised time it is 1 h ahead now."),
         "{}",
-        told.summary
+        emitted.summary
     );
-    assert!(!told.why.iter().any(|why| why.contains("local time")), "{:?}", told.why);
-    assert_eq!(scene.told.iter().filter(|told| told.kind != Kind::ClockStepped).count(), 0);
+    assert!(!emitted.why.iter().any(|why| why.contains("local time")), "{:?}", emitted.why);
+    assert_eq!(scene.emitted.iter().filter(|emitted| emitted.kind != Kind::ClockStepped).count(), 0);
 }
 
 #[test]
@@ -267,20 +280,20 @@ fn two_that_set_the_clock_in_turns_are_one_incident_that_names_the_pair() {
         scene.finds(at + 5100, &[], &[]);
         scene.passes(at + 5250, at + 9750);
     }
-    let states = |state| scene.told.iter().filter(|told| told.state == state).count();
-    assert_eq!((states(State::Open), states(State::Resolved)), (1, 0), "{:#?}", scene.told);
-    assert!(scene.told.len() < 16, "{}", scene.told.len());
+    let states = |state| scene.emitted.iter().filter(|emitted| emitted.state == state).count();
+    assert_eq!((states(State::Open), states(State::Resolved)), (1, 0), "{:#?}", scene.emitted);
+    assert!(scene.emitted.len() < 16, "{}", scene.emitted.len());
     // Neither does for a minute: it is over.
     scene.finds(61_100, &[], &[]);
     scene.passes(62_000, 125_000);
     assert_eq!(scene.last().state, State::Resolved);
-    let told = scene.last();
+    let emitted = scene.last();
     assert!(
-        told.summary.starts_with("Two programs set the wall clock against each other: date[5005] (started by bash[4700]) forward 1 h, chronyd[77] (started by bash[4700]) back 1 h; 12 steps in 55 s, and it is back where it was before the first."),
+        emitted.summary.starts_with("Two programs set the wall clock against each other: date[5005] (started by bash[4700]) forward 1 h, chronyd[77] (started by bash[4700]) back 1 h; 12 steps in 55 s, and it is back where it was before the first."),
         "{}",
-        told.summary
+        emitted.summary
     );
-    assert_eq!((&told.process, &told.cause.as_ref().expect("the clock").process), (&None, &None));
+    assert_eq!((&emitted.process, &emitted.cause.as_ref().expect("the clock").process), (&None, &None));
     assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
 }
 
@@ -297,19 +310,19 @@ fn a_leap_second_is_told_as_one_with_who_armed_it() {
         scene.tai(midnight + 90, after);
         scene.clock_moved(midnight + 100, moves_ms, true);
         scene.passes(midnight + 250, midnight + 4000);
-        let told = scene.last();
-        assert_eq!((told.state, told.severity), (State::Resolved, severity));
-        assert!(told.summary.contains(" leap second"), "{}", told.summary);
-        assert!(told.summary.contains("ntpd[4711] had armed it"), "{}", told.summary);
+        let emitted = scene.last();
+        assert_eq!((emitted.state, emitted.severity), (State::Resolved, severity));
+        assert!(emitted.summary.contains(" leap second"), "{}", emitted.summary);
+        assert!(emitted.summary.contains("ntpd[4711] had armed it"), "{}", emitted.summary);
         // 9 October 2025 is no day for one.
-        assert!(told.summary.contains("There is none on that day"), "{}", told.summary);
-        assert!(told.why.iter().any(|why| why.contains("TAI offset went from 37 s")), "{:?}", told.why);
-        assert!(told.remedies[0].to_string().contains("ntpq -pn"), "{:?}", told.remedies);
-        let step = &details(told).steps[0];
+        assert!(emitted.summary.contains("There is none on that day"), "{}", emitted.summary);
+        assert!(emitted.why.iter().any(|why| why.contains("TAI offset went from 37 s")), "{:?}", emitted.why);
+        assert!(emitted.remedies[0].to_string().contains("ntpq -pn"), "{:?}", emitted.remedies);
+        let step = &details(emitted).steps[0];
         assert_eq!((step.how, step.delta_ns), (StepCause::LeapSecond, kind.moves_ns()));
-        assert_eq!(told.process.as_ref().map(|process| process.comm.as_str()), Some("ntpd"));
+        assert_eq!(emitted.process.as_ref().map(|process| process.comm.as_str()), Some("ntpd"));
         assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
-        assert!(!scene.told.iter().any(|told| told.summary.contains("hypervisor")));
+        assert!(!scene.emitted.iter().any(|emitted| emitted.summary.contains("hypervisor")));
     }
 }
 
@@ -328,7 +341,7 @@ fn a_time_daemon_does_not_vouch_for_its_own_leap_by_way_of_the_kernel() {
     scene.compares(500, Kernel, "kernel", 0);
     scene.tick(700_000);
     scene.sets_clock(701_000, "chronyd", 126 * DAY);
-    // It tells the kernel that all is well.
+    // It reports to the kernel that all is well.
     scene.compares(702_000, Kernel, "kernel", 0);
     scene.passes(702_250, 706_000);
     assert_eq!((scene.last().state, scene.last().severity), (State::Open, Severity::Critical));
@@ -347,12 +360,12 @@ fn what_was_synchronised_before_the_step_says_at_once_that_the_clock_is_wrong() 
     scene.compares(500, Kernel, "kernel", 0);
     scene.compares(600, Rtc, "rtc0", 200);
     scene.sets_clock(1000, "date", -3_600_000);
-    let told = scene.last();
-    assert_eq!((told.state, details(told).verdict), (State::Open, ClockVerdict::Wrong));
+    let emitted = scene.last();
+    assert_eq!((emitted.state, details(emitted).verdict), (State::Open, ClockVerdict::Wrong));
     assert!(
-        told.summary.ends_with("By the kernel's synchronised time it is 1 h behind now."),
+        emitted.summary.ends_with("By the kernel's synchronised time it is 1 h behind now."),
         "{}",
-        told.summary
+        emitted.summary
     );
     // And nobody says it a second time.
     scene.passes(1250, 10_000);
@@ -369,7 +382,9 @@ fn what_was_slewed_right_was_wrong_until_then() {
     assert_eq!(details(scene.last()).verdict, ClockVerdict::Wrong);
     scene.compares(600_500, Ntp, "a", 10);
     scene.tick(600_750);
-    let Some(Request::Exposed(asked)) = scene.requests.iter().rfind(|look| matches!(look, Request::Exposed(_))) else {
+    let Some(Request::Exposed(asked)) =
+        scene.requests.iter().rfind(|look| matches!(look, Request::Exposed(_)))
+    else {
         panic!("{:?}", scene.requests);
     };
     assert_eq!(asked.windows.len(), 1);
@@ -405,14 +420,14 @@ fn nobody_sets_it_and_it_jumps() {
     scene.slept(1000, 8 * 3_600_000);
     scene.clock_moved(1000, -DAY, false);
     scene.passes(1250, 2000);
-    let told = scene.opened(Kind::ClockStepped);
-    assert_eq!(told.len(), 1);
+    let emitted = scene.opened(Kind::ClockStepped);
+    assert_eq!(emitted.len(), 1);
     assert!(
-        told[0].summary.ends_with("no call set it: resume from a suspend of 8 h."),
+        emitted[0].summary.ends_with("no call set it: resume from a suspend of 8 h."),
         "{}",
-        told[0].summary
+        emitted[0].summary
     );
-    assert_eq!(details(told[0]).steps[0].slept_ms, Some(8 * 3_600_000));
+    assert_eq!(details(emitted[0]).steps[0].slept_ms, Some(8 * 3_600_000));
 }
 
 #[test]
@@ -420,9 +435,9 @@ fn a_suspend_is_told_for_the_record() {
     let mut scene = Scene::new();
     scene.slept(1000, DAY);
     scene.passes(1000, 4000);
-    let told = scene.last();
-    assert_eq!((told.state, told.severity), (State::Resolved, Severity::Info));
-    assert!(told.summary.starts_with("The machine slept for 1 day: "), "{}", told.summary);
+    let emitted = scene.last();
+    assert_eq!((emitted.state, emitted.severity), (State::Resolved, Severity::Info));
+    assert!(emitted.summary.starts_with("The machine slept for 1 day: "), "{}", emitted.summary);
     assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
 }
 
@@ -456,10 +471,10 @@ fn what_nobody_undoes_and_nobody_can_judge_is_given_up_after_an_hour() {
     let mut scene = Scene::new();
     scene.sets_clock(1000, "date", 60_000);
     scene.tick(3_500_000);
-    assert_eq!(scene.told.len(), 1);
+    assert_eq!(scene.emitted.len(), 1);
     scene.passes(3_602_000, 3_606_000);
     assert_eq!(scene.last().state, State::Resolved);
-    assert!(scene.last().summary.ends_with("Nobody has undone it since."), "{}", scene.last().summary);
+    assert!(scene.last().summary.ends_with("It has not been undone since."), "{}", scene.last().summary);
 }
 
 proptest! {
@@ -484,17 +499,17 @@ proptest! {
         }
         scene.ends();
         let mut ids: Vec<String> = Vec::new();
-        for told in &scene.told {
-            prop_assert!(told.duration_ms <= at + 101, "{told:?}");
-            prop_assert!(told.evidence.windows(2).all(|two| two[0].offset_ms <= two[1].offset_ms), "{told:?}");
-            if let Details::ClockStepped(details) = &told.details {
-                prop_assert!(details.steps.len() <= LEGS && details.exposed.len() <= 64);
+        for emitted in &scene.emitted {
+            prop_assert!(emitted.duration_ms <= at + 101, "{told:?}");
+            prop_assert!(emitted.evidence.windows(2).all(|two| two[0].offset_ms <= two[1].offset_ms), "{told:?}");
+            if let Details::ClockStepped(details) = &emitted.details {
+                prop_assert!(details.steps.len() <= STEPS && details.exposed.len() <= 64);
                 prop_assert!(details.wrong_ms.is_none_or(|ms| ms <= at), "{details:?}");
             }
-            if told.state == State::Open && !ids.contains(&told.id) {
+            if emitted.state == State::Open && !ids.contains(&emitted.id) {
                 let time = |id: &str| id[..10].to_owned();
-                prop_assert!(ids.last().is_none_or(|last| time(last) <= time(&told.id)), "{ids:?} {}", told.id);
-                ids.push(told.id.clone());
+                prop_assert!(ids.last().is_none_or(|last| time(last) <= time(&emitted.id)), "{ids:?} {}", emitted.id);
+                ids.push(emitted.id.clone());
             }
         }
     }

@@ -65,7 +65,7 @@ impl Daemon {
             Self::Timesyncd => Remedy::from("see which server it follows: ")
                 .and(Command::new("timedatectl").arg("timesync-status")),
             Self::OneShot => {
-                "see which server it was told to ask, and whether others agree with that one".into()
+                "see which server it is configured to ask, and whether others agree with that one".into()
             }
             Self::Ptp => Remedy::from("see which grandmaster it follows: ")
                 .and(Command::new("pmc").words("-u -b 0").arg("GET TIME_STATUS_NP")),

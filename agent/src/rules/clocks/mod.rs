@@ -38,7 +38,7 @@ const SIGNATURE_NS: u64 = 900 * SECOND_NS;
 /// From here on it shows in certificates, which are dated to the day or so by those who issue them.
 const CERTIFICATE_NS: u64 = 3600 * SECOND_NS;
 
-/// How grave a clock wrong by this much is.
+/// How severe a clock wrong by this much is.
 pub(super) fn severity(off_ns: u64) -> Severity {
     if off_ns >= CRITICAL_NS { Severity::Critical } else { Severity::Warning }
 }
@@ -149,7 +149,7 @@ pub(super) fn cause(confidence: Confidence) -> Cause {
     Cause { kind: CauseKind::Clock, confidence, ..Cause::default() }
 }
 
-/// Clients' sessions, which are told only while somebody asks for them.
+/// Clients' sessions, which are reported only while somebody asks for them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sessions {
     until_ns: u64,

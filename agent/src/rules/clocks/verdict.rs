@@ -135,7 +135,7 @@ impl Vote {
     }
 }
 
-/// How wrong the wall clock is, as far as anything here can tell.
+/// How wrong the wall clock is, as far as anything here can say.
 pub(in crate::rules) fn judge(world: &World, now_ns: u64) -> Option<Verdict> {
     judge_by(world, now_ns, None)
 }
@@ -251,7 +251,7 @@ fn voice<'a>(
     let leapt = references.leap().is_some_and(|leap| leap.source == *source);
     let agrees = offset_ns.abs_diff(last.utc_ns) <= last.error_ns.saturating_add(AGREE_NS);
     let said = match after {
-        // What was written says what it was told.
+        // What was written says what was written to it.
         None => (leapt || references.written(source).is_none()).then_some(last)?,
         Some(after) => {
             let before = readings.iter().rfind(|reading| reading.boot_ns < after.began_ns);
@@ -297,7 +297,7 @@ fn followed(before: &Reading, readings: &VecDeque<Reading>) -> bool {
 const AT_ONCE_NS: u64 = 130 * SECOND_NS;
 /// What a clock said before a step counts for this long.
 const REMEMBERED_NS: u64 = 3600 * SECOND_NS;
-/// A hardware clock that has come to differ by this much without being written tells of a clock that runs wrong.
+/// A hardware clock that has come to differ by this much without being written is evidence of a clock that runs wrong.
 const DRIFTED_NS: u64 = 5 * SECOND_NS;
 /// Weight of a clock that was made to be asked.
 const ASKED: u32 = 8;
@@ -375,11 +375,11 @@ mod tests {
 
     fn world(said: &[(ReferenceKind, &str, i64)]) -> World {
         let mut world = World::default();
-        world.learn(&Context::Clock { boot_ns: 0, offset_ns: 0 });
+        world.apply_context(&Context::Clock { boot_ns: 0, offset_ns: 0 });
         // Each was heard twice, so that HTTP servers count.
         for at in [NOW - 30 * SECOND_NS, NOW] {
             for (kind, name, ahead_s) in said {
-                world.learn(&Context::Reference(Reading {
+                world.apply_context(&Context::Reference(Reading {
                     boot_ns: at,
                     kind: *kind,
                     name: (*name).into(),
@@ -476,11 +476,11 @@ mod tests {
         let mut world = world(&[(Rtc, "rtc0", 0)]);
         let day = 86_400 * SECOND_NS as i64;
         // The wall clock was set back by a day, and then the hardware clock.
-        world.learn(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: -day });
+        world.apply_context(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: -day });
         let reading =
             |at, utc_ns| Reading { boot_ns: at, kind: Rtc, name: "rtc0".into(), utc_ns, error_ns: SECOND_NS };
-        world.learn(&Context::Reference(reading(NOW + 2 * SECOND_NS, 0)));
-        world.learn(&Context::Reference(reading(NOW + 12 * SECOND_NS, -day)));
+        world.apply_context(&Context::Reference(reading(NOW + 2 * SECOND_NS, 0)));
+        world.apply_context(&Context::Reference(reading(NOW + 12 * SECOND_NS, -day)));
         assert_eq!(judge(&world, NOW + 13 * SECOND_NS), None);
         // Of the step, it said before: it is wrong by a day.
         let after = After { began_ns: NOW + SECOND_NS, by_daemon: true };
@@ -492,8 +492,8 @@ mod tests {
     fn a_clock_written_together_with_a_step_that_was_undone_shows_no_machine_that_stood_still() {
         let mut world = world(&[(Rtc, "rtc0", 0), (Kernel, "kernel", 0)]);
         let day = 86_400 * SECOND_NS as i64;
-        world.learn(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: day });
-        world.learn(&Context::Clock { boot_ns: NOW + 3 * SECOND_NS, offset_ns: 0 });
+        world.apply_context(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: day });
+        world.apply_context(&Context::Clock { boot_ns: NOW + 3 * SECOND_NS, offset_ns: 0 });
         let reading = Reading {
             boot_ns: NOW + 9 * SECOND_NS,
             kind: Rtc,
@@ -501,7 +501,7 @@ mod tests {
             utc_ns: day,
             error_ns: SECOND_NS,
         };
-        world.learn(&Context::Reference(reading));
+        world.apply_context(&Context::Reference(reading));
         assert_eq!(world.references().leap(), None);
         assert_eq!(judge(&world, NOW + 9 * SECOND_NS).map(|verdict| verdict.ahead_ns), Some(0));
     }
@@ -510,12 +510,12 @@ mod tests {
     fn the_kernel_and_servers_of_this_machine_cannot_speak_for_a_step_they_followed() {
         let mut world = world(&[(Kernel, "kernel", 0), (Http, "192.0.2.1:80", 0), (Ntp, "a", 0)]);
         let hour = 3600 * SECOND_NS as i64;
-        world.learn(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: hour });
+        world.apply_context(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: hour });
         for (kind, name) in [(Kernel, "kernel"), (Http, "192.0.2.1:80"), (Ntp, "a"), (Http, "192.0.2.2:80")] {
             for at in [NOW + 6 * SECOND_NS, NOW + 12 * SECOND_NS] {
                 let reading =
                     Reading { boot_ns: at, kind, name: name.into(), utc_ns: hour, error_ns: SECOND_NS };
-                world.learn(&Context::Reference(reading));
+                world.apply_context(&Context::Reference(reading));
             }
         }
         let after = After { began_ns: NOW + SECOND_NS, by_daemon: false };
@@ -528,7 +528,7 @@ mod tests {
     fn an_hour_by_which_the_clock_was_just_set_is_no_time_zone() {
         let mut world = world(&[(Rtc, "rtc0", 0)]);
         let hour = 3600 * SECOND_NS as i64;
-        world.learn(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: hour });
+        world.apply_context(&Context::Clock { boot_ns: NOW + SECOND_NS, offset_ns: hour });
         let verdict = judge(&world, NOW + 2 * SECOND_NS).expect("the hardware clock");
         assert_eq!((verdict.ahead_ns, verdict.zones), (hour, vec![]));
     }
@@ -538,7 +538,7 @@ mod tests {
         let year = 365 * 86_400 * SECOND_NS as i64;
         let built = |world: &mut World| {
             let wall = i64::try_from(NOW).expect("small");
-            world.learn(&Context::Built { name: "6.12 (2025-11-05)".into(), utc_ns: wall + year });
+            world.apply_context(&Context::Built { name: "6.12 (2025-11-05)".into(), utc_ns: wall + year });
         };
         let mut alone = world(&[(Rtc, "rtc0", 0)]);
         built(&mut alone);
@@ -571,7 +571,7 @@ mod tests {
     #[test]
     fn a_server_that_hands_out_an_old_date_counts_for_nothing() {
         let mut world = World::default();
-        world.learn(&Context::Clock { boot_ns: 0, offset_ns: 0 });
+        world.apply_context(&Context::Clock { boot_ns: 0, offset_ns: 0 });
         for at in [0, 10, 20] {
             let reading = Reading {
                 boot_ns: at * SECOND_NS,
@@ -581,7 +581,7 @@ mod tests {
                 utc_ns: -(at as i64) * SECOND_NS as i64 - 9000 * SECOND_NS as i64,
                 error_ns: SECOND_NS,
             };
-            world.learn(&Context::Reference(reading));
+            world.apply_context(&Context::Reference(reading));
             assert_eq!(judge(&world, at * SECOND_NS), None);
         }
     }
@@ -598,8 +598,8 @@ mod tests {
             utc_ns,
             error_ns: SECOND_NS,
         };
-        world.learn(&Context::Reference(reading(Rtc, "rtc0", day)));
-        world.learn(&Context::Reference(reading(Kernel, "kernel", 0)));
+        world.apply_context(&Context::Reference(reading(Rtc, "rtc0", day)));
+        world.apply_context(&Context::Reference(reading(Kernel, "kernel", 0)));
         let verdict = judge(&world, at).expect("readings");
         assert_eq!((verdict.ahead_ns, verdict.confidence), (-day, Likely));
         assert_eq!(verdict.leap.map(|leap| leap.missed_ns), Some(day));

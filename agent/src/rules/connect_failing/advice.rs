@@ -23,7 +23,7 @@ fn advice(why: String, remedies: impl IntoIterator<Item = Remedy>) -> Advice {
     Advice { why: vec![why], remedies: remedies.into_iter().collect() }
 }
 
-/// Whether the way to the destination is to be looked at: the error alone does not tell the cause.
+/// Whether the way to the destination is to be looked at: the error alone does not show the cause.
 pub(super) fn needs_a_look(outcome: Outcome, connect: &Connect) -> bool {
     connect.syns == 0
         && match outcome {
@@ -54,7 +54,7 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
     match outcome {
         Outcome::Refused => advice(
             format!(
-                "{ip} answers with a reset: it is up, and nobody listens on port {port} (or a firewall rejects)."
+                "{ip} answers with a reset: it is up, and nothing listens on port {port} (or a firewall rejects)."
             ),
             [Remedy::from(format!(
                 "start the service on {}, or correct the address; there: ",
@@ -69,7 +69,7 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
         ),
         Outcome::TimedOut | Outcome::Aborted => {
             let mut said = advice(
-                "Nobody answers: a firewall that drops, a missing route back or a dead host.".into(),
+                "No answer comes: a firewall that drops, a missing route back or a dead host.".into(),
                 [Remedy::from(format!("allow tcp/{port} to {ip} on the way: "))
                     .and(in_place(text::route_get(ip)))],
             );
@@ -101,7 +101,7 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
         }
         Outcome::Failed | Outcome::Established | Outcome::Unseen => advice(
             "The kernel refuses for another reason.".into(),
-            [Remedy::from("see what the process is told: ")
+            [Remedy::from("see which error the process gets: ")
                 .and(Command::new("strace").words("-e trace=connect -p").arg(connect.owner.process))],
         ),
     }

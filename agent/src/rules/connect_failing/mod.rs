@@ -145,9 +145,9 @@ impl ConnectFailing {
 
     fn failed(&mut self, due: &Due, view: &mut View<'_>) {
         let subject = text::subject(&due.connect, view.world);
-        let is_told = self.destinations.get(&subject).is_some_and(|failing| failing.group.is_some());
-        // Part of a situation that is told already.
-        if !is_told && view.store.claimed(due.connect.cookie).is_some() {
+        let is_emitted = self.destinations.get(&subject).is_some_and(|failing| failing.group.is_some());
+        // Part of a situation that is reported already.
+        if !is_emitted && view.store.claimed(due.connect.cookie).is_some() {
             return;
         }
         if self.destinations.get(&subject).is_none() {
@@ -169,7 +169,7 @@ impl ConnectFailing {
             if let Some(group) = self.groups.get_mut(number) {
                 group.add(&due.connect, failure, errno);
                 neighbours::merge(&mut group.explained_by, explained_by);
-                self.tell(number, view);
+                self.emit(number, view);
             }
             return;
         }
@@ -209,8 +209,8 @@ impl ConnectFailing {
         }
     }
 
-    /// Says a situation anew when the number of its failures has doubled.
-    fn tell(&mut self, number: u64, view: &mut View<'_>) {
+    /// Emits a situation again when the number of its failures has doubled.
+    fn emit(&mut self, number: u64, view: &mut View<'_>) {
         if self.groups.get(number).is_some_and(|group| group.total().is_power_of_two()) {
             self.update(number, view);
         }
@@ -246,7 +246,7 @@ impl ConnectFailing {
             let Some(failing) = self.destinations.remove(&subject) else { continue };
             let last_ns = failing.failures.last().map_or(now_ns, |(at, ..)| *at);
             if let Some(number) = failing.group {
-                self.leaves(number, &subject, last_ns, (now_ns, "nobody has tried again for 60 s"), view);
+                self.leaves(number, &subject, last_ns, (now_ns, "no attempt for 60 s"), view);
             }
         }
         // Destinations that had to give way to others leave nothing behind that could end their situation.
@@ -260,7 +260,7 @@ impl ConnectFailing {
             .collect();
         for (number, subject) in stale {
             if self.destinations.get(&subject).is_none() {
-                self.leaves(number, &subject, now_ns, (now_ns, "nobody has tried again for 60 s"), view);
+                self.leaves(number, &subject, now_ns, (now_ns, "no attempt for 60 s"), view);
             }
         }
     }

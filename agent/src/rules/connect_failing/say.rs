@@ -59,7 +59,7 @@ fn of(group: &Group, view: &View<'_>) -> Report {
             } else {
                 CauseKind::Neighbour
             },
-            // Somebody answered: who it was cannot be told.
+            // Somebody answered: who it was is not known.
             confidence: match group.explained_by.is_empty() || !is_answer(worst) {
                 true => Confidence::Certain,
                 false => Confidence::Likely,
@@ -94,7 +94,7 @@ fn summary(
     last_ns: u64,
     answered: Option<&HostIcmp>,
 ) -> String {
-    let who = process.map_or_else(|| "somebody".to_owned(), text::process);
+    let who = process.map_or_else(|| "a process".to_owned(), text::process);
     let outcomes: Vec<String> = group
         .outcomes
         .iter()

@@ -8,7 +8,10 @@ use crate::{
         Request,
         incident::{ConnectFailingDetails, Details, Incident, Kind, State},
     },
-    enrich::{context::{Context, PortHolder, PortUse, Reach}, request::Target},
+    enrich::{
+        context::{Context, PortHolder, PortUse, Reach},
+        request::Target,
+    },
     rules::scene::{Scene, advice, connect},
 };
 
@@ -42,7 +45,7 @@ fn a_thousand_destinations_that_refuse_one_program_are_one_incident_with_the_wor
         scene.passes(round + 300, round + 800);
     }
     assert_eq!(scene.opened(Kind::ConnectFailing).len(), 1);
-    assert!(scene.told.len() <= 16, "{}", scene.told.len());
+    assert!(scene.emitted.len() <= 16, "{}", scene.emitted.len());
     let last = scene.last().clone();
     assert!(last.count >= 2048 && details(&last).destinations >= 500, "{last:?}");
     assert_eq!(details(&last).worst.len(), 10);
@@ -78,7 +81,7 @@ fn reach(route_errno: i32, ports: Option<PortUse>) -> Context {
 /// Connects that fail after one SYN, answered by this host with this ICMP message from a namespace.
 fn answered_by_this_host(errno: i32, code: u8, netns: u32) -> Scene {
     let mut scene = Scene::new();
-    scene.learn(&Context::Netns { inode: 7, generation: 0, name: "node".into() });
+    scene.apply(&Context::Netns { inode: 7, generation: 0, name: "node".into() });
     for at in [0, 1000, 2000] {
         let icmp = Icmp { v6: false, code }.word();
         let icmp_netns = ebpf_probes::abi::Netns::numbered(netns);
@@ -113,7 +116,7 @@ fn an_icmp_error_of_this_host_s_own_is_told_as_its_own() {
         scene.connect(at + 1, Record::ConnectEnd, Connect { errno: 111, ..connect(at, 1017, 5, at) });
     }
     scene.passes(2500, 3500);
-    assert!(scene.last().why[0].contains("nobody listens on port 80"), "{:?}", scene.last().why);
+    assert!(scene.last().why[0].contains("nothing listens on port 80"), "{:?}", scene.last().why);
     assert_eq!(details(scene.last()).answered_by_host, None);
 }
 
@@ -130,7 +133,7 @@ fn used_up_local_ports_are_told_with_the_range_and_who_holds_them() {
         "{:?}",
         opened.remedies
     );
-    scene.learn(&reach(
+    scene.apply(&reach(
         0,
         Some(PortUse {
             first: 40_000,
@@ -149,7 +152,7 @@ fn used_up_local_ports_are_told_with_the_range_and_who_holds_them() {
 fn a_range_with_room_is_not_blamed() {
     let mut scene = fails(99);
     let ports = PortUse { first: 32_768, last: 60_999, used: 1, states: vec![], holders: vec![] };
-    scene.learn(&reach(0, Some(ports)));
+    scene.apply(&reach(0, Some(ports)));
     assert!(scene.last().why[0].contains("although only 1 of 28232"), "{:?}", scene.last().why);
 }
 
@@ -157,7 +160,7 @@ fn a_range_with_room_is_not_blamed() {
 fn routes_that_refuse_are_named_by_type_and_policies_are_not_when_the_route_does() {
     for (errno, kind) in [(13, "prohibit"), (22, "blackhole"), (113, "unreachable")] {
         let mut scene = fails(errno);
-        scene.learn(&reach(errno, None));
+        scene.apply(&reach(errno, None));
         let last = scene.last();
         assert!(last.why[0].contains(&format!("A route of type {kind}")), "{:?}", last.why);
         assert!(
@@ -168,7 +171,7 @@ fn routes_that_refuse_are_named_by_type_and_policies_are_not_when_the_route_does
     }
     // The route is fine: it was a policy.
     let mut scene = fails(13);
-    scene.learn(&reach(0, None));
+    scene.apply(&reach(0, None));
     assert!(scene.last().why[0].contains("policy"), "{:?}", scene.last().why);
     assert!(fails(1).last().why[0].contains("policy"));
 }

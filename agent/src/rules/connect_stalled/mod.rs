@@ -108,7 +108,7 @@ impl ConnectStalled {
         {
             return;
         }
-        // A neighbour that does not answer is told as such as soon as the kernel gives up: moments from now.
+        // A neighbour that does not answer is reported as such as soon as the kernel gives up: moments from now.
         if view.world.neighbour_under(connect, view.now_ns).is_some() {
             return;
         }
@@ -132,7 +132,7 @@ impl ConnectStalled {
             return;
         }
         view.store.claim(connect.cookie, &id);
-        // One connect more is told when their number has doubled; the oldest one's age always is.
+        // One connect more is reported when their number has doubled; the oldest one's age always is.
         if (is_lead || (is_new && total.is_power_of_two()))
             && let Some(report) = say::report(&self.groups, &self.finished, number, now_ns, None, view)
         {

@@ -55,7 +55,7 @@ impl Says<'_> {
         let (connect, now_ns, world) = (self.connect, self.now_ns, self.view.world);
         let destination = world.destination(connect);
         let process = world.named(&connect.owner);
-        let who = process.as_ref().map_or_else(|| "somebody".to_owned(), text::process);
+        let who = process.as_ref().map_or_else(|| "a process".to_owned(), text::process);
         let age = now_ns.saturating_sub(connect.started_ns);
         let caused_by = self.group.explained_by.clone();
         let fate = if caused_by.is_empty() {

@@ -29,8 +29,8 @@ fn a_thousand_silent_destinations_of_one_program_are_one_incident_with_the_worst
     let opened = scene.opened(Kind::ConnectStalled);
     assert_eq!(opened.len(), 1);
     let id = opened[0].id.clone();
-    // Told when their number doubles, not a thousand times.
-    assert!(scene.told.len() <= 12, "{}", scene.told.len());
+    // Reported when their number doubles, not a thousand times.
+    assert!(scene.emitted.len() <= 12, "{}", scene.emitted.len());
     let last = scene.last();
     assert_eq!((&last.id, last.state, last.count), (&id, State::Updated, 512));
     assert_eq!(
@@ -112,7 +112,7 @@ fn what_explains_it_stays_when_it_is_over() {
     }
     scene.passes(2500, 3000);
     if scene.opened(Kind::NeighbourStale).is_empty() {
-        panic!("the scene has no stale neighbour: {:?}", scene.told);
+        panic!("the scene has no stale neighbour: {:?}", scene.emitted);
     }
     scene.connect(3000, Record::ConnectPending, connect(1, 1017, 5, 0));
     let opened = scene.opened(Kind::ConnectStalled)[0].clone();
@@ -120,7 +120,7 @@ fn what_explains_it_stays_when_it_is_over() {
     scene.connect(4000, Record::ConnectEnd, Connect { established: 1, ..connect(1, 1017, 5, 0) });
     scene.passes(4000, 7000);
     let resolved = scene
-        .told
+        .emitted
         .iter()
         .find(|incident| incident.id == opened.id && incident.state == State::Resolved)
         .expect("resolved");

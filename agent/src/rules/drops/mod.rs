@@ -85,7 +85,7 @@ pub(super) fn verdict(connect: &Connect, world: &World) -> Option<Verdict> {
     let site = world.drop_site(connect);
     let loss = Loss {
         reason: if queue_full { Reason::QueueFull } else { Reason::of(reason.as_deref()) },
-        named: reason.unwrap_or_else(|| "no reason told".into()),
+        named: reason.unwrap_or_else(|| "no reason reported".into()),
         known: site.is_some(),
         site: site.unwrap_or(DropSite {
             packet: None,
@@ -112,7 +112,7 @@ struct Loss<'a> {
     known: bool,
     site: DropSite,
     lost: Option<&'a Dropped>,
-    /// Whom the connect asks.
+    /// ProcessRef the connect asks.
     to: Endpoint,
     /// Its own address; unspecified when it is not known.
     from: IpAddr,

@@ -67,7 +67,7 @@ impl Loss<'_> {
         verdict_of(why, [Remedy::from(words).and(self.run(Command::new("nft").words("list ruleset")))])
     }
 
-    /// Where a SYN goes as the rules see it that drop it: as on the wire, but before it is translated. Answers are told
+    /// Where a SYN goes as the rules see it that drop it: as on the wire, but before it is translated. Answers are reported
     /// by whom they come from, as it was asked.
     fn filtered(&self) -> (IpAddr, u16) {
         let is_translated =

@@ -26,7 +26,7 @@ pub(in crate::rules) enum Reason {
     TcEgress,
     /// The same on the way in.
     TcIngress,
-    /// An XDP program redirects in vain. What it plainly drops has no reason.
+    /// An XDP program fails to redirect. What it plainly drops has no reason.
     Xdp,
     /// A queueing discipline is full, or polices.
     Qdisc,

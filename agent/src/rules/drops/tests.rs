@@ -24,12 +24,12 @@ const INPUT: u32 = place::ARRIVED | place::ROUTED | place::LOCAL;
 const FORWARD: u32 = place::ARRIVED | place::ROUTED;
 
 /// What an incident says of a connect whose packets were lost so: its why and its remedies.
-fn told(reason: u32, at: u32, change: impl FnOnce(&mut Dropped)) -> (String, Vec<String>) {
-    told_of(connect(1, 1017, 5, 0), reason, at, change)
+fn emitted(reason: u32, at: u32, change: impl FnOnce(&mut Dropped)) -> (String, Vec<String>) {
+    emitted_of(connect(1, 1017, 5, 0), reason, at, change)
 }
 
 /// The same of this connect.
-fn told_of(
+fn emitted_of(
     connect: Connect,
     reason: u32,
     at: u32,
@@ -53,7 +53,7 @@ fn told_of(
 #[test]
 fn only_a_syn_that_this_hosts_own_netfilter_drops_on_its_way_out_is_to_be_allowed_egress() {
     let egress = |(_, remedies): &(String, Vec<String>)| remedies[0].contains("allow egress tcp/80");
-    assert!(egress(&told(8, packet::SYN, |_| {})));
+    assert!(egress(&emitted(8, packet::SYN, |_| {})));
     for (reason, at) in [
         (8, packet::ANSWER | INPUT),
         (8, packet::ANSWER | place::ARRIVED),
@@ -67,7 +67,7 @@ fn only_a_syn_that_this_hosts_own_netfilter_drops_on_its_way_out_is_to_be_allowe
         (87, packet::SYN | place::ARRIVED | place::FOREIGN),
         (13, packet::SYN | place::ARRIVED | place::HOLDS | place::FOREIGN),
     ] {
-        let said = told(reason, at, |_| {});
+        let said = emitted(reason, at, |_| {});
         assert!(!egress(&said), "{reason} at {at:#x}: {said:?}");
         assert!(!said.0.is_empty() && !said.1.is_empty());
     }
@@ -75,7 +75,7 @@ fn only_a_syn_that_this_hosts_own_netfilter_drops_on_its_way_out_is_to_be_allowe
 
 #[test]
 fn an_answer_dropped_in_the_input_chain_is_to_be_accepted_there() {
-    let (why, remedies) = told(8, packet::ANSWER | INPUT, |_| {});
+    let (why, remedies) = emitted(8, packet::ANSWER | INPUT, |_| {});
     assert!(why.starts_with("192.0.2.5 answers: the answers arrive on eth1"), "{why}");
     assert!(remedies[0].contains("input chain (ct state established,related accept)"), "{remedies:?}");
 }
@@ -91,25 +91,25 @@ fn a_rule_that_drops_a_translated_syn_sees_the_address_on_the_wire_once_it_is_tr
         (translated::LATER, elsewhere | place::ROUTED, "tcp/8443 to 192.0.2.9"),
         (translated::LATER, elsewhere, "tcp/80 to 192.0.2.5"),
     ] {
-        let (_, remedies) = told_of(Connect { translated: by, wire, ..pending }, 8, at, |_| {});
+        let (_, remedies) = emitted_of(Connect { translated: by, wire, ..pending }, 8, at, |_| {});
         assert!(remedies[0].contains(seen), "{by} at {at:#x}: {remedies:?}");
     }
 }
 
 #[test]
 fn an_answer_dropped_by_the_reverse_path_filter_names_device_and_setting() {
-    let (why, remedies) = told(16, packet::ANSWER | place::ARRIVED, |_| {});
+    let (why, remedies) = emitted(16, packet::ANSWER | place::ARRIVED, |_| {});
     assert!(why.contains("arrived on eth1") && why.contains("rp_filter"), "{why}");
     assert!(remedies[0].contains("net.ipv4.conf.eth1.rp_filter=2"), "{remedies:?}");
 }
 
 #[test]
 fn programs_are_looked_for_where_they_are_attached() {
-    assert_eq!(told(62, packet::SYN, |_| {}).1[0], "tc -s filter show dev eth1 egress");
-    assert_eq!(told(72, packet::ANSWER | place::ARRIVED, |_| {}).1[0], "bpftool net show dev eth1");
-    assert!(told(55, packet::SYN, |_| {}).1[0].ends_with("bpftool cgroup tree"));
+    assert_eq!(emitted(62, packet::SYN, |_| {}).1[0], "tc -s filter show dev eth1 egress");
+    assert_eq!(emitted(72, packet::ANSWER | place::ARRIVED, |_| {}).1[0], "bpftool net show dev eth1");
+    assert!(emitted(55, packet::SYN, |_| {}).1[0].ends_with("bpftool cgroup tree"));
     for reason in [62, 72, 55] {
-        let (_, remedies) = told(reason, packet::SYN, |_| {});
+        let (_, remedies) = emitted(reason, packet::SYN, |_| {});
         assert!(remedies.iter().all(|remedy| !remedy.contains("nft")), "{remedies:?}");
     }
 }
@@ -117,7 +117,7 @@ fn programs_are_looked_for_where_they_are_attached() {
 #[test]
 fn a_frame_for_another_mac_is_a_neighbour_entry_out_of_date() {
     let at = packet::SYN | place::ARRIVED | place::HOLDS | place::FOREIGN;
-    let (why, remedies) = told(13, at, |lost| {
+    let (why, remedies) = emitted(13, at, |lost| {
         lost.netns = Netns::numbered(7);
         lost.frame_mac = [2, 0, 0, 0, 0, 0xaa];
         lost.device_mac = [2, 0, 0, 0, 0, 0xbb];
@@ -129,7 +129,7 @@ fn a_frame_for_another_mac_is_a_neighbour_entry_out_of_date() {
 #[test]
 fn a_full_accept_queue_is_no_packet_filters_doing() {
     let at = packet::SYN | INPUT | place::QUEUE_FULL;
-    let (why, remedies) = told(u32::MAX, at, |_| {});
+    let (why, remedies) = emitted(u32::MAX, at, |_| {});
     assert!(why.contains("accept queue is full") && why.contains("192.0.2.5:80"), "{why}");
     assert!(remedies.iter().all(|remedy| !remedy.contains("firewall") && !remedy.contains("nft")));
 }
@@ -153,7 +153,7 @@ fn an_answer_from_another_address_is_told_as_asymmetric_translation() {
 
 #[test]
 fn a_recording_that_does_not_tell_which_packet_blames_no_direction() {
-    let (why, remedies) = told(8, packet::UNKNOWN, |_| {});
+    let (why, remedies) = emitted(8, packet::UNKNOWN, |_| {});
     assert!(why.contains("own kernel drops the packets"), "{why}");
     assert!(remedies[0].contains("tcp/80") && !remedies[0].contains("egress"), "{remedies:?}");
 }

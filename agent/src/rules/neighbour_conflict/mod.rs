@@ -21,8 +21,8 @@ use crate::{
     enrich::{
         bounded::{Bounded, Table},
         context::Holders,
-        request::Sought,
         neigh::mac,
+        request::Sought,
     },
     event::{self, Event, What},
 };

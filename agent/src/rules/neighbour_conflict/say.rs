@@ -111,12 +111,12 @@ impl Contested {
         match end {
             Some(End::Quiet) => {
                 return format!(
-                    "Nobody contests {what} {where_} any more: its entry has not moved for a minute."
+                    "No machine contests {what} {where_} any more: its entry has not moved for a minute."
                 );
             }
             Some(End::Together) => {
                 return format!(
-                    "{both} belong to one machine, or to one way to it: nobody contests {what} {where_}."
+                    "{both} belong to one machine, or to one way to it: they do not contest {what} {where_}."
                 );
             }
             None => {}
@@ -184,7 +184,7 @@ fn known(claimed: &ClaimedMac) -> Option<String> {
 fn why(pattern: Pattern, place: &NeighbourPlace, names: &[&str]) -> Vec<String> {
     let how = resolution(place.address);
     let mut why = vec![match pattern {
-        Pattern::TwoMachines => "Whoever resets a connection never asked for it, and whoever asks again never got an answer: these are two machines with one address, and this host answers the wrong one.".to_owned(),
+        Pattern::TwoMachines => "The machine that resets a connection never asked for it, and the one that asks again never got an answer: these are two machines with one address, and this host answers the wrong one.".to_owned(),
         Pattern::AtOnce => format!(
             "Both answer {how} for it within a second, so this host's packets go now to one, now to the other. Two machines have the address, and connections hang and are reset; or one machine has two devices on this link and answers by both; or a balancer's real server answers for the balancer's address (LVS-DR)."
         ),

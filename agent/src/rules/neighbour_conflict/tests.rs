@@ -37,7 +37,7 @@ fn a_failover_and_its_return_are_none() {
     moves(&mut scene, 0, 1, 2);
     moves(&mut scene, 30_000, 2, 1);
     scene.passes(30_000, 100_000);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_chain_of_successors_is_none() {
     for host in 1..6 {
         moves(&mut scene, u64::from(host) * 5000, host, host + 1);
     }
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -56,14 +56,14 @@ fn a_failover_whose_first_announcement_was_not_believed_is_none() {
     scene.claim(5500, 90, 2, 4500);
     moves(&mut scene, 6000, 1, 2);
     scene.passes(6000, 70_000);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
 fn two_that_answer_each_question_are_a_conflict_although_the_entry_stays() {
     let mut scene = Scene::new();
     scene.claim(1000, 90, 2, 999);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
     scene.claim(20_000, 90, 2, 19_999);
     assert_eq!(scene.opened(Kind::NeighbourConflict).len(), 1);
 }
@@ -74,7 +74,7 @@ fn a_claim_against_an_owner_that_is_silent_is_none() {
     for at in [100_000, 110_000, 120_000] {
         scene.claim(at, 90, 2, 1000);
     }
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 fn pattern(incident: &crate::correlate::incident::Incident) -> ConflictPattern {
@@ -92,7 +92,7 @@ fn a_bond_that_changes_its_link_every_seven_seconds_is_none() {
         moves(&mut scene, round * 7000, from, to);
     }
     scene.passes(42_000, 110_000);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn macs_that_are_known_to_belong_together_contest_nothing() {
         scene.neigh(at, NeighRecord { flags: flag::TOGETHER, ..record });
         scene.tick(at);
     }
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -165,5 +165,5 @@ fn a_reset_between_macs_that_belong_together_is_none() {
     let together = UnheardRecord { flags: unheard_flag::TOGETHER, ..sent_again(90, 50_001, 1, 0) };
     scene.unheard(1000, UnheardRecord { what: unheard::RESET, ..together });
     scene.passes(1000, 5000);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }

@@ -34,7 +34,7 @@ pub(super) const RULE: Rule = Rule {
 
 /// Neighbours followed at most.
 const NEIGHBOURS: usize = 512;
-/// Connections told apart at most.
+/// Connections distinguished at most.
 const CONNECTIONS: usize = 64;
 /// What was sent again is given this long to be answered.
 const ANSWER_NS: u64 = 1_000_000_000;
@@ -44,7 +44,7 @@ const DOUBT_CONNECTIONS: usize = 2;
 const DOUBT_UNANSWERED: u32 = 4;
 /// The other MAC still speaks: its last packet is not older than the first retransmission by more than this.
 const SPEAKS_NS: u64 = 700_000_000;
-/// Nothing was sent in vain for this long: TCP's longest pause between two attempts, and some.
+/// Nothing was sent without an answer for this long: TCP's longest pause between two attempts, and some.
 const QUIET_NS: u64 = 130_000_000_000;
 
 struct NeighbourStale {
@@ -59,7 +59,7 @@ impl Default for NeighbourStale {
 
 /// A neighbour that does not hear this host.
 struct Suspect {
-    /// As it was last told.
+    /// As it was last reported.
     last: UnheardRecord,
     /// When something was first sent again, and last, CLOCK_BOOTTIME in nanoseconds.
     first_ns: u64,
@@ -71,7 +71,7 @@ struct Suspect {
     /// Somebody whose connection it is, and whether this host is the server.
     owner: Owner,
     serves: bool,
-    /// The kernel has begun to ask anew.
+    /// The kernel has begun to ask again.
     asks_since_ns: Option<u64>,
     id: Option<String>,
 }
@@ -144,7 +144,7 @@ impl NeighbourStale {
         if record.flags & unheard_flag::TOGETHER != 0 {
             return self.over(key, at_ns, End::Together, view);
         }
-        // The kernel begins anew when the cached MAC has spoken in between.
+        // The kernel begins again when the cached MAC has spoken in between.
         let other_pair = |known: &Suspect| {
             known.last.cached_mac != record.cached_mac
                 || known.last.seen_mac != record.seen_mac

@@ -81,7 +81,7 @@ impl Suspect {
                 let now = mac(&record.new_mac, record.mac_len);
                 let by = match view.world.named(&record.owner) {
                     Some(who) if record.flags & flag::BY_HAND != 0 => format!(" by {}", text::process(&who)),
-                    _ if self.asks_since_ns.is_some() => " by the kernel itself, which asked anew".to_owned(),
+                    _ if self.asks_since_ns.is_some() => " by the kernel itself, which asked again".to_owned(),
                     _ => " by a packet of its own".to_owned(),
                 };
                 match now {
@@ -148,7 +148,7 @@ impl Suspect {
         let ports: Vec<String> = self.ports.iter().take(4).map(u16::to_string).collect();
         let port = if self.ports.len() == 1 { "port" } else { "ports" };
         let to = if self.serves { "to" } else { "of" };
-        format!("{packets} sent again in vain on {connections} {to} {port} {}", ports.join(", "))
+        format!("{packets} sent again without an answer on {connections} {to} {port} {}", ports.join(", "))
     }
 
     fn why(&self, place: &NeighbourPlace, now_ns: u64, view: &View<'_>) -> Vec<String> {
@@ -160,12 +160,12 @@ impl Suspect {
         )];
         why.push(match self.last.state {
             state if state & state::PERMANENT != 0 => {
-                "The entry is PERMANENT: somebody set it by hand, and the kernel will never ask.".to_owned()
+                "The entry is PERMANENT: it was set by hand, and the kernel will never ask.".to_owned()
             }
             state::REACHABLE => "The entry is REACHABLE: it was confirmed within the last minute, by its old owner or by other traffic since (MSG_CONFIRM, acknowledgements), and until that has passed the kernel does not ask.".to_owned(),
             state::STALE => "The entry is STALE: the kernel believes it until something is sent, and then for five seconds more.".to_owned(),
             state::DELAY => "The entry is in DELAY: the kernel asks when five seconds have passed without a sign of life.".to_owned(),
-            state::PROBE => "The entry is in PROBE: the kernel asks the old MAC, and anew for the address only when that stays silent.".to_owned(),
+            state::PROBE => "The entry is in PROBE: the kernel asks the old MAC, and again for the address only when that stays silent.".to_owned(),
             other => format!("The entry's state is {}.", state_name(other)),
         });
         if let Some(who) = view.world.named(&self.owner) {

@@ -38,13 +38,13 @@ fn a_syn_from_elsewhere_and_an_unanswered_syn_ack_open_it_within_two_seconds() {
     assert_eq!(opened.len(), 1);
     let opened = opened[0];
     assert!(opened.duration_ms <= 2500, "{}", opened.duration_ms);
-    let told = details(opened);
+    let emitted = details(opened);
     assert_eq!(
-        (told.cached_mac.as_str(), told.seen_mac.as_str()),
+        (emitted.cached_mac.as_str(), emitted.seen_mac.as_str()),
         ("02:00:00:00:00:01", "02:00:00:00:00:02")
     );
     assert_eq!(
-        (told.nud_state.as_str(), told.neighbour.device.as_str(), &told.ports[..]),
+        (emitted.nud_state.as_str(), emitted.neighbour.device.as_str(), &emitted.ports[..]),
         ("STALE", "if2", &[443][..])
     );
     assert_eq!(opened.remedies[0].to_string(), "ip neigh del 192.0.2.90 dev if2");
@@ -61,7 +61,7 @@ fn what_is_answered_within_a_second_of_its_retransmission_is_none() {
     scene.unheard(1000, sent_again(90, 50_001, 1, 0));
     scene.unheard(1010, UnheardRecord { what: unheard::ANSWERED, ..sent_again(90, 50_001, 1, 0) });
     scene.passes(1000, 10_000);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_pair_of_macs_that_worked_before_needs_more_than_one_connection_s_silence() 
         scene.unheard(at, worked(50_001, unanswered));
         scene.passes(at, at + 1500);
     }
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
     scene.unheard(32_000, worked(50_002, 6));
     scene.passes(32_000, 33_000);
     assert_eq!(scene.opened(Kind::NeighbourStale).len(), 1);
@@ -90,7 +90,7 @@ fn macs_between_which_a_connection_was_established_are_one_machine_that_is_dead_
         scene.passes(at, at + 1500);
     }
     scene.passes(17_000, 30_000);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_neighbour_that_fell_silent_itself_is_none() {
         scene.passes(at, at + 500);
     }
     scene.passes(11_000, 20_000);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_neighbour_that_speaks_again_from_elsewhere_is_one() {
     let at_first = UnheardRecord { seen_last_ns: old.seen_since_ns, ..old };
     scene.unheard(1000, at_first);
     scene.passes(1000, 2500);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
     let seen_last_ns = old.seen_since_ns + 3_000_000_000;
     scene.unheard(3000, UnheardRecord { what: unheard::SPEAKS, seen_last_ns, ..at_first });
     scene.passes(3000, 3500);
@@ -135,7 +135,7 @@ fn a_cached_mac_that_answers_arp_is_not_silent() {
     };
     scene.unheard(1000, answers);
     scene.passes(1000, 6000);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -191,8 +191,8 @@ fn more_of_the_same_is_told_at_each_doubling() {
     for unanswered in 3..=16 {
         scene.unheard(3000 + u64::from(unanswered) * 300, sent_again(90, 50_001, unanswered, 0));
     }
-    let told: Vec<u32> = scene.told.iter().map(|incident| details(incident).unanswered).collect();
-    assert_eq!(told, [1, 2, 4, 8, 16]);
+    let emitted: Vec<u32> = scene.emitted.iter().map(|incident| details(incident).unanswered).collect();
+    assert_eq!(emitted, [1, 2, 4, 8, 16]);
     assert_eq!(scene.cause().confidence, Confidence::Certain);
 }
 
@@ -208,17 +208,17 @@ fn a_table_read_again_after_losses_ends_what_was_corrected_unseen() {
     let entry =
         |of| SeenNeighbour { ifindex: 2, address: sent_again(90, 1, 1, 0).tuple.remote, mac: mac(of) };
     let mut scene = stale();
-    scene.learn(&table(vec![entry(1)]));
+    scene.apply(&table(vec![entry(1)]));
     scene.passes(3000, 6000);
-    assert!(scene.told.iter().all(|told| told.state != State::Resolved), "{:#?}", scene.told);
-    scene.learn(&table(vec![entry(2)]));
+    assert!(scene.emitted.iter().all(|emitted| emitted.state != State::Resolved), "{:#?}", scene.emitted);
+    scene.apply(&table(vec![entry(2)]));
     scene.passes(6000, 9000);
     let last = scene.last();
     assert_eq!((last.state, details(last).ended_by.as_deref()), (State::Resolved, Some("corrected")));
 }
 
 proptest! {
-    /// Whatever a hostile recording holds about neighbours, all rules together: no harm, every incident told
+    /// Whatever a hostile recording holds about neighbours, all rules together: no harm, every incident reported
     /// is JSON, and what is open at once is bounded.
     #[test]
     fn any_sequence_of_neighbours_is_judged_without_harm(
@@ -249,7 +249,7 @@ proptest! {
             }
         }
         scene.ends();
-        for incident in &scene.told {
+        for incident in &scene.emitted {
             serde_json::to_string(incident).expect("JSON");
         }
         prop_assert!(scene.opened(Kind::NeighbourUnresolved).len() <= 80);

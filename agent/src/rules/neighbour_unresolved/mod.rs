@@ -38,7 +38,7 @@ const NEIGHBOURS: usize = 1024;
 /// Waiters remembered of each at most.
 const WAITERS: usize = 16;
 /// A neighbour that is asked for this long has as good as failed (the kernel gives up after three seconds
-/// unless it is told otherwise).
+/// unless it is configured otherwise).
 const ASKED_NS: u64 = 5_000_000_000;
 /// A situation in which nobody has asked for this long is over.
 const QUIET_NS: u64 = 60_000_000_000;
@@ -52,7 +52,7 @@ const WITHDRAWN_NS: u64 = 60_000_000_000;
 const HOST_UNREACHABLE: i32 = 113;
 
 struct NeighbourUnresolved {
-    asked: Bounded<Key, Silent>,
+    asked: Bounded<Key, Unanswered>,
     /// Those whose incident is due as soon as their network has been looked at.
     due: Vec<Key>,
     /// When each namespace was looked at last.
@@ -83,13 +83,13 @@ impl Default for NeighbourUnresolved {
 
 /// A neighbour that is asked for.
 #[derive(Default)]
-struct Silent {
+struct Unanswered {
     device: String,
     /// Since when, CLOCK_BOOTTIME in nanoseconds.
     since_ns: u64,
-    /// When it was asked for last, as far as was told.
+    /// When it was asked for last, as far as is known.
     last_ns: u64,
-    /// Questions that went unanswered: timer ticks told, and the first of each round.
+    /// Questions that went unanswered: timer ticks reported, and the first of each round.
     unanswered: u32,
     /// Its MAC when it last had one.
     mac: Option<String>,
@@ -197,7 +197,7 @@ impl NeighbourUnresolved {
             return;
         }
         let Some(silent) = self.asked.get(&key) else { return };
-        // An entry that failed is removed in time; what still waits makes it anew.
+        // An entry that failed is removed in time; what still waits makes it again.
         if silent.id.is_some() {
             let removed = record.cause == cause::REMOVED || record.new_state == state::FAILED;
             if removed && !by_hand && record.old_state != state::INCOMPLETE {
@@ -220,7 +220,7 @@ impl NeighbourUnresolved {
             let since_ns = if already { record.state_since_ns } else { at_ns };
             let recent = |was: &&Withdrawn| at_ns.saturating_sub(was.at_ns) <= WITHDRAWN_NS;
             let withdrawn = self.withdrawn.get(&key).filter(recent).copied();
-            self.asked.insert(key, Silent { since_ns, withdrawn, ..Silent::default() });
+            self.asked.insert(key, Unanswered { since_ns, withdrawn, ..Unanswered::default() });
         }
         let Some(silent) = self.asked.get_mut(&key) else { return };
         silent.device = crate::event::comm(&record.device);
@@ -256,7 +256,7 @@ impl NeighbourUnresolved {
         }
         let key = (record.netns(), record.ifindex, record.address);
         if self.asked.get(&key).is_none() {
-            self.asked.insert(key, Silent { since_ns: at_ns, ..Silent::default() });
+            self.asked.insert(key, Unanswered { since_ns: at_ns, ..Unanswered::default() });
         }
         let Some(silent) = self.asked.get_mut(&key) else { return };
         silent.last_ns = at_ns;
@@ -277,10 +277,10 @@ impl NeighbourUnresolved {
         }
     }
 
-    /// A connect was told that its host is unreachable.
+    /// A connect was reported that its host is unreachable.
     fn unreachable(&mut self, connect: &Connect, at_ns: u64, view: &mut View<'_>) {
         let (netns, remote) = (connect.owner.netns, connect.tuple.remote);
-        let waiting = |(key, silent): &(&Key, &Silent)| {
+        let waiting = |(key, silent): &(&Key, &Unanswered)| {
             (key.0 == netns && key.2 == remote)
                 || silent.waiters.iter().any(|waiter| waiter.record.cookie == connect.cookie)
         };
@@ -311,7 +311,7 @@ impl NeighbourUnresolved {
         }
     }
 
-    /// An incident is due: the network is looked at first, to tell a gateway from a host.
+    /// An incident is due: the network is looked at first, to distinguish a gateway from a host.
     fn soon(&mut self, key: Key, view: &mut View<'_>) {
         if self.due.contains(&key) || self.due.len() >= NEIGHBOURS {
             return;
@@ -352,7 +352,7 @@ impl NeighbourUnresolved {
     /// Opens what is due.
     fn judge(&mut self, view: &mut View<'_>) {
         for key in std::mem::take(&mut self.due) {
-            let own = |(other, silent): &(&Key, &Silent)| {
+            let own = |(other, silent): &(&Key, &Unanswered)| {
                 (other.0, other.1) == (key.0, key.1) && silent.id.is_some()
             };
             let mut open: Vec<(u64, Key)> =
@@ -398,7 +398,7 @@ impl NeighbourUnresolved {
     }
 }
 
-impl Silent {
+impl Unanswered {
     /// Whether any waiter passes the filters by process.
     fn is_wanted(&self, view: &View<'_>) -> bool {
         self.waiters
@@ -419,7 +419,7 @@ impl Silent {
     }
 
     /// The sender address of the questions, when all of them carry one of no network of the device's: the kernel
-    /// takes the waiting packet's own unless `arp_announce` tells it otherwise.
+    /// takes the waiting packet's own unless `arp_announce` says otherwise.
     fn foreign(&self) -> Option<Reason<'_>> {
         let holders = self.holders.as_ref()?;
         let target = crate::event::address(holders.address);

@@ -5,7 +5,7 @@ use ebpf_probes::{
     probes::neigh::flag,
 };
 
-use super::{End, Reason, Silent, Waiter, Withdrawn};
+use super::{End, Reason, Unanswered, Waiter, Withdrawn};
 use crate::{
     correlate::{
         View,
@@ -31,7 +31,7 @@ use crate::{
 /// Ethernet addresses have as many bytes.
 const ETH_ALEN: u16 = 6;
 
-impl Silent {
+impl Unanswered {
     pub(super) fn report(&self, key: &Key, now_ns: u64, end: Option<End<'_>>, view: &View<'_>) -> Report {
         let mut place = neighbours::place(key, &self.device, view.world);
         place.is_gateway = view.world.gateway(key.0, &place.device, place.address).is_some();
@@ -108,7 +108,7 @@ impl Silent {
                 let mac = mac(&record.new_mac, record.mac_len).unwrap_or_else(|| "no MAC".to_owned());
                 let again = if self.withdrawn.is_some() { " again" } else { "" };
                 return format!(
-                    "The entry of {inside} {where_} was set{again}{}, to {mac}, after {}: nobody had answered {how}.",
+                    "The entry of {inside} {where_} was set{again}{}, to {mac}, after {}: {how} had not been answered.",
                     by_hand(record, view),
                     duration(asked_ns)
                 );
@@ -120,7 +120,7 @@ impl Silent {
                 );
             }
             Some(End::Quiet) => {
-                return format!("{what} did not answer {how} {where_}; nobody asks for it any more.");
+                return format!("{what} did not answer {how} {where_}; no process asks for it any more.");
             }
             None => {}
         }
@@ -141,7 +141,7 @@ impl Silent {
                 shown(&place.device)
             ),
             Some(Reason::Withdrawn(was)) => format!(
-                "The entry of {inside} {where_} was removed{} {} ago and nobody answers {how} for it{others}",
+                "The entry of {inside} {where_} was removed{} {} ago and {how} for it gets no answer{others}",
                 was.by(view),
                 duration(now_ns.saturating_sub(was.at_ns))
             ),
@@ -156,7 +156,7 @@ impl Silent {
         let questions = text::count(self.unanswered.into(), "question", "questions");
         let asked = duration(self.last_ns.max(self.since_ns).saturating_sub(self.since_ns));
         let mut why = vec![format!(
-            "{questions} in {asked} went unanswered: without a MAC no packet leaves this host, and what waits is told EHOSTUNREACH."
+            "{questions} in {asked} went unanswered: without a MAC no packet leaves this host, and what waits gets EHOSTUNREACH."
         )];
         match self.reason() {
             Some(Reason::Stacked(stacked, ..)) => {
@@ -175,7 +175,7 @@ impl Silent {
         if let Some(was) = &self.withdrawn {
             let kept = if was.permanent {
                 format!(
-                    "The entry was PERMANENT: whoever keeps it{} writes it, and nobody there need ever answer {how}.",
+                    "The entry was PERMANENT: what maintains it{} writes it, and the host there need never answer {how}.",
                     was.by(view)
                 )
             } else {
@@ -366,7 +366,7 @@ fn name(place: &NeighbourPlace, the: &str) -> String {
 
 /// What that means for those who wait.
 fn consequence(waiters: &[NeighbourWaiter], left_out: u32, beyond: bool) -> String {
-    let Some(first) = waiters.first() else { return "nobody is known to wait for it".into() };
+    let Some(first) = waiters.first() else { return "no process is known to wait for it".into() };
     let more = waiters.len() as u64 - 1 + u64::from(left_out);
     let rest = match more {
         0 => String::new(),

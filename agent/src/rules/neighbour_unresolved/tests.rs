@@ -51,12 +51,12 @@ fn a_neighbour_somebody_waits_for_is_named_with_who_waits_and_what_failed() {
     fails(&mut scene, 7, 90, 0);
     let opened = scene.opened(Kind::NeighbourUnresolved);
     assert_eq!(opened.len(), 1);
-    let told = details(opened[0]);
+    let emitted = details(opened[0]);
     assert_eq!(
-        (told.neighbour.address.to_string(), told.neighbour.device.as_str()),
+        (emitted.neighbour.address.to_string(), emitted.neighbour.device.as_str()),
         ("192.0.2.90".into(), "eth0")
     );
-    assert_eq!((told.unanswered_probes, told.waiters.len()), (3, 1));
+    assert_eq!((emitted.unanswered_probes, emitted.waiters.len()), (3, 1));
     let last = scene.last();
     assert_eq!(details(last).waiters[0].outcome, Some(Outcome::HostUnreachable));
     assert_eq!(
@@ -74,7 +74,7 @@ fn a_neighbour_nobody_waits_for_is_none() {
     scene.neigh(1000, timer(90, state::INCOMPLETE, state::INCOMPLETE));
     scene.neigh(3000, timer(90, state::INCOMPLETE, state::FAILED));
     scene.passes(3000, 70_000);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn one_that_answers_the_second_probe_is_none() {
     scene.waiter(1000, waiter(7, 90));
     scene.neigh(1001, entry(90, (state::INCOMPLETE, 0), (state::REACHABLE, 2)));
     scene.passes(1000, 70_000);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn an_entry_an_agent_took_away_is_missing_and_not_silent_until_the_agent_writes_
     let opened = scene.opened(Kind::NeighbourUnresolved);
     assert_eq!(
         opened[0].summary,
-        "The entry of 192.0.2.90 on eth0 was removed by flanneld[4711] 3.3 s ago and nobody answers ARP for it: raven[1017]'s connection to 192.0.2.90:80 failed."
+        "The entry of 192.0.2.90 on eth0 was removed by flanneld[4711] 3.3 s ago and ARP for it gets no answer: raven[1017]'s connection to 192.0.2.90:80 failed."
     );
     assert!(opened[0].why[1].contains("PERMANENT"), "{:?}", opened[0].why);
     scene.neigh(5000, by_hand(90, (state::INCOMPLETE, 0), (state::PERMANENT, 2)));
@@ -125,7 +125,7 @@ fn an_entry_an_agent_took_away_is_missing_and_not_silent_until_the_agent_writes_
     assert_eq!(last.state, State::Resolved);
     assert_eq!(
         last.summary,
-        "The entry of 192.0.2.90 on eth0 was set again by flanneld[4711], to 02:00:00:00:00:02, after 4.9 s: nobody had answered ARP."
+        "The entry of 192.0.2.90 on eth0 was set again by flanneld[4711], to 02:00:00:00:00:02, after 4.9 s: ARP had not been answered."
     );
 }
 
@@ -165,7 +165,7 @@ fn fails_with(answer: &Context, waits: WaiterRecord) -> Incident {
     scene.neigh(0, asked(90, state::NONE));
     scene.neigh(1000, timer(90, state::INCOMPLETE, state::INCOMPLETE));
     scene.waiter(1000, waits);
-    scene.learn(answer);
+    scene.apply(answer);
     scene.neigh(3000, timer(90, state::INCOMPLETE, state::FAILED));
     scene.passes(3200, 3700);
     let opened = scene.opened(Kind::NeighbourUnresolved);
@@ -175,26 +175,30 @@ fn fails_with(answer: &Context, waits: WaiterRecord) -> Incident {
 
 #[test]
 fn a_macvlan_child_of_the_device_that_asks_is_called_one() {
-    let told = fails_with(&found(vec![child(Kinship::Child, "bridge")]), waiter(7, 90));
+    let emitted = fails_with(&found(vec![child(Kinship::Child, "bridge")]), waiter(7, 90));
     assert_eq!(
-        told.summary,
+        emitted.summary,
         "192.0.2.90 cannot answer ARP on eth0: it is mv0 of this machine's network namespace net:[9], a macvlan child of eth0 itself, and a macvlan child and its parent device never hear each other: raven[1017]'s connection to 192.0.2.90:80 waits for it."
     );
-    assert!(told.remedies[0].to_string().contains("type macvlan"), "{:?}", told.remedies);
+    assert!(emitted.remedies[0].to_string().contains("type macvlan"), "{:?}", emitted.remedies);
 }
 
 #[test]
 fn siblings_in_bridge_mode_hear_each_other_and_private_ones_do_not() {
-    let told = |mode| fails_with(&found(vec![child(Kinship::Sibling, mode)]), waiter(7, 90)).summary;
-    assert!(told("bridge").starts_with("192.0.2.90 does not answer ARP"), "{}", told("bridge"));
-    assert!(told("private").contains("in mode private they do not hear each other"), "{}", told("private"));
+    let emitted = |mode| fails_with(&found(vec![child(Kinship::Sibling, mode)]), waiter(7, 90)).summary;
+    assert!(emitted("bridge").starts_with("192.0.2.90 does not answer ARP"), "{}", emitted("bridge"));
+    assert!(
+        emitted("private").contains("in mode private they do not hear each other"),
+        "{}",
+        emitted("private")
+    );
 }
 
 #[test]
 fn a_stranger_with_the_same_address_elsewhere_on_the_machine_is_not_named() {
     let stranger = Holder { stacked: None, ..child(Kinship::Child, "") };
-    let told = fails_with(&found(vec![stranger]), waiter(7, 90));
-    assert!(told.summary.starts_with("192.0.2.90 does not answer ARP on eth0:"), "{}", told.summary);
+    let emitted = fails_with(&found(vec![stranger]), waiter(7, 90));
+    assert!(emitted.summary.starts_with("192.0.2.90 does not answer ARP on eth0:"), "{}", emitted.summary);
 }
 
 #[test]
@@ -240,7 +244,7 @@ fn failures_that_go_on_are_one_incident_with_a_count() {
         fails(&mut scene, 7 + round, 90, round * 4000);
     }
     assert_eq!(scene.opened(Kind::NeighbourUnresolved).len(), 1);
-    let last = scene.told.iter().rfind(|told| told.kind == Kind::NeighbourUnresolved).expect("told");
+    let last = scene.emitted.iter().rfind(|emitted| emitted.kind == Kind::NeighbourUnresolved).expect("told");
     assert_eq!((last.count, details(last).waiters.len()), (4, 4));
     // Three failures of one program to one place are an incident of their own, explained by this one.
     let failing = scene.opened(Kind::ConnectFailing);
@@ -257,10 +261,10 @@ fn a_dead_link_is_five_incidents_at_most() {
     let opened = scene.opened(Kind::NeighbourUnresolved);
     assert_eq!(opened.len(), 4);
     let most = scene
-        .told
+        .emitted
         .iter()
-        .filter(|told| told.kind == Kind::NeighbourUnresolved)
-        .map(|told| details(told).others)
+        .filter(|emitted| emitted.kind == Kind::NeighbourUnresolved)
+        .map(|emitted| details(emitted).others)
         .max();
     assert_eq!(most, Some(16));
 }
@@ -272,7 +276,7 @@ fn a_connect_below_a_neighbour_that_is_still_asked_for_is_not_told_twice() {
     scene.neigh(1000, timer(90, state::INCOMPLETE, state::INCOMPLETE));
     scene.waiter(1000, waiter(7, 90));
     scene.connect(3000, Record::ConnectPending, connect(7, 1, 90, 0));
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
     scene.neigh(3050, timer(90, state::INCOMPLETE, state::FAILED));
     scene.passes(3100, 3600);
     assert_eq!(scene.opened(Kind::NeighbourUnresolved).len(), 1);
@@ -288,7 +292,7 @@ fn a_table_read_again_after_losses_ends_what_was_answered_unseen() {
         neighbours: Some(vec![seen]),
         ..Network::default()
     };
-    scene.learn(&Context::Network(Box::new(again)));
+    scene.apply(&Context::Network(Box::new(again)));
     scene.passes(5000, 8000);
     let last = scene.last();
     assert_eq!((last.state, last.kind), (State::Resolved, Kind::NeighbourUnresolved));
@@ -299,7 +303,7 @@ fn a_table_read_again_after_losses_ends_what_was_answered_unseen() {
 fn a_gateway_is_called_one_and_is_critical() {
     let mut scene = Scene::new();
     let gateway = Gateway { address: "192.0.2.90".parse().expect("an address"), device: "eth0".into() };
-    scene.learn(&Context::Network(Box::new(Network {
+    scene.apply(&Context::Network(Box::new(Network {
         netns: ebpf_probes::abi::Netns::numbered(1),
         gateways: vec![gateway],
         ..Network::default()

@@ -122,7 +122,7 @@ impl Says<'_> {
         let mut doubts = Vec::new();
         if !unread(self.hs) && matches!(left.posture, Posture::Descriptors | Posture::Processes) {
             doubts.push(
-                "Whoever is to answer it there may itself be waiting for something: that was not looked into.".into(),
+                "The process that is to answer it there may itself be waiting for something: that was not looked into.".into(),
             );
         }
         for unseen in &left.unseen {

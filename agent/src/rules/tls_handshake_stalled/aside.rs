@@ -40,7 +40,7 @@ pub(super) struct Aside {
     pub(super) why: Why,
 }
 
-/// Why an operation is not what a handshake waits for, as far as can be told.
+/// Why an operation is not what a handshake waits for, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
     /// It had begun before the hello.

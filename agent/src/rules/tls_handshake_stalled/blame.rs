@@ -1,4 +1,4 @@
-//! Whom a stalled handshake waits for: weighs what is under way, and what a snapshot of the process
+//! ProcessRef a stalled handshake waits for: weighs what is under way, and what a snapshot of the process
 //! showed, by thread, start, coverage and alignment. A wrong name is worse than none.
 
 use std::cmp::Reverse;
@@ -191,7 +191,7 @@ impl Stall<'_> {
         }
     }
 
-    /// Somebody in the process waits for it, as far as the snapshot can tell: a connection over which a
+    /// Somebody in the process waits for it, as far as the snapshot can say: a connection over which a
     /// line of a log was sent is owed no answer, and a lookup given up looks like one still under way.
     fn is_attended(&self, candidate: &Candidate<'_>) -> bool {
         let Some(snapshot) = self.snapshot.filter(|snapshot| snapshot.boot_ns >= self.since_ns()) else {

@@ -12,7 +12,8 @@ use crate::{
     correlate::incident::{CauseKind, Confidence, Incident, Kind, Severity, State},
     enrich::{
         context::{
-            Context, Held, Loaded, Posture, ProcessContext, Quota, Runtime, SeenSocket, SeenThread, Snapshot,
+            CgroupLimits, Context, Loaded, Posture, ProcessContext, Quota, Runtime, SeenSocket, SeenThread,
+            Snapshot,
         },
         select::Select,
     },
@@ -39,13 +40,13 @@ fn seen(at: u64, threads: Vec<SeenThread>) -> Snapshot {
 }
 
 fn look(scene: &mut Scene, snapshot: Snapshot) {
-    scene.learn(&Context::Snapshot(Box::new(snapshot)));
+    scene.apply(&Context::Snapshot(Box::new(snapshot)));
 }
 
 /// A server that listens on port 443.
 fn listening() -> Scene {
     let mut scene = Scene::new();
-    scene.learn(&Context::Listener {
+    scene.apply(&Context::Listener {
         netns: Netns::numbered(1),
         address: IpAddr::from([0, 0, 0, 0]),
         port: 443,
@@ -103,7 +104,7 @@ fn nothing_is_certain_only_when_nothing_was_left_out() {
         (Posture::Sleep, Confidence::Certain),
         // It may wait for whatever it polls.
         (Posture::EventLoop, Confidence::Likely),
-        // In a socket that is no TCP peer, in a pipe, or in what could not be told.
+        // In a socket that is no TCP peer, in a pipe, or in what was not known.
         (Posture::Descriptors, Confidence::Possible),
         (Posture::Processes, Confidence::Possible),
         (Posture::Unknown, Confidence::Possible),
@@ -375,13 +376,16 @@ fn more_threads_are_advised_only_when_all_are_busy_with_their_own() {
 fn a_frozen_or_throttled_service_is_said_to_be_and_given_no_threads() {
     let running = || vec![thread(43, Posture::Running, &[])];
     let quota = Some(Quota { allowed_us: 1000, period_us: 100_000, periods: 100, throttled: 98 });
-    let throttled =
-        Snapshot { accepted: Some(false), held: Held { frozen: false, quota }, ..seen(1101, running()) };
+    let throttled = Snapshot {
+        accepted: Some(false),
+        limits: CgroupLimits { frozen: false, quota },
+        ..seen(1101, running())
+    };
     let said = unread_beside(throttled.clone());
     assert!(said.summary.contains("throttled") && said.summary.contains("98 of 100"), "{}", said.summary);
     assert!(advice(&said).contains("CPU quota"), "{:?}", said.remedies);
-    let held = Held { frozen: true, quota: None };
-    let said = unread_beside(Snapshot { held, ..seen(1101, vec![thread(43, Posture::Frozen, &[])]) });
+    let held = CgroupLimits { frozen: true, quota: None };
+    let said = unread_beside(Snapshot { limits: held, ..seen(1101, vec![thread(43, Posture::Frozen, &[])]) });
     assert!(said.summary.contains("frozen") && advice(&said).contains("thaw"), "{said:#?}");
     assert_eq!(said.severity, Severity::Critical);
     // One that has read it is as slow.
@@ -411,14 +415,16 @@ fn hello_to(loaded: Loaded, answered_before: bool, peers: u8) -> Scene {
 fn a_hello_to_a_port_without_tls_is_no_critical_and_without_a_library_none_at_all() {
     let plain = Loaded { known: true, dynamic: true, ..Loaded::default() };
     let scene = hello_to(plain.clone(), false, 2);
-    assert!(scene.opened(STALLED).is_empty(), "{:#?}", scene.told);
+    assert!(scene.opened(STALLED).is_empty(), "{:#?}", scene.emitted);
     let scene = hello_to(openssl(), false, 1);
     let said = scene.last();
     assert_eq!((scene.opened(STALLED).len(), said.severity), (1, Severity::Warning));
     assert!(said.summary.contains("may speak no TLS"), "{}", said.summary);
     assert!(!format!("{said:?}").contains("gdb"), "{said:#?}");
     // However many ask, as long as nobody was ever answered.
-    assert!(hello_to(openssl(), false, 3).told.iter().all(|told| told.severity == Severity::Warning));
+    assert!(
+        hello_to(openssl(), false, 3).emitted.iter().all(|emitted| emitted.severity == Severity::Warning)
+    );
     for loaded in [plain, openssl()] {
         let scene = hello_to(loaded, true, 1);
         assert_eq!((scene.opened(STALLED).len(), scene.last().severity), (1, Severity::Critical));
@@ -433,9 +439,9 @@ fn a_service_that_the_kernel_saw_answer_is_a_tls_service() {
         scene.stalls(1100, &[Handshake { flags, ..hello(1, 43, 0) }]);
         let threads = vec![thread(43, Posture::EventLoop, &[])];
         look(&mut scene, Snapshot { loaded: plain.clone(), ..seen(1101, threads) });
-        let told = scene.opened(STALLED);
-        assert_eq!(told.len(), opened, "{told:#?}");
-        assert!(told.iter().all(|told| told.severity == Severity::Critical), "{told:#?}");
+        let emitted = scene.opened(STALLED);
+        assert_eq!(emitted.len(), opened, "{told:#?}");
+        assert!(emitted.iter().all(|emitted| emitted.severity == Severity::Critical), "{told:#?}");
     }
 }
 
@@ -526,7 +532,7 @@ fn a_client_that_sent_no_certificate_is_not_said_to_have() {
 #[test]
 fn a_process_has_one_name_and_the_thread_s_stands_beside_it() {
     let mut scene = Scene::new();
-    scene.learn(&Context::Process(ProcessContext {
+    scene.apply(&Context::Process(ProcessContext {
         pid: PROCESS,
         comm: "raven".into(),
         leader: Some("nest".into()),

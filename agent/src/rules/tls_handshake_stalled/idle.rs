@@ -60,7 +60,7 @@ impl Idle {
         if all(Posture::Stopped) {
             return Self::Stopped;
         }
-        if snapshot.held.frozen || all(Posture::Frozen) {
+        if snapshot.limits.frozen || all(Posture::Frozen) {
             return Self::Frozen;
         }
         if let Some(quota) = throttled(snapshot) {
@@ -124,7 +124,7 @@ fn is_busy(thread: &SeenThread) -> bool {
 /// The CPU quota that slows the process: it has been used up often, and some thread would run.
 pub(super) fn throttled(snapshot: &Snapshot) -> Option<Quota> {
     let would_run = || snapshot.threads.iter().any(|thread| thread.posture == Posture::Running);
-    snapshot.held.quota.filter(|quota| quota.share() >= THROTTLED && would_run())
+    snapshot.limits.quota.filter(|quota| quota.share() >= THROTTLED && would_run())
 }
 
 pub(super) fn throttled_words(quota: &Quota) -> String {

@@ -39,7 +39,7 @@ use suspects::{Blame, Suspect};
 
 use crate::{
     correlate::{
-        Diagnose, Request, Rule, View, Whom,
+        Diagnose, ProcessRef, Request, Rule, View,
         incident::{Confidence, Kind},
     },
     enrich::{
@@ -138,7 +138,7 @@ impl TlsHandshakeStalled {
             known.situation
         });
         if let Some(number) = known {
-            // Told again each time its age has doubled.
+            // Reported again each time its age has doubled.
             if self.situations.get(&number).is_some_and(|situation| situation.lead.cookie == hs.cookie) {
                 self.refresh(number, true, view);
             }
@@ -185,7 +185,7 @@ impl TlsHandshakeStalled {
     }
 
     /// Gives each new stall its situation. Those somebody has read come first: they may be why the others
-    /// are not read. With `all`, the situations there are are weighed anew.
+    /// are not read. With `all`, the situations there are are weighed again.
     fn judge(&mut self, all: bool, view: &mut View<'_>) {
         let mut fresh = std::mem::take(&mut self.fresh);
         fresh.retain(|cookie| self.stalled.get(cookie).is_some());
@@ -256,7 +256,11 @@ impl TlsHandshakeStalled {
         let looked_ns = self.looked_ns.get(&process).copied();
         if looked_ns.is_none_or(|at| view.now_ns.saturating_sub(at) >= LOOK_EVERY_NS) {
             self.looked_ns.insert(process, view.now_ns);
-            view.requests.push(Request::Process(Whom { process, thread: hs.reader.thread, cookie: hs.cookie }));
+            view.requests.push(Request::Process(ProcessRef {
+                process,
+                thread: hs.reader.thread,
+                cookie: hs.cookie,
+            }));
         }
     }
 
@@ -286,7 +290,7 @@ impl TlsHandshakeStalled {
         hs.flags & SPEAKS_TLS != 0 || self.answers.get(&(hs.owner.netns, hs.tuple.local_port)).is_some()
     }
 
-    /// Whom a handshake waits for, and what was left out when that is nobody.
+    /// ProcessRef a handshake waits for, and what was left out when that is nobody.
     fn weigh(&self, hs: &Handshake, snapshot: Option<&Snapshot>, view: &View<'_>) -> Weighed {
         let as_read = unread(hs).then(|| as_if_read(hs, &hs.owner));
         let stall = self.stall(as_read.as_ref().unwrap_or(hs), view.now_ns, false, snapshot, view);
@@ -321,7 +325,7 @@ impl TlsHandshakeStalled {
         let mut report = say::report(situation, view.now_ns, None, view);
         let Some(other) = self.situations.get_mut(&into) else { return };
         report.caused_by = vec![other.id.clone()];
-        let evidence = "another incident is of the same cause: what goes on is told there";
+        let evidence = "another incident has the same cause: its updates stand there";
         report.evidence.push((view.now_ns, evidence.into()));
         for (cookie, unread) in &situation.waiting {
             other.waiting.insert(*cookie, *unread);
@@ -351,7 +355,7 @@ impl TlsHandshakeStalled {
         situation.count += 1;
         let (id, due) = (situation.id.clone(), situation.count.is_power_of_two());
         self.note_blamed(&id, blame, view);
-        // One handshake more is told when their number has doubled.
+        // One handshake more is reported when their number has doubled.
         if due {
             self.refresh(number, true, view);
         }
@@ -378,7 +382,7 @@ impl TlsHandshakeStalled {
         }
         let mut situation = Situation {
             service,
-            told: conclusion(&key, blame.as_ref(), &left_out, view),
+            emitted: conclusion(&key, blame.as_ref(), &left_out, view),
             key,
             id: String::new(),
             lead: *hs,
@@ -398,7 +402,7 @@ impl TlsHandshakeStalled {
         self.situations.insert(number, situation);
     }
 
-    /// Weighs the evidence anew; tells it when the conclusion has changed, or when it is due.
+    /// Weighs the evidence again; reports it when the conclusion has changed, or when it is due.
     fn refresh(&mut self, number: u64, due: bool, view: &mut View<'_>) {
         let Some(situation) = self.situations.get(&number) else { return };
         let Some(waiting) = self.stalled.get(&situation.lead.cookie) else { return };
@@ -440,8 +444,8 @@ impl TlsHandshakeStalled {
             return;
         }
         let now = conclusion(&situation.key, situation.blame.as_ref(), &situation.left_out, view);
-        if due || now != situation.told {
-            situation.told = now;
+        if due || now != situation.emitted {
+            situation.emitted = now;
             let report = say::report(&situation, view.now_ns, None, view);
             view.store.update(view.now_ns, view.world, &situation.id, report);
         }
@@ -534,7 +538,7 @@ impl TlsHandshakeStalled {
     }
 
     /// A look at the process that is younger than the stall. A child that was seen in its parent's stead holds
-    /// one connection: that tells nothing of others.
+    /// one connection: that says nothing about others.
     fn snapshot_for(&self, hs: &Handshake, process: u32) -> Option<Arc<Snapshot>> {
         let snapshot = self.snapshots.get(&process)?;
         let fits = snapshot.asked != process || snapshot.cookie == hs.cookie;

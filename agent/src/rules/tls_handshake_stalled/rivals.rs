@@ -1,5 +1,5 @@
 //! Several handshakes of one process stall at once: which operation belongs to which of them. What a
-//! thread began after it had read a hello is that handshake's; what a pool or an event loop began is told
+//! thread began after it had read a hello is that handshake's; what a pool or an event loop began is known
 //! apart by order alone.
 
 use std::collections::HashMap;
@@ -162,8 +162,9 @@ mod tests {
         scene.moves(2541, hello(1, 43, 0));
         scene.ends();
         let last = |port: u16| {
-            let of = |told: &&Incident| matches!(&told.details, Details::TlsHandshakeStalled(at) if at.peer.port == port);
-            let cause = scene.told.iter().rfind(of).and_then(|told| told.cause.clone()).expect("told");
+            let of = |emitted: &&Incident| matches!(&emitted.details, Details::TlsHandshakeStalled(at) if at.peer.port == port);
+            let cause =
+                scene.emitted.iter().rfind(of).and_then(|emitted| emitted.cause.clone()).expect("told");
             (cause.destination.map(|to| to.ip.to_string()), cause.confidence)
         };
         assert_eq!(last(50_001), (Some("192.0.2.65".into()), Confidence::Certain));

@@ -33,7 +33,7 @@ use crate::{
     text::host::Name,
 };
 
-/// Peers of a situation told apart, at most.
+/// Peers of a situation distinguished, at most.
 pub(super) const PEERS: usize = 8;
 
 /// Handshakes of one service that stall for one reason.
@@ -41,7 +41,7 @@ pub(super) struct Situation {
     pub(super) service: String,
     pub(super) key: String,
     pub(super) id: String,
-    /// The handshake it is told by.
+    /// The handshake it is reported by.
     pub(super) lead: Handshake,
     pub(super) sni: Option<Name>,
     pub(super) blame: Option<Blame>,
@@ -56,7 +56,7 @@ pub(super) struct Situation {
     pub(super) count: u64,
     /// Stalled handshakes, and whether each is unread.
     pub(super) waiting: BTreeMap<u64, bool>,
-    pub(super) told: Conclusion,
+    pub(super) emitted: Conclusion,
 }
 
 /// What was concluded: reason, confidence, and the incidents that explain it.

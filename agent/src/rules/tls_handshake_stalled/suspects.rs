@@ -154,16 +154,16 @@ pub(super) enum Relation {
 }
 
 /// Where a connect goes.
-pub(super) type Place = ([u8; 16], u16);
+pub(super) type Destination = ([u8; 16], u16);
 
-pub(super) fn place(op: &ConnectOp) -> Place {
+pub(super) fn place(op: &ConnectOp) -> Destination {
     (op.connect.tuple.remote, op.connect.tuple.remote_port)
 }
 
 /// What a process had tried before a handshake, and for no handshake's sake: looked up once.
 #[derive(Default)]
 pub(super) struct Habits {
-    pub(super) connects: OnceCell<HashSet<Place>>,
+    pub(super) connects: OnceCell<HashSet<Destination>>,
     pub(super) lookups: OnceCell<HashSet<([u8; 16], String)>>,
 }
 
@@ -174,7 +174,7 @@ pub(super) struct Blame {
     pub(super) confidence: Confidence,
     /// How it is related to the handshake's thread.
     pub(super) relation: Relation,
-    /// It is one of several operations for several handshakes, and which is whose cannot be told.
+    /// It is one of several operations for several handshakes, and which is whose is not known.
     pub(super) mixed: bool,
 }
 

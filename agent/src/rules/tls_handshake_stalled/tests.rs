@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::{
     correlate::{
-        Request, Whom,
+        ProcessRef, Request,
         incident::{CauseKind, Confidence, Details, Kind, State, TlsDetails},
     },
     enrich::context::Posture,
@@ -58,9 +58,9 @@ fn a_dropped_port_80_inside_a_handshake_is_blamed_on_that_connect() {
 fn a_process_is_looked_at_once_and_the_incident_waits_for_the_answer() {
     let mut scene = Scene::new();
     scene.stalls(1100, &[hello(1, 43, 0)]);
-    assert_eq!((scene.told.len(), scene.requests.len()), (0, 1));
-    assert_eq!(scene.requests[0], Request::Process(Whom { process: PROCESS, thread: 43, cookie: 1 }));
-    // No answer comes: it is told at the next sweep all the same.
+    assert_eq!((scene.emitted.len(), scene.requests.len()), (0, 1));
+    assert_eq!(scene.requests[0], Request::Process(ProcessRef { process: PROCESS, thread: 43, cookie: 1 }));
+    // No answer comes: it is reported at the next sweep all the same.
     scene.tick(1350);
     assert_eq!((scene.opened(STALLED).len(), scene.requests.len()), (1, 1));
     assert_eq!(scene.cause().kind, CauseKind::NoneSeen);
@@ -131,8 +131,9 @@ fn of_many_retries_one_ends_as_the_handshake_goes_on_and_that_proves_nothing() {
     scene.gives_up(2550, connect(7, 44, 64, 1600));
     scene.moves(2560, hello(1, 43, 1000));
     scene.ends();
-    assert!(scene.told.iter().all(|told| {
-        told.cause
+    assert!(scene.emitted.iter().all(|emitted| {
+        emitted
+            .cause
             .as_ref()
             .is_none_or(|cause| cause.kind == CauseKind::NoneSeen || cause.confidence == Confidence::Possible)
     }));
@@ -291,7 +292,7 @@ fn a_pool_of_processes_with_one_cause_is_one_incident() {
         scene.stalls(1100, &handshakes);
         scene.tick(1350);
         scene.tick(2600);
-        assert_eq!(scene.opened(STALLED).len(), 1, "{:#?}", scene.told);
+        assert_eq!(scene.opened(STALLED).len(), 1, "{:#?}", scene.emitted);
         assert_eq!((scene.last().count, details(&scene).waiting), (4, 4), "{:#?}", scene.last());
         for handshake in handshakes {
             let stage = if role == CLIENT { stage::CLIENT_FINISH } else { stage::SERVER_FLIGHT };
@@ -310,7 +311,7 @@ fn processes_of_one_program_with_causes_of_their_own_or_none_stay_apart() {
     }
     scene.stalls(1100, &[of_worker(flight(1, 1, 0), 2001), of_worker(flight(2, 1, 0), 2002)]);
     scene.tick(1350);
-    assert_eq!(scene.opened(STALLED).len(), 2, "{:#?}", scene.told);
+    assert_eq!(scene.opened(STALLED).len(), 2, "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -322,15 +323,15 @@ fn what_proves_to_have_the_cause_of_another_incident_goes_on_as_part_of_it() {
     let (first, second) = (of_worker(flight(1, 1, 0), 2001), of_worker(flight(2, 1, 0), 2004));
     scene.stalls(1100, &[first, second]);
     scene.tick(1350);
-    assert_eq!(scene.opened(STALLED).len(), 2, "{:#?}", scene.told);
+    assert_eq!(scene.opened(STALLED).len(), 2, "{:#?}", scene.emitted);
     let lead = scene.opened(STALLED)[0].id.clone();
     let mut fetch = connect(80, 2004, 64, 20);
     fetch.owner = owner(2004, 2004);
     scene.waits(1600, fetch);
     scene.tick(1600);
-    assert_eq!((&scene.last().id, scene.last().count), (&lead, 2), "{:#?}", scene.told);
+    assert_eq!((&scene.last().id, scene.last().count), (&lead, 2), "{:#?}", scene.emitted);
     scene.passes(1850, 4600);
-    let other = scene.told.iter().find(|told| told.id != lead && told.state == State::Resolved);
+    let other = scene.emitted.iter().find(|emitted| emitted.id != lead && emitted.state == State::Resolved);
     let other = other.expect("it is over");
     assert_eq!(other.caused_by, std::slice::from_ref(&lead), "{other:#?}");
 }
@@ -376,7 +377,7 @@ fn a_thread_that_waits_for_its_own_peer_is_nobody_s_fault_here() {
     scene.stalls(1100, &[hello(1, 43, 0)]);
     scene.sees(1101, vec![thread(43, Posture::Descriptors, &[1])]);
     scene.tick(1350);
-    assert!(scene.told.is_empty(), "{:#?}", scene.told);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
 #[test]
@@ -388,7 +389,7 @@ fn what_the_peer_owes_is_no_incident() {
     slow_server.stage = ebpf_probes::probes::tls::stage::HELLO;
     scene.stalls(1100, &[slow_client, slow_server]);
     scene.tick(1350);
-    assert!(scene.told.is_empty() && scene.requests.is_empty());
+    assert!(scene.emitted.is_empty() && scene.requests.is_empty());
 }
 
 #[test]
@@ -409,19 +410,19 @@ fn a_blamed_connect_opens_no_incident_of_its_own() {
     let mut scene = stall(43, 5, Posture::Descriptors, &[7]);
     scene.connect(3100, Record::ConnectPending, connect(7, 43, 64, 5));
     scene.connect(3100, Record::ConnectPending, connect(8, 50, 66, 5));
-    assert_eq!(scene.opened(Kind::ConnectStalled).len(), 1, "{:#?}", scene.told);
+    assert_eq!(scene.opened(Kind::ConnectStalled).len(), 1, "{:#?}", scene.emitted);
     assert!(scene.last().summary.contains("192.0.2.66:80"));
 }
 
 #[test]
 fn the_same_stream_gives_the_same_incidents() {
-    let once = stall(43, 5, Posture::Descriptors, &[7]).told;
-    assert_eq!(once, stall(43, 5, Posture::Descriptors, &[7]).told);
+    let once = stall(43, 5, Posture::Descriptors, &[7]).emitted;
+    assert_eq!(once, stall(43, 5, Posture::Descriptors, &[7]).emitted);
     assert_eq!(once[0].id.len(), 26);
 }
 
 proptest! {
-    /// Whatever a hostile recording holds: no harm, and every incident told is JSON.
+    /// Whatever a hostile recording holds: no harm, and every incident reported is JSON.
     #[test]
     fn any_sequence_of_stalls_is_judged_without_harm(
         steps in proptest::collection::vec((0u8..8, 0u64..6, 0u32..4, any::<u8>(), 0u64..8000), 0..60),
@@ -441,7 +442,7 @@ proptest! {
             }
         }
         scene.ends();
-        for incident in &scene.told {
+        for incident in &scene.emitted {
             serde_json::to_string(incident).expect("JSON");
             prop_assert!(incident.duration_ms < 1_000_000, "{incident:?}");
         }

@@ -19,17 +19,17 @@ pub(super) struct Hooks {
     bell: Arc<Bell>,
     counts: Arc<Counts>,
     running: BTreeMap<String, webhook::Running>,
-    told: Webhooks,
+    known: Webhooks,
 }
 
 impl Hooks {
     pub(super) fn new(store: Store, bell: Arc<Bell>, counts: Arc<Counts>) -> Self {
-        Self { store, bell, counts, running: BTreeMap::new(), told: Webhooks::default() }
+        Self { store, bell, counts, running: BTreeMap::new(), known: Webhooks::default() }
     }
 
     /// From now on these.
-    pub(super) fn tell(&mut self, webhooks: &Webhooks) -> anyhow::Result<()> {
-        let resigned = self.told.secret_file != webhooks.secret_file;
+    pub(super) fn notify(&mut self, webhooks: &Webhooks) -> anyhow::Result<()> {
+        let resigned = self.known.secret_file != webhooks.secret_file;
         self.running.retain(|url, _| !resigned && webhooks.urls.contains(url));
         self.bell.ring();
         for url in &webhooks.urls {
@@ -40,11 +40,11 @@ impl Hooks {
                 self.running.insert(url.clone(), running);
             }
         }
-        self.told = webhooks.clone();
+        self.known = webhooks.clone();
         Ok(())
     }
 
-    /// Ends them; what they have not told yet stays in the store.
+    /// Ends them; what they have not reported yet stays in the store.
     pub(super) fn stop(&mut self) {
         self.running.clear();
         self.bell.ring();

@@ -1,4 +1,4 @@
-//! The daemon: a session that stays, with everything beside it that keeps, shows and tells incidents. What
+//! The daemon: a session that stays, with everything beside it that keeps, shows and reports incidents. What
 //! can be wrong is found before anything is attached; what goes wrong later costs one sink, not the others.
 
 mod hooks;
@@ -34,7 +34,7 @@ use crate::{
     log,
     metrics::{Metrics, pick, service, snapshot::Snapshot},
     sinks::{
-        Hangup, Output, STORE as STORE_SINK, SoFar, Told, WEBHOOK, http,
+        Hangup, Output, Rendered, STORE as STORE_SINK, SoFar, WEBHOOK, http,
         printer::Printer,
         queue::{Counts, Queue},
         store::{self, Store, Writer, deliveries::Subscriptions, write::Options},
@@ -146,9 +146,9 @@ impl Service {
         let options = Arc::new(Mutex::new(options(&config)));
         let written: store::Written = {
             let (hub, stdout, bell) = (hub.clone(), stdout.clone(), bell.clone());
-            Box::new(move |told: &Arc<Told>| {
-                hub.tell(told);
-                stdout.offer(told.clone());
+            Box::new(move |rendered: &Arc<Rendered>| {
+                hub.notify(rendered);
+                stdout.offer(rendered.clone());
                 bell.ring();
             })
         };
@@ -156,7 +156,7 @@ impl Service {
         let kept = Counts::new(STORE_SINK);
         let queue = Queue::start(kept.clone(), Box::new(writer)).context("starting the store's thread")?;
         let mut hooks = Hooks::new(store.clone(), bell, webhooks.clone());
-        hooks.tell(&config.webhooks)?;
+        hooks.notify(&config.webhooks)?;
         let traffic: Arc<http::Traffic> = Arc::default();
         let mut metrics = Metrics::default();
         metrics.register(service::Service {
@@ -170,8 +170,12 @@ impl Service {
         }
         let metrics = Arc::new(metrics);
         let start = session.start();
-        let status =
-            http::Status::new(&start.node, &start.version, &start.kernel, probes(&session.sources.kernel, start));
+        let status = http::Status::new(
+            &start.node,
+            &start.version,
+            &start.kernel,
+            probes(&session.sources.kernel, start),
+        );
         let app = Arc::new(http::App {
             store,
             hub: hub.clone(),
@@ -219,7 +223,7 @@ impl Output for Service {
     fn incidents(&mut self, incidents: &[Incident]) -> anyhow::Result<()> {
         for incident in incidents {
             self.metrics.incident(incident);
-            self.store.offer(Told::new(incident.clone()));
+            self.store.offer(Rendered::new(incident.clone()));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use crate::{
     fact::{Start, Summary},
     sinks::{
-        Output as _, STDOUT, Told,
+        Output as _, Rendered, STDOUT,
         printer::Printer,
         queue::{Counts, Queue, Sink},
     },
@@ -56,16 +56,16 @@ impl Stdout {
 }
 
 impl Sink for Stdout {
-    fn take(&mut self, told: &[Arc<Told>], counts: &Counts) {
+    fn take(&mut self, rendered: &[Arc<Rendered>], counts: &Counts) {
         let mut printer = self.printer();
-        let incidents: Vec<_> = told.iter().map(|told| told.incident.clone()).collect();
+        let incidents: Vec<_> = rendered.iter().map(|rendered| rendered.incident.clone()).collect();
         let printed = printer.incidents(&incidents).and_then(|()| printer.flush());
         self.gone.store(printer.done(), Relaxed);
         let became = match &printed {
             Ok(()) if !printer.done() => &counts.emitted,
             _ => &counts.failed,
         };
-        became.fetch_add(told.len() as u64, Relaxed);
+        became.fetch_add(rendered.len() as u64, Relaxed);
         if let Err(error) = printed {
             tracing::error!("{error:#}");
         }

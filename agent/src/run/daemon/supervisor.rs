@@ -10,14 +10,14 @@ use crate::sinks::http::Status;
 pub(super) struct Supervisor {
     /// It wants to hear this often that we live.
     every: Option<Duration>,
-    told: Instant,
+    rendered: Instant,
 }
 
 impl Supervisor {
     pub(super) fn new() -> Self {
         // Twice as often as it asks, as sd_watchdog_enabled(3) has it.
         let every = sd_notify::watchdog_enabled().map(|within| within / 2);
-        Self { every, told: Instant::now() }
+        Self { every, rendered: Instant::now() }
     }
 
     pub(super) fn ready(&self) {
@@ -26,10 +26,10 @@ impl Supervisor {
 
     /// The pipeline has come by; a thread of its own would say so of a pipeline that hangs.
     pub(super) fn alive(&mut self, status: &Status) {
-        if self.every.is_some_and(|every| self.told.elapsed() >= every.min(Duration::from_secs(1)))
+        if self.every.is_some_and(|every| self.rendered.elapsed() >= every.min(Duration::from_secs(1)))
             && status.health().is_ok()
         {
-            self.told = Instant::now();
+            self.rendered = Instant::now();
             say(&[NotifyState::Watchdog]);
         }
     }
@@ -49,6 +49,6 @@ impl Supervisor {
 
 fn say(state: &[NotifyState<'_>]) {
     if let Err(error) = notify(state) {
-        tracing::warn!("systemd cannot be told: {error}");
+        tracing::warn!("systemd is not known: {error}");
     }
 }

@@ -77,10 +77,8 @@ impl Sources {
             }
         }
         let ring = kernel.take_ring().context("the kernel object has no ring")?;
-        let clocks = wants(&spec, ProbeId::Clock)
-            .then(Clockwatch::new)
-            .transpose()
-            .context("watching the clock")?;
+        let clocks =
+            wants(&spec, ProbeId::Clock).then(Clockwatch::new).transpose().context("watching the clock")?;
         let references = (clocks.is_some() || !ntp.is_empty())
             .then(|| reference::Watch::start(ntp.clone()))
             .transpose()
@@ -243,7 +241,8 @@ impl Sources {
     fn grown(&mut self, counted: Vec<Loss>) -> Vec<Loss> {
         let mut grown = Vec::new();
         for loss in counted {
-            let known = self.losses.iter_mut().find(|known| (known.probe, known.stat) == (loss.probe, loss.stat));
+            let known =
+                self.losses.iter_mut().find(|known| (known.probe, known.stat) == (loss.probe, loss.stat));
             let count = match known {
                 Some(known) => loss.count - std::mem::replace(&mut known.count, loss.count),
                 None => {

@@ -1,4 +1,4 @@
-//! How HTTP servers that say what time it is are reached: looked up before what they say is told, again from time
+//! How HTTP servers that say what time it is are reached: looked up before what they say is reported, again from time
 //! to time, and a few of them at a time only.
 
 use std::time::{Duration, Instant};

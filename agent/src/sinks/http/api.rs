@@ -29,7 +29,7 @@ use crate::{
     correlate::incident::Kind,
     severity::Severity,
     sinks::{
-        Told,
+        Rendered,
         store::{
             Error as StoreError,
             read::{Found, PAGE, Query},
@@ -272,7 +272,7 @@ where
     tokio_stream::once(Ok(sse::Event::default().comment("culprit.stream"))).chain(events)
 }
 
-fn told_event(number: u64, told: &Told) -> sse::Event {
+fn told_event(number: u64, told: &Rendered) -> sse::Event {
     sse::Event::default().event("incident").id(number.to_string()).data(told.json())
 }
 

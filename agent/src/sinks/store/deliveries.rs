@@ -1,4 +1,4 @@
-//! What webhooks are still to be told: a queue on disk, written in the same transaction as the incident.
+//! What webhooks are still to be sent: a queue on disk, written in the same transaction as the incident.
 //! Bounded: the oldest give way.
 
 use std::collections::{HashMap, hash_map::Entry};
@@ -9,13 +9,13 @@ use super::{Error, Store};
 use crate::{
     correlate::incident::{CauseKind, Confidence, State},
     severity::Severity,
-    sinks::{Told, WEBHOOK},
+    sinks::{Rendered, WEBHOOK},
 };
 
-/// Incidents whose last told state is remembered, at most.
+/// Incidents whose last reported state is remembered, at most.
 const REMEMBERED: usize = 4096;
 
-/// Who is to be told what.
+/// Who is to be notified of what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subscriptions {
     /// Where to.
@@ -47,11 +47,11 @@ impl Subscribers {
     pub(super) fn queue(
         &mut self,
         connection: &Connection,
-        told: &Told,
+        rendered: &Rendered,
         to: &Subscriptions,
         lived_ms: i64,
     ) -> rusqlite::Result<u64> {
-        let incident = &told.incident;
+        let incident = &rendered.incident;
         if to.urls.is_empty() || incident.severity < to.severity {
             return Ok(0);
         }
@@ -74,7 +74,7 @@ impl Subscribers {
         }
         for url in &to.urls {
             let sql = "INSERT INTO deliveries (url, incident, body, queued_lived_ms) VALUES (?1, ?2, ?3, ?4)";
-            connection.prepare_cached(sql)?.execute(params![url, incident.id, told.json(), lived_ms])?;
+            connection.prepare_cached(sql)?.execute(params![url, incident.id, rendered.json(), lived_ms])?;
         }
         Ok(to.urls.len() as u64)
     }

@@ -1,7 +1,7 @@
 //! What is forgotten: incidents that are over for long enough, and the oldest when the file is too large.
 //!
 //! Ages are not taken from the wall clock. A clock that jumps to December would empty the store at the moment
-//! it is needed, and telling of such clocks is what it is for. Instead the store has an age of its own: the
+//! it is needed, and reporting such clocks is what it is for. Instead the store has an age of its own: the
 //! time a daemon ran on it, and at most a day for each time none did.
 
 use rusqlite::{Connection, OptionalExtension, params};

@@ -1,5 +1,5 @@
 //! The tables, and how each version of them became the next. Within a version columns only mean what they
-//! meant; the incident itself is kept as the JSON it was told as.
+//! meant; the incident itself is kept as the JSON it was emitted as.
 
 use rusqlite::Connection;
 
@@ -26,7 +26,7 @@ const MIGRATIONS: &[&str] = &[
      CREATE INDEX incidents_open ON incidents (open) WHERE open = 1;
      CREATE INDEX incidents_ended ON incidents (ended_lived_ms) WHERE ended_lived_ms IS NOT NULL;
      CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;",
-    // 2: what webhooks are still to be told.
+    // 2: what webhooks are still to be sent.
     "CREATE TABLE deliveries (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         url TEXT NOT NULL,
@@ -43,7 +43,7 @@ const MIGRATIONS: &[&str] = &[
 pub(super) fn tune(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // On disk, not just in the kernel's memory, before anybody is told.
+    // On disk, not just in the kernel's memory, before anyone is notified.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", 4 << 20)?;
     bound_cache(connection)

@@ -16,7 +16,7 @@ use crate::{
     correlate::incident::{ConnectStalledDetails, Details, Incident, Kind, SCHEMA, Severity, State},
     fact::Endpoint,
     sinks::{
-        STORE, Told, WEBHOOK,
+        Rendered, STORE, WEBHOOK,
         queue::{Counts, Sink},
     },
 };
@@ -87,8 +87,8 @@ impl Room {
 
 fn put(writer: &mut Writer, incidents: impl IntoIterator<Item = Incident>) -> Arc<Counts> {
     let counts = Counts::new(STORE);
-    let told: Vec<_> = incidents.into_iter().map(Told::new).collect();
-    writer.take(&told, &counts);
+    let rendered: Vec<_> = incidents.into_iter().map(Rendered::new).collect();
+    writer.take(&rendered, &counts);
     counts
 }
 
@@ -277,7 +277,7 @@ fn deliveries_wait_in_order_and_only_for_what_is_worth_it() {
     let room = Room { urls: vec!["http://a/".into(), "http://b/".into()], ..Room::new() };
     let store = room.open();
     let mut writer = room.writer(&store);
-    // 3 is critical, 1 is not; an update that says nothing new is not told.
+    // 3 is critical, 1 is not; an update that says nothing new is not reported.
     put(&mut writer, [1, 3].map(|number| incident(number, State::Open)));
     put(&mut writer, [incident(3, State::Updated), incident(3, State::Resolved)]);
     let mut states = Vec::new();

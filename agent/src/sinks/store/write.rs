@@ -1,4 +1,4 @@
-//! The writing end: incidents are on disk before anybody is told of them. A batch is one transaction.
+//! The writing end: incidents are on disk before anyone is notified of them. A batch is one transaction.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     correlate::incident::State,
     sinks::{
-        Told,
+        Rendered,
         queue::{Counts, Sink},
     },
 };
@@ -25,8 +25,8 @@ const TIDY: Duration = Duration::from_secs(60);
 /// Failures are logged at most this often.
 const COMPLAIN: Duration = Duration::from_secs(60);
 
-/// What is told once it is on disk.
-pub type Written = Box<dyn Fn(&Arc<Told>) + Send>;
+/// What is reported once it is on disk.
+pub type Written = Box<dyn Fn(&Arc<Rendered>) + Send>;
 
 /// The sink.
 pub struct Writer {
@@ -48,7 +48,7 @@ pub struct Writer {
 pub struct Options {
     /// What is forgotten.
     pub retention: Retention,
-    /// Who is told.
+    /// Who is notified.
     pub subscriptions: deliveries::Subscriptions,
 }
 
@@ -87,14 +87,15 @@ impl Writer {
     }
 
     /// `Err`: nothing of it was written.
-    fn write(&mut self, told: &[Arc<Told>]) -> rusqlite::Result<()> {
+    fn write(&mut self, rendered: &[Arc<Rendered>]) -> rusqlite::Result<()> {
         let options = self.options.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut connection = self.store.writer();
         let transaction = connection.transaction()?;
         let mut queued = 0;
-        for told in told {
-            put(&transaction, told, self.age.now())?;
-            queued += self.subscribers.queue(&transaction, told, &options.subscriptions, self.age.now())?;
+        for rendered in rendered {
+            put(&transaction, rendered, self.age.now())?;
+            queued +=
+                self.subscribers.queue(&transaction, rendered, &options.subscriptions, self.age.now())?;
         }
         transaction.commit()?;
         self.webhooks.received.fetch_add(queued, Relaxed);
@@ -148,24 +149,24 @@ impl Writer {
         } else if self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN) {
             self.complained = Some(Instant::now());
             let path = self.store.path().unwrap_or(std::path::Path::new(":memory:")).display();
-            tracing::error!(store = %path, "incidents cannot be kept: {error}; they are told all the same");
+            tracing::error!(store = %path, "incidents cannot be stored: {error}; they are emitted all the same");
         }
     }
 }
 
 impl Sink for Writer {
-    fn take(&mut self, told: &[Arc<Told>], counts: &Counts) {
+    fn take(&mut self, rendered: &[Arc<Rendered>], counts: &Counts) {
         self.mend();
-        let mut result = self.write(told);
+        let mut result = self.write(rendered);
         if let Err(error) = &result {
             self.failed(error);
             // A file just begun takes what the damaged one did not.
-            result = self.write(told);
+            result = self.write(rendered);
         }
         let became = if result.is_ok() { &counts.emitted } else { &counts.failed };
-        became.fetch_add(told.len() as u64, Relaxed);
-        for told in told {
-            (self.written)(told);
+        became.fetch_add(rendered.len() as u64, Relaxed);
+        for rendered in rendered {
+            (self.written)(rendered);
         }
     }
 
@@ -189,8 +190,8 @@ impl Sink for Writer {
     }
 }
 
-fn put(connection: &Connection, told: &Told, lived_ms: i64) -> rusqlite::Result<()> {
-    let incident = &told.incident;
+fn put(connection: &Connection, rendered: &Rendered, lived_ms: i64) -> rusqlite::Result<()> {
+    let incident = &rendered.incident;
     let ended_ms = incident.resolved_at.as_deref().map(milliseconds);
     let over = incident.state == State::Resolved;
     let sql = "INSERT INTO incidents
@@ -209,9 +210,9 @@ fn put(connection: &Connection, told: &Told, lived_ms: i64) -> rusqlite::Result<
             milliseconds(&incident.opened_at),
             ended_ms,
             over.then_some(lived_ms),
-            told.json(),
-            told.text(),
-            (!over).then(|| told.unwatched_text()),
+            rendered.json(),
+            rendered.text(),
+            (!over).then(|| rendered.unwatched_text()),
         ])
         .map(drop)
 }

@@ -1,4 +1,4 @@
-//! The incidents of a summary: each as it was told last.
+//! The incidents of a summary: each as it was reported last.
 
 use std::io::{self, Write};
 

@@ -14,7 +14,7 @@ use crate::{
     text::{host::host, shown},
 };
 
-/// Processes of one row told apart at most.
+/// Processes of one row distinguished at most.
 const PROCESSES: usize = 1024;
 
 const COLUMNS: &[Column<'static>] = &[

@@ -48,7 +48,7 @@ pub(super) fn say(what: &What) -> Option<Said> {
             let why = if *was_set {
                 "set by no call that was seen"
             } else {
-                "nobody set it: it ran at another rate"
+                "no call set it: it ran at another rate"
             };
             ("no call seen", format!("clock moved {}: {before} → {after} ({why})", by(*delta_ns)), Mood::Bad)
         }

@@ -99,7 +99,7 @@ impl Incidents {
         self.explained(incident, style, out)
     }
 
-    /// What explains it, by the names those incidents were told by.
+    /// What explains it, by the names those incidents were reported by.
     fn explained(&self, incident: &Incident, style: Style, out: &mut impl Write) -> io::Result<()> {
         if incident.caused_by.is_empty() {
             return Ok(());
@@ -131,7 +131,7 @@ impl Incidents {
             broken(pieces, "", "                 ", style, out)?;
         }
         let mut lead = "    Try:  ";
-        // Where lines are short, what continues one is told from the next.
+        // Where lines are short, what continues one is distinguished from the next.
         let rest = if style.width.is_some() { "            " } else { "          " };
         for remedy in &incident.remedies {
             let written: Vec<(String, bool)> = remedy

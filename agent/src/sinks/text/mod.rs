@@ -50,7 +50,7 @@ pub struct Style {
     pub ports: bool,
 }
 
-/// How grave a line is.
+/// How severe a line is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mood {
     Plain,
@@ -246,7 +246,7 @@ fn say(what: &What) -> Option<Said> {
                 let _ = write!(text, " after {}{}", duration(*duration_ms), retries(*syn_retransmits));
             }
             if let Some(errno) = unread_errno {
-                let _ = write!(text, ", nobody asked for its error {errno}");
+                let _ = write!(text, ", its error {errno} was never read");
             }
             text.push_str(&icmp(answered_by_host));
             let mood = match (outcome, syn_retransmits) {

@@ -115,7 +115,7 @@ fn heard(skb: *mut __sk_buff, packet: &Packet) -> Option<()> {
 }
 
 /// Notes where the date is. To the end of the room and without branches but the loop's own: the verifier walks
-/// each way through a loop and out of it anew, which on a slow machine is seconds at every start.
+/// each way through a loop and out of it again, which on a slow machine is seconds at every start.
 #[inline(never)]
 fn look_through(len: u32) -> u64 {
     let Some(response) = RESPONSE.get_ptr_mut(0) else { return opaque(0) };

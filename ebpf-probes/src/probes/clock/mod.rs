@@ -101,7 +101,7 @@ pub struct ClockRecord {
     /// Bits of [`mode`]; 0 for the calls that only set.
     pub modes: u32,
     /// What the call returned: ≥ 0 is success (5, TIME_ERROR, says that the clock is not synchronised),
-    /// −1 is EPERM. Other failures are not told, and refusals at most once a second and process.
+    /// −1 is EPERM. Other failures are not reported, and refusals at most once a second and process.
     pub result: i32,
     /// `timex.status` as passed.
     pub status: i32,
@@ -201,10 +201,10 @@ pub const DATES: u32 = 256;
 
 assert_layout!(HttpDate = 48, DateKey = 24, DateRecord = 88);
 
-/// The array whose one word says until when sessions are told in the mode of `run`, CLOCK_BOOTTIME in
+/// The array whose one word says until when sessions are reported in the mode of `run`, CLOCK_BOOTTIME in
 /// nanoseconds: who sets the clock sets it, and the agent goes on from there.
 pub const EXPOSURE_MAP: &str = "EXPOSURE";
-/// How long sessions are told after the clock was set, unless the agent decides otherwise, in nanoseconds.
+/// How long sessions are reported after the clock was set, unless the agent decides otherwise, in nanoseconds.
 pub const EXPOSURE_NS: u64 = 60_000_000_000;
 
 /// The global that says whether `bpf_ktime_get_tai_ns` is there: 1, from Linux 6.1 on.

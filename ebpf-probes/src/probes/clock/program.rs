@@ -1,5 +1,5 @@
 //! The programs behind `clock`: what a thread asks for is kept at its system call's entry, judged and
-//! told at its return. Tracepoints of four system calls that nobody makes often: nothing runs otherwise.
+//! reported at its return. Tracepoints of four system calls that nobody makes often: nothing runs otherwise.
 //! (fentry on the functions behind them would catch 32-bit callers too, but not on every kernel.)
 
 #![expect(
@@ -41,7 +41,7 @@ use crate::{
 #[map]
 static CLOCK_CALLS: LruHashMap<u64, ClockRecord> = LruHashMap::with_max_entries(256, 0);
 
-/// When a process was last told to have been refused, by process: anybody may try, as often as it likes.
+/// When a process was last reported to have been refused, by process: anybody may try, as often as it likes.
 #[map]
 static REFUSED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(256, 0);
 
@@ -212,7 +212,7 @@ fn adjusts(note: &mut ClockRecord, timex: u64) -> Option<()> {
     Some(())
 }
 
-/// Tells the call this thread returns from, unless it failed for a reason of its own.
+/// Reports the call this thread returns from, unless it failed for a reason of its own.
 #[inline(always)]
 fn left(ctx: &TracePointContext) {
     let thread = bpf_get_current_pid_tgid();
@@ -252,9 +252,9 @@ fn wanted(kept: &ClockRecord, result: i64) -> bool {
         return false;
     }
     let at = now();
-    if let Some(told) = REFUSED.get_ptr(&kept.owner.process) {
+    if let Some(reported) = REFUSED.get_ptr(&kept.owner.process) {
         // SAFETY: a live map value of one word.
-        if at.wrapping_sub(unsafe { *told }) < SECOND {
+        if at.wrapping_sub(unsafe { *reported }) < SECOND {
             return false;
         }
     }

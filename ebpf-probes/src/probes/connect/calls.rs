@@ -1,5 +1,5 @@
 //! The call of each thread: what it asks for, noted as connect(2) is entered, who calls, in the cgroup hook, and what
-//! the call returns where no socket will tell.
+//! the call returns where no socket will say.
 
 #![expect(
     unreachable_pub,
@@ -17,7 +17,7 @@ use aya_ebpf::{
 
 use super::{
     Connect, phase,
-    report::{end, tell},
+    report::{end, report},
     translated,
 };
 use crate::{
@@ -155,7 +155,7 @@ pub(crate) fn called(ctx: &SockAddrContext, v6: bool, thread: u64, entry: Option
         if wanted.protocol == IPPROTO_UDP {
             let _ = SOCKETS.insert(&(*call).cookie, &(*call).owner, 0);
             if enabled(ProbeId::Connect) && filter::beginnings() {
-                tell(Kind::ConnectStart, &*call);
+                report(Kind::ConnectStart, &*call);
             }
         }
     }

@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 
-use super::{calls::connect_of, report::tell};
+use super::{calls::connect_of, report::report};
 use crate::{
     abi::{Kind, ProbeId},
     bpf::{
@@ -15,13 +15,13 @@ use crate::{
     },
 };
 
-/// Unconnected UDP destinations already told, by cookie and destination.
+/// Unconnected UDP destinations already reported, by cookie and destination.
 #[map]
-static TOLD: LruHashMap<Told, u32> = LruHashMap::with_max_entries(1 << 13, 0);
+static REPORTED: LruHashMap<Reported, u32> = LruHashMap::with_max_entries(1 << 13, 0);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Told {
+struct Reported {
     cookie: u64,
     remote: [u8; 16],
     port: u64,
@@ -44,7 +44,7 @@ fn answers(ctx: &SockAddrContext, port: u16) -> bool {
     }
 }
 
-/// A datagram of an unconnected UDP socket: told once per destination, and not when a service answers its clients.
+/// A datagram of an unconnected UDP socket: reported once per destination, and not when a service answers its clients.
 #[inline(always)]
 pub(crate) fn sent(ctx: &SockAddrContext, v6: bool) {
     let (remote, port, _) = destination(ctx, v6);
@@ -53,14 +53,14 @@ pub(crate) fn sent(ctx: &SockAddrContext, v6: bool) {
     }
     // SAFETY: the context of a cgroup sock_addr program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let told = Told { cookie, remote, port: u64::from(port) };
-    if TOLD.get_ptr(&told).is_some() {
+    let reported = Reported { cookie, remote, port: u64::from(port) };
+    if REPORTED.get_ptr(&reported).is_some() {
         return;
     }
     let Some(connect) = connect_of(ctx, v6) else { return };
-    let _ = TOLD.insert(&told, &1, 0);
+    let _ = REPORTED.insert(&reported, &1, 0);
     let _ = SOCKETS.insert(&cookie, &connect.owner, 0);
     if enabled(ProbeId::Connect) && filter::beginnings() {
-        tell(Kind::ConnectStart, &connect);
+        report(Kind::ConnectStart, &connect);
     }
 }

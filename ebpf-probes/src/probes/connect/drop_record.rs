@@ -1,7 +1,7 @@
 //! What the kernel knows of a packet of a pending connect that it did not deliver: which packet it was, whether
 //! it was leaving, arriving or passing through, and on which device of which network namespace.
 //!
-//! Why it was dropped is [`super::Connect::drop_reason`]; who wrote the rule that dropped it nobody can tell here.
+//! Why it was dropped is [`super::Connect::drop_reason`]; who wrote the rule that dropped it nobody can say here.
 
 use crate::abi::{Header, Netns, assert_layout};
 
@@ -69,7 +69,7 @@ pub struct Dropped {
     pub stray: [u8; 16],
 }
 
-/// A packet of a pending connect was not delivered: told the first time, and when it becomes another one.
+/// A packet of a pending connect was not delivered: reported the first time, and when it becomes another one.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DropRecord {

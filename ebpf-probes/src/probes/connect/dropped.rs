@@ -20,7 +20,7 @@ use super::{
     Connect, DropRecord, Dropped, conntrack,
     headers::{headers_of, way_of},
     packet, place,
-    report::tell,
+    report::report,
     stray,
     wire::{WAYS, way},
 };
@@ -165,7 +165,7 @@ fn lost_inlined(ctx: &BtfTracePointContext, cookie: u64) {
     }
 }
 
-/// Notes a loss with its connect, and tells it.
+/// Notes a loss with its connect, and reports it.
 ///
 /// # Safety
 /// `connect` must be a live map value.
@@ -185,16 +185,16 @@ pub(super) unsafe fn dropped(connect: *mut Connect, seen: &mut Dropped) {
             return;
         }
         if is_news {
-            tell_place(seen);
+            report_place(seen);
         }
         if !filter::quiet() {
-            tell(Kind::ConnectDrop, &*connect);
+            report(Kind::ConnectDrop, &*connect);
         }
     }
 }
 
 #[inline(always)]
-fn tell_place(seen: &Dropped) {
+fn report_place(seen: &Dropped) {
     emit::<DropRecord>(ProbeId::Connect, |record| {
         let header = header::<DropRecord>(Kind::ConnectDropPlace);
         // SAFETY: a fresh reservation of the record's size; every byte is written.

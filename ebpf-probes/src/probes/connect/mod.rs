@@ -56,7 +56,7 @@ impl Icmp {
         Some(Self { v6: word & Self::V6 != 0, code: word as u8 })
     }
 
-    /// The error a program is told for it: `icmp_err_convert` of net/ipv4/icmp.c, `tab_unreach` of
+    /// The error a program gets for it: `icmp_err_convert` of net/ipv4/icmp.c, `tab_unreach` of
     /// net/ipv6/icmp.c.
     #[inline(always)]
     pub const fn errno(self) -> i32 {
@@ -136,7 +136,7 @@ pub const PROBE: Probe = Probe {
         Hook {
             program: "drop_skb",
             attach: Attach::BtfTracepoint("kfree_skb", &["struct sk_buff *", "void *"]),
-            // From 5.17 a third argument says why; the agent tells the program.
+            // From 5.17 a third argument says why; the agent sets it in the program.
             gives: "packets of a pending connect that this host itself drops, with the reason",
             required: false,
             fields: &[

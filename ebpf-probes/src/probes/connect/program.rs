@@ -17,7 +17,7 @@ use super::{
     Connect,
     calls::{self, HAVE_CONNECT_EXIT, ask},
     icmp, phase,
-    report::{end, failing, tell},
+    report::{end, failing, report},
 };
 use crate::{
     abi::{IPPROTO_TCP, IPPROTO_UDP, Kind, ProbeId, Stat},
@@ -66,7 +66,7 @@ pub(crate) unsafe fn syn_sent(sk: *const u8, cookie: u64) -> u64 {
             return opaque(0);
         }
         if enabled(ProbeId::Connect) && filter::beginnings() {
-            tell(Kind::ConnectStart, &*call);
+            report(Kind::ConnectStart, &*call);
         }
     }
     opaque(0)
@@ -95,7 +95,7 @@ pub(crate) unsafe fn settled(sk: *const u8, cookie: u64, established: u64) -> u6
             icmp::note(&mut *connect);
             (*connect).unread_errno = fields::SK_ERR_SOFT::read(sk);
             if (*connect).errno == 0 && HAVE_SO_ERROR.load() == 0 && (*connect).unread_errno == 0 {
-                // The error that this host's ICMP left with the socket is gone: somebody was told it.
+                // The error that this host's ICMP left with the socket is gone: it has been read.
                 (*connect).errno = icmp::errno(&*connect);
             }
             if (*connect).errno == 0 && HAVE_CONNECT_EXIT.load() != 0 {
@@ -149,7 +149,7 @@ pub fn sk_error(ctx: BtfTracePointContext) -> i32 {
                 ..Connect::default()
             };
             icmp::note_datagram(&mut connect);
-            tell(Kind::ConnectEnd, &connect);
+            report(Kind::ConnectEnd, &connect);
         }
     }
     0
@@ -176,7 +176,7 @@ pub(crate) unsafe fn sent_again(sk: *const u8) {
                 counters::add(counter::SYN_RETRIES);
             }
             if enabled(ProbeId::Connect) && filter::MIN_NS.load() == 0 && !filter::quiet() {
-                tell(Kind::ConnectRetry, &*connect);
+                report(Kind::ConnectRetry, &*connect);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What is told of a connect, and when its end is worth telling.
+//! What is reported of a connect, and when its end is worth reporting.
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
 
@@ -14,7 +14,7 @@ use crate::{
     metrics::{Ended, Timed, counter},
 };
 
-/// Processes and ports of which the last connect failed; used when only the unhealthy is told.
+/// Processes and ports of which the last connect failed; used when only the unhealthy is reported.
 #[map]
 static FAILED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1 << 10, 0);
 
@@ -30,9 +30,9 @@ pub(super) fn failing(connect: &Connect) {
     let _ = FAILED.insert(&destination(connect), &1, 0);
 }
 
-/// Tells a connect as it is now.
+/// Reports a connect as it is now.
 #[inline(always)]
-pub(super) fn tell(kind: Kind, connect: &Connect) {
+pub(super) fn report(kind: Kind, connect: &Connect) {
     emit::<ConnectRecord>(ProbeId::Connect, |record| {
         // SAFETY: a fresh reservation of the record's size; every byte is written.
         unsafe { record.write(ConnectRecord { header: header::<ConnectRecord>(kind), connect: *connect }) };
@@ -40,7 +40,7 @@ pub(super) fn tell(kind: Kind, connect: &Connect) {
     });
 }
 
-/// Counts a connect that is over, and tells it if it is worth that.
+/// Counts a connect that is over, and reports it if it is worth that.
 #[inline(always)]
 pub(super) fn end(connect: &Connect) {
     let lasted = now() - connect.started_ns;
@@ -63,6 +63,6 @@ pub(super) fn end(connect: &Connect) {
         }
     }
     if enabled(ProbeId::Connect) && filter::worth(lasted, bad) {
-        tell(Kind::ConnectEnd, connect);
+        report(Kind::ConnectEnd, connect);
     }
 }

@@ -1,5 +1,5 @@
 //! What SO_ERROR hands out of a connect that is still pending: an ICMP error that came while the socket was locked
-//! stays with the socket, changes no state and is reported to nobody. Who asks is told, and usually gives up.
+//! stays with the socket, changes no state and is reported to no one. Who asks gets it, and usually gives up.
 
 #![expect(
     unreachable_pub,

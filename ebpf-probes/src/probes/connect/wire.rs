@@ -1,5 +1,5 @@
 //! The way of each SYN on the wire, noted as it leaves the IP layer: what becomes of it and of its answer further on is
-//! told by packets without a socket.
+//! reported by packets without a socket.
 
 use aya_ebpf::{
     EbpfContext,

@@ -1,6 +1,6 @@
 //! Which sockets ask DNS servers, whom, and on whose behalf: noted in process context, where a program asks for port
 //! 53. Their packets may leave for another address and another port (Docker's 127.0.0.11, a balancer in a cgroup
-//! program), and only the socket tells that they are lookups.
+//! program), and only the socket shows that they are lookups.
 
 use aya_ebpf::{
     EbpfContext,

@@ -80,7 +80,7 @@ pub const ANY_TCP: u64 = 1 << 32;
 /// answer that may name an address (`ANSWERS`).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeldMessage {
+pub struct DeferredMessage {
     /// When it passed, CLOCK_BOOTTIME in nanoseconds.
     pub boot_ns: u64,
     /// See [`DnsBytes`].
@@ -105,7 +105,7 @@ pub struct HeldMessage {
     pub data: [u8; HELD],
 }
 
-assert_layout!(LookupKey = 16, HeldMessage = 152 + HELD, DnsBytes<HELD> = HELD + DNS_BYTES_HEAD);
+assert_layout!(LookupKey = 16, DeferredMessage = 152 + HELD, DnsBytes<HELD> = HELD + DNS_BYTES_HEAD);
 
 /// The `LOOKUPS` map, which the agent sweeps.
 pub const LOOKUPS_MAP: &str = "LOOKUPS";

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 
 use super::{
-    ANY_TCP, DNS_BYTES_HEAD, DnsBytes, DnsWire, HELD, HeldMessage, LARGE, LookupKey, SMALL,
+    ANY_TCP, DNS_BYTES_HEAD, DeferredMessage, DnsBytes, DnsWire, HELD, LARGE, LookupKey, SMALL,
     clients::{Asker, asker, elsewhere, write_ends},
     lookups::{ANSWERS, LOOKUPS, MESSAGE_HEADER, NO_MESSAGE},
     stats::dns_counted,
@@ -57,7 +57,7 @@ fn owner(cookie: u64, asker: Option<*const Asker>) -> Option<*const Owner> {
     }
 }
 
-/// A message that is wanted: whether it is told, held, or let go.
+/// A message that is wanted: whether it is reported, held, or let go.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn dns_looked_into(skb: *mut __sk_buff, ends: u64, payload: u64, cookie: u64) -> u64 {
@@ -70,7 +70,7 @@ extern "C" fn dns_looked_into(skb: *mut __sk_buff, ends: u64, payload: u64, cook
     opaque(0)
 }
 
-/// Tells whither a question goes, if that is not where it was asked.
+/// Reports whither a question goes, if that is not where it was asked.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn dns_wire(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
@@ -96,9 +96,9 @@ extern "C" fn dns_wire(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
     opaque(0)
 }
 
-/// Tells whither a question went that was held.
+/// Reports whither a question went that was held.
 #[inline(always)]
-fn told_wire(cookie: u64, held: *const HeldMessage) {
+fn reported_wire(cookie: u64, held: *const DeferredMessage) {
     emit::<DnsWire>(ProbeId::Dns, |record| {
         // SAFETY: a fresh reservation of which every byte is written, and a live map value.
         unsafe {
@@ -114,7 +114,7 @@ fn told_wire(cookie: u64, held: *const HeldMessage) {
     });
 }
 
-/// Holds a question until its answer; tells both only when that was slow or failed.
+/// Holds a question until its answer; reports both only when that was slow or failed.
 #[inline(always)]
 fn held(skb: *mut __sk_buff, cookie: u64, packet: &Packet) {
     let mut key = LookupKey { cookie, id: ANY_TCP };
@@ -149,7 +149,7 @@ fn held(skb: *mut __sk_buff, cookie: u64, packet: &Packet) {
     // SAFETY: a live map value.
     let slow = now().wrapping_sub(unsafe { (*known).boot_ns }) >= filter::SLOW_NS.load();
     if slow || refused {
-        call!(dns_told(key.cookie, key.id));
+        call!(dns_reported(key.cookie, key.id));
         copy_of(skb, cookie, packet);
     } else {
         call!(dns_keep(skb, ends, payload, key.cookie, key.id));
@@ -203,14 +203,14 @@ extern "C" fn dns_keep(skb: *mut __sk_buff, ends: u64, payload: u64, cookie: u64
     opaque(0)
 }
 
-/// Tells a question that was held, dated when it was asked.
+/// Reports a question that was held, dated when it was asked.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn dns_told(cookie: u64, id: u64) -> u64 {
+extern "C" fn dns_reported(cookie: u64, id: u64) -> u64 {
     let Some(held) = LOOKUPS.get_ptr(&LookupKey { cookie, id }) else { return opaque(0) };
     // SAFETY: a live map value.
     if unsafe { (*held).wire.protocol } != 0 {
-        told_wire(cookie, held);
+        reported_wire(cookie, held);
     }
     emit::<DnsBytes<HELD>>(ProbeId::Dns, |record| {
         // SAFETY: a fresh reservation of which every byte is written, and a live map value.

@@ -1,5 +1,5 @@
-//! How many questions, which answers, how long it took: counted apart from what is told, in a function of its
-//! own that looks at the message anew, so that the verifier need not follow the two together.
+//! How many questions, which answers, how long it took: counted apart from what is reported, in a function of its
+//! own that looks at the message again, so that the verifier need not follow the two together.
 
 use aya_ebpf::{bindings::__sk_buff, macros::map, maps::LruHashMap, programs::SkBuffContext};
 

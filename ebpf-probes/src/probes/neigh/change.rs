@@ -1,4 +1,4 @@
-//! What changed about an entry since it was last told, and whether that is worth telling.
+//! What changed about an entry since it was last reported, and whether that is worth reporting.
 
 use super::{
     NeighKey, NeighRecord, Neighbour, cause, flag, macs, state,
@@ -30,7 +30,7 @@ pub(super) struct Update {
     pub(super) by_hand: u32,
 }
 
-/// What was last told of an entry, as far as it is compared.
+/// What was last reported of an entry, as far as it is compared.
 #[derive(Default)]
 pub(super) struct Old {
     pub(super) mac: u64,
@@ -38,7 +38,7 @@ pub(super) struct Old {
     pub(super) mac_since_ns: u64,
     pub(super) state: u32,
     pub(super) probes: u32,
-    pub(super) told_bad: u32,
+    pub(super) reported_bad: u32,
     pub(super) unanswered: u32,
 }
 
@@ -51,7 +51,7 @@ impl Old {
             mac_since_ns: known.mac_since_ns,
             state: known.state,
             probes: known.probes,
-            told_bad: known.told_bad,
+            reported_bad: known.reported_bad,
             unanswered: known.unanswered,
         }
     }
@@ -106,19 +106,19 @@ impl Change<'_> {
 
     /// Nobody answers, somebody else does, or what was bad has changed.
     #[inline(always)]
-    pub(super) fn grave(&self) -> u64 {
-        let before = not(same(self.old.told_bad.into(), 0)) | not(same(self.old.unanswered.into(), 0));
+    pub(super) fn severe(&self) -> u64 {
+        let before = not(same(self.old.reported_bad.into(), 0)) | not(same(self.old.unanswered.into(), 0));
         self.silent() | self.withdrawn() | self.moved() | before
     }
 }
 
-/// Tells a change, unless only the unhealthy is told and this one is healthy.
+/// Reports a change, unless only the unhealthy is reported and this one is healthy.
 ///
 /// # Safety
 /// `neighbour` must be a BTF-typed `struct neighbour`.
 #[inline(always)]
-pub(super) unsafe fn tell(neighbour: *const u8, key: &NeighKey, family: u16, change: &Change<'_>) {
-    if filter::quiet() && change.grave() == 0 {
+pub(super) unsafe fn report(neighbour: *const u8, key: &NeighKey, family: u16, change: &Change<'_>) {
+    if filter::quiet() && change.severe() == 0 {
         return;
     }
     emit::<NeighRecord>(ProbeId::Neigh, |record| {
@@ -164,14 +164,14 @@ pub(super) unsafe fn tell(neighbour: *const u8, key: &NeighKey, family: u16, cha
     });
 }
 
-/// Compares the entry with what was last told of it, and tells the difference.
+/// Compares the entry with what was last reported of it, and reports the difference.
 ///
 /// # Safety
 /// `neighbour` must be a BTF-typed `struct neighbour`, `update` a live map value.
 #[inline(always)]
 pub(super) unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*const Update>) {
     // SAFETY: as promised by the caller; map values are live, and a race between two CPUs that look at
-    // the same entry costs a change told twice.
+    // the same entry costs a change reported twice.
     unsafe {
         let state = u32::from(fields::NEIGH_STATE::read(neighbour));
         let Some((key, family)) = key_of(neighbour) else { return };
@@ -193,11 +193,11 @@ pub(super) unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*cons
                 return;
             }
         }
-        // Or the verifier walks what follows anew for each of the many things that may have come together here.
+        // Or the verifier walks what follows again for each of the many things that may have come together here.
         let at = now();
         old.state = any(old.state.into(), at) as u32;
         old.probes = any(old.probes.into(), at) as u32;
-        old.told_bad = any(old.told_bad.into(), at) as u32;
+        old.reported_bad = any(old.reported_bad.into(), at) as u32;
         old.unanswered = any(old.unanswered.into(), at) as u32;
         old.mac = any(old.mac, at);
         let old_mac = old.mac;
@@ -209,8 +209,8 @@ pub(super) unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*cons
             return;
         }
         // An entry is only asked for from scratch after it failed, and its count of probes starts again.
-        let anew = opaque(u64::from(probes).wrapping_sub(old.probes.into())) >> 63;
-        let between = is(state::INCOMPLETE) & (was(state::PROBE) | (was(state::INCOMPLETE) & anew));
+        let restarted = opaque(u64::from(probes).wrapping_sub(old.probes.into())) >> 63;
+        let between = is(state::INCOMPLETE) & (was(state::PROBE) | (was(state::INCOMPLETE) & restarted));
         let by_hand = match update {
             Some(update) => not(same((*update).by_hand.into(), 0)),
             None => 0,
@@ -239,14 +239,14 @@ pub(super) unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*cons
             happened(NeighEvent::MacChanged, family);
         }
         // What is still asked for has not recovered.
-        let bad_now = change.silent() | (is(state::INCOMPLETE) & not(same(old.told_bad.into(), 0)));
+        let bad_now = change.silent() | (is(state::INCOMPLETE) & not(same(old.reported_bad.into(), 0)));
         let bad = is(state::FAILED)
             | was(state::FAILED)
             | between
             | (mac_changed & not(same(old_mac, 0)))
-            | change.grave();
+            | change.severe();
         if filter::ONLY_BAD.load() == 0 || bad != 0 {
-            tell(neighbour, &key, family, &change);
+            report(neighbour, &key, family, &change);
         }
         let bad_now = any(bad_now, at) as u32;
         match known {
@@ -258,7 +258,7 @@ pub(super) unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*cons
                     (*known).answered_ns = 0;
                     (*known).unanswered = 0;
                 }
-                (*known).told_bad = bad_now;
+                (*known).reported_bad = bad_now;
                 if was(state) == 0 {
                     (*known).state = state;
                     (*known).state_since_ns = at;
@@ -274,7 +274,7 @@ pub(super) unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*cons
                 (*known).probes = probes;
                 (*known).state_since_ns = at;
                 (*known).mac_since_ns = mac_changed * at;
-                (*known).told_bad = bad_now;
+                (*known).reported_bad = bad_now;
             }
         }
     }

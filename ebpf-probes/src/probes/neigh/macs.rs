@@ -15,13 +15,13 @@ use crate::bpf::{
     verifier::{not, opaque, same},
 };
 
-/// What is known of peers that spoke from another MAC than the cached one. One that gives way starts anew.
+/// What is known of peers that spoke from another MAC than the cached one. One that gives way starts again.
 #[map]
-static KIN: LruHashMap<PeerKey, Kin> = LruHashMap::with_max_entries(1 << 10, 0);
+static PAIRED_MACS: LruHashMap<PeerKey, PairedMacs> = LruHashMap::with_max_entries(1 << 10, 0);
 
 /// An empty one, to begin from: the stack is short. Never written.
 #[map]
-static NO_KIN: Array<Kin> = Array::with_max_entries(1, 0);
+static NO_PAIR: Array<PairedMacs> = Array::with_max_entries(1, 0);
 
 /// MACs remembered of each, the oldest gives way.
 const MACS: usize = 4;
@@ -30,7 +30,7 @@ const SYN_NS: u64 = 130 * SECOND;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Kin {
+struct PairedMacs {
     /// The cached MAC the others belong with.
     cached: u64,
     /// MACs from which connections came that were established while `cached` was the cached one.
@@ -38,8 +38,8 @@ struct Kin {
     /// Where the last SYN from another MAC came from, and when.
     syn_mac: u64,
     syn_ns: u64,
-    /// When it was told last that the other MAC speaks although nothing is answered.
-    speaks_told_ns: u64,
+    /// When it was reported last that the other MAC speaks although nothing is answered.
+    speaks_reported_ns: u64,
     /// That SYN's local port and, above it, its remote port.
     syn_ports: u32,
     /// 1: the cached MAC has reset that connection.
@@ -64,7 +64,7 @@ pub(super) struct Seen {
     pub(super) at: u64,
 }
 
-impl Kin {
+impl PairedMacs {
     /// 1 if it is one of those that belong with the cached MAC, else 0.
     #[inline(always)]
     fn among(&self, mac: u64) -> u64 {
@@ -119,16 +119,16 @@ impl Kin {
 
 /// What is known of a peer, made when there is nothing yet.
 #[inline(always)]
-fn of(peer: &PeerKey, seen: &Seen) -> Option<*mut Kin> {
-    if let Some(kin) = KIN.get_ptr_mut(peer) {
+fn of(peer: &PeerKey, seen: &Seen) -> Option<*mut PairedMacs> {
+    if let Some(kin) = PAIRED_MACS.get_ptr_mut(peer) {
         // SAFETY: a live map value; races between CPUs cost a proof.
         unsafe { (*kin).follow(seen.cached, seen.ifindex) };
         return Some(kin);
     }
     // SAFETY: a live array slot that nobody writes; then the value just made.
     unsafe {
-        let _ = KIN.insert(peer, &*NO_KIN.get_ptr(0)?, 0);
-        let kin = KIN.get_ptr_mut(peer)?;
+        let _ = PAIRED_MACS.insert(peer, &*NO_PAIR.get_ptr(0)?, 0);
+        let kin = PAIRED_MACS.get_ptr_mut(peer)?;
         (*kin).cached = seen.cached;
         (*kin).ifindex = seen.ifindex;
         Some(kin)
@@ -161,7 +161,7 @@ pub(super) fn syn(peer: &PeerKey, seen: &Seen) -> u64 {
 /// The cached MAC resets a connection: is it the one that was asked for from another MAC?
 #[inline(never)]
 pub(super) fn reset(peer: &PeerKey, seen: &Seen) -> u64 {
-    if let Some(kin) = KIN.get_ptr_mut(peer) {
+    if let Some(kin) = PAIRED_MACS.get_ptr_mut(peer) {
         // SAFETY: a live map value.
         unsafe {
             if (*kin).cached == seen.cached && (*kin).syn_ports == seen.ports && (*kin).syn_mac != 0 {
@@ -186,7 +186,7 @@ pub(super) fn answered(peer: &PeerKey, seen: &Seen) -> u64 {
 /// still cached, they belong together.
 #[inline(never)]
 pub(super) fn established(peer: &PeerKey, ports: u32) -> u64 {
-    if let Some(kin) = KIN.get_ptr_mut(peer) {
+    if let Some(kin) = PAIRED_MACS.get_ptr_mut(peer) {
         // SAFETY: live map values.
         unsafe {
             if (*kin).syn_ports == ports && (*kin).syn_mac != 0 {
@@ -209,7 +209,7 @@ pub(super) fn established(peer: &PeerKey, ports: u32) -> u64 {
 #[inline(always)]
 pub(super) fn together(peer: &PeerKey, one: [u8; 8], other: [u8; 8]) -> bool {
     let (one, other) = (u64::from_ne_bytes(one), u64::from_ne_bytes(other));
-    let Some(kin) = KIN.get_ptr(peer) else { return false };
+    let Some(kin) = PAIRED_MACS.get_ptr(peer) else { return false };
     // SAFETY: a live map value.
     unsafe { (*kin).family(one) && (*kin).family(other) }
 }
@@ -219,7 +219,7 @@ pub(super) fn together(peer: &PeerKey, one: [u8; 8], other: [u8; 8]) -> bool {
 pub(super) fn related(key: &NeighKey, one: u64, other: u64) -> u64 {
     let peer = PeerKey { address: key.address, netns: key.netns };
     let mut related = 0;
-    if let Some(kin) = KIN.get_ptr(&peer) {
+    if let Some(kin) = PAIRED_MACS.get_ptr(&peer) {
         // SAFETY: a live map value.
         unsafe {
             if (*kin).ifindex == key.ifindex && (*kin).family(one) && (*kin).family(other) {
@@ -230,15 +230,15 @@ pub(super) fn related(key: &NeighKey, one: u64, other: u64) -> u64 {
     opaque(related)
 }
 
-/// The other MAC speaks although nothing is answered: whether it is time to tell that.
+/// The other MAC speaks although nothing is answered: whether it is time to report that.
 #[inline(never)]
 pub(super) fn speaks(peer: &PeerKey, seen: &Seen) -> u64 {
     let mut due = 0;
     if let Some(kin) = of(peer, seen) {
         // SAFETY: a live map value.
         unsafe {
-            if seen.at.wrapping_sub((*kin).speaks_told_ns) >= SECOND / 5 {
-                (*kin).speaks_told_ns = seen.at;
+            if seen.at.wrapping_sub((*kin).speaks_reported_ns) >= SECOND / 5 {
+                (*kin).speaks_reported_ns = seen.at;
                 due = 1;
             }
         }

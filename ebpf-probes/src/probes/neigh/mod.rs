@@ -3,8 +3,8 @@
 //!
 //! Entries are followed by address, not by the kernel's pointer, so that the agent can fill in those that
 //! existed before it from a netlink dump and both sides mean the same thing. What has no neighbour to
-//! resolve (loopback, multicast, broadcast, point-to-point: `NUD_NOARP`) is not told. Neither are
-//! creations: an entry has no state until something is done to it, and that is told.
+//! resolve (loopback, multicast, broadcast, point-to-point: `NUD_NOARP`) is not reported. Neither are
+//! creations: an entry has no state until something is done to it, and that is reported.
 
 mod records;
 
@@ -30,7 +30,7 @@ pub mod state {
     pub const DELAY: u32 = 0x08;
     /// In use though stale: being asked, by unicast, at the cached MAC.
     pub const PROBE: u32 = 0x10;
-    /// Asked for in vain: what waited for it was told EHOSTUNREACH.
+    /// Asked for without an answer: what waited for it got EHOSTUNREACH.
     pub const FAILED: u32 = 0x20;
     /// Needs no resolution.
     pub const NOARP: u32 = 0x40;
@@ -114,7 +114,7 @@ pub struct PeerKey {
     pub netns: Netns,
 }
 
-/// A neighbour as last told: value of the `NEIGHBOURS` map.
+/// A neighbour as last reported: value of the `NEIGHBOURS` map.
 ///
 /// The agent adds what existed before it, with `BPF_NOEXIST`: what the kernel wrote meanwhile is newer.
 #[repr(C)]
@@ -138,20 +138,20 @@ pub struct Neighbour {
     pub other_since_ns: u64,
     /// See `other_since_ns`.
     pub other_last_ns: u64,
-    /// When that was told last.
-    pub other_told_ns: u64,
+    /// When that was reported last.
+    pub other_reported_ns: u64,
     /// Packets from another MAC so far.
     pub others: u64,
     /// When it last answered a connection although its packets come from another MAC: 0 for never.
     pub answered_ns: u64,
-    /// When something to it, sent again, was told last.
-    pub unheard_told_ns: u64,
-    /// When a claim of its address was told last.
-    pub claim_told_ns: u64,
+    /// When something to it, sent again, was reported last.
+    pub unheard_reported_ns: u64,
+    /// When a claim of its address was reported last.
+    pub claim_reported_ns: u64,
     /// Packets to it sent again since its packets come from another MAC, or since it is watched.
     pub unanswered: u32,
-    /// 1: what was told of it last was bad, so that its recovery is news.
-    pub told_bad: u32,
+    /// 1: what was reported of it last was bad, so that its recovery is news.
+    pub reported_bad: u32,
 }
 
 assert_layout!(NeighKey = 32, PeerKey = 24, Neighbour = 112);

@@ -1,5 +1,5 @@
-//! The programs behind `neigh`: each looks at one entry and tells it when it differs from what was
-//! last told. None of them runs per packet, except `neigh_sent` for packets that wait for an
+//! The programs behind `neigh`: each looks at one entry and reports it when it differs from what was
+//! last reported. None of them runs per packet, except `neigh_sent` for packets that wait for an
 //! unresolved entry.
 
 #![expect(
@@ -12,7 +12,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::{
     cause,
-    change::{Change, Old, look, tell},
+    change::{Change, Old, look, report},
     flag, state,
     table::{DEAD, NEIGHBOURS, key_of, repeated},
     waiters,
@@ -30,7 +30,7 @@ pub fn neigh_timer(ctx: BtfTracePointContext) -> i32 {
         if u32::from(fields::NEIGH_STATE::read(neighbour)) == state::INCOMPLETE
             && let Some((key, family)) = key_of(neighbour)
         {
-            waiters::tell(neighbour, &key, family == AF_INET);
+            waiters::report(neighbour, &key, family == AF_INET);
         }
     }
     0
@@ -45,7 +45,7 @@ pub fn neigh_sent(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Runs for a packet that meets an entry in the moment of its removal: rare, told once a second.
+/// Runs for a packet that meets an entry in the moment of its removal: rare, reported once a second.
 #[btf_tracepoint(function = "neigh_event_send_dead")]
 pub fn neigh_dead(ctx: BtfTracePointContext) -> i32 {
     let neighbour: *const u8 = ctx.arg(0);
@@ -58,7 +58,7 @@ pub fn neigh_dead(ctx: BtfTracePointContext) -> i32 {
         let old = Old { state, mac, ..Old::default() };
         let change =
             Change { cause: cause::DEAD, flags: 0, old: &old, state, mac, probes: 0, update: None, count };
-        tell(neighbour, &key, family, &change);
+        report(neighbour, &key, family, &change);
     }
     0
 }
@@ -94,8 +94,8 @@ pub fn neigh_removed(ctx: BtfTracePointContext) -> i32 {
             update: None,
             count: 0,
         };
-        if filter::ONLY_BAD.load() == 0 || old.state == state::FAILED || change.grave() != 0 {
-            tell(neighbour, &key, family, &change);
+        if filter::ONLY_BAD.load() == 0 || old.state == state::FAILED || change.severe() != 0 {
+            report(neighbour, &key, family, &change);
         }
     }
     0

@@ -41,7 +41,7 @@ pub struct NeighRecord {
     pub update_flags: u32,
     /// Netlink port of who asked, 0 when nobody did; with UPDATED.
     pub netlink_pid: u32,
-    /// `NTF_*` of the entry: 0x80 is a router, 0x10 learnt by a control plane.
+    /// `NTF_*` of the entry: 0x80 is a router, 0x10 NTF_EXT_LEARNED, set by a control plane.
     pub entry_flags: u32,
     /// Entries in the family's table, all namespaces together; with OVERFLOW.
     pub entries: u32,
@@ -173,7 +173,7 @@ pub struct UnheardRecord {
     pub confirmed_ns: u64,
 }
 
-/// A packet that waits for a neighbour that does not answer, told at each of its unanswered probes.
+/// A packet that waits for a neighbour that does not answer, reported at each of its unanswered probes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WaiterRecord {

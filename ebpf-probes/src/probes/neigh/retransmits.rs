@@ -32,7 +32,7 @@ use crate::{
     metrics::counter,
 };
 
-/// What is sent again is told at most this often, neighbour by neighbour.
+/// What is sent again is reported at most this often, neighbour by neighbour.
 const UNHEARD_EVERY_NS: u64 = SECOND / 5;
 /// Timeouts in a row after which a connection's peer is watched.
 const TIMEOUTS: u8 = 2;
@@ -55,7 +55,7 @@ pub(crate) unsafe fn sent_again(sk: *const u8, syn: bool) {
         let what = if syn { unheard::SYN } else { unheard::DATA };
         if let Some((known, ifindex)) = suspect(&peer, at) {
             let cookie = fields::SK_COOKIE::read(sk);
-            tell(known, &peer, ifindex, what, cookie, at, |to| write_tuple(sk, to));
+            report(known, &peer, ifindex, what, cookie, at, |to| write_tuple(sk, to));
         } else if timeouts >= TIMEOUTS {
             watch(sk, &peer, at);
         }
@@ -109,7 +109,7 @@ pub fn synack_again(ctx: BtfTracePointContext) -> i32 {
         let peer = PeerKey { address, netns };
         let at = now();
         if let Some((known, ifindex)) = suspect(&peer, at) {
-            tell(known, &peer, ifindex, unheard::SYN_ACK, 0, at, |to| {
+            report(known, &peer, ifindex, unheard::SYN_ACK, 0, at, |to| {
                 (&raw mut (*to).local).write(if family == AF_INET6 {
                     v6(fields::REQ_V6_RCV_SADDR::address(req))
                 } else {
@@ -155,9 +155,9 @@ unsafe fn answers(sk: *const u8) -> u64 {
         let Some((known, ifindex)) = suspect(&peer, at) else { return opaque(0) };
         (*known).answered_ns = at;
         if (*known).unanswered > 0 {
-            (*known).unheard_told_ns = 0;
+            (*known).unheard_reported_ns = 0;
             let cookie = fields::SK_COOKIE::read(sk);
-            tell(known, &peer, ifindex, unheard::ANSWERED, cookie, at, |to| write_tuple(sk, to));
+            report(known, &peer, ifindex, unheard::ANSWERED, cookie, at, |to| write_tuple(sk, to));
             (*known).unanswered = 0;
         }
     }
@@ -207,7 +207,7 @@ unsafe fn write_tuple(sk: *const u8, to: *mut Tuple) {
 /// # Safety
 /// `known` must be a live map value.
 #[inline(always)]
-unsafe fn tell(
+unsafe fn report(
     known: *mut Neighbour,
     peer: &PeerKey,
     ifindex: u32,
@@ -221,11 +221,11 @@ unsafe fn tell(
         if what != unheard::ANSWERED {
             (*known).unanswered += 1;
         }
-        let told = (*known).unheard_told_ns;
-        if told != 0 && at.wrapping_sub(told) < UNHEARD_EVERY_NS {
+        let reported = (*known).unheard_reported_ns;
+        if reported != 0 && at.wrapping_sub(reported) < UNHEARD_EVERY_NS {
             return;
         }
-        (*known).unheard_told_ns = at;
+        (*known).unheard_reported_ns = at;
         emit::<UnheardRecord>(ProbeId::Neigh, |record| {
             let tuple = &raw mut (*record).tuple;
             (&raw mut (*tuple).remote).write(peer.address);

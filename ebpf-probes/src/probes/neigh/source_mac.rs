@@ -140,27 +140,27 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, what: u32) {
         }
     }
     counters::add(counter::neigh(NeighEvent::MacMismatch, !packet.v4));
-    let told = differs(&met, u64::from(what == segment::SYN));
-    if told & TELL_RESET != 0 {
-        call!(say(skb, packet, &met, unheard::RESET, told));
-    } else if told & TELL_SPEAKS != 0 {
-        call!(say(skb, packet, &met, unheard::SPEAKS, told));
+    let reported = differs(&met, u64::from(what == segment::SYN));
+    if reported & REPORT_RESET != 0 {
+        call!(say(skb, packet, &met, unheard::RESET, reported));
+    } else if reported & REPORT_SPEAKS != 0 {
+        call!(say(skb, packet, &met, unheard::SPEAKS, reported));
     }
-    if told & TELL_MISMATCH != 0 {
+    if reported & REPORT_MISMATCH != 0 {
         call!(mismatch(skb, packet, &met));
     }
 }
 
-/// What [`differs`] says is to be told; a count stands above.
-const TELL_MISMATCH: u64 = 1;
-const TELL_SPEAKS: u64 = 2;
-const TELL_RESET: u64 = 4;
+/// What [`differs`] says is to be reported; a count stands above.
+const REPORT_MISMATCH: u64 = 1;
+const REPORT_SPEAKS: u64 = 2;
+const REPORT_RESET: u64 = 4;
 const COUNT_SHIFT: u64 = 32;
 
 /// A segment, by `syn` a SYN, came from another MAC than the cached one.
 #[inline(never)]
 fn differs(met: &Met, syn: u64) -> u64 {
-    let mut told = 0;
+    let mut reported = 0;
     let at = met.macs.at;
     if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
         // SAFETY: a live map value; races between CPUs cost a record too many.
@@ -169,7 +169,7 @@ fn differs(met: &Met, syn: u64) -> u64 {
             if (*known).other_mac != seen {
                 (*known).other_mac = seen;
                 (*known).other_since_ns = at;
-                (*known).other_told_ns = 0;
+                (*known).other_reported_ns = 0;
                 (*known).others = 0;
                 (*known).answered_ns = 0;
                 if syn != 0 {
@@ -182,22 +182,22 @@ fn differs(met: &Met, syn: u64) -> u64 {
             until(SUSPICIOUS, at + SUSPICION_NS);
             let resets = if syn != 0 { macs::syn(&met.peer, &met.macs) } else { 0 };
             if resets != 0 {
-                told |= TELL_RESET | resets << COUNT_SHIFT;
+                reported |= REPORT_RESET | resets << COUNT_SHIFT;
             } else if (*known).unanswered != 0 && macs::speaks(&met.peer, &met.macs) != 0 {
-                told |= TELL_SPEAKS | u64::from((*known).unanswered) << COUNT_SHIFT;
+                reported |= REPORT_SPEAKS | u64::from((*known).unanswered) << COUNT_SHIFT;
             }
-            let before = (*known).other_told_ns;
-            // A difference alone is healthy: what goes unanswered as well is told by `tell`.
+            let before = (*known).other_reported_ns;
+            // A difference alone is healthy: what goes unanswered as well is reported by `report`.
             if !filter::quiet() && (before == 0 || at.wrapping_sub(before) >= SECOND) {
-                (*known).other_told_ns = at;
-                told |= TELL_MISMATCH;
+                (*known).other_reported_ns = at;
+                reported |= REPORT_MISMATCH;
             }
         }
     }
-    opaque(told)
+    opaque(reported)
 }
 
-/// Tells that packets come from another MAC than the cached one.
+/// Reports that packets come from another MAC than the cached one.
 #[inline(never)]
 fn mismatch(skb: *mut __sk_buff, packet: &Packet, met: &Met) -> u64 {
     if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
@@ -223,16 +223,16 @@ fn mismatch(skb: *mut __sk_buff, packet: &Packet, met: &Met) -> u64 {
     opaque(0)
 }
 
-/// Tells something that a packet itself says; the count stands in `told`.
+/// Reports something that a packet itself says; the count stands in `reported`.
 #[inline(never)]
-fn say(skb: *mut __sk_buff, packet: &Packet, met: &Met, what: u32, told: u64) -> u64 {
+fn say(skb: *mut __sk_buff, packet: &Packet, met: &Met, what: u32, reported: u64) -> u64 {
     if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
         emit::<UnheardRecord>(ProbeId::Neigh, |record| {
             // SAFETY: a fresh reservation of the record's size, every byte written; a live map value.
             unsafe {
                 packet.write_tuple(&SkBuffContext::new(skb.cast()), &raw mut (*record).tuple)?;
                 (&raw mut (*record).owner).write(Owner::default());
-                write(record, known, &met.peer, met.key.ifindex, what, (told >> COUNT_SHIFT) as u32, 0);
+                write(record, known, &met.peer, met.key.ifindex, what, (reported >> COUNT_SHIFT) as u32, 0);
             }
             Some(())
         });

@@ -1,4 +1,4 @@
-//! The neighbours as last told, how an entry is named, and how often what repeats is told.
+//! The neighbours as last reported, how an entry is named, and how often what repeats is reported.
 
 use aya_ebpf::{
     helpers::{bpf_probe_read_kernel, generated::bpf_probe_read_kernel as read_kernel},
@@ -21,8 +21,8 @@ use crate::{
     metrics::{NeighEvent, counter},
 };
 
-/// Every neighbour as last told. The agent adds those that existed before it. Least recently used
-/// entries give way: a neighbour that comes back is told as seen for the first time.
+/// Every neighbour as last reported. The agent adds those that existed before it. Least recently used
+/// entries give way: a neighbour that comes back is reported as seen for the first time.
 #[map]
 pub(super) static NEIGHBOURS: LruHashMap<NeighKey, Neighbour> = LruHashMap::with_max_entries(1 << 14, 0);
 
@@ -30,14 +30,14 @@ pub(super) static NEIGHBOURS: LruHashMap<NeighKey, Neighbour> = LruHashMap::with
 #[map]
 pub(super) static NO_NEIGHBOUR: Array<Neighbour> = Array::with_max_entries(1, 0);
 
-/// What may happen for every packet, and is told at most once a second.
+/// What may happen for every packet, and is reported at most once a second.
 #[map]
 static REPEATS: Array<Repeat> = Array::with_max_entries(4, 0);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Repeat {
-    told_ns: u64,
+    reported_ns: u64,
     count: u64,
 }
 
@@ -45,7 +45,7 @@ pub(super) const OVERFLOW_V4: u32 = 0;
 pub(super) const OVERFLOW_V6: u32 = 1;
 pub(super) const DEAD: u32 = 2;
 
-/// Counts one more, and says how many there were since the last telling when it is time to tell.
+/// Counts one more, and says how many there were since the last report when it is time to report.
 #[inline(always)]
 pub(super) fn repeated(what: u32) -> Option<u32> {
     let repeat = REPEATS.get_ptr_mut(what)?;
@@ -53,10 +53,10 @@ pub(super) fn repeated(what: u32) -> Option<u32> {
     unsafe {
         atomic_add(&raw mut (*repeat).count, 1);
         let at = now();
-        if (*repeat).told_ns != 0 && at.wrapping_sub((*repeat).told_ns) < SECOND {
+        if (*repeat).reported_ns != 0 && at.wrapping_sub((*repeat).reported_ns) < SECOND {
             return None;
         }
-        (*repeat).told_ns = at;
+        (*repeat).reported_ns = at;
         let count = (*repeat).count;
         (*repeat).count = 0;
         Some(count as u32)

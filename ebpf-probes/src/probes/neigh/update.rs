@@ -96,7 +96,7 @@ fn claimed(neighbour: *const u8, mac: *const u8) -> u64 {
     claimed
 }
 
-/// As often as `neigh_update`, when it is done: tells it if it changed anything, and if it did not although
+/// As often as `neigh_update`, when it is done: reports it if it changed anything, and if it did not although
 /// it names another MAC.
 #[btf_tracepoint(function = "neigh_update_done")]
 pub fn neigh_updated(ctx: BtfTracePointContext) -> i32 {
@@ -120,7 +120,7 @@ pub fn neigh_updated(ctx: BtfTracePointContext) -> i32 {
 
 /// A packet named a MAC: the cached one, which confirms it, or another, which the kernel did not believe.
 ///
-/// Unbelieved claims are told at most once a second; when only the unhealthy is told, only those of an entry
+/// Unbelieved claims are reported at most once a second; when only the unhealthy is reported, only those of an entry
 /// that its own MAC confirms too.
 #[inline(always)]
 fn claim(key: &NeighKey, claimed: u64, cached: u64) {
@@ -132,14 +132,14 @@ fn claim(key: &NeighKey, claimed: u64, cached: u64) {
             (*known).confirmed_ns = at;
             return;
         }
-        let told = (*known).claim_told_ns;
+        let reported = (*known).claim_reported_ns;
         if cached == 0
             || (filter::quiet() && (*known).confirmed_ns == 0)
-            || (told != 0 && at.wrapping_sub(told) < SECOND)
+            || (reported != 0 && at.wrapping_sub(reported) < SECOND)
         {
             return;
         }
-        (*known).claim_told_ns = at;
+        (*known).claim_reported_ns = at;
         emit::<ClaimRecord>(ProbeId::Neigh, |record| {
             (&raw mut (*record).header).write(header::<ClaimRecord>(Kind::NeighClaim));
             (&raw mut (*record).address).write(key.address);

@@ -21,13 +21,13 @@ use crate::{
 /// Packets looked at, oldest first.
 const PACKETS: u32 = 4;
 
-/// Tells the packets that wait. Runs at each unanswered probe, once a second at most; packets are read by
+/// Reports the packets that wait. Runs at each unanswered probe, once a second at most; packets are read by
 /// helpers that cannot fault: one freed meanwhile reads as some other packet of this machine, or as none.
 ///
 /// # Safety
 /// `neighbour` must be a BTF-typed `struct neighbour`.
 #[inline(always)]
-pub(super) unsafe fn tell(neighbour: *const u8, key: &NeighKey, v4: bool) {
+pub(super) unsafe fn report(neighbour: *const u8, key: &NeighKey, v4: bool) {
     let head = fields::NEIGH_QUEUE::address(neighbour);
     // SAFETY: helpers that check addresses, and a load the verifier checks.
     unsafe {
@@ -67,7 +67,7 @@ struct Queue {
 #[map]
 static QUEUE: PerCpuArray<Queue> = PerCpuArray::with_max_entries(1, 0);
 
-/// Tells one packet, by its address: the verifier follows this once, not for each packet.
+/// Reports one packet, by its address: the verifier follows this once, not for each packet.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn neigh_waits(skb: u64) -> u64 {

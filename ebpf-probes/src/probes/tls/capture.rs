@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 
 use super::{
-    CLIENT_HELLO, HELD, HELLO_HELD, HELLOS as HELLOS_HELD, Handshake, HeldHello, LARGE, SERVER_HELLO, SMALL,
-    TLS_BYTES_HEAD, TlsBytes, table::nobodys,
+    CLIENT_HELLO, DeferredHello, HELD, HELLO_HELD, HELLOS as HELLOS_HELD, Handshake, LARGE, SERVER_HELLO,
+    SMALL, TLS_BYTES_HEAD, TlsBytes, table::nobodys,
 };
 use crate::{
     abi::{Kind, ProbeId},
@@ -24,11 +24,11 @@ use crate::{
 
 /// ClientHellos of handshakes in flight, when they are not put on the ring.
 #[map]
-static HELLOS: LruHashMap<u64, HeldHello> = LruHashMap::with_max_entries(HELLOS_HELD, 0);
+static HELLOS: LruHashMap<u64, DeferredHello> = LruHashMap::with_max_entries(HELLOS_HELD, 0);
 
 /// An empty one, to begin from. Never written.
 #[map]
-static NO_HELLO: Array<HeldHello> = Array::with_max_entries(1, 0);
+static NO_HELLO: Array<DeferredHello> = Array::with_max_entries(1, 0);
 
 /// Lets go of a ClientHello that may have been held back.
 #[inline(always)]
@@ -38,7 +38,7 @@ pub(super) fn let_go(cookie: u64) {
 
 /// The ClientHello that is held of a handshake.
 #[inline(always)]
-pub(super) fn held(cookie: u64) -> Option<*const HeldHello> {
+pub(super) fn held(cookie: u64) -> Option<*const DeferredHello> {
     HELLOS.get_ptr(&cookie)
 }
 
@@ -47,7 +47,7 @@ pub(super) fn held(cookie: u64) -> Option<*const HeldHello> {
 /// # Safety
 /// `hello` must be a live map value.
 #[inline(always)]
-pub(super) unsafe fn adopt_hello(cookie: u64, hello: *const HeldHello) {
+pub(super) unsafe fn adopt_hello(cookie: u64, hello: *const DeferredHello) {
     // SAFETY: as promised by the caller.
     let _ = HELLOS.insert(&cookie, unsafe { &*hello }, 0);
 }
@@ -177,7 +177,7 @@ extern "C" fn tls_hold(skb: *mut __sk_buff, cookie: u64, at: u64, of: u64) -> u6
 
 /// Keeps `len` bytes of a ClientHello, which begin at `offset` in the packet; `held` must be a live map value.
 #[inline(always)]
-pub(super) fn hold_in(skb: *mut __sk_buff, held: *mut HeldHello, at: u32, offset: u32, len: u32) {
+pub(super) fn hold_in(skb: *mut __sk_buff, held: *mut DeferredHello, at: u32, offset: u32, len: u32) {
     if at >= HELLO_HELD as u32 {
         return;
     }

@@ -13,10 +13,10 @@ use aya_ebpf::{
 };
 
 use super::{
-    CLIENT_HELLO, HELD, HELLO_CAPTURED, HELLO_HELD, Handshake, HeldHello, UNREAD,
+    CLIENT_HELLO, DeferredHello, HELD, HELLO_CAPTURED, HELLO_HELD, Handshake, UNREAD,
     capture::{capture, hand_over, held, hold, hold_in, holds_all},
     lifetime::{forget, grown},
-    report::tell,
+    report::report,
     stage,
     state_machine::{HANDSHAKE, may_begin},
     table::HANDSHAKES,
@@ -74,7 +74,7 @@ pub(super) unsafe fn without_socket(
     skb: *mut __sk_buff,
     handshake: *mut Handshake,
     packet: &Packet,
-    early: *mut HeldHello,
+    early: *mut DeferredHello,
 ) -> bool {
     // SAFETY: passed on to the caller.
     unsafe { more::<false>(skb, handshake, packet, null(), early) }
@@ -90,7 +90,7 @@ unsafe fn more<const SOCKET: bool>(
     handshake: *mut Handshake,
     packet: &Packet,
     socket: *const u8,
-    early: *mut HeldHello,
+    early: *mut DeferredHello,
 ) -> bool {
     let ctx = SkBuffContext::new(skb.cast());
     // SAFETY: as promised by the caller: a live map value.
@@ -200,7 +200,7 @@ fn whole(hs: &mut Handshake, seen: u32, of_a_socket: bool) {
         if of_a_socket {
             grown(hs.cookie);
             hand_over(hs);
-            tell(Kind::TlsPhase, hs);
+            report(Kind::TlsPhase, hs);
         }
     }
 }
@@ -246,7 +246,7 @@ unsafe fn already_here(hs: &mut Handshake, socket: *const u8) {
 #[inline(always)]
 unsafe fn kept<const SOCKET: bool>(
     cookie: u64,
-    early: *const HeldHello,
+    early: *const DeferredHello,
     at: u32,
     header: &mut [u8; 8],
 ) -> bool {

@@ -1,4 +1,4 @@
-//! TLS handshakes, told from the bytes on the wire, per socket: no library is asked, no port is
+//! TLS handshakes, reported from the bytes on the wire, per socket: no library is asked, no port is
 //! listed, and a handshake that begins on an established connection (STARTTLS) is one like any other.
 //!
 //! **Which socket it is.** A handshake is kept in a hash by the socket's cookie, and never known by a packet's
@@ -58,7 +58,7 @@ pub const ALERT_ENCRYPTED: u32 = 16;
 /// [`Handshake::flags`]: the peer's last flight has not been read by any thread yet.
 pub const UNREAD: u32 = 32;
 /// [`Handshake::flags`]: it once made no progress for as long as a stall takes; kept only when nothing but
-/// the unhealthy is told.
+/// the unhealthy is reported.
 pub const STALLED: u32 = 128;
 /// [`Handshake::flags`]: the client sent a certificate flight (TLS 1.3: longer than a Finished).
 pub const CLIENT_CERTIFICATE: u32 = 64;
@@ -111,7 +111,7 @@ pub struct Handshake {
     pub server_next: u32,
     /// One of [`stage`].
     pub stage: u32,
-    /// The stage at the last read that was told; once the handshake is over, the stage before the end.
+    /// The stage at the last read that was reported; once the handshake is over, the stage before the end.
     pub read_stage: u32,
     /// [`CLIENT`] or [`SERVER`].
     pub role: u32,
@@ -189,7 +189,7 @@ pub const HELLO_HELD: usize = 2048;
 /// A ClientHello held for the agent, should its handshake stall: value of the `HELLOS` map, by cookie.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeldHello {
+pub struct DeferredHello {
     /// Bytes held so far.
     pub len: u32,
     /// Unused, 0.
@@ -198,7 +198,7 @@ pub struct HeldHello {
     pub data: [u8; 2 * HELLO_HELD],
 }
 
-assert_layout!(HeldHello = 8 + 2 * HELLO_HELD);
+assert_layout!(DeferredHello = 8 + 2 * HELLO_HELD);
 
 /// A connection as the listener's packets name it: which socket it is to become.
 #[repr(C)]
@@ -217,7 +217,7 @@ pub struct Early {
     /// The handshake so far; it has no cookie.
     pub handshake: Handshake,
     /// Its ClientHello so far.
-    pub hello: HeldHello,
+    pub hello: DeferredHello,
 }
 
 assert_layout!(Requested = 48, Early = 280 + 8 + 2 * HELLO_HELD);

@@ -94,7 +94,7 @@ fn segment_of(ctx: &SkBuffContext, mut packet: Packet) -> u64 {
     }
     let Some(mut first) = packet.first(ctx.skb.skb) else { return next::NOTHING };
     // SAFETY: a live map value; a socket's packets in one direction are handled one after the other,
-    // and a race between the two directions costs at most a stage told twice.
+    // and a race between the two directions costs at most a stage reported twice.
     unsafe {
         if !packet.ingress && (*handshake).role == SERVER && (*handshake).stage <= stage::HELLO {
             let (ends, payload) = packet.words();

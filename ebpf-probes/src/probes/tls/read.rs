@@ -1,4 +1,4 @@
-//! Which thread reads what the peer sent: that makes it a server's owner, and tells a handshake that waits for its own
+//! Which thread reads what the peer sent: that makes it a server's owner, and distinguishes a handshake that waits for its own
 //! program from one that waits for the peer.
 
 #![expect(
@@ -16,7 +16,7 @@ use super::{
     capture::release,
     hello::received,
     lifetime::forget,
-    report::tell,
+    report::report,
     request, stage,
     state_machine::note_stall,
     table::{HANDSHAKES, nobodys, open, slot_of},
@@ -84,7 +84,7 @@ pub fn socket_read(ctx: BtfTracePointContext) -> i32 {
                 let timed = Timed::ReadClient as u32 + hs.role - CLIENT;
                 counters::took(timed, hs.read_ns.wrapping_sub(hs.moved_ns));
             }
-            tell(Kind::TlsRead, hs);
+            report(Kind::TlsRead, hs);
         }
     }
     0

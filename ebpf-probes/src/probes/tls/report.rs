@@ -1,4 +1,4 @@
-//! What is told of a handshake.
+//! What is reported of a handshake.
 
 use super::{
     Handshake, STALLED, TlsRecord,
@@ -14,25 +14,25 @@ use crate::{
     },
 };
 
-/// Tells a handshake, unless only the unhealthy is told and this one is healthy.
+/// Reports a handshake, unless only the unhealthy is reported and this one is healthy.
 #[inline(always)]
-pub(super) fn tell(kind: Kind, hs: &Handshake) {
+pub(super) fn report(kind: Kind, hs: &Handshake) {
     if (filter::quiet() || nobodys(hs)) && hs.flags & STALLED == 0 {
         return;
     }
-    told(kind, hs);
+    reported(kind, hs);
 }
 
-/// Tells a handshake.
+/// Reports a handshake.
 #[inline(always)]
-pub(super) fn told(kind: Kind, hs: &Handshake) {
-    call!(tls_told(hs.cookie, kind as u64));
+pub(super) fn reported(kind: Kind, hs: &Handshake) {
+    call!(tls_reported(hs.cookie, kind as u64));
 }
 
-/// See [`told`].
+/// See [`reported`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tls_told(cookie: u64, kind: u64) -> u64 {
+extern "C" fn tls_reported(cookie: u64, kind: u64) -> u64 {
     if let Some(handshake) = HANDSHAKES.get_ptr(&cookie) {
         emit::<TlsRecord>(ProbeId::Tls, |record| {
             // SAFETY: a fresh reservation of the record's size, of which every byte is written; a live map value.

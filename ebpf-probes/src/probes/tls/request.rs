@@ -20,7 +20,7 @@ use super::{
     capture::{adopt_hello, hand_over},
     hello::without_socket,
     lifetime::{grown, insert},
-    report::tell,
+    report::report,
     stage,
     state_machine::may_begin,
     table::{HANDSHAKES, gate, slot_of, speaks_tls},
@@ -270,6 +270,6 @@ fn whole(hs: &mut Handshake) {
     if hs.stage == stage::HELLO {
         grown(hs.cookie);
         hand_over(hs);
-        tell(Kind::TlsPhase, hs);
+        report(Kind::TlsPhase, hs);
     }
 }

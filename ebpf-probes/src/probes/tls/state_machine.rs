@@ -6,7 +6,7 @@ use super::{
     ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CCS, CLIENT_CERTIFICATE, ENCRYPTED_FINISH, HOLE,
     Handshake, RETRIED, SERVER, SERVER_HELLO, STALLED, UNREAD,
     capture::{capture, hand_over, let_go, release},
-    report::{tell, told},
+    report::{report, reported},
     stage,
     table::{nobodys, spoke_tls},
 };
@@ -56,7 +56,7 @@ fn record_ends_before(first: &[u8; 16], bytes: u32) -> bool {
     5 + u32::from(u16::from_be_bytes([first[3], first[4]])) < bytes
 }
 
-/// Marks a handshake that has made no progress for too long: from now on it is told.
+/// Marks a handshake that has made no progress for too long: from now on it is reported.
 #[inline(always)]
 pub(super) fn note_stall(hs: &mut Handshake) {
     if (filter::quiet() || nobodys(hs)) && now().wrapping_sub(hs.moved_ns) >= filter::STALL_NS.load() {
@@ -160,14 +160,14 @@ fn server(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, first: &Firs
             if hs.stage == stage::HELLO_PARTIAL {
                 hs.stage = stage::HELLO;
                 hand_over(hs);
-                tell(Kind::TlsPhase, hs);
+                report(Kind::TlsPhase, hs);
             }
             if hs.role == SERVER {
                 spoke_tls(hs);
             }
             capture(ctx, hs, SERVER_HELLO, 0, packet.offset, packet.len);
             hs.stage = stage::SERVER_FLIGHT;
-            tell(Kind::TlsPhase, hs);
+            report(Kind::TlsPhase, hs);
             Step::On
         }
         stage::CLIENT_FINISH => over(hs, stage::DONE),
@@ -230,7 +230,7 @@ fn client(hs: &mut Handshake, packet: &Packet, first: &First) -> Step {
 #[inline(always)]
 fn waits(hs: &mut Handshake) -> Step {
     hs.stage = stage::CLIENT_FINISH;
-    tell(Kind::TlsPhase, hs);
+    report(Kind::TlsPhase, hs);
     Step::On
 }
 
@@ -261,9 +261,9 @@ pub(super) fn over(hs: &mut Handshake, how: u32) -> Step {
         && filter::exposed(hs.moved_ns);
     if exposed && !nobodys(hs) {
         release(hs.cookie);
-        told(Kind::TlsPhase, hs);
+        reported(Kind::TlsPhase, hs);
     } else {
-        tell(Kind::TlsPhase, hs);
+        report(Kind::TlsPhase, hs);
     }
     Step::Over
 }

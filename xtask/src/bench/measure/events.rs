@@ -68,7 +68,7 @@ pub(crate) fn sustained(bench: &Bench<'_>, steps: &mut Vec<Sustained>) -> Result
         let Summary { events, lost } = culprit.end()?;
         let step = Sustained { asked: rate, reached: done.count as f64 / done.seconds, events, lost, cpu };
         eprintln!(
-            "bench: sustained: {:>7.0} events/s (asked for {:.0}), {} told, {} lost, culprit took {:.0} % of a processor",
+            "bench: sustained: {:>7.0} events/s (asked for {:.0}), {} reported, {} lost, culprit took {:.0} % of a processor",
             step.reached,
             step.asked,
             step.events,
@@ -106,7 +106,8 @@ pub(crate) fn replays(bench: &Bench<'_>, replays: &mut Vec<Replay>) -> Result<()
         let status = process.wait(PATIENCE)?;
         let seconds = began.elapsed().as_secs_f64();
         ensure!(status.success(), "`{line}` failed: {status}\n{talk}");
-        let events = told(&talk).with_context(|| format!("`{line}` did not say how many events: {talk}"))?;
+        let events =
+            reported(&talk).with_context(|| format!("`{line}` did not say how many events: {talk}"))?;
         eprintln!("bench: replay: {events} events in {seconds:.2} s: {:.0}/s", events as f64 / seconds);
         replays.push(Replay { events, seconds, recording_bytes });
     }
@@ -114,7 +115,7 @@ pub(crate) fn replays(bench: &Bench<'_>, replays: &mut Vec<Replay>) -> Result<()
 }
 
 /// Of the closing line: `culprit: 1234 events, none lost, 2.0 s`.
-fn told(talk: &str) -> Option<u64> {
+fn reported(talk: &str) -> Option<u64> {
     let line = talk.lines().rev().find_map(|line| line.strip_prefix("culprit: ")?.split_once(" events"));
     line?.0.parse().ok()
 }
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn the_closing_line_says_how_many_events_there_were() {
         let talk = "culprit: connect sees less: x\nculprit: 1234 events, none lost, 2.0 s\n";
-        assert_eq!(told(talk), Some(1234));
-        assert_eq!(told("culprit: nothing"), None);
+        assert_eq!(reported(talk), Some(1234));
+        assert_eq!(reported("culprit: nothing"), None);
     }
 }

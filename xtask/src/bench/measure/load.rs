@@ -1,5 +1,5 @@
 //! `xtask bench-load`: the load, in processes of its own, so that strace can attach to them and
-//! nothing of the benchmark runs inside them. A server serves until it is ended; a driver is told
+//! nothing of the benchmark runs inside them. A server serves until it is ended; a driver is given
 //! on standard input how long to go on and answers with what it did.
 
 mod bulk;
@@ -68,7 +68,7 @@ impl Order {
         Duration::from_secs_f64(self.seconds)
     }
 
-    /// Does `once`, which is told how many went before, at the pace asked for until the time is over.
+    /// Does `once`, which is given how many went before, at the pace asked for until the time is over.
     fn repeat(&self, mut once: impl FnMut(u64) -> Result<()>) -> Result<Done> {
         let (began, mut done) = (Instant::now(), Done::default());
         loop {

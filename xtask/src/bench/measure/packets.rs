@@ -10,7 +10,7 @@ use super::{
     empty::Empty,
     load::Kind,
     load_pair::Pair,
-    proc::{Held, Runs},
+    proc::{BpfUse, Runs},
     programs::{self, PACKET_IN, PACKET_OUT, names},
     progress,
     report::{Direction, Packets, Traffic},
@@ -42,7 +42,7 @@ pub(crate) fn measure(bench: &Bench<'_>, all: &mut Vec<Packets>) -> Result<()> {
 /// What three pairs of programs did until now.
 struct Readings {
     before: [Runs; 2],
-    culprit: Held,
+    culprit: BpfUse,
     after: [Runs; 2],
 }
 

@@ -59,7 +59,7 @@ fn field(text: &str, key: &str) -> Option<u64> {
 
 /// What a process holds of BPF.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct BpfUse {
     /// Programs by id.
     pub(crate) programs: BTreeMap<u32, Runs>,
     /// Maps by id, with the bytes they take.
@@ -89,9 +89,9 @@ impl Runs {
 }
 
 /// Reads the descriptors of a process.
-pub(crate) fn held(pid: u32) -> Result<Held> {
+pub(crate) fn held(pid: u32) -> Result<BpfUse> {
     let dir = format!("/proc/{pid}/fdinfo");
-    let mut held = Held::default();
+    let mut held = BpfUse::default();
     for entry in fs::read_dir(&dir).with_context(|| format!("reading {dir}"))? {
         let path = entry.with_context(|| format!("reading {dir}"))?.path();
         // A descriptor may close while we look.
@@ -106,7 +106,7 @@ pub(crate) fn program(fdinfo: &str) -> Option<(u32, Runs)> {
     Some((id, Runs { count: field(fdinfo, "run_cnt")?, nanoseconds: field(fdinfo, "run_time_ns")? }))
 }
 
-impl Held {
+impl BpfUse {
     /// What one descriptor is. A link names its program too, but does not say how often it ran.
     fn add(&mut self, fdinfo: &str) {
         if let Some((id, runs)) = program(fdinfo) {
@@ -138,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn programs_and_maps_are_told_from_links() {
-        let mut held = Held::default();
+    fn programs_and_maps_are_reported_from_links() {
+        let mut held = BpfUse::default();
         held.add("pos:\t0\nprog_type:\t8\nmemlock:\t4096\nprog_id:\t42\nrun_time_ns:\t900\nrun_cnt:\t9\n");
         held.add("pos:\t0\nlink_type:\tcgroup\nlink_id:\t3\nprog_id:\t43\n");
         held.add("pos:\t0\nmap_type:\t27\nmemlock:\t4206592\nmap_id:\t7\n");

@@ -11,7 +11,7 @@ use aya::{
 use ebpf_probes::abi::{ProbeId, STATS_COLUMNS, Stat};
 
 use super::{
-    proc::{self, Held, Runs},
+    proc::{self, BpfUse, Runs},
     report::Program,
 };
 
@@ -33,7 +33,7 @@ pub(crate) fn strangers() -> usize {
 }
 
 /// What each program of a process did between two readings; those that did not run are left out.
-pub(crate) fn between(before: &Held, after: &Held, names: &BTreeMap<u32, String>) -> Vec<Program> {
+pub(crate) fn between(before: &BpfUse, after: &BpfUse, names: &BTreeMap<u32, String>) -> Vec<Program> {
     let mut programs: Vec<_> = after
         .programs
         .iter()
@@ -80,12 +80,12 @@ mod tests {
 
     #[test]
     fn only_what_ran_between_two_readings_counts() {
-        let held = |runs: &[(u32, u64, u64)]| Held {
+        let held = |runs: &[(u32, u64, u64)]| BpfUse {
             programs: runs
                 .iter()
                 .map(|&(id, count, nanoseconds)| (id, Runs { count, nanoseconds }))
                 .collect(),
-            ..Held::default()
+            ..BpfUse::default()
         };
         let names = BTreeMap::from([(1, "packet_in".to_owned()), (2, "set_state".to_owned())]);
         let (before, after) = (held(&[(1, 10, 1000), (2, 5, 50)]), held(&[(1, 30, 3000), (2, 5, 50)]));

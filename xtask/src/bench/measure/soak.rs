@@ -217,7 +217,7 @@ fn watch(
     Ok(())
 }
 
-/// What was answered; a failure is counted, and told the first time.
+/// What was answered; a failure is counted, and reported the first time.
 fn asked(requests: &mut Requests, daemon: &Daemon, path: &str) -> Option<Vec<u8>> {
     match http::get(daemon.address, path) {
         Ok(body) => {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::{
     load_pair::Pair,
-    proc::{self, Held},
+    proc::{self, BpfUse},
     process::{Process, wait_until},
     report::Condition,
 };
@@ -116,7 +116,7 @@ impl Culprit {
     }
 
     /// The BPF programs and maps it holds.
-    pub(crate) fn held(&self) -> Result<Held> {
+    pub(crate) fn held(&self) -> Result<BpfUse> {
         proc::held(self.process.id())
     }
 

@@ -97,7 +97,7 @@ pub(crate) struct Requests {
 /// A reader of the live stream.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Stream {
-    /// Incidents it was told of: opened, changed, over.
+    /// Incidents it received: opened, changed, over.
     pub(crate) events: u64,
     /// Why it ended before its time.
     pub(crate) ended: Option<String>,

@@ -78,7 +78,7 @@ pub(crate) fn long(soak: &Soak, rows: &[Row]) -> String {
         text,
         "\nThe load, in network namespaces of its own: {}; and {} connects without an answer, one incident each. \
          Read meanwhile: {} requests, /metrics each 5 s and the page's API each 10 s, and {} readers of the live \
-         stream, which were told {}.\n\n\
+         stream, which were reported {}.\n\n\
          Numbers of a row are medians of its samples, one each 10 s; counts are those at its end.\n",
         loads.join(", "),
         soak.incidents.len(),

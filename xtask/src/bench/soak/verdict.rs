@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_is_told_by_probe() {
+    fn what_is_lost_is_reported_by_probe() {
         let mut soak = soak();
         soak.samples[9].lost.insert("dns".into(), 1200);
         assert_eq!(failing(&soak), [("records lost", "1,200 beside 5,000 received: dns 1,200".to_owned())]);

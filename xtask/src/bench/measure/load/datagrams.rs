@@ -1,5 +1,5 @@
 //! The cheapest events there are, at a steady rate: connects of a UDP socket, which send nothing.
-//! One thread makes more of them than TCP connects, and culprit tells each.
+//! One thread makes more of them than TCP connects, and culprit reports each.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},

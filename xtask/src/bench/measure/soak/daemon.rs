@@ -67,7 +67,7 @@ impl Daemon {
         let mut command = Command::new(culprit);
         command.arg("run").arg("--store").arg(&store).args(["--listen", &address.to_string()]);
         command.arg("--config").arg(&config);
-        // This machine's own daemon may be told to tell somebody: this one is not.
+        // This machine's own daemon may be configured to notify people: this one is not.
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("CULPRIT_") {
                 command.env_remove(name);

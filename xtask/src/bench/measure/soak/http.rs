@@ -1,5 +1,5 @@
 //! Readers of the daemon over HTTP, as simple as can be: a request with an answer, and a reader of the live
-//! stream that counts what it is told.
+//! stream that counts what it receives.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},

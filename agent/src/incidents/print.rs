@@ -1,5 +1,5 @@
-//! Incidents that are kept, for people: a table, or one as it was told. How long one lasts that is open is counted
-//! to this moment by the wall clock, for it was told some time ago. What is kept may be another machine's, or of
+//! Incidents that are kept, for people: a table, or one as it was reported. How long one lasts that is open is counted
+//! to this moment by the wall clock, for it was reported some time ago. What is kept may be another machine's, or of
 //! earlier days: nothing in it steers a terminal.
 
 use std::io::{self, Write};
@@ -13,11 +13,11 @@ use crate::{
     text::printable,
 };
 
-/// Characters of an id that tell it from others: the end, for its beginning is the time.
+/// Characters of an id that distinguish it from others: the end, for its beginning is the time.
 const SHORT: usize = 6;
 /// Columns that a summary has at least beside the others: with less it stands below them.
 const SUMMARY: usize = 40;
-/// Where paragraphs were broken when they were told, in columns.
+/// Where paragraphs were broken when they were reported, in columns.
 const TOLD: usize = 118;
 
 const COLUMNS: [Column<'static>; 6] = [
@@ -86,18 +86,18 @@ fn words(ms: u64) -> String {
     span(ms.saturating_mul(1_000_000))
 }
 
-/// How long it lasted, or has lasted by now: not less than when it was last told, whatever became of the clock.
+/// How long it lasted, or has lasted by now: not less than when it was last reported, whatever became of the clock.
 fn lasted_ms(incident: &Value, now: Timestamp) -> u64 {
-    let told = incident["duration_ms"].as_u64().unwrap_or(0);
+    let emitted = incident["duration_ms"].as_u64().unwrap_or(0);
     let began = incident["began_at"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
     match began.filter(|_| is_open(incident)) {
         Some(began) => u64::try_from((now.as_millisecond()).saturating_sub(began.as_millisecond()))
-            .map_or(told, |lasts| lasts.max(told)),
-        None => told,
+            .map_or(emitted, |lasts| lasts.max(emitted)),
+        None => emitted,
     }
 }
 
-/// An incident as it was told last, and how long it has gone on since.
+/// An incident as it was reported last, and how long it has gone on since.
 pub(super) fn paragraph(
     incident: &Value,
     text: &str,
@@ -108,7 +108,7 @@ pub(super) fn paragraph(
     if is_open(incident) {
         let lasts = lasted_ms(incident, now);
         let ago = lasts.saturating_sub(incident["duration_ms"].as_u64().unwrap_or(0));
-        writeln!(out, "  Open for {} so far; as it was told {} ago:\n", words(lasts), words(ago))?;
+        writeln!(out, "  Open for {} so far; as it was reported {} ago:\n", words(lasts), words(ago))?;
     }
     let text = text.trim_end();
     match width.filter(|&width| width < TOLD) {
@@ -232,7 +232,7 @@ TSMRWB  2026-11-21 10:00:03  3 min 12 s so far  warning   connect_stalled
         paragraph(&incident("open"), text, now(), Some(60), &mut out).expect("a vector");
         assert_eq!(
             String::from_utf8(out).expect("text"),
-            "  Open for 3 min 12 s so far; as it was told 3 min 9 s ago:
+            "  Open for 3 min 12 s so far; as it was reported 3 min 9 s ago:
 
   CONNECT STALLED   raven[1017]  since 10:00:00 (3.0 s,
     still going)

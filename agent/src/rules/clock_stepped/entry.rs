@@ -1,6 +1,6 @@
 //! One step, in words.
 
-use super::Leg;
+use super::SeriesStep;
 use crate::{
     correlate::incident::{ClockStep, Parent, StepCause},
     enrich::World,
@@ -15,7 +15,7 @@ use crate::{
 /// Steps below this are said to the millisecond.
 const FINE_NS: u64 = 60 * SECOND_NS;
 
-impl Leg {
+impl SeriesStep {
     pub(super) fn how(&self) -> StepCause {
         match &self.step {
             step if step.by.is_some() => StepCause::Call,
@@ -86,14 +86,14 @@ impl Leg {
     }
 
     /// What is known when no call was seen, in a sentence.
-    pub(super) fn nobody(&self) -> String {
+    pub(super) fn without_author(&self) -> String {
         match self.how() {
             StepCause::Resume => format!(
                 "No call set it: the machine resumed from a suspend of {}, and its clock was set from the hardware clock.",
                 span(self.step.slept_ns)
             ),
             StepCause::Unseen => {
-                "Whether a call set it cannot be told: the hooks on those calls are not attached (culprit doctor says why).".to_owned()
+                "Whether a call set it is not known: the hooks on those calls are not attached (culprit doctor says why).".to_owned()
             }
             _ => "No call set it: the kernel did for its hypervisor, or this is a restored VM; or a 32-bit process did, whose calls cannot be seen.".to_owned(),
         }

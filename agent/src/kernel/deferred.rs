@@ -1,4 +1,4 @@
-//! What the kernel holds back while it tells only the unhealthy: ClientHellos of handshakes in flight,
+//! What the kernel holds back while it reports only the unhealthy: ClientHellos of handshakes in flight,
 //! DNS questions that wait, and the last answers. Fetched when something goes wrong, and written as the
 //! records they would have been; from there on they are like any other.
 
@@ -8,15 +8,15 @@ use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind},
     probes::{
-        dns::{ANSWERS_MAP, DNS_BYTES_HEAD, DnsWire, HeldMessage, LOOKUPS_MAP, LookupKey},
-        tls::{CLIENT_HELLO, HELLOS_MAP, Handshake, HeldHello, TLS_BYTES_HEAD},
+        dns::{ANSWERS_MAP, DNS_BYTES_HEAD, DeferredMessage, DnsWire, LOOKUPS_MAP, LookupKey},
+        tls::{CLIENT_HELLO, DeferredHello, HELLOS_MAP, Handshake, TLS_BYTES_HEAD},
     },
 };
 
 use super::load::{Error, Kernel};
 use crate::event::encode;
 
-/// A question that waits for this long is told.
+/// A question that waits for this long is reported.
 const UNANSWERED_NS: u64 = 250_000_000;
 /// A question nobody has answered for this long is forgotten.
 const FORGOTTEN_NS: u64 = 60_000_000_000;
@@ -25,13 +25,13 @@ const ANSWERS_EVERY_NS: u64 = 1_000_000_000;
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Hello(HeldHello);
+struct Hello(DeferredHello);
 // SAFETY: `#[repr(C)]` integers and byte arrays.
 unsafe impl aya::Pod for Hello {}
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Message(HeldMessage);
+struct Message(DeferredMessage);
 // SAFETY: `#[repr(C)]` integers and byte arrays.
 unsafe impl aya::Pod for Message {}
 
@@ -43,15 +43,15 @@ unsafe impl aya::Pod for Key {}
 
 /// Remembers what was fetched.
 #[derive(Default)]
-pub(super) struct Held {
-    /// Questions told, and how often they had been sent by then.
+pub(super) struct Deferred {
+    /// Questions reported, and how often they had been sent by then.
     asked: HashMap<Key, u32>,
-    /// Answers told, by when they came.
+    /// Answers reported, by when they came.
     answered: HashSet<(Key, u64)>,
     answers_at_ns: u64,
 }
 
-impl Held {
+impl Deferred {
     /// Fetches what belongs to these handshakes, which stall, and the questions that wait. `waits`: some
     /// connect does, whose destination may have a name.
     pub(super) fn fetch(
@@ -76,7 +76,7 @@ impl Held {
         Ok(())
     }
 
-    /// Tells questions that wait, once, and again when they were sent again. `true`: there are some.
+    /// Reports questions that wait, once, and again when they were sent again. `true`: there are some.
     fn questions(
         &mut self,
         kernel: &mut Kernel,
@@ -105,13 +105,13 @@ impl Held {
         Ok(waiting)
     }
 
-    /// Tells the answers that were not told yet, for the names in them.
+    /// Reports the answers that were not reported yet, for the names in them.
     fn answers(&mut self, kernel: &Kernel, to: &mut impl FnMut(Bytes)) -> Result<(), Error> {
         let mut answers = kernel.entries::<Key, Message>(ANSWERS_MAP)?;
         answers.sort_by_key(|(key, message)| (message.0.boot_ns, key.0.cookie, key.0.id));
         let live: HashSet<(Key, u64)> =
             answers.iter().map(|(key, message)| (*key, message.0.boot_ns)).collect();
-        self.answered.retain(|told| live.contains(told));
+        self.answered.retain(|reported| live.contains(reported));
         for (key, Message(message)) in answers {
             if self.answered.insert((key, message.boot_ns)) {
                 to(dns_record(key.0.cookie, &message));
@@ -121,7 +121,7 @@ impl Held {
     }
 }
 
-fn hello_record(handshake: &Handshake, held: &HeldHello) -> Bytes {
+fn hello_record(handshake: &Handshake, held: &DeferredHello) -> Bytes {
     // Of one that is not whole, what stands behind a hole is held as well; the hole itself is nothing.
     let len = held.len.min(handshake.hello_seen);
     let data = &held.data[..(len as usize).min(held.data.len())];
@@ -139,13 +139,13 @@ fn hello_record(handshake: &Handshake, held: &HeldHello) -> Bytes {
     record.into()
 }
 
-fn wire_record(cookie: u64, held: &HeldMessage) -> Bytes {
+fn wire_record(cookie: u64, held: &DeferredMessage) -> Bytes {
     let header =
         Header { boot_ns: held.boot_ns, kind: Kind::DnsWire as u32, len: size_of::<DnsWire>() as u32 };
     encode(DnsWire { header, cookie, wire: held.wire, translated: held.translated, pad: 0 })
 }
 
-fn dns_record(cookie: u64, held: &HeldMessage) -> Bytes {
+fn dns_record(cookie: u64, held: &DeferredMessage) -> Bytes {
     let data = &held.data[..(held.len as usize).min(held.data.len())];
     let mut record = Vec::with_capacity(DNS_BYTES_HEAD + data.len());
     let len = (DNS_BYTES_HEAD + data.len()) as u32;
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_held_becomes_the_record_it_would_have_been() {
-        let mut held = HeldMessage {
+        let mut held = DeferredMessage {
             boot_ns: 7,
             owner: Owner { process: 3, thread: 4, ..Owner::default() },
             tuple: ebpf_probes::abi::Tuple { remote_port: 53, ..Default::default() },
@@ -192,7 +192,7 @@ mod tests {
             (message.tuple.remote_port, message.wire_len, &message.data[..]),
             (53, 600, &b"abcde"[..])
         );
-        let mut hello = HeldHello { len: 3, pad: 0, data: [0; 2 * ebpf_probes::probes::tls::HELLO_HELD] };
+        let mut hello = DeferredHello { len: 3, pad: 0, data: [0; 2 * ebpf_probes::probes::tls::HELLO_HELD] };
         hello.data[..3].copy_from_slice(b"xyz");
         let handshake = Handshake { cookie: 5, started_ns: 2, hello_seen: 3, ..Handshake::default() };
         let event = decode(&hello_record(&handshake, &hello)).expect("whole");
