@@ -50,6 +50,12 @@ const OWN: usize = 4;
 const WITHDRAWN_NS: u64 = 60_000_000_000;
 /// `EHOSTUNREACH`.
 const HOST_UNREACHABLE: i32 = 113;
+/// `ECONNABORTED`: the process closed the socket of a connect that was pending.
+const GIVEN_UP: i32 = 103;
+/// A connect that its process closes sooner than this has hardly waited.
+const PATIENCE_NS: u64 = 1_000_000_000;
+/// So many attempts that are given up sooner are a program with a short timeout, and its trouble is real.
+const ATTEMPTS: usize = 3;
 
 struct NeighbourUnresolved {
     asked: Bounded<Key, Unanswered>,
@@ -59,6 +65,8 @@ struct NeighbourUnresolved {
     looked_ns: Bounded<ebpf_probes::abi::Netns, u64>,
     /// Entries that were taken away by hand.
     withdrawn: Bounded<Key, Withdrawn>,
+    /// Connects whose process closed the socket before an answer, by cookie, and when: their SYN goes on waiting.
+    given_up: Bounded<u64, (Connect, u64)>,
 }
 
 /// An entry that was taken away by hand.
@@ -77,6 +85,7 @@ impl Default for NeighbourUnresolved {
             due: Vec::new(),
             looked_ns: Bounded::new(NEIGHBOURS),
             withdrawn: Bounded::new(NEIGHBOURS),
+            given_up: Bounded::new(NEIGHBOURS),
         }
     }
 }
@@ -145,6 +154,7 @@ impl Diagnose for NeighbourUnresolved {
             self.asked.table("neighbour_unresolved_asked"),
             self.looked_ns.table("neighbour_unresolved_looked"),
             self.withdrawn.table("neighbour_unresolved_withdrawn"),
+            self.given_up.table("neighbour_unresolved_given_up"),
         ]
     }
 
@@ -156,6 +166,9 @@ impl Diagnose for NeighbourUnresolved {
             What::Waiter(record) => self.waits(record, event.boot_ns, view),
             What::Connect(ConnectStep::End, connect) if connect.errno == HOST_UNREACHABLE => {
                 self.unreachable(connect, event.boot_ns, view);
+            }
+            What::Connect(ConnectStep::End, connect) if connect.errno == GIVEN_UP => {
+                self.gives_up(connect, event.boot_ns);
             }
             What::Tick => self.tick(view),
             _ => {}
@@ -244,7 +257,7 @@ impl NeighbourUnresolved {
             if silent.failures.is_power_of_two() {
                 self.update(key, view);
             }
-        } else if !silent.waiters.is_empty() {
+        } else if silent.does_harm() {
             self.soon(key, view);
         }
     }
@@ -271,7 +284,8 @@ impl NeighbourUnresolved {
             return;
         }
         let owner = view.world.forwarded_connect(&record.tuple).map(|op| op.connect.owner);
-        silent.waiters.push(Waiter { record: *record, owner, at_ns, ended: None });
+        let ended = self.given_up.get(&record.cookie).copied();
+        silent.waiters.push(Waiter { record: *record, owner, at_ns, ended });
         if silent.id.is_some() && silent.waiters.len().is_power_of_two() {
             self.update(key, view);
         }
@@ -311,6 +325,17 @@ impl NeighbourUnresolved {
         }
     }
 
+    /// The process of a connect has closed its socket before any answer.
+    fn gives_up(&mut self, connect: &Connect, at_ns: u64) {
+        self.given_up.insert(connect.cookie, (*connect, at_ns));
+        for silent in self.asked.iter_mut().map(|(_, silent)| silent) {
+            let its = silent.waiters.iter_mut().find(|waiter| waiter.record.cookie == connect.cookie);
+            if let Some(waiter) = its {
+                waiter.ended.get_or_insert((*connect, at_ns));
+            }
+        }
+    }
+
     /// An incident is due: the network is looked at first, to distinguish a gateway from a host.
     fn soon(&mut self, key: Key, view: &mut View<'_>) {
         if self.due.contains(&key) || self.due.len() >= NEIGHBOURS {
@@ -331,7 +356,7 @@ impl NeighbourUnresolved {
         let late: Vec<Key> = self
             .asked
             .iter()
-            .filter(|(_, silent)| silent.id.is_none() && !silent.waiters.is_empty())
+            .filter(|(_, silent)| silent.id.is_none() && silent.does_harm())
             .filter(|(_, silent)| silent.last_ns.saturating_sub(silent.since_ns) >= ASKED_NS)
             .map(|(key, _)| *key)
             .collect();
@@ -398,7 +423,22 @@ impl NeighbourUnresolved {
     }
 }
 
+impl Waiter {
+    /// Its process gave up so soon that the neighbour need not be why: a scan, or an attempt beside another one.
+    fn gave_up_soon(&self) -> bool {
+        self.ended.as_ref().is_some_and(|(connect, at_ns)| {
+            connect.errno == GIVEN_UP && at_ns.saturating_sub(connect.started_ns) < PATIENCE_NS
+        })
+    }
+}
+
 impl Unanswered {
+    /// Something waits, has failed or has waited in earnest; or attempts are given up soon again and again.
+    fn does_harm(&self) -> bool {
+        let soon = self.waiters.iter().filter(|waiter| waiter.gave_up_soon()).count();
+        soon < self.waiters.len() || soon >= ATTEMPTS
+    }
+
     /// Whether any waiter passes the filters by process.
     fn is_wanted(&self, view: &View<'_>) -> bool {
         self.waiters

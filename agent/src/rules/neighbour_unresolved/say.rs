@@ -21,6 +21,7 @@ use crate::{
         context::{Kinship, Stacked},
         neigh::mac,
     },
+    fact::Outcome,
     rules::{
         neighbours::{self, Key, on, within},
         text::{self, duration},
@@ -35,7 +36,10 @@ impl Unanswered {
     pub(super) fn report(&self, key: &Key, now_ns: u64, end: Option<End<'_>>, view: &View<'_>) -> Report {
         let mut place = neighbours::place(key, &self.device, view.world);
         place.is_gateway = view.world.gateway(key.0, &place.device, place.address).is_some();
-        let waiters: Vec<NeighbourWaiter> = self.waiters.iter().map(|waiter| waiter.shown(view)).collect();
+        // Those that were given up soon are no one's trouble: they come last.
+        let (soon, earnest): (Vec<_>, Vec<_>) = self.waiters.iter().partition(|waiter| waiter.gave_up_soon());
+        let waiters: Vec<NeighbourWaiter> =
+            earnest.into_iter().chain(soon).map(|waiter| waiter.shown(view)).collect();
         let process = waiters.iter().find_map(|waiter| waiter.process.clone());
         let asked_ns = now_ns.saturating_sub(self.since_ns);
         Report {
@@ -374,6 +378,7 @@ fn consequence(waiters: &[NeighbourWaiter], left_out: u32, beyond: bool) -> Stri
         more => format!(" (and {more} more)"),
     };
     let verb = match first.outcome {
+        Some(Outcome::Aborted) => "was given up",
         Some(_) => "failed",
         None => "waits for it",
     };

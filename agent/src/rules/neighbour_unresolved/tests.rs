@@ -16,6 +16,7 @@ use crate::{
 };
 
 const HOST_UNREACHABLE: i32 = 113;
+const ABORTED: i32 = 103;
 
 fn details(incident: &Incident) -> &NeighbourUnresolvedDetails {
     match &incident.details {
@@ -312,4 +313,51 @@ fn a_gateway_is_called_one_and_is_critical() {
     let opened = scene.opened(Kind::NeighbourUnresolved);
     assert_eq!(opened[0].severity, Severity::Critical);
     assert!(opened[0].summary.starts_with("The default gateway 192.0.2.90 does not answer ARP on eth0"));
+}
+
+/// So many connects to 192.0.2.90, each closed by its process after `patience` milliseconds; the entry fails.
+fn given_up(scene: &mut Scene, attempts: u64, patience: u64, in_time: bool) {
+    scene.neigh(0, asked(90, state::NONE));
+    let closed = |scene: &mut Scene| {
+        for cookie in 1..=attempts {
+            let closed = Connect { errno: ABORTED, ..connect(cookie, 1, 90, 0) };
+            scene.connect(patience, Record::ConnectEnd, closed);
+        }
+    };
+    if in_time {
+        closed(scene);
+    }
+    scene.neigh(1000, timer(90, state::INCOMPLETE, state::INCOMPLETE));
+    (1..=attempts).for_each(|cookie| scene.waiter(1000, waiter(cookie, 90)));
+    if !in_time {
+        closed(scene);
+    }
+    scene.neigh(3000, timer(90, state::INCOMPLETE, state::FAILED));
+    scene.passes(3200, 3700);
+}
+
+#[test]
+fn a_neighbour_whose_only_waiter_gave_up_at_once_is_no_incident() {
+    let mut scene = Scene::new();
+    given_up(&mut scene, 2, 200, true);
+    assert!(scene.opened(Kind::NeighbourUnresolved).is_empty(), "{:#?}", scene.emitted);
+}
+
+#[test]
+fn a_waiter_that_gave_up_after_its_own_timeout_is_named_as_one_that_gave_up() {
+    let mut scene = Scene::new();
+    given_up(&mut scene, 1, 1500, false);
+    let opened = scene.opened(Kind::NeighbourUnresolved);
+    assert_eq!(opened.len(), 1);
+    assert!(opened[0].summary.contains("was given up"), "{}", opened[0].summary);
+    assert_eq!(details(opened[0]).waiters[0].outcome, Some(Outcome::Aborted));
+}
+
+#[test]
+fn attempts_that_are_given_up_soon_again_and_again_are_an_incident() {
+    let mut scene = Scene::new();
+    given_up(&mut scene, 3, 200, true);
+    let opened = scene.opened(Kind::NeighbourUnresolved);
+    assert_eq!(opened.len(), 1);
+    assert!(opened[0].summary.contains("was given up (and 2 more)"), "{}", opened[0].summary);
 }
