@@ -1,4 +1,4 @@
-//! Did the wall clock move, or did the machine sleep, whoever or nobody did it? Compares REALTIME and
+//! Did the wall clock move, or did the machine sleep, whatever did it? Compares REALTIME and
 //! MONOTONIC with BOOTTIME between two looks, and lets the kernel say when the clock is set.
 //!
 //! It does not know who moved it (the `clock` probe does), nor whether the clock is right: a virtual
@@ -133,7 +133,7 @@ pub fn compare(before: &Sample, after: &Sample, was_set: bool) -> Changes {
 }
 
 /// Watches the clocks. To be looked at every second or so: that alone finds everything, a second late.
-/// Its descriptor becomes readable when the wall clock is set, for whoever cannot wait (an `AsyncFd`, say:
+/// Its descriptor becomes readable when the wall clock is set, for those who cannot wait (an `AsyncFd`, say:
 /// clear the readiness, then look).
 #[derive(Debug)]
 pub struct Clockwatch {
@@ -151,7 +151,7 @@ impl Clockwatch {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: Timespec { tv_sec: NEVER_SEC, tv_nsec: 0 },
         };
-        // A timer nobody waits for, except to hear from the kernel that it has become meaningless.
+        // A timer that nothing waits for, except to hear from the kernel that it has become meaningless.
         timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &never)?;
         Ok(Self { timer, last: Sample::now(), set_late: false })
     }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn anybody_may_watch() -> io::Result<()> {
+    fn any_process_may_watch() -> io::Result<()> {
         let mut watch = Clockwatch::new()?;
         let first = *watch.last();
         let _ = watch.look();

@@ -1,4 +1,4 @@
-//! `culprit doctor` and `culprit list`: what there is, what works here, and the way out of what does not.
+//! `culprit doctor` and `culprit list`: what there is, what works here, and the remedy for what does not.
 
 use std::{
     fs,

@@ -82,7 +82,7 @@ pub enum ConnectStep {
     End,
     /// This host dropped one of its packets.
     Drop,
-    /// It is still pending, long enough to be told.
+    /// It is still pending, long enough to be reported.
     Pending,
     /// It waits: for the correlation alone.
     Waiting,

@@ -59,7 +59,7 @@ pub fn daemon(format: LogFormat, level: LogLevel) -> Level {
     Level(handle)
 }
 
-/// Of a command somebody looks at: `culprit: ` and what there is to say.
+/// Of a command a person looks at: `culprit: ` and what there is to say.
 pub fn plain() {
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(|| Talk)
@@ -83,7 +83,7 @@ pub fn hold() {
 /// Says what was kept, and from now on everything at once.
 pub fn release() {
     if let Some(kept) = HELD_BACK.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        // As with any talk: there may be nobody to hear it.
+        // As with any talk: there may be no one to hear it.
         let _ = progress::Talk.write_all(&kept);
     }
 }

@@ -103,7 +103,7 @@ pub fn own() -> Option<Netns> {
     }
     let inode = inode_of(&fs::read_link("/proc/self/ns/net").ok()?)?;
     let netns = Netns { inode, generation: generation::here().ok()? };
-    // Before probes are loaded nobody needs generations.
+    // Before probes are loaded generations are not needed.
     Some(if generation::matters() { *OWN.get_or_init(|| netns) } else { netns })
 }
 

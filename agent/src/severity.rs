@@ -72,7 +72,7 @@ mod tests {
             assert_eq!(severity.to_possible_value().unwrap().get_name(), severity.name());
             assert_eq!(Severity::named(severity.name()), Some(*severity));
         }
-        assert!(Severity::ALL.is_sorted() && Severity::named("grave").is_none());
+        assert!(Severity::ALL.is_sorted() && Severity::named("severe").is_none());
         assert_eq!(Severity::ALL, Severity::value_variants());
     }
 }

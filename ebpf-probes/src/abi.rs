@@ -57,7 +57,7 @@ pub mod generation {
     pub const UNKNOWN: u32 = 0;
     /// The low half of `net->net_cookie`.
     pub const COOKIE: u32 = 1;
-    /// Half of `net->hash_mix`, where cookies are drawn only when somebody asks (before Linux 5.12).
+    /// Half of `net->hash_mix`, where cookies are drawn only when asked for (before Linux 5.12).
     pub const HASH_MIX: u32 = 2;
 }
 

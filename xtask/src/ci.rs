@@ -135,7 +135,7 @@ fn imports(_: &Args) -> Result<Done> {
 fn words(_: &Args) -> Result<Done> {
     let complaints = words::check(&cmd::workspace())?;
     if !complaints.is_empty() {
-        bail!("the pages use the field's terms (CONTRIBUTING.md):\n{}", complaints.join("\n"));
+        bail!("pages and sources use the field's terms (CONTRIBUTING.md):\n{}", complaints.join("\n"));
     }
     Ok(None)
 }
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_tells_a_skip_from_a_pass() {
+    fn the_summary_distinguishes_a_skip_from_a_pass() {
         let took = Duration::from_secs(2);
         assert!(summary("a", &Ok(None), took).starts_with("pass  a"));
         assert!(summary("a", &Ok(Some("why")), took).ends_with("why"));

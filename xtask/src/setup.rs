@@ -267,7 +267,7 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
-/// Takes the lock NAME below the tools directory, waiting for whoever holds it.
+/// Takes the lock NAME below the tools directory, waiting for its holder.
 pub(crate) fn lock(name: &str) -> Result<File> {
     let dir = toolchain::tools_dir();
     fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: does the code do what its tests say, here, on this kernel?
 //!
-//! The unit and replay tests run as whoever calls. The live tests load programs into the kernel,
+//! The unit and replay tests run as the caller. The live tests load programs into the kernel,
 //! so their binary is built as the caller and run as root, and given (`CULPRIT_LIVE=require`) that
 //! a test that cannot run has failed.
 

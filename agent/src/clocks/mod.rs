@@ -74,7 +74,7 @@ struct Listed {
     clocks: Vec<Clock>,
     /// What cannot be read.
     unreadable: Vec<Failure>,
-    /// Clocks that do not show UTC, or nobody knows what.
+    /// Clocks that do not show UTC, or show it is not known what.
     left_out: Vec<String>,
     /// The kernel's account, if it gives one.
     kernel: Option<State>,
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_listed_and_a_server_that_is_not_there_is_named() {
-        // Bound, and closed at once: nobody listens there.
+        // Bound, and closed at once: nothing listens there.
         let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let server = crate::reference::server(&free.expect("an address").to_string()).expect("a server");
         let listed = read(std::slice::from_ref(&server));

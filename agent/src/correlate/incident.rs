@@ -79,7 +79,7 @@ pub enum Kind {
     ConnectStalled,
     /// The same process fails to connect to the same destination again and again.
     ConnectFailing,
-    /// Somebody waits for a neighbour (ARP, NDP) that does not answer.
+    /// A process waits for a neighbour (ARP, NDP) that does not answer.
     NeighbourUnresolved,
     /// Replies go to a MAC that is not the one the neighbour's packets come from, and it does not hear them.
     NeighbourStale,
@@ -178,7 +178,7 @@ pub enum CauseKind {
     Clock,
     /// A peer that accepted the connection and does not answer.
     Peer,
-    /// Nobody has read the ClientHello.
+    /// No thread has read the ClientHello.
     Unread,
     /// No connect, lookup or request of the process delays it: the snapshot of its threads says what it did.
     #[default]
@@ -249,11 +249,11 @@ pub struct TlsDetails {
     pub peer: Endpoint,
     /// Time without progress.
     pub stall_ms: u64,
-    /// How long the peer's last message waited to be read; absent while nobody has.
+    /// How long the peer's last message waited to be read; absent while none has.
     pub read_after_ms: Option<u64>,
     /// Handshakes of this incident that wait now.
     pub waiting: u64,
-    /// Those of them whose ClientHello nobody has read.
+    /// Those of them whose ClientHello no thread has read.
     pub unread: u64,
     /// The process's threads at the moment of the stall, taken once; the one concerned first.
     pub threads: Vec<Thread>,

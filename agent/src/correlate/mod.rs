@@ -1,7 +1,7 @@
 //! Events → incidents: pure, in event time. The engine hands every event and every piece of context to
 //! each rule it is given; what they conclude is kept, folded and reported by the [`Store`]. It never reads
 //! a clock, a file or a socket, so a recording gives the same incidents anywhere. When a rule needs to
-//! know what a process or the network looks like it says so ([`Request`]); whoever runs live answers.
+//! know what a process or the network looks like it says so ([`Request`]); a live session answers.
 
 mod clocks;
 pub mod incident;

@@ -40,11 +40,11 @@ pub struct NeighbourUnresolvedDetails {
     pub waiters_left_out: u32,
     /// Other neighbours behind the same device that did not answer either and have no incident of their own.
     pub others: u64,
-    /// Who took the entry away by hand shortly before, when somebody did.
+    /// Who took the entry away by hand shortly before, when a process did.
     pub withdrawn_by: Option<Process>,
 }
 
-/// Somebody whose packet waited for a neighbour.
+/// A process whose packet waited for a neighbour.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct NeighbourWaiter {
     /// Whose packet; absent when that is not known.

@@ -5,7 +5,7 @@ use std::{
     hash::Hash,
 };
 
-/// How full some bounded memory is, for whoever watches it.
+/// How full some bounded memory is, for those who watch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
     /// What it remembers.

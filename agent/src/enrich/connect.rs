@@ -85,7 +85,7 @@ impl World {
     }
 }
 
-/// The error that a socket held and nobody had asked for when its connect was given up.
+/// The error that a socket held and that was not read when its connect was given up.
 fn unread(connect: &Connect) -> Option<String> {
     let ended_by_error = connect.established != 0 || connect.errno != 0;
     (connect.unread_errno > 0 && !ended_by_error).then(|| error_name(connect.unread_errno))
@@ -105,7 +105,7 @@ pub fn outcome(connect: &Connect) -> (Outcome, Option<String>) {
         return (Outcome::Established, None);
     }
     if connect.errno == 0 {
-        // Given up inside a call whose return nobody sees (io_uring): it failed, and who knows why.
+        // Given up inside a call whose return is not seen (io_uring): it failed, and who knows why.
         let outcome = match connect.phase {
             phase::GIVEN_UP => Outcome::Failed,
             phase::UNSEEN => Outcome::Unseen,

@@ -86,9 +86,9 @@ pub enum Context {
         /// Its name.
         comm: String,
     },
-    /// What a process was doing when somebody asked: once per incident.
+    /// What a process was doing when asked for: once per incident.
     Snapshot(Box<Snapshot>),
-    /// A network namespace and the machine's neighbour tables, at start and when somebody asked.
+    /// A network namespace and the machine's neighbour tables, at start and when asked for.
     Network(Box<Network>),
     /// A reference clock was read.
     Reference(Reading),
@@ -120,11 +120,11 @@ pub enum Context {
         /// The day, nanoseconds since 1970.
         utc_ns: i64,
     },
-    /// Processes that began at certain times, and those that are gone: when somebody asked.
+    /// Processes that began at certain times, and those that are gone: when asked for.
     Exposed(Box<Exposed>),
     /// Whether a packet can leave for a destination: when a rule asked.
     Reach(Box<Reach>),
-    /// Who on this machine has a neighbour's address or MAC: when somebody asked.
+    /// Who on this machine has a neighbour's address or MAC: when asked for.
     Holders(Box<Holders>),
 }
 
@@ -132,7 +132,7 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// How a namespace reaches an address: whether whoever answers there may be somebody else.
+/// How a namespace reaches an address: whether another host may answer there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
@@ -144,7 +144,7 @@ pub enum Way {
     Itself,
     /// The namespace has no way out.
     Inside,
-    /// A namespace that belongs to whoever made a user namespace: all it talks to may be he himself.
+    /// A namespace that belongs to a user who made a user namespace: all it talks to may be that user.
     Foreign,
     /// It was not known.
     Unknown,
@@ -273,7 +273,7 @@ pub struct Exposed {
 /// Processes an answer holds at most.
 pub const STARTED: usize = 64;
 
-/// The gateways of a network namespace; and, when somebody asked, the neighbour tables and who fills them.
+/// The gateways of a network namespace; and, when asked for, the neighbour tables and who fills them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Network {
     /// When, CLOCK_BOOTTIME in nanoseconds.
@@ -284,10 +284,10 @@ pub struct Network {
     /// The next hops of its default routes.
     #[serde(default)]
     pub gateways: Vec<Gateway>,
-    /// The machine's neighbour tables; empty unless somebody asked.
+    /// The machine's neighbour tables; empty unless asked for.
     #[serde(default)]
     pub tables: Vec<NeighbourTable>,
-    /// The devices with the most neighbours, all namespaces together; empty unless somebody asked.
+    /// The devices with the most neighbours, all namespaces together; empty unless asked for.
     #[serde(default)]
     pub users: Vec<NeighbourUse>,
     /// Its neighbours, when records about neighbours were lost and the tables were read again.
@@ -454,7 +454,7 @@ pub struct SeenThread {
     /// Cookies of the sockets it waits on, those that listen left out.
     #[serde(default)]
     pub sockets: Vec<u64>,
-    /// It waits for somebody to connect: some socket it waits on listens.
+    /// It waits for connections: some socket it waits on listens.
     #[serde(default)]
     pub accepts: bool,
 }

@@ -68,7 +68,7 @@ struct Lookup {
     query_type: String,
     started_ns: u64,
     queries: u32,
-    tell_at_ns: u64,
+    report_at_ns: u64,
     /// Whither it went, where that is not the server asked for.
     wire: Option<DnsWire>,
 }
@@ -197,7 +197,7 @@ fn asked(
             query_type: query_type.clone(),
             started_ns: boot_ns,
             queries: message.queries.max(1),
-            tell_at_ns: boot_ns.saturating_add(FIRST_NS),
+            report_at_ns: boot_ns.saturating_add(FIRST_NS),
             wire,
         };
         world.dns.pending.insert(key, lookup);
@@ -233,7 +233,7 @@ fn answered(
         _ => message.owner,
     };
     let server = event::address(message.tuple.remote);
-    // A name that no host may have is no host's; an answer of another server than the one asked is nobody's.
+    // A name that no host may have is no host's; an answer of another server than the one asked is none.
     let believed = name.invalid.is_none()
         && lookup.as_ref().is_none_or(|lookup| lookup.tuple.remote == message.tuple.remote);
     let answer = Answer {
@@ -313,16 +313,16 @@ pub(super) fn failed(
     }
 }
 
-/// Time passed: reports lookups that nobody answers.
+/// Time passed: reports unanswered lookups.
 pub(super) fn tick(world: &mut World, boot_ns: u64, facts: &mut Vec<Emitted>) {
     let mut due = Vec::new();
     let mut over = Vec::new();
     for (key, lookup) in world.dns.pending.iter_mut() {
-        if boot_ns < lookup.tell_at_ns {
+        if boot_ns < lookup.report_at_ns {
             continue;
         }
         let elapsed = boot_ns.saturating_sub(lookup.started_ns);
-        lookup.tell_at_ns = lookup.started_ns.saturating_add(elapsed.saturating_mul(2));
+        lookup.report_at_ns = lookup.started_ns.saturating_add(elapsed.saturating_mul(2));
         due.push((lookup.started_ns, *key));
         if elapsed > FORGET_NS {
             over.push(*key);

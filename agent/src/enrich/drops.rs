@@ -1,5 +1,5 @@
 //! Packets of pending connects that this host did not deliver: which one, where, and on which device, as far as the
-//! kernel reported. Why somebody wants them dropped is not known here.
+//! kernel reported. Why they are to be dropped is not known here.
 
 use ebpf_probes::probes::connect::{Connect, Dropped, packet, place};
 
@@ -86,7 +86,7 @@ impl World {
         })
     }
 
-    /// Who answered a connect in place of the address it asked, if anybody did.
+    /// Who answered a connect in place of the address it asked, if any did.
     pub fn stray_answer(&self, connect: &Connect) -> Option<Endpoint> {
         let stray = self.drops.strays.get(&connect.cookie)?;
         Some(Endpoint { ip: event::address(stray.stray), port: stray.stray_port, name: None, wire: None })

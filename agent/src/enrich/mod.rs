@@ -295,7 +295,7 @@ impl World {
             .find_map(|address| self.listeners.get(&(netns, address, port)))
     }
 
-    /// Gives what nobody has taken yet to the process that listens for it, when that is known.
+    /// Gives what was not taken yet to the process that listens for it, when that is known.
     fn adopt(&self, owner: &mut Owner, tuple: &Tuple) {
         let local = event::address(tuple.local);
         if let Some((process, comm)) = self.listener(owner.netns, local, tuple.local_port) {
@@ -441,7 +441,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_sequence_of_records_is_told_without_harm(
+        fn any_sequence_of_records_is_applied_without_harm(
             records in proptest::collection::vec(prop_oneof![record(), dns()], 0..40),
         ) {
             let mut world = World::default();

@@ -1,6 +1,6 @@
 //! Names of addresses, as DNS answers gave them: whom may a name be shown to?
 //!
-//! Anybody may ask a server of their own and get any name for any address. So a name is believed for the
+//! A program may ask a server of its own and get any name for any address. So a name is believed for the
 //! process that asked; for another one only when it came from a resolver that this other process is configured
 //! to use itself. Where the names that may be believed contradict each other, there is none: the address is
 //! shown. It refuses to know who is right.
@@ -40,7 +40,7 @@ pub(super) struct Answer {
     pub(super) until_ns: u64,
 }
 
-/// A process, by its number and when it was started, CLOCK_BOOTTIME in nanoseconds; (0, 0) for nobody known.
+/// A process, by its number and when it was started, CLOCK_BOOTTIME in nanoseconds; (0, 0) for none known.
 pub(super) type Asker = (u32, u64);
 
 /// Who wants to know.

@@ -9,7 +9,7 @@ use super::bounded::{Bounded, Table};
 /// Namespaces remembered at most.
 const NAMESPACES: usize = 16384;
 
-/// The namespaces there are, as far as anybody has said.
+/// The namespaces there are, as far as is known.
 pub(super) struct Namespaces {
     /// The host's own, which outlives us.
     pub(super) host: Netns,

@@ -1,4 +1,4 @@
-//! What is under way now, for whoever shows it live: connects and lookups that wait, as facts that pass the same
+//! What is under way now, for a live view: connects and lookups that wait, as facts that pass the same
 //! filters as those that are reported.
 
 use super::{World, ms, operations::LookupOp};

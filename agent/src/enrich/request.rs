@@ -1,5 +1,5 @@
 //! What rules ask for: plain values, so that a request can be recorded, or answered by another process. Nothing here
-//! holds a descriptor or a path; whoever runs live reads the system and answers with [`Context`](super::context::Context).
+//! holds a descriptor or a path; a live session reads the system and answers with [`Context`](super::context::Context).
 
 use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};

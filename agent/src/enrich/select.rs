@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hides_some_of_a_process_is_told_from_what_hides_others() {
+    fn what_hides_some_of_a_process_is_distinguished_from_what_hides_others() {
         let words = |select: &Select| {
             select.narrowed().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_filter_everything_is_told() {
+    fn without_a_filter_everything_is_reported() {
         assert!(Select::default().wants(&What::MachineSlept { slept_ms: 9.0 }));
     }
 }

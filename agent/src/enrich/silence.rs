@@ -117,7 +117,7 @@ impl World {
 
     /// The neighbour that does not answer underneath a connect: its destination, or the next hop on the way.
     pub fn neighbour_under(&self, connect: &Connect, now_ns: u64) -> Option<(IpAddr, SilentNeighbour)> {
-        // Nearly always nobody is silent.
+        // Nearly always nothing is silent.
         if connect.established != 0 || self.silent.is_empty() {
             return None;
         }

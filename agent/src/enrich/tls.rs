@@ -55,7 +55,7 @@ struct Hellos {
     said: Option<ClientSaid>,
     chosen: Option<ServerSaid>,
     facts: bool,
-    retries_told: bool,
+    retries_emitted: bool,
 }
 
 #[derive(Default, Clone)]
@@ -118,11 +118,11 @@ pub(super) fn apply(
     let elapsed_ms = ms(boot_ns.saturating_sub(hs.started_ns));
     let retried = hs.flags & RETRIED != 0;
     let Some(hellos) = world.tls.known.get_mut(&hs.cookie) else { return };
-    if hellos.said.is_none() || (retried && !hellos.retries_told && hs.stage == stage::HELLO) {
+    if hellos.said.is_none() || (retried && !hellos.retries_emitted && hs.stage == stage::HELLO) {
         hellos.said = client_said(hellos.client.whole()).or_else(|| hellos.said.clone());
         if retried {
             hellos.facts = false;
-            hellos.retries_told = true;
+            hellos.retries_emitted = true;
         }
     }
     // Bytes that began like a ClientHello and are none: nothing to report.
@@ -140,8 +140,8 @@ pub(super) fn apply(
     let read = hs.stage == stage::HELLO && step == TlsStep::Read;
     // A server's hello is reported when it is read, with its reader; a client's when it is sent.
     let due = hs.role == CLIENT || read || hs.stage > stage::HELLO || step == TlsStep::Pending;
-    let tell_hello = !hellos.facts && due && hs.stage != stage::HELLO_PARTIAL;
-    hellos.facts |= tell_hello;
+    let emits_hello = !hellos.facts && due && hs.stage != stage::HELLO_PARTIAL;
+    hellos.facts |= emits_hello;
     if over(hs.stage) {
         world.tls.known.remove(&hs.cookie);
         world.tls.ended = Some((hs.cookie, said.sni.clone()));
@@ -154,7 +154,7 @@ pub(super) fn apply(
         sni: said.sni.as_ref().map(|name| name.text.clone()),
         sni_invalid: said.sni.as_ref().and_then(|name| name.invalid),
     };
-    if tell_hello {
+    if emits_hello {
         let what = What::ClientHello {
             session: session.clone(),
             alpn: said.alpn,
@@ -392,7 +392,7 @@ mod tests {
         };
         let mut facts = Vec::new();
         apply(&mut world, 5_000_000, TlsStep::Phase, &hs, &mut facts);
-        facts.pop().expect("the end is told").2
+        facts.pop().expect("the end is emitted").2
     }
 
     #[test]

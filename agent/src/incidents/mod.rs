@@ -75,7 +75,7 @@ pub fn list(query: &Query, place: &Source, format: Format) -> anyhow::Result<Exi
 /// Shows one incident.
 ///
 /// # Errors
-/// When there is none, or several end like that, or nobody can be asked.
+/// When there is none, or several end like that, or no daemon can be asked.
 pub fn show(id: &str, place: &Source, format: Format) -> anyhow::Result<ExitCode> {
     let (json, text) = match place {
         Source::Store(path) => match Store::look(path)?.incident(id)? {

@@ -18,7 +18,7 @@ const SHORT: usize = 6;
 /// Columns that a summary has at least beside the others: with less it stands below them.
 const SUMMARY: usize = 40;
 /// Where paragraphs were broken when they were reported, in columns.
-const TOLD: usize = 118;
+const STORED_WIDTH: usize = 118;
 
 const COLUMNS: [Column<'static>; 6] = [
     column("ID"),
@@ -81,7 +81,7 @@ fn is_open(incident: &Value) -> bool {
 }
 
 fn words(ms: u64) -> String {
-    // Nobody counts milliseconds of minutes.
+    // No one counts milliseconds of minutes.
     let ms = if ms < 10_000 { ms } else { ms - ms % 1000 };
     span(ms.saturating_mul(1_000_000))
 }
@@ -111,7 +111,7 @@ pub(super) fn paragraph(
         writeln!(out, "  Open for {} so far; as it was reported {} ago:\n", words(lasts), words(ago))?;
     }
     let text = text.trim_end();
-    match width.filter(|&width| width < TOLD) {
+    match width.filter(|&width| width < STORED_WIDTH) {
         Some(width) => reflowed(text, width, out),
         None => text.lines().try_for_each(|line| writeln!(out, "{}", printable(line))),
     }
@@ -132,7 +132,7 @@ fn reflowed(text: &str, width: usize, out: &mut impl Write) -> io::Result<()> {
             // A headline was one line.
             && before.starts_with("    ")
             && indent == *hang
-            && last_line(before) + 1 + cells(word) > TOLD
+            && last_line(before) + 1 + cells(word) > STORED_WIDTH
         {
             *before = format!("{before}\n{begun}");
             continue;
@@ -219,7 +219,7 @@ TSMRWB  2026-11-21 10:00:03  3 min 12 s so far  warning   connect_stalled
     }
 
     #[test]
-    fn a_paragraph_says_how_long_it_has_gone_on_and_is_broken_anew() {
+    fn a_paragraph_says_how_long_it_has_gone_on_and_is_broken_again() {
         let text = concat!(
             "  CONNECT STALLED   raven[1017]  since 10:00:00 (3.0 s, still going)                                         certain\n",
             "    raven[1017]'s connect to 192.0.2.64:80 is unanswered after 3.0 s: 3 SYNs, no answer from the network, which is the\n",

@@ -18,7 +18,7 @@ use crate::event::encode;
 
 /// A question that waits for this long is reported.
 const UNANSWERED_NS: u64 = 250_000_000;
-/// A question nobody has answered for this long is forgotten.
+/// A question that has gone unanswered for this long is forgotten.
 const FORGOTTEN_NS: u64 = 60_000_000_000;
 /// The answers are looked through at most this often.
 const ANSWERS_EVERY_NS: u64 = 1_000_000_000;

@@ -22,7 +22,7 @@ const PROGRAM: &str = "netns_here";
 static HOW: OnceLock<How> = OnceLock::new();
 
 enum How {
-    /// The programs do not report generations: nobody needs to.
+    /// The programs do not report generations: none is needed.
     Never,
     /// `SO_NETNS_COOKIE`.
     SocketOption,

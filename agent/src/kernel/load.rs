@@ -388,7 +388,7 @@ fn attach_all(ebpf: &mut Ebpf, hooks: &mut [Planned], cgroup: BorrowedFd<'_>) ->
 /// A hook, its program, and how loading it went.
 type Wanted<'a> = (&'a mut Planned, &'a mut Program, Result<(), ProgramError>);
 
-/// Loads the programs, several at once: the kernel verifies each on the processor of whoever loads it, and that is
+/// Loads the programs, several at once: the kernel verifies each on the processor of the loading thread, and that is
 /// nearly all the time that starting takes.
 fn load_all(wanted: &mut [Wanted<'_>], btf: Option<&AyaBtf>) {
     let abreast = thread::available_parallelism().map_or(1, usize::from).min(LOADERS);

@@ -1,4 +1,4 @@
-//! Whose a namespace is: made by root of the host, or by anybody who may make user namespaces.
+//! Whose a namespace is: made by root of the host, or by any user who may make user namespaces.
 
 use std::{
     fs::File,
@@ -28,7 +28,7 @@ pub fn is_the_hosts(path: &Path) -> io::Result<bool> {
     if owner < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that was just made, and nobody else has.
+    // SAFETY: a descriptor that was just made, and nothing else has.
     let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
     Ok(owner.metadata()?.ino() == INITIAL_USER)
 }

@@ -35,7 +35,7 @@ impl Default for Thresholds {
     }
 }
 
-/// What somebody asked to see. Everything here is decided in the kernel.
+/// What is asked for. Everything here is decided in the kernel.
 #[derive(Debug, Clone, Default)]
 pub struct Spec {
     /// The probes; empty means all.

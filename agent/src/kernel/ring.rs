@@ -1,5 +1,5 @@
 //! The bounded drain of the ring: takes records out in reservation order, at most so many at a time,
-//! and copies each to owned memory before anybody else runs.
+//! and copies each to owned memory before anything else runs.
 
 use std::io;
 

@@ -76,7 +76,7 @@ pub struct Seen {
     pub tls_clients: u64,
     /// Handshakes pending as a server.
     pub tls_servers: u64,
-    /// Connects so far that failed inside a call whose return nobody sees (io_uring): no program counts them.
+    /// Connects so far that failed inside a call whose return is not seen (io_uring): no program counts them.
     pub given_up: u64,
 }
 
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_starts_the_wait_anew() {
+    fn progress_starts_the_wait_again() {
         let mut reported = Reported::default();
         assert!(reported.due(1, 0, 5, 3));
         assert!(!reported.due(1, 4, 6, 3));

@@ -1,4 +1,4 @@
-//! Tracefs for whoever attaches a tracepoint: used where it is mounted; otherwise mounted for the
+//! Tracefs for attaching a tracepoint: used where it is mounted; otherwise mounted for the
 //! moment, in a mount namespace of a thread of our own, so that nothing on the machine changes.
 
 use std::{fs, thread};

@@ -1,7 +1,7 @@
 //! What the programs and the maps cost: how often each program ran and for how long, how full each map is and
 //! how much memory it takes.
 //!
-//! The kernel accounts for programs only while somebody asks it to ([`enable_stats`]), and then for all
+//! The kernel accounts for programs only while asked to ([`enable_stats`]), and then for all
 //! programs of the machine, at two clock reads a run. Maps are counted key by key: not in the pipeline's thread.
 
 use std::{

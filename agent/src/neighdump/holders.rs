@@ -1,7 +1,7 @@
 //! Who on this machine has a neighbour's address or MAC: devices in every network namespace, and whether one of
 //! them sits on the very device that asks (macvlan and the like keep parent and children apart). Refuses to
 //! guess from an address alone: private ones are used again and again in namespaces that never meet, so that
-//! whoever reads this believes a kinship or a MAC only.
+//! the reader believes a kinship or a MAC only.
 
 use std::{collections::BTreeMap, fs, fs::File, io, net::IpAddr, os::fd::AsRawFd, path::Path, thread};
 

@@ -5,6 +5,7 @@
 //! a thread (not a process, nor a file below `/run/netns`) keeps alive is not found.
 
 mod holders;
+mod inside;
 mod netlink;
 mod routes;
 mod way;
@@ -16,6 +17,7 @@ use ebpf_probes::{
     probes::neigh,
 };
 pub use holders::holders;
+pub use inside::within;
 use netlink::dump;
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -118,34 +120,6 @@ pub fn some(wanted: &[Netns]) -> io::Result<Dump> {
     // The number may be another's by now.
     dump.namespaces.retain(|namespace| wanted.contains(&namespace.netns));
     Ok(dump)
-}
-
-/// Runs code in a thread inside a network namespace, which is found by a process that lives there when that is known.
-///
-/// # Errors
-/// When the namespace is not found, may not be entered, or is another one by now.
-pub fn within<T: Send + 'static>(
-    netns: Netns,
-    process: u32,
-    code: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<T> {
-    let own = namespaces::own();
-    let inside = move || {
-        if own == Some(netns) {
-            return Ok(code());
-        }
-        let of_process = PathBuf::from(format!("/proc/{process}/ns/net"));
-        if process == 0 || namespaces::enter(&of_process, own).ok() != Some(netns) {
-            let found = namespaces::find()?.remove(&netns.inode);
-            let found = found.ok_or_else(|| io::Error::other("no such network namespace"))?;
-            if namespaces::enter(&found.path, own)? != netns {
-                return Err(io::Error::other("the network namespace is another one by now"));
-            }
-        }
-        Ok(code())
-    };
-    let visitor = thread::Builder::new().name("neighdump".into()).spawn(inside)?;
-    visitor.join().map_err(|_| io::Error::other("the thread that visits a network namespace panicked"))?
 }
 
 fn visit(found: BTreeMap<u32, Found>) -> io::Result<Dump> {
@@ -314,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn anybody_may_read_the_devices_of_the_own_namespace() -> io::Result<()> {
+    fn any_process_may_read_the_devices_of_the_own_namespace() -> io::Result<()> {
         let here = current(Netns::numbered(1), None)?;
         assert!(here.devices.values().any(|name| name == "lo"), "{here:?}");
         Ok(())

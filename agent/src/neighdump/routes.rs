@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_of_both_tables_are_readable_by_anybody() -> io::Result<()> {
+    fn the_bounds_of_both_tables_are_readable_by_any_process() -> io::Result<()> {
         let tables = tables()?;
         for family in ["ipv4", "ipv6"] {
             assert!(

@@ -1,6 +1,6 @@
 //! Where packets to an address go in a network namespace, as its routing tables have it; no packet is sent.
 
-use std::{io, net::IpAddr, path::PathBuf, thread};
+use std::{io, net::IpAddr, path::PathBuf};
 
 use ebpf_probes::abi::Netns;
 use netlink_packet_route::{
@@ -8,8 +8,10 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
 
-use super::netlink::{ask, dump};
-use crate::namespaces::{enter, find, own};
+use super::{
+    inside::within,
+    netlink::{ask, dump},
+};
 
 /// The way to an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,30 +40,8 @@ pub enum To {
 /// # Errors
 /// What `/proc` or netlink say; [`io::ErrorKind::NotFound`] when there is no such namespace (any more).
 pub fn way(netns: Netns, address: IpAddr) -> io::Result<Route> {
-    let own = own();
-    if own.is_some_and(|own| own.inode == netns.inode) {
-        return here(address);
-    }
-    let visited = || visit(netns, address, own);
-    // The process by which it was found may be gone when it is entered, and another one still be there.
-    visited().or_else(|_| visited())
-}
-
-fn visit(netns: Netns, address: IpAddr, own: Option<Netns>) -> io::Result<Route> {
-    let path = find()?.remove(&netns.inode).ok_or(io::ErrorKind::NotFound)?.path;
-    let there = path.clone();
-    let visit = move || {
-        let entered = enter(&there, own)?;
-        // The number may be another's by now.
-        if netns.generation != 0 && entered != netns {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        here(address)
-    };
-    let visitor = thread::Builder::new().name("way".into()).spawn(visit)?;
-    let found =
-        visitor.join().map_err(|_| io::Error::other("the thread that asks for a route panicked"))??;
-    Ok(Route { namespace: Some(path), ..found })
+    let (found, namespace) = within(netns, 0, move || here(address))?;
+    Ok(Route { namespace, ..found? })
 }
 
 /// Asks for the way to one address.

@@ -41,7 +41,7 @@ pub fn reach(target: &Target, boot_ns: u64) -> Reach {
         let route_errno = neighdump::route_error(asked.address).unwrap_or(0);
         (route_errno, connections(&asked))
     });
-    let Ok((route_errno, connections)) = found else {
+    let Ok(((route_errno, connections), _)) = found else {
         return Reach { boot_ns, target: target.clone(), route_errno: 0, ports: None, read: false };
     };
     let ports = connections.map(Connections::summed);
@@ -51,7 +51,7 @@ pub fn reach(target: &Target, boot_ns: u64) -> Reach {
 /// Connections to a destination, and the range their ports are from.
 struct Connections {
     range: (u16, u16),
-    /// State and inode number of the socket (0: nobody's) of each.
+    /// State and inode number of the socket (0: none) of each.
     found: Vec<(u8, u64)>,
 }
 

@@ -35,7 +35,7 @@
 //! | payload | items: tag u8 (1 record, 2 context), length LEB128 of at most 3 bytes, bytes. In an end block: [`Totals`] as three u64, stored |
 //!
 //! Both block CRCs continue from the header's. So a block of another recording, be it left behind
-//! on the disk or sent to this host by somebody who would like to see it in the recording, does
+//! on the disk or sent to this host by a person who would like to see it in the recording, does
 //! not pass for one of this recording's.
 //!
 //! An item with an unknown tag is counted and skipped: version 1 can grow new kinds of items.

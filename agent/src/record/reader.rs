@@ -1,6 +1,6 @@
 //! What can be had back from a recording, whatever has happened to it?
 //!
-//! A block is delivered whole or not at all. A bad one is told from a torn tail by what follows: if
+//! A block is delivered whole or not at all. A bad one is distinguished from a torn tail by what follows: if
 //! a good block of this recording comes later the file was damaged, if none does the recorder died
 //! there. Refuses to know what items mean, and whether damage is acceptable.
 
@@ -258,7 +258,7 @@ fn read_header<R: Read>(source: &mut Source<R>) -> Result<(Start, u32), Error> {
     Ok((Start { created_wall_ns: header.created_wall_ns, boot_ns: header.boot_ns, origin }, salt))
 }
 
-/// Checks and unpacks a block, into the memory of an earlier one if nobody holds on to that.
+/// Checks and unpacks a block, into the memory of an earlier one if nothing holds on to that.
 fn open_block(head: Head, payload: &[u8], salt: u32, recycled: Bytes) -> Option<Found> {
     if !frame::agrees(head.payload_crc, frame::crc(salt, payload)) {
         return None;

@@ -48,9 +48,9 @@ pub struct Synchronisation {
     pub reading: Option<Reading>,
 }
 
-/// Asks the kernel. Anybody may.
+/// Asks the kernel. Any user may.
 pub fn look() -> Result<Synchronisation, Failure> {
-    // The clock first: whoever sets it by hand in between is found to have made it unsynchronised.
+    // The clock first: a process that sets it by hand in between is found to have made it unsynchronised.
     let clocks = Sample::now();
     let state = state()
         .map_err(|error| Failure { name: NAME.into(), why: format!("adjtimex is refused: {error}") })?;
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_nobody_reported_does_not() {
+    fn a_kernel_without_a_time_daemon_does_not() {
         let mut unsynchronised = timex();
         unsynchronised.status = libc::STA_UNSYNC | libc::STA_PLL;
         let state = account(&unsynchronised, libc::TIME_OK);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn anybody_may_ask() {
+    fn any_user_may_ask() {
         // Some sandboxes refuse.
         if let Ok(look) = look() {
             assert_eq!(look.reading.is_some(), look.state.synchronised);

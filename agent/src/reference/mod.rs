@@ -45,7 +45,7 @@ pub use watch::Watch;
 /// Clocks of one kind looked at, at most: no machine has more, and a broken sysfs shall not keep us busy.
 const DEVICES: usize = 16;
 /// 2001-01-01, seconds since 1970. Many clocks begin at 1970 or at 2000 when their battery is empty: nothing
-/// earlier is a time somebody set.
+/// earlier is a time that was set.
 const EARLIEST_SEC: i64 = 978_307_200;
 /// Nanoseconds of a second, as differences of clocks have them.
 const SECOND_NS: i64 = time::SECOND_NS.cast_signed();
@@ -164,13 +164,13 @@ mod tests {
 
     #[test]
     fn a_reading_is_utc_less_boottime_and_as_wrong_as_the_clock_and_the_look() {
-        let reading = shown(1_700_000_000).expect("a time somebody set");
+        let reading = shown(1_700_000_000).expect("a time that was set");
         assert_eq!((reading.boot_ns, reading.error_ns), (5_000_000_000, 110));
         assert_eq!(reading.utc_ns, 1_699_999_995_000_000_007);
     }
 
     #[test]
-    fn a_clock_nobody_set_gives_no_reading() {
+    fn a_clock_that_was_never_set_gives_no_reading() {
         assert_eq!(shown(0), Err("it shows the year 1970: it has not been set".into()));
         assert_eq!(shown(946_684_800 + 86_400), Err("it shows the year 2000: it has not been set".into()));
         assert!(shown(EARLIEST_SEC - 1).is_err() && shown(EARLIEST_SEC).is_ok());

@@ -1,10 +1,10 @@
 //! The clocks a hypervisor or a cloud offers its machines as `/dev/ptp*`. Usually only root may open them.
 //!
 //! Only those known to show UTC are read, known by `/sys/class/ptp/ptp*/clock_name`. The clock of an ordinary
-//! network card is left out: it runs free until somebody disciplines it, and then shows TAI as a rule, 37 s
+//! network card is left out: it runs free until it is disciplined, and then shows TAI as a rule, 37 s
 //! ahead of UTC; `vmclock` shows TAI too.
 //!
-//! What the clock says is the host's time: how right that is nobody says, so that the error is only the delay
+//! What the clock says is the host's time: how right that is is not said, so that the error is only the delay
 //! of reading it.
 //! <https://docs.kernel.org/driver-api/ptp.html>
 
@@ -58,7 +58,7 @@ pub fn readings(roots: &Roots) -> Vec<Answer> {
     names.into_iter().filter_map(read).collect()
 }
 
-/// The clocks that are not read since they do not show UTC, or nobody knows what: `ptp1 (igc-0000:01:00.0)`.
+/// The clocks that are not read since they do not show UTC, or show it is not known what: `ptp1 (igc-0000:01:00.0)`.
 pub fn left_out(sysfs: &Path) -> Vec<String> {
     let named = |device: String| {
         let clock = clock_name(sysfs, &device).ok()?;

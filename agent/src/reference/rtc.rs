@@ -1,5 +1,5 @@
-//! The hardware clocks, by `/sys/class/rtc/rtc*/since_epoch`: anybody may read it. `/dev/rtc*` only one process
-//! may have open at a time, and we would be in somebody's way.
+//! The hardware clocks, by `/sys/class/rtc/rtc*/since_epoch`: any user may read it. `/dev/rtc*` only one process
+//! may have open at a time, and we would be in its way.
 //!
 //! The kernel takes what the clock shows for UTC. One that is kept in local time (as other systems on the same
 //! machine want it) is off by the time zone; nothing here can say.

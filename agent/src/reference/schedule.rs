@@ -21,7 +21,7 @@ pub(super) enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Schedule {
     pub(super) due: Instant,
-    /// When it may be asked if somebody is in a hurry.
+    /// When it may be asked if a rule cannot wait.
     earliest: Instant,
     /// How long we wait after the next failure.
     patience: Duration,

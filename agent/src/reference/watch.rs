@@ -21,7 +21,7 @@ use super::{
 const WAITING: usize = 64;
 /// How often the machine's own clocks are read.
 const LOCAL: Duration = Duration::from_secs(10);
-/// They are not read more often than that, however often somebody asks.
+/// They are not read more often than that, however often it is asked.
 const LOCAL_LEAST: Duration = Duration::from_millis(200);
 
 /// Watches the reference clocks. Its threads end when it is dropped: at once, or when the exchange they are in
@@ -63,7 +63,7 @@ impl Watch {
     /// answers come as all others do.
     pub fn ask_now(&self) {
         for waker in &self.wakers {
-            // Full: somebody has asked already.
+            // Full: it was asked already.
             let _ = waker.try_send(());
         }
     }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_reported_once_until_it_changes_and_again_after_a_reading_or_if_nobody_could_take_it() {
+    fn a_failure_is_reported_once_until_it_changes_and_again_after_a_reading_or_if_it_could_not_be_taken() {
         let (sender, mut answers) = mpsc::channel(1);
         let mut reported = Reported { sender, failures: BTreeMap::new() };
         let failure = |why: &str| Err(Failure { name: "rtc0".into(), why: why.into() });

@@ -1,5 +1,5 @@
 //! The filters of a live session, over a recording: which facts are shown, and which incidents? The rules have
-//! seen everything, so that a verdict is as sure as the recording makes it. What nobody matched is said at the end:
+//! seen everything, so that a verdict is as sure as the recording makes it. What nothing matched is said at the end:
 //! most likely it is a mistake. It refuses to know how anything is shown.
 
 use std::collections::HashSet;
@@ -31,7 +31,7 @@ pub(super) struct Filter {
     selection: Selection,
     processes: Bounded<u32, Passes>,
     shown: HashSet<String>,
-    /// Filters that nobody has matched yet: what was asked for, and what that is called.
+    /// Filters that nothing has matched yet: what was asked for, and what that is called.
     unmatched: Vec<(Asked, String)>,
     cgroups_known: bool,
     passed: u64,

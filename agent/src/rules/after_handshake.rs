@@ -1,4 +1,4 @@
-//! Whether a connect to port 80 that nobody answers fetches what the validation of a certificate needs, after the
+//! Whether an unanswered connect to port 80 fetches what the validation of a certificate needs, after the
 //! last message of a handshake: begun right after it by the same process, which has sent nothing on that connection
 //! since. It knows handshakes that were reported only: with anomalies only healthy ones are not.
 

@@ -280,8 +280,8 @@ fn quotes(text: &str) -> usize {
 }
 
 /// No sentence shows a name that could be taken for words without its quotes.
-fn judge(told: &[Incident], names: &Names) -> Result<(), TestCaseError> {
-    for incident in told {
+fn judge(emitted: &[Incident], names: &Names) -> Result<(), TestCaseError> {
+    for incident in emitted {
         let sentences = incident.why.iter().chain(incident.evidence.iter().map(|seen| &seen.text));
         let mut all = 0;
         for text in sentences.chain([&incident.summary]) {

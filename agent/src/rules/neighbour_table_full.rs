@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_nobody_could_look_at_is_told_all_the_same() {
+    fn a_full_table_that_could_not_be_read_is_reported_all_the_same() {
         let mut scene = Scene::new();
         scene.neigh(0, overflow());
         scene.tick(250);

@@ -150,7 +150,7 @@ pub(super) fn why(explained_by: &[String], view: &View<'_>) -> &'static str {
     }
 }
 
-/// Which of those explain a connect that somebody answered: not that the neighbour says nothing.
+/// Which of those explain a connect that was answered: not that the neighbour says nothing.
 pub(super) fn answering(explained_by: Vec<String>, view: &View<'_>) -> Vec<String> {
     let answers = |id: &String| view.store.kind(id) != Some(Kind::NeighbourUnresolved);
     explained_by.into_iter().filter(answers).collect()

@@ -108,10 +108,10 @@ pub(super) fn hello(cookie: u64, thread: u32, at: u64) -> Handshake {
     }
 }
 
-/// A ClientHello nobody has read.
+/// A ClientHello that was not read.
 pub(super) fn unread_hello(cookie: u64, at: u64) -> Handshake {
-    let nobody = Owner { netns: ebpf_probes::abi::Netns::numbered(1), ..Owner::default() };
-    Handshake { owner: nobody, reader: Owner::default(), read_ns: 0, flags: UNREAD, ..hello(cookie, 0, at) }
+    let unknown = Owner { netns: ebpf_probes::abi::Netns::numbered(1), ..Owner::default() };
+    Handshake { owner: unknown, reader: Owner::default(), read_ns: 0, flags: UNREAD, ..hello(cookie, 0, at) }
 }
 
 /// The client's side: the server's flight was read, and the client owes its own.
@@ -525,7 +525,7 @@ impl Scene {
     /// The last thing reported.
     #[track_caller]
     pub(super) fn last(&self) -> &Incident {
-        self.emitted.last().expect("something was told")
+        self.emitted.last().expect("something was emitted")
     }
 
     /// The cause that was reported last.

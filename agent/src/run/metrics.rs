@@ -1,5 +1,5 @@
-//! What a session says of itself to whoever scrapes it: counted in passing, read from the kernel and published
-//! once a second. Maps are walked by a thread of its own. Costs nothing until somebody asks for it.
+//! What a session says of itself to a scraper: counted in passing, read from the kernel and published
+//! once a second. Maps are walked by a thread of its own. Costs nothing until asked for.
 
 use std::{
     collections::BTreeMap,

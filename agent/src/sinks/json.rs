@@ -1,6 +1,6 @@
 //! The JSON stream: one documented object a line. The schema is generated from these types and checked in.
 //!
-//! Strings keep their content, whoever wrote it; what a terminal would not show is written as JSON's own escapes
+//! Strings keep their content, whatever it is; what a terminal would not show is written as JSON's own escapes
 //! (`\u202e`), so that nothing in a name steers whatever displays the line.
 
 use std::io::{self, Write};

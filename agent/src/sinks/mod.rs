@@ -1,4 +1,4 @@
-//! Where facts and incidents go. Lines and tables are written by whoever shows them; what a daemon does with
+//! Where facts and incidents go. Lines and tables are written by what shows them; what a daemon does with
 //! incidents goes through the [`SINKS`], each behind a bounded queue of its own, so that none can hold up
 //! another, or the pipeline.
 //!

@@ -49,7 +49,7 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// Reports everybody; waits for nobody.
+    /// Sends to every reader; waits for none.
     pub fn notify(&self, rendered: &Arc<Rendered>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.number += 1;
@@ -60,7 +60,7 @@ impl Hub {
             state.incidents.insert(id.clone(), rendered.clone());
         }
         self.counts.received.fetch_add(1, Relaxed);
-        // Nobody listens: that is all right.
+        // No reader listens: that is all right.
         let _ = self.sender.send((state.number, rendered.clone()));
         self.counts.emitted.fetch_add(1, Relaxed);
     }

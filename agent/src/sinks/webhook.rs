@@ -28,7 +28,7 @@ const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(300);
 /// An incident that could not be delivered for this long is given up.
 const TOO_OLD_MS: i64 = 86_400_000;
-/// The queue is looked at this often even if nobody says that something came.
+/// The queue is looked at this often even if nothing says that something came.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Wakes the threads.

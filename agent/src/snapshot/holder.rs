@@ -1,5 +1,5 @@
 //! Which process holds a connection: the one asked about, or, of a service that forks for each connection or
-//! has several workers, a child of it or of its parent. Bounded; whoever is not looked at is not found.
+//! has several workers, a child of it or of its parent. Bounded; a process that is not looked at is not found.
 
 use std::{fs, path::PathBuf};
 
@@ -12,7 +12,7 @@ const CHILDREN: usize = 32;
 const SOCKETS: usize = 64;
 
 /// The sockets of the process that has the socket `cookie`, and its id; of the process asked about when
-/// nobody is found to have it.
+/// no process is found to have it.
 pub(super) fn of(process: u32, cookie: u64) -> (u32, Sockets) {
     let own = Sockets::open(process, &PathBuf::from(format!("/proc/{process}")));
     if cookie == 0 || own.has(cookie) || !own.complete() {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_child_that_holds_a_connection_is_found_and_nobody_when_nobody_does() {
+    fn the_child_that_holds_a_connection_is_found_and_none_when_none_does() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
         let (far, _) = listener.accept().expect("it connected");

@@ -71,7 +71,7 @@ impl Sockets {
         Self::open_some(pid, proc, SOCKETS)
     }
 
-    /// Of a process that may be somebody else: not more sockets than that.
+    /// Of a process that may be another one: not more sockets than that.
     pub(super) fn open_some(pid: u32, proc: &Path, most: usize) -> Self {
         let process = i32::try_from(pid)
             .ok()
@@ -194,7 +194,7 @@ impl fmt::Display for Descriptor<'_> {
             Self::Pipe => f.write_str("a pipe"),
             Self::EventFd => f.write_str("eventfd"),
             Self::Anonymous(kind) => f.write_str(kind),
-            // Whoever opens a file has named it.
+            // The process that opens a file has named it.
             Self::File(path) => f.write_str(&shown(path)),
             Self::Unknown(fd) => write!(f, "descriptor {fd}"),
         }

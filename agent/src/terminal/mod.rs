@@ -1,4 +1,4 @@
-//! The terminal somebody looks at: how wide is it, where may a line be broken, what stands in a table, and what
+//! The terminal a person looks at: how wide is it, where may a line be broken, what stands in a table, and what
 //! shows that a command is alive? Columns are counted in cells, as a terminal does. A pipe has no width: what
 //! goes there is never broken. It refuses to know what a line says.
 

@@ -1,5 +1,5 @@
 //! Talk, and what shows that a command is alive while it has nothing to say: one line on standard error that goes
-//! away. Only where somebody looks: not in a pipe, and not where a log is wanted line by line.
+//! away. Only where a person looks: not in a pipe, and not where a log is wanted line by line.
 
 use std::{
     borrow::Cow,

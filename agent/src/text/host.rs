@@ -1,6 +1,6 @@
 //! Names of hosts, as SNI and DNS carry them: is this one, and how is it shown when it is none?
 //!
-//! Whoever opens a connection writes the SNI, whoever asks or answers writes DNS names. A name is valid that a
+//! The client writes the SNI, clients and servers write DNS names. A name is valid that a
 //! host may have: letters, digits, hyphens (RFC 952, RFC 1123 §2.1) and underscores (RFC 8552), in labels of
 //! 1 to 63 bytes, 253 in all. Anything else is kept as data and said to be invalid. It refuses to know whether
 //! a host of that name exists.

@@ -1,5 +1,5 @@
 //! Names that strangers choose, as people see them: is there anything in a string that a terminal or a
-//! browser would not show, and how does a name stand in a sentence so that nobody takes it for part of it?
+//! browser would not show, and how does a name stand in a sentence so that no reader takes it for part of it?
 //!
 //! Threads, devices, namespaces, units, pods, files, DNS names and SNI are written by anyone. They are data:
 //! kept whole in records and in JSON, and shown by [`shown`] (bounded, quoted where needed, escaped) and

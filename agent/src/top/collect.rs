@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_fails_everywhere_fills_no_more_than_a_table_and_the_latest_stay() {
+    fn a_program_that_fails_everywhere_fills_no_more_than_a_table_and_the_latest_stay() {
         let mut collector = Collector::default();
         for port in 1..=1000 {
             collector.fact(&refused(port, u64::from(port)));

@@ -52,7 +52,7 @@ pub(super) fn take() -> io::Result<()> {
 pub(super) fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();
-        // There is nobody left to report that it failed.
+        // No one is left to hear that it failed.
         let _ = execute!(out, terminal::LeaveAlternateScreen, cursor::Show);
         let _ = out.flush();
         let _ = terminal::disable_raw_mode();
@@ -70,7 +70,7 @@ pub(super) struct Shared {
     pub(super) quit: AtomicBool,
 }
 
-/// Shows snapshots and obeys keys until somebody quits.
+/// Shows snapshots and obeys keys until a person quits.
 pub(super) fn run(
     shared: &Arc<Shared>,
     snapshots: &Receiver<Snapshot>,

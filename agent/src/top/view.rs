@@ -1,4 +1,4 @@
-//! What somebody tables at: which table, in which order, through which filter, which row, and what keys do to that.
+//! What a person looks at: which table, in which order, through which filter, which row, and what keys do to that.
 //! Knows nothing of terminals but their keys.
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use aya_ebpf::{
 
 use crate::abi::{Owner, ProbeId};
 
-/// Bit per [`ProbeId`]: the probes somebody asked for. The verifier prunes the rest.
+/// Bit per [`ProbeId`]: the probes that are asked for. The verifier prunes the rest.
 #[unsafe(no_mangle)]
 pub(crate) static ENABLED: Global<u32> = Global::new(u32::MAX);
 
@@ -143,7 +143,7 @@ pub(crate) fn worth(ns: u64, bad: bool) -> bool {
 }
 
 /// Whether the owner of each connected TCP socket is remembered: not when only the unhealthy is reported, where
-/// whoever sends the first bytes is asked when it matters.
+/// the sender of the first bytes is asked when it matters.
 #[inline(always)]
 pub(crate) fn remember() -> bool {
     !quiet() || by_owner()
@@ -177,7 +177,7 @@ pub(crate) fn expose(until: u64) {
     }
 }
 
-/// Whether somebody asked for `probe`; a constant to the verifier.
+/// Whether it was asked for `probe`; a constant to the verifier.
 #[inline(always)]
 pub(crate) fn enabled(probe: ProbeId) -> bool {
     ENABLED.load() & (1 << probe as u32) != 0

@@ -55,7 +55,7 @@ pub(crate) fn netns_at(net: *const u8) -> Option<Netns> {
     }
 }
 
-/// Half of it distinguishes namespaces; whoever knew all of it could foresee how the namespace hashes. Never 0.
+/// Half of it distinguishes namespaces; one who knew all of it could foresee how the namespace hashes. Never 0.
 #[inline(always)]
 fn half(hash_mix: u32) -> u32 {
     hash_mix & 0xffff | 0x1_0000

@@ -1,4 +1,4 @@
-//! Who did it: the calling thread, or whoever is known to have a socket.
+//! Who did it: the calling thread, or the process known to have a socket.
 
 use aya_ebpf::{
     helpers::{
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) static SOCKETS: LruHashMap<u64, Owner> = LruHashMap::with_max_entries(1 << 17, 0);
 
 /// Connects in flight, by socket cookie. Gone when the connect ends. Kept by the `connect`
-/// probe; anybody may ask whose a socket is.
+/// probe; any probe may ask whose a socket is.
 #[map]
 pub(crate) static PENDING: HashMap<u64, Connect> = HashMap::with_max_entries(1 << 14, 0);
 

@@ -102,7 +102,7 @@ pub(crate) fn text(spread: &Spread, write: fn(f64) -> String) -> String {
     if min == max { median } else { format!("{median} ({min}–{max})") }
 }
 
-/// Rounds a share can be taken from, if they are all that nobody disturbed.
+/// Rounds a share can be taken from, if they are all that were undisturbed.
 pub(crate) const ENOUGH: usize = 3;
 
 /// Every budget this benchmark knows.

@@ -11,7 +11,7 @@ use super::{
 
 /// Of bulk, an operation is as much as this.
 const MIB: f64 = 1024.0 * 1024.0;
-/// A program that ran less often than this an operation ran for somebody else.
+/// A program that ran less often than this an operation ran for another process.
 const SELDOM: f64 = 0.01;
 
 /// The slices with a culprit, by load and condition.

@@ -96,7 +96,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 }
 
 impl Bench<'_> {
-    /// Fails once somebody wants it to end.
+    /// Fails once it is to end.
     pub(crate) fn check(&self) -> Result<()> {
         ensure!(!self.stop.load(Ordering::Relaxed), "interrupted");
         Ok(())

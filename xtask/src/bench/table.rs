@@ -129,7 +129,7 @@ fn share(value: f64) -> String {
 
 fn budgets(settings: &Settings, rows: &[Row], to: &mut String) {
     to.push_str("| budget | allowed | measured | |\n|---|---|---|---|\n");
-    // Of a run of some parts only, nobody expects the others.
+    // Of a run of some parts only, the others are not expected.
     let shown = |row: &&Row| !settings.partial || row.verdict != Verdict::NotMeasured;
     for row in rows.iter().filter(shown) {
         let _ = writeln!(to, "| {} | {} | {} | {} |", row.what, row.budget, row.measured, row.verdict);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_long_form_tells_what_the_programs_cost() {
+    fn the_long_form_shows_what_the_programs_cost() {
         let report = report();
         let text = super::long(&report, &budget::rows(&report));
         assert!(text.contains("| connects | `trace` | packet_in | 3.00 | 100 |"), "{text}");

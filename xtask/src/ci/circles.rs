@@ -2,7 +2,7 @@
 //!
 //! A file imports another if it names a path that leads into it; a name that the parent module hands on counts as the
 //! parent's. Two things do not count: what tests name, and what a module's own ancestors declare. Rust makes an
-//! ancestor's private items visible to its descendants and to nobody else: they are one house with a hall, and its
+//! ancestor's private items visible to its descendants and to none other: they are one house with a hall, and its
 //! rooms may not have doors to each other in a circle.
 
 use std::{
@@ -65,12 +65,12 @@ impl Graph {
     pub(super) fn circles(&self) -> Vec<String> {
         let reach: BTreeMap<&str, BTreeSet<&str>> =
             self.0.keys().map(|from| (from.as_str(), self.reachable(from))).collect();
-        let mut told = BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut circles = Vec::new();
         for &from in reach.keys() {
             let circle: BTreeSet<&str> =
                 reach[from].iter().filter(|to| reach[**to].contains(from)).copied().collect();
-            if circle.is_empty() || !told.insert(circle.clone()) {
+            if circle.is_empty() || !seen.insert(circle.clone()) {
                 continue;
             }
             let mut lines = String::new();

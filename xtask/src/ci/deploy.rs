@@ -51,7 +51,7 @@ pub(super) fn check(workspace: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The documents of YAML files, file by file. Whoever validates manifests brings a parser.
+/// The documents of YAML files, file by file. A validator of manifests brings a parser.
 fn yaml(files: &[PathBuf]) -> Result<Vec<Vec<Value>>> {
     const PROGRAM: &str = "import json, sys, yaml; print(json.dumps([[d for d in yaml.safe_load_all(open(f)) if d] for f in sys.argv[1:]]))";
     let mut command = Command::new(setup::venv::program(setup::KUBERNETES_VALIDATE, "python3"));

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::paths;
 
 /// A top-level module of the agent and what it may use of the crate: modules, or single paths in
-/// them. Everybody may use itself and other crates. `run` and `cli` are in nobody's list.
+/// them. Each may use itself and other crates. `run` and `cli` are in no list.
 const RULES: &[(&str, &[&str])] = &[
     // Its tests read back what it writes.
     ("kernel", &["event::encode", "event::decode", "event::What"]),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_imports_run_or_cli() {
+    fn no_module_imports_run_or_cli() {
         for (module, allowed) in RULES {
             assert!(
                 !allowed.iter().any(|path| path.starts_with("run") || path.starts_with("cli")),

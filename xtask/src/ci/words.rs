@@ -1,6 +1,8 @@
-//! Do the pages use the field's terms? Words of a private dialect are refused, each with what to write in its place.
+//! Do pages and sources use the field's terms? Words of a private dialect are refused, each with what to write in its
+//! place.
 //!
-//! Reads prose: transcripts (indented or fenced), code spans and what the benchmark wrote do not count.
+//! Of pages it reads prose: transcripts (indented or fenced), code spans and what the benchmark wrote do not count. Of
+//! sources it reads everything: names, comments and messages.
 
 use std::{
     fs,
@@ -8,6 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+
+use super::paths;
 
 /// What is refused, and what to write by meaning. CONTRIBUTING.md has the glossary.
 const WORDS: &[(&str, &str)] = &[
@@ -28,7 +32,12 @@ const WORDS: &[(&str, &str)] = &[
 /// Written by `cargo xtask bench --write`.
 const GENERATED: &[&str] = &["docs/bench.md"];
 
-/// Each refused word in the pages of the repository at `root`, with its place.
+/// Where the sources are.
+const SOURCES: &[&str] = &["agent", "ebpf-probes", "xtask", "tests", "fuzz/fuzz_targets"];
+/// It has the words themselves.
+const THIS_FILE: &str = "xtask/src/ci/words.rs";
+
+/// Each refused word in the pages and sources of the repository at `root`, with its place.
 pub(super) fn check(root: &Path) -> Result<Vec<String>> {
     let mut pages = Vec::new();
     for dir in [".", "docs", "docs/incidents"] {
@@ -40,6 +49,17 @@ pub(super) fn check(root: &Path) -> Result<Vec<String>> {
         let name = page.strip_prefix(root).unwrap_or(&page).to_string_lossy().replace("./", "");
         if !GENERATED.contains(&name.as_str()) {
             complaints.extend(refused(&text).into_iter().map(|found| format!("{name}:{found}")));
+        }
+    }
+    for source in SOURCES {
+        for file in paths::files(&root.join(source))? {
+            let name = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
+            if name == THIS_FILE {
+                continue;
+            }
+            let text = fs::read_to_string(&file).with_context(|| format!("reading {name}"))?;
+            let found = text.lines().enumerate().flat_map(|(at, line)| in_line(at + 1, line));
+            complaints.extend(found.map(|found| format!("{name}:{found}")));
         }
     }
     Ok(complaints)
@@ -64,18 +84,19 @@ fn refused(text: &str) -> Vec<String> {
         if fenced || line.starts_with("    ") {
             continue;
         }
-        let prose = format!(" {} ", words(line));
-        let hits = WORDS.iter().filter(|(word, _)| prose.contains(&format!(" {word} ")));
-        found.extend(hits.map(|(word, instead)| format!("{}: {word:?}: write {instead}", number + 1)));
+        // Without its code spans.
+        let prose = line.split('`').step_by(2).collect::<Vec<_>>().join(" ");
+        found.extend(in_line(number + 1, &prose));
     }
     found
 }
 
-/// The words of a line in lower case, one space between them; without its code spans.
-fn words(line: &str) -> String {
-    let prose: String = line.split('`').step_by(2).collect::<Vec<_>>().join(" ");
-    let words = prose.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join(" ").to_lowercase()
+/// The words of a line that are refused, whatever stands between them: of a name each word counts.
+fn in_line(number: usize, line: &str) -> Vec<String> {
+    let words = line.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
+    let line = format!(" {} ", words.collect::<Vec<_>>().join(" ").to_lowercase());
+    let hits = WORDS.iter().filter(|(word, _)| line.contains(&format!(" {word} ")));
+    hits.map(|(word, instead)| format!("{number}: {word:?}: write {instead}")).collect()
 }
 
 #[cfg(test)]
@@ -88,6 +109,14 @@ mod tests {
         assert_eq!(
             found,
             ["2: \"nobody\": write no process, no answer", "3: \"in vain\": write without an answer"]
+        );
+    }
+
+    #[test]
+    fn of_a_source_names_count_as_comments_do() {
+        assert_eq!(
+            in_line(3, "let told_ns = now; // anew"),
+            ["3: \"told\": write emitted, reported, notified", "3: \"anew\": write again"]
         );
     }
 

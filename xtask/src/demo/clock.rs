@@ -1,4 +1,4 @@
-//! The outage of a clock from the future: it jumps four months ahead and comes back in two steps, and whoever
+//! The outage of a clock from the future: it jumps four months ahead and comes back in two steps, and a program that
 //! took credentials meanwhile is refused long after it is right again.
 //!
 //! Inside a virtual machine: this machine's clock is everybody's. With `--here` it is stepped all the same,
@@ -132,7 +132,7 @@ asks its servers."
     drop(ahead);
     eprintln!("\n# Right again.");
     ensure!(!interrupted.load(Ordering::Relaxed), "interrupted");
-    // Long enough for whoever watches to see that it stays so.
+    // Long enough for those who watch to see that it stays so.
     wait(Duration::from_millis(3500));
     watch.end()?;
     eprintln!(
@@ -157,7 +157,7 @@ impl Ahead {
 impl Drop for Ahead {
     fn drop(&mut self) {
         if let Err(error) = step(-1) {
-            // Whoever reads us may have gone, which must not end the way back.
+            // The reader may have gone, which must not end the way back.
             let _ = writeln!(io::stderr(), "demo: the clock is one second ahead and stays so: {error}");
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn play() -> Result<()> {
         "\
 The outage: a worker is replaced, and its successor gets the same address. From then on it cannot reach the
 database, while every other worker can. No firewall changed, both machines are healthy, and it goes away by
-itself before anybody has looked.
+itself before anyone has looked.
 
   worker {WORKER}  ──  subnet that answers ARP by itself  ──  database {DATABASE}:{PORT}
 
@@ -39,7 +39,7 @@ Building it in network namespaces …"
     // With an address of its own: one that followed its ports would make it forget its neighbours.
     lab.ip(&subnet, &format!("link add br0 address {SUBNET_MAC} type bridge"))?;
     lab.ip(&subnet, "link set br0 up")?;
-    // Frames to a MAC that is nowhere leave by the uplink, and nobody hears of them again.
+    // Frames to a MAC that is nowhere leave by the uplink, and are lost.
     let void = lab.file("void.py", include_str!("../../../tests/programs/void.py"))?;
     lab.start(Lab::inside(&subnet, "/usr/bin/python3").arg(void).args(["uplink", "tap"]))?;
     lab.ip(&subnet, "link set uplink master br0 up")?;
@@ -64,7 +64,7 @@ Building it in network namespaces …"
     plug(&lab, &subnet, "new", (&new, WORKER, NEW_MAC))?;
     let began = Instant::now();
     let mut worker = query(&lab, &new)?;
-    // Long enough for SYN-ACKs to be sent again, and for whoever watches to conclude something.
+    // Long enough for SYN-ACKs to be sent again, and for those who watch to conclude something.
     sleep(Duration::from_millis(4500));
     let hung = worker.try_wait().context("looking at the new worker")?.is_none();
 
@@ -92,7 +92,7 @@ What you saw:
   · CONNECT STALLED is all the worker's side can say. It points to the cause only because all machines of
     this demo share one kernel, and so one culprit sees both sides.
   · Without the remedy the kernel believes its entry for up to 45 s, waits 5 s more, asks the dead MAC
-    three times, and only then everybody: gone by itself before anybody has looked.",
+    three times, and only then everybody: gone by itself before anyone has looked.",
         took.as_secs_f64(),
         if reached.success() { "then the database's first line came" } else { "and gave up" },
     );

@@ -75,7 +75,7 @@ Building it in network namespaces …"
 What you saw:
   · `openssl s_client` waited {:.1} s ({}). Nothing was wrong with the node itself.
   · The first lines are facts: the ClientHello and the very thread that read it, the name that thread then
-    looked up, the connect it made, and SYN after SYN that nobody answers.
+    looked up, the connect it made, and SYN after SYN without an answer.
   · TLS HANDSHAKE STALLED is the incident, one second into it and while it still goes on: it names the
     connect, because that thread is in it (`certain`), and says what to do.
   · When the fetch gave up, the handshake moved within milliseconds: the incident resolves and says how

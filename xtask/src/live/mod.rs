@@ -159,7 +159,7 @@ fn lines(from: Option<impl Read>, to: &mut impl Write, mut each: impl FnMut(&str
     let Some(from) = from else { return skips };
     for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).into_owned();
-        // Whoever reads this may be gone; the tests go on.
+        // The reader may be gone; the tests go on.
         let _ = writeln!(to, "{line}");
         each(&line);
         if line.contains(report::SKIPPED) {

@@ -97,7 +97,7 @@ impl Report {
         };
     }
 
-    /// Failures that nobody has explained.
+    /// Failures without an explanation.
     pub(crate) fn unexplained(&self) -> impl Iterator<Item = &str> {
         self.failed.iter().map(String::as_str).filter(|test| self.known(test).is_none())
     }

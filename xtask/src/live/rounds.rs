@@ -102,7 +102,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         if names.is_empty() || (round.own_machine && !args.own_machine) {
             continue;
         }
-        // Tests that set the clock wait for each other: beside the others they keep nobody from running. A machine
+        // Tests that set the clock wait for each other: beside the others they keep no other test from running. A machine
         // of the tests' own is emulated, and slow enough with fewer.
         let apart = !round.one_at_a_time && !args.own_machine;
         let (clock, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| apart && sets_clock(name));

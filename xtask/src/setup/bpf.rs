@@ -56,7 +56,7 @@ pub(super) fn linker_problem() -> Option<String> {
         Err(missing) => return Some(missing.0),
     };
     if linker != installed() {
-        // Somebody's own choice, by CULPRIT_BPF_LINKER or PATH.
+        // The caller's own choice, by CULPRIT_BPF_LINKER or PATH.
         return None;
     }
     let (rustc, _) = toolchain::find_rustc().ok()?;

@@ -20,7 +20,7 @@ pub(crate) struct Unpacked {
     pub(super) by_hand: &'static str,
 }
 
-/// Installed it would keep this machine's time and remove whoever did before.
+/// Installed it would keep this machine's time and remove what did before.
 pub(crate) const CHRONYD: Unpacked = Unpacked {
     package: "chrony",
     program: "usr/sbin/chronyd",

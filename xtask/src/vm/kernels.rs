@@ -74,7 +74,7 @@ impl Kernel {
         self.dir.join("lib/modules")
     }
 
-    /// Where this kernel's own account of its types is kept once somebody has read it.
+    /// Where this kernel's own account of its types is kept once it was read.
     pub(crate) fn btf(&self) -> PathBuf {
         self.dir.join("btf")
     }

@@ -151,7 +151,7 @@ impl<'a> Lines<'a> {
             self.rest.clear();
             if !line.is_empty() {
                 report.line(&line);
-                // Whoever reads us may have gone; the tests go on.
+                // The reader may have gone; the tests go on.
                 let _ = writeln!(to, "[{}] {line}", self.machine);
             }
         }

@@ -5,7 +5,7 @@
 //! - `vm-sleep SECONDS`, as laptops do: the machine suspends to memory and is woken. Its kernel adds the
 //!   time to REALTIME and BOOTTIME. The driver for shared files cannot sleep: for machines without.
 //!
-//! Nobody waits and nobody sets this machine's clock: QEMU alone is given another time, by libfaketime.
+//! No test waits and none sets this machine's clock: QEMU alone is given another time, by libfaketime.
 
 use std::{
     ffi::OsString,

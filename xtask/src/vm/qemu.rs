@@ -49,7 +49,7 @@ pub(crate) enum Output<'a> {
 
 /// Writes it where ours goes.
 pub(crate) fn pass_on(output: Output<'_>) {
-    // Whoever reads us may have gone; the command goes on.
+    // The reader may have gone; the command goes on.
     let _ = match output {
         Output::Stdout(bytes) => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
         Output::Stderr(bytes) => io::stderr().write_all(bytes),

@@ -67,7 +67,7 @@ impl Identity {
 }
 
 /// The innermost unit: of a contained process one inside the container, or the service that is the container or
-/// runs it alone. The scope an engine makes for a container is no unit of anybody's, and the service an engine or
+/// runs it alone. The scope an engine makes for a container is no unit, and the service an engine or
 /// a kubelet runs in is not the unit of what it runs.
 fn unit<'a>(names: &[&'a str], container_at: Option<usize>, in_pod: bool) -> Option<&'a str> {
     let is_unit = |at: &usize| {

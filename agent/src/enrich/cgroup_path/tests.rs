@@ -192,7 +192,7 @@ fn what_only_looks_like_a_container_is_none() {
             unit("machine-qemu\\x2d1\\x2dweb.scope"),
         ),
         ("/machine.slice/machine-web.scope", unit("machine-web.scope")),
-        // Engines' own services, a build, somebody's digests.
+        // Engines' own services, a build, any digests.
         ("/system.slice/docker.service", unit("docker.service")),
         ("/system.slice/containerd.service", unit("containerd.service")),
         ("/docker/buildkit/y5p9x1qk0b2h8vd3m6c7t4znr", [None; 4]),
@@ -203,7 +203,7 @@ fn what_only_looks_like_a_container_is_none() {
         // Pods that are none.
         ("/kubepods.slice/kubepods-burstable.slice", [None; 4]),
         ("/system.slice/tripods-pod{uid_}.slice", [None; 4]),
-        ("/somebody/pod{uid}", [None; 4]),
+        ("/any/pod{uid}", [None; 4]),
         ("/kubepods/burstable/pod1", [None; 4]),
         ("/kubepods/burstable/pod-{uid}", [None; 4]),
     ]);
@@ -237,7 +237,7 @@ fn a_hybrid_host_names_the_container_wherever_it_is_named() {
             "12:pids:/docker/{id}\n3:cpuset:/docker/{id}\n1:name=systemd:/docker/{id}\n",
             [None, Some("{id}"), Some("docker"), None],
         ),
-        // runc before 1.1 left version 2 to whoever had started it.
+        // runc before 1.1 left version 2 to the process that started it.
         (
             "4:memory:/docker/{id}\n1:name=systemd:/docker/{id}\n0::/system.slice/containerd.service\n",
             [None, Some("{id}"), Some("docker"), None],

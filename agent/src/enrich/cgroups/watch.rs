@@ -1,5 +1,5 @@
 //! Directories as they are made below one: a thread of its own, because what is made may be gone again in
-//! milliseconds. It sleeps in the kernel until somebody makes one.
+//! milliseconds. It sleeps in the kernel until one is made.
 
 use std::{
     collections::HashMap,
@@ -45,7 +45,7 @@ impl Watch {
             // Of this thread alone, where that is allowed.
             let _ = setpriority_process(None, NICE);
             watching.enter(&root);
-            // An error would be there again at once: whoever asks finds what is there by looking.
+            // An error would be there again at once: a look finds what is there.
             while matches!(watching.wait(&stopped), Ok(true)) {
                 if watching.read().is_err() {
                     // More happened than the kernel keeps in mind: what went is not known either.

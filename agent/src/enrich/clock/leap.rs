@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn tai_that_changed_with_it_proves_it_even_if_nobody_was_seen_to_arm_it() {
+    fn tai_that_changed_with_it_proves_it_even_if_no_process_was_seen_to_arm_it() {
         let mut leaps = Leaps::default();
         leaps.says(SECOND_NS, None, 37);
         leaps.says(500 * SECOND_NS, None, 38);

@@ -1,7 +1,7 @@
 //! What reference clocks said: the last readings of each, and leaps between two of them.
 //!
 //! A reading says UTC − BOOTTIME, so that it stays good across steps of the wall clock. When a reference that
-//! agreed with the wall clock is suddenly far from it and nobody has set anything, this machine stood still
+//! agreed with the wall clock is suddenly far from it and nothing was set, this machine stood still
 //! while the world went on: it was paused, or restored from a snapshot. When a hardware clock moves in any other
 //! way it was written (`hwclock --systohc`, the kernel's 11-minute mode): from then on it says what was written to it.
 
@@ -153,7 +153,7 @@ fn written(earlier: &Reading, reading: &Reading) -> Option<Written> {
 }
 
 fn leap(earlier: &Reading, reading: &Reading, offset_ns: i64) -> Option<Leap> {
-    // Those two are not clocks of their own, or may be set by whoever owns them.
+    // Those two are not clocks of their own, or may be set by their owner.
     if !matches!(reading.kind, ReferenceKind::Ptp | ReferenceKind::Ntp | ReferenceKind::Rtc) {
         return None;
     }
@@ -195,7 +195,7 @@ pub fn compared(world: &mut World) -> Vec<(u64, What)> {
 }
 
 /// A server said what time it is: a reading, unless a cache said it for another moment, it is no date, or the
-/// server may be anybody's: of this host, or of somebody with a namespace of his own.
+/// server may be any host's: of this host, or of a user with a namespace of their own.
 pub fn date(world: &mut World, record: &DateRecord) {
     let netns = Netns { inode: record.server.netns, generation: record.date.generation };
     let way = world.ways.get(&(netns, record.server.address)).copied();
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_server_that_may_be_somebody_else_is_another_clock() {
+    fn only_a_server_that_may_be_another_host_is_another_clock() {
         let address = std::net::Ipv4Addr::new(169, 254, 169, 254);
         let mut record = record(b" Sat, 21 Nov 2026 07:19:37 GMT\r\n");
         record.server.address = address.to_ipv6_mapped().octets();

@@ -1,5 +1,5 @@
 //! What records of a neighbour do not say alone: how many questions went unanswered, whose packets have been
-//! told to wait, and whether a failure by hand is the first half of a removal.
+//! seen to wait, and whether a failure by hand is the first half of a removal.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::fact::NeighbourChanged;
 
 /// Neighbours being asked for, remembered at most.
 const ASKED: usize = 1024;
-/// Waiters told of one of them at most.
+/// Waiters reported of one of them at most.
 const WAITERS: usize = 64;
 /// Failures by hand held back at most, and for how long: a removal follows at once, in the same system call.
 const HELD: usize = 64;
@@ -41,7 +41,7 @@ struct Asked {
     waiters: Vec<(u64, Tuple)>,
 }
 
-/// `ip neigh del` sets an entry FAILED, then removes it: one change, told once, with its author.
+/// `ip neigh del` sets an entry FAILED, then removes it: one change, emitted once, with its author.
 pub(super) struct Delayed {
     pub(super) boot_ns: u64,
     pub(super) key: NeighKey,
@@ -91,7 +91,7 @@ impl Memory {
         unanswered
     }
 
-    /// Whether this waiter has not been told since the neighbour is asked for.
+    /// Whether this waiter has not been reported since the neighbour is asked for.
     pub(super) fn is_news(&mut self, key: NeighKey, record: &WaiterRecord) -> bool {
         if self.asked.get(&key).is_none() {
             self.asked.insert(key, Asked::default());

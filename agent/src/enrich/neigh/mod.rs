@@ -1,5 +1,5 @@
 //! Neighbours: what each change means in words. One fact a change of meaning: an entry's own clockwork, and
-//! each further question to somebody silent, are no news.
+//! each further question to a silent neighbour, are no news.
 
 mod meaning;
 mod memory;
@@ -161,7 +161,7 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, facts
         unheard::ANSWERED | unheard::RESET => None,
         unheard::SYN_ACK => Some(SentAgain::SynAck),
         unheard::SYN => Some(SentAgain::Syn),
-        // For the correlation alone: the packet itself was told as a difference.
+        // For the correlation alone: the packet itself was emitted as a difference.
         unheard::SPEAKS => return,
         _ => Some(SentAgain::Data),
     };

@@ -1,4 +1,4 @@
-//! What is told of sequences of records, and what is not.
+//! What is emitted of sequences of records, and what is not.
 
 use ebpf_probes::{
     abi::Tuple,
@@ -11,7 +11,7 @@ use crate::{
     fact::Fact,
 };
 
-const NOBODY: u8 = 0;
+const NO_MAC: u8 = 0;
 const A: u8 = 1;
 const B: u8 = 2;
 
@@ -25,17 +25,17 @@ struct Watched {
     now_ns: u64,
     state: u32,
     mac: u8,
-    told: Vec<Fact>,
+    facts: Vec<Fact>,
 }
 
 impl Watched {
-    fn tell(&mut self, what: Raw) {
+    fn apply(&mut self, what: Raw) {
         let event = Event { boot_ns: self.now_ns, what };
-        self.world.apply(&event, |fact| self.told.push(fact));
+        self.world.apply(&event, |fact| self.facts.push(fact));
     }
 
     fn step(&mut self, (cause, flags, state, mac, probes): Step) {
-        let bytes = |mac| if mac == NOBODY { [0; 8] } else { [2, 0, 0, 0, 0, mac, 0, 0] };
+        let bytes = |mac| if mac == NO_MAC { [0; 8] } else { [2, 0, 0, 0, 0, mac, 0, 0] };
         let mut record = NeighRecord {
             address: event::address_bytes([10, 0, 1, 90].into()),
             device: *b"eth0\0\0\0\0\0\0\0\0\0\0\0\0",
@@ -58,7 +58,7 @@ impl Watched {
         (self.state, self.mac) = (state, mac);
         // A tenth of a millisecond: what one system call does in two steps.
         self.now_ns += 100_000;
-        self.tell(Raw::Neigh(record));
+        self.apply(Raw::Neigh(record));
     }
 
     fn waiter(&mut self, cookie: u64, remote_port: u16) {
@@ -73,16 +73,16 @@ impl Watched {
             queued: 1,
             ..WaiterRecord::default()
         };
-        self.tell(Raw::Waiter(record));
+        self.apply(Raw::Waiter(record));
     }
 
     fn later(&mut self) {
         self.now_ns += 1_000_000_000;
-        self.tell(Raw::Tick);
+        self.apply(Raw::Tick);
     }
 
     fn changes(&self) -> Vec<&NeighbourChanged> {
-        self.told
+        self.facts
             .iter()
             .filter_map(|fact| match &fact.what {
                 What::NeighbourChanged(change) => Some(change),
@@ -92,7 +92,7 @@ impl Watched {
     }
 }
 
-/// What a sequence of records comes to: the meanings told, in JSON's words.
+/// What a sequence of records comes to: the meanings emitted, in JSON's words.
 fn meanings(steps: &[Step]) -> Vec<String> {
     let mut watched = Watched::default();
     steps.iter().for_each(|step| watched.step(*step));
@@ -111,7 +111,7 @@ const FIRST: u32 = flag::FIRST;
 const BY_HAND: u32 = flag::BY_HAND;
 const FAILED_BETWEEN: u32 = flag::FAILED_BETWEEN;
 
-const ASKED: Step = (SENT, FIRST, INCOMPLETE, NOBODY, 4);
+const ASKED: Step = (SENT, FIRST, INCOMPLETE, NO_MAC, 4);
 const ANSWERED: Step = (UPDATED, 0, REACHABLE, A, 4);
 
 #[test]
@@ -132,38 +132,38 @@ fn records_become_one_fact_a_change_of_meaning() {
             &["asked", "answered"],
         ),
         (
-            "questions in vain",
+            "unanswered questions",
             &[
                 ASKED,
-                (TIMER, 0, INCOMPLETE, NOBODY, 5),
-                (TIMER, 0, INCOMPLETE, NOBODY, 6),
-                (TIMER, 0, FAILED, NOBODY, 6),
+                (TIMER, 0, INCOMPLETE, NO_MAC, 5),
+                (TIMER, 0, INCOMPLETE, NO_MAC, 6),
+                (TIMER, 0, FAILED, NO_MAC, 6),
             ],
             &["asked", "failed"],
         ),
         (
-            "questions in vain for traffic that goes on",
+            "unanswered questions for traffic that goes on",
             &[
                 ASKED,
-                (TIMER, 0, INCOMPLETE, NOBODY, 5),
-                (SENT, FAILED_BETWEEN, INCOMPLETE, NOBODY, 4),
-                (TIMER, 0, INCOMPLETE, NOBODY, 5),
+                (TIMER, 0, INCOMPLETE, NO_MAC, 5),
+                (SENT, FAILED_BETWEEN, INCOMPLETE, NO_MAC, 4),
+                (TIMER, 0, INCOMPLETE, NO_MAC, 5),
                 (UPDATED, 0, REACHABLE, B, 5),
             ],
             &["asked", "failed", "answered"],
         ),
         (
             "a failed entry that is asked for again",
-            &[ASKED, (TIMER, 0, FAILED, NOBODY, 6), (SENT, 0, INCOMPLETE, NOBODY, 4), ANSWERED],
+            &[ASKED, (TIMER, 0, FAILED, NO_MAC, 6), (SENT, 0, INCOMPLETE, NO_MAC, 4), ANSWERED],
             &["asked", "failed", "asked", "answered"],
         ),
         (
-            "a confirmation in vain",
+            "an unanswered confirmation",
             &[ASKED, ANSWERED, (TIMER, 0, PROBE, A, 1), (TIMER, 0, FAILED, A, 3)],
             &["asked", "answered", "failed"],
         ),
         (
-            "a confirmation in vain, asked for again",
+            "an unanswered confirmation, asked for again",
             &[ASKED, ANSWERED, (TIMER, 0, PROBE, A, 1), (SENT, FAILED_BETWEEN, INCOMPLETE, A, 4)],
             &["asked", "answered", "failed"],
         ),
@@ -190,13 +190,13 @@ fn records_become_one_fact_a_change_of_meaning() {
             &[
                 (UPDATED, BY_HAND, PERMANENT, B, 0),
                 (UPDATED, BY_HAND, STALE, B, 0),
-                (REMOVED, 0, NONE, NOBODY, 0),
+                (REMOVED, 0, NONE, NO_MAC, 0),
             ],
             &["set", "set", "removed"],
         ),
         (
             "a removal by hand",
-            &[ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0), (REMOVED, 0, NONE, NOBODY, 0)],
+            &[ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0), (REMOVED, 0, NONE, NO_MAC, 0)],
             &["asked", "answered", "removed"],
         ),
         (
@@ -211,10 +211,10 @@ fn records_become_one_fact_a_change_of_meaning() {
         ),
         (
             "garbage",
-            &[ASKED, ANSWERED, (TIMER, 0, STALE, A, 0), (REMOVED, 0, NONE, NOBODY, 0)],
+            &[ASKED, ANSWERED, (TIMER, 0, STALE, A, 0), (REMOVED, 0, NONE, NO_MAC, 0)],
             &["asked", "answered", "removed"],
         ),
-        ("an entry made and never used", &[(REMOVED, FIRST, NONE, NOBODY, 0)], &[]),
+        ("an entry made and never used", &[(REMOVED, FIRST, NONE, NO_MAC, 0)], &[]),
         (
             "no more resolution",
             &[ASKED, ANSWERED, (UPDATED, 0, NOARP, A, 0), (UPDATED, 0, NOARP, A, 0)],
@@ -222,7 +222,7 @@ fn records_become_one_fact_a_change_of_meaning() {
         ),
         (
             "a packet that came too late",
-            &[ASKED, (cause::DEAD, 0, INCOMPLETE, NOBODY, 0)],
+            &[ASKED, (cause::DEAD, 0, INCOMPLETE, NO_MAC, 0)],
             &["asked", "dropped"],
         ),
     ];
@@ -234,8 +234,8 @@ fn records_become_one_fact_a_change_of_meaning() {
 #[test]
 fn a_failure_counts_the_questions_and_not_the_kernel_s_setting() {
     let mut watched = Watched::default();
-    let ticks = [(TIMER, 0, INCOMPLETE, NOBODY, 5), (TIMER, 0, INCOMPLETE, NOBODY, 6)];
-    let again = [(SENT, FAILED_BETWEEN, INCOMPLETE, NOBODY, 4), ticks[0], (TIMER, 0, FAILED, NOBODY, 0)];
+    let ticks = [(TIMER, 0, INCOMPLETE, NO_MAC, 5), (TIMER, 0, INCOMPLETE, NO_MAC, 6)];
+    let again = [(SENT, FAILED_BETWEEN, INCOMPLETE, NO_MAC, 4), ticks[0], (TIMER, 0, FAILED, NO_MAC, 0)];
     [ASKED].iter().chain(&ticks).chain(&again).for_each(|step| watched.step(*step));
     let counts: Vec<_> = watched.changes().iter().map(|change| (change.failed, change.unanswered)).collect();
     assert_eq!(counts, [(false, None), (true, Some(3)), (true, Some(2))]);
@@ -244,59 +244,59 @@ fn a_failure_counts_the_questions_and_not_the_kernel_s_setting() {
 #[test]
 fn a_failure_of_which_not_all_was_seen_counts_nothing() {
     let mut watched = Watched::default();
-    watched.step((TIMER, FIRST, INCOMPLETE, NOBODY, 5));
-    watched.step((TIMER, 0, FAILED, NOBODY, 6));
-    assert_eq!(watched.changes().last().expect("told").unanswered, None);
+    watched.step((TIMER, FIRST, INCOMPLETE, NO_MAC, 5));
+    watched.step((TIMER, 0, FAILED, NO_MAC, 6));
+    assert_eq!(watched.changes().last().expect("emitted").unanswered, None);
 }
 
 #[test]
 fn a_removal_by_hand_names_its_author_and_what_was_lost() {
     let mut watched = Watched::default();
-    for step in [ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0), (REMOVED, 0, NONE, NOBODY, 0)] {
+    for step in [ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0), (REMOVED, 0, NONE, NO_MAC, 0)] {
         watched.step(step);
     }
-    let removed = watched.changes().last().copied().expect("told").clone();
+    let removed = watched.changes().last().copied().expect("emitted").clone();
     assert_eq!((removed.cause, removed.failed), (NeighbourCause::Removed, false));
     assert_eq!(removed.old_state.as_deref(), Some("REACHABLE"));
     assert_eq!(removed.old_mac.as_deref(), Some("02:00:00:00:00:01"));
-    let process = watched.told.last().and_then(|fact| fact.process.as_ref());
+    let process = watched.facts.last().and_then(|fact| fact.process.as_ref());
     assert_eq!(process.map(|process| process.pid), Some(4711));
 }
 
 #[test]
-fn a_failure_by_hand_is_told_with_the_moment_it_happened() {
+fn a_failure_by_hand_is_reported_with_the_moment_it_happened() {
     let mut watched = Watched::default();
     watched.step((UPDATED, BY_HAND, FAILED, A, 0));
     let at = watched.now_ns;
-    assert!(watched.told.is_empty());
+    assert!(watched.facts.is_empty());
     watched.later();
-    assert_eq!(watched.told.iter().map(|fact| fact.boot_ns).collect::<Vec<_>>(), [at]);
+    assert_eq!(watched.facts.iter().map(|fact| fact.boot_ns).collect::<Vec<_>>(), [at]);
 }
 
 #[test]
-fn a_waiter_is_told_once_while_it_waits() {
+fn a_waiter_is_reported_once_while_it_waits() {
     let mut watched = Watched::default();
     watched.step(ASKED);
     for _ in 0..3 {
         watched.waiter(11, 80);
         watched.waiter(0, 80);
         watched.waiter(0, 81);
-        watched.step((TIMER, 0, INCOMPLETE, NOBODY, 5));
+        watched.step((TIMER, 0, INCOMPLETE, NO_MAC, 5));
     }
     let waiters = |watched: &Watched| {
-        watched.told.iter().filter(|fact| matches!(fact.what, What::NeighbourWaited(_))).count()
+        watched.facts.iter().filter(|fact| matches!(fact.what, What::NeighbourWaited(_))).count()
     };
     assert_eq!(waiters(&watched), 3);
-    watched.step((SENT, FAILED_BETWEEN, INCOMPLETE, NOBODY, 4));
+    watched.step((SENT, FAILED_BETWEEN, INCOMPLETE, NO_MAC, 4));
     watched.waiter(11, 80);
     assert_eq!(waiters(&watched), 4);
 }
 
 #[test]
-fn silence_is_remembered_of_records_that_are_not_told() {
+fn silence_is_remembered_of_records_that_are_not_reported() {
     let mut watched = Watched::default();
     watched.step(ASKED);
-    watched.step((TIMER, 0, INCOMPLETE, NOBODY, 5));
+    watched.step((TIMER, 0, INCOMPLETE, NO_MAC, 5));
     let address = event::address_bytes([10, 0, 1, 90].into());
     assert!(
         watched
@@ -318,11 +318,11 @@ fn who_does_not_hear_us_and_who_does_after_all_are_two_kinds() {
     let mut watched = Watched::default();
     for what in [unheard::SYN_ACK, unheard::ANSWERED] {
         let record = UnheardRecord { what, unanswered: 3, ..UnheardRecord::default() };
-        watched.tell(Raw::Unheard(record));
+        watched.apply(Raw::Unheard(record));
     }
-    watched.tell(Raw::Claim(ClaimRecord::default()));
-    let [Fact { what: What::NeighbourUnheard(unheard), .. }, heard, claimed] = &watched.told[..] else {
-        panic!("{:?}", watched.told);
+    watched.apply(Raw::Claim(ClaimRecord::default()));
+    let [Fact { what: What::NeighbourUnheard(unheard), .. }, heard, claimed] = &watched.facts[..] else {
+        panic!("{:?}", watched.facts);
     };
     assert_eq!((unheard.sent, unheard.unanswered), (SentAgain::SynAck, 3));
     assert!(matches!(heard.what, What::NeighbourHeard(_)));

@@ -17,7 +17,7 @@ use crate::{enrich::context::Context, event, namespaces};
 const LISTENERS_EVERY_NS: u64 = 1_000_000_000;
 
 impl Observer {
-    /// Who listens where: for ClientHellos nobody has read, which therefore have no owner yet.
+    /// Who listens where: for ClientHellos that were not read, which therefore have no owner yet.
     pub(super) fn listeners(&mut self, boot_ns: u64, apply: &mut impl FnMut(Context)) {
         if self.listeners_at_ns.is_some_and(|at| boot_ns.saturating_sub(at) < LISTENERS_EVERY_NS) {
             return;

@@ -175,7 +175,7 @@ impl Observer {
         // Connects, handshakes and lookups of other processes were filtered out in the kernel, which also
         // knows children that are gone before we can look at them.
         let vouched = matches!(&event.what, What::Connect(..) | What::Tls(..) | What::Dns(_));
-        // When whoever it was was there for sure.
+        // When the process was there for sure.
         let acted_ns = match &event.what {
             What::Connect(_, connect) => connect.started_ns,
             _ => event.boot_ns,
@@ -205,7 +205,7 @@ impl Observer {
     }
 
     /// What people should know of a filter by container before they wait: that it is decided late here, and that
-    /// nobody is in such a container now, with the name that comes closest.
+    /// no process is in such a container now, with the name that comes closest.
     pub fn caveats(&mut self) -> Vec<String> {
         if !self.wanted.by_container() {
             return vec![];
@@ -218,7 +218,7 @@ impl Observer {
                     .to_owned(),
             );
         }
-        caveats.extend(self.nobody_yet());
+        caveats.extend(self.none_yet());
         caveats
     }
 

@@ -45,7 +45,7 @@ impl Names {
         if is_new {
             self.asked.insert(netns, ());
         }
-        // A new one may have got its name, or somebody else's, this very moment.
+        // A new one may have got its name, or that of another, this very moment.
         if is_new || self.read.is_none_or(|at| at.elapsed() >= EVERY) {
             self.read(apply);
         }

@@ -78,7 +78,7 @@ mod tests {
         }
         assert!(named(&names).contains(&own) && !has_thread_named(own, &["finch".to_owned()]));
         drop(done);
-        thread.join().expect("it only waits").expect_err("nobody sends");
+        thread.join().expect("it only waits").expect_err("nothing sends");
     }
 
     #[test]

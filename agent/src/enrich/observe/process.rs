@@ -158,7 +158,7 @@ impl Observer {
     }
 
     /// `None` if some process is in a container that is wanted; else what there is that is called almost so.
-    pub(super) fn nobody_yet(&mut self) -> Option<String> {
+    pub(super) fn none_yet(&mut self) -> Option<String> {
         let mut others: Vec<ProcessContext> = Vec::new();
         for pid in pids() {
             let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();

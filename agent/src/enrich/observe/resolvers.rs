@@ -17,7 +17,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 const LONGEST: u64 = 64 * 1024;
 /// Servers kept at most. C libraries ask three (`MAXNS`), others more.
 const SERVERS: usize = 8;
-/// What a resolver asks that is configured to ask nobody (resolv.conf(5)).
+/// What a resolver asks that is configured to ask no server (resolv.conf(5)).
 const DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// systemd-resolved's own address for programs, and the file that names the servers it asks itself: it does so for
 /// programs that ask it by other means than DNS.

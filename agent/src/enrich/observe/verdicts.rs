@@ -1,4 +1,4 @@
-//! Which cgroups are in the containers or pods somebody asked for: for the kernel, so that what strangers do is not
+//! Which cgroups are in the containers or pods that are asked for: for the kernel, so that what strangers do is not
 //! reported and fills no ring. Only what is sure is said: where version 1 has the containers, several of them may share a
 //! cgroup of version 2, and the decision is made after the ring.
 

@@ -211,7 +211,7 @@ fn a_length_is_refused_before_anything_is_allocated_for_it() {
 }
 
 #[test]
-fn what_is_no_recording_is_told_apart_and_what_to_do_is_said() {
+fn what_is_no_recording_is_distinguished_and_what_to_do_is_said() {
     let says = |bytes: &[u8], expected: &str| {
         let error = drain(bytes).err().unwrap().to_string();
         assert!(error.contains(expected), "{error:?} should say {expected:?}");
@@ -243,7 +243,7 @@ fn what_is_no_recording_is_told_apart_and_what_to_do_is_said() {
 }
 
 #[test]
-fn joined_recordings_are_read_to_the_first_end_and_the_rest_is_told() {
+fn joined_recordings_are_read_to_the_first_end_and_the_rest_is_reported() {
     let file = recording(&groups());
     let read = drain(&*[&*file, &file].concat()).unwrap();
     assert_eq!(read.items, groups().concat());

@@ -7,7 +7,7 @@ use std::{
 
 use super::*;
 
-/// A disk with room for so many bytes; once it was full, somebody makes room.
+/// A disk with room for so many bytes; once it was full, room is made.
 struct Disk {
     room: usize,
     written: Vec<u8>,

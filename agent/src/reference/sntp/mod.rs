@@ -2,7 +2,7 @@
 //!
 //! The crate `sntpc` writes the question, checks the answer and computes; it is given a clock that counts
 //! BOOTTIME, so that the wall clock may jump meanwhile. It begins at a random time of the years 2026 to 2043:
-//! the server must echo it, and so whoever does not see the question cannot answer it; and it gives away to nobody
+//! the server must echo it, and so a host that does not see the question cannot answer it; and it gives away to no one
 //! what time it is here, or how long the machine is up. Its differences are good for 68 years either way,
 //! across the turn of NTP's era in 2036 too.
 

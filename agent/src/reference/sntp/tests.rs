@@ -20,7 +20,7 @@ pub(crate) fn fake(count: usize, answer: impl Fn(Vec<u8>) -> Option<Vec<u8>> + S
                 socket.send_to(&answer, from).expect("sent");
             }
         }
-        // Whoever still waits does not hear that the port is closed.
+        // A client that still waits does not hear that the port is closed.
         thread::sleep(2 * TIMEOUT);
     });
     server(&address.to_string()).expect("a server")
@@ -115,7 +115,7 @@ fn a_silent_server_is_given_up() {
 #[test]
 fn a_closed_port_is_reported_at_once() {
     let free = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("an address");
-    let refusal = ask(&server(&free.to_string()).expect("a server")).expect_err("nobody there");
+    let refusal = ask(&server(&free.to_string()).expect("a server")).expect_err("nothing there");
     assert_eq!(refusal.failure.why, "nothing answers at that port");
 }
 
@@ -163,10 +163,10 @@ fn a_kiss_of_death_is_reported_and_an_unsynchronised_server_is_none() {
 }
 
 #[test]
-fn questions_do_not_tell_the_time_and_differ() {
+fn questions_do_not_give_the_time_away_and_differ() {
     let (sender, questions) = std::sync::mpsc::channel();
     let server = fake(2, move |answer| {
-        sender.send(answer[24..32].to_vec()).expect("somebody listens");
+        sender.send(answer[24..32].to_vec()).expect("something listens");
         Some(answer)
     });
     assert!(ask(&server).is_ok() && ask(&server).is_ok());

@@ -1,4 +1,4 @@
-//! `clock_skewed`: the wall clock is wrong by what reference clocks say, and nobody was seen to set it so. It
+//! `clock_skewed`: the wall clock is wrong by what reference clocks say, and no process was seen to set it so. It
 //! was wrong from the beginning, drifted, or stood still with the machine while the world went on.
 
 mod say;
@@ -96,7 +96,7 @@ impl ClockSkewed {
         let Some(open) = &mut self.open else {
             if let Some(judged) = judged
                 && judged.at_least_ns() >= WARNING_NS
-                && !is_told_as_step(&judged, view)
+                && !is_emitted_as_step(&judged, view)
             {
                 self.opens(judged, view);
             }
@@ -176,7 +176,7 @@ impl Open {
     }
 }
 
-/// How severe it is: a single clock that says so may be the one that is wrong, and HTTP servers may be anybody's.
+/// How severe it is: a single clock that says so may be the one that is wrong, and HTTP servers may be any host's.
 fn gravity(judged: &Verdict) -> Severity {
     match (judged.confidence, judged.ground) {
         (Confidence::Possible, _) | (_, Ground::HttpAlone) => Severity::Warning,
@@ -185,7 +185,7 @@ fn gravity(judged: &Verdict) -> Severity {
 }
 
 /// A step that is reported already made it wrong.
-fn is_told_as_step(judged: &Verdict, view: &View<'_>) -> bool {
+fn is_emitted_as_step(judged: &Verdict, view: &View<'_>) -> bool {
     view.store.live(Kind::ClockStepped).any(|(_, details)| match details {
         Details::ClockStepped(step) => match step.verdict {
             ClockVerdict::Wrong => true,

@@ -56,7 +56,7 @@ fn half_a_minute_is_a_warning_and_less_is_nothing() {
 }
 
 #[test]
-fn a_machine_that_stood_still_for_a_day_is_told_so_with_when() {
+fn a_machine_that_stood_still_for_a_day_is_reported_with_when() {
     let mut scene = Scene::new();
     scene.compares(500, Rtc, "rtc0", 0);
     scene.compares(600, Kernel, "kernel", 0);
@@ -76,7 +76,7 @@ fn a_machine_that_stood_still_for_a_day_is_told_so_with_when() {
 }
 
 #[test]
-fn web_servers_alone_never_wake_anybody_however_many_agree() {
+fn web_servers_alone_never_page_however_many_agree() {
     let mut scene = Scene::new();
     for at in [500, 5500] {
         scene.compares(at, Http, "192.0.2.1:80", -DAY - 7000);
@@ -157,7 +157,7 @@ fn a_clock_of_the_year_2000_is_wrong_by_the_day_the_kernel_was_built() {
     );
     scene.sets_clock(5000, "date", 21 * 365 * DAY);
     scene.passes(5250, 9000);
-    let emitted = scene.emitted.iter().rfind(|emitted| emitted.kind == Kind::ClockSkewed).expect("told");
+    let emitted = scene.emitted.iter().rfind(|emitted| emitted.kind == Kind::ClockSkewed).expect("emitted");
     assert_eq!(emitted.state, State::Resolved);
     assert!(emitted.summary.ends_with("any more: it was set forward 7665 days."), "{}", emitted.summary);
 }
@@ -202,7 +202,7 @@ fn a_hardware_clock_in_local_time_is_harmless() {
 }
 
 #[test]
-fn drift_is_told_with_since_when() {
+fn drift_is_reported_with_since_when() {
     let mut scene = Scene::new();
     // 500 ppm: 43.2 s a day.
     for minute in 0..=20 {
@@ -215,7 +215,7 @@ fn drift_is_told_with_since_when() {
         scene.tick(minute * 60_000 + 500);
     }
     let emitted = scene.opened(Kind::ClockSkewed);
-    let ppm = details(emitted[0]).drift_ppm.expect("told by six hours of readings");
+    let ppm = details(emitted[0]).drift_ppm.expect("known from six hours of readings");
     assert!((ppm - 500.0).abs() < 1.0, "{ppm}");
     assert!(
         emitted[0].why[1].contains("gains 43.1 s a day") || emitted[0].why[1].contains("gains 43.2 s a day"),
@@ -233,7 +233,7 @@ fn a_correction_ends_it_and_says_by_what() {
     scene.tick(750);
     scene.sets_clock(5000, "chronyd", -935_000);
     scene.passes(5250, 9000);
-    let last = |kind| scene.emitted.iter().rfind(|emitted| emitted.kind == kind).expect("told");
+    let last = |kind| scene.emitted.iter().rfind(|emitted| emitted.kind == kind).expect("emitted");
     let emitted = last(Kind::ClockSkewed);
     assert_eq!(emitted.state, State::Resolved);
     assert_eq!(

@@ -38,7 +38,7 @@ pub(super) struct Exposures {
     /// Those that began in the windows are still to be asked for.
     unasked: bool,
     asked_ns: u64,
-    /// Somebody was listed when the clock was right.
+    /// A process was listed when the clock was right.
     were: bool,
 }
 
@@ -67,7 +67,7 @@ impl Exposures {
         self.found.is_empty() && !self.unasked
     }
 
-    /// Somebody was exposed, and is gone or not.
+    /// A process was exposed, and is gone or not.
     pub(super) fn were(&self) -> bool {
         self.were
     }
@@ -203,7 +203,7 @@ impl Exposures {
             .filter_map(|at_ns| Some((at_ns, self.offset_at(at_ns)?)))
     }
 
-    /// How many have opened sessions so far, while nobody knows yet whether that matters.
+    /// How many have opened sessions so far, while it is not known whether that matters.
     pub(super) fn clients(&self) -> u64 {
         self.left_out.saturating_add(self.found.len() as u64)
     }

@@ -10,7 +10,7 @@ const SOON_NS: u64 = WARNING_NS;
 /// Two that have set the clock in turns have ceased to when neither has for this long.
 const CEASED_NS: u64 = 60 * SECOND_NS;
 /// Of a fight that goes on, news are reported this often.
-const TOLD_NS: u64 = 10 * SECOND_NS;
+const EMIT_EVERY_NS: u64 = 10 * SECOND_NS;
 /// Steps in turns from which on it is a fight, and no correction of a mistake.
 const TURNS: usize = 3;
 
@@ -32,19 +32,21 @@ impl Series {
         }
         let Some([before, last]) = self.entries.last_chunk() else { return 0 };
         let apart_ns = last.step.at_ns.saturating_sub(before.step.at_ns);
-        let least_ns = if program(before) == program(last) { 0 } else { TOLD_NS };
+        let least_ns = if program(before) == program(last) { 0 } else { EMIT_EVERY_NS };
         if apart_ns <= SOON_NS { least_ns.max(2 * apart_ns) } else { 0 }
     }
 
     /// Whether it is time to report another step: at once, but for a fight that is known to be one.
-    pub(super) fn tells_again(&self, now_ns: u64) -> bool {
-        !self.fight_emitted || self.fight().is_none() || now_ns.saturating_sub(self.step_told_ns) >= TOLD_NS
+    pub(super) fn emits_again(&self, now_ns: u64) -> bool {
+        !self.fight_emitted
+            || self.fight().is_none()
+            || now_ns.saturating_sub(self.step_emitted_ns) >= EMIT_EVERY_NS
     }
 
     /// All steps so far are reported.
     pub(super) fn has_emitted(&mut self, now_ns: u64) {
         self.fight_emitted = self.fight().is_some();
-        (self.step_told_ns, self.step_untold) = (now_ns, false);
+        (self.step_emitted_ns, self.step_pending) = (now_ns, false);
     }
 
     /// The last step of each of the two programs that set the clock in turns, the earlier one first.

@@ -1,4 +1,4 @@
-//! What the hardware clock has to do with a step. It may have been wrong for years, and whoever sets the wall
+//! What the hardware clock has to do with a step. It may have been wrong for years, and what sets the wall
 //! clock often writes it, too: alone it neither convicts nor acquits, and what it said before is reported beside.
 
 use super::{Series, Step};
@@ -11,7 +11,7 @@ use crate::{
     time::SECOND_NS,
 };
 
-/// A hardware clock that nobody looks after is some seconds off, which contradicts nothing.
+/// A hardware clock without a time daemon is some seconds off, which contradicts nothing.
 const NEARLY_NS: u64 = 30 * SECOND_NS;
 /// What vouched for a clock so long ago counts for nothing.
 const VOUCHED_NS: u64 = 3600 * SECOND_NS;

@@ -1,4 +1,4 @@
-//! A leap second: at the end of a day in UTC the kernel takes the wall clock back by a second, because somebody had
+//! A leap second: at the end of a day in UTC the kernel takes the wall clock back by a second, because a process had
 //! armed that (STA_INS). Reported for the record; one at the end of a month in which none ever was is a false one.
 
 use jiff::Timestamp;

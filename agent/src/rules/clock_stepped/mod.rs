@@ -45,7 +45,7 @@ const STEPS: usize = 16;
 const BOOT_NS: u64 = 600 * SECOND_NS;
 /// Nothing can say how the clock stands, and for this long it has not been set again.
 const GIVEN_UP_NS: u64 = 3600 * SECOND_NS;
-/// That somebody exposed is gone is said at most this often, until the last one is.
+/// That an exposed process is gone is said at most this often, until the last one is.
 const SAY_NS: u64 = 30 * SECOND_NS;
 
 #[derive(Default)]
@@ -77,8 +77,8 @@ struct Series {
     said_ns: u64,
     unsaid: bool,
     /// When a step was reported last, and whether there was one since.
-    step_told_ns: u64,
-    step_untold: bool,
+    step_emitted_ns: u64,
+    step_pending: bool,
     /// It was reported that two set the clock against each other.
     fight_emitted: bool,
     /// Something had vouched for the clock before the first step.
@@ -156,12 +156,12 @@ impl ClockStepped {
         let Some(series) = &mut self.series else { return };
         series.stands(view);
         if series.is_right() {
-            // Who lives is asked for before anybody is named.
+            // Who lives is asked for before any process is named.
             self.exposures.is_right(series.windows(view.world.offset_ns()));
         }
         // Of two that set the clock in turns there is no end of news.
-        series.step_untold = true;
-        if series.tells_again(view.now_ns) {
+        series.step_pending = true;
+        if series.emits_again(view.now_ns) {
             series.has_emitted(view.now_ns);
             let report = series.report(&self.exposures, view);
             series.id = view.store.open(view.now_ns, view.world, report);
@@ -183,7 +183,7 @@ impl ClockStepped {
         if series.over {
             return;
         }
-        if series.step_untold && series.tells_again(view.now_ns) {
+        if series.step_pending && series.emits_again(view.now_ns) {
             series.has_emitted(view.now_ns);
             series.says(&self.exposures, view);
         }
@@ -208,8 +208,8 @@ impl Series {
         Self {
             vouched,
             hardware: Hardware::Silent,
-            step_told_ns: 0,
-            step_untold: false,
+            step_emitted_ns: 0,
+            step_pending: false,
             fight_emitted: false,
             id: String::new(),
             base_ns: entry.step.before_ns,
@@ -302,7 +302,7 @@ impl Series {
         daemon(&comm(&self.last().by.as_ref()?.owner.comm))
     }
 
-    /// What follows from how it stands: over at once, or when nobody is exposed any more.
+    /// What follows from how it stands: over at once, or when no process is exposed any more.
     fn settles(&mut self, exposures: &mut Exposures, view: &mut View<'_>) {
         if self.is_right() {
             if !exposures.is_empty() {

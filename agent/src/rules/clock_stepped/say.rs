@@ -301,7 +301,7 @@ impl Series {
         let pids: Vec<String> = exposed.iter().map(|one| one.process.pid.to_string()).collect();
         let mut remedies = vec![Remedy::from(format!("restart pids {}", pids.join(", ")))];
         if !units.is_empty() {
-            // Whoever may make a control group chooses its name: none is taken for an option.
+            // A user who may make a control group chooses its name: none is taken for an option.
             remedies.push(Command::new("systemctl").words("restart --").args(units).into());
         }
         remedies

@@ -130,7 +130,7 @@ fn who_keeps_credentials_from_then_is_named_as_long_as_it_lives() {
 }
 
 #[test]
-fn a_time_daemon_after_boot_is_named_as_such_and_disturbs_nobody() {
+fn a_time_daemon_after_boot_is_named_as_such_and_opens_nothing_else() {
     let mut scene = Scene::new();
     scene.sets_clock(1000, "chronyd", 935_000);
     scene.passes(1250, 4000);
@@ -298,7 +298,7 @@ fn two_that_set_the_clock_in_turns_are_one_incident_that_names_the_pair() {
 }
 
 #[test]
-fn a_leap_second_is_told_as_one_with_who_armed_it() {
+fn a_leap_second_is_reported_as_one_with_who_armed_it() {
     for (kind, moves_ms, severity) in
         [(LeapKind::Insert, -1000, Severity::Warning), (LeapKind::Delete, 1000, Severity::Warning)]
     {
@@ -327,7 +327,7 @@ fn a_leap_second_is_told_as_one_with_who_armed_it() {
 }
 
 #[test]
-fn a_second_at_midnight_that_nobody_armed_is_a_step() {
+fn a_second_at_midnight_that_was_not_armed_is_a_step() {
     let mut scene = Scene::new();
     let midnight = scene.midnight();
     scene.tick(midnight - 500);
@@ -367,7 +367,7 @@ fn what_was_synchronised_before_the_step_says_at_once_that_the_clock_is_wrong() 
         "{}",
         emitted.summary
     );
-    // And nobody says it a second time.
+    // And it is not said a second time.
     scene.passes(1250, 10_000);
     assert_eq!(scene.opened(Kind::ClockSkewed).len(), 0);
     assert_eq!(scene.opened(Kind::ClockStepped).len(), 1);
@@ -405,7 +405,7 @@ fn where_records_of_the_clock_were_lost_no_hypervisor_is_accused() {
 }
 
 #[test]
-fn nobody_sets_it_and_it_jumps() {
+fn it_jumps_without_a_call() {
     let mut scene = Scene::new();
     scene.clock_moved(1000, -DAY, true);
     assert!(scene.last().summary.contains("jumped back 1 day"), "{}", scene.last().summary);
@@ -431,7 +431,7 @@ fn nobody_sets_it_and_it_jumps() {
 }
 
 #[test]
-fn a_suspend_is_told_for_the_record() {
+fn a_suspend_is_reported_for_the_record() {
     let mut scene = Scene::new();
     scene.slept(1000, DAY);
     scene.passes(1000, 4000);
@@ -467,7 +467,7 @@ fn refused_handshakes_while_it_is_wrong_belong_to_it() {
 }
 
 #[test]
-fn what_nobody_undoes_and_nobody_can_judge_is_given_up_after_an_hour() {
+fn what_is_not_undone_and_cannot_be_judged_is_given_up_after_an_hour() {
     let mut scene = Scene::new();
     scene.sets_clock(1000, "date", 60_000);
     scene.tick(3_500_000);
@@ -500,8 +500,8 @@ proptest! {
         scene.ends();
         let mut ids: Vec<String> = Vec::new();
         for emitted in &scene.emitted {
-            prop_assert!(emitted.duration_ms <= at + 101, "{told:?}");
-            prop_assert!(emitted.evidence.windows(2).all(|two| two[0].offset_ms <= two[1].offset_ms), "{told:?}");
+            prop_assert!(emitted.duration_ms <= at + 101, "{emitted:?}");
+            prop_assert!(emitted.evidence.windows(2).all(|two| two[0].offset_ms <= two[1].offset_ms), "{emitted:?}");
             if let Details::ClockStepped(details) = &emitted.details {
                 prop_assert!(details.steps.len() <= STEPS && details.exposed.len() <= 64);
                 prop_assert!(details.wrong_ms.is_none_or(|ms| ms <= at), "{details:?}");

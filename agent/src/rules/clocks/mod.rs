@@ -149,7 +149,7 @@ pub(super) fn cause(confidence: Confidence) -> Cause {
     Cause { kind: CauseKind::Clock, confidence, ..Cause::default() }
 }
 
-/// Clients' sessions, which are reported only while somebody asks for them.
+/// Clients' sessions, which are reported only while asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sessions {
     until_ns: u64,

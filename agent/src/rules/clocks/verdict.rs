@@ -9,7 +9,7 @@
 //! | the kernel, synchronised | 4 | a time daemon vouched for it, which may have been some time ago |
 //! | an HTTP server with a link-local address | 4 | the cloud's own metadata service |
 //! | a hardware clock | 3 | set once, drifts |
-//! | an HTTP server, heard twice with the time going on between | 2, together 6 at most | somebody's clock |
+//! | an HTTP server, heard twice with the time going on between | 2, together 6 at most | any clock |
 //!
 //! HTTP servers are counted by address, for one machine has many ports. A hardware clock that is off by quarters of
 //! an hour, up to a day, and has been from the first look on, is kept in local time, and says nothing; neither
@@ -69,9 +69,9 @@ pub(in crate::rules) struct Verdict {
 /// What a verdict rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::rules) enum Ground {
-    /// Clocks of which at least one is nobody's to forge.
+    /// Clocks of which at least one is that cannot be forged.
     Firm,
-    /// HTTP servers and nothing else: whoever answers requests says what he likes.
+    /// HTTP servers and nothing else: a server says what it likes.
     HttpAlone,
     /// A hardware clock and nothing else: it may have been wrong for years.
     HardwareAlone,
@@ -154,7 +154,7 @@ fn judge_by(world: &World, now_ns: u64, after: Option<After>) -> Option<Verdict>
         return judged;
     }
     match judged {
-        // It is wrong by no less than that, and somebody knows by how much.
+        // It is wrong by no less than that, and it is known by how much.
         Some(mut judged)
             if judged.ground != Ground::HardwareAlone
                 && judged.ahead_ns <= ahead_ns.saturating_add_unsigned(BUILT_NS) =>
@@ -321,7 +321,7 @@ fn together(group: &[Vote]) -> u32 {
     http + clocks.iter().map(|vote| vote.weight).sum::<u32>()
 }
 
-/// Whose server that is: its address, of IPv6 the /64, in which anybody has as many as he wants.
+/// Whose server that is: its address, of IPv6 the /64, in which one host may have any number.
 fn machine(name: &str) -> Option<IpAddr> {
     let address = name.parse::<std::net::SocketAddr>().ok()?.ip();
     Some(match address {
@@ -415,14 +415,14 @@ mod tests {
             // Two servers that contradict each other: the one that finds nothing wrong.
             (&[(Ntp, "a", 935), (Ntp, "b", 0)], Some((0, Likely))),
             (&[(Ntp, "a", 935), (Ntp, "b", 0), (Ntp, "c", 935)], Some((935, Likely))),
-            // A single web server is hardly anybody, against a synchronised kernel nobody.
+            // A single web server is hardly a witness, against a synchronised kernel none.
             (&[web(-86_400 - 7)], Some((-86_407, Possible))),
             (&[web(-86_407), (Kernel, "kernel", 0)], Some((0, Possible))),
             (&[web(-86_407), other(-86_406), (Kernel, "kernel", 0)], Some((0, Possible))),
             (&[web(-86_407), other(-86_406), third(-86_407), (Kernel, "kernel", 0)], Some((-86_407, Likely))),
             (&[web(-86_407), (Rtc, "rtc0", -86_406), (Kernel, "kernel", 0)], Some((-86_407, Likely))),
             (&[metadata(-86_407), web(-86_407), (Kernel, "kernel", 0)], Some((-86_407, Likely))),
-            // A hardware clock that drifted while nobody looked after it.
+            // A hardware clock that drifted without a time daemon.
             (&[(Rtc, "rtc0", 100), (Kernel, "kernel", 0)], Some((0, Possible))),
             (&[(Rtc, "rtc0", 100)], Some((100, Possible))),
             // Local time is no wrong clock.
@@ -446,7 +446,7 @@ mod tests {
         let ports =
             [(Http, "192.0.2.1:80", -7000), (Http, "192.0.2.1:81", -7000), (Http, "192.0.2.1:82", -7000)];
         assert_eq!(verdict(&ports), Some((-7000, Possible)));
-        // Of IPv6 anybody has a /64.
+        // Of IPv6 any host may have a /64.
         let many = [
             (Http, "[2001:db8::1]:80", -7000),
             (Http, "[2001:db8::2]:80", -7000),
@@ -549,7 +549,7 @@ mod tests {
         built(&mut asked);
         let verdict = judge(&asked, NOW).expect("the server");
         assert_eq!((verdict.ahead_ns, verdict.ground), (-2 * year, Ground::Firm));
-        // And whoever finds nothing wrong is wrong.
+        // And a clock that finds nothing wrong is wrong.
         let mut lies = world(&[(Ntp, "a", 0)]);
         built(&mut lies);
         assert_eq!(judge(&lies, NOW).map(|verdict| verdict.ground), Some(Ground::Built));

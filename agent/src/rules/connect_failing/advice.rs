@@ -1,5 +1,5 @@
 //! Why connects end as they do, and what to do about it: by outcome, by error, and by how far the connect came. A
-//! connect that never sent a SYN was refused by this host; which rule did it is known once somebody has looked.
+//! connect that never sent a SYN was refused by this host; which rule did it is known once it was looked at.
 
 use ebpf_probes::probes::connect::Connect;
 use nix::errno::Errno;
@@ -162,7 +162,7 @@ fn answered_here(to: &Endpoint, connect: &Connect, view: &View<'_>) -> Option<Ad
     })
 }
 
-/// A connect that never sent a SYN: a route says so, unless somebody has looked and found that it does not.
+/// A connect that never sent a SYN: a route says so, unless a look has found that it does not.
 fn refused_here(
     outcome: Outcome,
     to: &Endpoint,
@@ -171,7 +171,7 @@ fn refused_here(
     in_place: impl Fn(Command) -> Remedy,
 ) -> Option<Advice> {
     let ip = to.ip;
-    // Nobody has looked yet: what the error means when a route gives it.
+    // It was not looked at yet: what the error means when a route gives it.
     if reach.is_some_and(|reach| reach.read && reach.route_errno != connect.errno) {
         return None;
     }

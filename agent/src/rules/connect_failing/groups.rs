@@ -42,7 +42,7 @@ pub(super) struct Group {
     /// The last failures, oldest first.
     pub(super) recent: Vec<Failure>,
     pub(super) explained_by: Vec<String>,
-    /// What was found when somebody looked at the way there.
+    /// What was found when the route was looked at.
     pub(super) reach: Option<Reach>,
 }
 

@@ -231,7 +231,7 @@ impl ConnectFailing {
         }
     }
 
-    /// Nobody tried for a whole window: it is over, whatever it was.
+    /// No attempt for a whole window: it is over, whatever it was.
     fn quiet(&mut self, view: &mut View<'_>) {
         let now_ns = view.now_ns;
         let over: Vec<String> = self

@@ -59,7 +59,7 @@ fn of(group: &Group, view: &View<'_>) -> Report {
             } else {
                 CauseKind::Neighbour
             },
-            // Somebody answered: who it was is not known.
+            // It was answered: by whom is not known.
             confidence: match group.explained_by.is_empty() || !is_answer(worst) {
                 true => Confidence::Certain,
                 false => Confidence::Likely,
@@ -116,7 +116,7 @@ fn summary(
     }
 }
 
-/// Somebody out there answered.
+/// Something out there answered.
 pub(super) fn is_answer(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Refused | Outcome::Reset)
 }

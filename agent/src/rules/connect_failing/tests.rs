@@ -93,7 +93,7 @@ fn answered_by_this_host(errno: i32, code: u8, netns: u32) -> Scene {
 }
 
 #[test]
-fn an_icmp_error_of_this_host_s_own_is_told_as_its_own() {
+fn an_icmp_error_of_this_host_s_own_is_reported_as_its_own() {
     for (errno, code, netns, why, remedy) in [
         (111, 3, 1, "This host rejects the SYN itself", "nft list ruleset"),
         (111, 3, 7, "in network namespace node, rejects", "ip netns exec node nft list ruleset"),
@@ -106,8 +106,8 @@ fn an_icmp_error_of_this_host_s_own_is_told_as_its_own() {
         assert!(last.why[0].contains(why) && remedies.contains(remedy), "{last:#?}");
         assert!(last.summary.contains("this host"), "{}", last.summary);
         assert!(details(last).answered_by_host.is_some());
-        // Nobody there is to be blamed, and nothing is to be started there.
-        assert!(!format!("{last:?}").contains("nobody listens"), "{last:#?}");
+        // Nothing there is to be blamed, and nothing is to be started there.
+        assert!(!format!("{last:?}").contains("nothing listens"), "{last:#?}");
         assert!(!remedies.contains("start the service"), "{remedies}");
     }
     // A reset that came from there.
@@ -121,11 +121,11 @@ fn an_icmp_error_of_this_host_s_own_is_told_as_its_own() {
 }
 
 #[test]
-fn used_up_local_ports_are_told_with_the_range_and_who_holds_them() {
+fn used_up_local_ports_are_reported_with_the_range_and_who_holds_them() {
     let mut scene = fails(99);
     let asked = matches!(&scene.requests[..], [Request::Reach(target)] if target.port == 80);
     assert!(asked, "{:?}", scene.requests);
-    // Before anybody has looked the port range is named already.
+    // Before it was looked at the port range is named already.
     let opened = scene.last();
     assert!(opened.why[0].contains("net.ipv4.ip_local_port_range"), "{:?}", opened.why);
     assert!(

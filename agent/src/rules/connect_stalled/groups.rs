@@ -1,6 +1,6 @@
 //! Which unanswered connects are one situation: those of one program to one destination, and those of one program
 //! to any destinations that share their fate. However many destinations there are, what is remembered of them is
-//! bounded; what finds no room is counted. It does not know why nobody answers.
+//! bounded; what finds no room is counted. It does not know why no answer comes.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

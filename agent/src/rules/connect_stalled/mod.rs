@@ -1,6 +1,6 @@
-//! `connect_stalled`: TCP connects that nobody answers, outside any handshake that they explain. Where the silence
+//! `connect_stalled`: unanswered TCP connects, outside any handshake that they explain. Where the silence
 //! comes from (this host, a full queue, another address, the network) is what it says; a neighbour that does not
-//! answer has a rule of its own. It does not ask why somebody connects there.
+//! answer has a rule of its own. It does not ask why a process connects there.
 
 mod groups;
 mod say;

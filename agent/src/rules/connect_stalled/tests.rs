@@ -85,7 +85,7 @@ fn v6(at: u64) -> Connect {
 }
 
 #[test]
-fn ipv6_that_is_silent_while_ipv4_works_is_told_so() {
+fn ipv6_that_is_silent_while_ipv4_works_is_reported_so() {
     let mut scene = Scene::new();
     scene.waits(500, v6(0));
     scene.connect(3000, Record::ConnectPending, v6(0));

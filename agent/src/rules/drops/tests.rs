@@ -135,7 +135,7 @@ fn a_full_accept_queue_is_no_packet_filters_doing() {
 }
 
 #[test]
-fn an_answer_from_another_address_is_told_as_asymmetric_translation() {
+fn an_answer_from_another_address_is_reported_as_asymmetric_translation() {
     let mut scene = Scene::with_reasons(REASONS);
     let mut stray = [0; 16];
     stray[10..].copy_from_slice(&[0xff, 0xff, 10, 0, 0, 2]);
@@ -152,7 +152,7 @@ fn an_answer_from_another_address_is_told_as_asymmetric_translation() {
 }
 
 #[test]
-fn a_recording_that_does_not_tell_which_packet_blames_no_direction() {
+fn a_recording_that_does_not_say_which_packet_blames_no_direction() {
     let (why, remedies) = emitted(8, packet::UNKNOWN, |_| {});
     assert!(why.contains("own kernel drops the packets"), "{why}");
     assert!(remedies[0].contains("tcp/80") && !remedies[0].contains("egress"), "{remedies:?}");

@@ -1,6 +1,6 @@
 //! `neighbour_conflict`: an address has more than one owner, or one that keeps moving, so that this host's entry
 //! goes to and fro between MACs. An address that changes hands once or twice (failover, a replaced machine, a
-//! bond that takes seconds between its links) is none, nor is what somebody sets by hand, nor are MACs that are
+//! bond that takes seconds between its links) is none, nor is what is set by hand, nor are MACs that are
 //! known to belong together (two devices of one machine). Which of the cases it is says [`Pattern`]; what to say
 //! is [`say`]'s.
 
@@ -141,7 +141,7 @@ impl NeighbourConflict {
         self.seen(key, &event::comm(&record.device), [before, (at_ns, to)], view);
     }
 
-    /// Somebody else claims the address and is not believed, while its owner is alive as well.
+    /// Another machine claims the address and is not believed, while its owner is alive as well.
     fn claimed(&mut self, record: &ClaimRecord, at_ns: u64, view: &mut View<'_>) {
         if record.confirmed_ns == 0 || at_ns.saturating_sub(record.confirmed_ns) > WINDOW_NS {
             return;
@@ -253,7 +253,7 @@ impl Contested {
         self.sightings.len() > 1
     }
 
-    /// Changes fall out of the window; whoever had the address before the first that is left is kept.
+    /// Changes fall out of the window; the machine that had the address before the first that is left is kept.
     fn forget(&mut self, now_ns: u64) {
         let old = self.sightings.iter().filter(|(at, _)| now_ns.saturating_sub(*at) >= WINDOW_NS).count();
         self.sightings.drain(..old.saturating_sub(1));

@@ -96,7 +96,7 @@ fn a_bond_that_changes_its_link_every_seven_seconds_is_none() {
 }
 
 #[test]
-fn moves_in_turn_are_said_to_be_flapping_and_nobody_is_told_that_there_are_two_machines() {
+fn moves_in_turn_are_said_to_be_flapping_and_not_said_to_be_two_machines() {
     let mut scene = Scene::new();
     for (at, from, to) in [(0, 1, 2), (3000, 2, 1), (6000, 1, 2)] {
         moves(&mut scene, at, from, to);

@@ -68,7 +68,7 @@ struct Suspect {
     connections: BTreeSet<(u16, u16)>,
     /// Ports that name the services concerned.
     ports: BTreeSet<u16>,
-    /// Somebody whose connection it is, and whether this host is the server.
+    /// A process whose connection it is, and whether this host is the server.
     owner: Owner,
     serves: bool,
     /// The kernel has begun to ask again.
@@ -89,7 +89,7 @@ enum End<'a> {
     Together,
     /// Two machines turned out to have the address.
     Conflict,
-    /// Nobody tries any more.
+    /// No attempt any more.
     Quiet,
 }
 

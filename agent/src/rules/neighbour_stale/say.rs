@@ -81,7 +81,9 @@ impl Suspect {
                 let now = mac(&record.new_mac, record.mac_len);
                 let by = match view.world.named(&record.owner) {
                     Some(who) if record.flags & flag::BY_HAND != 0 => format!(" by {}", text::process(&who)),
-                    _ if self.asks_since_ns.is_some() => " by the kernel itself, which asked again".to_owned(),
+                    _ if self.asks_since_ns.is_some() => {
+                        " by the kernel itself, which asked again".to_owned()
+                    }
                     _ => " by a packet of its own".to_owned(),
                 };
                 match now {

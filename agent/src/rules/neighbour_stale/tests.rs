@@ -154,7 +154,7 @@ fn an_entry_set_right_by_hand_ends_it_and_says_who_did() {
 }
 
 #[test]
-fn an_entry_the_kernel_asks_for_anew_heals_and_says_how_long_it_took() {
+fn an_entry_the_kernel_asks_for_again_heals_and_says_how_long_it_took() {
     let mut scene = stale();
     scene.neigh(6000, entry(90, (state::DELAY, 1), (state::PROBE, 1)));
     scene.neigh(9000, entry(90, (state::PROBE, 1), (state::FAILED, 1)));
@@ -186,7 +186,7 @@ fn silence_on_both_sides_ends_it_in_time() {
 }
 
 #[test]
-fn more_of_the_same_is_told_at_each_doubling() {
+fn more_of_the_same_is_reported_at_each_doubling() {
     let mut scene = stale();
     for unanswered in 3..=16 {
         scene.unheard(3000 + u64::from(unanswered) * 300, sent_again(90, 50_001, unanswered, 0));

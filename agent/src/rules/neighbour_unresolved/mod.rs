@@ -1,5 +1,5 @@
-//! `neighbour_unresolved`: somebody waits for a neighbour that answers no ARP or NDP question. A neighbour
-//! nobody waits for, or one that answers after all, is none. An entry that somebody keeps by hand (a CNI, a
+//! `neighbour_unresolved`: a process waits for a neighbour that answers no ARP or NDP question. A neighbour
+//! that nothing waits for, or one that answers after all, is none. An entry that is kept by hand (a CNI, a
 //! tunnel's agent) and took away is said to be missing, not silent. What else fails because of it points here;
 //! what to say is [`say`]'s.
 
@@ -40,13 +40,13 @@ const WAITERS: usize = 16;
 /// A neighbour that is asked for this long has as good as failed (the kernel gives up after three seconds
 /// unless it is configured otherwise).
 const ASKED_NS: u64 = 5_000_000_000;
-/// A situation in which nobody has asked for this long is over.
+/// A situation in which no question was seen for this long is over.
 const QUIET_NS: u64 = 60_000_000_000;
 /// A network is looked at at most this often.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 /// As many neighbours behind one device have an incident of their own; more are counted with the first.
 const OWN: usize = 4;
-/// For this long the want of an entry is put down to whoever took it away.
+/// For this long the want of an entry is put down to the process that removed it.
 const WITHDRAWN_NS: u64 = 60_000_000_000;
 /// `EHOSTUNREACH`.
 const HOST_UNREACHABLE: i32 = 113;
@@ -74,7 +74,7 @@ struct NeighbourUnresolved {
 struct Withdrawn {
     owner: Owner,
     at_ns: u64,
-    /// It had been set for good: nobody was ever asked.
+    /// It had been set for good: no question was ever sent.
     permanent: bool,
 }
 
@@ -117,9 +117,9 @@ struct Unanswered {
     id: Option<String>,
 }
 
-/// Why nobody answers, where that is known.
+/// Why no answer comes, where that is known.
 enum Reason<'a> {
-    /// Whoever keeps the entry took it away.
+    /// What maintains the entry removed it.
     Withdrawn(&'a Withdrawn),
     /// It is a device of this machine which the one that asks never hears: in this namespace, of this name.
     Stacked(&'a Stacked, ebpf_probes::abi::Netns, &'a str),
@@ -140,7 +140,7 @@ struct Waiter {
 #[derive(Clone, Copy)]
 enum End<'a> {
     Answered(&'a NeighRecord),
-    /// Somebody wrote the entry by hand.
+    /// The entry was written by hand.
     Set(&'a NeighRecord),
     Removed(&'a NeighRecord),
     /// The table says that it has this MAC.
@@ -263,7 +263,7 @@ impl NeighbourUnresolved {
     }
 
     fn waits(&mut self, record: &WaiterRecord, at_ns: u64, view: &mut View<'_>) {
-        // The kernel's own answers to others are nobody's waiting.
+        // The kernel's own answers to others are no process waiting.
         if record.cookie == 0 && record.forwarded == 0 {
             return;
         }
@@ -446,7 +446,7 @@ impl Unanswered {
             .any(|waiter| waiter.record.owner.process == 0 || view.world.is_wanted(&waiter.record.owner))
     }
 
-    /// What is known of why nobody answers.
+    /// What is known of why no answer comes.
     fn reason(&self) -> Option<Reason<'_>> {
         let stacked = self.holders.iter().flat_map(|holders| &holders.devices).find_map(|holder| {
             let stacked = holder.stacked.as_ref().filter(|_| holder.has_address)?;

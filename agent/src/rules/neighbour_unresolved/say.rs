@@ -63,7 +63,7 @@ impl Unanswered {
                     Some(End::Quiet) => "quiet".to_owned(),
                 }),
                 elapsed_ms: Some(asked_ns / 1_000_000),
-                // That the sender's address is why nobody answers is likely, not more.
+                // That the sender's address is why no answer comes is likely, not more.
                 ..neighbours::cause(
                     place.address,
                     match self.reason() {

@@ -47,7 +47,7 @@ fn fails(scene: &mut Scene, cookie: u64, host: u8, at: u64) {
 }
 
 #[test]
-fn a_neighbour_somebody_waits_for_is_named_with_who_waits_and_what_failed() {
+fn a_neighbour_a_process_waits_for_is_named_with_who_waits_and_what_failed() {
     let mut scene = Scene::new();
     fails(&mut scene, 7, 90, 0);
     let opened = scene.opened(Kind::NeighbourUnresolved);
@@ -69,7 +69,7 @@ fn a_neighbour_somebody_waits_for_is_named_with_who_waits_and_what_failed() {
 }
 
 #[test]
-fn a_neighbour_nobody_waits_for_is_none() {
+fn a_neighbour_without_a_waiter_is_none() {
     let mut scene = Scene::new();
     scene.neigh(0, asked(90, state::NONE));
     scene.neigh(1000, timer(90, state::INCOMPLETE, state::INCOMPLETE));
@@ -245,7 +245,8 @@ fn failures_that_go_on_are_one_incident_with_a_count() {
         fails(&mut scene, 7 + round, 90, round * 4000);
     }
     assert_eq!(scene.opened(Kind::NeighbourUnresolved).len(), 1);
-    let last = scene.emitted.iter().rfind(|emitted| emitted.kind == Kind::NeighbourUnresolved).expect("told");
+    let last =
+        scene.emitted.iter().rfind(|emitted| emitted.kind == Kind::NeighbourUnresolved).expect("emitted");
     assert_eq!((last.count, details(last).waiters.len()), (4, 4));
     // Three failures of one program to one place are an incident of their own, explained by this one.
     let failing = scene.opened(Kind::ConnectFailing);
@@ -271,7 +272,7 @@ fn a_dead_link_is_five_incidents_at_most() {
 }
 
 #[test]
-fn a_connect_below_a_neighbour_that_is_still_asked_for_is_not_told_twice() {
+fn a_connect_below_a_neighbour_that_is_still_asked_for_is_not_reported_twice() {
     let mut scene = Scene::new();
     scene.neigh(0, asked(90, state::NONE));
     scene.neigh(1000, timer(90, state::INCOMPLETE, state::INCOMPLETE));

@@ -94,7 +94,7 @@ impl Says<'_> {
         self.seen().map_or(Posture::Unknown, |thread| thread.posture)
     }
 
-    /// What the threads of a process that blames nobody are doing, the commonest first.
+    /// What the threads of a process that blames nothing are doing, the commonest first.
     fn idle_why(&self) -> Vec<String> {
         let mut why = self.doubts();
         let Some(snapshot) = self.snapshot() else { return why };
@@ -149,7 +149,7 @@ impl Says<'_> {
         doubts
     }
 
-    /// Other incidents that explain what nobody reads.
+    /// Other incidents that explain what no thread reads.
     pub(super) fn caused_by(&self) -> Vec<String> {
         if let Some(blame) = self.blame() {
             return explained(&blame.suspect, self.view);
@@ -242,7 +242,7 @@ impl Says<'_> {
         neighbours::within(netns.as_deref(), Some(owner.process).filter(|&process| process != 0), command)
     }
 
-    /// What to do when nobody is blamed.
+    /// What to do when nothing is blamed.
     fn idle_remedies(&self, pid: u32) -> Vec<Remedy> {
         let go_on = || Command::new("kill").arg("-CONT").arg(pid);
         let group = || Command::new("cat").arg(format!("/proc/{pid}/cgroup"));

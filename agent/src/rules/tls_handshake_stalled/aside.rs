@@ -1,4 +1,4 @@
-//! What was left out when nobody is blamed: operations of the process that do not fit, each with the reason,
+//! What was left out when nothing is blamed: operations of the process that do not fit, each with the reason,
 //! and what could not be looked at. Only when nothing was left out is it certain that nothing was to be seen.
 
 use ebpf_probes::abi::ProbeId;
@@ -16,7 +16,7 @@ use crate::{
 
 /// Operations set aside that are listed, at most.
 const LISTED: usize = 3;
-/// What has just begun is nothing that anybody waits for yet, and mostly over before it is written.
+/// What has just begun is nothing that any thread waits for yet, and mostly over before it is written.
 const JUST_BEGUN_NS: u64 = 100_000_000;
 
 /// What was left out.

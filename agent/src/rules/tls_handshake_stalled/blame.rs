@@ -28,7 +28,7 @@ impl Stall<'_> {
     /// The most convincing suspect; of several as convincing, the one with the cookie `before`.
     pub(super) fn blame(&self, before: Option<u64>) -> Option<Blame> {
         if unread(self.hs) && !self.moved {
-            // One that waits to be accepted is nobody's yet: nothing was begun for it.
+            // One that waits to be accepted is no thread's yet: nothing was begun for it.
             if self.snapshot.is_some_and(|snapshot| accepted(snapshot, self.hs) == Some(false)) {
                 return self.keeps_all_busy();
             }
@@ -128,7 +128,7 @@ impl Stall<'_> {
         let stall = self.now_ns.saturating_sub(came).max(1);
         let covers_most = end.saturating_sub(candidate.started_ns.max(came)) * 2 >= stall;
         // An accepted connection is served at once: what begins long after it, and before the hello, may be
-        // anybody's.
+        // any other's.
         let detached =
             candidate.started_ns < came && candidate.started_ns.saturating_sub(since) > ACCEPTED_NS;
         let aligned = self.moved
@@ -171,7 +171,7 @@ impl Stall<'_> {
                 _ => Confidence::Certain,
             }),
             Relation::SameProcess => match posture {
-                // It waits for something else, or for nobody.
+                // It waits for something else, or for nothing.
                 Posture::Descriptors
                 | Posture::Running
                 | Posture::Disk
@@ -191,7 +191,7 @@ impl Stall<'_> {
         }
     }
 
-    /// Somebody in the process waits for it, as far as the snapshot can say: a connection over which a
+    /// A thread of the process waits for it, as far as the snapshot can say: a connection over which a
     /// line of a log was sent is owed no answer, and a lookup given up looks like one still under way.
     fn is_attended(&self, candidate: &Candidate<'_>) -> bool {
         let Some(snapshot) = self.snapshot.filter(|snapshot| snapshot.boot_ns >= self.since_ns()) else {

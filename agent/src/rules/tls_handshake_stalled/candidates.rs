@@ -109,7 +109,7 @@ impl<'a> Stall<'a> {
             .collect()
     }
 
-    /// Those over which it was asked before: an answer may be owed, and to somebody else.
+    /// Those over which it was asked before: an answer may be owed, and to another peer.
     pub(super) fn peers_asked_before(&self) -> Vec<Candidate<'a>> {
         let owing = self.owing_peers().filter(|(asked_ns, same, _)| !*same && !self.asked_since(*asked_ns));
         owing.map(|(_, _, candidate)| candidate).collect()
@@ -160,7 +160,7 @@ impl<'a> Stall<'a> {
             return Some(if same { Relation::SameThread } else { Relation::SameProcess });
         }
         let known = self.world.known(owner.process)?;
-        // Begun for this handshake: a worker that was there before is somebody else's.
+        // Begun for this handshake: a worker that was there before is another handshake's.
         let begun = known.started_ns.saturating_add(CLOCK_TICK_NS) >= self.since_ns();
         (begun && known.ancestors.contains(&reader.process)).then_some(Relation::Helper)
     }

@@ -1,4 +1,4 @@
-//! Tests of what must not be said: a name when nobody earned it, "nothing" when something was left out, a critical
+//! Tests of what must not be said: a name that was not earned, "nothing" when something was left out, a critical
 //! for one stranger's hello, "more threads" where none is busy.
 
 use std::net::{IpAddr, SocketAddr};
@@ -155,7 +155,7 @@ fn what_a_filter_hides_makes_nothing_certain_and_is_said() {
         scene.stalls(1100, &[hello(1, 43, 0)]);
         look(&mut scene, seen(1101, vec![thread(43, Posture::Threads, &[])]));
         said(&scene);
-        // Nobody reads it: a fetch before the first read would not be seen either.
+        // It is not read: a fetch before the first read would not be seen either.
         let mut scene = Scene::filtered(select.clone());
         scene.stalls(1100, &[unread_hello(1, 0)]);
         scene.tick(1350);
@@ -243,9 +243,12 @@ fn what_serves_another_handshake_is_set_aside_and_said() {
         let opened = scene.opened(STALLED);
         opened.into_iter().find(|one| one.cause.as_ref().is_some_and(|cause| cause.kind == kind)).cloned()
     };
-    let nobody: Incident = of(CauseKind::NoneSeen).expect("the other's");
-    assert_eq!(nobody.cause.as_ref().map(|cause| cause.confidence), Some(Confidence::Possible));
-    assert!(nobody.evidence.iter().any(|seen| seen.text.contains("serves another handshake")), "{nobody:#?}");
+    let unnamed: Incident = of(CauseKind::NoneSeen).expect("the other's");
+    assert_eq!(unnamed.cause.as_ref().map(|cause| cause.confidence), Some(Confidence::Possible));
+    assert!(
+        unnamed.evidence.iter().any(|seen| seen.text.contains("serves another handshake")),
+        "{unnamed:#?}"
+    );
 }
 
 #[test]
@@ -421,7 +424,7 @@ fn a_hello_to_a_port_without_tls_is_no_critical_and_without_a_library_none_at_al
     assert_eq!((scene.opened(STALLED).len(), said.severity), (1, Severity::Warning));
     assert!(said.summary.contains("may speak no TLS"), "{}", said.summary);
     assert!(!format!("{said:?}").contains("gdb"), "{said:#?}");
-    // However many ask, as long as nobody was ever answered.
+    // However many ask, as long as none was ever answered.
     assert!(
         hello_to(openssl(), false, 3).emitted.iter().all(|emitted| emitted.severity == Severity::Warning)
     );
@@ -440,13 +443,13 @@ fn a_service_that_the_kernel_saw_answer_is_a_tls_service() {
         let threads = vec![thread(43, Posture::EventLoop, &[])];
         look(&mut scene, Snapshot { loaded: plain.clone(), ..seen(1101, threads) });
         let emitted = scene.opened(STALLED);
-        assert_eq!(emitted.len(), opened, "{told:#?}");
-        assert!(emitted.iter().all(|emitted| emitted.severity == Severity::Critical), "{told:#?}");
+        assert_eq!(emitted.len(), opened, "{emitted:#?}");
+        assert!(emitted.iter().all(|emitted| emitted.severity == Severity::Critical), "{emitted:#?}");
     }
 }
 
 #[test]
-fn the_next_handshake_is_told_with_its_own_process() {
+fn the_next_handshake_is_reported_with_its_own_process() {
     let mut scene = listening();
     scene.process(2001, &[PROCESS], 1);
     let child = |process: u32, cookie: u64| {
@@ -469,7 +472,7 @@ fn the_next_handshake_is_told_with_its_own_process() {
 }
 
 #[test]
-fn a_translated_handshake_is_told_with_the_address_on_the_wire_too() {
+fn a_translated_handshake_is_reported_with_the_address_on_the_wire_too() {
     let mut hs = flight(1, 43, 0);
     hs.wire = hs.tuple;
     (hs.wire.remote[15], hs.wire.remote_port) = (77, 8443);
@@ -492,7 +495,7 @@ fn a_translated_handshake_is_told_with_the_address_on_the_wire_too() {
 }
 
 #[test]
-fn a_handshake_of_nobody_known_is_told_by_its_service() {
+fn a_handshake_without_a_known_process_is_reported_by_its_service() {
     let mut scene = Scene::new();
     scene.stalls(1100, &[unread_hello(1, 0)]);
     scene.tick(1350);

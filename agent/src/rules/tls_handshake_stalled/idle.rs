@@ -9,7 +9,7 @@ use crate::enrich::context::{Posture, Quota, SeenThread, Snapshot};
 /// A quota used up in this share of the periods, in percent, slows what runs under it.
 const THROTTLED: u64 = 10;
 
-/// Since when a service could have begun something for a hello nobody has read: since the connection is
+/// Since when a service could have begun something for a hello that was not read: since the connection is
 /// established, or, when that is not known, since the hello came. What is begun between accept() and the first
 /// read is begun for the connection, whether or not the hello is already there.
 pub(super) fn since_ns(hs: &Handshake) -> u64 {
@@ -25,7 +25,7 @@ pub(super) fn as_if_read(hs: &Handshake, process: &Owner) -> Handshake {
     Handshake { reader: Owner { thread: 0, ..*process }, read_ns: since, moved_ns: since, ..*hs }
 }
 
-/// Why nobody reads.
+/// Why it is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Idle {
     /// The process was not looked at, or is gone.

@@ -152,7 +152,7 @@ impl TlsHandshakeStalled {
         }
     }
 
-    /// Somebody has read what waited: the stall goes on, and is that thread's now.
+    /// A thread has read what waited: the stall goes on, and is that thread's now.
     fn read(&mut self, hs: &Handshake, view: &mut View<'_>) {
         let Some(known) = self.stalled.get_mut(&hs.cookie) else { return };
         let was_unread = unread(&known.hs);
@@ -184,7 +184,7 @@ impl TlsHandshakeStalled {
         }
     }
 
-    /// Gives each new stall its situation. Those somebody has read come first: they may be why the others
+    /// Gives each new stall its situation. Those a thread has read come first: they may be why the others
     /// are not read. With `all`, the situations there are are weighed again.
     fn judge(&mut self, all: bool, view: &mut View<'_>) {
         let mut fresh = std::mem::take(&mut self.fresh);
@@ -208,7 +208,7 @@ impl TlsHandshakeStalled {
     }
 
     /// Finds or begins the handshake's situation. Its service: not yet, its process is being looked at, or,
-    /// for what nobody has read, that of another handshake of the same service is.
+    /// for what no thread has read, that of another handshake of the same service is.
     fn place(&mut self, cookie: u64, undecided: &[String], view: &mut View<'_>) -> Option<String> {
         let waiting = self.stalled.get(&cookie)?;
         let (mut hs, sni) = (waiting.hs, waiting.sni.clone());
@@ -290,7 +290,7 @@ impl TlsHandshakeStalled {
         hs.flags & SPEAKS_TLS != 0 || self.answers.get(&(hs.owner.netns, hs.tuple.local_port)).is_some()
     }
 
-    /// ProcessRef a handshake waits for, and what was left out when that is nobody.
+    /// What a handshake waits for, and what was left out when that is nothing.
     fn weigh(&self, hs: &Handshake, snapshot: Option<&Snapshot>, view: &View<'_>) -> Weighed {
         let as_read = unread(hs).then(|| as_if_read(hs, &hs.owner));
         let stall = self.stall(as_read.as_ref().unwrap_or(hs), view.now_ns, false, snapshot, view);
@@ -299,7 +299,7 @@ impl TlsHandshakeStalled {
         Weighed { blame, left_out, waits_for_peer: stall.waits_for_peer() }
     }
 
-    /// A situation of this service and reason; for what nobody has read, any that keeps the service busy.
+    /// A situation of this service and reason; for what no thread has read, any that keeps the service busy.
     fn like(&self, service: &str, key: &str, unread: bool) -> Option<u64> {
         let same = |situation: &&Situation| situation.service == service;
         let exact = self.situations.iter().find(|(_, situation)| same(situation) && situation.key == key);
@@ -483,7 +483,7 @@ impl TlsHandshakeStalled {
                 .min_by_key(|(unread, waiting)| (*unread, waiting.hs.moved_ns, waiting.hs.cookie))
                 .map(|(_, waiting)| (waiting.hs, waiting.sni.clone()));
             if let Some((mut hs, sni)) = next {
-                // Whose it is, too: nobody has read it, so only its service is known.
+                // Whose it is, too: no thread has read it, so only its service is known.
                 if unread(&hs) {
                     hs.owner = owner(&hs, situation.snapshot.as_deref(), view);
                 }

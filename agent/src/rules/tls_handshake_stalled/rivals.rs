@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pool_or_an_event_loop_begins_for_two_handshakes_is_told_apart_by_order() {
+    fn what_a_pool_or_an_event_loop_begins_for_two_handshakes_is_distinguished_by_order() {
         for (readers, posture, workers) in
             [([43, 44], Posture::Threads, [50, 51]), ([17, 17], Posture::EventLoop, [17, 17])]
         {
@@ -164,7 +164,7 @@ mod tests {
         let last = |port: u16| {
             let of = |emitted: &&Incident| matches!(&emitted.details, Details::TlsHandshakeStalled(at) if at.peer.port == port);
             let cause =
-                scene.emitted.iter().rfind(of).and_then(|emitted| emitted.cause.clone()).expect("told");
+                scene.emitted.iter().rfind(of).and_then(|emitted| emitted.cause.clone()).expect("emitted");
             (cause.destination.map(|to| to.ip.to_string()), cause.confidence)
         };
         assert_eq!(last(50_001), (Some("192.0.2.65".into()), Confidence::Certain));

@@ -240,7 +240,7 @@ impl Says<'_> {
                 Some(name) => format!("thread {} ({name}) of it", other.tid),
                 None => format!("thread {} of it", other.tid),
             },
-            // Nobody has read it: it is whoever began what is waited for.
+            // No thread has read it: it is the process that began what is waited for.
             _ if unread(self.hs) => {
                 blame.suspect.owner().map_or_else(|| "the process".to_owned(), |owner| world.thread(owner))
             }
@@ -304,7 +304,7 @@ impl Says<'_> {
         }
     }
 
-    /// Why nobody reads.
+    /// Why it is not read.
     pub(super) fn idle(&self) -> Idle {
         Idle::of(self.snapshot(), self.hs)
     }

@@ -146,7 +146,7 @@ pub(super) fn owed_here(hs: &Handshake) -> bool {
     }
 }
 
-/// The thread that owes the next message; for what nobody has read, whoever listens, or was seen to hold the
+/// The thread that owes the next message; for what no thread has read, the listener, or was seen to hold the
 /// connection.
 pub(super) fn owner(hs: &Handshake, snapshot: Option<&Snapshot>, view: &View<'_>) -> Owner {
     let owner = listener(hs, view);
@@ -192,7 +192,7 @@ pub(super) fn program(hs: &Handshake, view: &View<'_>) -> Option<Program> {
     (owner.process != 0).then(|| program_of(&owner, view.world))
 }
 
-/// Somebody has just read what nobody had: until the reader has had its time, the stall is explained by that.
+/// A thread has just read what none had: until the reader has had its time, the stall is explained by that.
 pub(super) fn was_unread(situation: &Situation, hs: &Handshake, now_ns: u64) -> bool {
     unread(&situation.lead) && !unread(hs) && now_ns.saturating_sub(hs.read_ns) < READ_NS
 }

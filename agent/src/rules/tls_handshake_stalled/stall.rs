@@ -79,7 +79,7 @@ impl Stall<'_> {
     }
 }
 
-/// Nobody has read the ClientHello.
+/// No thread has read the ClientHello.
 pub(super) fn unread(hs: &Handshake) -> bool {
     hs.role != CLIENT && hs.stage == stage::HELLO && hs.flags & UNREAD != 0
 }

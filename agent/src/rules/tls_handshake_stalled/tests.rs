@@ -203,7 +203,7 @@ fn in_an_event_loop_the_first_connect_after_the_hello_is_likely() {
 }
 
 #[test]
-fn a_helper_begun_for_the_handshake_is_likely_and_an_older_child_is_nobody() {
+fn a_helper_begun_for_the_handshake_is_likely_and_an_older_child_is_none() {
     for (started, kind) in [(3, CauseKind::OutboundConnect), (0, CauseKind::NoneSeen)] {
         let mut scene = Scene::new();
         scene.process(2000, &[1999, PROCESS], started);
@@ -349,7 +349,7 @@ fn clients_that_wait_unread_behind_a_stall_are_part_of_it() {
 }
 
 #[test]
-fn what_nobody_reads_is_said_to_be_unread() {
+fn what_no_thread_reads_is_said_to_be_unread() {
     let mut scene = Scene::new();
     scene.stalls(1100, &[unread_hello(1, 0), unread_hello(2, 0)]);
     scene.tick(1350);
@@ -372,7 +372,7 @@ fn what_is_read_late_and_answered_at_once_was_unread() {
 }
 
 #[test]
-fn a_thread_that_waits_for_its_own_peer_is_nobody_s_fault_here() {
+fn a_thread_that_waits_for_its_own_peer_is_no_fault_here() {
     let mut scene = Scene::new();
     scene.stalls(1100, &[hello(1, 43, 0)]);
     scene.sees(1101, vec![thread(43, Posture::Descriptors, &[1])]);

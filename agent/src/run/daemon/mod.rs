@@ -89,7 +89,7 @@ fn open_store(config: &Daemon) -> anyhow::Result<Store> {
     }
 }
 
-/// The address asked for; the usual one, if nobody has it; or none.
+/// The address asked for; the usual one, if it is free; or none.
 fn listen(config: &Daemon) -> anyhow::Result<Option<std::net::TcpListener>> {
     let address = match config.listen {
         Some(Place::Nowhere) => return Ok(None),

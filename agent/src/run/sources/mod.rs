@@ -247,7 +247,7 @@ impl Sources {
                 Some(known) => loss.count - std::mem::replace(&mut known.count, loss.count),
                 None => {
                     let count = loss.count;
-                    self.losses.push(Loss { ..loss });
+                    self.losses.push(loss);
                     count
                 }
             };

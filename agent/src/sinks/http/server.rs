@@ -42,7 +42,7 @@ pub struct Server {
 /// Takes the address.
 ///
 /// # Errors
-/// When somebody else has it, or it is none of this machine's.
+/// When another process has it, or it is none of this machine's.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -112,7 +112,7 @@ async fn serve(
         let (router, rules, watcher) = (router.clone(), access.now(), graceful.watcher());
         tokio::spawn(async move {
             let _held = held;
-            // Whoever leaves in between owes nobody an explanation.
+            // A client that leaves in between need not explain itself.
             let _ = connection(stream, router, rules, local, watcher).await;
         });
     }
@@ -201,7 +201,7 @@ impl Caller {
 }
 
 async fn refusal(caller: Caller, rules: &Arc<Rules>, local: bool) -> Option<Response> {
-    // A page somewhere else may have its name point here, and would read everything, as if it were ours: nobody
+    // A page somewhere else may have its name point here, and would read everything, as if it were ours: no one
     // calls a loopback address by another name.
     let open = local && rules.tls.is_none() && !rules.wants_password();
     if open && caller.host.is_some_and(|host| !is_own(&host)) {

@@ -113,7 +113,7 @@ impl Store {
     }
 
     /// Deliveries that wait; the oldest beyond the bound are given up first, and counted in the second part.
-    /// So are those to URLs nobody names any more.
+    /// So are those to URLs that are no longer configured.
     ///
     /// # Errors
     /// When the store cannot be written.

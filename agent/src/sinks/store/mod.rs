@@ -1,6 +1,6 @@
 //! The store: incidents in a SQLite database that survives whatever ends the daemon. It opens after a crash
 //! at any moment, sets a damaged file aside instead of dying of it, and never grows beyond its bounds. One
-//! daemon writes; anybody may read meanwhile.
+//! daemon writes; any process may read meanwhile.
 
 pub mod deliveries;
 pub mod read;
@@ -90,7 +90,7 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// An open store, shared by whoever writes and reads. Kept in memory when it has no file.
+/// An open store, shared by writers and readers. Kept in memory when it has no file.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
@@ -171,7 +171,7 @@ impl Store {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Opens a store to look at; somebody else may be writing it.
+    /// Opens a store to look at; another process may be writing it.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
@@ -221,7 +221,7 @@ impl Store {
     }
 
     /// The file was found damaged while it was open: sets it aside and begins a new one.
-    fn begin_anew(&self) -> Result<PathBuf, Error> {
+    fn begin_again(&self) -> Result<PathBuf, Error> {
         let Some(path) = self.0.path.as_deref() else { return Err(self.sql(rusqlite::Error::InvalidQuery)) };
         self.0.damaged.store(false, Relaxed);
         let mut writer = self.writer();

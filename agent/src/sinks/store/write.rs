@@ -137,7 +137,7 @@ impl Writer {
 
     fn failed(&mut self, error: &rusqlite::Error) {
         if is_damage(error) {
-            match self.store.begin_anew() {
+            match self.store.begin_again() {
                 Ok(aside) => tracing::error!(
                     file = %aside.display(),
                     "the store is damaged ({error}): it was set aside, and a new one begun"
@@ -221,7 +221,7 @@ fn milliseconds(rfc3339: &str) -> i64 {
     rfc3339.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_millisecond)
 }
 
-/// What is open has nobody who would see its end: it ends, as far as is known, with the daemon.
+/// What is open has no one to see its end: it ends, as far as is known, with the daemon.
 fn close_abandoned(connection: &Connection, last_ms: i64, lived_ms: i64) -> rusqlite::Result<()> {
     const WHY: &str = "culprit stopped watching while this went on: when it ended is not known.";
     let open: Vec<(String, String, String)> = connection

@@ -44,7 +44,7 @@ type Essence = (Option<CauseKind>, Option<Confidence>, String, Vec<String>);
 pub enum Watch {
     /// It is.
     Goes,
-    /// culprit has stopped: unless the incident was resolved before, nobody saw its end.
+    /// culprit has stopped: unless the incident was resolved before, its end was not seen.
     Stopped,
 }
 

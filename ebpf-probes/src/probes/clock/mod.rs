@@ -69,7 +69,7 @@ pub mod flag {
     pub const LEAP: u32 = 32;
 }
 
-/// Somebody set or slewed the wall clock, or was refused.
+/// A process set or slewed the wall clock, or was refused.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClockRecord {
@@ -133,7 +133,7 @@ pub struct ClockMoved {
     pub before_ns: i64,
     /// REALTIME − BOOTTIME now, nanoseconds.
     pub after_ns: i64,
-    /// 1: the kernel said that the clock was set. 0: it ran at another rate, or nobody said anything.
+    /// 1: the kernel said that the clock was set. 0: it ran at another rate, or nothing said so.
     pub was_set: u32,
     /// Unused, 0.
     pub pad: u32,

@@ -1,5 +1,5 @@
 //! The programs behind `clock`: what a thread asks for is kept at its system call's entry, judged and
-//! reported at its return. Tracepoints of four system calls that nobody makes often: nothing runs otherwise.
+//! reported at its return. Tracepoints of four system calls that are rarely made: nothing runs otherwise.
 //! (fentry on the functions behind them would catch 32-bit callers too, but not on every kernel.)
 
 #![expect(
@@ -41,7 +41,7 @@ use crate::{
 #[map]
 static CLOCK_CALLS: LruHashMap<u64, ClockRecord> = LruHashMap::with_max_entries(256, 0);
 
-/// When a process was last reported to have been refused, by process: anybody may try, as often as it likes.
+/// When a process was last reported to have been refused, by process: any process may try, as often as it likes.
 #[map]
 static REFUSED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(256, 0);
 
@@ -58,7 +58,7 @@ const REALTIME: u64 = 0;
 const EPERM: i64 = 1;
 
 /// What moves the clock, changes its rate, or says whether it is right. The rest (error estimates, the
-/// loop's time constant, units) changes nothing anybody sees.
+/// loop's time constant, units) changes nothing visible.
 const MATTERS: u32 = mode::OFFSET | mode::FREQUENCY | mode::STATUS | mode::TAI | mode::SETOFFSET | mode::TICK;
 
 /// The head of `struct __kernel_timex`, include/uapi/linux/timex.h, up to `tick`. The same for all

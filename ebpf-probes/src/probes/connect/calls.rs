@@ -128,7 +128,7 @@ pub(crate) fn called(ctx: &SockAddrContext, v6: bool, thread: u64, entry: Option
         Some(call) => call,
         None => {
             let Some(none) = NO_CONNECT.get_ptr(0) else { return };
-            // SAFETY: a live array slot that nobody writes.
+            // SAFETY: a live array slot that is never written.
             let _ = CALLS.insert(&thread, unsafe { &*none }, 0);
             let Some(call) = CALLS.get_ptr_mut(&thread) else { return };
             call
@@ -176,7 +176,7 @@ pub(super) fn ask(connect: &mut Connect, remote: [u8; 16], port: u16) {
     connect.tuple.remote_port = port;
 }
 
-/// Runs once per connect(2): a call io_uring made in this thread is over, as far as anybody sees; and what is asked
+/// Runs once per connect(2): a call io_uring made in this thread is over, as far as is seen; and what is asked
 /// for now is noted before any cgroup program changes it.
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
 pub fn enter_connect(ctx: TracePointContext) -> u32 {

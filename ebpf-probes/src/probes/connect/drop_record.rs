@@ -1,7 +1,7 @@
 //! What the kernel knows of a packet of a pending connect that it did not deliver: which packet it was, whether
 //! it was leaving, arriving or passing through, and on which device of which network namespace.
 //!
-//! Why it was dropped is [`super::Connect::drop_reason`]; who wrote the rule that dropped it nobody can say here.
+//! Why it was dropped is [`super::Connect::drop_reason`]; who wrote the rule that dropped it is not known here.
 
 use crate::abi::{Header, Netns, assert_layout};
 

@@ -21,7 +21,7 @@ use crate::{
 #[map]
 static REFUSALS: LruHashMap<Tuple, Refusal> = LruHashMap::with_max_entries(1 << 10, 0);
 
-/// Where a socket's address becomes a number: the verifier lets nobody calculate with such an address.
+/// Where a socket's address becomes a number: the verifier allows no arithmetic with such an address.
 #[map]
 static SENDER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 

@@ -47,7 +47,7 @@ fn left(ctx: &SkBuffContext, cookie: u64, packet: &Packet) {
     // SAFETY: a live map value, written by this socket's packets only.
     unsafe {
         (*connect).syns += 1;
-        // The first SYN of a healthy connect is nobody's business: its way is noted with the second.
+        // The first SYN of a healthy connect is not looked at: its way is noted with the second.
         if filter::quiet() && (*connect).syns == 1 && goes_there(ctx, &*connect, packet) {
             (*connect).tuple.local_port = packet.local;
             if (*connect).translated != 0 {

@@ -213,7 +213,7 @@ pub(crate) fn elsewhere(
         let connected = (address_of(socket), port_of(socket));
         let (asked, is_connected) = match asker {
             Some(asker) => (((*asker).remote, (*asker).port as u16), (*asker).connected != 0),
-            // Connected before anybody looked.
+            // Connected before it was looked at.
             None if connected.1 == PORT => (connected, true),
             None => return None,
         };

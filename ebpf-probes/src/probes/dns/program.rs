@@ -164,7 +164,7 @@ extern "C" fn dns_keep(skb: *mut __sk_buff, ends: u64, payload: u64, cookie: u64
     let (ctx, packet) = (&SkBuffContext::new(skb.cast()), &Packet::of(ends, payload));
     let key = &LookupKey { cookie, id };
     let Some(empty) = NO_MESSAGE.get_ptr(0) else { return opaque(0) };
-    // SAFETY: a live array slot that nobody writes; then the value just made, which only this socket's
+    // SAFETY: a live array slot that is never written; then the value just made, which only this socket's
     // packets write. What cannot be read stays empty.
     unsafe {
         let held = if packet.ingress {

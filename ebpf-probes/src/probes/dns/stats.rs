@@ -30,7 +30,7 @@ pub(super) extern "C" fn dns_counted(skb: *mut __sk_buff, ends: u64, payload: u6
     opaque(0)
 }
 
-/// Over TCP, messages count that begin a segment, and answers only while somebody waits for one.
+/// Over TCP, messages count that begin a segment, and answers only while one is awaited.
 #[inline(always)]
 fn counted_inlined(skb: *mut __sk_buff, packet: &Packet, cookie: u64) {
     let tcp = packet.protocol == IPPROTO_TCP;

@@ -82,16 +82,14 @@ impl Change<'_> {
         same(self.state.into(), state.into())
     }
 
-    /// Nobody answers. (Whoever removes an entry by hand sets it FAILED first.)
+    /// No answer comes. (What removes an entry by hand sets it FAILED first.)
     #[inline(always)]
     fn silent(&self) -> u64 {
-        let asked_in_vain = self.is(state::INCOMPLETE) & same(self.cause.into(), cause::TIMER.into());
-        (self.is(state::FAILED) & not(self.has(flag::BY_HAND)))
-            | asked_in_vain
-            | self.has(flag::FAILED_BETWEEN)
+        let unanswered = self.is(state::INCOMPLETE) & same(self.cause.into(), cause::TIMER.into());
+        (self.is(state::FAILED) & not(self.has(flag::BY_HAND))) | unanswered | self.has(flag::FAILED_BETWEEN)
     }
 
-    /// Whoever set it for good takes it away: what is sent there next finds nobody.
+    /// What set it for good takes it away: what is sent there next finds no entry.
     #[inline(always)]
     fn withdrawn(&self) -> u64 {
         let permanent = not(same(u64::from(self.old.state & state::PERMANENT), 0));
@@ -104,7 +102,7 @@ impl Change<'_> {
         not(same(self.old.mac, 0)) & not(same(self.mac, 0)) & not(same(self.old.mac, self.mac))
     }
 
-    /// Nobody answers, somebody else does, or what was bad has changed.
+    /// No answer comes, another machine answers, or what was bad has changed.
     #[inline(always)]
     pub(super) fn severe(&self) -> u64 {
         let before = not(same(self.old.reported_bad.into(), 0)) | not(same(self.old.unanswered.into(), 0));

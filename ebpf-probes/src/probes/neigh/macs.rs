@@ -125,7 +125,7 @@ fn of(peer: &PeerKey, seen: &Seen) -> Option<*mut PairedMacs> {
         unsafe { (*kin).follow(seen.cached, seen.ifindex) };
         return Some(kin);
     }
-    // SAFETY: a live array slot that nobody writes; then the value just made.
+    // SAFETY: a live array slot that is never written; then the value just made.
     unsafe {
         let _ = PAIRED_MACS.insert(peer, &*NO_PAIR.get_ptr(0)?, 0);
         let kin = PAIRED_MACS.get_ptr_mut(peer)?;

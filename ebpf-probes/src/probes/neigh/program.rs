@@ -63,7 +63,7 @@ pub fn neigh_dead(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Runs once per removed entry. The kernel has overwritten the state of an entry somebody still holds
+/// Runs once per removed entry. The kernel has overwritten the state of an entry that is still held
 /// by now: what it was is in the map.
 #[btf_tracepoint(function = "neigh_cleanup_and_release")]
 pub fn neigh_removed(ctx: BtfTracePointContext) -> i32 {

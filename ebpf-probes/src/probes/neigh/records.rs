@@ -39,7 +39,7 @@ pub struct NeighRecord {
     pub probes: u32,
     /// `NEIGH_UPDATE_F_*` of include/net/neighbour.h; with UPDATED.
     pub update_flags: u32,
-    /// Netlink port of who asked, 0 when nobody did; with UPDATED.
+    /// Netlink port of who asked, 0 when none did; with UPDATED.
     pub netlink_pid: u32,
     /// `NTF_*` of the entry: 0x80 is a router, 0x10 NTF_EXT_LEARNED, set by a control plane.
     pub entry_flags: u32,
@@ -195,7 +195,7 @@ pub struct WaiterRecord {
     pub queued: u32,
     /// Probes of the entry so far.
     pub probes: u32,
-    /// 1: it has no socket on this host, which forwards it for somebody else.
+    /// 1: it has no socket on this host, which forwards it for another host.
     pub forwarded: u32,
     /// The namespace's [`Netns::generation`], 0 when unknown.
     pub generation: u32,

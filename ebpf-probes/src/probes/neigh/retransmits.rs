@@ -98,7 +98,7 @@ pub fn synack_again(ctx: BtfTracePointContext) -> i32 {
         } else {
             mapped(fields::REQ_DADDR::read(req))
         };
-        // Nobody's yet: a filter by owner does not want it.
+        // No process's yet: a filter by owner does not want it.
         if !filter::by_owner() && filter::peer(&address, family == AF_INET6, fields::REQ_NUM::read(req)) {
             counters::add(counter::SYNACK_RETRIES);
         }

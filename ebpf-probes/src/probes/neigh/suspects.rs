@@ -13,7 +13,7 @@ use crate::bpf::time::SECOND;
 #[map]
 pub(super) static SUSPECTS: LruHashMap<PeerKey, u32> = LruHashMap::with_max_entries(1 << 10, 0);
 
-/// Two moments, CLOCK_BOOTTIME in nanoseconds, 0 once they are past: until when [`SUSPECTS`] holds anybody,
+/// Two moments, CLOCK_BOOTTIME in nanoseconds, 0 once they are past: until when [`SUSPECTS`] holds any,
 /// and until when segments of connections that exist are compared.
 #[map]
 static UNTIL: Array<u64> = Array::with_max_entries(2, 0);
@@ -25,7 +25,7 @@ pub(super) const SUSPICION_NS: u64 = 120 * SECOND;
 /// How long segments are compared after something went unanswered.
 pub(super) const WATCH_NS: u64 = 10 * SECOND;
 
-/// Whether some moment of [`UNTIL`] is not past, as far as anybody has noticed.
+/// Whether some moment of [`UNTIL`] is not past, as far as was noticed.
 #[inline(always)]
 pub(super) fn pending(which: u32) -> bool {
     // SAFETY: a load from a live array slot.

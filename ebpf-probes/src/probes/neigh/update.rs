@@ -1,4 +1,4 @@
-//! Updates of entries: what a received ARP or NDP packet, or whoever asks by netlink, says, and what came of it.
+//! Updates of entries: what a received ARP or NDP packet, or a netlink request, says, and what came of it.
 
 #![expect(
     unreachable_pub,

@@ -166,7 +166,7 @@ pub(super) fn hold(ctx: &SkBuffContext, cookie: u64, at: u32, packet: &Packet) {
 extern "C" fn tls_hold(skb: *mut __sk_buff, cookie: u64, at: u64, of: u64) -> u64 {
     if HELLOS.get_ptr(&cookie).is_none() {
         let Some(empty) = NO_HELLO.get_ptr(0) else { return opaque(0) };
-        // SAFETY: a live array slot that nobody writes.
+        // SAFETY: a live array slot that is never written.
         let _ = HELLOS.insert(&cookie, unsafe { &*empty }, 0);
     }
     if let Some(held) = HELLOS.get_ptr_mut(&cookie) {

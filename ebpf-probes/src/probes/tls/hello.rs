@@ -1,6 +1,6 @@
 //! Puts a ClientHello together, as far as needed to know when it is whole: its segments may come in any order, and
-//! its handshake message may be spread over several TLS records. Half a hello obliges nobody: where it cannot be known
-//! that it is whole (a message header spread over records, a record header that nobody kept), it counts as unfinished
+//! its handshake message may be spread over several TLS records. Half a hello obliges no server: where it cannot be known
+//! that it is whole (a message header spread over records, a record header that was not kept), it counts as unfinished
 //! until the server answers it. What it says is not looked at.
 
 use core::ptr::{null, null_mut};

@@ -1,4 +1,4 @@
-//! How handshakes come into their table and leave it. Whoever begins a ClientHello and never ends it has a place there
+//! How handshakes come into their table and leave it. A client that begins a ClientHello and never ends it has a place there
 //! for a while only: when the table is full, the oldest beginnings give way, and what cannot be made room for is
 //! counted. It does not know what a hello is.
 
@@ -85,7 +85,7 @@ extern "C" fn tls_aged(cookie: u64) -> u64 {
     opaque(1)
 }
 
-/// The table is full: makes room, if there is anybody to give way. `0`: there is none.
+/// The table is full: makes room, if there is one to give way. `0`: there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tls_room(cookie: u64) -> u64 {

@@ -3,7 +3,7 @@
 //!
 //! **Which socket it is.** A handshake is kept in a hash by the socket's cookie, and never known by a packet's
 //! ports: netfilter may have given what leaves others than the socket has. Storage on the socket itself
-//! (`bpf_sk_storage`) would spare the look-up, but on 5.10 a tracepoint cannot reach it, so that nobody would
+//! (`bpf_sk_storage`) would spare the look-up, but on 5.10 a tracepoint cannot reach it, so that none would
 //! be seen to read a hello there; the agent could not walk it to find what is stuck; and each connection would carry
 //! it to its end, where a hash holds only what is in a handshake. What storage frees with the socket is removed here
 //! as the socket stops sending or closes, and by age. Before a socket exists (deferred accept, SYN cookies, a lost ACK,
@@ -87,7 +87,7 @@ pub struct Handshake {
     /// Socket cookie.
     pub cookie: u64,
     /// Client: who connected. Server: who read the ClientHello; all zero but the
-    /// network namespace until somebody did.
+    /// network namespace until one did.
     pub owner: Owner,
     /// From where to where, as the socket has it.
     pub tuple: Tuple,

@@ -231,7 +231,7 @@ unsafe fn begin(
         return None;
     }
     let empty = EMPTY.get_ptr(0)?;
-    // SAFETY: a live array slot that nobody writes.
+    // SAFETY: a live array slot that is never written.
     if unsafe { !insert(cookie, empty) } {
         return None;
     }

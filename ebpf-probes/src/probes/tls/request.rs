@@ -50,7 +50,7 @@ static REQUESTED: LruHashMap<Requested, Early> = LruHashMap::with_max_entries(RE
 #[map]
 static NO_REQUEST: Array<Early> = Array::with_max_entries(1, 0);
 
-/// A segment with payload that arrived at a listener. `1`: [`tls_requested`] is to be called, by whoever called this,
+/// A segment with payload that arrived at a listener. `1`: [`tls_requested`] is to be called, by the caller,
 /// for the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -94,7 +94,7 @@ fn arrived(ctx: &SkBuffContext, packet: &Packet) -> bool {
         return false;
     }
     let Some(empty) = NO_REQUEST.get_ptr(0) else { return false };
-    // SAFETY: a live array slot that nobody writes.
+    // SAFETY: a live array slot that is never written.
     if REQUESTED.insert(key, unsafe { &*empty }, 0).is_err() {
         count(ProbeId::Tls, Stat::MapFull);
         return false;

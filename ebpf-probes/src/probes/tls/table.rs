@@ -89,7 +89,7 @@ pub(super) fn spoke_tls(hs: &Handshake) {
     }
 }
 
-/// A server's handshake that nobody has read, where only some processes are wanted: it is held back until it
+/// A server's handshake that was not read, where only some processes are wanted: it is held back until it
 /// is known whose it is.
 #[inline(always)]
 pub(super) fn nobodys(hs: &Handshake) -> bool {

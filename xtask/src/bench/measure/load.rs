@@ -160,7 +160,7 @@ fn drive(kind: Kind, to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// One line of JSON to whoever started us.
+/// One line of JSON to the process that started us.
 fn say(what: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');

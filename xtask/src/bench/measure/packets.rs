@@ -1,6 +1,6 @@
 //! What does a packet cost that is none of culprit's business? The mean run time of its two packet
 //! programs above that of empty ones on the same packets, by the kernel's own statistics. The empty
-//! ones are attached before and after: whoever runs first meets a colder cache.
+//! ones are attached before and after: the one that runs first meets a colder cache.
 
 use anyhow::{Context, Result};
 use aya::sys::{Stats, enable_stats};

@@ -92,7 +92,7 @@ impl Drop for Process {
     }
 }
 
-/// Looks until something has happened or `within` is over; whoever cares which looks for himself.
+/// Looks until something has happened or `within` is over; the caller looks which.
 pub(crate) fn wait_until(within: Duration, mut happened: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + within;
     while !happened()? && Instant::now() < deadline {

@@ -78,7 +78,7 @@ fn all_conditions(bench: &Bench<'_>, pair: &mut Pair, workload: Workload, round:
         eprintln!("{}", progress::slice(&slice, bench.plan.rounds()));
         measured.push(slice);
     }
-    // In the order of the tables, for whoever reads the file.
+    // In the order of the tables, for the reader of the file.
     measured.sort_by_key(|slice| slice.condition as u8);
     Ok(measured)
 }

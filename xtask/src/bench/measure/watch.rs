@@ -83,7 +83,7 @@ impl Culprit {
         let talk = dir.join("talk");
         let to = File::create(&talk).with_context(|| format!("creating {}", talk.display()))?;
         let mut command = Command::new(culprit);
-        // As a daemon is, but where nobody else's is.
+        // As a daemon is, but where no other is.
         command.env("CULPRIT_STORE", "none").env("CULPRIT_LISTEN", "127.0.0.1:0");
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(to);
         Ok(Self { process: Process::start(command)?, out, talk, start_ms: 0.0 })

@@ -22,7 +22,7 @@ pub(crate) struct Soak {
     pub(crate) samples: Vec<Sample>,
     /// Those that were made, with what was kept of each.
     pub(crate) incidents: Vec<Made>,
-    /// What else was kept: nobody made it on purpose.
+    /// What else was kept: none was made on purpose.
     pub(crate) others: Vec<Other>,
     pub(crate) requests: Requests,
     /// Readers of the live stream.
@@ -67,7 +67,7 @@ pub(crate) struct Sample {
 pub(crate) struct Made {
     /// Since the load began.
     pub(crate) at_s: f64,
-    /// The port nobody answers at: each has its own.
+    /// The port without a listener: each has its own.
     pub(crate) port: u16,
     pub(crate) lasted_ms: u64,
     /// How often the store has it.
@@ -76,7 +76,7 @@ pub(crate) struct Made {
     pub(crate) resolved: u64,
 }
 
-/// Incidents that nobody made.
+/// Incidents that were not made on purpose.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Other {
     pub(crate) kind: String,

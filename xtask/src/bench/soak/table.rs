@@ -107,7 +107,7 @@ pub(crate) fn notes(soak: &Soak) -> Vec<String> {
         ));
     }
     if !kinds(true).is_empty() {
-        notes.push(format!("Incidents of the load that nobody made on purpose: {}.", kinds(true).join(", ")));
+        notes.push(format!("Incidents of the load not made on purpose: {}.", kinds(true).join(", ")));
     }
     if !kinds(false).is_empty() {
         notes.push(format!("Incidents of others on this machine meanwhile: {}.", kinds(false).join(", ")));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_long_form_has_rows_over_time_the_load_and_what_nobody_made() {
+    fn the_long_form_has_rows_over_time_the_load_and_what_was_not_made_on_purpose() {
         let mut soak = soak();
         soak.others = vec![Other { kind: "connect_failing".into(), ours: false, count: 3 }];
         let text = super::long(&soak, &verdict::rows(&soak));

@@ -10,7 +10,7 @@ use super::{Expression, files, list, read, text};
 /// Types of panels that Grafana 10 and 11 have. `graph`, `singlestat` and `table-old` are gone.
 const PANELS: &[&str] =
     &["row", "timeseries", "stat", "table", "bargauge", "gauge", "heatmap", "state-timeline", "text"];
-/// The data source that whoever looks chooses.
+/// The data source that the viewer chooses.
 const DATA_SOURCE: &str = "${datasource}";
 
 /// Checks every dashboard, and returns the expressions in them.

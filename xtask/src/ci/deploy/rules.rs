@@ -132,7 +132,7 @@ fn kubernetes(file: &Path) -> Result<()> {
     promtool(&["check", "config"], &copy).with_context(|| format!("of {}", file.display()))
 }
 
-/// Has promtool parse expressions, as rules that nobody will load.
+/// Has promtool parse expressions, as rules that are never loaded.
 pub(super) fn parse(expressions: &[Expression]) -> Result<()> {
     let rule = |(number, expression): (usize, &Expression)| json!({"record": format!("expression:{number}"), "expr": variables_replaced(&expression.text)});
     let rules: Vec<Value> = expressions.iter().enumerate().map(rule).collect();

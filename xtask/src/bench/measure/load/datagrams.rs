@@ -14,7 +14,7 @@ use super::{Done, Drive, Order, here};
 /// How often the pace is kept: what is due by then is done at once.
 const BEAT: Duration = Duration::from_millis(1);
 
-/// Somebody to connect to; nothing ever arrives.
+/// A peer to connect to; nothing ever arrives.
 pub(super) fn serve() -> Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("making a UDP socket")?;
     here(socket.local_addr().context("asking for its port")?)?;
@@ -41,7 +41,7 @@ impl Drive for Driver {
         loop {
             let now = began.elapsed().min(order.duration());
             let due = if order.rate > 0.0 { (order.rate * now.as_secs_f64()) as u64 } else { u64::MAX };
-            // Not far beyond a beat at once: whoever falls behind has reached what there is.
+            // Not far beyond a beat at once: a sender that falls behind has reached what there is.
             for _ in 0..due.saturating_sub(done.count).min(1024) {
                 self.socket.connect(self.to).context("connecting a UDP socket")?;
                 done.count += 1;

@@ -1,6 +1,6 @@
 //! DNS lookups, from a socket of their own each as resolvers make them, of a server that answers every
-//! question with the same address. Only port 53 is DNS to whoever watches: run it in a network
-//! namespace, where nobody else has that port.
+//! question with the same address. Only port 53 is DNS to a watcher: run it in a network
+//! namespace, where nothing else has that port.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},

@@ -1,5 +1,5 @@
 //! What happens besides the steady load, each in a thread that lives in the load's network namespace:
-//! neighbours that are forgotten and asked for again, connects that are refused, and connects that nobody
+//! neighbours that are forgotten and asked for again, connects that are refused, and connects that nothing
 //! answers: incidents.
 
 use std::{
@@ -28,10 +28,10 @@ const REFUSE: Duration = Duration::from_secs(40);
 const FIRST: Duration = Duration::from_secs(15);
 const EVERY: Duration = Duration::from_secs(60);
 const NO_MORE: Duration = Duration::from_secs(15);
-/// Whoever gets no answer gives up after this long: culprit says so after three seconds.
+/// A client without an answer gives up after this long: culprit says so after three seconds.
 const GIVES_UP: Duration = Duration::from_secs(5);
-/// Nobody listens there.
-const NOBODY: u16 = 9;
+/// Nothing listens there.
+const CLOSED: u16 = 9;
 
 /// Has this thread live in a network namespace.
 fn enter(netns: &str) -> Result<()> {
@@ -48,7 +48,7 @@ pub(super) fn neighbours(netns: &str, time: &Time) -> Result<u64> {
     while time.wait(due) {
         cmd::output(Command::new("ip").args(["neigh", "flush", "dev", "eth0"]))?;
         for last in NEIGHBOURS {
-            socket.send_to(&[0], (neighbour(last), NOBODY)).context("sending a datagram")?;
+            socket.send_to(&[0], (neighbour(last), CLOSED)).context("sending a datagram")?;
             asked += 1;
             thread::sleep(Duration::from_millis(50));
         }
@@ -62,10 +62,10 @@ pub(super) fn refused(netns: &str, time: &Time) -> Result<u64> {
     enter(netns)?;
     let (mut refused, mut due) = (0, REFUSE / 2);
     while time.wait(due) {
-        match TcpStream::connect((Ipv4Addr::LOCALHOST, NOBODY)) {
+        match TcpStream::connect((Ipv4Addr::LOCALHOST, CLOSED)) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused += 1,
             Err(error) => return Err(error).context("waiting to be refused"),
-            Ok(_) => bail!("somebody listens on port {NOBODY} of the load's own namespace"),
+            Ok(_) => bail!("something listens on port {CLOSED} of the load's own namespace"),
         }
         due += REFUSE;
     }
@@ -89,7 +89,7 @@ pub(super) fn unanswered(netns: &str, time: &Time) -> Result<Vec<Made>> {
         port += 1;
         due += EVERY;
     }
-    // Whoever ends before its time is taken to have given up.
+    // A client that ends before its time is taken to have given up.
     time.wait(Duration::MAX);
     Ok(made)
 }
