@@ -190,6 +190,9 @@ fn on_a_terminal(columns: u16, args: &[&str]) -> (String, String) {
     (out.join().expect("read"), talk.join().expect("read"))
 }
 
+const FETCH: &str = "tls_handshake_stalled/fetch_unanswered_tls12";
+const STALE: &str = "neighbour_stale/unheard_client_of_stale_entry";
+
 fn recording(case: &str) -> String {
     format!("{}/../tests/incidents/{case}/recording.culprit", env!("CARGO_MANIFEST_DIR"))
 }
@@ -203,7 +206,8 @@ fn seen(line: &str) -> String {
 
 #[test]
 fn lines_fit_the_terminal_and_hang_below_what_they_continue() {
-    for case in ["fetch_swallowed_tls12", "stale_client", "table_full", "clients_give_up"] {
+    let others = ["neighbour_table_full/bound_reached", "tls_handshake_stalled/clients_give_up_and_return"];
+    for case in [FETCH, STALE].into_iter().chain(others) {
         let (text, _) = on_a_terminal(80, &["replay", &recording(case)]);
         for line in text.lines().map(seen) {
             // What is to be pasted is never broken, whatever its length.
@@ -221,7 +225,7 @@ fn lines_fit_the_terminal_and_hang_below_what_they_continue() {
 
 #[test]
 fn a_terminal_is_coloured_and_a_pipe_has_whole_lines_without() {
-    let file = recording("fetch_swallowed_tls12");
+    let file = recording(FETCH);
     let (coloured, _) = on_a_terminal(200, &["replay", &file]);
     let piped = stdout(&culprit(&["replay", &file]));
     assert!(coloured.contains("\x1b[2m") && !piped.contains('\x1b'));
@@ -232,7 +236,7 @@ fn a_terminal_is_coloured_and_a_pipe_has_whole_lines_without() {
 
 #[test]
 fn an_update_of_an_incident_is_one_line_on_a_narrow_terminal() {
-    let (text, _) = on_a_terminal(80, &["replay", "-i", &recording("fetch_swallowed_tls12")]);
+    let (text, _) = on_a_terminal(80, &["replay", "-i", &recording(FETCH)]);
     let updates: Vec<String> =
         text.lines().map(seen).filter(|line| line.ends_with(", still going")).collect();
     assert!(matches!(&updates[..], [one] if one.starts_with("  TLS HANDSHAKE STALLED   python3[")), "{text}");
@@ -240,18 +244,18 @@ fn an_update_of_an_incident_is_one_line_on_a_narrow_terminal() {
 
 #[test]
 fn verbose_lines_say_this_hosts_port() {
-    let text = stdout(&culprit(&["replay", "-v", &recording("fetch_swallowed_tls12")]));
+    let text = stdout(&culprit(&["replay", "-v", &recording(FETCH)]));
     assert!(
         text.contains(" :10068 ← 10.177.15.1:57258") && text.contains(" :60528 → 192.0.2.64:80"),
         "{text}"
     );
-    let text = stdout(&culprit(&["replay", &recording("fetch_swallowed_tls12")]));
+    let text = stdout(&culprit(&["replay", &recording(FETCH)]));
     assert!(!text.contains(":10068 ←"), "{text}");
 }
 
 #[test]
 fn a_replay_takes_the_filters_of_a_live_session() {
-    let file = recording("stale_client");
+    let file = recording(STALE);
     let replay = |args: &[&str]| culprit(&[&["replay"], args, &[&file]].concat());
     let all = stdout(&replay(&[]));
     let facts = |output: &Output| -> Vec<String> {
@@ -278,7 +282,7 @@ fn a_replay_takes_the_filters_of_a_live_session() {
 
 #[test]
 fn a_filter_of_a_replay_that_nobody_matches_says_so() {
-    let file = recording("stale_client");
+    let file = recording(STALE);
     for (args, wanted) in [
         (&["-p", "77"][..], "-p 77: no such process is in the recording"),
         (&["--comm", "nobody"], "--comm \"nobody\": no thread in the recording has this name"),
@@ -301,7 +305,7 @@ fn a_filter_of_a_replay_that_nobody_matches_says_so() {
 
 #[test]
 fn a_long_replay_shows_that_it_is_alive_and_cleans_up() {
-    let bytes = std::fs::read(recording("fetch_swallowed_tls12")).expect("a recording");
+    let bytes = std::fs::read(recording(FETCH)).expect("a recording");
     let (first, rest) = bytes.split_at(bytes.len() / 2);
     let terminal = nix::pty::openpty(None, None).expect("a terminal");
     let mut command = binary();
@@ -330,7 +334,7 @@ fn a_long_replay_shows_that_it_is_alive_and_cleans_up() {
 
 #[test]
 fn nothing_shows_progress_where_nobody_looks() {
-    let output = culprit(&["replay", "-i", &recording("crowd")]);
+    let output = culprit(&["replay", "-i", &recording("tls_handshake_stalled/sixty_clients_one_fetch")]);
     assert!(output.status.success());
     let said = stderr(&output);
     assert!(said.lines().count() == 1 && said.contains(" events, ") && !said.contains('\x1b'), "{said:?}");

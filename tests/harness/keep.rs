@@ -1,4 +1,4 @@
-//! Recordings of situations for `tests/incidents/`: made while a live test runs, with
+//! Recordings of situations for `tests/incidents/<rule>/<case>/`: made while a live test runs, with
 //! `CULPRIT_KEEP_INCIDENTS` (then run with `--test-threads=1`).
 
 use std::{path::Path, time::Duration};
@@ -17,8 +17,10 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// For this case. It records nothing yet.
+    /// For this case, `rule/case`. It records nothing yet.
+    #[track_caller]
     pub fn new(case: &'static str) -> Self {
+        assert_eq!(case.split('/').count(), 2, "{case} is no rule/case");
         Self { case: Some(case), recorder: None, scratch: Scratch::make() }
     }
 

@@ -43,7 +43,7 @@ pub struct Host {
 }
 
 impl Lan {
-    /// Sets it up. `case` names the recording.
+    /// Sets it up. `case` names the recording, `rule/case`.
     #[track_caller]
     pub fn set(case: &'static str) -> Self {
         Self::with(Keeper::new(case), Culprit::trace(""))

@@ -40,7 +40,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets it, over IPv4. `case` names the recording.
+    /// Sets it, over IPv4. `case` names the recording, `rule/case`.
     #[track_caller]
     pub fn set(case: &'static str) -> Self {
         Self::with(case, |pair| pair.v4(2))

@@ -119,7 +119,7 @@ fn a_device_called_like_a_command_is_an_argument_of_its_remedies() {
     netns.ip(&format!("addr add 10.7.0.1/24 dev '{DEVICE}'"));
     netns.ip(&format!("link set '{DEVICE}' up"));
     netns.ip("link set peer up");
-    let mut keeper = Keeper::new("hostile_device");
+    let mut keeper = Keeper::new("neighbour_unresolved/device_named_like_a_command");
     keeper.keep(std::process::id());
     let culprit = Culprit::trace("");
     let to = SocketAddr::new(Ipv4Addr::new(10, 7, 0, 9).into(), 80);

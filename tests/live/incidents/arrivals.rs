@@ -10,7 +10,9 @@ use crate::{harness::bpf, needs};
 #[test]
 fn an_answer_that_traffic_control_drops_as_it_arrives_is_looked_for_there() {
     needs!(TrafficControl, DropReasons);
-    let opened = stalled("dropped_tc_ingress", |pair, _| traffic_control_drops(&pair.client, "ingress"));
+    let opened = stalled("connect_stalled/answer_dropped_by_tc_ingress", |pair, _| {
+        traffic_control_drops(&pair.client, "ingress");
+    });
     assert_eq!(drop_of(&opened), ("TC_INGRESS", "syn_ack", "prerouting"));
     says(&opened, "drops the answers as they arrive", "tc -s filter show dev wire ingress");
 }
@@ -19,7 +21,7 @@ fn an_answer_that_traffic_control_drops_as_it_arrives_is_looked_for_there() {
 fn a_syn_that_traffic_control_of_another_namespace_drops_is_looked_for_in_it() {
     needs!(TrafficControl, DropReasons);
     let mut server = String::new();
-    let opened = stalled("dropped_tc_ingress_elsewhere", |pair, _| {
+    let opened = stalled("connect_stalled/syn_dropped_by_tc_ingress_of_other_namespace", |pair, _| {
         server = pair.server.name().to_owned();
         traffic_control_drops(&pair.server, "ingress");
     });
@@ -35,7 +37,7 @@ fn a_syn_that_traffic_control_of_another_namespace_drops_is_looked_for_in_it() {
 fn a_syn_that_an_xdp_program_of_another_namespace_drops_is_looked_for_there_as_well() {
     needs!(DropReasons);
     let mut server = String::new();
-    let opened = stalled("dropped_xdp_elsewhere", |pair, _| {
+    let opened = stalled("connect_stalled/syn_dropped_by_xdp_of_other_namespace", |pair, _| {
         server = pair.server.name().to_owned();
         bpf::xdp_drops_ipv4(&pair.server, "wire")
     });

@@ -22,7 +22,7 @@ use crate::{
 #[test]
 fn a_busy_healthy_server_that_connects_in_every_handshake_opens_nothing() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("busy_and_healthy");
+    let mut stage = Stage::set("tls_handshake_stalled/busy_server_without_fault");
     let elsewhere = SocketAddr::new(stage.pair.v4(1), port());
     listen_and_accept(&stage.pair.client, elsewhere);
     let action = json!(["fetch", elsewhere.ip().to_string(), elsewhere.port(), 5]);
@@ -47,7 +47,7 @@ fn a_busy_healthy_server_that_connects_in_every_handshake_opens_nothing() {
 #[test]
 fn a_connect_nobody_answers_outside_any_handshake_is_a_stalled_connect() {
     needs!(Tun, Pace);
-    let mut stage = Stage::set("connect_stalled");
+    let mut stage = Stage::set("connect_stalled/no_answer_outside_handshake");
     stage.keep_own();
     let to = SocketAddr::new(VOID.parse().expect("an address"), port());
     let (socket, (pid, tid)) = begin_connect(&stage.pair.server, to);
@@ -67,7 +67,7 @@ fn a_connect_nobody_answers_outside_any_handshake_is_a_stalled_connect() {
 #[test]
 fn connects_refused_three_times_are_failing_connects() {
     needs!(Tun, Pace);
-    let mut stage = Stage::set("connect_failing_refused");
+    let mut stage = Stage::set("connect_failing/refused_three_times");
     stage.keep_own();
     let to = SocketAddr::new(stage.pair.v4(1), port());
     for _ in 0..3 {
@@ -111,7 +111,7 @@ fn a_fallback_to_the_other_address_family_is_healthy() {
 #[test]
 fn a_client_that_dawdles_is_not_this_host_s_fault() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("slow_clients");
+    let mut stage = Stage::set("tls_handshake_stalled/slow_clients_without_fault");
     stage.serve(&json!({}));
     let service = stage.service;
     let (mut half, mut mute) = (stage.identity.client(|_| ()), stage.identity.client(|_| ()));
@@ -142,7 +142,7 @@ fn a_client_that_dawdles_is_not_this_host_s_fault() {
 #[test]
 fn a_server_elsewhere_that_does_not_answer_is_not_this_client_s_fault() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("peer_stopped");
+    let mut stage = Stage::set("tls_handshake_stalled/stopped_server_one_client");
     stage.serve(&json!({}));
     stage.actor().signal(Signal::STOP);
     let client = stage.client("service.test", "");

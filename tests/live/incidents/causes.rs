@@ -14,7 +14,7 @@ use crate::{
 #[test]
 fn a_fetch_the_network_swallows_inside_a_tls_1_2_handshake_is_blamed() {
     needs!(Openssl, Tun);
-    let mut stage = Stage::set("fetch_swallowed_tls12");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_unanswered_tls12");
     let pid = stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
     let client = stage.client("slow.test", "-tls1_2");
     let opened = stage.stalled();
@@ -40,7 +40,7 @@ fn a_fetch_the_network_swallows_inside_a_tls_1_2_handshake_is_blamed() {
 #[test]
 fn a_fetch_the_network_swallows_inside_a_tls_1_3_handshake_over_ipv6_is_blamed() {
     needs!(Openssl, Tun);
-    let mut stage = Stage::set_v6("fetch_swallowed_tls13_ipv6");
+    let mut stage = Stage::set_v6("tls_handshake_stalled/fetch_unanswered_tls13_ipv6");
     stage.serve_slowly(&json!(["fetch", VOID6, 80, PATIENCE]));
     let _client = stage.client("slow.test", "-tls1_3");
     let opened = stage.stalled();
@@ -52,7 +52,7 @@ fn a_fetch_the_network_swallows_inside_a_tls_1_3_handshake_over_ipv6_is_blamed()
 #[test]
 fn a_fetch_this_host_drops_itself_is_said_to_be_dropped_here() {
     needs!(Openssl, Tun, Nftables, DropReasons);
-    let mut stage = Stage::set("fetch_dropped_here");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_dropped_by_own_firewall");
     stage.pair.server.drop_tcp("output", 80);
     stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
     let _client = stage.client("slow.test", "");
@@ -70,7 +70,7 @@ fn a_fetch_this_host_drops_itself_is_said_to_be_dropped_here() {
 #[test]
 fn a_fetch_by_a_thread_of_a_pool_is_likely_and_its_end_proves_it() {
     needs!(Openssl, Tun);
-    let mut stage = Stage::set("fetch_by_executor");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_by_pool_thread");
     stage.serve_slowly(&json!(["executor", "fetch", VOID, 80, PATIENCE]));
     let _client = stage.client("slow.test", "");
     let opened = stage.stalled();
@@ -87,7 +87,7 @@ fn a_fetch_by_a_thread_of_a_pool_is_likely_and_its_end_proves_it() {
 #[test]
 fn a_fetch_by_a_helper_process_is_named_with_that_process() {
     needs!(Openssl, Tun);
-    let mut stage = Stage::set("fetch_by_helper");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_by_helper_process");
     let pid = stage.serve_slowly(&json!(["helper", VOID, 80, PATIENCE]));
     let _client = stage.client("slow.test", "");
     let opened = stage.stalled();
@@ -109,7 +109,7 @@ fn a_fetch_by_a_helper_process_is_named_with_that_process() {
 #[test]
 fn a_dns_server_that_does_not_answer_is_blamed_with_the_name_asked_for() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("dns_unanswered");
+    let mut stage = Stage::set("tls_handshake_stalled/dns_unanswered");
     stage.serve_slowly(&json!(["resolve", VOID, PATIENCE]));
     let _client = stage.client("slow.test", "");
     let opened = stage.stalled();
@@ -122,7 +122,7 @@ fn a_dns_server_that_does_not_answer_is_blamed_with_the_name_asked_for() {
 #[test]
 fn a_dns_server_that_accepts_over_tcp_and_does_not_answer_is_blamed() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("dns_unanswered_over_tcp");
+    let mut stage = Stage::set("tls_handshake_stalled/dns_unanswered_over_tcp");
     let resolver = std::net::SocketAddr::new(stage.pair.v4(1), 53);
     let _silent = listen(&stage.pair.client, resolver);
     stage.serve_slowly(&json!(["resolve_tcp", resolver.ip().to_string(), PATIENCE]));
@@ -136,7 +136,7 @@ fn a_dns_server_that_accepts_over_tcp_and_does_not_answer_is_blamed() {
 #[test]
 fn a_peer_that_accepts_and_says_nothing_is_blamed() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("peer_silent");
+    let mut stage = Stage::set("tls_handshake_stalled/peer_accepts_without_answer");
     let peer = std::net::SocketAddr::new(stage.pair.v4(1), 80);
     let _silent = listen(&stage.pair.client, peer);
     stage.serve_slowly(&json!(["request", peer.ip().to_string(), 80, PATIENCE]));
@@ -167,7 +167,7 @@ fn a_silent_neighbour(mut stage: Stage, nobody: std::net::IpAddr, options: &str)
 #[test]
 fn a_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
     needs!(Openssl, Tun);
-    let stage = Stage::set("neighbour_under_the_fetch");
+    let stage = Stage::set("tls_handshake_stalled/fetch_behind_unresolved_neighbour");
     let nobody = stage.pair.v4(77);
     a_silent_neighbour(stage, nobody, "");
 }
@@ -175,7 +175,7 @@ fn a_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
 #[test]
 fn an_ipv6_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
     needs!(Openssl, Tun, Pace);
-    let stage = Stage::set_v6("neighbour_under_the_fetch_ipv6");
+    let stage = Stage::set_v6("tls_handshake_stalled/fetch_behind_unresolved_neighbour_ipv6");
     let nobody = stage.pair.v6(77);
     a_silent_neighbour(stage, nobody, "-tls1_2");
 }
@@ -183,7 +183,7 @@ fn an_ipv6_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
 #[test]
 fn concurrent_fetches_from_two_places_are_two_incidents_each_with_its_own() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("two_causes");
+    let mut stage = Stage::set("tls_handshake_stalled/two_fetches");
     let plan = json!({ "sni": {
         "slow.test": ["fetch", VOID, 80, PATIENCE], "other.test": ["fetch", OTHER_VOID, 8080, PATIENCE],
     } });
@@ -205,7 +205,7 @@ fn concurrent_fetches_from_two_places_are_two_incidents_each_with_its_own() {
 #[test]
 fn five_clients_behind_one_cause_are_one_incident() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("five_clients_one_cause");
+    let mut stage = Stage::set("tls_handshake_stalled/five_clients_one_fetch");
     stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
     let _clients: Vec<_> = (0..5).map(|_| stage.client("slow.test", "")).collect();
     let opened = stage.stalled();
@@ -217,7 +217,7 @@ fn five_clients_behind_one_cause_are_one_incident() {
 #[test]
 fn healthy_connects_of_other_threads_during_a_stall_are_not_named() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("healthy_background_connects");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_beside_healthy_connects");
     let busy = std::net::SocketAddr::new(stage.pair.v4(1), port());
     listen_and_accept(&stage.pair.client, busy);
     let background = json!(["fetch", busy.ip().to_string(), busy.port(), 1, 1000, 0.02]);

@@ -45,7 +45,7 @@ fn nobody_is_blamed(told: &[Incident]) {
 #[test]
 fn connects_that_other_threads_keep_retrying_are_at_most_possible() {
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("locked_beside_retried_connects");
+    let mut stage = Stage::set("tls_handshake_stalled/lock_wait_beside_retried_connects");
     let background = restless(&json!(["fetch", VOID, 6379, 0.9]));
     stage.serve(&json!({ "sni": { "slow.test": ["locked", 1.6] }, "background": background }));
     let gone: SocketAddr = format!("{VOID}:6379").parse().expect("an address");
@@ -57,7 +57,7 @@ fn connects_that_other_threads_keep_retrying_are_at_most_possible() {
 #[test]
 fn lookups_that_other_threads_keep_repeating_are_at_most_possible() {
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("locked_beside_repeated_lookups");
+    let mut stage = Stage::set("tls_handshake_stalled/lock_wait_beside_repeated_lookups");
     let background = restless(&json!(["resolve", VOID, 0.9]));
     stage.serve(&json!({ "sni": { "slow.test": ["locked", 1.6] }, "background": background }));
     let server: SocketAddr = format!("{VOID}:53").parse().expect("an address");
@@ -73,7 +73,7 @@ fn lookups_that_other_threads_keep_repeating_are_at_most_possible() {
 #[test]
 fn connects_an_event_loop_keeps_retrying_are_at_most_possible() {
     needs!(Openssl, Tun, Node, HonestClock, Pace);
-    let mut stage = Stage::set("node_timer_beside_retried_connects");
+    let mut stage = Stage::set("tls_handshake_stalled/timer_beside_retried_connects");
     let mut node = Command::new("node");
     node.arg(stage.program("tls_reconnect.js"))
         .arg(stage.service.ip().to_string())
@@ -90,7 +90,7 @@ fn connects_an_event_loop_keeps_retrying_are_at_most_possible() {
 #[test]
 fn healthy_connects_beside_a_stall_of_another_kind_are_not_named() {
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("locked_beside_healthy_connects");
+    let mut stage = Stage::set("tls_handshake_stalled/lock_wait_beside_healthy_connects");
     let busy = SocketAddr::new(stage.pair.v4(1), port());
     listen_and_accept(&stage.pair.client, busy);
     let background = json!(["fetch", busy.ip().to_string(), busy.port(), 1, 500, 0.05]);
@@ -107,7 +107,7 @@ fn healthy_connects_beside_a_stall_of_another_kind_are_not_named() {
 #[test]
 fn a_log_line_nobody_answers_is_not_what_a_handshake_waits_for() {
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("locked_after_a_log_line");
+    let mut stage = Stage::set("tls_handshake_stalled/lock_wait_after_unanswered_log_line");
     let collector = SocketAddr::new(stage.pair.v4(1), port());
     let _silent = listen(&stage.pair.client, collector);
     let log = json!(["log", collector.ip().to_string(), collector.port()]);
@@ -122,7 +122,7 @@ fn a_log_line_nobody_answers_is_not_what_a_handshake_waits_for() {
 #[test]
 fn a_lookup_given_up_before_is_not_what_a_handshake_waits_for() {
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("locked_after_a_lookup");
+    let mut stage = Stage::set("tls_handshake_stalled/lock_wait_after_abandoned_lookup");
     // As with a name server that is gone and another that answers: a short wait, and then a long one.
     let action = json!(["both", ["resolve", VOID, 0.2], ["locked", PATIENCE]]);
     stage.serve_slowly(&action);
@@ -138,7 +138,7 @@ fn a_lookup_given_up_before_is_not_what_a_handshake_waits_for() {
 #[test]
 fn a_stall_of_another_handshake_s_making_does_not_lend_its_cause() {
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("asleep_beside_a_fetching_handshake");
+    let mut stage = Stage::set("tls_handshake_stalled/server_sleeps_beside_fetching_handshake");
     let plan = json!({ "sni": {
         "slow.test": ["sleep", PATIENCE], "other.test": ["executor", "fetch", VOID, 80, PATIENCE],
     } });
@@ -165,7 +165,7 @@ fn a_stall_of_another_handshake_s_making_does_not_lend_its_cause() {
 #[test]
 fn concurrent_fetches_by_a_pool_stay_apart() {
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("two_causes_by_executor");
+    let mut stage = Stage::set("tls_handshake_stalled/two_fetches_by_pool_threads");
     let plan = json!({ "sni": {
         "slow.test": ["executor", "fetch", VOID, 80, PATIENCE],
         "other.test": ["executor", "fetch", OTHER_VOID, 8080, PATIENCE + 0.3],

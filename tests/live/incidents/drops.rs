@@ -32,7 +32,7 @@ pub(super) fn told(
 }
 
 /// A connect of the client to a service of the server that accepts, which waits because of `hindrance`; the incident.
-/// `case` names the recording.
+/// `case` names the recording, `rule/case`.
 #[track_caller]
 pub(super) fn stalled<T>(case: &'static str, hindrance: impl FnOnce(&Pair, SocketAddr) -> T) -> Incident {
     let pair = Pair::make();
@@ -58,7 +58,7 @@ pub(super) fn waits(case: &'static str, from: &Netns, to: SocketAddr) -> Inciden
 #[test]
 fn an_answer_that_the_own_input_chain_drops_is_not_a_matter_of_egress() {
     needs!(Nftables, DropReasons);
-    let opened = stalled("dropped_in_input", |pair, to| {
+    let opened = stalled("connect_stalled/answer_dropped_in_input", |pair, to| {
         pair.client.nft(&format!(
             "table inet test {{ chain input {{ type filter hook input priority 0; tcp sport {} drop; }}; }}",
             to.port()
@@ -79,7 +79,7 @@ fn an_answer_that_the_own_input_chain_drops_is_not_a_matter_of_egress() {
 #[test]
 fn an_answer_dropped_before_routing_is_looked_for_in_prerouting() {
     needs!(Nftables, DropReasons);
-    let opened = stalled("dropped_before_routing", |pair, to| {
+    let opened = stalled("connect_stalled/answer_dropped_before_routing", |pair, to| {
         pair.client.nft(&format!(
             "table inet test {{ chain raw {{ type filter hook prerouting priority raw; tcp sport {} drop; }}; }}",
             to.port()
@@ -96,7 +96,7 @@ fn a_syn_that_another_namespaces_input_chain_drops_names_that_namespace() {
     let to = pair.service(port());
     listen_and_accept(&pair.server, to);
     pair.server.drop_tcp("input", to.port());
-    let opened = waits("dropped_in_another_input", &pair.client, to);
+    let opened = waits("connect_stalled/syn_dropped_in_input_of_other_namespace", &pair.client, to);
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "input"));
     assert_eq!(opened.json["cause"]["drop"]["elsewhere"], true);
     assert_eq!(opened.text("/cause/drop/netns"), pair.server.name());
@@ -113,7 +113,7 @@ fn a_syn_that_a_router_does_not_forward_is_to_be_allowed_in_its_forward_chain() 
     let to = SocketAddr::new(address, port());
     pair.client.ip(&format!("route add {} via {}", to.ip(), pair.v4(2)));
     router.drop_tcp("forward", to.port());
-    let opened = waits("dropped_in_forward", &pair.client, to);
+    let opened = waits("connect_stalled/syn_dropped_in_forward", &pair.client, to);
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "forward"));
     assert_eq!(opened.text("/cause/drop/netns"), router.name());
     let remedies = opened.remedies();
@@ -145,7 +145,7 @@ fn an_answer_that_comes_in_by_the_wrong_device_is_the_reverse_path_filters() {
     ));
     listen_and_accept(server, to);
     client.sysctl("net/ipv4/conf/wire2/rp_filter", "1");
-    let opened = waits("dropped_by_reverse_path", client, to);
+    let opened = waits("connect_stalled/answer_dropped_by_reverse_path_filter", client, to);
     assert_eq!(opened.text("/cause/drop_reason"), "IP_RPFILTER");
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/device")), ("syn_ack", "wire2"));
     let remedies = opened.remedies();
@@ -158,7 +158,7 @@ fn an_answer_that_comes_in_by_the_wrong_device_is_the_reverse_path_filters() {
 #[test]
 fn a_frame_for_another_mac_is_a_neighbour_entry_out_of_date() {
     needs!(DropReasons);
-    let lan = Lan::set("frame_for_another_mac");
+    let lan = Lan::set("connect_stalled/frame_for_another_mac");
     let (one, other) = (lan.host(1), lan.host(2));
     let to = SocketAddr::new(other.v4, port());
     listen_and_accept(&other.netns, to);
@@ -189,7 +189,7 @@ fn syns_to_a_listener_of_this_host_whose_queue_is_full_are_no_firewalls_doing() 
         socket
     });
     let _held: Vec<_> = (0..2).map(|_| connect(&pair.client, to).0.expect("there is room")).collect();
-    let mut keeper = Keeper::new("dropped_by_a_full_queue");
+    let mut keeper = Keeper::new("connect_stalled/syn_dropped_by_full_accept_queue");
     keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let (_socket, _) = begin_connect(&pair.client, to);
@@ -214,7 +214,7 @@ fn an_answer_from_another_address_is_asymmetric_translation() {
         "table ip test {{ chain out {{ type filter hook postrouting priority 300; tcp sport {} ip saddr set {other} notrack; }}; }}",
         to.port()
     ));
-    let mut keeper = Keeper::new("answered_from_another_address");
+    let mut keeper = Keeper::new("connect_stalled/answered_from_another_address");
     keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let (_socket, _) = begin_connect(&pair.client, to);
@@ -252,7 +252,7 @@ fn local_ports_that_are_used_up_are_told_with_the_range_and_their_holder() {
     let to = SocketAddr::new(netns.loopback(), port());
     let listener = listen(&netns, to);
     netns.sysctl("net/ipv4/ip_local_port_range", "61000 61003");
-    let mut keeper = Keeper::new("local_ports_used_up");
+    let mut keeper = Keeper::new("connect_failing/local_ports_exhausted");
     keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let _held: Vec<_> = (0..4).map(|_| connect(&netns, to).0.expect("a port is left")).collect();
@@ -279,7 +279,7 @@ fn many_silent_destinations_of_one_program_are_one_incident() {
     pair.server.nft(
         "table inet test { chain raw { type filter hook prerouting priority raw; tcp flags syn drop; }; }",
     );
-    let mut keeper = Keeper::new("many_destinations");
+    let mut keeper = Keeper::new("connect_stalled/hundred_unanswered_destinations");
     keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let port = port();
@@ -315,7 +315,7 @@ fn ipv6_that_is_silent_while_ipv4_works_is_told_so() {
         "table ip6 test { chain raw { type filter hook prerouting priority raw; tcp flags syn drop; }; }",
     );
     pair.client.sysctl("net/ipv4/tcp_syn_retries", "2");
-    let mut keeper = Keeper::new("ipv6_silent");
+    let mut keeper = Keeper::new("connect_stalled/ipv6_unanswered_while_ipv4_answers");
     keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     pair.client.enter(move || {
@@ -342,7 +342,7 @@ fn a_pods_failures_point_to_the_gateway_of_its_node_that_does_not_answer() {
     node.sysctl("net/ipv4/ip_forward", "1");
     pod.ip(&format!("route add default via {}", pair.v4(2)));
     let to = SocketAddr::new("198.51.100.200".parse().expect("an address"), port());
-    let mut keeper = Keeper::new("gateway_of_the_node");
+    let mut keeper = Keeper::new("connect_failing/pod_behind_unresolved_node_gateway");
     keeper.keep(std::process::id());
     let culprit = Culprit::trace("");
     for _ in 0..3 {

@@ -17,7 +17,7 @@ use crate::{
 #[test]
 fn a_keep_alive_client_is_not_named_while_an_event_loop_waits_for_its_own_timer() {
     needs!(Openssl, Tun, Node, HonestClock, Pace);
-    let mut stage = Stage::set("timer_beside_a_keep_alive_client");
+    let mut stage = Stage::set("tls_handshake_stalled/timer_beside_keep_alive_client");
     let mut node = Command::new("node");
     node.arg(stage.program("tls_timer.js"))
         .arg(stage.service.ip().to_string())
@@ -47,7 +47,7 @@ fn a_keep_alive_client_is_not_named_while_an_event_loop_waits_for_its_own_timer(
 #[test]
 fn a_fetch_between_accept_and_the_first_read_is_blamed_and_its_end_proves_it() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("fetch_before_the_read");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_before_hello_is_read");
     let pid = stage.serve(&json!({ "before": ["fetch", VOID, 80, PATIENCE] }));
     let _client = stage.client("slow.test", "");
     let opened = stage.stalled();
@@ -71,7 +71,7 @@ fn a_fetch_between_accept_and_the_first_read_is_blamed_and_its_end_proves_it() {
 #[test]
 fn a_hello_to_a_port_that_speaks_no_tls_is_no_incident() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("hello_to_a_plain_port");
+    let mut stage = Stage::set("tls_handshake_stalled/hello_to_plaintext_port_without_fault");
     let mut server = python();
     server.arg(stage.program("plain_server.py")).arg(stage.service.ip().to_string());
     server.arg(stage.service.port().to_string()).arg("plain");
@@ -88,7 +88,7 @@ fn a_hello_to_a_port_that_speaks_no_tls_is_no_incident() {
 #[test]
 fn a_hello_to_a_port_that_never_answered_one_is_a_warning_at_most() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("hello_to_a_plain_port_of_a_program_with_tls");
+    let mut stage = Stage::set("tls_handshake_stalled/hello_to_plaintext_port_of_tls_program");
     let mut server = python();
     server.arg(stage.program("plain_server.py")).arg(stage.service.ip().to_string());
     server.arg(stage.service.port().to_string()).arg("ssl");
@@ -107,7 +107,7 @@ fn a_hello_to_a_port_that_never_answered_one_is_a_warning_at_most() {
 #[test]
 fn the_child_that_holds_an_unread_hello_is_the_one_that_is_looked_at() {
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("forking_server_unread");
+    let mut stage = Stage::set("tls_handshake_stalled/hello_unread_by_forked_child");
     let parent = stage.serve(&json!({ "serve": "fork", "before": ["sleep", PATIENCE] }));
     let _client = stage.client("slow.test", "");
     let opened = stage.stalled();
@@ -121,7 +121,7 @@ fn the_child_that_holds_an_unread_hello_is_the_one_that_is_looked_at() {
 #[test]
 fn a_thread_that_asks_over_a_unix_socket_is_not_said_to_do_nothing() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("asleep_in_a_unix_socket");
+    let mut stage = Stage::set("tls_handshake_stalled/server_waits_on_unix_socket");
     let path = stage.program("daemon.socket");
     let _daemon = std::os::unix::net::UnixListener::bind(&path).expect("our own directory");
     stage.serve_slowly(&json!(["ask_daemon", path, PATIENCE]));
@@ -137,7 +137,7 @@ fn a_thread_that_asks_over_a_unix_socket_is_not_said_to_do_nothing() {
 #[test]
 fn a_fetch_after_the_last_message_of_a_handshake_is_said_to_validate_the_peer() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("fetch_after_the_handshake");
+    let mut stage = Stage::set("connect_stalled/fetch_after_handshake");
     // The client is on the host with the void; the server on the other.
     let service = std::net::SocketAddr::new(stage.pair.v4(1), port());
     let _server = stage.identity.server(&stage.pair.client, service, "");

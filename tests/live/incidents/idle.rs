@@ -32,25 +32,26 @@ fn nothing_on_the_network(case: &'static str, action: &serde_json::Value, seen: 
 #[test]
 fn a_server_that_sleeps_in_its_handshake_is_said_to_sleep() {
     needs!(Openssl, Tun, Pace);
-    nothing_on_the_network("asleep", &json!(["sleep", PATIENCE]), "nanosleep");
+    nothing_on_the_network("tls_handshake_stalled/server_sleeps", &json!(["sleep", PATIENCE]), "nanosleep");
 }
 
 #[test]
 fn a_server_that_waits_for_a_lock_is_said_to_wait_for_a_thread() {
     needs!(Openssl, Tun, Pace);
-    nothing_on_the_network("locked", &json!(["locked", PATIENCE]), "waiting for another thread");
+    let case = "tls_handshake_stalled/lock_wait";
+    nothing_on_the_network(case, &json!(["locked", PATIENCE]), "waiting for another thread");
 }
 
 #[test]
 fn a_server_that_computes_is_said_to_run() {
     needs!(Openssl, Tun, Pace);
-    nothing_on_the_network("computing", &json!(["spin", PATIENCE]), "running");
+    nothing_on_the_network("tls_handshake_stalled/server_computes", &json!(["spin", PATIENCE]), "running");
 }
 
 #[test]
 fn a_stuck_connect_of_another_thread_from_before_is_not_blamed() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("asleep_beside_a_stuck_connect");
+    let mut stage = Stage::set("tls_handshake_stalled/server_sleeps_beside_pending_connect");
     let action = json!(["sleep", PATIENCE]);
     stage.serve(&json!({ "sni": { "slow.test": action }, "background": [["fetch", VOID, 443, 30]] }));
     // Its own incident, as a connect outside any handshake, comes after three seconds.
@@ -74,7 +75,7 @@ fn five_clients(stage: &Stage) -> Vec<Running> {
 fn hellos_a_stopped_server_does_not_read_are_one_incident_that_says_so() {
     // Emulated, five handshakes at once are a stall of their own.
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("server_stopped");
+    let mut stage = Stage::set("tls_handshake_stalled/stopped_server_five_clients");
     let pid = stage.serve(&json!({}));
     stage.actor().signal(Signal::STOP);
     let _clients = five_clients(&stage);
@@ -95,7 +96,7 @@ fn hellos_a_stopped_server_does_not_read_are_one_incident_that_says_so() {
 #[test]
 fn hellos_in_the_accept_queue_of_a_busy_server_are_said_to_wait_there() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("accept_queue");
+    let mut stage = Stage::set("tls_handshake_stalled/hellos_in_accept_queue");
     // Busy with its first customer, of whom it has not read a word either.
     stage.serve(&json!({ "serve": "single", "before": ["sleep", PATIENCE] }));
     let _clients = five_clients(&stage);
@@ -111,7 +112,7 @@ fn hellos_in_the_accept_queue_of_a_busy_server_are_said_to_wait_there() {
 #[test]
 fn hellos_accepted_by_an_exhausted_thread_pool_are_said_to_wait_for_a_thread() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("thread_pool_exhausted");
+    let mut stage = Stage::set("tls_handshake_stalled/thread_pool_exhausted");
     stage.serve(&json!({ "serve": "pool", "before": ["sleep", PATIENCE] }));
     let _clients = five_clients(&stage);
     let opened = stage.stalled();
@@ -126,7 +127,7 @@ fn hellos_accepted_by_an_exhausted_thread_pool_are_said_to_wait_for_a_thread() {
 #[test]
 fn clients_that_queue_behind_a_stalled_handshake_are_part_of_its_incident() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("queue_behind_a_fetch");
+    let mut stage = Stage::set("tls_handshake_stalled/accept_queue_behind_fetch");
     let action = json!(["fetch", VOID, 80, PATIENCE * crate::harness::slow()]);
     stage.serve(&json!({ "serve": "single", "sni": { "slow.test": action } }));
     let _first = stage.client("slow.test", "");

@@ -32,7 +32,7 @@ const LONG: f64 = 4.5;
 #[test]
 fn a_blamed_connect_of_another_thread_is_no_incident_of_its_own_however_old() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("fetch_by_executor_lasting");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_by_pool_thread_for_seconds");
     stage.serve_slowly(&json!(["executor", "fetch", VOID, 80, LONG]));
     let _client = stage.client("slow.test", "");
     let opened = stage.stalled();
@@ -46,7 +46,7 @@ fn a_blamed_connect_of_another_thread_is_no_incident_of_its_own_however_old() {
 #[test]
 fn a_stall_that_comes_again_is_the_same_incident_with_a_count() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("fetch_again");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_stalls_twice");
     stage.serve_slowly(&json!(["fetch", VOID, 80, 1.3]));
     let client = stage.client("slow.test", "");
     let opened = stage.stalled();
@@ -69,7 +69,7 @@ fn a_stall_that_comes_again_is_the_same_incident_with_a_count() {
 #[test]
 fn clients_that_give_up_and_return_are_one_incident() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("clients_give_up");
+    let mut stage = Stage::set("tls_handshake_stalled/clients_give_up_and_return");
     stage.serve_slowly(&json!(["fetch", VOID, 80, LONG]));
     let mut ids = Vec::new();
     for _ in 0..3 {
@@ -94,7 +94,7 @@ fn clients_that_give_up_and_return_are_one_incident() {
 #[test]
 fn a_pool_of_threads_that_all_fetch_is_one_incident_with_those_who_wait_for_a_thread() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("pool_behind_a_fetch");
+    let mut stage = Stage::set("tls_handshake_stalled/thread_pool_behind_fetch");
     let action = json!(["fetch", VOID, 80, PATIENCE]);
     stage.serve(&json!({ "serve": "pool", "sni": { "slow.test": action } }));
     let _clients: Vec<_> = (0..3).map(|_| stage.client("slow.test", "")).collect();
@@ -112,7 +112,7 @@ fn a_pool_of_threads_that_all_fetch_is_one_incident_with_those_who_wait_for_a_th
 #[test]
 fn a_server_that_forks_for_each_client_is_one_service() {
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("forking_server");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_by_forking_server");
     let action = json!(["fetch", VOID, 80, PATIENCE]);
     let pid = stage.serve(&json!({ "serve": "fork", "sni": { "slow.test": action } }));
     let _clients: Vec<_> = (0..5).map(|_| stage.client("slow.test", "")).collect();
@@ -127,7 +127,7 @@ fn a_server_that_forks_for_each_client_is_one_service() {
 #[test]
 fn a_crowd_that_waits_for_one_fetch_is_one_incident_in_time() {
     needs!(Openssl, Tun, HonestClock, Pace);
-    let mut stage = Stage::set("crowd");
+    let mut stage = Stage::set("tls_handshake_stalled/sixty_clients_one_fetch");
     stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
     let service = stage.service;
     let mut connection = stage.identity.client_for("slow.test");
@@ -151,7 +151,7 @@ fn a_crowd_that_waits_for_one_fetch_is_one_incident_in_time() {
 #[test]
 fn a_place_that_used_to_answer_is_likely_when_it_no_longer_does() {
     needs!(Openssl, Tun, Nftables, Pace);
-    let mut stage = Stage::set("fetch_that_used_to_work");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_no_longer_answered");
     let fetched = SocketAddr::new(stage.pair.v4(1), port());
     let _listener = listen(&stage.pair.client, fetched);
     let to = (fetched.ip().to_string(), fetched.port());
@@ -174,7 +174,7 @@ fn a_place_that_used_to_answer_is_likely_when_it_no_longer_does() {
 #[test]
 fn a_fetch_by_curl_behind_a_shell_is_named_with_curl() {
     needs!(Openssl, Tun, Curl, Pace);
-    let mut stage = Stage::set("fetch_by_curl");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_by_curl");
     // The shell stays: curl is the child of a child.
     let command = format!("curl -s -m {PATIENCE} http://{VOID}/issuer.der; true");
     let pid = stage.serve_slowly(&json!(["shell", command]));
@@ -198,7 +198,7 @@ fn a_fetch_by_curl_behind_a_shell_is_named_with_curl() {
 #[test]
 fn a_name_server_that_is_silent_to_an_event_loop_is_likely_and_its_end_proves_it() {
     needs!(Openssl, Tun, Node, Pace);
-    let mut stage = Stage::set("node_dns_unanswered");
+    let mut stage = Stage::set("tls_handshake_stalled/dns_unanswered_in_event_loop");
     let mut node = Command::new("node");
     node.arg(stage.program("tls_reconnect.js"))
         .arg(stage.service.ip().to_string())
@@ -217,7 +217,7 @@ fn a_name_server_that_is_silent_to_an_event_loop_is_likely_and_its_end_proves_it
 #[test]
 fn a_rustls_server_that_fetches_between_the_hellos_is_named_with_its_thread() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set_v6("rustls_server");
+    let mut stage = Stage::set_v6("tls_handshake_stalled/fetch_by_rustls_server");
     stage.keep_own();
     let service = stage.service;
     let listener = stage.pair.server.enter(move || TcpListener::bind(service).expect("a free port"));

@@ -18,7 +18,7 @@ use crate::{
 #[test]
 fn a_fetch_behind_a_deferred_accept_is_blamed_on_the_thread_that_read_the_hello() {
     needs!(Openssl, Tun);
-    let mut stage = Stage::set("deferred_accept");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_behind_deferred_accept");
     let plan = json!({ "sni": { "slow.test": ["fetch", VOID, 80, PATIENCE] }, "defer_accept": 5 });
     let pid = stage.serve(&plan);
     let _quick: Vec<_> = (0..3).map(|_| stage.client("quick.test", "")).collect();
@@ -42,7 +42,7 @@ fn a_fetch_behind_a_deferred_accept_is_blamed_on_the_thread_that_read_the_hello(
 #[test]
 fn a_fetch_behind_a_hello_in_the_syn_is_blamed_on_the_thread_that_read_it() {
     needs!(Openssl, Tun, Curl);
-    let mut stage = Stage::set("fast_open");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_behind_fast_open");
     // Both sides, without cookies.
     stage.pair.server.sysctl("net/ipv4/tcp_fastopen", "519");
     stage.pair.client.sysctl("net/ipv4/tcp_fastopen", "519");
@@ -62,7 +62,7 @@ fn a_fetch_behind_a_hello_in_the_syn_is_blamed_on_the_thread_that_read_it() {
 #[test]
 fn a_server_behind_a_port_redirect_of_its_host_is_followed_to_the_end() {
     needs!(Openssl, Tun, Nftables);
-    let mut stage = Stage::set("calm_redirect");
+    let mut stage = Stage::set("tls_handshake_stalled/redirected_port_without_fault");
     let asked = SocketAddr::new(stage.service.ip(), port());
     stage.pair.server.nft(&format!(
         "table ip nat {{ chain prerouting {{ type nat hook prerouting priority -100; \
@@ -84,7 +84,7 @@ fn a_server_behind_a_port_redirect_of_its_host_is_followed_to_the_end() {
 #[test]
 fn a_client_whose_host_sends_it_elsewhere_is_followed_under_the_address_it_asked_for() {
     needs!(Openssl, Tun, Nftables);
-    let mut stage = Stage::set("calm_dnat");
+    let mut stage = Stage::set("tls_handshake_stalled/translated_address_without_fault");
     let asked = SocketAddr::new(std::net::Ipv4Addr::new(203, 0, 113, 99).into(), port());
     stage.pair.client.ip(&format!("route add {} dev wire", asked.ip()));
     stage.pair.client.nft(&format!(

@@ -47,7 +47,9 @@ pub(super) fn traffic_control_drops(netns: &Netns, direction: &str) {
 #[test]
 fn a_syn_that_traffic_control_drops_on_its_way_out_is_looked_for_there() {
     needs!(TrafficControl, DropReasons);
-    let opened = stalled("dropped_tc_egress", |pair, _| traffic_control_drops(&pair.client, "egress"));
+    let opened = stalled("connect_stalled/syn_dropped_by_tc_egress", |pair, _| {
+        traffic_control_drops(&pair.client, "egress");
+    });
     assert_eq!(drop_of(&opened), ("TC_EGRESS", "syn", "output"));
     assert_eq!(opened.json["cause"]["drop"]["elsewhere"], false);
     says(&opened, "traffic-control program on wire", "tc -s filter show dev wire egress");
@@ -102,7 +104,7 @@ fn a_syn_that_a_unit_may_not_send_is_its_units_policy() {
     let mut client = program(&pair.client, CONNECTS, to);
     unit.take(client.pid());
     let _denied = unit.denies_egress();
-    let mut keeper = Keeper::new("dropped_by_cgroup_egress");
+    let mut keeper = Keeper::new("connect_stalled/syn_dropped_by_cgroup_egress");
     keeper.keep_connects(client.pid());
     let culprit = Culprit::trace("");
     client.say("\n");
@@ -126,7 +128,7 @@ fn a_syn_that_the_listeners_unit_may_not_receive_is_that_units_policy() {
     let _denied = unit.denies_ingress();
     server.say("\n");
     server.wait_for_line("ready");
-    let opened = waits("dropped_by_cgroup_ingress", &pair.client, to);
+    let opened = waits("connect_stalled/syn_dropped_by_cgroup_ingress", &pair.client, to);
     assert_eq!(drop_of(&opened), ("SOCKET_FILTER", "syn", "input"));
     says(&opened, "reached the listener", "bpftool cgroup tree");
     server.say("\n");
@@ -140,7 +142,7 @@ fn a_syn_that_a_filter_on_the_listening_socket_drops_is_no_firewalls_doing() {
     let to = pair.service(port());
     let listener = listen(&pair.server, to);
     bpf::deafen(&listener);
-    let opened = waits("dropped_by_socket_filter", &pair.client, to);
+    let opened = waits("connect_stalled/syn_dropped_by_socket_filter", &pair.client, to);
     assert_eq!(drop_of(&opened), ("SOCKET_FILTER", "syn", "input"));
     says(&opened, "a filter on its socket", "cgroup_inet_ingress");
 }
@@ -172,7 +174,7 @@ fn a_syn_without_the_signature_that_its_listener_wants_is_a_matter_of_keys() {
     let listener = listen(&pair.server, to);
     let IpAddr::V4(client) = pair.v4(1) else { unreachable!("IPv4") };
     bpf::wants_signatures(&listener, client);
-    let opened = waits("dropped_for_its_signature", &pair.client, to);
+    let opened = waits("connect_stalled/syn_dropped_without_signature", &pair.client, to);
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "input"));
     assert!(opened.text("/cause/drop_reason").starts_with("TCP_MD5"), "{:#}", opened.json);
     says(&opened, "no TCP MD5 or TCP-AO signature", "compare the keys of both ends");
@@ -181,7 +183,7 @@ fn a_syn_without_the_signature_that_its_listener_wants_is_a_matter_of_keys() {
 #[test]
 fn an_answer_that_an_ipsec_policy_blocks_is_looked_for_there() {
     needs!(DropReasons, Pace);
-    let opened = stalled("dropped_by_ipsec", |pair, to| {
+    let opened = stalled("connect_stalled/answer_dropped_by_ipsec_policy", |pair, to| {
         pair.client.ip(&format!(
             "xfrm policy add dir in src {}/32 dst {}/32 action block",
             to.ip(),
@@ -199,7 +201,7 @@ fn a_syn_to_a_host_that_neither_holds_the_address_nor_forwards_is_a_matter_of_ro
     let to = SocketAddr::new(pair.v4(77), port());
     pair.client.ip(&format!("route add {} via {}", to.ip(), pair.v4(2)));
     pair.server.sysctl("net/ipv4/ip_forward", "0");
-    let opened = waits("dropped_not_forwarded", &pair.client, to);
+    let opened = waits("connect_stalled/syn_dropped_without_forwarding", &pair.client, to);
     assert_eq!(drop_of(&opened), ("IP_INADDRERRORS", "syn", "forward"));
     says(&opened, "neither holds", "sysctl net.ipv4.ip_forward");
     assert!(opened.remedies().contains(pair.server.name()), "{}", opened.remedies());
@@ -217,7 +219,7 @@ fn a_syn_over_ipv6_to_a_host_that_has_it_switched_off_is_told_so() {
         pair.server.mac("wire")
     ));
     pair.server.sysctl("net/ipv6/conf/wire/disable_ipv6", "1");
-    let opened = waits("dropped_ipv6_disabled", &pair.client, to);
+    let opened = waits("connect_stalled/syn_dropped_with_ipv6_disabled", &pair.client, to);
     assert_eq!(drop_of(&opened).0, "IPV6DISABLED");
     assert_eq!(opened.text("/cause/drop/netns"), pair.server.name());
     says(&opened, "IPv6 is switched off on wire", "net.ipv6.conf.wire.disable_ipv6");
@@ -226,7 +228,7 @@ fn a_syn_over_ipv6_to_a_host_that_has_it_switched_off_is_told_so() {
 #[test]
 fn a_syn_that_a_queueing_discipline_drops_is_looked_for_in_it() {
     needs!(TrafficControl, QdiscReasons);
-    let opened = stalled("dropped_by_a_qdisc", |pair, _| {
+    let opened = stalled("connect_stalled/syn_dropped_by_qdisc", |pair, _| {
         // Nothing longer than 60 bytes gets through: no SYN, but ARP.
         run(&mut process::words(&format!(
             "tc -n {} qdisc add dev wire root tbf rate 1mbit burst 60 limit 1000",
@@ -251,7 +253,7 @@ fn a_published_port_whose_node_does_not_forward_it_is_told_with_both_addresses()
         published.port()
     ));
     node.drop_tcp("forward", backend.port());
-    let opened = waits("dropped_behind_a_published_port", &pair.client, published);
+    let opened = waits("connect_stalled/syn_dropped_behind_published_port", &pair.client, published);
     assert_eq!(drop_of(&opened), ("NETFILTER_DROP", "syn", "forward"));
     assert_eq!(opened.text("/cause/drop/netns"), node.name());
     let summary = opened.text("/summary");

@@ -30,7 +30,7 @@ use crate::{
 #[test]
 fn a_fetch_in_an_event_loop_is_likely_and_its_end_proves_it() {
     needs!(Openssl, Tun, Node);
-    let mut stage = Stage::set("node_sni_callback");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_in_event_loop");
     let mut node = Command::new("node");
     node.arg(stage.program("tls_server.js"))
         .arg(stage.service.ip().to_string())
@@ -88,7 +88,7 @@ fn incomplete_chain(stage: &Stage) {
 #[test]
 fn a_java_client_that_fetches_a_missing_issuer_stalls_after_the_server_s_flight() {
     needs!(Openssl, Tun, Java);
-    let mut stage = Stage::set("java_aia_client");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_by_java_client");
     incomplete_chain(&stage);
     // The client is on the host with the void; the server, which sends its leaf alone, on the other.
     let service = SocketAddr::new(stage.pair.v4(1), port());
@@ -200,7 +200,7 @@ impl ClientCertVerifier for Fetching {
 #[test]
 fn a_rustls_client_that_fetches_before_it_trusts_stalls_after_the_server_s_flight() {
     needs!(Openssl, Tun);
-    let mut stage = Stage::set("rustls_client");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_by_rustls_client");
     stage.keep_own();
     let service = SocketAddr::new(stage.pair.v4(1), port());
     let _server = stage.identity.server(&stage.pair.client, service, "");
@@ -226,7 +226,7 @@ fn a_rustls_client_that_fetches_before_it_trusts_stalls_after_the_server_s_fligh
 #[test]
 fn a_server_that_fetches_before_it_trusts_a_client_stalls_after_the_client_s_last_flight() {
     needs!(Openssl, Tun);
-    let mut stage = Stage::set("rustls_client_certificate");
+    let mut stage = Stage::set("tls_handshake_stalled/fetch_to_verify_client_certificate");
     stage.keep_own();
     let service = stage.service;
     let listener = stage.pair.server.enter(move || TcpListener::bind(service).expect("a free port"));

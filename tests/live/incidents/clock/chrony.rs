@@ -34,7 +34,8 @@ fn sets_the_clock(netns: &Netns, server: SocketAddr, scratch: &Scratch) -> Runni
 fn a_step_by_chronyd_is_a_time_daemons_correction() {
     needs!(Chrony, Pace);
     let right_again = RightAgain::afterwards();
-    let (netns, scratch, mut keeper) = (Netns::make(), Scratch::make(), Keeper::new("chronyd_step"));
+    let mut keeper = Keeper::new("clock_stepped/set_by_chronyd");
+    let (netns, scratch) = (Netns::make(), Scratch::make());
     let server = TimeServer::ntp_inside(&netns, SocketAddr::new(netns.loopback(), port()), SECOND * 3 / 2);
     let nobody_else_says = own_weight() == 0;
     keeper.keep_clock("");

@@ -53,7 +53,7 @@ fn stuck_in_the_future() {
     let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
     let _server = identity.server(&netns, service, "");
-    let mut keeper = Keeper::new("stuck_in_the_future");
+    let mut keeper = Keeper::new("clock_stepped/months_ahead_and_set_right");
     keeper.keep_clock("-e tls");
     let culprit = Culprit::trace("--mode anomalies");
     let client = |name: &str| -> Running {
@@ -130,7 +130,7 @@ fn stuck_in_the_future() {
 fn a_day_behind() {
     needs!(OwnMachine);
     hardware_clock_follows();
-    let mut keeper = Keeper::new("a_day_behind");
+    let mut keeper = Keeper::new("clock_skewed/paused_for_a_day");
     keeper.keep_clock("");
     let culprit = Culprit::trace("");
     // The hardware clock is read at once, and tells nothing while it agrees.
@@ -204,7 +204,8 @@ fn step_over_the_hardware_clock(case: &'static str, ahead_s: i64) -> (Incident, 
 fn a_hardware_clock_that_was_written_after_a_step_of_twelve_years_does_not_acquit_it() {
     needs!(OwnMachine, Chrony);
     let right = jiff::Timestamp::now().as_second();
-    let (_, all) = step_over_the_hardware_clock("lying_servers", -12 * 365 * 86_400);
+    let case = "clock_stepped/chronyd_follows_wrong_servers";
+    let (_, all) = step_over_the_hardware_clock(case, -12 * 365 * 86_400);
     date(&format!("@{right}"));
     for told in &all {
         assert_eq!(told.text("/kind"), "clock_stepped", "{all:#?}");
@@ -224,7 +225,7 @@ fn a_hardware_clock_that_was_written_after_a_step_of_twelve_years_does_not_acqui
 #[test]
 fn a_clock_that_chronyd_sets_right_over_a_hardware_clock_a_day_behind_is_not_called_wrong() {
     needs!(OwnMachine, Chrony);
-    let (opened, all) = step_over_the_hardware_clock("hardware_clock_behind", 86_400);
+    let (opened, all) = step_over_the_hardware_clock("clock_stepped/chronyd_corrects_hardware_clock", 86_400);
     assert_eq!((opened.text("/severity"), opened.text("/details/verdict")), ("warning", "unknown"));
     let why = opened.json["why"].to_string();
     assert!(why.contains("That settles nothing: a hardware clock may have been wrong for long"), "{why}");
@@ -242,9 +243,10 @@ fn a_clock_that_chronyd_sets_right_over_a_hardware_clock_a_day_behind_is_not_cal
 #[test]
 fn a_leap_second_is_told_with_whoever_armed_it_and_a_false_one_as_such() {
     needs!(OwnMachine, Perl);
-    for (case, day, severity) in
-        [("leap_second", "2028-12-31", "info"), ("false_leap_second", "2028-08-31", "warning")]
-    {
+    for (case, day, severity) in [
+        ("clock_stepped/leap_second", "2028-12-31", "info"),
+        ("clock_stepped/false_leap_second", "2028-08-31", "warning"),
+    ] {
         date(&format!("{day} 23:59:40"));
         hardware_clock_follows();
         let mut keeper = Keeper::new(case);

@@ -119,7 +119,7 @@ fn a_quarter_of_an_hour_ahead_by_ntp_is_critical_within_seconds_in_each_mode() {
     let _alone = RightAgain::afterwards();
     for way in WAYS {
         if own_weight() < NTP {
-            let keeper = if way == TRACE { Keeper::new("ntp_skewed") } else { Keeper::idle() };
+            let keeper = if way == TRACE { Keeper::new("clock_skewed/ahead_by_ntp") } else { Keeper::idle() };
             a_quarter_of_an_hour_ahead(Ipv4Addr::LOCALHOST, way, keeper);
         }
     }
@@ -279,7 +279,8 @@ fn so_it_is_over_ipv6() {
 fn three_web_servers_that_agree_are_believed_and_wake_nobody() {
     needs!(Curl);
     let _alone = RightAgain::afterwards();
-    let (web, mut keeper) = (Web::set(&[A_DAY_AHEAD; 3], false), Keeper::new("http_date"));
+    let web = Web::set(&[A_DAY_AHEAD; 3], false);
+    let mut keeper = Keeper::new("clock_skewed/a_day_behind_by_http");
     keeper.keep_clock("");
     let culprit = watch(TRACE, "");
     web.is_asked();

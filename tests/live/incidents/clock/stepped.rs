@@ -27,7 +27,8 @@ fn date_minus_a_second() -> Running {
 #[test]
 fn a_date_set_by_hand_is_named_with_its_program_and_its_shell_at_both_intensities() {
     for mode in ["full", "anomalies"] {
-        let mut keeper = if mode == "full" { Keeper::new("date_by_hand") } else { Keeper::idle() };
+        let mut keeper =
+            if mode == "full" { Keeper::new("clock_stepped/set_by_date") } else { Keeper::idle() };
         let right_again = RightAgain::afterwards();
         keeper.keep_clock("");
         let culprit = Culprit::trace(&format!("--mode {mode}"));
@@ -137,7 +138,7 @@ fn a_container_is_named_even_if_its_process_is_gone_at_once() {
 fn two_programs_that_set_the_clock_in_turns_are_one_incident_that_names_both() {
     needs!(Perl, Pace);
     let right_again = RightAgain::afterwards();
-    let mut keeper = Keeper::new("two_setters");
+    let mut keeper = Keeper::new("clock_stepped/set_by_two_programs_in_turn");
     keeper.keep_clock("");
     let culprit = Culprit::trace("");
     for round in 0..3 {

@@ -20,7 +20,7 @@ use crate::{
 #[test]
 fn a_failover_that_is_announced_and_works_is_none() {
     needs!(Pace);
-    let lan = Lan::set("calm_failover");
+    let lan = Lan::set("neighbour_stale/announced_failover_without_fault");
     let (client, one, two) = (lan.host(10), lan.host(21), lan.host(22));
     let shared = SocketAddr::new(lan.switch.v4(90), port());
     let takes = |host: &crate::harness::lan::Host| {
@@ -49,7 +49,7 @@ fn a_failover_that_is_announced_and_works_is_none() {
 #[test]
 fn a_router_that_answers_arp_for_others_is_none() {
     needs!(Pace);
-    let lan = Lan::set("calm_proxy_arp");
+    let lan = Lan::set("neighbour_stale/proxy_arp_without_fault");
     let (client, router) = (lan.host(10), lan.host(1));
     // Behind the router, with addresses of the same subnet.
     let hidden = crate::harness::Netns::make();
@@ -80,7 +80,7 @@ fn a_router_that_answers_arp_for_others_is_none() {
 #[test]
 fn a_peer_whose_packets_come_by_another_way_than_replies_go_is_none() {
     needs!(Pace);
-    let lan = Lan::set("calm_asymmetric");
+    let lan = Lan::set("neighbour_stale/asymmetric_path_without_fault");
     let (server, peer) = (lan.host(10), lan.host(90));
     // The peer answers for its address at one device and sends by another.
     lan.plug(&peer, "eth1");
@@ -109,7 +109,7 @@ fn a_peer_whose_packets_come_by_another_way_than_replies_go_is_none() {
 #[test]
 fn a_lost_syn_ack_on_such_a_way_is_none_either() {
     needs!(Nftables, Pace);
-    let lan = Lan::set("calm_asymmetric_loss");
+    let lan = Lan::set("neighbour_stale/asymmetric_path_with_lost_syn_acks");
     let (server, peer) = (lan.host(10), lan.host(90));
     let service = server.service(server.v4);
     listen_and_accept(&server.netns, service);
@@ -137,7 +137,7 @@ fn a_lost_syn_ack_on_such_a_way_is_none_either() {
 #[test]
 fn a_machine_behind_a_bridge_of_its_own_with_many_addresses_is_none() {
     needs!(Pace);
-    let lan = Lan::set("calm_bridge");
+    let lan = Lan::set("neighbour_stale/bridge_with_many_addresses_without_fault");
     let (server, machine) = (lan.host(10), lan.host(90));
     for command in
         ["link add br0 type bridge", "link set br0 up", "addr flush dev eth0", "link set eth0 master br0"]
@@ -199,7 +199,7 @@ fn greets(from: &crate::harness::Netns, all: &[SocketAddr]) {
 #[test]
 fn a_busy_healthy_subnet_of_200_neighbours_is_none() {
     needs!(Pace);
-    let lan = Lan::set("calm_crowd");
+    let lan = Lan::set("neighbour_unresolved/two_hundred_neighbours_without_fault");
     let client = lan.host(10);
     let (crowded, all) = crowd(&lan, port(), 200);
     for _ in 0..2 {
@@ -236,7 +236,7 @@ fn healthy_neighbours_put_nothing_on_the_ring_of_a_daemon() {
 #[test]
 fn a_neighbour_nobody_waits_for_is_none() {
     needs!(Pace);
-    let lan = Lan::set("calm_nobody_waits");
+    let lan = Lan::set("neighbour_unresolved/unanswered_without_waiting_process");
     let host = lan.host(10);
     let absent = lan.switch.v4(77);
     // Asked for on behalf of nobody.
@@ -252,7 +252,7 @@ fn a_neighbour_nobody_waits_for_is_none() {
 #[test]
 fn a_neighbour_that_answers_the_second_question_is_none() {
     needs!(Nftables, Pace);
-    let lan = Lan::set("calm_second_question");
+    let lan = Lan::set("neighbour_unresolved/second_request_answered");
     let (host, slow) = (lan.host(10), lan.host(90));
     let service = slow.service(slow.v4);
     listen_and_accept(&slow.netns, service);

@@ -13,7 +13,7 @@ use crate::{
 #[test]
 fn an_address_two_hosts_announce_in_turn_is_a_conflict_that_names_both() {
     needs!();
-    let lan = Lan::set("conflict_arp");
+    let lan = Lan::set("neighbour_conflict/announced_in_turn");
     let (host, one, two) = (lan.host(10), lan.host(90), lan.host(90));
     // Without this an entry stays for a second at least after each change.
     host.netns.sysctl("net/ipv4/neigh/eth0/locktime", "0");
@@ -50,7 +50,7 @@ fn an_address_two_hosts_announce_in_turn_is_a_conflict_that_names_both() {
 #[test]
 fn a_second_machine_whose_connections_the_first_resets_is_a_conflict_and_no_wrong_entry() {
     needs!();
-    let lan = Lan::set("conflict_reset");
+    let lan = Lan::set("neighbour_conflict/connections_reset_by_other_machine");
     let (host, one, two) = (lan.host(10), lan.host(90), lan.host(90));
     // Nobody asks for anybody: only the connections show it.
     host.believes(one.v4, &one.mac(), "permanent");
@@ -81,7 +81,7 @@ fn a_second_machine_whose_connections_the_first_resets_is_a_conflict_and_no_wron
 #[test]
 fn an_ipv6_address_that_keeps_moving_is_a_conflict() {
     needs!(Pace);
-    let lan = Lan::set("conflict_ndp");
+    let lan = Lan::set("neighbour_conflict/ipv6_address_moves_repeatedly");
     let (host, moves) = (lan.host(10), lan.host(90));
     let service = moves.service(moves.v6);
     let _listener = listen(&moves.netns, service);

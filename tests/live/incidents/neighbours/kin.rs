@@ -66,7 +66,7 @@ fn unanswered(lan: &Lan, server: &Host, sent: &str, packets: f64) {
 #[test]
 fn a_peer_with_two_macs_that_dies_is_not_at_another_one() {
     needs!(Pace);
-    let lan = Lan::set("kin_dead");
+    let lan = Lan::set("neighbour_stale/peer_with_two_macs_dies");
     let (server, peer) = (lan.host(10), lan.host(90));
     speaks_by_another_device(&lan, &server, &peer);
     let service = server.service(server.v4);
@@ -85,7 +85,7 @@ fn a_peer_with_two_macs_that_dies_is_not_at_another_one() {
 #[test]
 fn a_peer_with_two_macs_that_no_longer_listens_is_not_at_another_one() {
     needs!(Nftables, Pace);
-    let lan = Lan::set("kin_deaf");
+    let lan = Lan::set("neighbour_stale/peer_with_two_macs_stops_listening");
     let (server, peer) = (lan.host(10), lan.host(90));
     speaks_by_another_device(&lan, &server, &peer);
     let service = server.service(server.v4);
@@ -100,7 +100,7 @@ fn a_peer_with_two_macs_that_no_longer_listens_is_not_at_another_one() {
 #[test]
 fn two_devices_of_one_machine_that_announce_its_address_in_turn_contest_nothing() {
     needs!(Pace);
-    let lan = Lan::set("kin_announces");
+    let lan = Lan::set("neighbour_conflict/announced_in_turn_by_one_machine");
     let (server, peer) = (lan.host(10), lan.host(90));
     speaks_by_another_device(&lan, &server, &peer);
     let service = server.service(server.v4);

@@ -63,13 +63,13 @@ fn black_hole(case: &'static str, state: &str, address: impl Fn(&Host) -> IpAddr
 #[test]
 fn a_permanent_wrong_entry_is_named_and_its_remedy_works() {
     needs!();
-    black_hole("stale_permanent", "permanent", |host| host.v4);
+    black_hole("neighbour_stale/permanent_wrong_entry", "permanent", |host| host.v4);
 }
 
 #[test]
 fn a_permanent_wrong_entry_of_an_ipv6_neighbour_is_named_and_its_remedy_works() {
     needs!();
-    black_hole("stale_permanent_ipv6", "permanent", |host| host.v6);
+    black_hole("neighbour_stale/permanent_wrong_entry_ipv6", "permanent", |host| host.v6);
 }
 
 /// Datagrams with MSG_CONFIRM tell the kernel that the neighbour is right, whatever it is.
@@ -86,7 +86,7 @@ fn confirms(host: &Host, to: SocketAddr) -> Again {
 #[test]
 fn a_wrong_entry_kept_alive_by_confirmations_is_named_reachable_as_it_is() {
     needs!(Pace);
-    let lan = Lan::set("stale_confirmed");
+    let lan = Lan::set("neighbour_stale/wrong_entry_confirmed_by_datagrams");
     let (database, worker) = (lan.host(10), lan.host(90));
     let service = database.service(database.v4);
     let _listener = listen(&database.netns, service);
@@ -109,7 +109,7 @@ fn a_wrong_entry_kept_alive_by_confirmations_is_named_reachable_as_it_is() {
 #[test]
 fn an_entry_the_kernel_heals_itself_says_how_long_that_took() {
     needs!();
-    let lan = Lan::set("stale_heals");
+    let lan = Lan::set("neighbour_stale/wrong_entry_corrected_by_kernel");
     let (database, worker) = (lan.host(10), lan.host(90));
     database.netns.sysctl("net/ipv4/neigh/eth0/delay_first_probe_time", "2");
     database.netns.sysctl("net/ipv4/neigh/eth0/ucast_solicit", "1");
@@ -130,7 +130,7 @@ fn an_entry_the_kernel_heals_itself_says_how_long_that_took() {
 #[test]
 fn a_reused_address_whose_questions_are_lost_is_a_black_hole() {
     needs!(Nftables);
-    let lan = Lan::set("stale_reused_address");
+    let lan = Lan::set("neighbour_stale/reused_address");
     let database = lan.host(10);
     let service = database.service(database.v4);
     let _listener = listen(&database.netns, service);
@@ -157,7 +157,7 @@ fn a_reused_address_whose_questions_are_lost_is_a_black_hole() {
 #[test]
 fn a_client_that_is_not_heard_points_from_its_connect_to_the_entry() {
     needs!(Pace);
-    let lan = Lan::set("stale_client");
+    let lan = Lan::set("neighbour_stale/unheard_client_of_stale_entry");
     let (database, worker) = (lan.host(10), lan.host(90));
     let back = worker.service(worker.v4);
     let _listener = listen(&worker.netns, back);
@@ -179,7 +179,7 @@ fn a_client_that_is_not_heard_points_from_its_connect_to_the_entry() {
 #[test]
 fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_goes_on_sending() {
     needs!();
-    let lan = Lan::set("stale_moved");
+    let lan = Lan::set("neighbour_stale/peer_moved_under_open_connection");
     let (database, worker) = (lan.host(10), lan.host(90));
     let service = database.service(database.v4);
     let listener = listen(&database.netns, service);

@@ -40,13 +40,13 @@ fn nobody_answers(case: &'static str, how: &str, address: impl Fn(&Host) -> IpAd
 #[test]
 fn a_host_that_does_not_answer_arp_is_named_with_who_waits() {
     needs!();
-    nobody_answers("unresolved_host", "arp", |host| host.v4);
+    nobody_answers("neighbour_unresolved/absent_host", "arp", |host| host.v4);
 }
 
 #[test]
 fn a_host_that_does_not_answer_ndp_is_named_with_who_waits() {
     needs!();
-    nobody_answers("unresolved_host_ipv6", "ndp", |host| host.v6);
+    nobody_answers("neighbour_unresolved/absent_host_ipv6", "ndp", |host| host.v6);
 }
 
 #[track_caller]
@@ -72,19 +72,19 @@ fn gateway(case: &'static str, beyond: &str, address: impl Fn(&Host) -> IpAddr) 
 #[test]
 fn a_gateway_that_does_not_answer_arp_is_called_one() {
     needs!(Pace);
-    gateway("unresolved_gateway", "192.0.2.64", |host| host.v4);
+    gateway("neighbour_unresolved/absent_gateway", "192.0.2.64", |host| host.v4);
 }
 
 #[test]
 fn a_gateway_that_does_not_answer_ndp_is_called_one() {
     needs!(Pace);
-    gateway("unresolved_gateway_ipv6", "2001:db8::64", |host| host.v6);
+    gateway("neighbour_unresolved/absent_gateway_ipv6", "2001:db8::64", |host| host.v6);
 }
 
 #[test]
 fn a_datagram_waits_as_well() {
     needs!(Pace);
-    let lan = Lan::set("unresolved_datagram");
+    let lan = Lan::set("neighbour_unresolved/absent_host_of_a_datagram");
     let host = lan.host(10);
     let to = SocketAddr::new(lan.switch.v4(77), port());
     let task = host.netns.enter(move || {
@@ -103,7 +103,7 @@ fn a_datagram_waits_as_well() {
 #[test]
 fn a_host_that_comes_back_resolves_it_and_the_failures_point_to_it() {
     needs!(Pace);
-    let lan = Lan::set("unresolved_comes_back");
+    let lan = Lan::set("neighbour_unresolved/absent_host_comes_back");
     let host = lan.host(10);
     let (address, port) = (lan.switch.v4(77), port());
     let to = SocketAddr::new(address, port);
@@ -126,7 +126,7 @@ fn a_host_that_comes_back_resolves_it_and_the_failures_point_to_it() {
 #[test]
 fn an_entry_an_agent_took_away_is_missing_until_the_agent_writes_it_again() {
     needs!();
-    let lan = Lan::set("unresolved_withdrawn");
+    let lan = Lan::set("neighbour_unresolved/entry_removed_by_agent");
     let (host, absent) = (lan.host(10), lan.switch.v4(77));
     host.believes(absent, NOBODY, "permanent");
     host.netns.ip(&format!("neigh del {absent} dev eth0"));
@@ -145,7 +145,7 @@ fn an_entry_an_agent_took_away_is_missing_until_the_agent_writes_it_again() {
 #[test]
 fn a_macvlan_child_of_the_device_that_asks_is_called_one_and_so_is_its_parent() {
     needs!(Macvlan);
-    let lan = Lan::set("unresolved_macvlan");
+    let lan = Lan::set("neighbour_unresolved/macvlan_child_and_parent");
     let (host, child) = (lan.host(10), crate::harness::Netns::make());
     host.netns.ip("link add link eth0 name child type macvlan mode bridge");
     host.netns.ip(&format!("link set child netns {} name inner", child.name()));
@@ -170,7 +170,7 @@ fn a_macvlan_child_of_the_device_that_asks_is_called_one_and_so_is_its_parent() 
 #[test]
 fn a_gateway_that_ignores_questions_of_foreign_senders_is_not_called_silent() {
     needs!();
-    let lan = Lan::set("unresolved_foreign_sender");
+    let lan = Lan::set("neighbour_unresolved/gateway_ignores_foreign_sender");
     let (host, gateway) = (lan.host(10), lan.host(1));
     gateway.netns.sysctl("net/ipv4/conf/all/arp_ignore", "2");
     host.netns.ip("addr add 198.51.100.7/32 dev lo");
@@ -194,7 +194,7 @@ fn a_gateway_that_ignores_questions_of_foreign_senders_is_not_called_silent() {
 #[test]
 fn what_a_router_forwards_for_a_container_waits_as_well() {
     needs!();
-    let lan = Lan::set("unresolved_forwarded");
+    let lan = Lan::set("neighbour_unresolved/absent_host_of_a_container");
     let (router, inside) = (lan.host(1), crate::harness::Netns::make());
     router.netns.ip(&format!("link add inside type veth peer name eth0 netns {}", inside.name()));
     router.netns.ip("link set inside up");
