@@ -2,7 +2,7 @@
 
 mod access;
 mod http;
-mod life;
+mod lifecycle;
 mod page;
 mod prometheus;
 mod stream;

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    clock::{RightAgain, SECOND, perl, time_plus},
+    clock::steps::{RightAgain, SECOND, perl, time_plus},
     harness::{
         Running,
         daemon::{Daemon, Setup, Trouble},

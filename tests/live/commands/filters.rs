@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::{
-    connect::end_of,
+    connect::outcomes::end_of,
     harness::{
         Culprit, Incident, Netns, Running, dns,
         netns::Pair,
@@ -224,8 +224,8 @@ fn filters_reach_handshakes_too() {
         client
     });
     for role in ["client", "server"] {
-        crate::tls::step(&culprit, role, services[1], "handshake_done");
-        assert_eq!(crate::tls::story(&culprit, role, services[0]).len(), 0);
+        crate::tls::handshakes::step(&culprit, role, services[1], "handshake_done");
+        assert_eq!(crate::tls::handshakes::story(&culprit, role, services[0]).len(), 0);
     }
 }
 

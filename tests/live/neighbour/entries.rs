@@ -6,7 +6,7 @@ use culprit::kernel::{load::Kernel, plan::Request};
 use ebpf_probes::{abi::ProbeId, probes::neigh::state};
 
 use crate::{
-    connect::end_of,
+    connect::outcomes::end_of,
     harness::{
         Culprit, Fact, Netns,
         netns::Pair,

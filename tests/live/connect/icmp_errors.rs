@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::{
-    connect::end_of,
+    connect::outcomes::end_of,
     harness::{
         Culprit, Fact, Netns,
         netns::Pair,

@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, process::Command};
 
 use crate::{
-    clock::{RightAgain, SECOND},
+    clock::steps::{RightAgain, SECOND},
     harness::{
         Culprit, Incident, Netns, Running, Scratch,
         keep::Keeper,

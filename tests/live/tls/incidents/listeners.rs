@@ -12,7 +12,7 @@ use crate::{
         stage::{PATIENCE, VOID},
     },
     needs,
-    tls::{step, story},
+    tls::handshakes::{step, story},
 };
 
 #[test]

@@ -16,7 +16,7 @@ use crate::{
         tls::{Identity, NAME, drain, handshake, hello_of, openssl_client, send_in_pieces},
     },
     needs,
-    tls::{step, story},
+    tls::handshakes::{step, story},
 };
 
 /// Sends a real ClientHello cut at these places, completes the handshake, and checks what was told.

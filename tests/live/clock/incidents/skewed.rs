@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    clock::{RightAgain, SECOND},
+    clock::steps::{RightAgain, SECOND},
     harness::{
         Culprit, Fact, Incident, Netns, Running,
         culprit::{Ended, binary},

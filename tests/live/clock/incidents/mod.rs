@@ -1,4 +1,4 @@
-//! The wall clock, live.
+//! `clock_stepped` and `clock_skewed`, live.
 
 mod chrony;
 mod machine;

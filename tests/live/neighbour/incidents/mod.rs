@@ -1,9 +1,9 @@
-//! Neighbours, live: black holes, silence, conflicts, and everything that only looks like them.
+//! The incidents of neighbours, live: stale, unresolved and contested entries, and what only looks like them.
 
-mod calm;
 mod conflict;
-mod kin;
 mod machine;
+mod no_incident;
+mod several_macs;
 mod stale;
 mod unresolved;
 

@@ -20,10 +20,10 @@ use crate::{
         tls::{Identity, NAME, hello_of},
     },
     needs,
-    tls::{step, story},
+    tls::handshakes::{step, story},
 };
 
-const CLIENT: &str = include_str!("../programs/segments.py");
+const CLIENT: &str = include_str!("../../programs/segments.py");
 
 /// A server's host, and a client's that sends what it is told to.
 struct Wire {

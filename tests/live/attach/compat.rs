@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::{
-    clock::{RightAgain, SECOND},
+    clock::steps::{RightAgain, SECOND},
     harness::{
         Culprit, Netns, Scratch,
         process::{Running, run, words},
@@ -48,7 +48,7 @@ fn a_step_by_a_32_bit_call_is_found_although_no_call_was_seen() {
     let mut step = Running::spawn(&mut Command::new(&program));
     let status = step.wait();
     if status.code() == Some(77) {
-        let test = "compat::a_step_by_a_32_bit_call_is_found_although_no_call_was_seen";
+        let test = "attach::compat::a_step_by_a_32_bit_call_is_found_although_no_call_was_seen";
         return crate::harness::require::skip(test, "this kernel has no 32-bit system calls");
     }
     assert!(status.success(), "{status}");
@@ -88,7 +88,7 @@ fn only_the_cgroup_asked_for_is_told() {
         running.say("\n");
         running.wait();
     }
-    let end = crate::connect::end_of(&culprit, to);
+    let end = crate::connect::outcomes::end_of(&culprit, to);
     assert_eq!(end.pid(), inside.pid());
     assert!(culprit.seen(|fact| fact.at("destination") == Some(from)).is_empty());
     drop((outside, inside));

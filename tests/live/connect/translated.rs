@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde_json::{Value, json};
 
 use crate::{
-    connect::end_of,
+    connect::outcomes::end_of,
     harness::{
         Culprit, Fact, Netns,
         balancer::balance,

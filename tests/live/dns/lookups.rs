@@ -9,7 +9,7 @@ use std::{
 use simple_dns::RCODE;
 
 use crate::{
-    connect::end_of,
+    connect::outcomes::end_of,
     harness::{
         Culprit, Fact, Netns,
         dns::{Answer, PORT, answer_once, ask, ask_in_vain, framed, query, read_message},

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, process::Stdio};
 
 use crate::{
-    connect::end_of,
+    connect::outcomes::end_of,
     harness::{Culprit, Netns, culprit::binary, port, sockets::connect},
     needs,
 };

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, process::Command, time::Duration};
 
 use crate::{
-    clock::{SECOND, perl, timex},
+    clock::steps::{SECOND, perl, timex},
     harness::{
         Culprit, Incident, Netns, Running, Scratch,
         keep::Keeper,

@@ -19,7 +19,7 @@ use crate::{
         tls::{Identity, openssl_client},
     },
     needs,
-    tls::step,
+    tls::handshakes::step,
 };
 
 const NOBODY: u32 = 65534;

@@ -20,7 +20,7 @@ use crate::{
         tls::{Identity, handshake},
     },
     needs,
-    tls::step,
+    tls::handshakes::step,
 };
 
 /// How many connects are a burst: more than a ring of one MiB holds. An emulated machine makes hundreds a second.

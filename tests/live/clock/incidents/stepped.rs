@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::time::ClockId;
 
 use crate::{
-    clock::{RightAgain, SECOND, nanoseconds, perl, timex},
+    clock::steps::{RightAgain, SECOND, nanoseconds, perl, timex},
     harness::{Culprit, Incident, Netns, Running, keep::Keeper, process::words},
     needs,
 };
