@@ -11,8 +11,6 @@ use std::sync::{Arc, OnceLock};
 
 use crate::correlate::incident::Incident;
 
-#[cfg(test)]
-mod hostile;
 pub mod http;
 pub mod json;
 pub mod queue;
@@ -20,6 +18,8 @@ pub mod store;
 pub mod stream;
 pub mod summary;
 pub mod text;
+#[cfg(test)]
+mod untrusted_names;
 pub mod webhook;
 
 /// A sink, as metrics and documentation name it.

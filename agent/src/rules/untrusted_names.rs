@@ -1,5 +1,5 @@
-//! Names that strangers choose, wherever a rule takes one from: threads, programs, devices, namespaces, units,
-//! pods, clocks, files. No incident may let one speak for culprit, or for a shell.
+//! Untrusted names, wherever a rule takes one from: threads, programs, devices, namespaces, units, pods, clocks,
+//! files. No incident may show one as a sentence of culprit's, or hand one to a shell.
 
 use ebpf_probes::{
     abi::{Kind as Record, Netns},

@@ -1,4 +1,4 @@
-//! Names that strangers choose, at every sink: nothing hidden gets out, and nothing is endless.
+//! Untrusted names, at every sink: no hidden character gets out, and every length is bounded.
 
 use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
-//! Tests of what must not be said: a name when nobody earned it, "nothing" when something was left out, a critical
-//! for one stranger's hello, "more threads" where none is busy.
+//! Tests of the limits of attribution: no cause without evidence, no "nothing" when something was left out, no critical
+//! incident for a single unknown client, no "more threads" where none is busy.
 
 use std::net::{IpAddr, SocketAddr};
 
