@@ -67,7 +67,7 @@ fn a_step_by_a_32_bit_call_is_found_although_no_call_was_seen() {
 }
 
 #[test]
-fn only_the_cgroup_asked_for_is_told() {
+fn only_events_of_the_requested_cgroup_are_emitted() {
     needs!();
     let root = culprit::kernel::cgroup::root().expect("a cgroup v2 root");
     let name = format!("culprit-test-{}", std::process::id());

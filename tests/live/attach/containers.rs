@@ -32,7 +32,7 @@ fn failing(connect: &str) -> String {
 }
 
 #[test]
-fn a_process_in_a_container_is_told_with_its_id_and_what_runs_it() {
+fn a_process_in_a_container_is_reported_with_its_container_id_and_runtime() {
     needs!(Runc);
     let netns = Netns::make();
     let (to, connect) = nowhere(&netns);
@@ -47,7 +47,7 @@ fn a_process_in_a_container_is_told_with_its_id_and_what_runs_it() {
 }
 
 #[test]
-fn a_container_can_be_asked_for() {
+fn a_container_can_be_selected_by_its_id() {
     needs!(Runc);
     let netns = Netns::make();
     let ((to, connect), (elsewhere, other)) = (nowhere(&netns), nowhere(&netns));
@@ -62,7 +62,7 @@ fn a_container_can_be_asked_for() {
 }
 
 #[test]
-fn containers_that_are_gone_at_once_are_still_known() {
+fn containers_that_exit_at_once_are_still_identified() {
     needs!(Runc);
     let netns = Netns::make();
     let culprit = Culprit::trace("");
@@ -99,7 +99,7 @@ fn watches(pid: u32) -> usize {
 }
 
 #[test]
-fn a_pod_is_told_by_its_uid_in_incidents_that_open_when_it_is_gone() {
+fn a_deleted_pod_is_identified_by_its_uid_in_incidents_that_open_later() {
     needs!(Runc);
     let netns = Netns::make();
     let setup = Setup::make();
@@ -139,7 +139,7 @@ impl Drop for LogLink {
 }
 
 #[test]
-fn a_process_that_was_there_before_the_kubelet_s_link_gets_its_pod_s_name_later() {
+fn a_process_older_than_the_kubelets_link_gets_its_pods_name_later() {
     needs!(Runc, Nftables);
     let netns = Netns::make();
     netns.drop_tcp("input", 9);

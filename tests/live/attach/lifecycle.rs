@@ -75,7 +75,7 @@ fn two_instances_do_not_disturb_each_other() {
 }
 
 #[test]
-fn the_summary_counts_what_was_told() {
+fn the_summary_counts_what_was_emitted() {
     needs!();
     let netns = Netns::make();
     let culprit = Culprit::trace("");
@@ -86,7 +86,7 @@ fn the_summary_counts_what_was_told() {
 }
 
 #[test]
-fn it_ends_by_itself_after_its_time_or_its_number_of_events() {
+fn it_ends_by_itself_after_the_given_time_or_number_of_events() {
     needs!();
     let netns = Netns::make();
     let ended = Culprit::trace("--for 300ms").finish();
@@ -101,7 +101,7 @@ fn it_ends_by_itself_after_its_time_or_its_number_of_events() {
 }
 
 #[test]
-fn doctor_agrees_that_everything_asked_for_is_there() {
+fn doctor_succeeds_where_every_requested_probe_is_supported() {
     needs!();
     let output = binary().args(["doctor", "--probes", "connect,tls,dns"]).output().expect("it starts");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -112,7 +112,7 @@ fn doctor_agrees_that_everything_asked_for_is_there() {
 }
 
 #[test]
-fn every_hook_attaches_that_this_kernel_can_have() {
+fn every_hook_that_this_kernel_supports_attaches() {
     needs!();
     let output = binary().args(["doctor", "--format", "json"]).output().expect("it starts");
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");

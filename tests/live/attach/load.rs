@@ -79,7 +79,7 @@ fn missed(ended: &Ended) -> u64 {
 /// The kernel leaves out what begins on a processor while the same program runs there: where tracepoints may be
 /// preempted, busy processes do so to each other all the time.
 #[test]
-fn connects_the_kernel_hides_are_counted_and_never_taken_for_stalled() {
+fn connects_the_kernel_does_not_show_are_counted_and_never_reported_as_stalled() {
     needs!(Perl);
     let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
@@ -114,7 +114,7 @@ fn connects_the_kernel_hides_are_counted_and_never_taken_for_stalled() {
 }
 
 #[test]
-fn in_a_burst_of_connects_each_is_told_or_counted_as_lost() {
+fn in_a_burst_of_connects_each_is_emitted_or_counted_as_lost() {
     needs!();
     let ended = burst("", false);
     let lost = adds_up(&ended);
@@ -124,7 +124,7 @@ fn in_a_burst_of_connects_each_is_told_or_counted_as_lost() {
 }
 
 #[test]
-fn losses_of_a_ring_nobody_reads_are_counted_to_the_last_record() {
+fn losses_of_a_ring_that_is_not_read_are_counted_to_the_last_record() {
     needs!();
     let ended = burst("--ring-mib 1", true);
     let lost = adds_up(&ended);
@@ -168,7 +168,7 @@ fn it_stays_within_forty_mebibytes() {
 
 /// More than there are handshakes followed at most, each of which shows one byte that may begin a ClientHello.
 #[test]
-fn hellos_that_never_end_take_no_place_from_others_for_long() {
+fn hellos_that_never_end_do_not_keep_others_from_being_seen_for_long() {
     needs!(Openssl, HonestClock);
     // Each is one of its client and one of its server.
     const MANY: usize = 9_000;

@@ -47,7 +47,7 @@ fn come_again(old: Vec<Netns>) -> (u64, Netns) {
 }
 
 #[test]
-fn names_that_were_looked_up_in_a_deleted_namespace_are_not_its_successor_s() {
+fn names_that_were_looked_up_in_a_deleted_namespace_are_not_used_for_its_successor() {
     needs!();
     let culprit = Culprit::trace("");
     let address = Ipv4Addr::new(127, 9, 9, 9);
@@ -77,7 +77,7 @@ fn names_that_were_looked_up_in_a_deleted_namespace_are_not_its_successor_s() {
 }
 
 #[test]
-fn a_name_given_to_another_namespace_is_not_said_of_the_one_that_had_it() {
+fn a_name_given_to_another_namespace_is_not_shown_for_the_one_that_had_it() {
     needs!();
     let netns = Netns::make();
     netns.drop_tcp("input", 9);
@@ -107,7 +107,7 @@ fn alone(lan: &Lan, netns: Netns) -> Host {
 }
 
 #[test]
-fn a_gateway_of_a_deleted_namespace_is_not_its_successor_s() {
+fn a_gateway_of_a_deleted_namespace_is_not_used_for_its_successor() {
     needs!(Pace);
     let lan = Lan::watched_by(Culprit::trace(""));
     let gateway = lan.switch.v4(1);

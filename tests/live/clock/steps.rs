@@ -182,7 +182,7 @@ fn a_step_by_adjtimex_names_its_author_and_size() {
 }
 
 #[test]
-fn reading_the_clock_and_setting_another_one_tell_nothing() {
+fn reading_the_clock_and_setting_another_one_emit_nothing() {
     needs!(Perl);
     let _alone = RightAgain::afterwards();
     let netns = Netns::make();
@@ -196,7 +196,7 @@ fn reading_the_clock_and_setting_another_one_tell_nothing() {
 }
 
 #[test]
-fn a_slew_is_told_as_one() {
+fn a_slew_is_reported_as_a_slew() {
     needs!(Perl);
     let _alone = RightAgain::afterwards();
     let culprit = Culprit::trace("-e clock");
@@ -213,7 +213,7 @@ fn a_slew_is_told_as_one() {
 }
 
 #[test]
-fn a_refused_attempt_is_told_as_refused() {
+fn a_refused_attempt_is_reported_as_refused() {
     needs!(Perl);
     let _alone = RightAgain::afterwards();
     let culprit = Culprit::trace("-e clock");
@@ -226,7 +226,7 @@ fn a_refused_attempt_is_told_as_refused() {
 }
 
 #[test]
-fn what_happens_after_a_step_carries_the_new_time_and_boot_time_goes_on() {
+fn facts_after_a_step_carry_the_new_time_and_boot_time_goes_on() {
     needs!(Perl);
     let netns = Netns::make();
     let right_again = RightAgain::afterwards();
@@ -259,7 +259,7 @@ fn is_dated_now(step: &Fact) {
 }
 
 #[test]
-fn a_culprit_that_is_started_in_a_time_namespace_tells_right_dates() {
+fn culprit_started_in_a_time_namespace_prints_correct_dates() {
     needs!(Perl, TimeNamespaces);
     let right_again = RightAgain::afterwards();
     let mut shifted = words(SHIFTED);

@@ -22,7 +22,7 @@ fn forking_server(netns: &Netns) -> Running {
 }
 
 #[test]
-fn a_process_is_followed_with_the_children_it_forks_and_nobody_else() {
+fn a_process_is_followed_with_the_children_it_forks_and_no_other_process() {
     needs!();
     let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
@@ -47,7 +47,7 @@ fn a_process_is_followed_with_the_children_it_forks_and_nobody_else() {
 }
 
 #[test]
-fn a_child_that_was_there_before_is_followed_too() {
+fn a_child_that_existed_before_is_followed_too() {
     needs!();
     let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
@@ -67,7 +67,7 @@ fn a_child_that_was_there_before_is_followed_too() {
 }
 
 #[test]
-fn only_the_ports_asked_for_are_told() {
+fn only_the_requested_ports_are_reported() {
     needs!(Pace);
     let netns = Netns::make();
     let [first, second, other] = [port(), port(), port()].map(|port| SocketAddr::new(netns.loopback(), port));
@@ -84,7 +84,7 @@ fn only_the_ports_asked_for_are_told() {
 }
 
 #[test]
-fn only_the_networks_asked_for_are_told() {
+fn only_the_requested_networks_are_reported() {
     needs!(Pace);
     let netns = Netns::make();
     let IpAddr::V4(inside) = netns.loopback() else { unreachable!("loopback is IPv4") };
@@ -113,7 +113,7 @@ fn named_server(netns: &Netns, name: &str) -> Running {
 }
 
 #[test]
-fn only_processes_with_a_thread_of_the_name_asked_for_are_told_and_what_they_start() {
+fn only_processes_with_a_thread_of_the_requested_name_and_their_children_are_reported() {
     needs!();
     let netns = Netns::make();
     let name = format!("picked-{}", crate::harness::unique());
@@ -141,7 +141,7 @@ fn only_processes_with_a_thread_of_the_name_asked_for_are_told_and_what_they_sta
 }
 
 #[test]
-fn only_the_address_family_asked_for_is_told() {
+fn only_the_requested_address_family_is_reported() {
     needs!(Pace);
     let netns = Netns::make();
     let v4 = SocketAddr::new(netns.loopback(), port());
@@ -155,7 +155,7 @@ fn only_the_address_family_asked_for_is_told() {
 }
 
 #[test]
-fn only_the_probes_asked_for_speak() {
+fn only_the_requested_probes_emit() {
     needs!(Pace);
     let netns = Netns::make();
     let culprit = Culprit::trace("--probes connect");
@@ -165,7 +165,7 @@ fn only_the_probes_asked_for_speak() {
 }
 
 #[test]
-fn failures_only_means_no_beginnings_and_no_success() {
+fn failures_only_emits_no_start_and_no_success() {
     needs!(Pace);
     let netns = Netns::make();
     let (_listener, good) = listen_on_loopback(&netns);
@@ -178,7 +178,7 @@ fn failures_only_means_no_beginnings_and_no_success() {
 }
 
 #[test]
-fn only_what_took_long_enough_is_told() {
+fn only_what_exceeds_the_minimum_duration_is_reported() {
     needs!(Nftables);
     let pair = Pair::make();
     let slow = pair.service(port());
@@ -195,7 +195,7 @@ fn only_what_took_long_enough_is_told() {
 }
 
 #[test]
-fn a_connect_told_as_stalled_ends_although_it_was_too_quick_to_be_asked_for() {
+fn a_connect_reported_as_stalled_is_resolved_although_it_ends_below_the_minimum_duration() {
     needs!(Nftables);
     let pair = Pair::make();
     let late = pair.service(port());
@@ -212,7 +212,7 @@ fn a_connect_told_as_stalled_ends_although_it_was_too_quick_to_be_asked_for() {
 }
 
 #[test]
-fn filters_reach_handshakes_too() {
+fn filters_apply_to_handshakes_too() {
     needs!(Openssl);
     let (netns, identity) = (Netns::make(), crate::harness::tls::Identity::make());
     let services = [port(), port()].map(|port| SocketAddr::new(netns.loopback(), port));
@@ -230,7 +230,7 @@ fn filters_reach_handshakes_too() {
 }
 
 #[test]
-fn lookups_are_told_of_the_servers_and_ports_asked_for() {
+fn lookups_are_reported_of_the_requested_servers_and_ports() {
     needs!();
     let netns = Netns::make();
     let server = SocketAddr::new(netns.loopback(), dns::PORT);
@@ -251,7 +251,7 @@ fn lookups_are_told_of_the_servers_and_ports_asked_for() {
 }
 
 #[test]
-fn a_filter_that_nobody_matches_says_so() {
+fn a_filter_that_no_process_matches_is_pointed_out() {
     needs!();
     let culprit = Culprit::trace("--pod nobody-0f3a");
     let netns = Netns::make();

@@ -49,7 +49,7 @@ fn a_line_of_text_names_thread_peer_outcome_and_error() {
 }
 
 #[test]
-fn the_summary_table_comes_instead_of_the_lines() {
+fn the_summary_table_replaces_the_lines() {
     needs!(Pace);
     let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
@@ -97,7 +97,7 @@ fn a_reader_that_goes_away_is_a_normal_end() {
 }
 
 #[test]
-fn a_hangup_ends_it_in_order() {
+fn a_hangup_ends_it_with_its_summary() {
     needs!(Pace);
     let mut culprit = trace(&[]);
     let pid = Pid::from_raw(culprit.pid() as i32).expect("a process id");

@@ -86,7 +86,7 @@ fn end_recording(mut recording: Running) {
 }
 
 #[test]
-fn a_recording_that_exists_is_overwritten_only_by_force() {
+fn an_existing_recording_is_overwritten_only_with_force() {
     needs!();
     let scratch = Scratch::make();
     let file = scratch.join("recording");
@@ -124,7 +124,7 @@ fn record(scratch: &Scratch, netns: &Netns) -> (std::path::PathBuf, Vec<Value>) 
 }
 
 #[test]
-fn a_replay_by_anybody_tells_what_the_trace_told() {
+fn a_replay_by_an_unprivileged_user_prints_what_the_trace_printed() {
     needs!(Openssl, Pace);
     let (scratch, netns) = (Scratch::make(), Netns::make());
     let (file, traced) = record(&scratch, &netns);
@@ -159,7 +159,7 @@ fn a_recording_ends_with_the_count_that_its_replay_ends_with() {
 }
 
 #[test]
-fn two_replays_print_the_same_bytes_in_every_form() {
+fn two_replays_print_the_same_bytes_in_every_format() {
     needs!(Openssl, Pace);
     let (scratch, netns) = (Scratch::make(), Netns::make());
     let (file, _) = record(&scratch, &netns);
@@ -172,7 +172,7 @@ fn two_replays_print_the_same_bytes_in_every_form() {
 }
 
 #[test]
-fn a_torn_recording_tells_all_that_is_whole_and_says_so() {
+fn a_truncated_recording_is_replayed_up_to_where_it_is_whole_and_reported() {
     needs!(Openssl, Pace);
     let (scratch, netns) = (Scratch::make(), Netns::make());
     let (file, _) = record(&scratch, &netns);
@@ -198,7 +198,7 @@ fn a_torn_recording_tells_all_that_is_whole_and_says_so() {
 }
 
 #[test]
-fn a_recording_that_was_killed_keeps_what_reached_the_disk() {
+fn a_killed_recording_keeps_what_reached_the_disk() {
     needs!(Pace);
     let (scratch, netns) = (Scratch::make(), Netns::make());
     let file = scratch.join("killed");

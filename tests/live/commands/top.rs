@@ -28,7 +28,7 @@ fn ends_well(mut terminal: Terminal) {
 }
 
 #[test]
-fn a_connect_nobody_answers_is_pending_then_an_incident_whose_evidence_opens() {
+fn an_unanswered_connect_is_pending_then_an_incident_whose_evidence_opens() {
     needs!();
     let netns = Netns::make();
     let port = port();
@@ -74,7 +74,7 @@ fn refused_connects_are_counted_by_destination_and_a_filter_hides_the_others() {
 }
 
 #[test]
-fn a_signal_gives_the_terminal_back() {
+fn a_signal_restores_the_terminal() {
     needs!(Pace);
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let terminal = top("-e dns");

@@ -22,7 +22,7 @@ fn the_commands_status_is_passed_on() {
 }
 
 #[test]
-fn a_command_killed_by_a_signal_ends_as_shells_say_it() {
+fn a_command_killed_by_a_signal_has_the_exit_status_a_shell_gives_it() {
     needs!(Pace);
     assert_eq!(status_of(&["sh", "-c", "kill -TERM $$"]), Some(128 + 15));
 }
@@ -37,7 +37,7 @@ fn a_command_that_cannot_be_started_is_named() {
 }
 
 #[test]
-fn curl_is_followed_and_its_own_status_comes_back() {
+fn curl_is_followed_and_its_exit_status_is_passed_on() {
     needs!(Curl, Pace);
     const COULD_NOT_CONNECT: i32 = 7;
     let netns = Netns::make();

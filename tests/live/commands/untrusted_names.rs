@@ -61,7 +61,7 @@ fn end_by(culprit: &Culprit, pid: u32, to: SocketAddr) -> Fact {
 }
 
 #[test]
-fn a_name_is_believed_by_others_only_when_it_came_from_their_own_resolver() {
+fn a_name_is_used_for_other_processes_only_when_it_came_from_their_own_resolver() {
     needs!();
     let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
@@ -90,7 +90,7 @@ fn a_name_is_believed_by_others_only_when_it_came_from_their_own_resolver() {
 }
 
 #[test]
-fn a_server_name_that_is_none_is_said_to_be_invalid() {
+fn an_invalid_server_name_is_reported_as_invalid() {
     needs!();
     let (netns, identity) = (Netns::make(), Identity::make());
     let (_listener, to) = listen_on_loopback(&netns);
@@ -112,7 +112,7 @@ fn a_server_name_that_is_none_is_said_to_be_invalid() {
 }
 
 #[test]
-fn a_device_called_like_a_command_is_an_argument_of_its_remedies() {
+fn a_device_named_like_a_command_is_an_argument_of_its_remedies() {
     needs!();
     let netns = Netns::make();
     netns.ip(&format!("link add '{DEVICE}' type veth peer name peer"));

@@ -51,7 +51,7 @@ fn an_io_uring_connect_belongs_to_the_process_that_submitted_it() {
 }
 
 #[test]
-fn a_refused_io_uring_connect_is_told_although_no_system_call_returned_the_error() {
+fn a_refused_io_uring_connect_is_reported_although_no_system_call_returned_the_error() {
     needs!(IoUring);
     let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
@@ -66,7 +66,7 @@ fn a_refused_io_uring_connect_is_told_although_no_system_call_returned_the_error
 const FASTOPEN_AT_ONCE: &str = "519";
 
 #[test]
-fn a_fast_open_connect_is_told_once_its_first_write_sends_the_syn() {
+fn a_fast_open_connect_is_reported_once_its_first_write_sends_the_syn() {
     needs!();
     let netns = Netns::make();
     netns.sysctl("net/ipv4/tcp_fastopen", FASTOPEN_AT_ONCE);
@@ -130,7 +130,7 @@ fn a_prohibited_route_is_a_denial_by_this_host() {
 }
 
 #[test]
-fn running_out_of_ports_is_told_by_the_errors_name() {
+fn running_out_of_ports_is_reported_by_the_errors_name() {
     needs!();
     let netns = Netns::make();
     netns.sysctl("net/ipv4/ip_local_port_range", "40000 40001");
@@ -152,7 +152,7 @@ fn running_out_of_ports_is_told_by_the_errors_name() {
 }
 
 #[test]
-fn an_io_uring_connect_that_fails_inside_the_call_is_told_although_nobody_returns_the_error() {
+fn an_io_uring_connect_that_fails_inside_the_call_is_reported_although_no_call_returns_the_error() {
     needs!(IoUring);
     let netns = Netns::make();
     netns.sysctl("net/ipv4/ip_local_port_range", "40000 40001");

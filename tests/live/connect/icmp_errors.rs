@@ -44,7 +44,7 @@ fn answered_by(end: &Fact, says: &str, netns: &Netns) {
 }
 
 #[test]
-fn a_connect_that_is_rejected_ends_with_the_error_its_program_was_told() {
+fn a_connect_that_is_rejected_ends_with_the_error_its_program_got() {
     needs!(Nftables);
     let pair = Pair::make();
     let culprit = Culprit::trace("");
@@ -63,7 +63,7 @@ fn a_connect_that_is_rejected_ends_with_the_error_its_program_was_told() {
 }
 
 #[test]
-fn a_connect_that_its_own_host_rejects_on_the_way_out_is_told_likewise() {
+fn a_connect_that_its_own_host_rejects_on_output_is_reported_likewise() {
     needs!(Nftables);
     let pair = Pair::make();
     let to = pair.service(port());
@@ -77,7 +77,7 @@ fn a_connect_that_its_own_host_rejects_on_the_way_out_is_told_likewise() {
 }
 
 #[test]
-fn without_hooks_on_system_calls_an_error_that_is_gone_was_told() {
+fn without_syscall_hooks_an_error_the_socket_no_longer_has_is_reported() {
     needs!(Nftables);
     let pair = Pair::make();
     let to = pair.service(port());
@@ -89,7 +89,7 @@ fn without_hooks_on_system_calls_an_error_that_is_gone_was_told() {
 }
 
 #[test]
-fn an_error_that_nobody_asked_for_leaves_the_connect_aborted() {
+fn an_error_that_no_program_read_leaves_the_connect_aborted() {
     needs!(Nftables);
     let pair = Pair::make();
     let to = pair.service(port());
@@ -160,7 +160,7 @@ fn a_reset_is_no_icmp_error_of_this_host() {
 }
 
 #[test]
-fn connects_that_are_rejected_while_nobody_waits_for_them_are_failing() {
+fn connects_that_are_rejected_while_no_program_waits_are_failing() {
     needs!(Nftables);
     let pair = Pair::make();
     let to = pair.service(port());

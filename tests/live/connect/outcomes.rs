@@ -24,7 +24,7 @@ pub(crate) fn end_of(culprit: &Culprit, to: SocketAddr) -> Fact {
 }
 
 #[test]
-fn an_accepted_connect_is_told_with_its_thread_and_both_ends() {
+fn an_accepted_connect_is_reported_with_its_thread_and_both_endpoints() {
     needs!();
     let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
@@ -84,7 +84,7 @@ fn a_refused_connect_names_the_error_and_took_no_time() {
 }
 
 #[test]
-fn a_connect_refused_by_another_host_is_told_the_same_way() {
+fn a_connect_refused_by_another_host_is_reported_the_same_way() {
     needs!();
     let pair = Pair::make();
     let to = pair.service(port());
@@ -97,7 +97,7 @@ fn a_connect_refused_by_another_host_is_told_the_same_way() {
 }
 
 #[test]
-fn a_network_without_a_route_is_told_although_no_packet_was_sent() {
+fn a_network_without_a_route_is_reported_although_no_packet_was_sent() {
     needs!();
     let netns = Netns::make();
     let to: SocketAddr = format!("198.51.100.7:{}", port()).parse().expect("an address");
@@ -146,7 +146,7 @@ fn closing_a_socket_while_its_connect_is_pending_aborts_it() {
 }
 
 #[test]
-fn a_connect_nobody_answers_times_out_after_its_retries() {
+fn an_unanswered_connect_times_out_after_its_retries() {
     needs!(Nftables);
     let pair = Pair::make();
     let to = pair.service(port());
@@ -191,7 +191,7 @@ fn a_syn_dropped_by_an_input_rule_of_the_same_machine_is_found_by_its_addresses(
 }
 
 #[test]
-fn a_v4_mapped_address_is_shown_as_what_it_is_on_the_wire() {
+fn a_v4_mapped_address_is_shown_as_the_ipv4_address_on_the_wire() {
     needs!();
     let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
@@ -208,7 +208,7 @@ fn a_v4_mapped_address_is_shown_as_what_it_is_on_the_wire() {
 }
 
 #[test]
-fn ipv6_is_told_like_ipv4() {
+fn ipv6_is_reported_like_ipv4() {
     needs!();
     let pair = Pair::make();
     let to = SocketAddr::new(pair.v6(2), port());

@@ -42,7 +42,7 @@ fn wire(fact: &Fact, to: SocketAddr, by: &str) {
 }
 
 #[test]
-fn a_connect_behind_nat_keeps_the_address_asked_for_and_names_the_one_on_the_wire() {
+fn a_connect_behind_nat_keeps_the_requested_address_and_names_the_one_on_the_wire() {
     needs!(Nftables);
     let pair = Pair::make();
     let (asked, backend) = (service(&pair.client), pair.service(port()));
@@ -60,7 +60,7 @@ fn a_connect_behind_nat_keeps_the_address_asked_for_and_names_the_one_on_the_wir
 }
 
 #[test]
-fn a_refused_connect_behind_nat_says_both_addresses_in_both_families() {
+fn a_refused_connect_behind_nat_shows_both_addresses_in_both_families() {
     needs!(Nftables);
     let pair = Pair::make();
     let v6 = SocketAddr::new(pair.v6(200), 443);
@@ -133,7 +133,7 @@ fn balanced(netns: &Netns) -> (SocketAddr, SocketAddr) {
 }
 
 #[test]
-fn what_another_cgroup_program_changes_is_told_with_both_addresses_if_it_came_first() {
+fn an_address_changed_by_an_earlier_cgroup_program_is_reported_with_both_addresses() {
     needs!(Perl);
     let netns = Netns::make();
     let (asked, backend) = balanced(&netns);
@@ -148,7 +148,7 @@ fn what_another_cgroup_program_changes_is_told_with_both_addresses_if_it_came_fi
 }
 
 #[test]
-fn what_another_cgroup_program_changes_is_told_with_both_addresses_if_it_came_later() {
+fn an_address_changed_by_a_later_cgroup_program_is_reported_with_both_addresses() {
     needs!(Perl);
     let netns = Netns::make();
     let (asked, backend) = balanced(&netns);
@@ -162,7 +162,7 @@ fn what_another_cgroup_program_changes_is_told_with_both_addresses_if_it_came_la
 }
 
 #[test]
-fn what_a_cgroup_program_and_then_nat_change_is_told_of_both() {
+fn an_address_changed_by_a_cgroup_program_and_then_by_nat_is_attributed_to_both() {
     needs!(Perl, Nftables);
     let pair = Pair::make();
     let (asked, backend) = (SocketAddr::new(pair.v4(201), 443), pair.service(port()));
@@ -175,7 +175,7 @@ fn what_a_cgroup_program_and_then_nat_change_is_told_of_both() {
 }
 
 #[test]
-fn a_connect_that_no_system_call_shows_keeps_what_was_asked_before_a_later_program() {
+fn without_syscall_hooks_the_address_requested_before_a_later_program_is_kept() {
     needs!(Perl);
     let netns = Netns::make();
     let (asked, backend) = balanced(&netns);

@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn a_connected_udp_socket_tells_its_peer_and_not_its_datagrams() {
+fn a_connected_udp_socket_is_reported_with_its_peer_and_not_its_datagrams() {
     needs!();
     let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
@@ -31,7 +31,7 @@ fn a_connected_udp_socket_tells_its_peer_and_not_its_datagrams() {
 }
 
 #[test]
-fn an_unconnected_udp_socket_tells_each_destination_once() {
+fn an_unconnected_udp_socket_is_reported_once_for_each_destination() {
     needs!();
     let netns = Netns::make();
     let peers = [port(), port()].map(|port| SocketAddr::new(netns.loopback(), port));
@@ -57,7 +57,7 @@ fn an_unconnected_udp_socket_tells_each_destination_once() {
 }
 
 #[test]
-fn a_udp_peer_that_refuses_is_told() {
+fn a_udp_peer_that_refuses_is_reported() {
     needs!(SocketErrors);
     let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
@@ -75,7 +75,7 @@ fn a_udp_peer_that_refuses_is_told() {
 }
 
 #[test]
-fn a_service_that_answers_its_clients_connects_to_nobody() {
+fn a_service_that_answers_its_clients_makes_no_connect() {
     needs!();
     let netns = Netns::make();
     let service = SocketAddr::new(netns.loopback(), port());

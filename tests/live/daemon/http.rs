@@ -23,7 +23,7 @@ fn raw(daemon: &Daemon, request: &[u8]) -> String {
 }
 
 #[test]
-fn every_documented_route_answers_as_documented_and_errors_say_why() {
+fn every_documented_route_answers_as_documented_and_errors_name_the_reason() {
     needs!(Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let daemon = setup.start("");
@@ -67,7 +67,7 @@ fn every_documented_route_answers_as_documented_and_errors_say_why() {
 }
 
 #[test]
-fn what_is_too_much_or_not_meant_for_it_is_refused() {
+fn oversized_malformed_and_misdirected_requests_are_refused() {
     needs!(Pace);
     let setup = Setup::make();
     let daemon = setup.start("");
@@ -93,7 +93,7 @@ fn what_is_too_much_or_not_meant_for_it_is_refused() {
 }
 
 #[test]
-fn more_connections_than_there_may_be_are_turned_away_and_those_there_are_served() {
+fn connections_beyond_the_limit_are_refused_and_the_others_are_served() {
     needs!(Pace);
     let setup = Setup::make();
     let daemon = setup.start("");

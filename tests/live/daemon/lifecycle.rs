@@ -25,7 +25,7 @@ fn told(setup: &Setup, args: &str) -> Vec<Value> {
 }
 
 #[test]
-fn an_incident_is_printed_kept_served_and_shown_and_the_end_closes_what_is_open() {
+fn an_incident_is_printed_stored_served_and_shown_and_shutdown_closes_open_ones() {
     needs!(Nftables);
     let (mut setup, trouble) = (Setup::make(), Trouble::make());
     let word = setup.supervise();
@@ -76,7 +76,7 @@ fn an_incident_is_printed_kept_served_and_shown_and_the_end_closes_what_is_open(
 }
 
 #[test]
-fn a_reload_changes_what_can_change_and_a_bad_file_changes_nothing() {
+fn a_reload_applies_what_can_change_and_an_invalid_file_changes_nothing() {
     needs!(Nftables);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let file = setup.files.join("culprit.toml");
@@ -101,7 +101,7 @@ fn a_reload_changes_what_can_change_and_a_bad_file_changes_nothing() {
 }
 
 #[test]
-fn a_second_daemon_works_beside_it_with_a_store_and_an_address_of_its_own() {
+fn a_second_daemon_runs_beside_it_with_its_own_store_and_address() {
     needs!(Nftables, Pace);
     let (setup, other, trouble) = (Setup::make(), Setup::make(), Trouble::make());
     let first = setup.start("");
@@ -123,7 +123,7 @@ fn a_second_daemon_works_beside_it_with_a_store_and_an_address_of_its_own() {
 }
 
 #[test]
-fn no_incident_anybody_was_told_of_is_lost_by_a_kill() {
+fn no_incident_that_was_delivered_is_lost_by_a_kill() {
     needs!(Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let mut acknowledged: Vec<String> = Vec::new();
@@ -168,7 +168,7 @@ fn the_daemon_serves_within_a_second() {
 }
 
 #[test]
-fn a_reader_that_takes_nothing_holds_up_neither_the_daemon_nor_its_end() {
+fn a_client_that_reads_nothing_delays_neither_the_daemon_nor_its_shutdown() {
     needs!(Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let mut command = binary();
@@ -196,7 +196,7 @@ fn a_reader_that_takes_nothing_holds_up_neither_the_daemon_nor_its_end() {
 }
 
 #[test]
-fn a_damaged_store_is_set_aside_and_said() {
+fn a_damaged_store_is_set_aside_and_reported() {
     needs!(Pace);
     let setup = Setup::make();
     std::fs::write(setup.store(), vec![0x5a; 20_000]).expect("room");

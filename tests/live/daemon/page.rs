@@ -26,7 +26,7 @@ mod load {
     use super::*;
 
     #[test]
-    fn the_page_shows_what_happens_as_it_happens_to_keys_and_clicks_and_on_a_phone() {
+    fn the_page_shows_events_live_by_keyboard_by_mouse_and_on_a_phone() {
         needs!(Chromium, Node, Nftables, Pace);
         let (setup, trouble, pair) = (Setup::make(), Trouble::make(), Pair::make());
         let daemon = setup.start("");

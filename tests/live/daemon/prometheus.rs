@@ -36,7 +36,7 @@ fn program(variable: &str) -> Command {
 }
 
 #[test]
-fn promtool_finds_nothing_to_say_about_what_is_served_and_both_formats_are() {
+fn promtool_accepts_the_metrics_and_both_formats_are_served() {
     needs!(Prometheus, Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let daemon = setup.start("--label-by unit --probe-stats");
@@ -177,7 +177,7 @@ fn panels() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_rule_and_every_panel_has_data_while_things_go_wrong() {
+fn every_alert_rule_and_every_panel_has_data_during_incidents() {
     needs!(Prometheus, Nftables, Openssl, Perl, Pace);
     let right_again = RightAgain::afterwards();
     let (setup, trouble) = (Setup::make(), Trouble::make());

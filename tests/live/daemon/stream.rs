@@ -33,7 +33,7 @@ fn idler(at: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn a_hundred_readers_are_told_everything_and_one_that_does_not_read_is_cut_off() {
+fn a_hundred_readers_receive_everything_and_one_that_does_not_read_is_disconnected() {
     needs!(Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let daemon = setup.start("");

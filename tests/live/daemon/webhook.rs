@@ -27,7 +27,7 @@ fn next(receiver: &Receiver) -> (Vec<String>, Value, String) {
 }
 
 #[test]
-fn a_webhook_gets_each_incident_signed_in_order_and_again_until_it_takes_it() {
+fn a_webhook_gets_each_incident_signed_in_order_and_retried_until_accepted() {
     needs!(Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let receiver = Receiver::start(([127, 0, 0, 1], 0).into(), &[503, 200, 400, 200], &trouble);
@@ -58,7 +58,7 @@ fn a_webhook_gets_each_incident_signed_in_order_and_again_until_it_takes_it() {
 }
 
 #[test]
-fn what_a_webhook_could_not_be_told_outlives_the_daemon() {
+fn undelivered_notifications_outlive_the_daemon() {
     needs!(Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
     let at = SocketAddr::from(([127, 0, 0, 1], port()));

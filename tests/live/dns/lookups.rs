@@ -31,7 +31,7 @@ fn lookup(culprit: &Culprit, kind: &str, server: SocketAddr) -> Fact {
 }
 
 #[test]
-fn an_answer_tells_who_asked_what_and_how_long_it_took() {
+fn an_answer_is_reported_with_its_process_question_and_duration() {
     needs!();
     let netns = Netns::make();
     let server = server_of(&netns);
@@ -56,7 +56,7 @@ fn an_answer_tells_who_asked_what_and_how_long_it_took() {
 }
 
 #[test]
-fn a_name_that_was_looked_up_stands_beside_its_address_afterwards() {
+fn a_name_that_was_looked_up_is_shown_beside_its_address_afterwards() {
     needs!();
     let netns = Netns::make();
     let (_listener, to) = listen_on_loopback(&netns);
@@ -76,7 +76,7 @@ fn a_name_that_was_looked_up_stands_beside_its_address_afterwards() {
 }
 
 #[test]
-fn a_server_that_refuses_to_answer_is_told_by_its_rcode() {
+fn a_server_that_refuses_to_answer_is_reported_with_its_rcode() {
     needs!(Pace);
     let netns = Netns::make();
     let server = server_of(&netns);
@@ -110,7 +110,7 @@ fn a_closed_port_fails_the_lookup_at_once() {
 }
 
 #[test]
-fn silence_is_told_while_it_lasts_and_counts_the_questions() {
+fn an_unanswered_lookup_is_reported_while_pending_with_its_number_of_queries() {
     needs!();
     let netns = Netns::make();
     let server = server_of(&netns);
@@ -161,25 +161,25 @@ fn over_tcp(cut: Option<usize>) {
 }
 
 #[test]
-fn a_lookup_over_tcp_is_told_like_one_over_udp() {
+fn a_lookup_over_tcp_is_reported_like_one_over_udp() {
     needs!();
     over_tcp(None);
 }
 
 #[test]
-fn a_lookup_over_tcp_cut_inside_a_message_is_put_together() {
+fn a_lookup_over_tcp_split_inside_a_message_is_reassembled() {
     needs!(Pace);
     over_tcp(Some(20));
 }
 
 #[test]
-fn a_lookup_over_tcp_whose_length_comes_alone_is_put_together() {
+fn a_lookup_over_tcp_whose_length_comes_alone_is_reassembled() {
     needs!(Pace);
     over_tcp(Some(2));
 }
 
 #[test]
-fn an_unconnected_resolver_socket_belongs_to_who_sends() {
+fn a_lookup_of_an_unconnected_socket_belongs_to_the_sending_process() {
     needs!();
     let netns = Netns::make();
     let server = server_of(&netns);

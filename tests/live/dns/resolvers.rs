@@ -95,7 +95,7 @@ fn a_datagram_of_an_unconnected_socket_through_a_port_nat_is_a_lookup_too() {
 }
 
 #[test]
-fn silence_behind_a_port_nat_is_told_of_the_server_asked() {
+fn an_unanswered_lookup_through_a_port_nat_names_the_server_asked() {
     needs!(Nftables);
     let netns = Netns::make();
     let (asked, real) = behind_nat(&netns);
@@ -203,7 +203,7 @@ fn lookups_have_owners_with_their_probe_alone() {
 }
 
 #[test]
-fn threads_that_share_a_socket_each_own_what_they_ask() {
+fn threads_that_share_a_socket_each_own_their_lookups() {
     needs!();
     let netns = Netns::make();
     let server = SocketAddr::new(netns.loopback(), PORT);

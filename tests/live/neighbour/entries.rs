@@ -60,7 +60,7 @@ fn nobody_answers(address: impl Fn(&Pair) -> IpAddr) {
 }
 
 #[test]
-fn an_unanswered_arp_question_fails_and_so_does_the_connect_that_waited() {
+fn an_unanswered_arp_request_fails_and_so_does_the_connect_that_waited() {
     needs!();
     nobody_answers(|pair| pair.v4(77));
 }
@@ -72,7 +72,7 @@ fn an_unanswered_neighbour_solicitation_fails_and_so_does_the_connect_that_waite
 }
 
 #[test]
-fn a_neighbour_that_answers_is_reachable_with_its_mac_and_no_mismatch_is_told() {
+fn a_neighbour_that_answers_is_reachable_with_its_mac_and_no_mismatch_is_emitted() {
     needs!();
     let pair = Pair::make();
     let culprit = Culprit::trace("");
@@ -93,7 +93,7 @@ fn a_neighbour_that_answers_is_reachable_with_its_mac_and_no_mismatch_is_told() 
 }
 
 #[test]
-fn a_gratuitous_arp_tells_the_old_and_the_new_mac() {
+fn a_gratuitous_arp_is_reported_with_the_old_and_the_new_mac() {
     needs!();
     let pair = Pair::make();
     introduce(&pair, pair.service(port()));
@@ -151,7 +151,7 @@ fn replies_go_elsewhere(from: IpAddr, to: IpAddr, pair: &Pair, culprit: &Culprit
 }
 
 #[test]
-fn a_syn_from_another_mac_than_the_cached_one_says_that_replies_go_elsewhere() {
+fn a_syn_from_another_mac_than_the_cached_one_is_a_mismatch() {
     needs!();
     let pair = Pair::make();
     let culprit = Culprit::trace("");
@@ -174,7 +174,7 @@ fn a_wrong_entry_older_than_culprit_is_known_from_the_table() {
 }
 
 #[test]
-fn entries_are_counted_by_family_device_and_state_whatever_is_told() {
+fn entries_are_counted_by_family_device_and_state_even_if_none_is_emitted() {
     needs!();
     let pair = Pair::make();
     let netns = std::fs::metadata(format!("/run/netns/{}", pair.client.name())).expect("it is there");

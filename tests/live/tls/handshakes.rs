@@ -57,13 +57,13 @@ fn a_handshake_by_openssl(option: &str, version: &str) {
 }
 
 #[test]
-fn a_tls_1_3_handshake_is_told_on_both_sides_with_its_owners() {
+fn a_tls_1_3_handshake_is_reported_on_both_sides_with_its_owners() {
     needs!(Openssl);
     a_handshake_by_openssl("-tls1_3", "TLS 1.3");
 }
 
 #[test]
-fn a_tls_1_2_handshake_is_told_on_both_sides_with_its_owners() {
+fn a_tls_1_2_handshake_is_reported_on_both_sides_with_its_owners() {
     needs!(Openssl);
     a_handshake_by_openssl("-tls1_2", "TLS 1.2");
 }
@@ -152,7 +152,7 @@ fn a_client_certificate_is_seen_between_the_hellos_and_the_end() {
 }
 
 #[test]
-fn a_server_without_a_shared_cipher_says_so_in_an_alert() {
+fn a_server_without_a_shared_cipher_sends_an_alert() {
     needs!(Openssl);
     let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
@@ -171,7 +171,7 @@ fn a_server_without_a_shared_cipher_says_so_in_an_alert() {
 }
 
 #[test]
-fn a_client_that_rejects_the_certificate_is_the_one_who_alerts() {
+fn a_client_that_rejects_the_certificate_is_the_side_that_alerts() {
     needs!(Openssl);
     let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
@@ -187,7 +187,7 @@ fn a_client_that_rejects_the_certificate_is_the_one_who_alerts() {
 }
 
 #[test]
-fn a_tls_1_3_alert_is_told_although_it_is_encrypted() {
+fn a_tls_1_3_alert_is_reported_although_it_is_encrypted() {
     needs!(Openssl);
     let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());
@@ -209,7 +209,7 @@ fn a_tls_1_3_alert_is_told_although_it_is_encrypted() {
 }
 
 #[test]
-fn a_handshake_over_ipv6_between_hosts_is_told_with_its_addresses() {
+fn a_handshake_over_ipv6_between_hosts_is_reported_with_its_addresses() {
     needs!(Openssl);
     let (pair, identity) = (Pair::make(), Identity::make());
     let service = SocketAddr::new(pair.v6(2), port());

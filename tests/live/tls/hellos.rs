@@ -51,19 +51,19 @@ fn a_hello_cut_at(cuts: &'static [usize]) {
 }
 
 #[test]
-fn a_hello_whose_first_segment_is_one_byte_is_put_together() {
+fn a_hello_whose_first_segment_is_one_byte_is_reassembled() {
     needs!(Openssl);
     a_hello_cut_at(&[1, 99]);
 }
 
 #[test]
-fn a_hello_cut_inside_its_record_header_and_its_handshake_header_is_put_together() {
+fn a_hello_split_inside_its_record_header_and_its_handshake_header_is_reassembled() {
     needs!(Openssl, Pace);
     a_hello_cut_at(&[3, 5]);
 }
 
 #[test]
-fn a_hello_in_single_bytes_is_put_together() {
+fn a_hello_in_single_bytes_is_reassembled() {
     needs!(Openssl);
     a_hello_cut_at(&[1; 48]);
 }
@@ -137,7 +137,7 @@ fn a_hung_server_is_not_confused_with_one_on_the_same_port_of_another_network() 
 }
 
 #[test]
-fn a_server_that_reads_the_hello_and_says_nothing_owes_its_own() {
+fn a_server_that_reads_the_hello_and_sends_nothing_owes_its_own() {
     needs!(Openssl);
     let netns = Netns::make();
     let (listener, service) = listen_on_loopback(&netns);
@@ -191,7 +191,7 @@ fn after_plain_talk(netns: &Netns, bytes: usize) -> (SocketAddr, [(u32, u32); 2]
 }
 
 #[test]
-fn a_handshake_after_plain_talk_is_one_like_any_other() {
+fn a_handshake_after_plaintext_is_followed_like_any_other() {
     needs!(Openssl);
     let netns = Netns::make();
     let culprit = Culprit::trace("");
@@ -215,7 +215,7 @@ fn say(netns: &Netns, listener: TcpListener, service: SocketAddr, bytes: &'stati
 }
 
 #[test]
-fn other_protocols_whose_bytes_begin_alike_are_not_told_as_tls() {
+fn other_protocols_whose_bytes_begin_alike_are_not_reported_as_tls() {
     needs!(Pace);
     let netns = Netns::make();
     let culprit = Culprit::trace("");
@@ -242,7 +242,7 @@ fn other_protocols_whose_bytes_begin_alike_are_not_told_as_tls() {
 }
 
 #[test]
-fn a_server_that_answers_a_hello_with_plain_text_is_not_tls() {
+fn a_server_that_answers_a_hello_with_plaintext_is_not_tls() {
     needs!(Openssl, Pace);
     let netns = Netns::make();
     let (listener, service) = listen_on_loopback(&netns);

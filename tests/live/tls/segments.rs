@@ -181,25 +181,25 @@ fn is_no_hello(of: impl Fn(&[u8]) -> Vec<u8>) {
 }
 
 #[test]
-fn half_a_hello_obliges_no_server() {
+fn a_server_that_got_half_a_hello_owes_nothing() {
     needs!(Openssl);
     is_no_hello(|hello| hello[..hello.len() - 1].to_vec());
 }
 
 #[test]
-fn the_first_record_of_a_hello_of_two_obliges_no_server() {
+fn a_server_that_got_one_record_of_a_hello_in_two_owes_nothing() {
     needs!(Openssl);
     is_no_hello(|hello| in_records(hello, &[100])[..105].to_vec());
 }
 
 #[test]
-fn a_record_of_no_bytes_obliges_no_server() {
+fn a_server_that_got_an_empty_record_owes_nothing() {
     needs!(Openssl);
     is_no_hello(|_| b"\x16\x03\x01\x00\x00\x01\x00\x00\x00\x03\x03".to_vec());
 }
 
 #[test]
-fn a_record_longer_than_records_may_be_obliges_no_server() {
+fn a_server_that_got_an_oversized_record_owes_nothing() {
     needs!(Openssl);
     is_no_hello(|_| [b"\x16\x03\x01\xff\xff\x01\x00\xff\xff\x03\x03".as_slice(), &[65; 1200]].concat());
 }
@@ -223,13 +223,13 @@ fn a_lost_acknowledgement(cookies: bool) {
 }
 
 #[test]
-fn a_hello_that_stands_in_for_a_lost_acknowledgement_is_its_readers() {
+fn a_hello_in_place_of_a_lost_acknowledgement_belongs_to_its_reader() {
     needs!(Openssl);
     a_lost_acknowledgement(false);
 }
 
 #[test]
-fn a_hello_that_brings_back_a_syn_cookie_is_its_readers() {
+fn a_hello_that_returns_a_syn_cookie_belongs_to_its_reader() {
     needs!(Openssl);
     a_lost_acknowledgement(true);
 }
@@ -288,7 +288,7 @@ impl Wire {
 }
 
 #[test]
-fn a_server_that_is_gone_while_its_socket_waits_for_the_peer_owes_nothing() {
+fn a_server_that_exits_while_its_socket_waits_for_the_peer_owes_nothing() {
     needs!(Openssl);
     let wire = Wire::make();
     let server = wire.reads_and_waits("alone");
@@ -332,7 +332,7 @@ fn a_server_whose_socket_another_process_has_as_well_still_owes_its_answer() {
 
 /// The first segment of a server's flight is lost, and its second arrives before it is sent again.
 #[test]
-fn a_server_flight_whose_first_segment_is_lost_once_is_one_like_any_other() {
+fn a_server_flight_whose_first_segment_is_lost_once_is_followed_like_any_other() {
     needs!(Openssl, Nftables);
     let (pair, identity) = (Pair::make(), Identity::make());
     let service = pair.service(port());

@@ -46,7 +46,7 @@ fn exposed(told: &Incident) -> Vec<u64> {
 }
 
 #[test]
-fn stuck_in_the_future() {
+fn a_clock_months_ahead_names_who_set_it_and_the_processes_still_exposed() {
     needs!(OwnMachine, Openssl);
     date("2028-08-10 03:58:00");
     hardware_clock_follows();
@@ -127,7 +127,7 @@ fn stuck_in_the_future() {
 }
 
 #[test]
-fn a_day_behind() {
+fn a_clock_behind_by_a_pause_of_a_day_is_skewed_until_it_is_set() {
     needs!(OwnMachine);
     hardware_clock_follows();
     let mut keeper = Keeper::new("clock_skewed/paused_for_a_day");
@@ -201,7 +201,7 @@ fn step_over_the_hardware_clock(case: &'static str, ahead_s: i64) -> (Incident, 
 }
 
 #[test]
-fn a_hardware_clock_that_was_written_after_a_step_of_twelve_years_does_not_acquit_it() {
+fn a_hardware_clock_written_after_a_step_of_twelve_years_does_not_confirm_it() {
     needs!(OwnMachine, Chrony);
     let right = jiff::Timestamp::now().as_second();
     let case = "clock_stepped/chronyd_follows_wrong_servers";
@@ -223,7 +223,7 @@ fn a_hardware_clock_that_was_written_after_a_step_of_twelve_years_does_not_acqui
 }
 
 #[test]
-fn a_clock_that_chronyd_sets_right_over_a_hardware_clock_a_day_behind_is_not_called_wrong() {
+fn a_clock_corrected_by_chronyd_over_a_hardware_clock_a_day_behind_is_not_reported_as_wrong() {
     needs!(OwnMachine, Chrony);
     let (opened, all) = step_over_the_hardware_clock("clock_stepped/chronyd_corrects_hardware_clock", 86_400);
     assert_eq!((opened.text("/severity"), opened.text("/details/verdict")), ("warning", "unknown"));
@@ -241,7 +241,7 @@ fn a_clock_that_chronyd_sets_right_over_a_hardware_clock_a_day_behind_is_not_cal
 }
 
 #[test]
-fn a_leap_second_is_told_with_whoever_armed_it_and_a_false_one_as_such() {
+fn a_leap_second_is_reported_with_the_process_that_armed_it_and_a_false_one_as_false() {
     needs!(OwnMachine, Perl);
     for (case, day, severity) in [
         ("clock_stepped/leap_second", "2028-12-31", "info"),

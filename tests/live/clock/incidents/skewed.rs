@@ -135,7 +135,7 @@ fn a_server_is_asked_over_ipv6_as_well() {
 }
 
 #[test]
-fn less_than_a_minute_is_a_warning_and_none_is_nothing() {
+fn a_skew_below_a_minute_is_a_warning_and_no_skew_is_no_incident() {
     needs!(Pace);
     let _alone = RightAgain::afterwards();
     let asked = [40, -40, 0].map(|ahead_s| (ahead_s, asks(Ipv4Addr::LOCALHOST, ahead_s * 1000, TRACE)));
@@ -247,7 +247,7 @@ fn is_a_day_behind(told: Vec<Incident>, web: &Web) {
 }
 
 #[test]
-fn a_single_web_server_from_tomorrow_is_a_warning_that_it_may_be_wrong_and_all_that_run_tells() {
+fn a_single_web_server_a_day_ahead_is_a_warning_and_the_only_output_of_run() {
     needs!(Curl, Pace);
     let _alone = RightAgain::afterwards();
     let (web, watching) = (Web::set(&[A_DAY_AHEAD], false), WAYS.map(|way| (way, watch(way, ""))));
@@ -267,7 +267,7 @@ fn a_single_web_server_from_tomorrow_is_a_warning_that_it_may_be_wrong_and_all_t
 }
 
 #[test]
-fn so_it_is_over_ipv6() {
+fn a_single_web_server_a_day_ahead_is_a_warning_over_ipv6() {
     needs!(Curl, Pace);
     let _alone = RightAgain::afterwards();
     let (web, culprit) = (Web::set(&[A_DAY_AHEAD], true), watch(TRACE, ""));
@@ -276,7 +276,7 @@ fn so_it_is_over_ipv6() {
 }
 
 #[test]
-fn three_web_servers_that_agree_are_believed_and_wake_nobody() {
+fn three_web_servers_that_agree_are_believed_and_only_a_warning() {
     needs!(Curl);
     let _alone = RightAgain::afterwards();
     let web = Web::set(&[A_DAY_AHEAD; 3], false);
@@ -304,7 +304,7 @@ fn three_web_servers_that_agree_are_believed_and_wake_nobody() {
 }
 
 #[test]
-fn one_machine_with_three_ports_is_one_web_server() {
+fn three_ports_of_one_machine_are_one_web_server() {
     needs!(Curl, Pace);
     let _alone = RightAgain::afterwards();
     let (web, culprit) = (Web::at_three_ports(A_DAY_AHEAD), watch(TRACE, ""));
@@ -319,7 +319,7 @@ fn one_machine_with_three_ports_is_one_web_server() {
 }
 
 #[test]
-fn web_servers_of_a_namespace_that_leads_nowhere_tell_nothing() {
+fn web_servers_of_a_namespace_without_a_default_route_are_ignored() {
     needs!(Curl, Pace);
     let _alone = RightAgain::afterwards();
     let (web, culprit) = (Web::without_a_way_out(&[A_DAY_AHEAD; 3], false), watch(TRACE, ""));
@@ -330,7 +330,7 @@ fn web_servers_of_a_namespace_that_leads_nowhere_tell_nothing() {
 }
 
 #[test]
-fn a_namespace_of_an_unprivileged_user_is_known_to_be_his() {
+fn a_namespace_of_an_unprivileged_user_is_not_the_hosts() {
     needs!(Pace);
     let mut his = words("setpriv --reuid 65534 --regid 65534 --clear-groups unshare -Urn sh -c");
     his.arg("echo made; exec sleep 60");
@@ -344,7 +344,7 @@ fn a_namespace_of_an_unprivileged_user_is_known_to_be_his() {
 }
 
 #[test]
-fn dates_that_say_nothing_of_the_clock_open_nothing() {
+fn dates_that_prove_nothing_about_the_clock_open_nothing() {
     needs!(Curl, Pace);
     let _alone = RightAgain::afterwards();
     let cached = Dates { age_s: Some(7), ..A_DAY_AHEAD };

@@ -25,7 +25,7 @@ fn date_minus_a_second() -> Running {
 }
 
 #[test]
-fn a_date_set_by_hand_is_named_with_its_program_and_its_shell_at_both_intensities() {
+fn a_date_set_by_hand_is_named_with_its_program_and_its_shell_in_both_modes() {
     for mode in ["full", "anomalies"] {
         let mut keeper =
             if mode == "full" { Keeper::new("clock_stepped/set_by_date") } else { Keeper::idle() };
@@ -52,7 +52,7 @@ fn a_date_set_by_hand_is_named_with_its_program_and_its_shell_at_both_intensitie
 }
 
 #[test]
-fn slews_reads_and_refusals_open_nothing_and_with_anomalies_only_tell_nothing() {
+fn slews_reads_and_refusals_open_nothing_and_emit_nothing_in_anomalies_mode() {
     needs!(Perl);
     let _alone = RightAgain::afterwards();
     let netns = Netns::make();
@@ -76,7 +76,7 @@ fn slews_reads_and_refusals_open_nothing_and_with_anomalies_only_tell_nothing() 
 }
 
 #[test]
-fn whoever_steps_the_clock_is_told_whatever_process_was_asked_for() {
+fn a_process_that_steps_the_clock_is_reported_despite_a_process_filter() {
     needs!(Perl, Pace);
     let mut other = Running::spawn(&mut words("sleep 60"));
     let right_again = RightAgain::afterwards();
@@ -90,7 +90,7 @@ fn whoever_steps_the_clock_is_told_whatever_process_was_asked_for() {
 }
 
 #[test]
-fn without_hooks_on_calls_a_step_is_found_and_nobody_is_accused_or_cleared() {
+fn without_syscall_hooks_a_step_is_found_and_no_process_is_named() {
     needs!(Perl, Pace);
     let right_again = RightAgain::afterwards();
     let culprit = Culprit::trace("-e clock --no-syscalls");
@@ -105,7 +105,7 @@ fn without_hooks_on_calls_a_step_is_found_and_nobody_is_accused_or_cleared() {
 }
 
 #[test]
-fn a_container_is_named_even_if_its_process_is_gone_at_once() {
+fn a_container_is_named_even_if_its_process_exits_at_once() {
     needs!(Pace);
     const ID: &str = "c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4c1d2e3f4";
     let root = culprit::kernel::cgroup::root().expect("a cgroup v2 root");

@@ -56,7 +56,7 @@ pub(super) fn waits(case: &'static str, from: &Netns, to: SocketAddr) -> Inciden
 }
 
 #[test]
-fn an_answer_that_the_own_input_chain_drops_is_not_a_matter_of_egress() {
+fn an_answer_dropped_by_the_hosts_own_input_chain_is_not_blamed_on_egress() {
     needs!(Nftables, DropReasons);
     let opened = stalled("connect_stalled/answer_dropped_in_input", |pair, to| {
         pair.client.nft(&format!(
@@ -77,7 +77,7 @@ fn an_answer_that_the_own_input_chain_drops_is_not_a_matter_of_egress() {
 }
 
 #[test]
-fn an_answer_dropped_before_routing_is_looked_for_in_prerouting() {
+fn an_answer_dropped_before_routing_is_attributed_to_prerouting() {
     needs!(Nftables, DropReasons);
     let opened = stalled("connect_stalled/answer_dropped_before_routing", |pair, to| {
         pair.client.nft(&format!(
@@ -105,7 +105,7 @@ fn a_syn_that_another_namespaces_input_chain_drops_names_that_namespace() {
 }
 
 #[test]
-fn a_syn_that_a_router_does_not_forward_is_to_be_allowed_in_its_forward_chain() {
+fn a_syn_dropped_by_a_router_has_a_remedy_in_its_forward_chain() {
     needs!(Nftables, DropReasons);
     let pair = Pair::make();
     let router = &pair.server;
@@ -121,7 +121,7 @@ fn a_syn_that_a_router_does_not_forward_is_to_be_allowed_in_its_forward_chain() 
 }
 
 #[test]
-fn an_answer_that_comes_in_by_the_wrong_device_is_the_reverse_path_filters() {
+fn an_answer_on_the_wrong_device_is_attributed_to_the_reverse_path_filter() {
     needs!(DropReasons);
     let pair = Pair::make();
     let to = SocketAddr::new(pair.server.v4(77), port());
@@ -156,7 +156,7 @@ fn an_answer_that_comes_in_by_the_wrong_device_is_the_reverse_path_filters() {
 }
 
 #[test]
-fn a_frame_for_another_mac_is_a_neighbour_entry_out_of_date() {
+fn a_frame_for_another_mac_is_an_outdated_neighbour_entry() {
     needs!(DropReasons);
     let lan = Lan::set("connect_stalled/frame_for_another_mac");
     let (one, other) = (lan.host(1), lan.host(2));
@@ -176,7 +176,7 @@ fn a_frame_for_another_mac_is_a_neighbour_entry_out_of_date() {
 }
 
 #[test]
-fn syns_to_a_listener_of_this_host_whose_queue_is_full_are_no_firewalls_doing() {
+fn syns_to_a_full_accept_queue_are_not_blamed_on_a_firewall() {
     needs!();
     let pair = Pair::make();
     let to = pair.service(port());
@@ -246,7 +246,7 @@ fn routes_that_refuse_are_named_with_their_type() {
 }
 
 #[test]
-fn local_ports_that_are_used_up_are_told_with_the_range_and_their_holder() {
+fn exhausted_local_ports_are_reported_with_the_range_and_their_holder() {
     needs!();
     let netns = Netns::make();
     let to = SocketAddr::new(netns.loopback(), port());
@@ -272,7 +272,7 @@ fn local_ports_that_are_used_up_are_told_with_the_range_and_their_holder() {
 }
 
 #[test]
-fn many_silent_destinations_of_one_program_are_one_incident() {
+fn many_unanswered_destinations_of_one_program_are_one_incident() {
     needs!(Nftables);
     let pair = Pair::make();
     pair.client.ip(&format!("route add 198.51.100.0/24 via {}", pair.v4(2)));
@@ -305,7 +305,7 @@ fn many_silent_destinations_of_one_program_are_one_incident() {
 }
 
 #[test]
-fn ipv6_that_is_silent_while_ipv4_works_is_told_so() {
+fn unanswered_ipv6_is_reported_while_ipv4_works() {
     needs!(Nftables);
     let pair = Pair::make();
     let v4 = pair.service(port());
@@ -329,7 +329,7 @@ fn ipv6_that_is_silent_while_ipv4_works_is_told_so() {
 }
 
 #[test]
-fn a_pods_failures_point_to_the_gateway_of_its_node_that_does_not_answer() {
+fn a_pods_failures_are_caused_by_the_unresolved_gateway_of_its_node() {
     needs!(Pace);
     let pair = Pair::make();
     let (pod, node) = (&pair.client, &pair.server);

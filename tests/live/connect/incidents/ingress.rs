@@ -8,7 +8,7 @@ use super::{
 use crate::{harness::bpf, needs};
 
 #[test]
-fn an_answer_that_traffic_control_drops_as_it_arrives_is_looked_for_there() {
+fn an_answer_dropped_by_traffic_control_on_ingress_is_attributed_to_it() {
     needs!(TrafficControl, DropReasons);
     let opened = stalled("connect_stalled/answer_dropped_by_tc_ingress", |pair, _| {
         traffic_control_drops(&pair.client, "ingress");
@@ -18,7 +18,7 @@ fn an_answer_that_traffic_control_drops_as_it_arrives_is_looked_for_there() {
 }
 
 #[test]
-fn a_syn_that_traffic_control_of_another_namespace_drops_is_looked_for_in_it() {
+fn a_syn_dropped_by_traffic_control_of_another_namespace_is_attributed_to_it() {
     needs!(TrafficControl, DropReasons);
     let mut server = String::new();
     let opened = stalled("connect_stalled/syn_dropped_by_tc_ingress_of_other_namespace", |pair, _| {
@@ -34,7 +34,7 @@ fn a_syn_that_traffic_control_of_another_namespace_drops_is_looked_for_in_it() {
 }
 
 #[test]
-fn a_syn_that_an_xdp_program_of_another_namespace_drops_is_looked_for_there_as_well() {
+fn a_syn_dropped_by_an_xdp_program_of_another_namespace_is_attributed_to_it() {
     needs!(DropReasons);
     let mut server = String::new();
     let opened = stalled("connect_stalled/syn_dropped_by_xdp_of_other_namespace", |pair, _| {

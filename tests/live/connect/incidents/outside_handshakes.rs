@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[test]
-fn a_connect_nobody_answers_outside_any_handshake_is_a_stalled_connect() {
+fn an_unanswered_connect_outside_any_handshake_is_a_stalled_connect() {
     needs!(Tun, Pace);
     let mut stage = Stage::set("connect_stalled/no_answer_outside_handshake");
     stage.keep_own();

@@ -45,7 +45,7 @@ pub(super) fn traffic_control_drops(netns: &Netns, direction: &str) {
 }
 
 #[test]
-fn a_syn_that_traffic_control_drops_on_its_way_out_is_looked_for_there() {
+fn a_syn_dropped_by_traffic_control_on_egress_is_attributed_to_it() {
     needs!(TrafficControl, DropReasons);
     let opened = stalled("connect_stalled/syn_dropped_by_tc_egress", |pair, _| {
         traffic_control_drops(&pair.client, "egress");
@@ -56,7 +56,7 @@ fn a_syn_that_traffic_control_drops_on_its_way_out_is_looked_for_there() {
 }
 
 #[test]
-fn an_answer_that_an_xdp_program_drops_looks_like_silence_and_no_firewalls_doing() {
+fn an_answer_dropped_by_an_xdp_program_looks_unanswered_and_is_not_blamed_on_a_firewall() {
     needs!();
     let pair = Pair::make();
     let to = pair.service(port());
@@ -96,7 +96,7 @@ fn program(netns: &Netns, text: &str, at: SocketAddr) -> Running {
 }
 
 #[test]
-fn a_syn_that_a_unit_may_not_send_is_its_units_policy() {
+fn a_syn_that_a_unit_may_not_send_is_attributed_to_its_policy() {
     needs!(DropReasons);
     let (pair, unit) = (Pair::make(), bpf::Unit::make());
     let to = pair.service(port());
@@ -119,7 +119,7 @@ fn a_syn_that_a_unit_may_not_send_is_its_units_policy() {
 }
 
 #[test]
-fn a_syn_that_the_listeners_unit_may_not_receive_is_that_units_policy() {
+fn a_syn_that_the_listeners_unit_may_not_receive_is_attributed_to_its_policy() {
     needs!(DropReasons);
     let (pair, unit) = (Pair::make(), bpf::Unit::make());
     let to = pair.service(port());
@@ -136,7 +136,7 @@ fn a_syn_that_the_listeners_unit_may_not_receive_is_that_units_policy() {
 }
 
 #[test]
-fn a_syn_that_a_filter_on_the_listening_socket_drops_is_no_firewalls_doing() {
+fn a_syn_dropped_by_a_filter_on_the_listening_socket_is_not_blamed_on_a_firewall() {
     needs!(DropReasons);
     let pair = Pair::make();
     let to = pair.service(port());
@@ -148,7 +148,7 @@ fn a_syn_that_a_filter_on_the_listening_socket_drops_is_no_firewalls_doing() {
 }
 
 #[test]
-fn an_answer_that_a_filter_on_the_connecting_socket_drops_is_its_own() {
+fn an_answer_dropped_by_a_filter_on_the_connecting_socket_is_attributed_to_it() {
     needs!(DropReasons);
     let pair = Pair::make();
     let to = pair.service(port());
@@ -167,7 +167,7 @@ fn an_answer_that_a_filter_on_the_connecting_socket_drops_is_its_own() {
 }
 
 #[test]
-fn a_syn_without_the_signature_that_its_listener_wants_is_a_matter_of_keys() {
+fn a_syn_without_the_signature_that_its_listener_requires_is_attributed_to_the_keys() {
     needs!(DropReasons, Pace);
     let pair = Pair::make();
     let to = pair.service(port());
@@ -181,7 +181,7 @@ fn a_syn_without_the_signature_that_its_listener_wants_is_a_matter_of_keys() {
 }
 
 #[test]
-fn an_answer_that_an_ipsec_policy_blocks_is_looked_for_there() {
+fn an_answer_blocked_by_an_ipsec_policy_is_attributed_to_it() {
     needs!(DropReasons, Pace);
     let opened = stalled("connect_stalled/answer_dropped_by_ipsec_policy", |pair, to| {
         pair.client.ip(&format!(
@@ -195,7 +195,7 @@ fn an_answer_that_an_ipsec_policy_blocks_is_looked_for_there() {
 }
 
 #[test]
-fn a_syn_to_a_host_that_neither_holds_the_address_nor_forwards_is_a_matter_of_routing() {
+fn a_syn_to_a_host_that_neither_holds_the_address_nor_forwards_is_attributed_to_routing() {
     needs!(DropReasons, Pace);
     let pair = Pair::make();
     let to = SocketAddr::new(pair.v4(77), port());
@@ -208,7 +208,7 @@ fn a_syn_to_a_host_that_neither_holds_the_address_nor_forwards_is_a_matter_of_ro
 }
 
 #[test]
-fn a_syn_over_ipv6_to_a_host_that_has_it_switched_off_is_told_so() {
+fn a_syn_to_a_device_with_ipv6_disabled_is_attributed_to_that_setting() {
     needs!(DropReasons, Pace);
     let pair = Pair::make();
     let to = SocketAddr::new(pair.v6(2), port());
@@ -226,7 +226,7 @@ fn a_syn_over_ipv6_to_a_host_that_has_it_switched_off_is_told_so() {
 }
 
 #[test]
-fn a_syn_that_a_queueing_discipline_drops_is_looked_for_in_it() {
+fn a_syn_dropped_by_a_queueing_discipline_is_attributed_to_it() {
     needs!(TrafficControl, QdiscReasons);
     let opened = stalled("connect_stalled/syn_dropped_by_qdisc", |pair, _| {
         // Nothing longer than 60 bytes gets through: no SYN, but ARP.
@@ -240,7 +240,7 @@ fn a_syn_that_a_queueing_discipline_drops_is_looked_for_in_it() {
 }
 
 #[test]
-fn a_published_port_whose_node_does_not_forward_it_is_told_with_both_addresses() {
+fn a_published_port_whose_node_does_not_forward_it_is_reported_with_both_addresses() {
     needs!(Nftables, DropReasons, ConntrackTypes);
     let pair = Pair::make();
     let node = &pair.server;
@@ -264,7 +264,7 @@ fn a_published_port_whose_node_does_not_forward_it_is_told_with_both_addresses()
 }
 
 #[test]
-fn a_service_that_its_node_translates_to_nobody_who_answers_is_told_as_silent() {
+fn a_service_translated_to_a_backend_that_does_not_answer_is_reported_as_unanswered() {
     needs!(Nftables);
     let pair = Pair::make();
     let node = &pair.server;

@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn a_full_neighbour_table_is_told_with_its_bound() {
+fn a_full_neighbour_table_is_reported_with_its_bound() {
     // The bound holds for all namespaces together.
     needs!(OwnMachine);
     let culprit = Culprit::trace("");

@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[test]
-fn a_failover_that_is_announced_and_works_is_none() {
+fn an_announced_failover_that_works_is_no_incident() {
     needs!(Pace);
     let lan = Lan::set("neighbour_stale/announced_failover_without_fault");
     let (client, one, two) = (lan.host(10), lan.host(21), lan.host(22));
@@ -47,7 +47,7 @@ fn a_failover_that_is_announced_and_works_is_none() {
 }
 
 #[test]
-fn a_router_that_answers_arp_for_others_is_none() {
+fn a_router_that_answers_arp_for_others_is_no_incident() {
     needs!(Pace);
     let lan = Lan::set("neighbour_stale/proxy_arp_without_fault");
     let (client, router) = (lan.host(10), lan.host(1));
@@ -78,7 +78,7 @@ fn a_router_that_answers_arp_for_others_is_none() {
 }
 
 #[test]
-fn a_peer_whose_packets_come_by_another_way_than_replies_go_is_none() {
+fn an_asymmetric_path_is_no_incident() {
     needs!(Pace);
     let lan = Lan::set("neighbour_stale/asymmetric_path_without_fault");
     let (server, peer) = (lan.host(10), lan.host(90));
@@ -107,7 +107,7 @@ fn a_peer_whose_packets_come_by_another_way_than_replies_go_is_none() {
 }
 
 #[test]
-fn a_lost_syn_ack_on_such_a_way_is_none_either() {
+fn lost_syn_acks_on_an_asymmetric_path_are_no_incident() {
     needs!(Nftables, Pace);
     let lan = Lan::set("neighbour_stale/asymmetric_path_with_lost_syn_acks");
     let (server, peer) = (lan.host(10), lan.host(90));
@@ -135,7 +135,7 @@ fn a_lost_syn_ack_on_such_a_way_is_none_either() {
 }
 
 #[test]
-fn a_machine_behind_a_bridge_of_its_own_with_many_addresses_is_none() {
+fn a_machine_with_many_addresses_behind_its_own_bridge_is_no_incident() {
     needs!(Pace);
     let lan = Lan::set("neighbour_stale/bridge_with_many_addresses_without_fault");
     let (server, machine) = (lan.host(10), lan.host(90));
@@ -197,7 +197,7 @@ fn greets(from: &crate::harness::Netns, all: &[SocketAddr]) {
 }
 
 #[test]
-fn a_busy_healthy_subnet_of_200_neighbours_is_none() {
+fn a_busy_healthy_subnet_of_200_neighbours_is_no_incident() {
     needs!(Pace);
     let lan = Lan::set("neighbour_unresolved/two_hundred_neighbours_without_fault");
     let client = lan.host(10);
@@ -234,7 +234,7 @@ fn healthy_neighbours_put_nothing_on_the_ring_of_a_daemon() {
 }
 
 #[test]
-fn a_neighbour_nobody_waits_for_is_none() {
+fn an_unresolved_neighbour_that_no_process_waits_for_is_no_incident() {
     needs!(Pace);
     let lan = Lan::set("neighbour_unresolved/unanswered_without_waiting_process");
     let host = lan.host(10);
@@ -250,7 +250,7 @@ fn a_neighbour_nobody_waits_for_is_none() {
 }
 
 #[test]
-fn a_neighbour_that_answers_the_second_question_is_none() {
+fn a_neighbour_that_answers_the_second_request_is_no_incident() {
     needs!(Nftables, Pace);
     let lan = Lan::set("neighbour_unresolved/second_request_answered");
     let (host, slow) = (lan.host(10), lan.host(90));

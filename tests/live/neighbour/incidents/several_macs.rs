@@ -64,7 +64,7 @@ fn unanswered(lan: &Lan, server: &Host, sent: &str, packets: f64) {
 }
 
 #[test]
-fn a_peer_with_two_macs_that_dies_is_not_at_another_one() {
+fn a_peer_with_two_macs_that_dies_is_no_stale_entry() {
     needs!(Pace);
     let lan = Lan::set("neighbour_stale/peer_with_two_macs_dies");
     let (server, peer) = (lan.host(10), lan.host(90));
@@ -83,7 +83,7 @@ fn a_peer_with_two_macs_that_dies_is_not_at_another_one() {
 }
 
 #[test]
-fn a_peer_with_two_macs_that_no_longer_listens_is_not_at_another_one() {
+fn a_peer_with_two_macs_that_stops_listening_is_no_stale_entry() {
     needs!(Nftables, Pace);
     let lan = Lan::set("neighbour_stale/peer_with_two_macs_stops_listening");
     let (server, peer) = (lan.host(10), lan.host(90));
@@ -98,7 +98,7 @@ fn a_peer_with_two_macs_that_no_longer_listens_is_not_at_another_one() {
 }
 
 #[test]
-fn two_devices_of_one_machine_that_announce_its_address_in_turn_contest_nothing() {
+fn two_devices_of_one_machine_that_announce_its_address_in_turn_are_no_conflict() {
     needs!(Pace);
     let lan = Lan::set("neighbour_conflict/announced_in_turn_by_one_machine");
     let (server, peer) = (lan.host(10), lan.host(90));

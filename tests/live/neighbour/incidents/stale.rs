@@ -84,7 +84,7 @@ fn confirms(host: &Host, to: SocketAddr) -> Again {
 }
 
 #[test]
-fn a_wrong_entry_kept_alive_by_confirmations_is_named_reachable_as_it_is() {
+fn a_wrong_entry_kept_reachable_by_confirmations_is_named() {
     needs!(Pace);
     let lan = Lan::set("neighbour_stale/wrong_entry_confirmed_by_datagrams");
     let (database, worker) = (lan.host(10), lan.host(90));
@@ -107,7 +107,7 @@ fn a_wrong_entry_kept_alive_by_confirmations_is_named_reachable_as_it_is() {
 }
 
 #[test]
-fn an_entry_the_kernel_heals_itself_says_how_long_that_took() {
+fn an_entry_the_kernel_corrects_itself_is_resolved_with_its_duration() {
     needs!();
     let lan = Lan::set("neighbour_stale/wrong_entry_corrected_by_kernel");
     let (database, worker) = (lan.host(10), lan.host(90));
@@ -128,7 +128,7 @@ fn an_entry_the_kernel_heals_itself_says_how_long_that_took() {
 }
 
 #[test]
-fn a_reused_address_whose_questions_are_lost_is_a_black_hole() {
+fn a_reused_address_whose_arp_requests_are_lost_is_a_stale_entry() {
     needs!(Nftables);
     let lan = Lan::set("neighbour_stale/reused_address");
     let database = lan.host(10);
@@ -155,7 +155,7 @@ fn a_reused_address_whose_questions_are_lost_is_a_black_hole() {
 }
 
 #[test]
-fn a_client_that_is_not_heard_points_from_its_connect_to_the_entry() {
+fn a_stalled_connect_of_an_unheard_client_is_caused_by_the_entry() {
     needs!(Pace);
     let lan = Lan::set("neighbour_stale/unheard_client_of_stale_entry");
     let (database, worker) = (lan.host(10), lan.host(90));
@@ -177,7 +177,7 @@ fn a_client_that_is_not_heard_points_from_its_connect_to_the_entry() {
 }
 
 #[test]
-fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_goes_on_sending() {
+fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_sends() {
     needs!();
     let lan = Lan::set("neighbour_stale/peer_moved_under_open_connection");
     let (database, worker) = (lan.host(10), lan.host(90));
@@ -204,7 +204,7 @@ fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_goes_on_sendin
 }
 
 #[test]
-fn a_black_hole_is_the_same_incident_in_both_modes() {
+fn a_stale_entry_is_the_same_incident_in_both_modes() {
     needs!(Pace);
     let told = ["full", "anomalies"].map(|mode| {
         let lan = Lan::watched_by(Culprit::trace(&format!("--mode {mode}")));

@@ -38,13 +38,13 @@ fn nobody_answers(case: &'static str, how: &str, address: impl Fn(&Host) -> IpAd
 }
 
 #[test]
-fn a_host_that_does_not_answer_arp_is_named_with_who_waits() {
+fn a_host_that_does_not_answer_arp_is_named_with_the_waiting_process() {
     needs!();
     nobody_answers("neighbour_unresolved/absent_host", "arp", |host| host.v4);
 }
 
 #[test]
-fn a_host_that_does_not_answer_ndp_is_named_with_who_waits() {
+fn a_host_that_does_not_answer_ndp_is_named_with_the_waiting_process() {
     needs!();
     nobody_answers("neighbour_unresolved/absent_host_ipv6", "ndp", |host| host.v6);
 }
@@ -70,19 +70,19 @@ fn gateway(case: &'static str, beyond: &str, address: impl Fn(&Host) -> IpAddr) 
 }
 
 #[test]
-fn a_gateway_that_does_not_answer_arp_is_called_one() {
+fn a_gateway_that_does_not_answer_arp_is_reported_as_a_gateway() {
     needs!(Pace);
     gateway("neighbour_unresolved/absent_gateway", "192.0.2.64", |host| host.v4);
 }
 
 #[test]
-fn a_gateway_that_does_not_answer_ndp_is_called_one() {
+fn a_gateway_that_does_not_answer_ndp_is_reported_as_a_gateway() {
     needs!(Pace);
     gateway("neighbour_unresolved/absent_gateway_ipv6", "2001:db8::64", |host| host.v6);
 }
 
 #[test]
-fn a_datagram_waits_as_well() {
+fn the_sender_of_a_datagram_waits_as_well() {
     needs!(Pace);
     let lan = Lan::set("neighbour_unresolved/absent_host_of_a_datagram");
     let host = lan.host(10);
@@ -101,7 +101,7 @@ fn a_datagram_waits_as_well() {
 }
 
 #[test]
-fn a_host_that_comes_back_resolves_it_and_the_failures_point_to_it() {
+fn a_host_that_comes_back_resolves_the_incident_that_caused_the_failures() {
     needs!(Pace);
     let lan = Lan::set("neighbour_unresolved/absent_host_comes_back");
     let host = lan.host(10);
@@ -124,7 +124,7 @@ fn a_host_that_comes_back_resolves_it_and_the_failures_point_to_it() {
 }
 
 #[test]
-fn an_entry_an_agent_took_away_is_missing_until_the_agent_writes_it_again() {
+fn an_entry_removed_by_an_agent_is_missing_until_the_agent_sets_it_again() {
     needs!();
     let lan = Lan::set("neighbour_unresolved/entry_removed_by_agent");
     let (host, absent) = (lan.host(10), lan.switch.v4(77));
@@ -143,7 +143,7 @@ fn an_entry_an_agent_took_away_is_missing_until_the_agent_writes_it_again() {
 }
 
 #[test]
-fn a_macvlan_child_of_the_device_that_asks_is_called_one_and_so_is_its_parent() {
+fn a_macvlan_child_of_the_asking_device_is_reported_as_one_and_so_is_its_parent() {
     needs!(Macvlan);
     let lan = Lan::set("neighbour_unresolved/macvlan_child_and_parent");
     let (host, child) = (lan.host(10), crate::harness::Netns::make());
@@ -168,7 +168,7 @@ fn a_macvlan_child_of_the_device_that_asks_is_called_one_and_so_is_its_parent() 
 }
 
 #[test]
-fn a_gateway_that_ignores_questions_of_foreign_senders_is_not_called_silent() {
+fn a_gateway_that_ignores_requests_of_foreign_senders_is_not_reported_as_silent() {
     needs!();
     let lan = Lan::set("neighbour_unresolved/gateway_ignores_foreign_sender");
     let (host, gateway) = (lan.host(10), lan.host(1));
@@ -192,7 +192,7 @@ fn a_gateway_that_ignores_questions_of_foreign_senders_is_not_called_silent() {
 }
 
 #[test]
-fn what_a_router_forwards_for_a_container_waits_as_well() {
+fn a_process_behind_a_forwarding_router_waits_as_well() {
     needs!();
     let lan = Lan::set("neighbour_unresolved/absent_host_of_a_container");
     let (router, inside) = (lan.host(1), crate::harness::Netns::make());

@@ -45,7 +45,7 @@ fn a_keep_alive_client_is_not_named_while_an_event_loop_waits_for_its_own_timer(
 }
 
 #[test]
-fn a_fetch_between_accept_and_the_first_read_is_blamed_and_its_end_proves_it() {
+fn a_fetch_between_accept_and_the_first_read_is_likely_and_certain_once_it_ends() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_before_hello_is_read");
     let pid = stage.serve(&json!({ "before": ["fetch", VOID, 80, PATIENCE] }));
@@ -69,7 +69,7 @@ fn a_fetch_between_accept_and_the_first_read_is_blamed_and_its_end_proves_it() {
 }
 
 #[test]
-fn a_hello_to_a_port_that_speaks_no_tls_is_no_incident() {
+fn a_hello_to_a_plaintext_port_is_no_incident() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/hello_to_plaintext_port_without_fault");
     let mut server = python();
@@ -105,7 +105,7 @@ fn a_hello_to_a_port_that_never_answered_one_is_a_warning_at_most() {
 }
 
 #[test]
-fn the_child_that_holds_an_unread_hello_is_the_one_that_is_looked_at() {
+fn the_child_that_holds_an_unread_hello_is_the_process_named() {
     needs!(Openssl, Tun, HonestClock, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/hello_unread_by_forked_child");
     let parent = stage.serve(&json!({ "serve": "fork", "before": ["sleep", PATIENCE] }));
@@ -119,7 +119,7 @@ fn the_child_that_holds_an_unread_hello_is_the_one_that_is_looked_at() {
 }
 
 #[test]
-fn a_thread_that_asks_over_a_unix_socket_is_not_said_to_do_nothing() {
+fn a_thread_that_waits_on_a_unix_socket_is_not_reported_as_idle() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/server_waits_on_unix_socket");
     let path = stage.program("daemon.socket");
@@ -135,7 +135,7 @@ fn a_thread_that_asks_over_a_unix_socket_is_not_said_to_do_nothing() {
 }
 
 #[test]
-fn a_fetch_after_the_last_message_of_a_handshake_is_said_to_validate_the_peer() {
+fn a_fetch_after_the_last_message_of_a_handshake_is_attributed_to_validating_the_peer() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("connect_stalled/fetch_after_handshake");
     // The client is on the host with the void; the server on the other.

@@ -30,26 +30,26 @@ fn nothing_on_the_network(case: &'static str, action: &serde_json::Value, seen: 
 }
 
 #[test]
-fn a_server_that_sleeps_in_its_handshake_is_said_to_sleep() {
+fn a_server_that_sleeps_in_its_handshake_is_reported_as_sleeping() {
     needs!(Openssl, Tun, Pace);
     nothing_on_the_network("tls_handshake_stalled/server_sleeps", &json!(["sleep", PATIENCE]), "nanosleep");
 }
 
 #[test]
-fn a_server_that_waits_for_a_lock_is_said_to_wait_for_a_thread() {
+fn a_server_that_waits_for_a_lock_is_reported_as_waiting_for_a_thread() {
     needs!(Openssl, Tun, Pace);
     let case = "tls_handshake_stalled/lock_wait";
     nothing_on_the_network(case, &json!(["locked", PATIENCE]), "waiting for another thread");
 }
 
 #[test]
-fn a_server_that_computes_is_said_to_run() {
+fn a_server_that_computes_is_reported_as_running() {
     needs!(Openssl, Tun, Pace);
     nothing_on_the_network("tls_handshake_stalled/server_computes", &json!(["spin", PATIENCE]), "running");
 }
 
 #[test]
-fn a_stuck_connect_of_another_thread_from_before_is_not_blamed() {
+fn an_older_pending_connect_of_another_thread_is_not_blamed() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/server_sleeps_beside_pending_connect");
     let action = json!(["sleep", PATIENCE]);
@@ -72,7 +72,7 @@ fn five_clients(stage: &Stage) -> Vec<Running> {
 }
 
 #[test]
-fn hellos_a_stopped_server_does_not_read_are_one_incident_that_says_so() {
+fn hellos_a_stopped_server_does_not_read_are_one_incident_that_reports_the_stop() {
     // Emulated, five handshakes at once are a stall of their own.
     needs!(Openssl, Tun, HonestClock, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/stopped_server_five_clients");
@@ -94,7 +94,7 @@ fn hellos_a_stopped_server_does_not_read_are_one_incident_that_says_so() {
 }
 
 #[test]
-fn hellos_in_the_accept_queue_of_a_busy_server_are_said_to_wait_there() {
+fn hellos_in_the_accept_queue_of_a_busy_server_are_reported_as_waiting_there() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/hellos_in_accept_queue");
     // Busy with its first customer, of whom it has not read a word either.
@@ -110,7 +110,7 @@ fn hellos_in_the_accept_queue_of_a_busy_server_are_said_to_wait_there() {
 }
 
 #[test]
-fn hellos_accepted_by_an_exhausted_thread_pool_are_said_to_wait_for_a_thread() {
+fn hellos_accepted_by_an_exhausted_thread_pool_are_reported_as_waiting_for_a_thread() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/thread_pool_exhausted");
     stage.serve(&json!({ "serve": "pool", "before": ["sleep", PATIENCE] }));

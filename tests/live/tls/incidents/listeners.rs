@@ -82,7 +82,7 @@ fn a_server_behind_a_port_redirect_of_its_host_is_followed_to_the_end() {
 }
 
 #[test]
-fn a_client_whose_host_sends_it_elsewhere_is_followed_under_the_address_it_asked_for() {
+fn a_client_whose_host_translates_its_connect_is_followed_under_the_requested_address() {
     needs!(Openssl, Tun, Nftables);
     let mut stage = Stage::set("tls_handshake_stalled/translated_address_without_fault");
     let asked = SocketAddr::new(std::net::Ipv4Addr::new(203, 0, 113, 99).into(), port());

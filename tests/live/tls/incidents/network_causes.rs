@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[test]
-fn a_fetch_the_network_swallows_inside_a_tls_1_2_handshake_is_blamed() {
+fn an_unanswered_fetch_inside_a_tls_1_2_handshake_is_blamed() {
     needs!(Openssl, Tun);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_unanswered_tls12");
     let pid = stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
@@ -38,7 +38,7 @@ fn a_fetch_the_network_swallows_inside_a_tls_1_2_handshake_is_blamed() {
 }
 
 #[test]
-fn a_fetch_the_network_swallows_inside_a_tls_1_3_handshake_over_ipv6_is_blamed() {
+fn an_unanswered_fetch_inside_a_tls_1_3_handshake_over_ipv6_is_blamed() {
     needs!(Openssl, Tun);
     let mut stage = Stage::set_v6("tls_handshake_stalled/fetch_unanswered_tls13_ipv6");
     stage.serve_slowly(&json!(["fetch", VOID6, 80, PATIENCE]));
@@ -50,7 +50,7 @@ fn a_fetch_the_network_swallows_inside_a_tls_1_3_handshake_over_ipv6_is_blamed()
 }
 
 #[test]
-fn a_fetch_this_host_drops_itself_is_said_to_be_dropped_here() {
+fn a_fetch_dropped_by_this_host_is_reported_as_dropped_here() {
     needs!(Openssl, Tun, Nftables, DropReasons);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_dropped_by_own_firewall");
     stage.pair.server.drop_tcp("output", 80);
@@ -68,7 +68,7 @@ fn a_fetch_this_host_drops_itself_is_said_to_be_dropped_here() {
 }
 
 #[test]
-fn a_fetch_by_a_thread_of_a_pool_is_likely_and_its_end_proves_it() {
+fn a_fetch_by_a_pool_thread_is_likely_and_certain_once_it_ends() {
     needs!(Openssl, Tun);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_by_pool_thread");
     stage.serve_slowly(&json!(["executor", "fetch", VOID, 80, PATIENCE]));
@@ -107,7 +107,7 @@ fn a_fetch_by_a_helper_process_is_named_with_that_process() {
 }
 
 #[test]
-fn a_dns_server_that_does_not_answer_is_blamed_with_the_name_asked_for() {
+fn a_dns_server_that_does_not_answer_is_blamed_with_the_name_looked_up() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/dns_unanswered");
     stage.serve_slowly(&json!(["resolve", VOID, PATIENCE]));
@@ -134,7 +134,7 @@ fn a_dns_server_that_accepts_over_tcp_and_does_not_answer_is_blamed() {
 }
 
 #[test]
-fn a_peer_that_accepts_and_says_nothing_is_blamed() {
+fn a_peer_that_accepts_and_sends_nothing_is_blamed() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/peer_accepts_without_answer");
     let peer = std::net::SocketAddr::new(stage.pair.v4(1), 80);
@@ -181,7 +181,7 @@ fn an_ipv6_neighbour_that_does_not_answer_under_the_fetch_is_blamed() {
 }
 
 #[test]
-fn concurrent_fetches_from_two_places_are_two_incidents_each_with_its_own() {
+fn concurrent_fetches_from_two_servers_are_two_incidents_each_with_its_own_cause() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/two_fetches");
     let plan = json!({ "sni": {

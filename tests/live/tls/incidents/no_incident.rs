@@ -43,7 +43,7 @@ fn a_busy_healthy_server_that_connects_in_every_handshake_opens_nothing() {
 }
 
 #[test]
-fn a_client_that_dawdles_is_not_this_host_s_fault() {
+fn a_slow_client_is_not_this_hosts_fault() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/slow_clients_without_fault");
     stage.serve(&json!({}));
@@ -74,7 +74,7 @@ fn a_client_that_dawdles_is_not_this_host_s_fault() {
 }
 
 #[test]
-fn a_server_elsewhere_that_does_not_answer_is_not_this_client_s_fault() {
+fn a_remote_server_that_does_not_answer_is_not_this_clients_fault() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/stopped_server_one_client");
     stage.serve(&json!({}));

@@ -44,7 +44,7 @@ fn a_blamed_connect_of_another_thread_is_no_incident_of_its_own_however_old() {
 }
 
 #[test]
-fn a_stall_that_comes_again_is_the_same_incident_with_a_count() {
+fn a_stall_that_recurs_is_the_same_incident_with_a_count() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_stalls_twice");
     stage.serve_slowly(&json!(["fetch", VOID, 80, 1.3]));
@@ -92,7 +92,7 @@ fn clients_that_give_up_and_return_are_one_incident() {
 }
 
 #[test]
-fn a_pool_of_threads_that_all_fetch_is_one_incident_with_those_who_wait_for_a_thread() {
+fn a_thread_pool_that_fetches_is_one_incident_with_the_clients_that_wait_for_a_thread() {
     needs!(Openssl, Tun, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/thread_pool_behind_fetch");
     let action = json!(["fetch", VOID, 80, PATIENCE]);
@@ -125,7 +125,7 @@ fn a_server_that_forks_for_each_client_is_one_service() {
 }
 
 #[test]
-fn a_crowd_that_waits_for_one_fetch_is_one_incident_in_time() {
+fn sixty_clients_that_wait_for_one_fetch_are_one_incident() {
     needs!(Openssl, Tun, HonestClock, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/sixty_clients_one_fetch");
     stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
@@ -149,7 +149,7 @@ fn a_crowd_that_waits_for_one_fetch_is_one_incident_in_time() {
 }
 
 #[test]
-fn a_place_that_used_to_answer_is_likely_when_it_no_longer_does() {
+fn a_destination_that_no_longer_answers_is_likely() {
     needs!(Openssl, Tun, Nftables, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_no_longer_answered");
     let fetched = SocketAddr::new(stage.pair.v4(1), port());
@@ -196,7 +196,7 @@ fn a_fetch_by_curl_behind_a_shell_is_named_with_curl() {
 }
 
 #[test]
-fn a_name_server_that_is_silent_to_an_event_loop_is_likely_and_its_end_proves_it() {
+fn a_name_server_that_does_not_answer_an_event_loop_is_likely() {
     needs!(Openssl, Tun, Node, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/dns_unanswered_in_event_loop");
     let mut node = Command::new("node");

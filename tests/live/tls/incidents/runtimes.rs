@@ -28,7 +28,7 @@ use crate::{
 };
 
 #[test]
-fn a_fetch_in_an_event_loop_is_likely_and_its_end_proves_it() {
+fn a_fetch_in_an_event_loop_is_likely_and_certain_once_it_ends() {
     needs!(Openssl, Tun, Node);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_in_event_loop");
     let mut node = Command::new("node");
@@ -86,7 +86,7 @@ fn incomplete_chain(stage: &Stage) {
 }
 
 #[test]
-fn a_java_client_that_fetches_a_missing_issuer_stalls_after_the_server_s_flight() {
+fn a_java_client_that_fetches_a_missing_issuer_stalls_after_the_servers_flight() {
     needs!(Openssl, Tun, Java);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_by_java_client");
     incomplete_chain(&stage);
@@ -198,7 +198,7 @@ impl ClientCertVerifier for Fetching {
 }
 
 #[test]
-fn a_rustls_client_that_fetches_before_it_trusts_stalls_after_the_server_s_flight() {
+fn a_rustls_client_that_fetches_before_it_trusts_stalls_after_the_servers_flight() {
     needs!(Openssl, Tun);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_by_rustls_client");
     stage.keep_own();
@@ -224,7 +224,7 @@ fn a_rustls_client_that_fetches_before_it_trusts_stalls_after_the_server_s_fligh
 }
 
 #[test]
-fn a_server_that_fetches_before_it_trusts_a_client_stalls_after_the_client_s_last_flight() {
+fn a_server_that_fetches_before_it_trusts_a_client_stalls_after_the_clients_last_flight() {
     needs!(Openssl, Tun);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_to_verify_client_certificate");
     stage.keep_own();

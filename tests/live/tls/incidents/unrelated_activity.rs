@@ -105,7 +105,7 @@ fn healthy_connects_beside_a_stall_of_another_kind_are_not_named() {
 }
 
 #[test]
-fn a_log_line_nobody_answers_is_not_what_a_handshake_waits_for() {
+fn an_unanswered_log_line_is_not_what_a_handshake_waits_for() {
     needs!(Openssl, Tun, HonestClock, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/lock_wait_after_unanswered_log_line");
     let collector = SocketAddr::new(stage.pair.v4(1), port());
@@ -120,7 +120,7 @@ fn a_log_line_nobody_answers_is_not_what_a_handshake_waits_for() {
 }
 
 #[test]
-fn a_lookup_given_up_before_is_not_what_a_handshake_waits_for() {
+fn an_abandoned_lookup_is_not_what_a_handshake_waits_for() {
     needs!(Openssl, Tun, HonestClock, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/lock_wait_after_abandoned_lookup");
     // As with a name server that is gone and another that answers: a short wait, and then a long one.
@@ -136,7 +136,7 @@ fn a_lookup_given_up_before_is_not_what_a_handshake_waits_for() {
 }
 
 #[test]
-fn a_stall_of_another_handshake_s_making_does_not_lend_its_cause() {
+fn the_cause_of_one_stalled_handshake_is_not_given_to_another() {
     needs!(Openssl, Tun, HonestClock, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/server_sleeps_beside_fetching_handshake");
     let plan = json!({ "sni": {
@@ -163,7 +163,7 @@ fn a_stall_of_another_handshake_s_making_does_not_lend_its_cause() {
 }
 
 #[test]
-fn concurrent_fetches_by_a_pool_stay_apart() {
+fn concurrent_fetches_by_pool_threads_are_two_incidents() {
     needs!(Openssl, Tun, HonestClock, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/two_fetches_by_pool_threads");
     let plan = json!({ "sni": {
