@@ -1,5 +1,5 @@
-//! Programs of other makers that drop packets, a few instructions each: what a policy, a load balancer or systemd
-//! attaches. The tests' own, so that no compiler and no file of theirs is needed.
+//! Programs that drop packets, a few instructions each, as a policy, a load balancer or systemd attaches them. They are
+//! assembled here, so that the tests need no compiler and no object file.
 
 use std::{
     net::Ipv4Addr,

@@ -1,4 +1,4 @@
-//! A running `culprit run`, with a store and an address of its own, and the trouble it is to see.
+//! A running `culprit run`, with a store and an address of its own, and the incidents it is to see.
 
 use std::{
     io::{BufRead, BufReader, Write},

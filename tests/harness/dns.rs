@@ -1,4 +1,4 @@
-//! DNS messages, and a server in a thread that answers as told.
+//! DNS messages, and a server in a thread that answers as it is configured.
 
 use std::{
     io::Read,

@@ -1,4 +1,4 @@
-//! Incidents of a running `culprit`, as they are told.
+//! Incidents of a running `culprit`, as they are emitted.
 
 use serde_json::Value;
 

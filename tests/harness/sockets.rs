@@ -1,4 +1,4 @@
-//! Connects of all kinds, and who made them.
+//! Connects of all kinds, and the thread that made them.
 
 use std::{
     io,

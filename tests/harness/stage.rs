@@ -1,5 +1,5 @@
-//! A stage for incidents: two hosts and a wire, a network that swallows everything behind a tun device,
-//! a real TLS server that does what a plan says, and culprit watching.
+//! A stage for incidents: two hosts and a wire, a network behind a tun device that answers nothing, a real TLS server
+//! that follows a plan, and culprit watching.
 
 use std::{net::SocketAddr, path::PathBuf, process::Command};
 

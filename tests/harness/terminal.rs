@@ -1,4 +1,4 @@
-//! A terminal to run a program on: a pseudo-terminal of 80 by 24, and what would be seen on it.
+//! A terminal to run a program on: a pseudo-terminal of 80 by 24, and what it would show.
 
 use std::{
     fs::File,

@@ -1,5 +1,5 @@
-//! Servers that say what time it is, rightly or not: SNTP, and HTTP with its `Date:`. What they say goes on
-//! with CLOCK_MONOTONIC: nobody who sets this machine's clock sets theirs.
+//! Servers that give a time, right or wrong: SNTP, and HTTP with its `Date:`. Their time follows CLOCK_MONOTONIC, so
+//! that setting this machine's clock does not set theirs.
 
 use std::{
     io::{Read, Write},

@@ -1,5 +1,5 @@
-//! The mode of `culprit run`: nothing crosses the ring for what is healthy, and what is not is told
-//! with all that `trace` would have known.
+//! The mode of `culprit run` (`--mode anomalies`): healthy traffic puts nothing on the ring, and everything else is
+//! reported with all that `trace` would have known.
 
 use std::{
     io::Read,

@@ -1,4 +1,4 @@
-//! What only some machines can show: a clock set where no tracepoint sees it, a full neighbour table.
+//! What depends on the kernel or the machine: a clock set by a 32-bit call, which no tracepoint shows; a cgroup filter.
 
 use std::process::Command;
 

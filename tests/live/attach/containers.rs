@@ -1,4 +1,4 @@
-//! Real containers, made by runc: whose a process is while it lives and when nothing is left of it, and culprit in
+//! Real containers, made by runc: which process is whose while it lives and when nothing is left of it, and culprit in
 //! a container of its own, as `deploy/` runs it.
 
 use std::{net::SocketAddr, path::Path, process::Command};

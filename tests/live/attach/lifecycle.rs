@@ -1,4 +1,4 @@
-//! culprit itself: what it leaves behind, how it ends, what it says of itself.
+//! culprit itself: what it leaves behind, how it ends, what it reports of itself.
 
 use std::{collections::HashSet, net::SocketAddr};
 

@@ -1,4 +1,4 @@
-//! What it costs to start, and what culprit says when it cannot keep up. These tests make load or measure, so they
+//! What it costs to start, and what culprit reports when it cannot keep up. These tests make load or measure, so they
 //! run one at a time, after all others.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Network namespaces whose number or name comes again: nothing of the old one is said of the new one.
+//! Network namespaces whose number or name is reused: nothing of the old one is reported of the new one.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},

@@ -1,5 +1,5 @@
-//! The wall clock: stepped by each call, slewed, read, refused. Steps are of one second and put back at
-//! once, even when a test fails; one test at a time steps.
+//! The wall clock: stepped by each call, slewed, read, refused. Steps are of one second and undone at once, even when
+//! a test fails; one test at a time steps.
 
 use std::{cell::Cell, env, fs::File};
 

@@ -1,4 +1,4 @@
-//! What the filters let through, and what they keep out.
+//! What the filters select, and what they exclude.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! Where facts go, and in what form.
+//! Where facts are written, and in which format.
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,4 +1,4 @@
-//! A recording made live says afterwards, anywhere, what a trace said at the time.
+//! A recording made live replays, on any machine, to what a trace printed at the time.
 
 use std::{
     net::SocketAddr,

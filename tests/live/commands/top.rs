@@ -1,5 +1,5 @@
-//! `culprit top`, on a terminal: what is pending and failing is seen, an incident's evidence opens, and the terminal is
-//! given back however it ends.
+//! `culprit top`, on a terminal: it shows what is pending and failing, opens an incident's evidence, and restores the
+//! terminal however it ends.
 
 use std::net::{SocketAddr, TcpStream};
 

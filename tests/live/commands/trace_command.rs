@@ -1,4 +1,4 @@
-//! `trace -- COMMAND`: it is followed from its first instruction on, and its status is passed on.
+//! `trace -- COMMAND`: the command is followed from its first instruction on, and its exit status is passed on.
 
 use std::{net::SocketAddr, process::Stdio};
 

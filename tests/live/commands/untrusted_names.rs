@@ -1,5 +1,5 @@
-//! Names that strangers choose: none of them speaks for culprit, runs in a shell, or stands for an address that
-//! others talk to.
+//! Untrusted names: none of them is shown as a sentence of culprit's, runs in a shell, or names an address for other
+//! processes.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! Errors that come by ICMP, also while the socket is locked: what the program was told, and whether this host itself
-//! sent them.
+//! Errors that come by ICMP, also while the socket is locked: which error the program got, and whether this host itself
+//! sent it.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Connects over TCP, by every road an application can take, and what becomes of them.
+//! Connects over TCP, and what becomes of them.
 
 use std::net::SocketAddr;
 

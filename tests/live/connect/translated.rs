@@ -1,5 +1,5 @@
-//! Connects whose packets go elsewhere than the program asked: translated by netfilter or by another cgroup program.
-//! The address asked for and the one on the wire are both kept.
+//! Connects whose packets go elsewhere than requested: translated by netfilter or by another cgroup program.
+//! The requested address and the one on the wire are both kept.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! UDP peers: told once, when a socket gets to know them.
+//! UDP peers: reported once, when a socket first uses them.
 
 use std::net::{SocketAddr, UdpSocket};
 

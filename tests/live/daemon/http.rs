@@ -1,4 +1,4 @@
-//! What is served: every route of the document, errors that say why, and bounds.
+//! What is served: every documented route, errors that name the reason, and bounds.
 
 use std::{
     io::{Read, Write},

@@ -1,4 +1,4 @@
-//! Beginning, reload, end, and an end nobody asked for.
+//! Start, reload, shutdown, and an unexpected end.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! A real Prometheus scrapes a real daemon while things go wrong: every rule, every alert and every panel of
-//! the dashboards means something to it.
+//! A real Prometheus scrapes a real daemon during incidents: every alert rule and every panel of the dashboards has
+//! data.
 
 use std::{
     collections::BTreeMap,

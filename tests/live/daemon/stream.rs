@@ -1,4 +1,4 @@
-//! The live stream: many readers, and slow ones that cost the others nothing.
+//! The live stream: many readers, and slow ones that do not delay the others.
 
 use std::{
     cell::RefCell,

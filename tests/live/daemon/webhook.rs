@@ -1,4 +1,4 @@
-//! Webhooks: signed, in order, again when it failed, and across a crash.
+//! Webhooks: signed, in order, retried after a failure and across a crash.
 
 use std::{net::SocketAddr, time::Duration};
 

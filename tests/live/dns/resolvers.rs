@@ -1,5 +1,5 @@
-//! Whose lookups they are, and which server was asked: behind a port NAT, behind another cgroup program, and with the
-//! probe of lookups alone.
+//! Which process a lookup belongs to, and which server was asked: behind a port NAT, behind another cgroup program, and
+//! with the `dns` probe alone.
 
 use std::{
     io::Write,

@@ -1,4 +1,4 @@
-//! Neighbours: asked for in vain, changing hands, set by hand, and SYNs from another MAC.
+//! Neighbours: unanswered requests, changed MACs, entries set by hand, and SYNs from another MAC.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! Whole handshakes between real libraries: both sides, owners, what the hellos said.
+//! Whole handshakes between real libraries: both sides, owners, what the hellos contained.
 
 use std::net::{SocketAddr, TcpStream};
 

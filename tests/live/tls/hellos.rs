@@ -1,4 +1,4 @@
-//! ClientHellos that come in pieces, late, unread, too large for a segment, or that are none.
+//! ClientHellos that come in pieces, late, unread, too large for a segment; and bytes that only resemble one.
 
 use std::{
     io::{Read, Write},

@@ -1,5 +1,5 @@
-//! What only a machine of one's own can show, alone: a clock that jumps by months, a machine that stands
-//! still for a day, what is signed and dated meanwhile. The outages of the README, for real.
+//! Tests that need a machine of their own: a clock that jumps by months, a machine that is paused for a day, what is
+//! signed and dated meanwhile. The outages of the README, for real.
 
 use std::{net::SocketAddr, process::Command, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The clock is wrong by what others say. Nobody sets it here: it is the others who are wrong.
+//! The wall clock differs from reference clocks. No test sets it here: the references are wrong.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

@@ -1,4 +1,4 @@
-//! Steps of a second or so, put back at once; and what is no step.
+//! Steps of a second or so, undone at once; and what is no step.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Connects whose packets this very machine loses or refuses: which packet, where, in whose network namespace, and the
+//! Connects whose packets this host itself drops or refuses: which packet, where, in which network namespace, and the
 //! remedy that follows; never "allow egress" where that is not it.
 
 use std::{

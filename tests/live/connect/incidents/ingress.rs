@@ -1,5 +1,5 @@
-//! Packets that are dropped as they arrive, before IP receives them: those of a sender elsewhere on this host have its
-//! socket until then, and are lost in the namespace of the device all the same.
+//! Packets that are dropped on arrival, before IP receives them: those of a sender elsewhere on this host have its
+//! socket until then, and are dropped in the namespace of the device all the same.
 
 use super::{
     drops::stalled,

@@ -1,5 +1,5 @@
-//! Packets of a connect that other makers' programs and settings of this host drop: traffic control, XDP, cgroups,
-//! filters on sockets, signatures, IPsec, address families. Each is looked for where it is, and never in nft.
+//! Packets of a connect that other programs and settings of this host drop: traffic control, XDP, cgroups, filters on
+//! sockets, signatures, IPsec, address families. Each is attributed to its place, and never to nft.
 
 use std::net::{IpAddr, SocketAddr};
 

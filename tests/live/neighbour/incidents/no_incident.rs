@@ -1,4 +1,4 @@
-//! What only looks like a black hole: none of it is an incident.
+//! What resembles a stale, unresolved or contested entry and is none: no incident opens.
 
 use std::{
     io::{Read, Write},

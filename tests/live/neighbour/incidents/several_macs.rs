@@ -1,5 +1,5 @@
-//! A machine that is reached at one MAC and speaks from another, as bonds, virtual routers and balancers do: when
-//! it dies, or no longer listens, its entry is as right as it was before.
+//! A machine that receives at one MAC and sends from another, as bonds, virtual routers and balancers do: when it dies,
+//! or stops listening, its entry is as right as it was before.
 
 use std::{
     io::Write,

@@ -1,4 +1,4 @@
-//! Replies that go to a machine that is gone: the Clever case, and its relatives.
+//! Replies that go to a MAC whose machine is gone.
 
 use std::{
     io::Write,

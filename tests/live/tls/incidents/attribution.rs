@@ -1,6 +1,6 @@
-//! What must not be said: a client named for a stall of its server, "nothing on the network" with something left
-//! out, a critical for a stranger's hello, a wrong process; and fetches before the first read and after the last
-//! message, which are blamed like any other.
+//! The limits of attribution: no client blamed for a stall of its server, no "nothing on the network" with something
+//! left out, no critical incident for a hello to a plaintext port, no wrong process; and fetches before the first read
+//! and after the last message, which are blamed like any other.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Stalls that nothing on the network explains: what the process was doing instead, and who was not read.
+//! Stalls that nothing on the network explains: what the process was doing instead, and whose hello was not read.
 
 use rustix::process::Signal;
 use serde_json::json;

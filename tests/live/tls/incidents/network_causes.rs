@@ -1,4 +1,4 @@
-//! What a server's handshake waits for: every kind of cause, by real software, named.
+//! What a server's handshake waits for on the network: every kind of cause, by real software.
 
 use serde_json::json;
 

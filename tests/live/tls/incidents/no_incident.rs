@@ -1,4 +1,4 @@
-//! What must not open an incident, or not that one: healthy handshakes, slow clients, servers elsewhere.
+//! What must open no incident, or none at this host's expense: healthy handshakes, slow clients, remote servers.
 
 use std::{
     io::Write,

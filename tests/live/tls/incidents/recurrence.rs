@@ -1,5 +1,5 @@
-//! Situations that last and come again: one incident each, whatever their age, however often clients give
-//! up and return; and that connects which explain a stall open none of their own.
+//! Situations that last and recur: one incident each, whatever their age, however often clients give up and return; and
+//! connects that explain a stall open no incident of their own.
 
 use std::{
     io::{Read, Write},

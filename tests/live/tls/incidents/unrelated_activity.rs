@@ -1,7 +1,7 @@
-//! What merely looks like the culprit: connects, lookups and connections of the same process that go badly
-//! for reasons of their own while a handshake waits for something else. None of them may be named for sure.
+//! Activity of the same process that is unrelated to the stall: connects, lookups and connections that fail or wait for
+//! reasons of their own while a handshake waits for something else. None of them may be a certain cause.
 //!
-//! Decoys are told from culprits by when things happen: not under emulation, where everything takes its time.
+//! The two differ by when things happen: not under emulation, where everything takes its time.
 
 use std::{net::SocketAddr, process::Command};
 
