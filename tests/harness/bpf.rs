@@ -72,7 +72,7 @@ fn bpf(command: usize, attributes: &[u8]) -> OwnedFd {
 }
 
 /// Before Linux 5.11 a program's memory counts against this, with that of all others of the user, for this process and
-/// what it starts; where it may not be raised, loading says so.
+/// what it starts; where it may not be raised, loading fails with that error.
 pub fn raise_memlock() {
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
 }
@@ -154,9 +154,9 @@ fn denies(cgroup: &Path, which: &Attach) -> Attached {
     attach(&returns(0), which, directory.as_raw_fd() as u32)
 }
 
-/// A filter on this socket that lets nothing through (`ret #0`): a listener hears no SYN, a connecting socket no answer.
+/// A filter on this socket that lets nothing through (`ret #0`): a listener receives no SYN, a connecting socket no answer.
 #[track_caller]
-pub fn deafen(socket: &impl AsRawFd) {
+pub fn drop_all_received(socket: &impl AsRawFd) {
     #[repr(C)]
     struct Program {
         length: u16,
@@ -170,7 +170,7 @@ pub fn deafen(socket: &impl AsRawFd) {
 
 /// What comes from this address must be signed (RFC 2385), so that what is not is dropped.
 #[track_caller]
-pub fn wants_signatures(socket: &impl AsRawFd, of: Ipv4Addr) {
+pub fn requires_signatures(socket: &impl AsRawFd, of: Ipv4Addr) {
     const KEY: &[u8] = b"secret";
     // struct tcp_md5sig: an address, the key's length, and the key.
     let mut signature = [0_u8; 216];

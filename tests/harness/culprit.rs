@@ -118,11 +118,11 @@ pub struct Ended {
     pub status: ExitStatus,
     /// The last line.
     pub summary: Value,
-    /// Everything it told.
+    /// Every fact it emitted.
     pub facts: Vec<Fact>,
     /// Every line of an incident.
     pub incidents: Vec<Incident>,
-    /// What it said beside.
+    /// What it wrote to stderr.
     pub stderr: String,
 }
 
@@ -182,12 +182,12 @@ impl Culprit {
         }
     }
 
-    /// Everything told so far for which `wanted` holds.
+    /// Every fact emitted so far for which `wanted` holds.
     pub fn seen(&self, wanted: impl Fn(&Fact) -> bool) -> Vec<Fact> {
         self.facts.borrow().iter().filter(|fact| wanted(fact)).cloned().collect()
     }
 
-    /// Waits until all that happened before this call has been told: the kernel's ring keeps its order,
+    /// Waits until all that happened before this call has been emitted: the kernel's ring keeps its order,
     /// so a connect made now comes last.
     #[track_caller]
     pub fn settle(&self, netns: &Netns) {

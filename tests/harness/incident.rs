@@ -43,12 +43,12 @@ impl Incident {
         }
     }
 
-    /// Everything it says of the reason.
+    /// All of its `why`, as one text.
     pub fn why(&self) -> String {
         self.json["why"].to_string()
     }
 
-    /// Everything it says to do.
+    /// All of its remedies, as one text.
     pub fn remedies(&self) -> String {
         self.json["remedies"].to_string()
     }

@@ -40,13 +40,13 @@ impl Keeper {
         self.record(&format!("-e connect,tls,dns,neigh -p {pid}"));
     }
 
-    /// The same without neighbours, which are everybody's.
+    /// The same without neighbours, which all processes share.
     #[track_caller]
     pub fn keep_connects(&mut self, pid: u32) {
         self.record(&format!("-e connect,tls,dns -p {pid}"));
     }
 
-    /// The same of the clock, which is everybody's; `args` are more arguments.
+    /// The same of the clock, which all processes share; `args` are more arguments.
     #[track_caller]
     pub fn keep_clock(&mut self, args: &str) {
         self.record(&format!("-e clock {args}"));
@@ -74,7 +74,7 @@ impl Keeper {
         }
     }
 
-    /// Ends the recording and puts it where it belongs.
+    /// Ends the recording and puts it into its folder.
     #[track_caller]
     pub fn end(&mut self) {
         let (Some(case), Some(mut recorder)) = (self.case, self.recorder.take()) else { return };

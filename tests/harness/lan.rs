@@ -10,8 +10,8 @@ use super::{
     stage::python,
 };
 
-/// A MAC nobody has: where a machine that is gone used to be.
-pub const NOBODY: &str = "02:00:5e:10:00:01";
+/// A MAC that no device has: that of a machine that is gone.
+pub const ABSENT_MAC: &str = "02:00:5e:10:00:01";
 
 const SERVER: &str = "
 import socket, sys
@@ -86,7 +86,7 @@ impl Lan {
 
     /// The switch loses every ARP and neighbour solicitation or advertisement.
     #[track_caller]
-    pub fn loses_questions(&self) {
+    pub fn drops_arp_and_ndp(&self) {
         self.switch.nft(
             "table bridge test { chain forward { type filter hook forward priority 0; \
              ether type arp drop; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop; }; }",
@@ -95,7 +95,7 @@ impl Lan {
 
     /// It forwards them again.
     #[track_caller]
-    pub fn forwards_questions(&self) {
+    pub fn forwards_arp_and_ndp(&self) {
         self.switch.nft("delete table bridge test");
     }
 
@@ -137,7 +137,7 @@ impl Host {
         if other.is_ipv4() { self.v4 } else { self.v6 }
     }
 
-    /// A service of it, on a port nobody else uses.
+    /// A service of it, on a port that no other test uses.
     pub fn service(&self, address: IpAddr) -> SocketAddr {
         SocketAddr::new(address, port())
     }
@@ -147,9 +147,9 @@ impl Host {
         self.netns.mac("eth0")
     }
 
-    /// It believes that an address is at this MAC, in this state (`permanent`, `stale`, `reachable`).
+    /// Sets its entry of an address to this MAC, in this state (`permanent`, `stale`, `reachable`).
     #[track_caller]
-    pub fn believes(&self, address: IpAddr, mac: &str, state: &str) {
+    pub fn sets_neighbour(&self, address: IpAddr, mac: &str, state: &str) {
         self.netns.ip(&format!("neigh replace {address} lladdr {mac} dev eth0 nud {state}"));
     }
 
@@ -160,7 +160,7 @@ impl Host {
         String::from_utf8(shown.stdout).expect("text")
     }
 
-    /// A server of it, in a process of its own: it accepts, and says nothing.
+    /// A server of it, in a process of its own: it accepts, and sends nothing.
     #[track_caller]
     pub fn serves(&self, service: SocketAddr) -> Running {
         let mut python = python();

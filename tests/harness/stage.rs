@@ -14,7 +14,7 @@ use super::{
     tls::{Identity, openssl_client_for},
 };
 
-/// Behind the tun device of the server's host: nobody ever answers.
+/// Behind the tun device of the server's host: nothing is ever answered.
 pub const VOID: &str = "192.0.2.64";
 /// Another such address.
 pub const OTHER_VOID: &str = "192.0.2.65";

@@ -32,14 +32,14 @@ pub struct TimeServer {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What an HTTP server says.
+/// The dates an HTTP server sends.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Dates {
     /// How far its clock is ahead, seconds.
     pub ahead_s: i64,
-    /// It says the same date for ever.
+    /// It sends the same date for ever.
     pub stands: bool,
-    /// It says that its answer is this old, seconds.
+    /// The `Age:` of its answer, seconds.
     pub age_s: Option<u32>,
 }
 
@@ -89,7 +89,7 @@ impl Drop for TimeServer {
     }
 }
 
-/// What this machine's own clocks weigh, against whoever says that the wall clock is wrong.
+/// The weight of this machine's own clocks, against those by which the wall clock is wrong.
 pub fn own_weight() -> u64 {
     let listed = run(binary().args(["list", "clocks", "--format", "json"]));
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
@@ -106,7 +106,7 @@ pub fn own_weight() -> u64 {
         .sum()
 }
 
-/// A clock that nobody sets.
+/// A clock that follows CLOCK_MONOTONIC.
 #[derive(Clone, Copy)]
 struct Clock {
     offset_ns: i64,

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::{
-    clock::steps::{RightAgain, SECOND},
+    clock::steps::{ClockGuard, SECOND},
     harness::{
         Culprit, Netns, Scratch,
         process::{Running, run, words},
@@ -43,7 +43,7 @@ fn a_step_by_a_32_bit_call_is_found_although_no_call_was_seen() {
     let (source, program) = (scratch.join("step.c"), scratch.join("step"));
     std::fs::write(&source, BY_INT_80).expect("scratch");
     run(Command::new("gcc").args(["-O1", "-no-pie", "-o"]).args([&program, &source]));
-    let right_again = RightAgain::afterwards();
+    let guard = ClockGuard::lock();
     let culprit = Culprit::trace("-e clock");
     let mut step = Running::spawn(&mut Command::new(&program));
     let status = step.wait();
@@ -53,7 +53,7 @@ fn a_step_by_a_32_bit_call_is_found_although_no_call_was_seen() {
     }
     assert!(status.success(), "{status}");
     let moved = culprit.wait_for("the move", |fact| fact.kind() == "clock_moved");
-    drop(right_again);
+    drop(guard);
     let delta = moved.json["delta_ns"].as_i64().expect("a number");
     assert!((delta - SECOND).abs() < (50_000_000.0 * slow()) as i64, "{moved:?}");
     assert!(moved.is("was_set") && moved.json["process"].is_null(), "{moved:?}");

@@ -10,7 +10,7 @@ use crate::{
         Culprit, Netns, Running, Scratch,
         container::Container,
         culprit::binary,
-        daemon::{Daemon, Setup, Trouble, to},
+        daemon::{Daemon, Setup, Faults, to},
         eventually, port,
         process::run,
     },
@@ -232,8 +232,8 @@ fn culprit_in_a_container_sees_the_whole_machine() {
     assert_eq!(daemon.get("/readyz").status, 200);
 
     // Somebody on the host, outside of any container.
-    let trouble = Trouble::make();
-    let (_waits, stalled) = trouble.begin();
+    let faults = Faults::make();
+    let (_waits, stalled) = faults.begin();
     let incident = daemon.culprit.wait_for_incident("the stall", |incident| to(incident, stalled));
     let process = &incident.json["process"];
     assert_eq!(process["pid"], std::process::id(), "{:#}", incident.json);

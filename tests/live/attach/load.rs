@@ -135,7 +135,7 @@ fn losses_of_a_ring_that_is_not_read_are_counted_to_the_last_record() {
 
 #[test]
 fn it_attaches_within_a_second() {
-    needs!(HonestClock);
+    needs!(MeasuredTime);
     // Other programs of this machine may run beside it: the best of a few tries is what it costs.
     let best = (0..5).map(|_| {
         let before = Instant::now();
@@ -169,7 +169,7 @@ fn it_stays_within_forty_mebibytes() {
 /// More than there are handshakes followed at most, each of which shows one byte that may begin a ClientHello.
 #[test]
 fn hellos_that_never_end_do_not_keep_others_from_being_seen_for_long() {
-    needs!(Openssl, HonestClock);
+    needs!(Openssl, MeasuredTime);
     // Each is one of its client and one of its server.
     const MANY: usize = 9_000;
     let maximum = getrlimit(Resource::Nofile).maximum;

@@ -22,15 +22,15 @@ pub(crate) fn nanoseconds(clock: ClockId) -> i64 {
     now.tv_sec * SECOND + now.tv_nsec
 }
 
-/// Only one test steps the clock at a time, of this process or another, and it is right again afterwards.
-pub(crate) struct RightAgain {
+/// Only one test steps the clock at a time, of this process or another; when this is dropped, the clock is right again.
+pub(crate) struct ClockGuard {
     offset_ns: i64,
     is_right: Cell<bool>,
     _alone: File,
 }
 
-impl RightAgain {
-    pub(crate) fn afterwards() -> Self {
+impl ClockGuard {
+    pub(crate) fn lock() -> Self {
         let alone = File::create(env::temp_dir().join("culprit-test-clock.lock")).expect("a file of its own");
         alone.lock().expect("the last one lets go");
         Self {
@@ -41,9 +41,9 @@ impl RightAgain {
     }
 }
 
-impl RightAgain {
-    /// Now already; and until this is dropped nobody else steps the clock.
-    pub(crate) fn put_back(&self) {
+impl ClockGuard {
+    /// Sets it right now; until this is dropped no other test steps the clock.
+    pub(crate) fn restore(&self) {
         if self.is_right.replace(true) {
             return;
         }
@@ -53,9 +53,9 @@ impl RightAgain {
     }
 }
 
-impl Drop for RightAgain {
+impl Drop for ClockGuard {
     fn drop(&mut self) {
-        self.put_back();
+        self.restore();
     }
 }
 
@@ -95,19 +95,19 @@ fn about(fact: &Fact, pid: u32) -> bool {
 fn steps(call: &str, code: impl Fn(i64) -> String) {
     // One way is enough where everything takes long.
     for seconds in [1, -1].into_iter().take(if slow() > 1.0 { 1 } else { 2 }) {
-        let right_again = RightAgain::afterwards();
+        let guard = ClockGuard::lock();
         let culprit = Culprit::trace("-e clock");
         let pid = perl(&code(seconds));
         let step = culprit.wait_for("the step", |fact| about(fact, pid) && fact.kind() == "clock_set");
-        right_again.put_back();
+        guard.restore();
         assert_eq!((step.text("call"), step.comm(), step.is("refused")), (call, "perl", false));
         let delta = step.json["delta_ns"].as_i64().expect("a number");
         let tolerance = (50_000_000.0 * slow()) as i64;
         assert!((delta - seconds * SECOND).abs() < tolerance, "{step:?}");
         let (before, after) = (time(step.text("before")), time(step.text("after")));
         assert!((after - before - delta).abs() < 10_000, "{step:?}");
-        let put_back = std::process::id();
-        culprit.wait_for("the way back", |fact| about(fact, put_back) && fact.kind() == "clock_set");
+        let own_pid = std::process::id();
+        culprit.wait_for("the way back", |fact| about(fact, own_pid) && fact.kind() == "clock_set");
         one_incident(&culprit, call, pid, seconds);
         let moves: Vec<Fact> =
             culprit.stop().facts.into_iter().filter(|fact| fact.kind() == "clock_moved").collect();
@@ -184,7 +184,7 @@ fn a_step_by_adjtimex_names_its_author_and_size() {
 #[test]
 fn reading_the_clock_and_setting_another_one_emit_nothing() {
     needs!(Perl);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let netns = Netns::make();
     let culprit = Culprit::trace("-e clock,connect");
     let reads = timex(0, 0, 0) + &format!("syscall(159, $x){CALLED}; syscall(305, 0, $x){CALLED}; ");
@@ -198,7 +198,7 @@ fn reading_the_clock_and_setting_another_one_emit_nothing() {
 #[test]
 fn a_slew_is_reported_as_a_slew() {
     needs!(Perl);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let culprit = Culprit::trace("-e clock");
     // ADJ_FREQUENCY, set to what it is already.
     let keep = "$f = (unpack 'Lx4qq', $x)[2]; ";
@@ -215,7 +215,7 @@ fn a_slew_is_reported_as_a_slew() {
 #[test]
 fn a_refused_attempt_is_reported_as_refused() {
     needs!(Perl);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let culprit = Culprit::trace("-e clock");
     let unprivileged = "$) = '65534 65534'; $> = 65534; ";
     let code = format!("{unprivileged}{}syscall(227, 0, $t) == -1 or die 'set'", time_plus(1, SECOND));
@@ -229,13 +229,13 @@ fn a_refused_attempt_is_reported_as_refused() {
 fn facts_after_a_step_carry_the_new_time_and_boot_time_goes_on() {
     needs!(Perl);
     let netns = Netns::make();
-    let right_again = RightAgain::afterwards();
+    let guard = ClockGuard::lock();
     let culprit = Culprit::trace("-e clock,connect");
     let pid = perl(&(time_plus(1, SECOND) + &format!("syscall(227, 0, $t){CALLED}")));
     culprit.wait_for("the step", |fact| about(fact, pid));
     culprit.settle(&netns);
     let off = nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Boottime);
-    drop(right_again);
+    drop(guard);
     let ended = culprit.stop();
     let last = ended.facts.iter().rfind(|fact| fact.kind() == "connect_ended" && fact.within(&netns));
     let last = last.expect("settle made one");
@@ -261,13 +261,13 @@ fn is_dated_now(step: &Fact) {
 #[test]
 fn culprit_started_in_a_time_namespace_prints_correct_dates() {
     needs!(Perl, TimeNamespaces);
-    let right_again = RightAgain::afterwards();
+    let guard = ClockGuard::lock();
     let mut shifted = words(SHIFTED);
     shifted.arg(binary().get_program()).args(["trace", "--format", "json", "-e", "clock"]);
     let culprit = Culprit::spawn(shifted);
     let pid = perl(&(time_plus(1, SECOND) + &format!("syscall(227, 0, $t){CALLED}")));
     let step = culprit.wait_for("the step", |fact| about(fact, pid));
-    right_again.put_back();
+    guard.restore();
     is_dated_now(&step);
     one_incident(&culprit, "clock_settime", pid, 1);
 }
@@ -275,7 +275,7 @@ fn culprit_started_in_a_time_namespace_prints_correct_dates() {
 #[test]
 fn a_process_in_a_time_namespace_that_sets_the_clock_shifts_no_date() {
     needs!(Perl, TimeNamespaces);
-    let right_again = RightAgain::afterwards();
+    let guard = ClockGuard::lock();
     let culprit = Culprit::trace("-e clock");
     let mut shifted = words(SHIFTED);
     let code = time_plus(1, SECOND) + &format!("syscall(227, 0, $t){CALLED}; print $$");
@@ -283,7 +283,7 @@ fn a_process_in_a_time_namespace_that_sets_the_clock_shifts_no_date() {
     let pid = run(&mut shifted).stdout;
     let pid: u32 = String::from_utf8_lossy(&pid).trim().parse().expect("its process id");
     let step = culprit.wait_for("the step", |fact| about(fact, pid));
-    right_again.put_back();
+    guard.restore();
     is_dated_now(&step);
     one_incident_by(&culprit, "clock_settime", pid, None, 1);
     let moves = culprit.seen(|fact| fact.kind() == "clock_moved");

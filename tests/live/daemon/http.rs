@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    harness::daemon::{Daemon, Setup, Trouble, to},
+    harness::daemon::{Daemon, Setup, Faults, to},
     needs,
 };
 
@@ -25,9 +25,9 @@ fn raw(daemon: &Daemon, request: &[u8]) -> String {
 #[test]
 fn every_documented_route_answers_as_documented_and_errors_name_the_reason() {
     needs!(Nftables, Pace);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+    let (setup, faults) = (Setup::make(), Faults::make());
     let daemon = setup.start("");
-    let (_waits, at) = trouble.begin();
+    let (_waits, at) = faults.begin();
     let opened = daemon.culprit.wait_for_incident("one", |incident| to(incident, at) && incident.opens());
     let document = daemon.get("/api/v1/openapi.json").json();
     let paths = document["paths"].as_object().expect("paths");

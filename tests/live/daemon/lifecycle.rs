@@ -9,7 +9,7 @@ use crate::{
     harness::{
         Culprit,
         culprit::binary,
-        daemon::{Setup, Trouble, to},
+        daemon::{Setup, Faults, to},
         eventually,
     },
     needs,
@@ -27,7 +27,7 @@ fn told(setup: &Setup, args: &str) -> Vec<Value> {
 #[test]
 fn an_incident_is_printed_stored_served_and_shown_and_shutdown_closes_open_ones() {
     needs!(Nftables);
-    let (mut setup, trouble) = (Setup::make(), Trouble::make());
+    let (mut setup, faults) = (Setup::make(), Faults::make());
     let word = setup.supervise();
     let daemon = setup.start("");
     let mut reader = daemon.listen();
@@ -40,7 +40,7 @@ fn an_incident_is_printed_stored_served_and_shown_and_shutdown_closes_open_ones(
         }
     };
     hear("READY=1");
-    let (over, first) = trouble.begin();
+    let (over, first) = faults.begin();
     let opened = reader.wait_for("the incident", |incident| to(incident, first) && incident.opens());
     let printed = daemon.culprit.wait_for_incident("the same", |incident| incident.id() == opened.id());
     assert_eq!(printed.text("/summary"), opened.text("/summary"));
@@ -50,7 +50,7 @@ fn an_incident_is_printed_stored_served_and_shown_and_shutdown_closes_open_ones(
     let resolved =
         reader.wait_for("its end", |incident| to(incident, first) && incident.text("/state") == "resolved");
     assert_eq!(resolved.id(), opened.id());
-    let (_held, second) = trouble.begin();
+    let (_held, second) = faults.begin();
     let open = reader.wait_for("another", |incident| to(incident, second) && incident.opens());
     hear("WATCHDOG=1");
     daemon.culprit.running().signal(Signal::TERM);
@@ -78,7 +78,7 @@ fn an_incident_is_printed_stored_served_and_shown_and_shutdown_closes_open_ones(
 #[test]
 fn a_reload_applies_what_can_change_and_an_invalid_file_changes_nothing() {
     needs!(Nftables);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+    let (setup, faults) = (Setup::make(), Faults::make());
     let file = setup.files.join("culprit.toml");
     let write = |text: &str| std::fs::write(&file, text).expect("room");
     write("connect_stall = \"1h\"\n");
@@ -87,7 +87,7 @@ fn a_reload_applies_what_can_change_and_an_invalid_file_changes_nothing() {
         let running = daemon.culprit.running();
         eventually(text, || running.stderr().contains(text));
     };
-    let (_waits, patient) = trouble.begin();
+    let (_waits, patient) = faults.begin();
     write("connect_stall = \"soon\"\n");
     daemon.culprit.running().signal(Signal::HUP);
     said("culprit.toml:1: connect_stall: invalid value 'soon'");
@@ -103,7 +103,7 @@ fn a_reload_applies_what_can_change_and_an_invalid_file_changes_nothing() {
 #[test]
 fn a_second_daemon_runs_beside_it_with_its_own_store_and_address() {
     needs!(Nftables, Pace);
-    let (setup, other, trouble) = (Setup::make(), Setup::make(), Trouble::make());
+    let (setup, other, faults) = (Setup::make(), Setup::make(), Faults::make());
     let first = setup.start("");
     for (option, value, wanted) in [
         ("--store", setup.store(), "another culprit keeps this store"),
@@ -116,7 +116,7 @@ fn a_second_daemon_runs_beside_it_with_its_own_store_and_address() {
         assert!(said.contains(&value), "{said}");
     }
     let second = other.start("");
-    let (_waits, at) = trouble.begin();
+    let (_waits, at) = faults.begin();
     for daemon in [&first, &second] {
         daemon.culprit.wait_for_incident("the incident", |incident| to(incident, at) && incident.opens());
     }
@@ -125,12 +125,12 @@ fn a_second_daemon_runs_beside_it_with_its_own_store_and_address() {
 #[test]
 fn no_incident_that_was_delivered_is_lost_by_a_kill() {
     needs!(Nftables, Pace);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+    let (setup, faults) = (Setup::make(), Faults::make());
     let mut acknowledged: Vec<String> = Vec::new();
     for round in 0..6 {
         let daemon = setup.start("");
         let mut reader = daemon.listen();
-        let waiting: Vec<_> = (0..8).map(|_| trouble.begin_as_another_program()).collect();
+        let waiting: Vec<_> = (0..8).map(|_| faults.begin_as_another_program()).collect();
         // At another moment each time: some are told, others are not yet.
         for _ in 0..=round {
             let incident = reader.incident().expect("it lives");
@@ -153,7 +153,7 @@ fn no_incident_that_was_delivered_is_lost_by_a_kill() {
 
 #[test]
 fn the_daemon_serves_within_a_second() {
-    needs!(HonestClock);
+    needs!(MeasuredTime);
     let setup = Setup::make();
     let best = (0..5)
         .map(|_| {
@@ -170,7 +170,7 @@ fn the_daemon_serves_within_a_second() {
 #[test]
 fn a_client_that_reads_nothing_delays_neither_the_daemon_nor_its_shutdown() {
     needs!(Nftables, Pace);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+    let (setup, faults) = (Setup::make(), Faults::make());
     let mut command = binary();
     command.args(["run", "--format", "json", "--listen", "none", "--connect-stall", "300ms"]);
     command.args(["--store", &setup.store()]);
@@ -182,7 +182,7 @@ fn a_client_that_reads_nothing_delays_neither_the_daemon_nor_its_shutdown() {
     // It has begun; from here on nobody reads.
     let mut reader = std::io::BufReader::with_capacity(64, reader);
     std::io::BufRead::read_line(&mut reader, &mut String::new()).expect("the first line");
-    let waiting: Vec<_> = (0..20).map(|_| trouble.begin_as_another_program()).collect();
+    let waiting: Vec<_> = (0..20).map(|_| faults.begin_as_another_program()).collect();
     eventually("all are kept", || {
         std::path::Path::new(&setup.store()).exists() && told(&setup, "").len() >= waiting.len()
     });

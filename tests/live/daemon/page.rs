@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::{
     harness::{
         Running,
-        daemon::{Setup, Trouble, to},
+        daemon::{Setup, Faults, to},
         eventually,
         netns::Pair,
         port,
@@ -28,14 +28,14 @@ mod load {
     #[test]
     fn the_page_shows_events_live_by_keyboard_by_mouse_and_on_a_phone() {
         needs!(Chromium, Node, Nftables, Pace);
-        let (setup, trouble, pair) = (Setup::make(), Trouble::make(), Pair::make());
+        let (setup, faults, pair) = (Setup::make(), Faults::make(), Pair::make());
         let daemon = setup.start("");
         let driver = SocketAddr::from(([127, 0, 0, 1], port()));
         let mut chromedriver = Command::new("chromedriver");
         chromedriver.args([&format!("--port={}", driver.port()), "--allowed-ips=127.0.0.1"]);
         let _driver = Running::spawn(&mut chromedriver);
         eventually("chromedriver answers", || std::net::TcpStream::connect(driver).is_ok());
-        let (_waits, at) = trouble.begin();
+        let (_waits, at) = faults.begin();
         daemon.culprit.wait_for_incident("one to look at", |incident| to(incident, at) && incident.opens());
         let test = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/page/page.test.mjs");
         let mut node = Command::new("node");
@@ -50,7 +50,7 @@ mod load {
         let deadline = Instant::now() + Duration::from_secs(120);
         while let Ok(Some(line)) = node.next_line(deadline) {
             match line.as_str() {
-                "ask: incident" => more.push(trouble.begin_as_another_program()),
+                "ask: incident" => more.push(faults.begin_as_another_program()),
                 "ask: chain" => held.push(begin_connect(&pair.client, nobody).0),
                 "ask: stop" => daemon.culprit.running().signal(Signal::TERM),
                 _ => said.push_str(&(line + "\n")),

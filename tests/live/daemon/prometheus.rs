@@ -12,10 +12,10 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    clock::steps::{RightAgain, SECOND, perl, time_plus},
+    clock::steps::{ClockGuard, SECOND, perl, time_plus},
     harness::{
         Running,
-        daemon::{Daemon, Setup, Trouble},
+        daemon::{Daemon, Setup, Faults},
         dns::{self, Answer, answer_once, ask},
         eventually,
         netns::Pair,
@@ -38,9 +38,9 @@ fn program(variable: &str) -> Command {
 #[test]
 fn promtool_accepts_the_metrics_and_both_formats_are_served() {
     needs!(Prometheus, Nftables, Pace);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+    let (setup, faults) = (Setup::make(), Faults::make());
     let daemon = setup.start("--label-by unit --probe-stats");
-    let (waits, _) = trouble.begin();
+    let (waits, _) = faults.begin();
     let sample = |text: &str, series: &str| -> Option<f64> {
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     };
@@ -179,8 +179,8 @@ fn panels() -> BTreeMap<String, String> {
 #[test]
 fn every_alert_rule_and_every_panel_has_data_during_incidents() {
     needs!(Prometheus, Nftables, Openssl, Perl, Pace);
-    let right_again = RightAgain::afterwards();
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+    let guard = ClockGuard::lock();
+    let (setup, faults) = (Setup::make(), Faults::make());
     // A machine need not have a clock of its own: offsets are there by a server's.
     let time = TimeServer::ntp(std::net::Ipv4Addr::LOCALHOST.into(), 0);
     let daemon = setup.start(&format!("--probe-stats --ntp {}", time.at()));
@@ -198,7 +198,7 @@ fn every_alert_rule_and_every_panel_has_data_during_incidents() {
     eventually("a hello waits to be read", || {
         daemon.get("/api/v1/incidents?kind=tls_handshake_stalled").body.contains("client_hello_unread")
     });
-    let held: Vec<_> = (0..3).map(|_| trouble.begin()).collect();
+    let held: Vec<_> = (0..3).map(|_| faults.begin()).collect();
     // Growth is seen between two scrapes.
     eventually("it was scraped", || prometheus.series("culprit_clock_steps_total") > 0);
     perl(&(time_plus(1, SECOND) + "syscall(227, 0, $t)"));
@@ -222,7 +222,7 @@ fn every_alert_rule_and_every_panel_has_data_during_incidents() {
         "CulpritConnectFailing",
         "CulpritClockStepped",
     ];
-    let mut right_again = Some(right_again);
+    let mut guard = Some(guard);
     let mut absent = Vec::new();
     for turn in 0_u8..60 {
         let answer = match turn % 2 {
@@ -243,7 +243,7 @@ fn every_alert_rule_and_every_panel_has_data_during_incidents() {
         silent.retain(|_, expression| prometheus.series(expression) == 0);
         quiet.retain(|alert| !prometheus.raises(alert));
         if !quiet.contains(&"CulpritClockStepped") {
-            drop(right_again.take());
+            drop(guard.take());
         }
         if silent.is_empty() && quiet.is_empty() {
             break;

@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     harness::{
-        daemon::{Setup, Trouble},
+        daemon::{Setup, Faults},
         eventually, slow,
     },
     needs,
@@ -35,7 +35,7 @@ fn idler(at: SocketAddr) -> TcpStream {
 #[test]
 fn a_hundred_readers_receive_everything_and_one_that_does_not_read_is_disconnected() {
     needs!(Nftables, Pace);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+    let (setup, faults) = (Setup::make(), Faults::make());
     let daemon = setup.start("");
     let mut idlers: Vec<TcpStream> = (0..5).map(|_| idler(daemon.address)).collect();
     let readers: Vec<_> = (0..READERS)
@@ -56,7 +56,7 @@ fn a_hundred_readers_receive_everything_and_one_that_does_not_read_is_disconnect
             if number % 50 == 49 {
                 std::thread::sleep(Duration::from_millis(100));
             }
-            trouble.begin_as_another_program()
+            faults.begin_as_another_program()
         })
         .collect();
     let seen = RefCell::new(HashSet::new());
@@ -72,7 +72,7 @@ fn a_hundred_readers_receive_everything_and_one_that_does_not_read_is_disconnect
         assert!(behind < Duration::from_secs(2).mul_f64(slow()), "{behind:?}");
     }
     // Whoever takes nothing is given up, once what the kernel holds for it is full.
-    let more: Vec<_> = (0..INCIDENTS).map(|_| trouble.begin_as_another_program()).collect();
+    let more: Vec<_> = (0..INCIDENTS).map(|_| faults.begin_as_another_program()).collect();
     eventually("nobody is served any more", || {
         let metrics = daemon.get("/metrics").body;
         metrics.lines().any(|line| line == "culprit_sink_queue_length{sink=\"stream\"} 0")

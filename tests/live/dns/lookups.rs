@@ -12,7 +12,7 @@ use crate::{
     connect::outcomes::end_of,
     harness::{
         Culprit, Fact, Netns,
-        dns::{Answer, PORT, answer_once, ask, ask_in_vain, framed, query, read_message},
+        dns::{Answer, PORT, answer_once, ask, ask_unanswered, framed, query, read_message},
         sockets::{connect, listen_on_loopback, me},
         soon_ms,
         tls::send_in_pieces,
@@ -116,7 +116,7 @@ fn an_unanswered_lookup_is_reported_while_pending_with_its_number_of_queries() {
     let server = server_of(&netns);
     let _silent = netns.enter(move || UdpSocket::bind(server).expect("a free port"));
     let culprit = Culprit::trace("");
-    let (_socket, task) = ask_in_vain(&netns, server, query(4, "silent.test"), 2);
+    let (_socket, task) = ask_unanswered(&netns, server, query(4, "silent.test"), 2);
     let pending = lookup(&culprit, "dns_pending", server);
     assert_eq!((pending.task(), pending.text("name")), (task, "silent.test"));
     assert_eq!(pending.number("queries"), 2.0);

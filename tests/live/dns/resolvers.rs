@@ -12,7 +12,7 @@ use crate::{
     harness::{
         Culprit, Fact, Netns,
         balancer::balance,
-        dns::{Answer, PORT, answer_once, ask, ask_in_vain, framed, query, read_message},
+        dns::{Answer, PORT, answer_once, ask, ask_unanswered, framed, query, read_message},
         port,
         sockets::me,
         soon_ms,
@@ -101,7 +101,7 @@ fn an_unanswered_lookup_through_a_port_nat_names_the_server_asked() {
     let (asked, real) = behind_nat(&netns);
     let _silent = netns.enter(move || UdpSocket::bind(real).expect("a free port"));
     let culprit = Culprit::trace("");
-    let _asking = ask_in_vain(&netns, asked, query(4713, "silent.test"), 1);
+    let _asking = ask_unanswered(&netns, asked, query(4713, "silent.test"), 1);
     asked_there(&told(&culprit, "dns_pending", "silent.test"), asked, real, &json!("nat"));
 }
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A MAC nobody on the wire has.
-const NOBODY: &str = "02:00:5e:10:00:01";
+const ABSENT_MAC: &str = "02:00:5e:10:00:01";
 
 /// A change of this neighbour in this namespace.
 fn changed(fact: &Fact, netns: &Netns, address: IpAddr) -> bool {
@@ -100,9 +100,9 @@ fn a_gratuitous_arp_is_reported_with_the_old_and_the_new_mac() {
     let old = pair.server.mac("wire");
     let culprit = Culprit::trace("-e neigh");
     pair.server.sysctl("net/ipv4/conf/wire/arp_notify", "1");
-    pair.server.ip(&format!("link set wire address {NOBODY}"));
+    pair.server.ip(&format!("link set wire address {ABSENT_MAC}"));
     let moved = culprit.wait_for("the new MAC", |fact| {
-        changed(fact, &pair.client, pair.v4(2)) && fact.text("new_mac") == NOBODY
+        changed(fact, &pair.client, pair.v4(2)) && fact.text("new_mac") == ABSENT_MAC
     });
     assert_eq!((moved.text("old_mac"), moved.text("cause")), (old.as_str(), "packet"));
     assert!(moved.json["process"].is_null() && !moved.is("failed"), "{moved:?}");
@@ -115,9 +115,9 @@ fn an_entry_set_by_hand_names_who_set_it_and_removing_it_is_no_failure() {
     introduce(&pair, pair.service(port()));
     let culprit = Culprit::trace("-e neigh");
     let address = pair.v4(2);
-    pair.client.ip(&format!("neigh replace {address} lladdr {NOBODY} dev wire"));
+    pair.client.ip(&format!("neigh replace {address} lladdr {ABSENT_MAC} dev wire"));
     let set = culprit.wait_for("the entry set", |fact| {
-        changed(fact, &pair.client, address) && fact.text("new_mac") == NOBODY
+        changed(fact, &pair.client, address) && fact.text("new_mac") == ABSENT_MAC
     });
     assert_eq!((set.text("cause"), set.comm(), set.text("new_state")), ("netlink", "ip", "PERMANENT"));
     assert_eq!(set.text("old_mac"), pair.server.mac("wire"));
@@ -143,7 +143,7 @@ fn replies_go_elsewhere(from: IpAddr, to: IpAddr, pair: &Pair, culprit: &Culprit
             && fact.text("address") == from.to_string()
             && fact.text("netns") == pair.client.name()
     });
-    assert_eq!(mismatch.text("cached_mac"), NOBODY);
+    assert_eq!(mismatch.text("cached_mac"), ABSENT_MAC);
     assert_eq!(mismatch.text("seen_mac"), pair.server.mac("wire"));
     assert_eq!((mismatch.text("state"), mismatch.text("device")), ("PERMANENT", "wire"));
     assert_eq!(mismatch.number("local_port"), f64::from(to.port()));
@@ -156,7 +156,7 @@ fn a_syn_from_another_mac_than_the_cached_one_is_a_mismatch() {
     let pair = Pair::make();
     let culprit = Culprit::trace("");
     for (from, to) in [(pair.v4(2), pair.v4(1)), (pair.v6(2), pair.v6(1))] {
-        pair.client.ip(&format!("neigh replace {from} lladdr {NOBODY} nud permanent dev wire"));
+        pair.client.ip(&format!("neigh replace {from} lladdr {ABSENT_MAC} nud permanent dev wire"));
         replies_go_elsewhere(from, to, &pair, &culprit);
     }
 }
@@ -166,7 +166,7 @@ fn a_wrong_entry_older_than_culprit_is_known_from_the_table() {
     needs!();
     let pair = Pair::make();
     for from in [pair.v4(2), pair.v6(2)] {
-        pair.client.ip(&format!("neigh replace {from} lladdr {NOBODY} nud permanent dev wire"));
+        pair.client.ip(&format!("neigh replace {from} lladdr {ABSENT_MAC} nud permanent dev wire"));
     }
     let culprit = Culprit::trace("-e neigh");
     replies_go_elsewhere(pair.v4(2), pair.v4(1), &pair, &culprit);
@@ -184,7 +184,7 @@ fn entries_are_counted_by_family_device_and_state_even_if_none_is_emitted() {
         Request { probes: vec![ProbeId::Neigh], quiet: true, ring_bytes: 1 << 16, ..Request::default() };
     let kernel = Kernel::attach(&request).expect("root may");
     for (address, state) in [(pair.v4(70), "permanent"), (pair.v4(71), "permanent"), (pair.v6(70), "stale")] {
-        pair.client.ip(&format!("neigh replace {address} lladdr {NOBODY} nud {state} dev wire"));
+        pair.client.ip(&format!("neigh replace {address} lladdr {ABSENT_MAC} nud {state} dev wire"));
     }
     pair.client.ip(&format!("neigh del {} dev wire", pair.v4(71)));
     let counted: Vec<(bool, u32, u64)> = culprit::kernel::neighbours::counts(&kernel)

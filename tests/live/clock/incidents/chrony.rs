@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, process::Command};
 
 use crate::{
-    clock::steps::{RightAgain, SECOND},
+    clock::steps::{ClockGuard, SECOND},
     harness::{
         Culprit, Incident, Netns, Running, Scratch,
         keep::Keeper,
@@ -33,7 +33,7 @@ fn sets_the_clock(netns: &Netns, server: SocketAddr, scratch: &Scratch) -> Runni
 #[test]
 fn a_step_by_chronyd_is_a_time_daemons_correction() {
     needs!(Chrony, Pace);
-    let right_again = RightAgain::afterwards();
+    let guard = ClockGuard::lock();
     let mut keeper = Keeper::new("clock_stepped/set_by_chronyd");
     let (netns, scratch) = (Netns::make(), Scratch::make());
     let server = TimeServer::ntp_inside(&netns, SocketAddr::new(netns.loopback(), port()), SECOND * 3 / 2);
@@ -54,7 +54,7 @@ fn a_step_by_chronyd_is_a_time_daemons_correction() {
     let all = culprit.incidents(is_its);
     keeper.catches_up();
     keeper.end();
-    drop(right_again);
+    drop(guard);
     assert!(status.success(), "{status}: {}", chronyd.stderr());
 
     let step = |field: &str| told.text(&format!("/details/steps/0/{field}")).to_owned();

@@ -160,7 +160,7 @@ fn a_clock_behind_by_a_pause_of_a_day_is_skewed_until_it_is_set() {
     assert_eq!(culprit.incidents(Incident::opens).len(), 2, "{:#?}", culprit.incidents(Incident::opens));
 }
 
-/// A time daemon that believes a server on this machine, so far ahead of this machine's clock, nanoseconds.
+/// A time daemon that follows a server on this machine, so far ahead of this machine's clock, nanoseconds.
 #[track_caller]
 fn chronyd_follows(netns: &Netns, ahead_ns: i64, scratch: &Scratch) -> (TimeServer, Running) {
     let server = TimeServer::ntp_inside(netns, SocketAddr::new(netns.loopback(), port()), ahead_ns);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    clock::steps::{RightAgain, SECOND},
+    clock::steps::{ClockGuard, SECOND},
     harness::{
         Culprit, Fact, Incident, Netns, Running,
         culprit::{Ended, binary},
@@ -116,7 +116,7 @@ fn a_quarter_of_an_hour_ahead(loopback: impl Into<IpAddr>, way: &str, mut keeper
 #[test]
 fn a_quarter_of_an_hour_ahead_by_ntp_is_critical_within_seconds_in_each_mode() {
     needs!(Pace);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     for way in WAYS {
         if own_weight() < NTP {
             let keeper = if way == TRACE { Keeper::new("clock_skewed/ahead_by_ntp") } else { Keeper::idle() };
@@ -128,7 +128,7 @@ fn a_quarter_of_an_hour_ahead_by_ntp_is_critical_within_seconds_in_each_mode() {
 #[test]
 fn a_server_is_asked_over_ipv6_as_well() {
     needs!(Pace);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     if own_weight() < NTP {
         a_quarter_of_an_hour_ahead(Ipv6Addr::LOCALHOST, TRACE, Keeper::idle());
     }
@@ -137,7 +137,7 @@ fn a_server_is_asked_over_ipv6_as_well() {
 #[test]
 fn a_skew_below_a_minute_is_a_warning_and_no_skew_is_no_incident() {
     needs!(Pace);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let asked = [40, -40, 0].map(|ahead_s| (ahead_s, asks(Ipv4Addr::LOCALHOST, ahead_s * 1000, TRACE)));
     for (ahead_s, (server, culprit)) in asked {
         let name = server.at().to_string();
@@ -249,7 +249,7 @@ fn is_a_day_behind(told: Vec<Incident>, web: &Web) {
 #[test]
 fn a_single_web_server_a_day_ahead_is_a_warning_and_the_only_output_of_run() {
     needs!(Curl, Pace);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let (web, watching) = (Web::set(&[A_DAY_AHEAD], false), WAYS.map(|way| (way, watch(way, ""))));
     web.is_asked();
     let at = web.servers[0].at();
@@ -269,7 +269,7 @@ fn a_single_web_server_a_day_ahead_is_a_warning_and_the_only_output_of_run() {
 #[test]
 fn a_single_web_server_a_day_ahead_is_a_warning_over_ipv6() {
     needs!(Curl, Pace);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let (web, culprit) = (Web::set(&[A_DAY_AHEAD], true), watch(TRACE, ""));
     web.is_asked();
     is_a_day_behind(ended(culprit).0, &web);
@@ -278,7 +278,7 @@ fn a_single_web_server_a_day_ahead_is_a_warning_over_ipv6() {
 #[test]
 fn three_web_servers_that_agree_are_believed_and_only_a_warning() {
     needs!(Curl);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let web = Web::set(&[A_DAY_AHEAD; 3], false);
     let mut keeper = Keeper::new("clock_skewed/a_day_behind_by_http");
     keeper.keep_clock("");
@@ -306,7 +306,7 @@ fn three_web_servers_that_agree_are_believed_and_only_a_warning() {
 #[test]
 fn three_ports_of_one_machine_are_one_web_server() {
     needs!(Curl, Pace);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let (web, culprit) = (Web::at_three_ports(A_DAY_AHEAD), watch(TRACE, ""));
     web.is_asked();
     let (told, _) = ended(culprit);
@@ -321,7 +321,7 @@ fn three_ports_of_one_machine_are_one_web_server() {
 #[test]
 fn web_servers_of_a_namespace_without_a_default_route_are_ignored() {
     needs!(Curl, Pace);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let (web, culprit) = (Web::without_a_way_out(&[A_DAY_AHEAD; 3], false), watch(TRACE, ""));
     web.is_asked();
     let (told, ended) = ended(culprit);
@@ -346,7 +346,7 @@ fn a_namespace_of_an_unprivileged_user_is_not_the_hosts() {
 #[test]
 fn dates_that_prove_nothing_about_the_clock_open_nothing() {
     needs!(Curl, Pace);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let cached = Dates { age_s: Some(7), ..A_DAY_AHEAD };
     let stands = Dates { stands: true, ..A_DAY_AHEAD };
     let local_time = Dates { ahead_s: 3600, ..Dates::default() };

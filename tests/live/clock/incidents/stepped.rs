@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::time::ClockId;
 
 use crate::{
-    clock::steps::{RightAgain, SECOND, nanoseconds, perl, timex},
+    clock::steps::{ClockGuard, SECOND, nanoseconds, perl, timex},
     harness::{Culprit, Incident, Netns, Running, keep::Keeper, process::words},
     needs,
 };
@@ -29,12 +29,12 @@ fn a_date_set_by_hand_is_named_with_its_program_and_its_shell_in_both_modes() {
     for mode in ["full", "anomalies"] {
         let mut keeper =
             if mode == "full" { Keeper::new("clock_stepped/set_by_date") } else { Keeper::idle() };
-        let right_again = RightAgain::afterwards();
+        let guard = ClockGuard::lock();
         keeper.keep_clock("");
         let culprit = Culprit::trace(&format!("--mode {mode}"));
         let shell = date_minus_a_second();
         let opened = culprit.wait_for_incident("the step", |told| stepped(told) && told.opens());
-        right_again.put_back();
+        guard.restore();
         let step = &opened.json["details"]["steps"][0];
         assert_eq!(step["process"]["comm"], "date", "{step:#}");
         assert!(step["process"]["exe"].as_str().is_some_and(|exe| exe.ends_with("/bin/date")), "{step:#}");
@@ -54,7 +54,7 @@ fn a_date_set_by_hand_is_named_with_its_program_and_its_shell_in_both_modes() {
 #[test]
 fn slews_reads_and_refusals_open_nothing_and_emit_nothing_in_anomalies_mode() {
     needs!(Perl);
-    let _alone = RightAgain::afterwards();
+    let _alone = ClockGuard::lock();
     let netns = Netns::make();
     let culprit = Culprit::trace("--mode anomalies");
     let keep = "$f = (unpack 'Lx4qq', $x)[2]; ";
@@ -79,11 +79,11 @@ fn slews_reads_and_refusals_open_nothing_and_emit_nothing_in_anomalies_mode() {
 fn a_process_that_steps_the_clock_is_reported_despite_a_process_filter() {
     needs!(Perl, Pace);
     let mut other = Running::spawn(&mut words("sleep 60"));
-    let right_again = RightAgain::afterwards();
+    let guard = ClockGuard::lock();
     let culprit = Culprit::trace(&format!("-p {}", other.pid()));
     let pid = perl(&(timex(0x100, 0, 1) + "syscall(305, 0, $x) >= 0 or die $!"));
     let opened = culprit.wait_for_incident("the step", |told| stepped(told) && told.opens());
-    drop(right_again);
+    drop(guard);
     assert_eq!(opened.json["details"]["steps"][0]["process"]["pid"], pid);
     other.signal(rustix::process::Signal::TERM);
     other.wait();
@@ -92,11 +92,11 @@ fn a_process_that_steps_the_clock_is_reported_despite_a_process_filter() {
 #[test]
 fn without_syscall_hooks_a_step_is_found_and_no_process_is_named() {
     needs!(Perl, Pace);
-    let right_again = RightAgain::afterwards();
+    let guard = ClockGuard::lock();
     let culprit = Culprit::trace("-e clock --no-syscalls");
     perl(&(timex(0x100, 0, 1) + "syscall(305, 0, $x) >= 0 or die $!"));
     let opened = culprit.wait_for_incident("the step", |told| stepped(told) && told.opens());
-    right_again.put_back();
+    guard.restore();
     assert_eq!((opened.blame(), opened.text("/details/steps/0/how")), (("clock", "possible"), "unseen"));
     assert!(opened.text("/summary").contains("by whom cannot be seen: "), "{:#}", opened.json);
     let resolved =
@@ -111,7 +111,7 @@ fn a_container_is_named_even_if_its_process_exits_at_once() {
     let root = culprit::kernel::cgroup::root().expect("a cgroup v2 root");
     let group = root.join(format!("docker-{ID}.scope"));
     std::fs::create_dir(&group).expect("root may make a group");
-    let right_again = RightAgain::afterwards();
+    let guard = ClockGuard::lock();
     let culprit = Culprit::trace("-e clock");
     let then = nanoseconds(ClockId::Realtime) + SECOND;
     let set = format!(
@@ -123,7 +123,7 @@ fn a_container_is_named_even_if_its_process_exits_at_once() {
     let mut inside = Running::spawn(Command::new("sh").args(["-c", &set]));
     assert!(inside.wait().success(), "{}", inside.stderr());
     let opened = culprit.wait_for_incident("the step", |told| stepped(told) && told.opens());
-    right_again.put_back();
+    guard.restore();
     std::fs::remove_dir(&group).expect("nobody is left in it");
     let process = &opened.json["details"]["steps"][0]["process"];
     assert_eq!(
@@ -137,7 +137,7 @@ fn a_container_is_named_even_if_its_process_exits_at_once() {
 #[test]
 fn two_programs_that_set_the_clock_in_turns_are_one_incident_that_names_both() {
     needs!(Perl, Pace);
-    let right_again = RightAgain::afterwards();
+    let guard = ClockGuard::lock();
     let mut keeper = Keeper::new("clock_stepped/set_by_two_programs_in_turn");
     keeper.keep_clock("");
     let culprit = Culprit::trace("");
@@ -155,7 +155,7 @@ fn two_programs_that_set_the_clock_in_turns_are_one_incident_that_names_both() {
         culprit.wait_for_incident("the last step", |told| stepped(told) && told.number("/count") == 6);
     keeper.catches_up();
     keeper.end();
-    right_again.put_back();
+    guard.restore();
     let summary = fought.text("/summary");
     assert!(
         summary.starts_with("Two programs set the wall clock against each other: guest-tools["),

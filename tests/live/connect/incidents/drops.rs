@@ -10,7 +10,7 @@ use crate::{
     harness::{
         Culprit, Incident, Lan, Netns,
         keep::Keeper,
-        lan::NOBODY,
+        lan::ABSENT_MAC,
         netns::Pair,
         port,
         sockets::{begin_connect, connect, listen, listen_and_accept},
@@ -162,12 +162,12 @@ fn a_frame_for_another_mac_is_an_outdated_neighbour_entry() {
     let (one, other) = (lan.host(1), lan.host(2));
     let to = SocketAddr::new(other.v4, port());
     listen_and_accept(&other.netns, to);
-    one.netns.ip(&format!("neigh replace {} lladdr {NOBODY} dev eth0 nud permanent", other.v4));
+    one.netns.ip(&format!("neigh replace {} lladdr {ABSENT_MAC} dev eth0 nud permanent", other.v4));
     let (_socket, _) = begin_connect(&one.netns, to);
     let opened = told(&lan.culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
     assert_eq!(opened.text("/cause/drop_reason"), "OTHERHOST");
     let why = opened.why();
-    assert!(why.contains(NOBODY) && why.contains(&other.netns.mac("eth0")), "{why}");
+    assert!(why.contains(ABSENT_MAC) && why.contains(&other.netns.mac("eth0")), "{why}");
     let remedies = opened.remedies();
     assert!(
         remedies.contains(&format!("neigh flush to {}", other.v4)) && !remedies.contains("egress"),

@@ -141,7 +141,7 @@ fn a_syn_dropped_by_a_filter_on_the_listening_socket_is_not_blamed_on_a_firewall
     let pair = Pair::make();
     let to = pair.service(port());
     let listener = listen(&pair.server, to);
-    bpf::deafen(&listener);
+    bpf::drop_all_received(&listener);
     let opened = waits("connect_stalled/syn_dropped_by_socket_filter", &pair.client, to);
     assert_eq!(drop_of(&opened), ("SOCKET_FILTER", "syn", "input"));
     says(&opened, "a filter on its socket", "cgroup_inet_ingress");
@@ -156,7 +156,7 @@ fn an_answer_dropped_by_a_filter_on_the_connecting_socket_is_attributed_to_it() 
     let culprit = Culprit::trace("");
     let _socket = pair.client.enter(move || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        bpf::deafen(&socket);
+        bpf::drop_all_received(&socket);
         socket.set_nonblocking(true).expect("our own socket");
         socket.connect(&to.into()).expect_err("its answer is not heard");
         socket
@@ -173,7 +173,7 @@ fn a_syn_without_the_signature_that_its_listener_requires_is_attributed_to_the_k
     let to = pair.service(port());
     let listener = listen(&pair.server, to);
     let IpAddr::V4(client) = pair.v4(1) else { unreachable!("IPv4") };
-    bpf::wants_signatures(&listener, client);
+    bpf::requires_signatures(&listener, client);
     let opened = waits("connect_stalled/syn_dropped_without_signature", &pair.client, to);
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "input"));
     assert!(opened.text("/cause/drop_reason").starts_with("TCP_MD5"), "{:#}", opened.json);

@@ -113,10 +113,10 @@ fn lost_syn_acks_on_an_asymmetric_path_are_no_incident() {
     let (server, peer) = (lan.host(10), lan.host(90));
     let service = server.service(server.v4);
     listen_and_accept(&server.netns, service);
-    peer.believes(server.v4, &server.mac(), "permanent");
+    peer.sets_neighbour(server.v4, &server.mac(), "permanent");
     // Frames to the cached MAC do reach the peer, as through a router on the way back: the switch rewrites.
     let (cached, own) = ("02:00:5e:10:00:02", peer.mac());
-    server.believes(peer.v4, cached, "permanent");
+    server.sets_neighbour(peer.v4, cached, "permanent");
     // Every other SYN-ACK is lost.
     lan.switch.nft(&format!(
         "table bridge test {{ chain forward {{ type filter hook forward priority 0; \
@@ -260,7 +260,7 @@ fn a_neighbour_that_answers_the_second_request_is_no_incident() {
     slow.netns.nft(
         "table arp test { chain in { type filter hook input priority 0; arp operation request numgen inc mod 3 < 1 drop; }; }",
     );
-    slow.believes(host.v4, &host.mac(), "permanent");
+    slow.sets_neighbour(host.v4, &host.mac(), "permanent");
     connect(&host.netns, service).0.expect("after a second");
     lan.ends_with(&[&host], &[]);
 }

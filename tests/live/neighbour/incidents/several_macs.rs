@@ -25,7 +25,7 @@ fn speaks_by_another_device(lan: &Lan, server: &Host, peer: &Host) {
     }
     peer.netns.ip(&format!("route add {} dev eth1 src {}", server.v4, peer.v4));
     peer.netns.ip(&format!("neigh replace {} lladdr {} dev eth1 nud permanent", server.v4, server.mac()));
-    server.believes(peer.v4, &peer.mac(), "permanent");
+    server.sets_neighbour(peer.v4, &peer.mac(), "permanent");
 }
 
 /// Connections of the peer, both ends of each, which show that its MACs belong together.
@@ -108,7 +108,7 @@ fn two_devices_of_one_machine_that_announce_its_address_in_turn_are_no_conflict(
     let _connected = connections(&lan, &server, &peer, &listener, service);
     // Without this an entry stays for a second at least after each change.
     server.netns.sysctl("net/ipv4/neigh/eth0/locktime", "0");
-    server.believes(peer.v4, &peer.mac(), "reachable");
+    server.sets_neighbour(peer.v4, &peer.mac(), "reachable");
     for device in ["eth1", "eth0", "eth1", "eth0", "eth1"] {
         let announce = format!("arping -q -c 1 -A -I {device} {}", peer.v4);
         assert!(peer.netns.spawn(words(&announce)).wait().success());

@@ -10,24 +10,24 @@ use super::{Again, STALE, STALLED, comes_through};
 use crate::{
     harness::{
         Culprit, Incident, Lan, eventually,
-        lan::{Host, NOBODY},
+        lan::{Host, ABSENT_MAC},
         sockets::{begin_connect, connect, listen},
     },
     needs,
 };
 
-/// The database believes the worker to be somewhere else; the worker knows the database, so that its own
-/// questions do not mend that.
+/// The database's entry of the worker is wrong; the worker has one of the database, so that its own requests do not
+/// correct it.
 #[track_caller]
 fn wrong(database: &Host, worker: &Host, address: IpAddr, state: &str) {
-    worker.believes(database.like(address), &database.mac(), "permanent");
-    database.believes(address, NOBODY, state);
+    worker.sets_neighbour(database.like(address), &database.mac(), "permanent");
+    database.sets_neighbour(address, ABSENT_MAC, state);
 }
 
 /// What every such incident says.
 #[track_caller]
 fn tells(opened: &Incident, worker: &Host, service: SocketAddr) {
-    assert_eq!(opened.text("/details/cached_mac"), NOBODY);
+    assert_eq!(opened.text("/details/cached_mac"), ABSENT_MAC);
     assert_eq!(opened.text("/details/seen_mac"), worker.mac());
     assert_eq!(opened.text("/details/device"), "eth0");
     assert_eq!(opened.json["details"]["ports"], serde_json::json!([service.port()]));
@@ -99,7 +99,7 @@ fn a_wrong_entry_kept_reachable_by_confirmations_is_named() {
     tells(&opened, &worker, service);
     assert_eq!(opened.text("/details/nud_state"), "REACHABLE");
     assert!(opened.text("/why/1").contains("REACHABLE"), "{:#}", opened.json);
-    database.believes(worker.v4, &worker.mac(), "reachable");
+    database.sets_neighbour(worker.v4, &worker.mac(), "reachable");
     let resolved = lan.resolved(&opened);
     assert_eq!(resolved.text("/details/ended_by"), "corrected");
     comes_through(&socket, service);
@@ -139,8 +139,8 @@ fn a_reused_address_whose_arp_requests_are_lost_is_a_stale_entry() {
     let gone = old.mac();
     drop(old);
     let worker = lan.host(90);
-    worker.believes(database.v4, &database.mac(), "permanent");
-    lan.loses_questions();
+    worker.sets_neighbour(database.v4, &database.mac(), "permanent");
+    lan.drops_arp_and_ndp();
     let (socket, _) = begin_connect(&worker.netns, service);
     let opened = lan.opened(STALE, &database.netns, worker.v4);
     assert_eq!(
@@ -148,7 +148,7 @@ fn a_reused_address_whose_arp_requests_are_lost_is_a_stale_entry() {
         (gone.as_str(), worker.mac().as_str())
     );
     database.carries_out(opened.text("/remedies/0"));
-    lan.forwards_questions();
+    lan.forwards_arp_and_ndp();
     lan.resolved(&opened);
     comes_through(&socket, service);
     lan.ends_with(&[&database], &[STALE]);
@@ -183,7 +183,7 @@ fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_sends() {
     let (database, worker) = (lan.host(10), lan.host(90));
     let service = database.service(database.v4);
     let listener = listen(&database.netns, service);
-    worker.believes(database.v4, &database.mac(), "permanent");
+    worker.sets_neighbour(database.v4, &database.mac(), "permanent");
     let mut near = connect(&worker.netns, service).0.expect("it listens");
     let (mut far, _) = listener.accept().expect("it connected");
     // The machine moves, and nobody announces it; the entry is believed as long as datagrams confirm it.
@@ -191,7 +191,7 @@ fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_sends() {
     worker.netns.ip("link set eth0 down");
     worker.netns.ip("link set eth0 address 02:00:5e:10:00:77");
     worker.netns.ip("link set eth0 up");
-    worker.believes(database.v4, &database.mac(), "permanent");
+    worker.sets_neighbour(database.v4, &database.mac(), "permanent");
     far.write_all(b"anybody there?").expect("a socket buffer");
     let _says = Again::every(Duration::from_millis(300), &worker.netns, move || {
         let _ = near.write_all(b"still here");

@@ -9,7 +9,7 @@ use super::{Again, FAILING, UNRESOLVED};
 use crate::{
     harness::{
         Lan,
-        lan::{Host, NOBODY},
+        lan::{Host, ABSENT_MAC},
         port,
         sockets::{connect, me},
     },
@@ -128,14 +128,14 @@ fn an_entry_removed_by_an_agent_is_missing_until_the_agent_sets_it_again() {
     needs!();
     let lan = Lan::set("neighbour_unresolved/entry_removed_by_agent");
     let (host, absent) = (lan.host(10), lan.switch.v4(77));
-    host.believes(absent, NOBODY, "permanent");
+    host.sets_neighbour(absent, ABSENT_MAC, "permanent");
     host.netns.ip(&format!("neigh del {absent} dev eth0"));
     connect(&host.netns, SocketAddr::new(absent, port())).0.expect_err("nobody has this address");
     let opened = lan.opened(UNRESOLVED, &host.netns, absent);
     let summary = opened.text("/summary");
     assert!(summary.contains("was removed by ip[") && !summary.contains("does not answer"), "{summary}");
     assert_eq!(opened.text("/details/withdrawn_by/comm"), "ip");
-    host.believes(absent, NOBODY, "permanent");
+    host.sets_neighbour(absent, ABSENT_MAC, "permanent");
     let resolved = lan.resolved(&opened);
     let summary = resolved.text("/summary");
     assert!(summary.contains("was set again by ip[") && !summary.contains("answers ARP"), "{summary}");

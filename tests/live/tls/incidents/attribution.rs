@@ -16,7 +16,7 @@ use crate::{
 
 #[test]
 fn a_keep_alive_client_is_not_named_while_an_event_loop_waits_for_its_own_timer() {
-    needs!(Openssl, Tun, Node, HonestClock, Pace);
+    needs!(Openssl, Tun, Node, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/timer_beside_keep_alive_client");
     let mut node = Command::new("node");
     node.arg(stage.program("tls_timer.js"))
@@ -106,7 +106,7 @@ fn a_hello_to_a_port_that_never_answered_one_is_a_warning_at_most() {
 
 #[test]
 fn the_child_that_holds_an_unread_hello_is_the_process_named() {
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/hello_unread_by_forked_child");
     let parent = stage.serve(&json!({ "serve": "fork", "before": ["sleep", PATIENCE] }));
     let _client = stage.client("slow.test", "");

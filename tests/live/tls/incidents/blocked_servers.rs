@@ -74,7 +74,7 @@ fn five_clients(stage: &Stage) -> Vec<Running> {
 #[test]
 fn hellos_a_stopped_server_does_not_read_are_one_incident_that_reports_the_stop() {
     // Emulated, five handshakes at once are a stall of their own.
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/stopped_server_five_clients");
     let pid = stage.serve(&json!({}));
     stage.actor().signal(Signal::STOP);

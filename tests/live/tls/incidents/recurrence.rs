@@ -111,7 +111,7 @@ fn a_thread_pool_that_fetches_is_one_incident_with_the_clients_that_wait_for_a_t
 
 #[test]
 fn a_server_that_forks_for_each_client_is_one_service() {
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/fetch_by_forking_server");
     let action = json!(["fetch", VOID, 80, PATIENCE]);
     let pid = stage.serve(&json!({ "serve": "fork", "sni": { "slow.test": action } }));
@@ -126,7 +126,7 @@ fn a_server_that_forks_for_each_client_is_one_service() {
 
 #[test]
 fn sixty_clients_that_wait_for_one_fetch_are_one_incident() {
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/sixty_clients_one_fetch");
     stage.serve_slowly(&json!(["fetch", VOID, 80, PATIENCE]));
     let service = stage.service;

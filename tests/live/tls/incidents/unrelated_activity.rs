@@ -44,7 +44,7 @@ fn nobody_is_blamed(told: &[Incident]) {
 
 #[test]
 fn connects_that_other_threads_keep_retrying_are_at_most_possible() {
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/lock_wait_beside_retried_connects");
     let background = restless(&json!(["fetch", VOID, 6379, 0.9]));
     stage.serve(&json!({ "sni": { "slow.test": ["locked", 1.6] }, "background": background }));
@@ -56,7 +56,7 @@ fn connects_that_other_threads_keep_retrying_are_at_most_possible() {
 
 #[test]
 fn lookups_that_other_threads_keep_repeating_are_at_most_possible() {
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/lock_wait_beside_repeated_lookups");
     let background = restless(&json!(["resolve", VOID, 0.9]));
     stage.serve(&json!({ "sni": { "slow.test": ["locked", 1.6] }, "background": background }));
@@ -72,7 +72,7 @@ fn lookups_that_other_threads_keep_repeating_are_at_most_possible() {
 
 #[test]
 fn connects_an_event_loop_keeps_retrying_are_at_most_possible() {
-    needs!(Openssl, Tun, Node, HonestClock, Pace);
+    needs!(Openssl, Tun, Node, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/timer_beside_retried_connects");
     let mut node = Command::new("node");
     node.arg(stage.program("tls_reconnect.js"))
@@ -89,7 +89,7 @@ fn connects_an_event_loop_keeps_retrying_are_at_most_possible() {
 
 #[test]
 fn healthy_connects_beside_a_stall_of_another_kind_are_not_named() {
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/lock_wait_beside_healthy_connects");
     let busy = SocketAddr::new(stage.pair.v4(1), port());
     listen_and_accept(&stage.pair.client, busy);
@@ -106,7 +106,7 @@ fn healthy_connects_beside_a_stall_of_another_kind_are_not_named() {
 
 #[test]
 fn an_unanswered_log_line_is_not_what_a_handshake_waits_for() {
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/lock_wait_after_unanswered_log_line");
     let collector = SocketAddr::new(stage.pair.v4(1), port());
     let _silent = listen(&stage.pair.client, collector);
@@ -121,7 +121,7 @@ fn an_unanswered_log_line_is_not_what_a_handshake_waits_for() {
 
 #[test]
 fn an_abandoned_lookup_is_not_what_a_handshake_waits_for() {
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/lock_wait_after_abandoned_lookup");
     // As with a name server that is gone and another that answers: a short wait, and then a long one.
     let action = json!(["both", ["resolve", VOID, 0.2], ["locked", PATIENCE]]);
@@ -137,7 +137,7 @@ fn an_abandoned_lookup_is_not_what_a_handshake_waits_for() {
 
 #[test]
 fn the_cause_of_one_stalled_handshake_is_not_given_to_another() {
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/server_sleeps_beside_fetching_handshake");
     let plan = json!({ "sni": {
         "slow.test": ["sleep", PATIENCE], "other.test": ["executor", "fetch", VOID, 80, PATIENCE],
@@ -164,7 +164,7 @@ fn the_cause_of_one_stalled_handshake_is_not_given_to_another() {
 
 #[test]
 fn concurrent_fetches_by_pool_threads_are_two_incidents() {
-    needs!(Openssl, Tun, HonestClock, Pace);
+    needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/two_fetches_by_pool_threads");
     let plan = json!({ "sni": {
         "slow.test": ["executor", "fetch", VOID, 80, PATIENCE],
