@@ -1,4 +1,4 @@
-//! Do the pages use the field's terms? Words of a private dialect are refused, each with what to write in its place.
+//! Do the pages, and the names of the live tests, use the field's terms? Words of a private dialect are refused, each with what to write in its place.
 //!
 //! Reads prose: transcripts (indented or fenced), code spans and what the benchmark wrote do not count.
 
@@ -8,6 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+
+use super::paths;
 
 /// What is refused, and what to write by meaning. CONTRIBUTING.md has the glossary.
 const WORDS: &[(&str, &str)] = &[
@@ -31,7 +33,7 @@ const GENERATED: &[&str] = &["docs/bench.md"];
 /// Each refused word in the pages of the repository at `root`, with its place.
 pub(super) fn check(root: &Path) -> Result<Vec<String>> {
     let mut pages = Vec::new();
-    for dir in [".", "docs", "docs/incidents"] {
+    for dir in [".", "docs", "docs/incidents", "tests"] {
         pages.extend(markdown(&root.join(dir))?);
     }
     let mut complaints = Vec::new();
@@ -42,7 +44,18 @@ pub(super) fn check(root: &Path) -> Result<Vec<String>> {
             complaints.extend(refused(&text).into_iter().map(|found| format!("{name}:{found}")));
         }
     }
+    for file in paths::files(&root.join("tests/live"))? {
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
+        complaints.extend(refused(&test_names(&text)).into_iter().map(|found| format!("{name}:{found}")));
+    }
     Ok(complaints)
+}
+
+/// The names of a file's functions without arguments, which are sentences too, each in its line.
+fn test_names(text: &str) -> String {
+    let name = |line: &str| Some(line.strip_prefix("fn ")?.split_once("() {")?.0.to_owned());
+    text.lines().map(|line| name(line).unwrap_or_default() + "\n").collect()
 }
 
 fn markdown(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -89,6 +102,12 @@ mod tests {
             found,
             ["2: \"nobody\": write no process, no answer", "3: \"in vain\": write without an answer"]
         );
+    }
+
+    #[test]
+    fn names_of_tests_are_read_as_sentences() {
+        let text = "#[test]\nfn a_connect_nobody_answers_ends() {\n    let nobody = 1;\n}\nfn told(to: u8) {}\n";
+        assert_eq!(refused(&test_names(text)), ["2: \"nobody\": write no process, no answer"]);
     }
 
     #[test]
