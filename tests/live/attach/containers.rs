@@ -20,7 +20,7 @@ use crate::{
 const UID: &str = "8dbc7d5a-2a91-4ba6-a2d3-2f4d0b3c7a11";
 
 /// Somewhere inside where nobody listens, and the words to go there.
-fn nowhere(netns: &Netns) -> (SocketAddr, String) {
+fn closed_port(netns: &Netns) -> (SocketAddr, String) {
     let to = SocketAddr::new(netns.loopback(), port());
     (to, format!("nc {} {}", to.ip(), to.port()))
 }
@@ -35,7 +35,7 @@ fn failing(connect: &str) -> String {
 fn a_process_in_a_container_is_reported_with_its_container_id_and_runtime() {
     needs!(Runc);
     let netns = Netns::make();
-    let (to, connect) = nowhere(&netns);
+    let (to, connect) = closed_port(&netns);
     let culprit = Culprit::trace("");
     let container = Container::make("docker", &netns, &format!("{connect}; echo done; sleep 1000"));
     let running = Running::spawn(&mut container.command());
@@ -50,7 +50,7 @@ fn a_process_in_a_container_is_reported_with_its_container_id_and_runtime() {
 fn a_container_can_be_selected_by_its_id() {
     needs!(Runc);
     let netns = Netns::make();
-    let ((to, connect), (elsewhere, other)) = (nowhere(&netns), nowhere(&netns));
+    let ((to, connect), (elsewhere, other)) = (closed_port(&netns), closed_port(&netns));
     let container = Container::make("docker", &netns, &connect);
     let another = Container::make("docker", &netns, &other);
     let culprit = Culprit::trace(&format!("--container {}", container.id()));
@@ -71,7 +71,7 @@ fn containers_that_exit_at_once_are_still_identified() {
     let watched = watches(culprit.pid());
     let mut ids = Vec::new();
     for _ in 0..10 {
-        let (to, connect) = nowhere(&netns);
+        let (to, connect) = closed_port(&netns);
         // The only process there is: the container ends with its connect.
         let container = Container::make("docker", &netns, &format!("exec {connect}"));
         container.run();
@@ -104,7 +104,7 @@ fn a_deleted_pod_is_identified_by_its_uid_in_incidents_that_open_later() {
     let netns = Netns::make();
     let setup = Setup::make();
     let daemon = setup.start("");
-    let (to, connect) = nowhere(&netns);
+    let (to, connect) = closed_port(&netns);
     let pod = format!("kubepods/burstable/pod{UID}");
     let container = Container::make(&pod, &netns, &failing(&connect));
     // The incident opens a moment later, and nothing was told before.
@@ -169,7 +169,7 @@ fn a_process_older_than_the_kubelets_link_gets_its_pods_name_later() {
 fn text_names_the_container_before_the_process() {
     needs!(Runc);
     let netns = Netns::make();
-    let (_, connect) = nowhere(&netns);
+    let (_, connect) = closed_port(&netns);
     let mut trace = binary();
     trace.args(["trace", "--format", "text"]);
     let culprit = Running::spawn(&mut trace);
@@ -242,7 +242,7 @@ fn culprit_in_a_container_sees_the_whole_machine() {
 
     // Somebody in another container, whose names the kubelet's links tell.
     let netns = Netns::make();
-    let (refused, connect) = nowhere(&netns);
+    let (refused, connect) = closed_port(&netns);
     let pod = format!("kubepods/pod{UID}");
     let web = Container::make(&pod, &netns, &failing(&connect));
     std::fs::write(links.join(&format!("web-7d4_shop_nginx-{}.log", web.id())), "").expect("room");

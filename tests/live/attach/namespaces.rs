@@ -29,7 +29,7 @@ fn number(netns: &Netns) -> u64 {
 /// Deletes these, and makes new ones until one has the number of one of them: that number, and the new one. The
 /// kernel gives the lowest number that is free, and frees one some time after the deletion.
 #[track_caller]
-fn come_again(old: Vec<Netns>) -> (u64, Netns) {
+fn reuse_a_number(old: Vec<Netns>) -> (u64, Netns) {
     let numbers: Vec<u64> = old.iter().map(number).collect();
     drop(old);
     let (mut others, mut found) = (Vec::new(), None);
@@ -65,7 +65,7 @@ fn names_that_were_looked_up_in_a_deleted_namespace_are_not_used_for_its_success
         old.push(netns);
     }
     let names: Vec<String> = old.iter().map(|netns| netns.name().to_owned()).collect();
-    let (number, new) = come_again(old);
+    let (number, new) = reuse_a_number(old);
     let thread = new.thread_named("successor", move || {
         TcpStream::connect(to).expect_err("nobody listens");
     });
@@ -122,7 +122,7 @@ fn a_gateway_of_a_deleted_namespace_is_not_used_for_its_successor() {
         old.push(host.netns);
     }
     let names: Vec<String> = old.iter().map(|netns| netns.name().to_owned()).collect();
-    let (_, new) = come_again(old);
+    let (_, new) = reuse_a_number(old);
     let host = alone(&lan, new);
     connect(&host.netns, to).0.expect_err("nobody has this address");
     let opened = lan.opened("neighbour_unresolved", &host.netns, gateway);

@@ -28,15 +28,15 @@ const NOBODY: u32 = 65534;
 fn replay(file: &Path, args: &[&str]) -> Output {
     let mut command = binary();
     command.arg("replay").arg(file).args(args);
-    as_nobody(&mut command).output().expect("it starts")
+    as_unprivileged_user(&mut command).output().expect("it starts")
 }
 
-fn as_nobody(command: &mut Command) -> &mut Command {
+fn as_unprivileged_user(command: &mut Command) -> &mut Command {
     command.uid(NOBODY).gid(NOBODY)
 }
 
 /// The facts of a JSON stream about this namespace, without what two observers never agree on: when.
-fn told(lines: impl Iterator<Item = Value>, netns: &Netns) -> Vec<Value> {
+fn facts_of(lines: impl Iterator<Item = Value>, netns: &Netns) -> Vec<Value> {
     let mut told = Vec::new();
     for mut line in lines {
         let pending = line["kind"].as_str().is_some_and(|kind| kind.ends_with("_pending"));
@@ -130,8 +130,8 @@ fn a_replay_by_an_unprivileged_user_prints_what_the_trace_printed() {
     let (file, traced) = record(&scratch, &netns);
     let first = replay(&file, &["--format", "json"]);
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
-    let replayed = told(lines(&first.stdout), &netns);
-    let traced = told(traced.into_iter(), &netns);
+    let replayed = facts_of(lines(&first.stdout), &netns);
+    let traced = facts_of(traced.into_iter(), &netns);
     assert!(traced.len() > 8, "{traced:#?}");
     assert_eq!(replayed, traced);
     let named = replayed.iter().any(|fact| fact["destination"]["name"] == "recorded.test");

@@ -15,7 +15,7 @@ use crate::{
     needs,
 };
 
-fn told(setup: &Setup, args: &str) -> Vec<Value> {
+fn stored(setup: &Setup, args: &str) -> Vec<Value> {
     let mut list = binary();
     list.args(["incidents", "--format", "json", "--store", &setup.store()]).args(args.split_whitespace());
     let output = list.output().expect("it runs");
@@ -59,13 +59,13 @@ fn an_incident_is_printed_stored_served_and_shown_and_shutdown_closes_open_ones(
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(ended.summary["lost"], 0);
     assert!(ended.stderr.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{}", ended.stderr);
-    let kept = told(&setup, "");
+    let kept = stored(&setup, "");
     let find =
         |id: &str| kept.iter().find(|kept| kept["id"] == id).unwrap_or_else(|| panic!("{id}: {kept:?}"));
     assert_eq!(find(opened.id())["state"], "resolved");
     let why = find(open.id())["why"].to_string();
     assert!(find(open.id())["state"] == "resolved" && why.contains("culprit stopped watching"), "{why}");
-    assert!(told(&setup, "--state open").is_empty());
+    assert!(stored(&setup, "--state open").is_empty());
     let shown =
         binary().args(["show", &opened.id()[20..], "--store", &setup.store()]).output().expect("it runs");
     let shown = String::from_utf8(shown.stdout).expect("text");
@@ -141,7 +141,7 @@ fn no_incident_that_was_delivered_is_lost_by_a_kill() {
             acknowledged.push(incident.id().to_owned());
         }
         drop((waiting, daemon));
-        let kept: Vec<String> = told(&setup, "--limit 1000")
+        let kept: Vec<String> = stored(&setup, "--limit 1000")
             .iter()
             .filter_map(|one| one["id"].as_str().map(str::to_owned))
             .collect();
@@ -184,7 +184,7 @@ fn a_client_that_reads_nothing_delays_neither_the_daemon_nor_its_shutdown() {
     std::io::BufRead::read_line(&mut reader, &mut String::new()).expect("the first line");
     let waiting: Vec<_> = (0..20).map(|_| faults.begin_as_another_program()).collect();
     eventually("all are kept", || {
-        std::path::Path::new(&setup.store()).exists() && told(&setup, "").len() >= waiting.len()
+        std::path::Path::new(&setup.store()).exists() && stored(&setup, "").len() >= waiting.len()
     });
     rustix::process::kill_process(pid, Signal::TERM).expect("our own child");
     let begun = Instant::now();

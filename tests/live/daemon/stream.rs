@@ -22,7 +22,7 @@ const READERS: usize = 100;
 const INCIDENTS: usize = 250;
 
 /// A reader that takes nothing.
-fn idler(at: SocketAddr) -> TcpStream {
+fn silent_reader(at: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(4096).expect("our own socket");
     socket.connect(&at.into()).expect("it listens");
@@ -37,7 +37,7 @@ fn a_hundred_readers_receive_everything_and_one_that_does_not_read_is_disconnect
     needs!(Nftables, Pace);
     let (setup, faults) = (Setup::make(), Faults::make());
     let daemon = setup.start("");
-    let mut idlers: Vec<TcpStream> = (0..5).map(|_| idler(daemon.address)).collect();
+    let mut silent: Vec<TcpStream> = (0..5).map(|_| silent_reader(daemon.address)).collect();
     let readers: Vec<_> = (0..READERS)
         .map(|_| {
             let mut reader = daemon.listen();
@@ -77,10 +77,10 @@ fn a_hundred_readers_receive_everything_and_one_that_does_not_read_is_disconnect
         let metrics = daemon.get("/metrics").body;
         metrics.lines().any(|line| line == "culprit_sink_queue_length{sink=\"stream\"} 0")
     });
-    for idler in &mut idlers {
-        idler.set_read_timeout(Some(Duration::from_secs(10))).expect("our own socket");
+    for reader in &mut silent {
+        reader.set_read_timeout(Some(Duration::from_secs(10))).expect("our own socket");
         // What was sent before comes first, then the end.
-        idler.read_to_end(&mut Vec::new()).expect("it was cut off");
+        reader.read_to_end(&mut Vec::new()).expect("it was cut off");
     }
     assert_eq!(daemon.get("/healthz").status, 200);
     drop((waiting, more));

@@ -44,7 +44,7 @@ fn ask_unconnected(server: SocketAddr, query: &[u8]) -> (u32, u32) {
 }
 
 #[track_caller]
-fn told(culprit: &Culprit, kind: &str, name: &str) -> Fact {
+fn fact_about(culprit: &Culprit, kind: &str, name: &str) -> Fact {
     culprit.wait_for(kind, |fact| fact.kind() == kind && fact.text("name") == name)
 }
 
@@ -69,11 +69,11 @@ fn a_lookup_through_a_port_nat_is_seen_and_its_server_is_the_one_asked() {
         });
         serving.join().expect("served");
         for kind in ["dns_query", "dns_answer"] {
-            let fact = told(&culprit, kind, "translated.test");
+            let fact = fact_about(&culprit, kind, "translated.test");
             assert_eq!((fact.task(), fact.within(&netns)), (task, true), "{fact:?}");
             asked_there(&fact, asked, real, &json!("nat"));
         }
-        let answer = told(&culprit, "dns_answer", "translated.test");
+        let answer = fact_about(&culprit, "dns_answer", "translated.test");
         assert_eq!(answer.list("answers"), ["192.0.2.7"]);
         assert!((0.0..soon_ms()).contains(&answer.number("latency_ms")), "{answer:?}");
         culprit.stop();
@@ -89,7 +89,7 @@ fn a_datagram_of_an_unconnected_socket_through_a_port_nat_is_a_lookup_too() {
     let serving = answer_once(&netns, real, ADDRESS);
     let task = netns.enter(move || ask_unconnected(asked, &query(4712, "unconnected.test")));
     serving.join().expect("served");
-    let answer = told(&culprit, "dns_answer", "unconnected.test");
+    let answer = fact_about(&culprit, "dns_answer", "unconnected.test");
     assert_eq!(answer.task(), task);
     asked_there(&answer, asked, real, &Value::Null);
 }
@@ -102,7 +102,7 @@ fn an_unanswered_lookup_through_a_port_nat_names_the_server_asked() {
     let _silent = netns.enter(move || UdpSocket::bind(real).expect("a free port"));
     let culprit = Culprit::trace("");
     let _asking = ask_unanswered(&netns, asked, query(4713, "silent.test"), 1);
-    asked_there(&told(&culprit, "dns_pending", "silent.test"), asked, real, &json!("nat"));
+    asked_there(&fact_about(&culprit, "dns_pending", "silent.test"), asked, real, &json!("nat"));
 }
 
 /// One lookup over TCP that a server at `real` answers.
@@ -132,7 +132,7 @@ fn a_lookup_over_tcp_through_a_port_nat_is_seen() {
     for args in ["", "-e dns"] {
         let culprit = Culprit::trace(args);
         let task = over_tcp(&netns, asked, real, "streamed.test");
-        let answer = told(&culprit, "dns_answer", "streamed.test");
+        let answer = fact_about(&culprit, "dns_answer", "streamed.test");
         assert_eq!((answer.task(), answer.text("protocol")), (task, "tcp"));
         asked_there(&answer, asked, real, &json!("nat"));
         culprit.stop();
@@ -154,7 +154,7 @@ fn a_lookup_whose_server_another_cgroup_program_changes_is_of_the_server_asked()
             me()
         });
         serving.join().expect("served");
-        let answer = told(&culprit, "dns_answer", "balanced.test");
+        let answer = fact_about(&culprit, "dns_answer", "balanced.test");
         assert_eq!(answer.task(), task);
         asked_there(&answer, asked, real, &json!("cgroup_program"));
         drop((first, second));
@@ -183,7 +183,7 @@ fn lookups_have_owners_with_their_probe_alone() {
             [("connected.test", connected), ("unconnected.test", unconnected), ("streamed.test", streamed)]
         {
             for kind in ["dns_query", "dns_answer"] {
-                let fact = told(&culprit, kind, name);
+                let fact = fact_about(&culprit, kind, name);
                 assert_eq!(
                     (fact.task(), fact.comm(), fact.within(&netns)),
                     (task, "inside", true),
@@ -230,7 +230,7 @@ fn threads_that_share_a_socket_each_own_their_lookups() {
     });
     for (name, task) in tasks {
         for kind in ["dns_query", "dns_answer"] {
-            assert_eq!(told(&culprit, kind, name).task(), task, "{kind} {name}");
+            assert_eq!(fact_about(&culprit, kind, name).task(), task, "{kind} {name}");
         }
     }
 }

@@ -34,7 +34,7 @@ fn introduce(pair: &Pair, server: SocketAddr) {
 }
 
 #[track_caller]
-fn nobody_answers(address: impl Fn(&Pair) -> IpAddr) {
+fn unanswered(address: impl Fn(&Pair) -> IpAddr) {
     let pair = Pair::make();
     let to = SocketAddr::new(address(&pair), port());
     let culprit = Culprit::trace("");
@@ -62,13 +62,13 @@ fn nobody_answers(address: impl Fn(&Pair) -> IpAddr) {
 #[test]
 fn an_unanswered_arp_request_fails_and_so_does_the_connect_that_waited() {
     needs!();
-    nobody_answers(|pair| pair.v4(77));
+    unanswered(|pair| pair.v4(77));
 }
 
 #[test]
 fn an_unanswered_neighbour_solicitation_fails_and_so_does_the_connect_that_waited() {
     needs!();
-    nobody_answers(|pair| pair.v6(77));
+    unanswered(|pair| pair.v6(77));
 }
 
 #[test]

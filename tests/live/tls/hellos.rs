@@ -167,7 +167,7 @@ fn plain(stream: &mut TcpStream, lines: &[(&str, &str)]) {
 
 /// A handshake on a connection that has carried so many bytes of plain talk; who did it, as client and as
 /// server.
-fn after_plain_talk(netns: &Netns, bytes: usize) -> (SocketAddr, [(u32, u32); 2]) {
+fn after_plaintext(netns: &Netns, bytes: usize) -> (SocketAddr, [(u32, u32); 2]) {
     let identity = Identity::make();
     let (listener, service) = listen_on_loopback(netns);
     let (mut server, mut client) = (identity.server_connection(), identity.client(|_| ()));
@@ -196,7 +196,7 @@ fn a_handshake_after_plaintext_is_followed_like_any_other() {
     let netns = Netns::make();
     let culprit = Culprit::trace("");
     for bytes in [0, 2 << 20] {
-        let (service, tasks) = after_plain_talk(&netns, bytes);
+        let (service, tasks) = after_plaintext(&netns, bytes);
         for (role, task) in ["client", "server"].into_iter().zip(tasks) {
             let done = step(&culprit, role, service, "handshake_done");
             assert_eq!((done.task(), done.text("sni")), (task, NAME), "after {bytes} bytes");

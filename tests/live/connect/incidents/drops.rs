@@ -20,7 +20,7 @@ use crate::{
 
 /// The incident about connects to `to`, once this holds of it.
 #[track_caller]
-pub(super) fn told(
+pub(super) fn about(
     culprit: &Culprit,
     kind: &str,
     to: SocketAddr,
@@ -49,7 +49,7 @@ pub(super) fn waits(case: &'static str, from: &Netns, to: SocketAddr) -> Inciden
     keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let (_socket, _) = begin_connect(from, to);
-    let opened = told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    let opened = about(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
     keeper.catches_up();
     keeper.end();
     opened
@@ -164,7 +164,7 @@ fn a_frame_for_another_mac_is_an_outdated_neighbour_entry() {
     listen_and_accept(&other.netns, to);
     one.netns.ip(&format!("neigh replace {} lladdr {ABSENT_MAC} dev eth0 nud permanent", other.v4));
     let (_socket, _) = begin_connect(&one.netns, to);
-    let opened = told(&lan.culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    let opened = about(&lan.culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
     assert_eq!(opened.text("/cause/drop_reason"), "OTHERHOST");
     let why = opened.why();
     assert!(why.contains(ABSENT_MAC) && why.contains(&other.netns.mac("eth0")), "{why}");
@@ -193,7 +193,7 @@ fn syns_to_a_full_accept_queue_are_not_blamed_on_a_firewall() {
     keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let (_socket, _) = begin_connect(&pair.client, to);
-    let opened = told(&culprit, "connect_stalled", to, |told| told.number("/details/dropped_by_host") > 0);
+    let opened = about(&culprit, "connect_stalled", to, |told| told.number("/details/dropped_by_host") > 0);
     keeper.catches_up();
     keeper.end();
     assert!(opened.why().contains("accept queue is full"), "{}", opened.why());
@@ -218,7 +218,7 @@ fn an_answer_from_another_address_is_asymmetric_translation() {
     keeper.keep_connects(std::process::id());
     let culprit = Culprit::trace("");
     let (_socket, _) = begin_connect(&pair.client, to);
-    let opened = told(&culprit, "connect_stalled", to, |told| {
+    let opened = about(&culprit, "connect_stalled", to, |told| {
         told.text("/summary").contains("answered from another address")
     });
     keeper.catches_up();
@@ -240,7 +240,7 @@ fn routes_that_refuse_are_named_with_their_type() {
             connect(&netns, to).0.expect_err("a route refuses");
         }
         let named = format!("A route of type {kind} on this host");
-        let opened = told(&culprit, "connect_failing", to, |told| told.why().contains(&named));
+        let opened = about(&culprit, "connect_failing", to, |told| told.why().contains(&named));
         assert!(!opened.remedies().contains("strace") && !opened.remedies().contains("bpftool"));
     }
 }
@@ -260,7 +260,7 @@ fn exhausted_local_ports_are_reported_with_the_range_and_their_holder() {
         let error = connect(&netns, to).0.expect_err("no port is left");
         assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
     }
-    let opened = told(&culprit, "connect_failing", to, |told| told.why().contains("61000–61003"));
+    let opened = about(&culprit, "connect_failing", to, |told| told.why().contains("61000–61003"));
     keeper.catches_up();
     keeper.end();
     assert_eq!(opened.text("/details/errno"), "EADDRNOTAVAIL");
@@ -322,7 +322,7 @@ fn unanswered_ipv6_is_reported_while_ipv4_works() {
         std::net::TcpStream::connect(v6).expect_err("nobody answers");
         std::net::TcpStream::connect(v4).expect("it listens");
     });
-    let resolved = told(&culprit, "connect_stalled", v6, |told| told.text("/state") == "resolved");
+    let resolved = about(&culprit, "connect_stalled", v6, |told| told.text("/state") == "resolved");
     keeper.catches_up();
     keeper.end();
     assert!(resolved.why().contains("IPv6 is silent while IPv4 works"), "{}", resolved.why());
@@ -352,7 +352,7 @@ fn a_pods_failures_are_caused_by_the_unresolved_gateway_of_its_node() {
             assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable);
         });
     }
-    let failing = told(&culprit, "connect_failing", to, |told| {
+    let failing = about(&culprit, "connect_failing", to, |told| {
         told.json["caused_by"].as_array().is_some_and(|ids| !ids.is_empty())
     });
     let neighbour =

@@ -3,7 +3,7 @@
 
 use super::{
     drops::stalled,
-    policies::{drop_of, says, traffic_control_drops},
+    policies::{attributed_to, drop_of, traffic_control_drops},
 };
 use crate::{harness::bpf, needs};
 
@@ -14,7 +14,7 @@ fn an_answer_dropped_by_traffic_control_on_ingress_is_attributed_to_it() {
         traffic_control_drops(&pair.client, "ingress");
     });
     assert_eq!(drop_of(&opened), ("TC_INGRESS", "syn_ack", "prerouting"));
-    says(&opened, "drops the answers as they arrive", "tc -s filter show dev wire ingress");
+    attributed_to(&opened, "drops the answers as they arrive", "tc -s filter show dev wire ingress");
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_syn_dropped_by_traffic_control_of_another_namespace_is_attributed_to_it() {
         (&opened.json["cause"]["drop"]["elsewhere"], opened.text("/cause/drop/netns")),
         (&true.into(), server.as_str())
     );
-    says(&opened, &format!("wire of network namespace {server}"), &server);
+    attributed_to(&opened, &format!("wire of network namespace {server}"), &server);
 }
 
 #[test]

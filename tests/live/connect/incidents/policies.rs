@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
-use super::drops::{stalled, told, waits};
+use super::drops::{about, stalled, waits};
 use crate::{
     harness::{
         Culprit, Incident, Netns, Running, bpf,
@@ -24,9 +24,9 @@ pub(super) fn drop_of(told: &Incident) -> (&str, &str, &str) {
     (told.text("/cause/drop_reason"), told.text("/cause/drop/packet"), told.text("/cause/drop/place"))
 }
 
-/// What it says to do names this, and no packet filter.
+/// The reason and the remedies name this, and no packet filter.
 #[track_caller]
-pub(super) fn says(told: &Incident, why: &str, remedy: &str) {
+pub(super) fn attributed_to(told: &Incident, why: &str, remedy: &str) {
     assert!(told.why().contains(why), "{why}: {:#}", told.json);
     let remedies = told.remedies();
     assert!(remedies.contains(remedy), "{remedy}: {remedies}");
@@ -52,7 +52,7 @@ fn a_syn_dropped_by_traffic_control_on_egress_is_attributed_to_it() {
     });
     assert_eq!(drop_of(&opened), ("TC_EGRESS", "syn", "output"));
     assert_eq!(opened.json["cause"]["drop"]["elsewhere"], false);
-    says(&opened, "traffic-control program on wire", "tc -s filter show dev wire egress");
+    attributed_to(&opened, "traffic-control program on wire", "tc -s filter show dev wire egress");
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn an_answer_dropped_by_an_xdp_program_looks_unanswered_and_is_not_blamed_on_a_f
     let _program = bpf::xdp_drops_ipv4(&pair.client, "wire");
     let culprit = Culprit::trace("");
     let (_socket, _) = begin_connect(&pair.client, to);
-    let opened = told(&culprit, "connect_stalled", to, Incident::opens);
+    let opened = about(&culprit, "connect_stalled", to, Incident::opens);
     assert_eq!(opened.number("/details/dropped_by_host"), 0);
     assert!(opened.text("/summary").contains("no answer from the network"), "{:#}", opened.json);
     assert!(!opened.remedies().contains("nft"), "{:#}", opened.json);
@@ -108,11 +108,11 @@ fn a_syn_that_a_unit_may_not_send_is_attributed_to_its_policy() {
     keeper.keep_connects(client.pid());
     let culprit = Culprit::trace("");
     client.say("\n");
-    let opened = told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    let opened = about(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
     keeper.catches_up();
     keeper.end();
     assert_eq!(drop_of(&opened), ("BPF_CGROUP_EGRESS", "syn", "output"));
-    says(&opened, "program of the process's cgroup", "bpftool cgroup tree");
+    attributed_to(&opened, "program of the process's cgroup", "bpftool cgroup tree");
     assert!(opened.remedies().contains(&format!("-p IPAddressDeny -- {}", unit.name())), "{:#}", opened.json);
     client.say("\n");
     client.wait();
@@ -130,7 +130,7 @@ fn a_syn_that_the_listeners_unit_may_not_receive_is_attributed_to_its_policy() {
     server.wait_for_line("ready");
     let opened = waits("connect_stalled/syn_dropped_by_cgroup_ingress", &pair.client, to);
     assert_eq!(drop_of(&opened), ("SOCKET_FILTER", "syn", "input"));
-    says(&opened, "reached the listener", "bpftool cgroup tree");
+    attributed_to(&opened, "reached the listener", "bpftool cgroup tree");
     server.say("\n");
     server.wait();
 }
@@ -144,7 +144,7 @@ fn a_syn_dropped_by_a_filter_on_the_listening_socket_is_not_blamed_on_a_firewall
     bpf::drop_all_received(&listener);
     let opened = waits("connect_stalled/syn_dropped_by_socket_filter", &pair.client, to);
     assert_eq!(drop_of(&opened), ("SOCKET_FILTER", "syn", "input"));
-    says(&opened, "a filter on its socket", "cgroup_inet_ingress");
+    attributed_to(&opened, "a filter on its socket", "cgroup_inet_ingress");
 }
 
 #[test]
@@ -161,9 +161,9 @@ fn an_answer_dropped_by_a_filter_on_the_connecting_socket_is_attributed_to_it() 
         socket.connect(&to.into()).expect_err("its answer is not heard");
         socket
     });
-    let opened = told(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
+    let opened = about(&culprit, "connect_stalled", to, |told| told.json["cause"]["drop"].is_object());
     assert_eq!(drop_of(&opened), ("SOCKET_FILTER", "syn_ack", "input"));
-    says(&opened, "or a filter on its socket, drops the answers", "bpftool cgroup tree");
+    attributed_to(&opened, "or a filter on its socket, drops the answers", "bpftool cgroup tree");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_syn_without_the_signature_that_its_listener_requires_is_attributed_to_the_k
     let opened = waits("connect_stalled/syn_dropped_without_signature", &pair.client, to);
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "input"));
     assert!(opened.text("/cause/drop_reason").starts_with("TCP_MD5"), "{:#}", opened.json);
-    says(&opened, "no TCP MD5 or TCP-AO signature", "compare the keys of both ends");
+    attributed_to(&opened, "no TCP MD5 or TCP-AO signature", "compare the keys of both ends");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn an_answer_blocked_by_an_ipsec_policy_is_attributed_to_it() {
         ));
     });
     assert_eq!(drop_of(&opened), ("XFRM_POLICY", "syn_ack", "input"));
-    says(&opened, "IPsec policy", "xfrm policy");
+    attributed_to(&opened, "IPsec policy", "xfrm policy");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_syn_to_a_host_that_neither_holds_the_address_nor_forwards_is_attributed_to_
     pair.server.sysctl("net/ipv4/ip_forward", "0");
     let opened = waits("connect_stalled/syn_dropped_without_forwarding", &pair.client, to);
     assert_eq!(drop_of(&opened), ("IP_INADDRERRORS", "syn", "forward"));
-    says(&opened, "neither holds", "sysctl net.ipv4.ip_forward");
+    attributed_to(&opened, "neither holds", "sysctl net.ipv4.ip_forward");
     assert!(opened.remedies().contains(pair.server.name()), "{}", opened.remedies());
 }
 
@@ -222,7 +222,7 @@ fn a_syn_to_a_device_with_ipv6_disabled_is_attributed_to_that_setting() {
     let opened = waits("connect_stalled/syn_dropped_with_ipv6_disabled", &pair.client, to);
     assert_eq!(drop_of(&opened).0, "IPV6DISABLED");
     assert_eq!(opened.text("/cause/drop/netns"), pair.server.name());
-    says(&opened, "IPv6 is switched off on wire", "net.ipv6.conf.wire.disable_ipv6");
+    attributed_to(&opened, "IPv6 is switched off on wire", "net.ipv6.conf.wire.disable_ipv6");
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_syn_dropped_by_a_queueing_discipline_is_attributed_to_it() {
         )));
     });
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "output"));
-    says(&opened, "queueing discipline of wire", "tc -s qdisc show dev wire");
+    attributed_to(&opened, "queueing discipline of wire", "tc -s qdisc show dev wire");
 }
 
 #[test]
@@ -284,6 +284,6 @@ fn a_service_translated_to_a_backend_that_does_not_answer_is_reported_as_unanswe
     pair.client.ip(&format!("route add {} via {}", service.ip(), pair.v4(2)));
     let culprit = Culprit::trace("");
     let (_socket, _) = begin_connect(&pair.client, service);
-    let opened = told(&culprit, "connect_stalled", service, Incident::opens);
+    let opened = about(&culprit, "connect_stalled", service, Incident::opens);
     assert_eq!(opened.number("/details/dropped_by_host"), 0);
 }

@@ -28,12 +28,12 @@ const FAILING: &str = "connect_failing";
 const STALLED: &str = "connect_stalled";
 
 /// Something that is done again and again in a namespace until this is dropped.
-pub(super) struct Again {
+pub(super) struct Repeated {
     on: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Again {
+impl Repeated {
     /// Does it every `every`.
     pub(super) fn every(every: Duration, netns: &Netns, mut deed: impl FnMut() + Send + 'static) -> Self {
         let on = Arc::new(AtomicBool::new(true));
@@ -48,7 +48,7 @@ impl Again {
     }
 }
 
-impl Drop for Again {
+impl Drop for Repeated {
     fn drop(&mut self) {
         self.on.store(false, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -59,7 +59,7 @@ impl Drop for Again {
 
 /// Waits for a connect that is under way to be established, and closes it.
 #[track_caller]
-fn comes_through(socket: &Socket, to: SocketAddr) {
+fn is_established(socket: &Socket, to: SocketAddr) {
     crate::harness::eventually("the connection comes through", || {
         socket.peer_addr().is_ok_and(|peer| peer.as_socket() == Some(to))
     });

@@ -18,7 +18,7 @@ use crate::{
 
 /// The peer answers for its address at one device and speaks by another; the server never asks for it.
 #[track_caller]
-fn speaks_by_another_device(lan: &Lan, server: &Host, peer: &Host) {
+fn sends_from_another_device(lan: &Lan, server: &Host, peer: &Host) {
     lan.plug(peer, "eth1");
     for name in ["all", "eth0", "eth1"] {
         peer.netns.sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "0");
@@ -68,7 +68,7 @@ fn a_peer_with_two_macs_that_dies_is_no_stale_entry() {
     needs!(Pace);
     let lan = Lan::set("neighbour_stale/peer_with_two_macs_dies");
     let (server, peer) = (lan.host(10), lan.host(90));
-    speaks_by_another_device(&lan, &server, &peer);
+    sends_from_another_device(&lan, &server, &peer);
     let service = server.service(server.v4);
     let listener = listen(&server.netns, service);
     let mut connected = connections(&lan, &server, &peer, &listener, service);
@@ -87,7 +87,7 @@ fn a_peer_with_two_macs_that_stops_listening_is_no_stale_entry() {
     needs!(Nftables, Pace);
     let lan = Lan::set("neighbour_stale/peer_with_two_macs_stops_listening");
     let (server, peer) = (lan.host(10), lan.host(90));
-    speaks_by_another_device(&lan, &server, &peer);
+    sends_from_another_device(&lan, &server, &peer);
     let service = server.service(server.v4);
     let listener = listen(&server.netns, service);
     let _connected = connections(&lan, &server, &peer, &listener, service);
@@ -102,7 +102,7 @@ fn two_devices_of_one_machine_that_announce_its_address_in_turn_are_no_conflict(
     needs!(Pace);
     let lan = Lan::set("neighbour_conflict/announced_in_turn_by_one_machine");
     let (server, peer) = (lan.host(10), lan.host(90));
-    speaks_by_another_device(&lan, &server, &peer);
+    sends_from_another_device(&lan, &server, &peer);
     let service = server.service(server.v4);
     let listener = listen(&server.netns, service);
     let _connected = connections(&lan, &server, &peer, &listener, service);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Again, STALE, STALLED, comes_through};
+use super::{Repeated, STALE, STALLED, is_established};
 use crate::{
     harness::{
         Culprit, Incident, Lan, eventually,
@@ -19,14 +19,14 @@ use crate::{
 /// The database's entry of the worker is wrong; the worker has one of the database, so that its own requests do not
 /// correct it.
 #[track_caller]
-fn wrong(database: &Host, worker: &Host, address: IpAddr, state: &str) {
+fn sets_wrong_entry(database: &Host, worker: &Host, address: IpAddr, state: &str) {
     worker.sets_neighbour(database.like(address), &database.mac(), "permanent");
     database.sets_neighbour(address, ABSENT_MAC, state);
 }
 
 /// What every such incident says.
 #[track_caller]
-fn tells(opened: &Incident, worker: &Host, service: SocketAddr) {
+fn names_both_macs(opened: &Incident, worker: &Host, service: SocketAddr) {
     assert_eq!(opened.text("/details/cached_mac"), ABSENT_MAC);
     assert_eq!(opened.text("/details/seen_mac"), worker.mac());
     assert_eq!(opened.text("/details/device"), "eth0");
@@ -39,15 +39,15 @@ fn tells(opened: &Incident, worker: &Host, service: SocketAddr) {
 
 /// The worker connects; nothing comes back until the first remedy is carried out.
 #[track_caller]
-fn black_hole(case: &'static str, state: &str, address: impl Fn(&Host) -> IpAddr) {
+fn permanent_entry(case: &'static str, state: &str, address: impl Fn(&Host) -> IpAddr) {
     let lan = Lan::set(case);
     let (database, worker) = (lan.host(10), lan.host(90));
     let service = database.service(address(&database));
     let server = database.serves(service);
-    wrong(&database, &worker, address(&worker), state);
+    sets_wrong_entry(&database, &worker, address(&worker), state);
     let (socket, _) = begin_connect(&worker.netns, service);
     let opened = lan.opened(STALE, &database.netns, address(&worker));
-    tells(&opened, &worker, service);
+    names_both_macs(&opened, &worker, service);
     assert_eq!(opened.text("/details/nud_state"), state.to_uppercase());
     assert_eq!(opened.task().0, u64::from(server.pid()));
     let remedy = opened.text("/remedies/0").to_owned();
@@ -56,26 +56,26 @@ fn black_hole(case: &'static str, state: &str, address: impl Fn(&Host) -> IpAddr
     let resolved = lan.resolved(&opened);
     assert_eq!(resolved.text("/details/ended_by"), "removed");
     assert!(resolved.text("/summary").contains("removed by ip["), "{}", resolved.text("/summary"));
-    comes_through(&socket, service);
+    is_established(&socket, service);
     lan.ends_with(&[&database], &[STALE]);
 }
 
 #[test]
 fn a_permanent_wrong_entry_is_named_and_its_remedy_works() {
     needs!();
-    black_hole("neighbour_stale/permanent_wrong_entry", "permanent", |host| host.v4);
+    permanent_entry("neighbour_stale/permanent_wrong_entry", "permanent", |host| host.v4);
 }
 
 #[test]
 fn a_permanent_wrong_entry_of_an_ipv6_neighbour_is_named_and_its_remedy_works() {
     needs!();
-    black_hole("neighbour_stale/permanent_wrong_entry_ipv6", "permanent", |host| host.v6);
+    permanent_entry("neighbour_stale/permanent_wrong_entry_ipv6", "permanent", |host| host.v6);
 }
 
 /// Datagrams with MSG_CONFIRM tell the kernel that the neighbour is right, whatever it is.
-fn confirms(host: &Host, to: SocketAddr) -> Again {
+fn confirms(host: &Host, to: SocketAddr) -> Repeated {
     let mut socket = None;
-    Again::every(Duration::from_millis(200), &host.netns, move || {
+    Repeated::every(Duration::from_millis(200), &host.netns, move || {
         let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().expect("an address");
         let socket = socket.get_or_insert_with(|| UdpSocket::bind(any).expect("a socket"));
         let flags = rustix::net::SendFlags::CONFIRM;
@@ -90,19 +90,19 @@ fn a_wrong_entry_kept_reachable_by_confirmations_is_named() {
     let (database, worker) = (lan.host(10), lan.host(90));
     let service = database.service(database.v4);
     let _listener = listen(&database.netns, service);
-    wrong(&database, &worker, worker.v4, "stale");
+    sets_wrong_entry(&database, &worker, worker.v4, "stale");
     database.netns.sysctl("net/ipv4/neigh/eth0/delay_first_probe_time", "1");
     let _confirming = confirms(&database, SocketAddr::new(worker.v4, 9));
     eventually("the confirmation", || database.entry(worker.v4).contains("REACHABLE"));
     let (socket, _) = begin_connect(&worker.netns, service);
     let opened = lan.opened(STALE, &database.netns, worker.v4);
-    tells(&opened, &worker, service);
+    names_both_macs(&opened, &worker, service);
     assert_eq!(opened.text("/details/nud_state"), "REACHABLE");
     assert!(opened.text("/why/1").contains("REACHABLE"), "{:#}", opened.json);
     database.sets_neighbour(worker.v4, &worker.mac(), "reachable");
     let resolved = lan.resolved(&opened);
     assert_eq!(resolved.text("/details/ended_by"), "corrected");
-    comes_through(&socket, service);
+    is_established(&socket, service);
     lan.ends_with(&[&database], &[STALE]);
 }
 
@@ -115,15 +115,15 @@ fn an_entry_the_kernel_corrects_itself_is_resolved_with_its_duration() {
     database.netns.sysctl("net/ipv4/neigh/eth0/ucast_solicit", "1");
     let service = database.service(database.v4);
     let _listener = listen(&database.netns, service);
-    wrong(&database, &worker, worker.v4, "stale");
+    sets_wrong_entry(&database, &worker, worker.v4, "stale");
     let (socket, _) = begin_connect(&worker.netns, service);
     let opened = lan.opened(STALE, &database.netns, worker.v4);
-    tells(&opened, &worker, service);
+    names_both_macs(&opened, &worker, service);
     let resolved = lan.resolved(&opened);
     assert_eq!(resolved.text("/details/ended_by"), "healed");
     assert!(resolved.text("/summary").contains("by the kernel itself"), "{}", resolved.text("/summary"));
     assert!(resolved.number("/duration_ms") >= 2000, "{:#}", resolved.json);
-    comes_through(&socket, service);
+    is_established(&socket, service);
     lan.ends_with(&[&database], &[STALE]);
 }
 
@@ -150,7 +150,7 @@ fn a_reused_address_whose_arp_requests_are_lost_is_a_stale_entry() {
     database.carries_out(opened.text("/remedies/0"));
     lan.forwards_arp_and_ndp();
     lan.resolved(&opened);
-    comes_through(&socket, service);
+    is_established(&socket, service);
     lan.ends_with(&[&database], &[STALE]);
 }
 
@@ -161,7 +161,7 @@ fn a_stalled_connect_of_an_unheard_client_is_caused_by_the_entry() {
     let (database, worker) = (lan.host(10), lan.host(90));
     let back = worker.service(worker.v4);
     let _listener = listen(&worker.netns, back);
-    wrong(&database, &worker, worker.v4, "permanent");
+    sets_wrong_entry(&database, &worker, worker.v4, "permanent");
     // Nobody listens here: the worker's SYN says where it is, and is refused into the void.
     let service = database.service(database.v4);
     let _own = listen(&database.netns, service);
@@ -193,7 +193,7 @@ fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_sends() {
     worker.netns.ip("link set eth0 up");
     worker.sets_neighbour(database.v4, &database.mac(), "permanent");
     far.write_all(b"anybody there?").expect("a socket buffer");
-    let _says = Again::every(Duration::from_millis(300), &worker.netns, move || {
+    let _says = Repeated::every(Duration::from_millis(300), &worker.netns, move || {
         let _ = near.write_all(b"still here");
     });
     let opened = lan.opened(STALE, &database.netns, worker.v4);
@@ -211,14 +211,14 @@ fn a_stale_entry_is_the_same_incident_in_both_modes() {
         let (database, worker) = (lan.host(10), lan.host(90));
         let service = database.service(database.v4);
         let _server = database.serves(service);
-        wrong(&database, &worker, worker.v4, "permanent");
+        sets_wrong_entry(&database, &worker, worker.v4, "permanent");
         let (socket, _) = begin_connect(&worker.netns, service);
         let opened = lan.opened(STALE, &database.netns, worker.v4);
-        tells(&opened, &worker, service);
+        names_both_macs(&opened, &worker, service);
         database.carries_out(opened.text("/remedies/0"));
         let resolved = lan.resolved(&opened);
         assert_eq!(resolved.text("/details/ended_by"), "removed", "{mode}");
-        comes_through(&socket, service);
+        is_established(&socket, service);
         opened.json
     });
     let shape = |json: &serde_json::Value| {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Again, FAILING, UNRESOLVED};
+use super::{Repeated, FAILING, UNRESOLVED};
 use crate::{
     harness::{
         Lan,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[track_caller]
-fn nobody_answers(case: &'static str, how: &str, address: impl Fn(&Host) -> IpAddr) {
+fn absent_host(case: &'static str, how: &str, address: impl Fn(&Host) -> IpAddr) {
     let lan = Lan::set(case);
     let host = lan.host(10);
     let absent = if address(&host).is_ipv4() { lan.switch.v4(77) } else { lan.switch.v6(77) };
@@ -40,13 +40,13 @@ fn nobody_answers(case: &'static str, how: &str, address: impl Fn(&Host) -> IpAd
 #[test]
 fn a_host_that_does_not_answer_arp_is_named_with_the_waiting_process() {
     needs!();
-    nobody_answers("neighbour_unresolved/absent_host", "arp", |host| host.v4);
+    absent_host("neighbour_unresolved/absent_host", "arp", |host| host.v4);
 }
 
 #[test]
 fn a_host_that_does_not_answer_ndp_is_named_with_the_waiting_process() {
     needs!();
-    nobody_answers("neighbour_unresolved/absent_host_ipv6", "ndp", |host| host.v6);
+    absent_host("neighbour_unresolved/absent_host_ipv6", "ndp", |host| host.v6);
 }
 
 #[track_caller]
@@ -108,7 +108,7 @@ fn a_host_that_comes_back_resolves_the_incident_that_caused_the_failures() {
     let (address, port) = (lan.switch.v4(77), port());
     let to = SocketAddr::new(address, port);
     let patience = Duration::from_millis(1500);
-    let _tries = Again::every(Duration::from_millis(100), &host.netns, move || {
+    let _tries = Repeated::every(Duration::from_millis(100), &host.netns, move || {
         let _ = TcpStream::connect_timeout(&to, patience);
     });
     let opened = lan.opened(UNRESOLVED, &host.netns, address);

@@ -18,7 +18,7 @@ use crate::{
 
 /// Nine threads that do the same again and again, a tenth of a second apart: whenever a handshake begins,
 /// one of them begins with it, and whenever it goes on, one of them has just ended.
-fn restless(action: &Value) -> Vec<Value> {
+fn staggered(action: &Value) -> Vec<Value> {
     (0..9).map(|number| json!(["again", f64::from(number) * 0.1, 60, action])).collect()
 }
 
@@ -35,7 +35,7 @@ fn stall_beside(stage: &mut Stage, decoy: impl Fn(&crate::harness::Fact) -> bool
 
 /// Nobody is named but as a possibility.
 #[track_caller]
-fn nobody_is_blamed(told: &[Incident]) {
+fn at_most_possible(told: &[Incident]) {
     for line in told {
         let (kind, confidence) = line.blame();
         assert!(kind == "none_seen" || confidence == "possible", "{kind} {confidence}: {:#}", line.json);
@@ -46,11 +46,11 @@ fn nobody_is_blamed(told: &[Incident]) {
 fn connects_that_other_threads_keep_retrying_are_at_most_possible() {
     needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/lock_wait_beside_retried_connects");
-    let background = restless(&json!(["fetch", VOID, 6379, 0.9]));
+    let background = staggered(&json!(["fetch", VOID, 6379, 0.9]));
     stage.serve(&json!({ "sni": { "slow.test": ["locked", 1.6] }, "background": background }));
     let gone: SocketAddr = format!("{VOID}:6379").parse().expect("an address");
     let told = stall_beside(&mut stage, |fact| fact.is_to("connect_ended", gone));
-    nobody_is_blamed(&told);
+    at_most_possible(&told);
     stage.ends_with(1);
 }
 
@@ -58,7 +58,7 @@ fn connects_that_other_threads_keep_retrying_are_at_most_possible() {
 fn lookups_that_other_threads_keep_repeating_are_at_most_possible() {
     needs!(Openssl, Tun, MeasuredTime, Pace);
     let mut stage = Stage::set("tls_handshake_stalled/lock_wait_beside_repeated_lookups");
-    let background = restless(&json!(["resolve", VOID, 0.9]));
+    let background = staggered(&json!(["resolve", VOID, 0.9]));
     stage.serve(&json!({ "sni": { "slow.test": ["locked", 1.6] }, "background": background }));
     let server: SocketAddr = format!("{VOID}:53").parse().expect("an address");
     let asked = std::cell::Cell::new(0);
@@ -66,7 +66,7 @@ fn lookups_that_other_threads_keep_repeating_are_at_most_possible() {
         asked.set(asked.get() + u32::from(fact.kind() == "dns_query" && fact.at("server") == Some(server)));
         asked.get() > 9
     });
-    nobody_is_blamed(&told);
+    at_most_possible(&told);
     stage.ends_with(1);
 }
 
@@ -83,7 +83,7 @@ fn connects_an_event_loop_keeps_retrying_are_at_most_possible() {
     stage.act(node);
     let gone: SocketAddr = format!("{VOID}:6379").parse().expect("an address");
     let told = stall_beside(&mut stage, |fact| fact.is_to("connect_ended", gone));
-    nobody_is_blamed(&told);
+    at_most_possible(&told);
     stage.ends_with(1);
 }
 
@@ -115,7 +115,7 @@ fn an_unanswered_log_line_is_not_what_a_handshake_waits_for() {
     let action = json!(["both", ["executor", log[0], log[1], log[2]], ["locked", PATIENCE]]);
     stage.serve(&json!({ "sni": { "slow.test": action }, "background": [log] }));
     let told = stall_beside(&mut stage, |fact| fact.is_to("connect_ended", collector));
-    nobody_is_blamed(&told);
+    at_most_possible(&told);
     stage.ends_with(1);
 }
 
@@ -131,7 +131,7 @@ fn an_abandoned_lookup_is_not_what_a_handshake_waits_for() {
     let told =
         stall_beside(&mut stage, |fact| fact.kind() == "dns_query" && fact.at("server") == Some(server));
     drop(client);
-    nobody_is_blamed(&told);
+    at_most_possible(&told);
     stage.ends_with(1);
 }
 
