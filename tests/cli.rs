@@ -181,7 +181,7 @@ fn on_a_terminal(columns: u16, args: &[&str]) -> (String, String) {
     let [out, talk] = [out.master, talk.master].map(|master| {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
-            // A terminal that nobody writes to any more is an error (EIO), not an end.
+            // A terminal without writers is an error (EIO), not an end.
             let _ = std::io::Read::read_to_end(&mut std::fs::File::from(master), &mut bytes);
             String::from_utf8(bytes).expect("text").replace("\r\n", "\n")
         })

@@ -67,7 +67,7 @@ fn bpf(command: usize, attributes: &[u8]) -> OwnedFd {
     // SAFETY: the attributes, and what they point to, outlive the call; both commands used return a new descriptor.
     let fd = unsafe { syscall!(Sysno::bpf, command, attributes.as_ptr(), attributes.len()) };
     let fd = fd.unwrap_or_else(|error| panic!("bpf({command}): {error}"));
-    // SAFETY: it was just made, and nobody else has it.
+    // SAFETY: it was just made, and is owned by nothing else.
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
@@ -154,7 +154,8 @@ fn denies(cgroup: &Path, which: &Attach) -> Attached {
     attach(&returns(0), which, directory.as_raw_fd() as u32)
 }
 
-/// A filter on this socket that lets nothing through (`ret #0`): a listener receives no SYN, a connecting socket no answer.
+/// A filter on this socket that lets nothing through (`ret #0`): a listener receives no SYN, a connecting socket no
+/// answer.
 #[track_caller]
 pub fn drop_all_received(socket: &impl AsRawFd) {
     #[repr(C)]

@@ -37,7 +37,7 @@ fn healthy_handshakes_connects_and_lookups_put_nothing_on_the_ring() {
     let answering = answer_once(&netns, resolver, Answer::Address(Ipv4Addr::new(192, 0, 2, 7)));
     netns.enter(move || ask(resolver, &dns::query(77, "healthy.test")).expect("it answers"));
     answering.join().expect("no panic");
-    // A refused connect is told, and comes last.
+    // A refused connect is emitted, and comes last.
     culprit.settle(&netns);
     let ours = |fact: &Fact| {
         fact.within(&netns) && fact.kind() != "connect_ended"

@@ -19,7 +19,7 @@ use crate::{
 
 const UID: &str = "8dbc7d5a-2a91-4ba6-a2d3-2f4d0b3c7a11";
 
-/// Somewhere inside where nobody listens, and the words to go there.
+/// A closed port inside, and the command that connects there.
 fn closed_port(netns: &Netns) -> (SocketAddr, String) {
     let to = SocketAddr::new(netns.loopback(), port());
     (to, format!("nc {} {}", to.ip(), to.port()))
@@ -107,7 +107,7 @@ fn a_deleted_pod_is_identified_by_its_uid_in_incidents_that_open_later() {
     let (to, connect) = closed_port(&netns);
     let pod = format!("kubepods/burstable/pod{UID}");
     let container = Container::make(&pod, &netns, &failing(&connect));
-    // The incident opens a moment later, and nothing was told before.
+    // The incident opens a moment later, and nothing was reported before.
     container.run();
     let incident = daemon.culprit.wait_for_incident("it cannot connect", |incident| {
         incident.text("/kind") == "connect_failing" && incident.blamed() == to.to_string()
@@ -231,7 +231,7 @@ fn culprit_in_a_container_sees_the_whole_machine() {
     let daemon = Daemon::of(culprit);
     assert_eq!(daemon.get("/readyz").status, 200);
 
-    // Somebody on the host, outside of any container.
+    // A process on the host, outside of any container.
     let faults = Faults::make();
     let (_waits, stalled) = faults.begin();
     let incident = daemon.culprit.wait_for_incident("the stall", |incident| to(incident, stalled));
@@ -240,7 +240,7 @@ fn culprit_in_a_container_sees_the_whole_machine() {
     assert!(process["exe"].as_str().is_some_and(|exe| exe.contains("live")), "{:#}", incident.json);
     assert!(process["container_id"].is_null(), "{:#}", incident.json);
 
-    // Somebody in another container, whose names the kubelet's links tell.
+    // A process in another container, whose names the kubelet's links have.
     let netns = Netns::make();
     let (refused, connect) = closed_port(&netns);
     let pod = format!("kubepods/pod{UID}");

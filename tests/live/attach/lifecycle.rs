@@ -38,7 +38,7 @@ fn leaves_nothing_when(end: impl FnOnce(Culprit)) {
     assert!(programs.len() >= 5 && links.len() >= 5, "{} programs, {} links", programs.len(), links.len());
     assert_eq!(left(&programs, &links), programs.len() + links.len());
     end(culprit);
-    // The kernel frees them once nobody can be running them any more.
+    // The kernel frees them once no processor can be running them any more.
     eventually("everything is detached and unloaded", || left(&programs, &links) == 0);
 }
 

@@ -49,7 +49,7 @@ fn burst(args: &str, asleep: bool) -> Ended {
     ended
 }
 
-/// Each connect makes two records: each was told or counted as lost, none twice. Of what the kernel left out, only how
+/// Each connect makes two records: each was emitted or counted as lost, none twice. Of what the kernel left out, only how
 /// much it was at most is known.
 #[track_caller]
 fn adds_up(ended: &Ended) -> u64 {

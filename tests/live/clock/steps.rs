@@ -90,7 +90,7 @@ fn about(fact: &Fact, pid: u32) -> bool {
     fact.text("probe") == "clock" && !fact.json["process"].is_null() && fact.pid() == pid
 }
 
-/// Steps by +1 s and −1 s, each told once, with its author, and with no move left unexplained.
+/// Steps by +1 s and −1 s, each reported once, with its author, and with no move left unexplained.
 #[track_caller]
 fn steps(call: &str, code: impl Fn(i64) -> String) {
     // One way is enough where everything takes long.
@@ -121,7 +121,7 @@ fn one_incident(culprit: &Culprit, call: &str, pid: u32, seconds: i64) {
     one_incident_by(culprit, call, pid, Some(std::process::id()), seconds);
 }
 
-/// The same of a program that somebody else may have started.
+/// The same of a program that another process may have started.
 #[track_caller]
 fn one_incident_by(culprit: &Culprit, call: &str, pid: u32, parent: Option<u32>, seconds: i64) {
     let stepped = |incident: &Incident| incident.text("/kind") == "clock_stepped";
@@ -134,7 +134,7 @@ fn one_incident_by(culprit: &Culprit, call: &str, pid: u32, parent: Option<u32>,
     assert_eq!(opened.json["process"]["pid"], pid, "{:#}", opened.json);
     let step = &opened.json["details"]["steps"][0];
     assert_eq!((step["how"].as_str(), step["call"].as_str()), (Some("call"), Some(call)), "{step:#}");
-    // The program is gone by the time anybody could ask `/proc`.
+    // The program is gone by the time `/proc` could be read.
     let exe = step["process"]["exe"].as_str().unwrap_or_default();
     assert!(exe.contains("/bin/perl"), "{step:#}");
     assert!(parent.is_none_or(|parent| step["parent"]["pid"] == parent), "{step:#}");
@@ -242,7 +242,7 @@ fn facts_after_a_step_carry_the_new_time_and_boot_time_goes_on() {
     let boot = last.json["boot_ns"].as_i64().expect("a number");
     assert!((time(last.text("at")) - boot - off).abs() < (20_000_000.0 * slow()) as i64, "{last:?}");
     let boots: Vec<i64> = ended.facts.iter().filter_map(|fact| fact.json["boot_ns"].as_i64()).collect();
-    // Who set the clock is told before what followed, which a slow machine has seen meanwhile.
+    // The process that set the clock is emitted before what followed, which a slow machine has seen meanwhile.
     assert!(boots.is_sorted_by(|a, b| a <= &(b + SECOND / 2)), "boot time went back: {boots:?}");
 }
 

@@ -77,7 +77,7 @@ fn only_the_requested_ports_are_reported() {
     }
     end_of(&culprit, first);
     end_of(&culprit, second);
-    // Elsewhere clocks are set and names looked up, which is told whatever the port.
+    // Elsewhere clocks are set and names looked up, which is emitted whatever the port.
     let others = culprit
         .seen(|fact| fact.within(&netns) && ![Some(first), Some(second)].contains(&fact.at("destination")));
     assert_eq!(others.len(), 0, "{others:#?}");

@@ -47,7 +47,7 @@ fn an_unanswered_connect_is_pending_then_an_incident_whose_evidence_opens() {
     terminal.wait_for(&["Evidence"]);
     terminal.wait_for(&["connects to", &to.to_string()]);
     terminal.resize(12, 60);
-    // Drawn anew, and cut.
+    // Drawn again, and cut.
     terminal.wait_for(&["culprit top", "…"]);
     terminal.press("G");
     terminal.wait_for(&["Incident 0"]);

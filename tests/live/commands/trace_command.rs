@@ -47,7 +47,7 @@ fn curl_is_followed_and_its_exit_status_is_passed_on() {
     command.args(line.split(' '));
     command.env_remove("http_proxy").env("no_proxy", "*");
     let culprit = Culprit::spawn(command);
-    // Somebody else's connect is not the command's.
+    // Another process's connect is not the command's.
     connect(&netns, to).0.expect_err("nobody listens");
     let ended = culprit.finish();
     assert_eq!(ended.status.code(), Some(COULD_NOT_CONNECT), "{}", ended.stderr);

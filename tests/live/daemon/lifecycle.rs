@@ -131,7 +131,7 @@ fn no_incident_that_was_delivered_is_lost_by_a_kill() {
         let daemon = setup.start("");
         let mut reader = daemon.listen();
         let waiting: Vec<_> = (0..8).map(|_| faults.begin_as_another_program()).collect();
-        // At another moment each time: some are told, others are not yet.
+        // At another moment each time: some are delivered, others not yet.
         for _ in 0..=round {
             let incident = reader.incident().expect("it lives");
             acknowledged.push(incident.id().to_owned());
@@ -179,7 +179,7 @@ fn a_client_that_reads_nothing_delays_neither_the_daemon_nor_its_shutdown() {
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("small");
     let mut child = command.stdin(std::process::Stdio::null()).stdout(writer).spawn().expect("it runs");
     let pid = rustix::process::Pid::from_child(&child);
-    // It has begun; from here on nobody reads.
+    // It has begun; from here on nothing reads.
     let mut reader = std::io::BufReader::with_capacity(64, reader);
     std::io::BufRead::read_line(&mut reader, &mut String::new()).expect("the first line");
     let waiting: Vec<_> = (0..20).map(|_| faults.begin_as_another_program()).collect();

@@ -21,7 +21,7 @@ use crate::{
     needs,
 };
 
-/// A browser is load to a small machine, and the page shows what happens to everybody on it.
+/// A browser is load to a small machine, and the page shows what happens to every test on it.
 mod load {
     use super::*;
 
@@ -39,11 +39,11 @@ mod load {
         daemon.culprit.wait_for_incident("one to look at", |incident| to(incident, at) && incident.opens());
         let test = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/page/page.test.mjs");
         let mut node = Command::new("node");
-        // Nobody has this address: what connects there waits because of the neighbour.
+        // No host has this address: what connects there waits because of the neighbour.
         let nobody = SocketAddr::new(pair.v4(77), 80);
         node.arg(test).args([format!("http://{}", daemon.address), format!("http://{driver}")]);
         node.args([at.to_string(), nobody.to_string()]);
-        // Somebody may want to look.
+        // For a person to look at.
         node.args(std::env::var_os("CULPRIT_SCREENSHOTS"));
         let mut node = Running::spawn(&mut node);
         let (mut said, mut held, mut more) = (String::new(), Vec::new(), Vec::new());

@@ -190,7 +190,7 @@ fn every_alert_rule_and_every_panel_has_data_during_incidents() {
     let service = SocketAddr::new(pair.v4(2), port());
     let _server = identity.server(&pair.server, service, "");
     let resolver = SocketAddr::new(pair.v4(1), dns::PORT);
-    // What does not: a service nobody listens at, a hello nobody reads, neighbours that are not there, packets
+    // What does not: a closed port, a hello that is not read, neighbours that are not there, packets
     // dropped here, a clock that is set.
     let unread = SocketAddr::new(pair.v4(2), port());
     let _listener = listen(&pair.server, unread);

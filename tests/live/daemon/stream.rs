@@ -71,7 +71,7 @@ fn a_hundred_readers_receive_everything_and_one_that_does_not_read_is_disconnect
         let behind = at.saturating_duration_since(printed);
         assert!(behind < Duration::from_secs(2).mul_f64(slow()), "{behind:?}");
     }
-    // Whoever takes nothing is given up, once what the kernel holds for it is full.
+    // A reader that takes nothing is disconnected once the kernel's buffer for it is full.
     let more: Vec<_> = (0..INCIDENTS).map(|_| faults.begin_as_another_program()).collect();
     eventually("nobody is served any more", || {
         let metrics = daemon.get("/metrics").body;

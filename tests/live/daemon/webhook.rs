@@ -49,7 +49,7 @@ fn a_webhook_gets_each_incident_signed_in_order_and_retried_until_accepted() {
     let hex: String = hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(header(&head, "x-culprit-signature"), format!("sha256={hex}"));
     drop(waits);
-    // Refused for good: not told again.
+    // Refused for good: not sent again.
     let (_, resolved, _) = next(&receiver);
     assert_eq!((&resolved["state"], &resolved["id"]), (&"resolved".into(), &refused["id"]));
     let (_waits, second) = faults.begin();

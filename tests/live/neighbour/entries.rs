@@ -16,7 +16,7 @@ use crate::{
     needs,
 };
 
-/// A MAC nobody on the wire has.
+/// A MAC that no device on the wire has.
 const ABSENT_MAC: &str = "02:00:5e:10:00:01";
 
 /// A change of this neighbour in this namespace.
@@ -136,7 +136,7 @@ fn replies_go_elsewhere(from: IpAddr, to: IpAddr, pair: &Pair, culprit: &Culprit
     pair.server.ip(&format!("neigh replace {to} lladdr {} nud permanent dev wire", pair.client.mac("wire")));
     let to = SocketAddr::new(to, port());
     let _listener = listen(&pair.client, to);
-    // Never established: the SYN-ACKs go to nobody.
+    // Never established: the SYN-ACKs reach no device.
     let server_side = crate::harness::sockets::begin_connect(&pair.server, to);
     let mismatch = culprit.wait_for("the mismatch", |fact| {
         fact.kind() == "neighbour_mac_mismatch"
@@ -179,7 +179,7 @@ fn entries_are_counted_by_family_device_and_state_even_if_none_is_emitted() {
     let pair = Pair::make();
     let netns = std::fs::metadata(format!("/run/netns/{}", pair.client.name())).expect("it is there");
     let netns = std::os::unix::fs::MetadataExt::ino(&netns) as u32;
-    // As a daemon does: nothing that is healthy is told.
+    // As a daemon does: nothing that is healthy is emitted.
     let request =
         Request { probes: vec![ProbeId::Neigh], quiet: true, ring_bytes: 1 << 16, ..Request::default() };
     let kernel = Kernel::attach(&request).expect("root may");

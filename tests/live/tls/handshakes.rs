@@ -22,7 +22,7 @@ pub(crate) fn step(culprit: &Culprit, role: &str, service: SocketAddr, kind: &st
     })
 }
 
-/// All that was told about handshakes with a service on one side, in words.
+/// The kinds of all facts about handshakes with a service on one side.
 pub(crate) fn story(culprit: &Culprit, role: &str, service: SocketAddr) -> Vec<String> {
     culprit.seen(|fact| fact.handshake(role, service)).iter().map(|fact| fact.kind().to_owned()).collect()
 }

@@ -19,7 +19,7 @@ use crate::{
     tls::handshakes::{step, story},
 };
 
-/// Sends a real ClientHello cut at these places, completes the handshake, and checks what was told.
+/// Sends a real ClientHello cut at these places, completes the handshake, and checks what was emitted.
 fn a_hello_cut_at(cuts: &'static [usize]) {
     let (netns, identity) = (Netns::make(), Identity::make());
     let service = SocketAddr::new(netns.loopback(), port());

@@ -25,7 +25,7 @@ use crate::{
 
 const CLIENT: &str = include_str!("../../programs/segments.py");
 
-/// A server's host, and a client's that sends what it is told to.
+/// A server's host, and a client's that sends given segments.
 struct Wire {
     pair: Pair,
     identity: Identity,
@@ -39,7 +39,7 @@ impl Wire {
         let service = SocketAddr::new(pair.v4(2), port());
         let programs = Scratch::make();
         std::fs::write(programs.join("segments.py"), CLIENT).expect("our own directory");
-        // The client's address is nobody's: no kernel resets what it does not know.
+        // The client's address is that of no host: no kernel resets what it does not know.
         let mac = pair.client.mac("wire");
         pair.server.ip(&format!("neigh replace {} lladdr {mac} dev wire nud permanent", pair.v4(77)));
         Self { pair, identity: Identity::make(), service, programs }

@@ -47,7 +47,7 @@ fn a_step_by_chronyd_is_a_time_daemons_correction() {
     };
     let told = culprit.wait_for_incident("the step", |told| is_its(told) && told.opens());
     let status = chronyd.wait();
-    // Vouched for, it is over in two seconds; nobody knows otherwise.
+    // As a time daemon's correction it is over in two seconds; no other clock contradicts it.
     let resolved = nobody_else_says.then(|| {
         culprit.wait_for_incident("its end", |told| is_its(told) && told.text("/state") == "resolved")
     });

@@ -23,7 +23,7 @@ fn pause(seconds: u32) {
     run(Command::new(pause).arg(seconds.to_string()));
 }
 
-/// Somebody sets the clock by hand.
+/// Sets the clock, as a person does by hand.
 #[track_caller]
 fn date(to: &str) {
     run(Command::new("date").args(["-u", "-s", to]));
@@ -133,7 +133,7 @@ fn a_clock_behind_by_a_pause_of_a_day_is_skewed_until_it_is_set() {
     let mut keeper = Keeper::new("clock_skewed/paused_for_a_day");
     keeper.keep_clock("");
     let culprit = Culprit::trace("");
-    // The hardware clock is read at once, and tells nothing while it agrees.
+    // The hardware clock is read at once, and emits nothing while it agrees.
     std::thread::sleep(Duration::from_secs(3));
     pause(86_400);
     let opened = culprit.wait_for_incident("a day missed", kind("clock_skewed", "open"));
@@ -147,7 +147,7 @@ fn a_clock_behind_by_a_pause_of_a_day_is_skewed_until_it_is_set() {
     let missed = opened.number("/details/missed_ms");
     assert!(missed.abs_diff(86_400_000) < 30_000, "{missed}");
 
-    // Somebody puts it right: that is told as what it is, and ends it.
+    // It is set right: that is reported as such, and resolves the incident.
     let now = jiff::Timestamp::now().as_second() + 86_400;
     date(&format!("@{now}"));
     let resolved = culprit.wait_for_incident("its end", kind("clock_skewed", "resolved"));
@@ -177,7 +177,8 @@ fn chronyd_follows(netns: &Netns, ahead_ns: i64, scratch: &Scratch) -> (TimeServ
     (server, netns.spawn(chronyd))
 }
 
-/// What was told of the step that chronyd makes, as it was told last when the hardware clock has been written since.
+/// The incident of the step that chronyd makes, as it opens; and all of its updates, once the hardware clock has been
+/// written.
 #[track_caller]
 fn step_over_the_hardware_clock(case: &'static str, ahead_s: i64) -> (Incident, Vec<Incident>) {
     hardware_clock_follows();

@@ -42,7 +42,7 @@ fn watch(way: &str, more: &str) -> Culprit {
 const TRACE: &str = "trace at full";
 const WAYS: [&str; 3] = [TRACE, "trace at anomalies", "run"];
 
-/// Ends it once what was heard has been told: its incidents of this kind, and all else.
+/// Ends it once what was heard has been emitted: its incidents of this kind, and all else.
 #[track_caller]
 fn ended(culprit: Culprit) -> (Vec<Incident>, Ended) {
     std::thread::sleep(Duration::from_millis(2500).mul_f64(slow()));
@@ -52,7 +52,7 @@ fn ended(culprit: Culprit) -> (Vec<Incident>, Ended) {
     (told, ended)
 }
 
-/// The only incident, as it was told last.
+/// The only incident, as it was emitted last.
 #[track_caller]
 fn only(mut told: Vec<Incident>) -> Incident {
     assert_eq!(told.iter().filter(|told| told.opens()).count(), 1, "{told:#?}");
@@ -147,7 +147,7 @@ fn a_skew_below_a_minute_is_a_warning_and_no_skew_is_no_incident() {
             assert!((fact.number("ahead_ns") - (ahead_s * SECOND) as f64).abs() < 1e8, "{fact:?}");
         }
         let (told, ended) = ended(culprit);
-        // What agrees tells nothing.
+        // A clock that agrees emits nothing.
         assert!(ahead_s != 0 || !ended.facts.iter().any(|fact| fact.text("name") == name), "{ended:#?}");
         if ahead_s == 0 || own_weight() >= NTP {
             assert!(told.is_empty(), "{told:#?}");
@@ -208,7 +208,7 @@ impl Web {
         web
     }
 
-    /// Everybody is asked twice, the second time so much later that their clocks must have gone on.
+    /// Every server is asked twice, the second time so much later that their clocks must have gone on.
     #[track_caller]
     fn is_asked(&self) {
         for pause in [Duration::from_secs(3), Duration::ZERO] {
@@ -355,7 +355,7 @@ fn dates_that_prove_nothing_about_the_clock_open_nothing() {
         web.is_asked();
         let (told, ended) = ended(culprit);
         assert!(told.is_empty(), "{says:?}: {told:#?}");
-        // They were heard all the same, but for what a cache says; and what agrees tells nothing.
+        // They were heard all the same, but for what a cache says; and what agrees emits nothing.
         for (server, says) in web.servers.iter().zip(says) {
             let name = server.at().to_string();
             let is_heard = ended.facts.iter().any(|fact| fact.text("name") == name);

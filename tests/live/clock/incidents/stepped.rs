@@ -14,7 +14,7 @@ fn stepped(incident: &Incident) -> bool {
     incident.text("/kind") == "clock_stepped"
 }
 
-/// `date -s` by a shell, as somebody who sets the clock by hand does.
+/// `date -s` by a shell, as a person who sets the clock by hand does.
 #[track_caller]
 fn date_minus_a_second() -> Running {
     let then = nanoseconds(ClockId::Realtime) - SECOND;
@@ -145,7 +145,7 @@ fn two_programs_that_set_the_clock_in_turns_are_one_incident_that_names_both() {
         for (who, by) in [("guest-tools", 1), ("timekeeper", -1)] {
             perl(&format!("$0 = '{who}'; {}syscall(305, 0, $x) >= 0 or die $!", timex(0x100, 0, by)));
             let steps = 2 * round + if by > 0 { 1 } else { 2 };
-            // A fight that is known to be one is told every ten seconds.
+            // Programs that set it in turns are reported every ten seconds, once that is known.
             if steps <= 3 {
                 culprit.wait_for_incident("the step", |told| stepped(told) && told.number("/count") == steps);
             }

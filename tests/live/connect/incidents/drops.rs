@@ -180,7 +180,7 @@ fn syns_to_a_full_accept_queue_are_not_blamed_on_a_firewall() {
     needs!();
     let pair = Pair::make();
     let to = pair.service(port());
-    // A backlog of 1 has room for two connections that nobody accepts.
+    // A backlog of 1 has room for two connections that are not accepted.
     let _listener = pair.server.enter(move || {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");

@@ -52,7 +52,7 @@ fn a_second_machine_whose_connections_the_first_resets_is_a_conflict_and_no_wron
     needs!();
     let lan = Lan::set("neighbour_conflict/connections_reset_by_other_machine");
     let (host, one, two) = (lan.host(10), lan.host(90), lan.host(90));
-    // Nobody asks for anybody: only the connections show it.
+    // No host asks for another: only the connections show it.
     host.sets_neighbour(one.v4, &one.mac(), "permanent");
     for machine in [&one, &two] {
         machine.sets_neighbour(host.v4, &host.mac(), "permanent");

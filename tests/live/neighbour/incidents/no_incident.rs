@@ -222,7 +222,7 @@ fn healthy_neighbours_put_nothing_on_the_ring_of_a_daemon() {
     greets(&client.netns, &all);
     client.netns.ip("neigh flush dev eth0");
     greets(&client.netns, &all);
-    // Something that is told ends the wait.
+    // Something that is emitted ends the wait.
     let absent = SocketAddr::new(lan.switch.v4(250), port());
     connect(&client.netns, absent).0.expect_err("nobody has this address");
     lan.culprit.wait_for("a failure", |fact| fact.is("failed") && fact.text("netns") == client.netns.name());
@@ -239,7 +239,7 @@ fn an_unresolved_neighbour_that_no_process_waits_for_is_no_incident() {
     let lan = Lan::set("neighbour_unresolved/unanswered_without_waiting_process");
     let host = lan.host(10);
     let absent = lan.switch.v4(77);
-    // Asked for on behalf of nobody.
+    // Requested on behalf of no process.
     host.netns.ip(&format!("neigh replace {absent} dev eth0 use"));
     lan.culprit.wait_for("its failure", |fact| {
         fact.is("failed")

@@ -52,7 +52,7 @@ fn connections(
     connected
 }
 
-/// Waits until as many packets were sent again in vain.
+/// Waits until as many retransmissions were not answered.
 #[track_caller]
 fn unanswered(lan: &Lan, server: &Host, sent: &str, packets: f64) {
     lan.culprit.wait_for("the silence", |fact| {

@@ -72,7 +72,7 @@ fn a_permanent_wrong_entry_of_an_ipv6_neighbour_is_named_and_its_remedy_works() 
     permanent_entry("neighbour_stale/permanent_wrong_entry_ipv6", "permanent", |host| host.v6);
 }
 
-/// Datagrams with MSG_CONFIRM tell the kernel that the neighbour is right, whatever it is.
+/// Datagrams with MSG_CONFIRM confirm the entry to the kernel, whatever it is.
 fn confirms(host: &Host, to: SocketAddr) -> Repeated {
     let mut socket = None;
     Repeated::every(Duration::from_millis(200), &host.netns, move || {
@@ -162,7 +162,7 @@ fn a_stalled_connect_of_an_unheard_client_is_caused_by_the_entry() {
     let back = worker.service(worker.v4);
     let _listener = listen(&worker.netns, back);
     sets_wrong_entry(&database, &worker, worker.v4, "permanent");
-    // Nobody listens here: the worker's SYN says where it is, and is refused into the void.
+    // No process listens here: the worker's SYN shows where it is, and the refusal goes to the wrong MAC.
     let service = database.service(database.v4);
     let _own = listen(&database.netns, service);
     let (_socket, _) = begin_connect(&worker.netns, service);
@@ -186,7 +186,7 @@ fn a_peer_that_moves_under_an_open_connection_is_found_by_what_it_sends() {
     worker.sets_neighbour(database.v4, &database.mac(), "permanent");
     let mut near = connect(&worker.netns, service).0.expect("it listens");
     let (mut far, _) = listener.accept().expect("it connected");
-    // The machine moves, and nobody announces it; the entry is believed as long as datagrams confirm it.
+    // The machine moves, unannounced; the entry stays valid as long as datagrams confirm it.
     let _confirming = confirms(&database, SocketAddr::new(worker.v4, 9));
     worker.netns.ip("link set eth0 down");
     worker.netns.ip("link set eth0 address 02:00:5e:10:00:77");

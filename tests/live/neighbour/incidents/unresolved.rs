@@ -209,7 +209,7 @@ fn a_process_behind_a_forwarding_router_waits_as_well() {
     let opened = lan.opened(UNRESOLVED, &router.netns, to.ip());
     assert_eq!(opened.json["details"]["waiters"][0]["forwarded"], true, "{:#}", opened.json);
     assert_eq!(opened.task(), (task.0.into(), task.1.into()));
-    // It is told once, with the process inside.
+    // It is reported once, with the process inside.
     let others = lan.culprit.incidents(|told| told.within(&inside) && told.id() != opened.id());
     assert!(others.is_empty(), "{others:#?}");
     lan.ends_with(&[&router], &[UNRESOLVED]);

@@ -148,7 +148,8 @@ fn a_peer_that_accepts_and_sends_nothing_is_blamed() {
     stage.ends_with(1);
 }
 
-/// A fetch whose neighbour answers nobody: the handshake's incident, the neighbour's own, and that one explains the other.
+/// A fetch whose neighbour does not answer: the handshake's incident, the neighbour's own, and the second causes the
+/// first.
 fn a_silent_neighbour(mut stage: Stage, nobody: std::net::IpAddr, options: &str) {
     stage.serve_slowly(&json!(["fetch", nobody.to_string(), 80, PATIENCE]));
     let _client = stage.client("slow.test", options);

@@ -22,7 +22,7 @@ fn staggered(action: &Value) -> Vec<Value> {
     (0..9).map(|number| json!(["again", f64::from(number) * 0.1, 60, action])).collect()
 }
 
-/// A client comes when the decoys have long been at it; everything told about its handshake.
+/// A client connects once the unrelated activity has gone on for a while; every incident about its handshake.
 #[track_caller]
 fn stall_beside(stage: &mut Stage, decoy: impl Fn(&crate::harness::Fact) -> bool) -> Vec<Incident> {
     // The first of its kind has come to its end, and its repetition has begun.
@@ -33,7 +33,7 @@ fn stall_beside(stage: &mut Stage, decoy: impl Fn(&crate::harness::Fact) -> bool
     stage.culprit.incidents(|told| told.id() == opened.id())
 }
 
-/// Nobody is named but as a possibility.
+/// No cause is named but as a possibility.
 #[track_caller]
 fn at_most_possible(told: &[Incident]) {
     for line in told {
@@ -176,7 +176,7 @@ fn concurrent_fetches_by_pool_threads_are_two_incidents() {
         let opened = stage
             .culprit
             .wait_for_incident(name, |told| stage.serves(told) && told.text("/details/sni") == name);
-        // When both hellos were read before both fetches began, nobody can tell which is whose.
+        // When both hellos were read before both fetches began, nothing shows which is whose.
         let sure = opened.blame() == ("outbound_connect", "likely") && opened.blamed() == to;
         assert!(sure || opened.blame() == ("outbound_connect", "possible"), "{:#}", opened.json);
         let resolved = stage.resolved(&opened);
