@@ -43,7 +43,7 @@ fn an_unknown_probe_is_a_usage_error_that_lists_those_there_are() {
 }
 
 #[test]
-fn wrong_values_are_refused_with_what_would_be_right() {
+fn wrong_values_are_refused_with_the_right_ones() {
     for (args, hint) in [
         (&["trace", "--dest", "10.0.0.0/33"][..], "0 to 32"),
         (&["trace", "--for", "5 days"], "ms, s, m, h or d"),
@@ -59,7 +59,7 @@ fn wrong_values_are_refused_with_what_would_be_right() {
 }
 
 #[test]
-fn nothing_asked_for_is_a_usage_error_with_help() {
+fn no_command_is_a_usage_error_with_help() {
     let output = culprit(&[]);
     assert_eq!(output.status.code(), Some(USAGE));
     assert!(stderr(&output).contains("Usage:"), "{}", stderr(&output));
@@ -95,7 +95,7 @@ fn the_schema_describes_every_line_of_the_stream() {
 }
 
 #[test]
-fn completions_and_the_manual_are_made_for_the_asking() {
+fn completions_and_the_manual_are_printed() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(stdout(&culprit(&["completions", shell])).contains("culprit"), "{shell}");
     }
@@ -103,7 +103,7 @@ fn completions_and_the_manual_are_made_for_the_asking() {
 }
 
 #[test]
-fn a_recording_that_is_not_there_or_is_none_is_named() {
+fn a_missing_or_invalid_recording_is_named() {
     let output = culprit(&["replay", "/no/such/recording"]);
     assert_eq!(output.status.code(), Some(FAILED));
     assert!(stderr(&output).contains("/no/such/recording"), "{}", stderr(&output));
@@ -155,7 +155,7 @@ fn a_recording_comes_from_a_pipe_too() {
 }
 
 #[test]
-fn without_root_it_says_what_is_missing_and_leaves_no_data() {
+fn without_root_it_names_what_is_missing_and_leaves_no_data() {
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65534;
     let mut command = binary();
@@ -205,7 +205,7 @@ fn seen(line: &str) -> String {
 }
 
 #[test]
-fn lines_fit_the_terminal_and_hang_below_what_they_continue() {
+fn lines_fit_the_terminal_and_continue_indented() {
     let others = ["neighbour_table_full/bound_reached", "tls_handshake_stalled/clients_give_up_and_return"];
     for case in [FETCH, STALE].into_iter().chain(others) {
         let (text, _) = on_a_terminal(80, &["replay", &recording(case)]);
@@ -243,7 +243,7 @@ fn an_update_of_an_incident_is_one_line_on_a_narrow_terminal() {
 }
 
 #[test]
-fn verbose_lines_say_this_hosts_port() {
+fn verbose_lines_show_this_hosts_port() {
     let text = stdout(&culprit(&["replay", "-v", &recording(FETCH)]));
     assert!(
         text.contains(" :10068 ← 10.177.15.1:57258") && text.contains(" :60528 → 192.0.2.64:80"),
@@ -281,7 +281,7 @@ fn a_replay_takes_the_filters_of_a_live_session() {
 }
 
 #[test]
-fn a_filter_of_a_replay_that_nobody_matches_says_so() {
+fn a_filter_of_a_replay_that_nothing_matches_is_pointed_out() {
     let file = recording(STALE);
     for (args, wanted) in [
         (&["-p", "77"][..], "-p 77: no such process is in the recording"),
@@ -304,7 +304,7 @@ fn a_filter_of_a_replay_that_nobody_matches_says_so() {
 }
 
 #[test]
-fn a_long_replay_shows_that_it_is_alive_and_cleans_up() {
+fn a_long_replay_shows_progress_and_clears_it() {
     let bytes = std::fs::read(recording(FETCH)).expect("a recording");
     let (first, rest) = bytes.split_at(bytes.len() / 2);
     let terminal = nix::pty::openpty(None, None).expect("a terminal");
@@ -333,7 +333,7 @@ fn a_long_replay_shows_that_it_is_alive_and_cleans_up() {
 }
 
 #[test]
-fn nothing_shows_progress_where_nobody_looks() {
+fn no_progress_is_shown_without_a_terminal() {
     let output = culprit(&["replay", "-i", &recording("tls_handshake_stalled/sixty_clients_one_fetch")]);
     assert!(output.status.success());
     let said = stderr(&output);
@@ -341,7 +341,7 @@ fn nothing_shows_progress_where_nobody_looks() {
 }
 
 #[test]
-fn a_live_view_wants_a_terminal_and_names_what_needs_none() {
+fn a_live_view_requires_a_terminal_and_names_what_needs_none() {
     let output = culprit(&["top"]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(FAILED), String::new()));
     assert!(stderr(&output).contains("use `culprit trace`"), "{}", stderr(&output));

@@ -71,7 +71,7 @@ fn tables_of_probes_and_incidents_are_those_of_the_code() {
 }
 
 #[test]
-fn the_readme_is_short_and_links_lead_somewhere() {
+fn the_readme_is_short_and_every_link_has_a_target() {
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
     assert!(readme.lines().count() <= 150, "README.md has {} lines", readme.lines().count());
     let mut pages =
@@ -137,7 +137,7 @@ fn the_reference_of_options_is_that_of_the_code() {
 }
 
 #[test]
-fn the_example_configuration_says_only_what_there_is() {
+fn the_example_configuration_has_only_keys_that_exist() {
     let example = fs::read_to_string(root().join("deploy/culprit.toml")).expect("deploy/culprit.toml");
     // With everything that is commented out, too: lines that look like `# key = value`.
     let all: String = example
@@ -165,7 +165,7 @@ fn the_openapi_document_is_the_one_checked_in() {
 }
 
 #[test]
-fn every_route_of_the_openapi_document_has_a_name_of_its_own_and_says_how_it_refuses() {
+fn every_route_of_the_openapi_document_has_a_name_of_its_own_and_documents_its_errors() {
     let document = culprit::sinks::http::document();
     let paths = document["paths"].as_object().expect("paths");
     let mut names: Vec<&str> = Vec::new();

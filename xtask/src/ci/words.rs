@@ -1,4 +1,5 @@
-//! Do the pages, and the names of the live tests, use the field's terms? Words of a private dialect are refused, each with what to write in its place.
+//! Do the pages, and the names of the tests in `tests/`, use the field's terms? Words of a private dialect are refused,
+//! each with what to write in its place.
 //!
 //! Reads prose: transcripts (indented or fenced), code spans and what the benchmark wrote do not count.
 
@@ -44,7 +45,7 @@ pub(super) fn check(root: &Path) -> Result<Vec<String>> {
             complaints.extend(refused(&text).into_iter().map(|found| format!("{name}:{found}")));
         }
     }
-    for file in paths::files(&root.join("tests/live"))? {
+    for file in paths::files(&root.join("tests"))? {
         let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
         complaints.extend(refused(&test_names(&text)).into_iter().map(|found| format!("{name}:{found}")));
