@@ -14,20 +14,21 @@ use std::{
 
 use serde_json::Value;
 
-/// A case: its folder, and of each incident in order of opening its kind, and the kind of cause and the
-/// confidence it ends with.
-type Case = (&'static str, &'static [(&'static str, &'static str, &'static str)]);
+/// An incident: its kind, and the kind of cause and the confidence it ends with.
+type Opened = (&'static str, &'static str, &'static str);
+
+/// A case: its folder, and its incidents in order of opening.
+type Case = (&'static str, &'static [Opened]);
 
 const STALLED: &str = "tls_handshake_stalled";
-const STALE: (&str, &str, &str) = ("neighbour_stale", "neighbour", "certain");
-const BEHIND_STALE: (&str, &str, &str) = ("connect_stalled", "neighbour", "certain");
-const UNRESOLVED: (&str, &str, &str) = ("neighbour_unresolved", "neighbour", "certain");
-const CONFLICT: (&str, &str, &str) = ("neighbour_conflict", "neighbour", "certain");
+const STALE: Opened = ("neighbour_stale", "neighbour", "certain");
+const BEHIND_STALE: Opened = ("connect_stalled", "neighbour", "certain");
+const UNRESOLVED: Opened = ("neighbour_unresolved", "neighbour", "certain");
+const CONFLICT: Opened = ("neighbour_conflict", "neighbour", "certain");
 /// No answer comes, or this host drops it.
-const UNANSWERED: (&str, &str, &str) = ("connect_stalled", "outbound_connect", "certain");
-const FETCH: (&str, &str, &str) = (STALLED, "outbound_connect", "certain");
-
-const STEPPED: (&str, &str, &str) = ("clock_stepped", "clock", "certain");
+const UNANSWERED: Opened = ("connect_stalled", "outbound_connect", "certain");
+const FETCH: Opened = (STALLED, "outbound_connect", "certain");
+const STEPPED: Opened = ("clock_stepped", "clock", "certain");
 
 /// The cases of each rule: those in which it opens an incident, and those in which it must not.
 const CASES: &[(&str, &[Case])] = &[
@@ -202,7 +203,7 @@ const CASES: &[(&str, &[Case])] = &[
 ];
 
 /// Every case with its folder below `incidents()`.
-fn cases() -> impl Iterator<Item = (String, &'static [(&'static str, &'static str, &'static str)])> {
+fn cases() -> impl Iterator<Item = (String, &'static [Opened])> {
     let named = |(rule, cases): &(&str, &'static [Case])| {
         let rule = (*rule).to_owned();
         cases.iter().map(move |(case, expected)| (format!("{rule}/{case}"), *expected))
