@@ -176,12 +176,7 @@ const CASES: &[(&str, &[Case])] = &[
             ("ipv6_address_moves_repeatedly", &[CONFLICT]),
         ],
     ),
-    (
-        "neighbour_table_full",
-        &[
-            ("bound_reached", &[("neighbour_table_full", "neighbour", "certain")]),
-        ],
-    ),
+    ("neighbour_table_full", &[("bound_reached", &[("neighbour_table_full", "neighbour", "certain")])]),
     (
         "clock_stepped",
         &[

@@ -10,7 +10,7 @@ use crate::{
         Culprit, Netns, Running, Scratch,
         container::Container,
         culprit::binary,
-        daemon::{Daemon, Setup, Faults, to},
+        daemon::{Daemon, Faults, Setup, to},
         eventually, port,
         process::run,
     },

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    harness::daemon::{Daemon, Setup, Faults, to},
+    harness::daemon::{Daemon, Faults, Setup, to},
     needs,
 };
 

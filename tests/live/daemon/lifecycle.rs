@@ -9,7 +9,7 @@ use crate::{
     harness::{
         Culprit,
         culprit::binary,
-        daemon::{Setup, Faults, to},
+        daemon::{Faults, Setup, to},
         eventually,
     },
     needs,

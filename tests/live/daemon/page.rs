@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::{
     harness::{
         Running,
-        daemon::{Setup, Faults, to},
+        daemon::{Faults, Setup, to},
         eventually,
         netns::Pair,
         port,

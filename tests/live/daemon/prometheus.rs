@@ -15,7 +15,7 @@ use crate::{
     clock::steps::{ClockGuard, SECOND, perl, time_plus},
     harness::{
         Running,
-        daemon::{Daemon, Setup, Faults},
+        daemon::{Daemon, Faults, Setup},
         dns::{self, Answer, answer_once, ask},
         eventually,
         netns::Pair,

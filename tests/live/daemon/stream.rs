@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     harness::{
-        daemon::{Setup, Faults},
+        daemon::{Faults, Setup},
         eventually, slow,
     },
     needs,

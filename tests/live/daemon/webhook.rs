@@ -9,7 +9,7 @@ use sha2::Sha256;
 
 use crate::{
     harness::{
-        daemon::{Receiver, Setup, Faults, to},
+        daemon::{Faults, Receiver, Setup, to},
         port, slow,
     },
     needs,

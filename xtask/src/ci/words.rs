@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn names_of_tests_are_read_as_sentences() {
-        let text = "#[test]\nfn a_connect_nobody_answers_ends() {\n    let nobody = 1;\n}\nfn told(to: u8) {}\n";
+        let text =
+            "#[test]\nfn a_connect_nobody_answers_ends() {\n    let nobody = 1;\n}\nfn told(to: u8) {}\n";
         assert_eq!(refused(&test_names(text)), ["2: \"nobody\": write no process, no answer"]);
     }
 

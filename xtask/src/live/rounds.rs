@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn each_test_belongs_to_one_round() {
-        for name in ["tls::hellos::a", "attach::load::a", "clock::incidents::machine::a", "loaded::machinery"] {
+        for name in ["tls::hellos::a", "attach::load::a", "clock::machine::a", "loaded::machinery"] {
             assert_eq!(ROUNDS.iter().filter(|round| (round.takes)(name)).count(), 1, "{name}");
         }
         assert!(makes_load("attach::load::a") && !makes_load("loaded::a"));

@@ -10,7 +10,7 @@ use super::{Repeated, STALE, STALLED, is_established};
 use crate::{
     harness::{
         Culprit, Incident, Lan, eventually,
-        lan::{Host, ABSENT_MAC},
+        lan::{ABSENT_MAC, Host},
         sockets::{begin_connect, connect, listen},
     },
     needs,

@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Repeated, FAILING, UNRESOLVED};
+use super::{FAILING, Repeated, UNRESOLVED};
 use crate::{
     harness::{
         Lan,
-        lan::{Host, ABSENT_MAC},
+        lan::{ABSENT_MAC, Host},
         port,
         sockets::{connect, me},
     },
