@@ -99,7 +99,7 @@ fn identities_beyond_the_bound_count_as_other_and_those_without_as_none() {
     }
     let text = metrics.encode(Format::Text).expect("a string");
     let by = |name: &str| {
-        let of = format!("identity=\"{name}\"");
+        let of = format!("workload=\"{name}\"");
         let line = text.lines().find(|line| line.starts_with("culprit_incidents_by") && line.contains(&of));
         line.map(|line| sample(line).2)
     };
@@ -193,23 +193,23 @@ fn numbers_are_written_as_they_were_published() {
         "culprit_incidents_open{kind=\"connect_failing\",severity=\"critical\"} 1",
         "culprit_incidents_open{kind=\"clock_stepped\",severity=\"info\"} 0",
         "culprit_connects_total{outcome=\"timed_out\"} 0",
-        "culprit_clock_steps_total{direction=\"back\"} 2",
+        "culprit_clock_steps_total{direction=\"backward\"} 2",
         "culprit_clock_last_step_seconds -2.5",
-        "culprit_clock_offset_seconds{source=\"rtc\"} -1.5",
-        "culprit_clock_offset_error_seconds{source=\"rtc\"} 0.5",
+        "culprit_clock_offset_seconds{reference=\"rtc\"} -1.5",
+        "culprit_clock_offset_error_seconds{reference=\"rtc\"} 0.5",
         "culprit_neighbour_entries{family=\"ipv6\",state=\"reachable\"} 5",
         "culprit_probe_attached{probe=\"tls\"} 1",
         "culprit_probe_attached{probe=\"dns\"} 0",
         "culprit_hook_attached{program=\"set_state\"} 0",
         "culprit_probe_records_total{probe=\"tls\"} 7",
         "culprit_probe_lost_records_total{probe=\"dns\",reason=\"ring_full\"} 3",
-        "culprit_program_stats_seconds_total 1.5",
-        "culprit_map_entries{map=\"pending\"} 1",
-        "culprit_table_evictions_total{table=\"names\"} 3",
+        "culprit_bpf_program_stats_seconds_total 1.5",
+        "culprit_bpf_map_entries{map=\"pending\"} 1",
+        "culprit_cache_evictions_total{cache=\"names\"} 3",
     ] {
         assert!(text.lines().any(|written| written == line), "{line} is not in\n{text}");
     }
-    assert!(!text.contains("culprit_map_entries{map=\"stats\"}"));
+    assert!(!text.contains("culprit_bpf_map_entries{map=\"stats\"}"));
 }
 
 #[test]
