@@ -51,6 +51,7 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         (&["trace", "--comm", "a-name-that-is-too-long"], "1 to 15 bytes"),
         (&["trace", "-p", "0"], "0 is not in"),
         (&["trace", "-4", "-6"], "cannot be used with"),
+        (&["run", "--metrics-by", "container"], "unit, namespace, workload, pod, node"),
     ] {
         let output = culprit(args);
         assert_eq!(output.status.code(), Some(USAGE), "{args:?}");

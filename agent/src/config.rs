@@ -159,10 +159,10 @@ pub struct Daemon {
     pub listen: Option<Place<SocketAddr>>,
     /// TLS and authentication.
     pub web_config_file: Option<PathBuf>,
-    /// By what incidents are counted, besides kind and severity.
-    pub label_by: Option<Identity>,
-    /// How many of them.
-    pub label_top: usize,
+    /// By what `culprit_incidents_by_workload_total` names a workload.
+    pub metrics_by: Option<MetricsBy>,
+    /// How many workloads have a series of their own.
+    pub metrics_top: usize,
     /// Who is told.
     pub webhooks: Webhooks,
     /// What is logged.
@@ -204,15 +204,42 @@ pub struct Webhooks {
     pub severity: Severity,
 }
 
-/// By what incidents are counted.
+/// By what the label `workload` names whose process an incident is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Identity {
-    /// systemd unit.
+pub enum MetricsBy {
+    /// The systemd unit.
     Unit,
-    /// Kubernetes namespace.
+    /// The Kubernetes namespace.
     Namespace,
-    /// Kubernetes pod.
+    /// The Deployment, StatefulSet, DaemonSet, Job or CronJob that the pod's name says it is of; the unit outside of pods.
+    Workload,
+    /// The Kubernetes pod.
     Pod,
+    /// This machine: one series for each kind of incident.
+    Node,
+}
+
+impl MetricsBy {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Unit, Self::Namespace, Self::Workload, Self::Pod, Self::Node];
+
+    /// As the option has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Namespace => "namespace",
+            Self::Workload => "workload",
+            Self::Pod => "pod",
+            Self::Node => "node",
+        }
+    }
+
+    /// It is known from the kubelet alone.
+    #[must_use]
+    pub fn needs_kubelet(self) -> bool {
+        matches!(self, Self::Namespace | Self::Pod)
+    }
 }
 
 /// What is worth a line of log.
@@ -237,4 +264,18 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    #[test]
+    fn a_source_of_workloads_is_named_as_the_option_has_it() {
+        let named = MetricsBy::ALL.map(|by| by.to_possible_value().map(|value| value.get_name().to_owned()));
+        assert_eq!(named, MetricsBy::ALL.map(|by| Some(by.name().to_owned())));
+        assert_eq!(MetricsBy::value_variants(), MetricsBy::ALL);
+    }
 }

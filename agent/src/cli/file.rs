@@ -304,14 +304,14 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let file = "tls_stall = \"2s\"\nconnect_stall = \"5s\"\nno_syscalls = true\nwebhook = [\"http://a/\", \"http://b/\"]\nlabel_top = 7\n";
+        let file = "tls_stall = \"2s\"\nconnect_stall = \"5s\"\nno_syscalls = true\nwebhook = [\"http://a/\", \"http://b/\"]\nmetrics_top = 7\n";
         let run = run(file, &["--tls-stall", "4s"]).expect("sound");
         assert_eq!(run.thresholds.tls_stall.as_secs(), 4);
         assert_eq!(run.thresholds.connect_stall.as_secs(), 5);
         assert_eq!(run.keep.store_max_age.as_secs(), 30 * 86_400);
         assert!(run.filters.no_syscalls);
         assert_eq!(run.notify.webhook, ["http://a/", "http://b/"]);
-        assert_eq!(run.serve.label_top, 7);
+        assert_eq!(run.serve.metrics_top, 7);
     }
 
     #[test]

@@ -22,8 +22,8 @@ use super::{
     snapshot::{Clock, Offset, Snapshot, Step},
 };
 use crate::{
-    config::Identity,
-    correlate::incident::{Severity, State},
+    config::MetricsBy,
+    correlate::incident::{Incident, Severity, State},
     enrich::bounded::Table,
     fact::{Process, ReferenceKind},
     kernel::{
@@ -41,7 +41,7 @@ use crate::{
 /// With something of everything.
 fn full() -> Metrics {
     let mut metrics = Metrics::default();
-    metrics.label_by(Identity::Unit, 2);
+    metrics.count_by(MetricsBy::Unit, 2);
     let traffic: Arc<Traffic> = Arc::default();
     traffic.answered("/metrics", 200);
     metrics.register(Service {
@@ -88,9 +88,9 @@ fn full() -> Metrics {
 }
 
 #[test]
-fn identities_beyond_the_bound_count_as_other_and_those_without_as_none() {
+fn workloads_beyond_the_bound_count_as_other_and_those_without_as_none() {
     let mut metrics = Metrics::default();
-    metrics.label_by(Identity::Unit, 2);
+    metrics.count_by(MetricsBy::Unit, 2);
     for (id, unit) in [Some("a"), None, Some("b"), Some("c"), Some("a"), Some("d")].into_iter().enumerate() {
         let mut told = incident(&id.to_string(), State::Open, Severity::Critical);
         let unit = unit.map(|unit| format!("{unit}.service"));
@@ -105,6 +105,36 @@ fn identities_beyond_the_bound_count_as_other_and_those_without_as_none() {
     };
     let counts = ["a.service", "b.service", "c.service", "other", "none"].map(by);
     assert_eq!(counts, [Some(2.0), Some(1.0), None, Some(2.0), Some(1.0)]);
+}
+
+#[test]
+fn a_workload_is_named_by_what_the_option_says() {
+    let unit = |unit: &str| Process { unit: Some(unit.into()), ..Process::default() };
+    let pod = Process {
+        pod: Some("cart-7d9f4c8b6d-x2k9p".into()),
+        namespace: Some("shop".into()),
+        ..unit("kubelet.service")
+    };
+    for (by, names) in [
+        (MetricsBy::Unit, ["kubelet.service", "nginx.service", "none"]),
+        (MetricsBy::Namespace, ["shop", "none", "none"]),
+        (MetricsBy::Workload, ["cart", "nginx.service", "none"]),
+        (MetricsBy::Pod, ["cart-7d9f4c8b6d-x2k9p", "none", "none"]),
+        (MetricsBy::Node, ["node-7", "node-7", "node-7"]),
+    ] {
+        for (process, name) in [Some(pod.clone()), Some(unit("nginx.service")), None].into_iter().zip(names) {
+            let mut metrics = Metrics::default();
+            metrics.count_by(by, 2);
+            metrics.incident(&Incident {
+                node: "node-7".into(),
+                process,
+                ..incident("a", State::Open, Severity::Critical)
+            });
+            let text = metrics.encode(Format::Text).expect("a string");
+            let of = format!("culprit_incidents_by_workload_total{{kind=\"connect_failing\",workload=\"{name}\"}} 1");
+            assert!(text.lines().any(|line| line == of), "{of}: {text}");
+        }
+    }
 }
 
 /// Name, labels and value of a sample.
@@ -154,7 +184,7 @@ fn what_is_encoded_has_exactly_the_families_labels_and_values_of_the_table() {
             let series = seen.get(family.name).unwrap_or_else(|| panic!("{} is not encoded", family.name));
             // Those without a fixed set are as many as there were.
             let open = family.labels.iter().any(|label| {
-                matches!(label.name, "program" | "map" | "table" | "path" | "identity" | "summary")
+                matches!(label.name, "program" | "map" | "cache" | "path" | "workload" | "summary")
             });
             let all = |family: &Family| {
                 let values = family.labels.iter().map(|label| label.values.all().map_or(1, |all| all.len()));

@@ -39,7 +39,7 @@ fn program(variable: &str) -> Command {
 fn promtool_finds_nothing_to_say_about_what_is_served_and_both_formats_are() {
     needs!(Prometheus, Nftables, Pace);
     let (setup, trouble) = (Setup::make(), Trouble::make());
-    let daemon = setup.start("--label-by unit --probe-stats");
+    let daemon = setup.start("--metrics-by unit --probe-stats");
     let (waits, _) = trouble.begin();
     let sample = |text: &str, series: &str| -> Option<f64> {
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
