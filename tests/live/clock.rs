@@ -141,7 +141,7 @@ fn one_incident_by(culprit: &Culprit, call: &str, pid: u32, parent: Option<u32>,
     let resolved = culprit.wait_for_incident("its end", |incident| {
         incident.id() == opened.id() && incident.text("/state") == "resolved"
     });
-    assert_eq!((resolved.text("/details/verdict"), resolved.number("/count")), ("undone", 2));
+    assert_eq!((resolved.text("/details/verdict"), resolved.number("/count")), ("reverted", 2));
     assert!(resolved.json["process"].is_null(), "two programs set it: {:#}", resolved.json);
     let wrong = resolved.number("/details/wrong_ms");
     assert!(wrong <= resolved.number("/duration_ms") + 1, "{:#}", resolved.json);

@@ -37,7 +37,7 @@ fn ask_for_the_error(netns: &Netns, to: SocketAddr) -> (i32, (u32, u32)) {
 fn answered_by(end: &Fact, says: &str, netns: &Netns) {
     let answered = &end.json["answered_by_host"];
     assert_eq!(
-        (answered["says"].as_str(), answered["netns"].as_str()),
+        (answered["error"].as_str(), answered["netns"].as_str()),
         (Some(says), Some(netns.name())),
         "{end:?}"
     );

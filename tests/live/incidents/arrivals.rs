@@ -25,7 +25,7 @@ fn a_syn_that_traffic_control_of_another_namespace_drops_is_looked_for_in_it() {
     });
     assert_eq!(drop_of(&opened), ("TC_INGRESS", "syn", "prerouting"));
     assert_eq!(
-        (&opened.json["cause"]["drop"]["elsewhere"], opened.text("/cause/drop/netns")),
+        (&opened.json["cause"]["drop"]["other_netns"], opened.text("/cause/drop/netns")),
         (&true.into(), server.as_str())
     );
     says(&opened, &format!("wire of network namespace {server}"), &server);

@@ -69,7 +69,7 @@ fn an_answer_that_the_own_input_chain_drops_is_not_a_matter_of_egress() {
         (drop("packet"), drop("place"), drop("device")),
         ("syn_ack".into(), "input".into(), "wire".into())
     );
-    assert_eq!(opened.json["cause"]["drop"]["elsewhere"], false);
+    assert_eq!(opened.json["cause"]["drop"]["other_netns"], false);
     assert_eq!(opened.text("/cause/drop_reason"), "NETFILTER_DROP");
     assert!(opened.why().contains("the answers arrive on wire"), "{}", opened.why());
     let remedies = opened.remedies();
@@ -98,7 +98,7 @@ fn a_syn_that_another_namespaces_input_chain_drops_names_that_namespace() {
     pair.server.drop_tcp("input", to.port());
     let opened = waits("dropped_in_another_input", &pair.client, to);
     assert_eq!((opened.text("/cause/drop/packet"), opened.text("/cause/drop/place")), ("syn", "input"));
-    assert_eq!(opened.json["cause"]["drop"]["elsewhere"], true);
+    assert_eq!(opened.json["cause"]["drop"]["other_netns"], true);
     assert_eq!(opened.text("/cause/drop/netns"), pair.server.name());
     let remedies = opened.remedies();
     assert!(remedies.contains(pair.server.name()) && !remedies.contains("egress"), "{remedies}");

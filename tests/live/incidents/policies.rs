@@ -49,7 +49,7 @@ fn a_syn_that_traffic_control_drops_on_its_way_out_is_looked_for_there() {
     needs!(TrafficControl, DropReasons);
     let opened = stalled("dropped_tc_egress", |pair, _| traffic_control_drops(&pair.client, "egress"));
     assert_eq!(drop_of(&opened), ("TC_EGRESS", "syn", "output"));
-    assert_eq!(opened.json["cause"]["drop"]["elsewhere"], false);
+    assert_eq!(opened.json["cause"]["drop"]["other_netns"], false);
     says(&opened, "traffic-control program on wire", "tc -s filter show dev wire egress");
 }
 

@@ -68,7 +68,7 @@ fn a_machine_that_stood_still_for_a_day_is_told_so_with_when() {
     );
     assert!(told.summary.contains("this machine stood still for 1 day"), "{}", told.summary);
     assert!(told.why[0].contains("issued less than 1 day ago are not valid yet"), "{:?}", told.why);
-    assert_eq!(details(told).missed_ms, Some(DAY.unsigned_abs()));
+    assert_eq!(details(told).paused_ms, Some(DAY.unsigned_abs()));
     assert!(details(told).since.is_some());
 }
 

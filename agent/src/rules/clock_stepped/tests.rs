@@ -76,7 +76,7 @@ fn steps_that_undo_each_other_are_one_incident_with_the_time_it_was_wrong() {
     let told = scene.last();
     assert_eq!((told.state, told.count), (State::Resolved, 3));
     assert!(told.summary.starts_with("The wall clock is back where it was; it was wrong for 12 min, in 3 steps: forward 126 days by date[4711], back 63 days by date[4711], back 63 days by chronyd[4711]."), "{}", told.summary);
-    assert_eq!((details(told).verdict, details(told).wrong_ms), (ClockVerdict::Undone, Some(720_000)));
+    assert_eq!((details(told).verdict, details(told).wrong_ms), (ClockVerdict::Reverted, Some(720_000)));
     assert_eq!(told.duration_ms, 720_000);
 }
 
@@ -135,7 +135,7 @@ fn a_time_daemon_after_boot_is_named_as_such_and_disturbs_nobody() {
         told.summary,
         "The wall clock was set forward 15 min 35 s by chronyd[4711], a time daemon's correction after boot."
     );
-    assert_eq!(details(told).verdict, ClockVerdict::Vouched);
+    assert_eq!(details(told).verdict, ClockVerdict::SetByTimeDaemon);
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_time_daemon_does_not_vouch_for_its_own_leap_by_way_of_the_kernel() {
     scene.tick(700_000);
     scene.compares(700_500, Kernel, "kernel", 0);
     scene.sets_clock(701_000, "chronyd", 1500);
-    assert_eq!(details(scene.last()).verdict, ClockVerdict::Vouched);
+    assert_eq!(details(scene.last()).verdict, ClockVerdict::SetByTimeDaemon);
 }
 
 #[test]
@@ -412,7 +412,7 @@ fn nobody_sets_it_and_it_jumps() {
         "{}",
         told[0].summary
     );
-    assert_eq!(details(told[0]).steps[0].slept_ms, Some(8 * 3_600_000));
+    assert_eq!(details(told[0]).steps[0].suspended_ms, Some(8 * 3_600_000));
 }
 
 #[test]

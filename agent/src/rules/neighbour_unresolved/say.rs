@@ -56,7 +56,7 @@ impl Silent {
                     Some(End::Answered(_) | End::Found(_)) => "answered".to_owned(),
                     Some(End::Set(_)) => "set".to_owned(),
                     Some(End::Removed(_)) => "removed".to_owned(),
-                    Some(End::Quiet) => "quiet".to_owned(),
+                    Some(End::Quiet) => "idle".to_owned(),
                 }),
                 elapsed_ms: Some(asked_ns / 1_000_000),
                 // That the sender's address is why nobody answers is likely, not more.
@@ -77,13 +77,13 @@ impl Silent {
             process,
             details: Details::NeighbourUnresolved(NeighbourUnresolvedDetails {
                 neighbour: place,
-                asked_ms: asked_ns / 1_000_000,
+                unresolved_ms: asked_ns / 1_000_000,
                 unanswered_probes: self.unanswered,
                 last_mac: self.mac.clone(),
                 waiters,
                 waiters_left_out: self.left_out,
-                others: self.others,
-                withdrawn_by: self.withdrawn.and_then(|was| view.world.named(&was.owner)),
+                other_neighbours: self.others,
+                removed_by: self.withdrawn.and_then(|was| view.world.named(&was.owner)),
             }),
         }
     }

@@ -260,7 +260,7 @@ fn a_dead_link_is_five_incidents_at_most() {
         .told
         .iter()
         .filter(|told| told.kind == Kind::NeighbourUnresolved)
-        .map(|told| details(told).others)
+        .map(|told| details(told).other_neighbours)
         .max();
     assert_eq!(most, Some(16));
 }

@@ -73,7 +73,7 @@ fn a_step_by_chronyd_is_a_time_daemons_correction() {
         for told in [&told, &resolved] {
             assert_eq!(told.text("/summary"), summary);
             let rated = (told.text("/severity"), told.text("/details/verdict"));
-            assert_eq!(rated, ("info", "vouched"), "{told:#?}");
+            assert_eq!(rated, ("info", "set_by_time_daemon"), "{told:#?}");
         }
         assert_eq!(resolved.number("/count"), 1, "{resolved:#?}");
     }

@@ -100,7 +100,7 @@ fn without_hooks_on_calls_a_step_is_found_and_nobody_is_accused_or_cleared() {
     assert!(opened.text("/summary").contains("by whom cannot be seen: "), "{:#}", opened.json);
     let resolved =
         culprit.wait_for_incident("its end", |told| told.text("/state") == "resolved" && stepped(told));
-    assert_eq!((resolved.id(), resolved.text("/details/verdict")), (opened.id(), "undone"));
+    assert_eq!((resolved.id(), resolved.text("/details/verdict")), (opened.id(), "reverted"));
 }
 
 #[test]

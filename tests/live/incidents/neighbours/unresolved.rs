@@ -134,7 +134,7 @@ fn an_entry_an_agent_took_away_is_missing_until_the_agent_writes_it_again() {
     let opened = lan.opened(UNRESOLVED, &host.netns, absent);
     let summary = opened.text("/summary");
     assert!(summary.contains("was removed by ip[") && !summary.contains("does not answer"), "{summary}");
-    assert_eq!(opened.text("/details/withdrawn_by/comm"), "ip");
+    assert_eq!(opened.text("/details/removed_by/comm"), "ip");
     host.believes(absent, NOBODY, "permanent");
     let resolved = lan.resolved(&opened);
     let summary = resolved.text("/summary");
