@@ -95,7 +95,7 @@ pub fn own_weight() -> u64 {
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     let clocks = listed["clocks"].as_array().expect("a list");
     let right = clocks.iter().filter(|clock| {
-        clock["offset_ns"].as_i64().is_some_and(|offset_ns| offset_ns.unsigned_abs() < 10_000_000_000)
+        clock["ahead_ns"].as_i64().is_some_and(|ahead_ns| ahead_ns.unsigned_abs() < 10_000_000_000)
     });
     right
         .map(|clock| match clock["kind"].as_str() {
