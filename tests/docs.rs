@@ -184,3 +184,75 @@ fn every_route_of_the_openapi_document_has_a_name_of_its_own_and_says_how_it_ref
         limit.as_array().expect("parameters").iter().find(|one| one["name"] == "limit").expect("a limit");
     assert_eq!((&limit["schema"]["minimum"], &limit["schema"]["maximum"]), (&1.into(), &1000.into()));
 }
+
+/// Rows of the changelog's table of names: what each is, what it was and what it is now.
+fn renamed() -> Vec<[String; 3]> {
+    let text = fs::read_to_string(root().join("CHANGELOG.md")).expect("CHANGELOG.md");
+    let (_, table) = text.split_once("| what | before | now |\n|---|---|---|\n").expect("the table of names");
+    let rows = table.lines().take_while(|line| line.starts_with("| "));
+    let name = |cell: &str| cell.trim_matches('`').to_owned();
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches(['|', ' ']).rsplitn(3, " | ").collect();
+        let [now, before, what] = cells[..] else { panic!("{row}") };
+        [what.to_owned(), name(before), name(now)]
+    })
+    .collect()
+}
+
+#[test]
+fn the_changelog_names_what_there_is_and_what_there_was() {
+    let schema = json::schema().to_string();
+    let families = culprit::metrics::families::FAMILIES;
+    let labels =
+        |name: &str| families.iter().flat_map(|family| family.labels).any(|label| label.name == name);
+    let values = |value: &str| {
+        let all = families.iter().flat_map(|family| family.labels).filter_map(|label| label.values.all());
+        all.flatten().any(|one| one == value)
+    };
+    let options = culprit::cli::options();
+    let rules = fs::read_to_string(root().join("deploy/prometheus/culprit.rules.yml")).expect("the rules");
+    let rows = renamed();
+    // What `culprit list` prints has no schema: tests beside it.
+    for [what, before, now] in rows.iter().filter(|[what, ..]| !what.contains("culprit list")) {
+        let is = |name: &String| match what.split(' ').next().unwrap_or_default() {
+            "metric" => families.iter().any(|family| family.name == name),
+            "label" if what.starts_with("label value") => values(name),
+            "label" => labels(name),
+            "recording" => rules.contains(&format!("record: {name}\n")),
+            "probe" => PROBES.iter().any(|probe| probe.name == name),
+            "option" => options.iter().any(|option| option.key == *name),
+            "event" | "value" => schema.contains(&format!("\"const\":\"{name}\"")),
+            "field" => schema.contains(&format!("\"{name}\":{{")),
+            _ => panic!("{what}: not a kind of name"),
+        };
+        // Texts whose values the schema describes, not lists: `ended_by`, `cause.outcome`.
+        let described = what.starts_with("value") && schema.contains(&format!("`{now}`"));
+        assert!(is(now) || described, "{what}: there is no {now}");
+        assert!(!is(before), "{what}: there still is {before}");
+    }
+    assert!(rows.len() > 50, "{}", rows.len());
+}
+
+#[test]
+fn a_half_upgraded_fleet_is_read_by_names_of_today_and_of_before() {
+    let page = fs::read_to_string(root().join("docs/daemon.md")).expect("docs/daemon.md");
+    let (_, section) = page.split_once("## A fleet that is half upgraded\n").expect("the section");
+    let fences: Vec<&str> = section.split("\n```").skip(1).step_by(2).collect();
+    assert!(fences.iter().filter(|fence| fence.starts_with("promql\n")).count() >= 4, "{fences:?}");
+    assert!(fences.iter().filter(|fence| fence.starts_with("jq\n")).count() >= 3, "{fences:?}");
+    let rows = renamed();
+    for fence in fences {
+        let mut words: Vec<String> = fence
+            .split(|c: char| !c.is_ascii_alphanumeric() && !"_:".contains(c))
+            .map(str::to_owned)
+            .collect();
+        // Names that one pattern finds: `"culprit_(bpf_map|map)_memory_bytes"`.
+        for pattern in fence.split('"').skip(1).step_by(2) {
+            let Some((begin, rest)) = pattern.split_once('(') else { continue };
+            let Some((either, end)) = rest.split_once(')') else { continue };
+            words.extend(either.split('|').map(|one| format!("{begin}{one}{end}")));
+        }
+        let both = rows.iter().any(|[_, before, now]| words.contains(before) && words.contains(now));
+        assert!(both, "{fence}");
+    }
+}

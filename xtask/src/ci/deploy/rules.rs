@@ -1,5 +1,5 @@
 //! Prometheus: its configuration, the rules and their tests, by promtool; and what promtool does not ask: is every
-//! alert tested, both ways, and told of in the runbook?
+//! alert tested, both ways, and told of in the runbook, and is every expression of the pages tested?
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,14 +45,16 @@ impl Rules {
             .collect()
     }
 
-    pub(super) fn check(&self, directory: &Path, runbook: &Path) -> Result<()> {
+    pub(super) fn check(&self, directory: &Path, docs: &Path) -> Result<()> {
         promtool(&["check", "rules"], &self.file)?;
         let tests = self.file.with_extension("test.yml");
         promtool(&["test", "rules"], &tests)?;
         promtool(&["check", "config"], &directory.join("prometheus.yml"))?;
         kubernetes(&directory.join("prometheus-kubernetes.yml"))?;
-        let mut complaints = self.untested(&document(&tests)?);
-        complaints.extend(self.untold(&read(runbook)?));
+        let tests = document(&tests)?;
+        let mut complaints = self.untested(&tests);
+        complaints.extend(self.untold(&read(&docs.join("runbook.md"))?));
+        complaints.extend(unproven(&read(&docs.join("daemon.md"))?, &tests));
         if !complaints.is_empty() {
             bail!("{}", complaints.join("; "));
         }
@@ -107,6 +109,27 @@ impl Rules {
         complaints.extend(unknown.map(|(name, _)| format!("docs/runbook.md: {name} is no alert")));
         complaints
     }
+}
+
+/// Expressions in the page's fences ```` ```promql ```` that no test evaluates.
+fn unproven(page: &str, tests: &Value) -> Vec<String> {
+    let plain = |expression: &str| expression.split_whitespace().collect::<Vec<_>>().join(" ");
+    let tested: BTreeSet<String> = list(tests, "tests")
+        .iter()
+        .flat_map(|test| list(test, "promql_expr_test"))
+        .map(|moment| plain(text(moment, "expr")))
+        .collect();
+    let examples: Vec<String> = page
+        .split("\n```promql\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("\n```").next())
+        .map(plain)
+        .collect();
+    if examples.is_empty() {
+        return vec!["docs/daemon.md has no expression for a fleet that is half upgraded".to_owned()];
+    }
+    let unproven = examples.into_iter().filter(|example| !tested.contains(example));
+    unproven.map(|example| format!("no test evaluates what docs/daemon.md says: {example}")).collect()
 }
 
 /// The example for Kubernetes. Debian's promtool is built without it: what that would do is left out, and the rest of
@@ -192,6 +215,22 @@ mod tests {
             rules().untold("## B\n"),
             ["docs/runbook.md has no section A", "docs/runbook.md: B is no alert"]
         );
+    }
+
+    #[test]
+    fn an_expression_of_a_page_is_evaluated_by_a_test_however_it_is_broken() {
+        let page = "Text.\n\n```promql\nsum(a\n  or b)\n```\n\n```promql\nc\n```\n";
+        let tests = |expressions: &[&str]| {
+            let moments: Vec<Value> =
+                expressions.iter().map(|expression| json!({"expr": expression})).collect();
+            json!({"tests": [{"promql_expr_test": moments}]})
+        };
+        assert_eq!(unproven(page, &tests(&["sum(a or b)", "c"])), Vec::<String>::new());
+        assert_eq!(
+            unproven(page, &tests(&["sum(a or b)"])),
+            ["no test evaluates what docs/daemon.md says: c"]
+        );
+        assert_eq!(unproven("Text.\n", &tests(&["c"])).len(), 1);
     }
 
     #[test]
