@@ -271,6 +271,10 @@ fn a_replay_takes_the_filters_of_a_live_session() {
     );
     let failed = replay(&["-Z", "-i", "-e", "neigh"]);
     assert!(stdout(&failed).contains("NEIGHBOUR STALE") && !stdout(&failed).contains("CONNECT STALLED   "));
+    // The recording is older than the probe's name.
+    let renamed = replay(&["-Z", "-i", "-e", "neighbour"]);
+    assert_eq!((stdout(&renamed), stderr(&renamed)), (stdout(&failed), stderr(&failed)));
+    assert!(!stderr(&renamed).contains("was not recorded"), "{renamed:?}");
     let process = replay(&["-p", "5237", "--comm", "inside", "-e", "connect"]);
     assert_eq!(facts(&process), facts(&replay(&["-e", "connect"])));
     let summary = stderr(&port);

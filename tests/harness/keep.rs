@@ -35,7 +35,7 @@ impl Keeper {
     /// Records what this process is part of from now on, if recordings are to be kept.
     #[track_caller]
     pub fn keep(&mut self, pid: u32) {
-        self.record(&format!("-e connect,tls,dns,neigh -p {pid}"));
+        self.record(&format!("-e connect,tls,dns,neighbour -p {pid}"));
     }
 
     /// The same without neighbours, which are everybody's.

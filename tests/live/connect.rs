@@ -60,7 +60,7 @@ fn a_dropped_syn_is_seen_pending_with_its_owner_before_the_application_gives_up(
     assert_eq!((pending.task(), pending.comm()), ((pid, pid), "bash"));
     assert!(pending.number("syn_retransmits") >= 1.0, "{pending:?}");
     assert!(pending.number("elapsed_ms") >= 3000.0, "{pending:?}");
-    let retry = culprit.wait_for("the retry itself", |fact| fact.is_to("syn_retried", to));
+    let retry = culprit.wait_for("the retry itself", |fact| fact.is_to("syn_retransmitted", to));
     assert!((900.0..3000.0 + soon_ms()).contains(&retry.number("elapsed_ms")), "{retry:?}");
     drop(shell);
     let end = end_of(&culprit, to);

@@ -46,12 +46,12 @@ fn nobody_answers(address: impl Fn(&Pair) -> IpAddr) {
     assert_eq!((asked.text("device"), asked.is("failed")), ("wire", false));
     let failed = culprit.wait_for("its failure", |fact| about(fact) && fact.is("failed"));
     assert!(asked.index < failed.index);
-    assert_eq!((asked.text("meaning"), failed.text("meaning")), ("asked", "failed"));
+    assert_eq!((asked.text("transition"), failed.text("transition")), ("resolving", "failed"));
     assert_eq!(failed.number("unanswered"), 3.0, "{failed:?}");
     let changes = culprit.seen(|fact| about(fact) && fact.index < failed.index);
     assert_eq!(changes.len(), 1, "questions in between are no news: {changes:?}");
-    let waits =
-        culprit.seen(|fact| fact.kind() == "neighbour_waited" && fact.text("address") == to.ip().to_string());
+    let waits = culprit
+        .seen(|fact| fact.kind() == "neighbour_packet_queued" && fact.text("address") == to.ip().to_string());
     let [waits] = &waits[..] else { panic!("told once while it waits: {waits:?}") };
     assert_eq!((waits.task(), waits.text("protocol")), (task, "tcp"));
     assert!(failed.json["process"].is_null() && failed.json["new_mac"].is_null(), "{failed:?}");
@@ -98,7 +98,7 @@ fn a_gratuitous_arp_tells_the_old_and_the_new_mac() {
     let pair = Pair::make();
     introduce(&pair, pair.service(port()));
     let old = pair.server.mac("wire");
-    let culprit = Culprit::trace("-e neigh");
+    let culprit = Culprit::trace("-e neighbour");
     pair.server.sysctl("net/ipv4/conf/wire/arp_notify", "1");
     pair.server.ip(&format!("link set wire address {NOBODY}"));
     let moved = culprit.wait_for("the new MAC", |fact| {
@@ -113,7 +113,7 @@ fn an_entry_set_by_hand_names_who_set_it_and_removing_it_is_no_failure() {
     needs!();
     let pair = Pair::make();
     introduce(&pair, pair.service(port()));
-    let culprit = Culprit::trace("-e neigh");
+    let culprit = Culprit::trace("-e neighbour");
     let address = pair.v4(2);
     pair.client.ip(&format!("neigh replace {address} lladdr {NOBODY} dev wire"));
     let set = culprit.wait_for("the entry set", |fact| {
@@ -168,7 +168,7 @@ fn a_wrong_entry_older_than_culprit_is_known_from_the_table() {
     for from in [pair.v4(2), pair.v6(2)] {
         pair.client.ip(&format!("neigh replace {from} lladdr {NOBODY} nud permanent dev wire"));
     }
-    let culprit = Culprit::trace("-e neigh");
+    let culprit = Culprit::trace("-e neighbour");
     replies_go_elsewhere(pair.v4(2), pair.v4(1), &pair, &culprit);
     replies_go_elsewhere(pair.v6(2), pair.v6(1), &pair, &culprit);
 }

@@ -10,12 +10,11 @@ mod run;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
-use ebpf_probes::probes::PROBES;
+use clap::{Args, Parser, Subcommand};
 
 pub use file::{Option as FileOption, options, parse};
 pub use incidents::{Incidents, Show};
-use parse::{parse_cidr, parse_comm, parse_ring, parse_threshold};
+use parse::{parse_cidr, parse_comm, parse_ring, parse_threshold, probes};
 pub use run::Run;
 
 use crate::{
@@ -141,7 +140,7 @@ pub enum List {
 pub struct Filters {
     /// Only these probes, comma-separated.
     #[arg(short, long = "probes", value_name = "PROBE,…", value_delimiter = ',',
-          value_parser = PossibleValuesParser::new(PROBES.iter().map(|probe| probe.name)))]
+          value_parser = probes())]
     pub events: Vec<String>,
     /// Only this process and its children; repeatable.
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
@@ -354,7 +353,7 @@ pub struct Replay {
 pub struct Doctor {
     /// Only these probes, comma-separated: exit 1 if one is not available.
     #[arg(short, long = "probes", value_name = "PROBE,…", value_delimiter = ',',
-          value_parser = PossibleValuesParser::new(PROBES.iter().map(|probe| probe.name)))]
+          value_parser = probes())]
     pub events: Vec<String>,
     /// Form of the output.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
@@ -374,9 +373,9 @@ mod tests {
 
     /// What stands for a value: a word of this list, some of them (`FILE|none`), or a list of one (`PID,…`).
     const VALUES: &[&str] = &[
-        "ADDRESS", "CIDR", "COMMAND", "DIR", "DURATION", "FILE", "FORMAT", "ID", "KIND", "LEVEL", "MIB", "MODE", "MS",
-        "N", "NAME", "PATH", "PID", "PORT", "PROBE", "SCHEMA", "SERVER", "SEVERITY", "SHELL", "SIZE", "SOURCE",
-        "STATE", "TEXT", "TIME", "URL", "WHEN", "none",
+        "ADDRESS", "CIDR", "COMMAND", "DIR", "DURATION", "FILE", "FORMAT", "ID", "KIND", "LEVEL", "MIB",
+        "MODE", "MS", "N", "NAME", "PATH", "PID", "PORT", "PROBE", "SCHEMA", "SERVER", "SEVERITY", "SHELL",
+        "SIZE", "SOURCE", "STATE", "TEXT", "TIME", "URL", "WHEN", "none",
     ];
 
     /// Options of a command and those below it whose value has no meaningful name.
@@ -401,7 +400,8 @@ mod tests {
     #[test]
     fn an_option_s_own_name_in_capitals_says_nothing_of_its_value() {
         let arg = |id: &'static str, value: &'static str| clap::Arg::new(id).long(id).value_name(value);
-        let below = clap::Command::new("below").args([arg("webhook_severity", "WEBHOOK_SEVERITY"), arg("pid", "PID")]);
+        let below = clap::Command::new("below")
+            .args([arg("webhook_severity", "WEBHOOK_SEVERITY"), arg("pid", "PID")]);
         let mut found = Vec::new();
         unnamed(&clap::Command::new("above").arg(clap::Arg::new("of")).subcommand(below), &mut found);
         assert_eq!(found, ["above of: []", "below webhook_severity: [\"WEBHOOK_SEVERITY\"]"]);

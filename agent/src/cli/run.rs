@@ -3,12 +3,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, builder::PossibleValuesParser};
-use ebpf_probes::probes::PROBES;
+use clap::Args;
 
 use super::{
     Thresholds,
-    parse::{parse_bytes, parse_listen, parse_ring, parse_store, parse_url},
+    parse::{parse_bytes, parse_listen, parse_ring, parse_store, parse_url, probes},
     plain::probe_ids,
 };
 use crate::{
@@ -68,7 +67,7 @@ pub struct Run {
 pub struct RunFilters {
     /// Only these probes, comma-separated.
     #[arg(short, long = "probes", value_name = "PROBE,…", value_delimiter = ',',
-          value_parser = PossibleValuesParser::new(PROBES.iter().map(|probe| probe.name)))]
+          value_parser = probes())]
     pub events: Vec<String>,
     /// Only this cgroup and those below it, as a path below the cgroup root.
     #[arg(long, value_name = "PATH")]

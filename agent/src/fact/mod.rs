@@ -18,8 +18,9 @@ use serde::Serialize;
 pub use clock::{ClockCall, LeapKind};
 pub use connect::{DropPlace, DropSite, DroppedPacket, HostIcmp, IcmpError, Outcome, TranslatedBy, Wire};
 pub use neigh::{
-    NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
+    NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourConnectionReset, NeighbourMacMismatch,
+    NeighbourPacketQueued, NeighbourRecovered, NeighbourRetransmit, NeighbourTableFull, NeighbourTransition,
+    Retransmitted,
 };
 pub use reference::{Reading, ReferenceKind, is_time_zone};
 pub use stream::{Degraded, LostBy, MissingReason, Probes, SCHEMA, Start, Summary};

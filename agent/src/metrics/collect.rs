@@ -131,7 +131,10 @@ fn clock(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
         to.number(&f::CLOCK_LAST_STEP_AT, seconds(last.at_ns))?;
     }
     let offsets = || clock.offsets.iter().map(|(kind, offset)| (kind.name(), offset));
-    to.numbers(&f::CLOCK_OFFSET, offsets().map(|(reference, offset)| ([reference], seconds(offset.ahead_ns))))?;
+    to.numbers(
+        &f::CLOCK_OFFSET,
+        offsets().map(|(reference, offset)| ([reference], seconds(offset.ahead_ns))),
+    )?;
     to.numbers(
         &f::CLOCK_OFFSET_ERROR,
         offsets().map(|(reference, offset)| ([reference], offset.error_ns as f64 / 1e9)),

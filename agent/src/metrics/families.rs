@@ -177,7 +177,7 @@ const CODE: Label = Label { name: "code", values: Values::Some("an HTTP status c
 const WORKLOAD: Label = Label {
     name: "workload",
     values: Values::Some(
-        "what --metrics-by names it by: one of the first --metrics-top of them, `other`, or `none`",
+        "what --metrics-by names it by: one of the first --metrics-top of them, other, or none",
     ),
 };
 const VERSION: Label = Label { name: "version", values: Values::Some("the version of culprit") };

@@ -131,7 +131,9 @@ fn a_workload_is_named_by_what_the_option_says() {
                 ..incident("a", State::Open, Severity::Critical)
             });
             let text = metrics.encode(Format::Text).expect("a string");
-            let of = format!("culprit_incidents_by_workload_total{{kind=\"connect_failing\",workload=\"{name}\"}} 1");
+            let of = format!(
+                "culprit_incidents_by_workload_total{{kind=\"connect_failing\",workload=\"{name}\"}} 1"
+            );
             assert!(text.lines().any(|line| line == of), "{of}: {text}");
         }
     }

@@ -81,7 +81,8 @@ fn workload<'a>(pod: &'a str, node: &str) -> &'a str {
     let of = |text: &str, characters: &str| text.chars().all(|c| characters.contains(c));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let end = |name: &'a str| name.rsplit_once('-').filter(|(before, _)| !before.is_empty());
-    let of_the_node = pod.strip_suffix(node).filter(|_| !node.is_empty()).and_then(|name| name.strip_suffix('-'));
+    let of_the_node =
+        pod.strip_suffix(node).filter(|_| !node.is_empty()).and_then(|name| name.strip_suffix('-'));
     if let Some(name) = of_the_node.filter(|name| !name.is_empty()) {
         return name;
     }

@@ -64,7 +64,8 @@ fn promtool_finds_nothing_to_say_about_what_is_served_and_both_formats_are() {
     assert!(judged.status.success() && judged.stderr.is_empty() && judged.stdout.is_empty(), "{judged:?}");
     let open = daemon.get_with("/metrics", &[("Accept", "application/openmetrics-text; version=1.0.0")]);
     assert!(open.kind.starts_with("application/openmetrics-text") && open.body.ends_with("# EOF\n"));
-    for name in ["culprit_bpf_program_runs_total{program=\"set_state\"}", "culprit_bpf_map_capacity{map=\"pending\"}"]
+    for name in
+        ["culprit_bpf_program_runs_total{program=\"set_state\"}", "culprit_bpf_map_capacity{map=\"pending\"}"]
     {
         eventually(name, || sample(&daemon.get("/metrics").body, name) > Some(0.0));
     }

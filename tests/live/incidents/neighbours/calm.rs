@@ -215,7 +215,7 @@ fn a_busy_healthy_subnet_of_200_neighbours_is_none() {
 fn healthy_neighbours_put_nothing_on_the_ring_of_a_daemon() {
     needs!();
     let mut run = binary();
-    run.args(["trace", "--format", "json", "--mode", "anomalies", "-e", "neigh"]);
+    run.args(["trace", "--format", "json", "--mode", "anomalies", "-e", "neighbour"]);
     let lan = Lan::watched_by(Culprit::spawn(run));
     let client = lan.host(10);
     let (crowded, all) = crowd(&lan, port(), 50);

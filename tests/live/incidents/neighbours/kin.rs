@@ -56,9 +56,9 @@ fn connections(
 #[track_caller]
 fn unanswered(lan: &Lan, server: &Host, sent: &str, packets: f64) {
     lan.culprit.wait_for("the silence", |fact| {
-        fact.kind() == "neighbour_unheard"
+        fact.kind() == "neighbour_retransmit"
             && fact.text("netns") == server.netns.name()
-            && fact.text("sent") == sent
+            && fact.text("packet") == sent
             && fact.number("unanswered") >= packets
     });
 }
@@ -116,7 +116,7 @@ fn two_devices_of_one_machine_that_announce_its_address_in_turn_contest_nothing(
         lan.culprit.wait_for("the move", |fact| {
             fact.kind() == "neighbour_changed"
                 && fact.text("netns") == server.netns.name()
-                && fact.text("meaning") == "moved"
+                && fact.text("transition") == "mac_changed"
                 && fact.text("new_mac") == mac
         });
     }
