@@ -12,14 +12,65 @@ use crate::{
 };
 
 /// Sends these bytes and reads to the end.
-fn raw(daemon: &Daemon, request: &[u8]) -> String {
+fn exchange(daemon: &Daemon, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(daemon.address).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("our own socket");
     // It may hang up before it has read everything.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
+    answer
+}
+
+fn raw(daemon: &Daemon, request: &[u8]) -> String {
+    String::from_utf8_lossy(&exchange(daemon, request)).into_owned()
+}
+
+/// The head, in lower case, and the body of what is answered to who accepts this encoding.
+fn encoded(daemon: &Daemon, path: &str, accepted: &str) -> (String, Vec<u8>) {
+    // HTTP/1.0 knows no chunks.
+    let request =
+        format!("GET {path} HTTP/1.0\r\nHost: {}\r\nAccept-Encoding: {accepted}\r\n\r\n", daemon.address);
+    let answer = exchange(daemon, request.as_bytes());
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+    (String::from_utf8_lossy(&answer[..end]).to_lowercase(), answer[end..].to_vec())
+}
+
+#[test]
+fn what_is_large_is_compressed_for_who_accepts_that_and_an_event_waits_for_no_other() {
+    needs!(Pace);
+    let setup = Setup::make();
+    let daemon = setup.start("");
+    let (head, plain) = encoded(&daemon, "/app.js", "identity");
+    assert!(!head.contains("content-encoding") && head.contains("\r\nvary: accept-encoding"), "{head}");
+    for refused in ["gzip;q=0", "br"] {
+        assert_eq!(encoded(&daemon, "/app.js", refused).1, plain, "{refused}");
+    }
+    for path in ["/app.js", "/metrics", "/api/v1/openapi.json"] {
+        let (head, packed) = encoded(&daemon, path, "br, gzip");
+        let is_packed =
+            head.contains("\r\ncontent-encoding: gzip") && head.contains("\r\nvary: accept-encoding");
+        assert!(is_packed && !head.contains("content-length"), "{path}: {head}");
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&*packed).read_to_end(&mut unpacked).expect("gzip");
+        assert!(packed.len() < unpacked.len() / 2, "{path}: {} of {}", packed.len(), unpacked.len());
+        assert!(path != "/app.js" || unpacked == plain, "{}", String::from_utf8_lossy(&unpacked));
+    }
+    let (head, small) = encoded(&daemon, "/healthz", "gzip");
+    assert!(!head.contains("content-encoding") && small == b"ok\n", "{head}");
+    let mut stream = TcpStream::connect(daemon.address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("our own socket");
+    let request =
+        format!("GET /api/v1/stream HTTP/1.1\r\nHost: {}\r\nAccept-Encoding: gzip\r\n\r\n", daemon.address);
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut said = String::new();
+    while !said.contains("culprit.stream") {
+        let mut some = [0; 1024];
+        let len = stream.read(&mut some).expect("its first line comes at once");
+        assert_ne!(len, 0, "{said}");
+        said.push_str(&String::from_utf8_lossy(&some[..len]));
+    }
+    assert!(!said.to_lowercase().contains("content-encoding"), "{said}");
 }
 
 #[test]

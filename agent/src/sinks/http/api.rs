@@ -17,11 +17,18 @@ use axum::{
 use serde::Deserialize;
 use serde_json::json;
 use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
+use tower_http::{
+    CompressionLevel,
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate, SizeAbove},
+    },
+};
 
 use super::{
     App,
     error::error,
-    limits::{ANSWER, READERS},
+    limits::{ANSWER, COMPRESSED, READERS},
     openapi::{self, ROUTES},
     page,
 };
@@ -65,8 +72,16 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(|| async {
             error(StatusCode::METHOD_NOT_ALLOWED, "this is read-only: GET")
         })
+        .layer(compression())
         .layer(middleware::from_fn_with_state(app.clone(), in_time))
         .with_state(app)
+}
+
+/// gzip for who asks for it. Not of the stream: an event must not wait in the compressor for the next one. One thread
+/// answers everybody, so little time is spent on it.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let worthwhile = SizeAbove::new(COMPRESSED).and(NotForContentType::SSE);
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
 }
 
 /// Counts, and answers in time.
