@@ -134,13 +134,16 @@ fn what_is_too_much_or_not_meant_for_it_is_refused() {
     assert_eq!(daemon.get_with("/healthz", &[("Host", "localhost:1")]).status, 200);
     let rubbish = raw(&daemon, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
     assert!(rubbish.is_empty() || rubbish.starts_with("HTTP/1.1 400"), "{rubbish}");
-    // Half a head is waited for, but not for ever, and nobody else waits.
+    // Half a head is waited for, but not for ever, and nobody else waits; nor is one who says nothing.
+    let mut silent = TcpStream::connect(daemon.address).expect("it listens");
     let mut slow = TcpStream::connect(daemon.address).expect("it listens");
     slow.write_all(b"GET / HTTP/1.1\r\nHost").expect("it reads");
     assert_eq!(daemon.get("/healthz").status, 200);
-    slow.set_read_timeout(Some(Duration::from_secs(30))).expect("our own socket");
-    let mut rest = Vec::new();
-    assert!(slow.read_to_end(&mut rest).is_ok(), "it was left open");
+    for stream in [&mut slow, &mut silent] {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("our own socket");
+        let mut rest = Vec::new();
+        assert!(stream.read_to_end(&mut rest).is_ok(), "it was left open");
+    }
 }
 
 #[test]
@@ -151,7 +154,8 @@ fn more_connections_than_there_may_be_are_turned_away_and_those_there_are_served
     let mut held: Vec<TcpStream> =
         (0..600).map(|_| TcpStream::connect(daemon.address).expect("it listens")).collect();
     let mut closed = 0;
-    for stream in &mut held {
+    // The last ones: the first have ten seconds to say something, and are to be heard below.
+    for stream in held.iter_mut().rev() {
         stream.set_read_timeout(Some(Duration::from_millis(20))).expect("our own socket");
         closed += usize::from(matches!(stream.read(&mut [0; 1]), Ok(0)));
         if closed >= 80 {
