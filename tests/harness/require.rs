@@ -45,6 +45,8 @@ pub enum Feature {
     Prometheus,
     /// Chromium, and what drives it.
     Chromium,
+    /// axe-core, which judges pages: what `cargo xtask` has fetched and names.
+    Axe,
     /// chronyd: what `cargo xtask` has fetched and names by `CULPRIT_CHRONYD`, or the machine's own.
     Chrony,
     /// runc, and a kernel in which it can run a container.
@@ -128,6 +130,10 @@ impl Feature {
             Self::Chromium => {
                 (runs("chromedriver", "--version") && runs("chromium", "--version"), "there is no Chromium")
             }
+            Self::Axe => (
+                std::env::var_os("CULPRIT_AXE").is_some(),
+                "there is no axe-core: `cargo xtask setup` fetches it",
+            ),
             Self::Chrony => (
                 Command::new(chronyd()).arg("--version").output().is_ok_and(|output| output.status.success()),
                 "there is no chronyd: `cargo xtask setup` fetches it where there is apt",
