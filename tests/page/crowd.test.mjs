@@ -89,6 +89,7 @@ const steps = {
       assert.equal(await listed(), n);
       const sum = (await text('headline-small')).match(/\d+ (critical|warning|info)/g).reduce((all, it) => all + parseInt(it, 10), 0);
       assert.equal(sum, n);
+      assert.match(await text('headline-small'), /25 warnings, /);
     };
     await agree(OPEN);
     api.tell({ ...ten[9], state: 'resolved', resolved_at: new Date().toISOString() });

@@ -240,7 +240,7 @@ const opened = (n) => `${store.openBeyond ? 'at least ' : ''}${many(n, 'open inc
 
 function headline(open, health) {
   const count = (severity) => open.filter((it) => it.incident.severity === severity).length;
-  const by = ['critical', 'warning', 'info'].map((it) => [count(it), it]).filter(([n]) => n).map(([n, it]) => `${n} ${it}`).join(', ');
+  const by = ['critical', 'warning', 'info'].map((it) => [count(it), it]).filter(([n]) => n).map(([n, it]) => (it === 'warning' ? many(n, it) : `${n} ${it}`)).join(', ');
   const all = opened(open.length);
   const watching = health ? [`${health.attached} of ${health.of} probes attached`, health.bad.length ? `degraded: ${health.bad.join(', ')}` : 'none degraded',
     health.lost ? `records lost: ${health.lossy.join(', ')}` : 'nothing lost'].join(', ') : `probe health unknown${probes.error ? `: ${probes.error}` : ''}`;

@@ -128,7 +128,7 @@ export class Details {
     if (!entry) this.want(id);
     const { incident } = entry ?? {};
     return h('li', {}, h('a', { href: `#${id}`, testid, data: { id, key: `link ${id}` }, class: incident ? severityClass(incident.severity) : '' },
-      incident ? [sign(incident.severity, 14), ' ', h('b', {}, named(called(incident), 100)), ` · ${isOpen(incident) ? 'open' : 'resolved'} `, named(incident.summary, 300)]
+      incident ? [sign(incident.severity, 14), ' ', h('b', {}, named(called(incident), 100)), ` · ${isOpen(incident) ? 'open' : 'resolved'}: `, named(incident.summary, 300)]
         : `${id}: ${this.failed.get(id)}`));
   }
 
