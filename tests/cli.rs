@@ -43,7 +43,7 @@ fn an_unknown_probe_is_a_usage_error_that_lists_those_there_are() {
 }
 
 #[test]
-fn wrong_values_are_refused_with_what_would_be_right() {
+fn wrong_values_are_refused_with_the_right_ones() {
     for (args, hint) in [
         (&["trace", "--dest", "10.0.0.0/33"][..], "0 to 32"),
         (&["trace", "--for", "5 days"], "ms, s, m, h or d"),
@@ -51,6 +51,7 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         (&["trace", "--comm", "a-name-that-is-too-long"], "1 to 15 bytes"),
         (&["trace", "-p", "0"], "0 is not in"),
         (&["trace", "-4", "-6"], "cannot be used with"),
+        (&["run", "--metrics-by", "container"], "unit, namespace, workload, pod, node"),
     ] {
         let output = culprit(args);
         assert_eq!(output.status.code(), Some(USAGE), "{args:?}");
@@ -59,7 +60,7 @@ fn wrong_values_are_refused_with_what_would_be_right() {
 }
 
 #[test]
-fn nothing_asked_for_is_a_usage_error_with_help() {
+fn no_command_is_a_usage_error_with_help() {
     let output = culprit(&[]);
     assert_eq!(output.status.code(), Some(USAGE));
     assert!(stderr(&output).contains("Usage:"), "{}", stderr(&output));
@@ -95,7 +96,7 @@ fn the_schema_describes_every_line_of_the_stream() {
 }
 
 #[test]
-fn completions_and_the_manual_are_made_for_the_asking() {
+fn completions_and_the_manual_are_printed() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(stdout(&culprit(&["completions", shell])).contains("culprit"), "{shell}");
     }
@@ -103,7 +104,7 @@ fn completions_and_the_manual_are_made_for_the_asking() {
 }
 
 #[test]
-fn a_recording_that_is_not_there_or_is_none_is_named() {
+fn a_missing_or_invalid_recording_is_named() {
     let output = culprit(&["replay", "/no/such/recording"]);
     assert_eq!(output.status.code(), Some(FAILED));
     assert!(stderr(&output).contains("/no/such/recording"), "{}", stderr(&output));
@@ -155,13 +156,13 @@ fn a_recording_comes_from_a_pipe_too() {
 }
 
 #[test]
-fn without_root_it_says_what_is_missing_and_leaves_no_data() {
+fn without_root_it_names_what_is_missing_and_leaves_no_data() {
     use std::os::unix::process::CommandExt;
-    const NOBODY: u32 = 65534;
+    const UNPRIVILEGED: u32 = 65534;
     let mut command = binary();
     command.args(["trace", "--for", "1s"]);
     if rustix::process::geteuid().is_root() {
-        command.uid(NOBODY).gid(NOBODY);
+        command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
     }
     let output = command.output().expect("the binary runs");
     assert_eq!((output.status.code(), stdout(&output)), (Some(FAILED), String::new()));
@@ -181,7 +182,7 @@ fn on_a_terminal(columns: u16, args: &[&str]) -> (String, String) {
     let [out, talk] = [out.master, talk.master].map(|master| {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
-            // A terminal that nobody writes to any more is an error (EIO), not an end.
+            // A terminal without writers is an error (EIO), not an end.
             let _ = std::io::Read::read_to_end(&mut std::fs::File::from(master), &mut bytes);
             String::from_utf8(bytes).expect("text").replace("\r\n", "\n")
         })
@@ -189,6 +190,9 @@ fn on_a_terminal(columns: u16, args: &[&str]) -> (String, String) {
     assert!(child.wait().expect("it ends").success(), "{args:?}");
     (out.join().expect("read"), talk.join().expect("read"))
 }
+
+const FETCH: &str = "tls_handshake_stalled/fetch_unanswered_tls12";
+const STALE: &str = "neighbour_stale/unheard_client_of_stale_entry";
 
 fn recording(case: &str) -> String {
     format!("{}/../tests/incidents/{case}/recording.culprit", env!("CARGO_MANIFEST_DIR"))
@@ -202,8 +206,9 @@ fn seen(line: &str) -> String {
 }
 
 #[test]
-fn lines_fit_the_terminal_and_hang_below_what_they_continue() {
-    for case in ["fetch_swallowed_tls12", "stale_client", "table_full", "clients_give_up"] {
+fn lines_fit_the_terminal_and_continue_indented() {
+    let others = ["neighbour_table_full/bound_reached", "tls_handshake_stalled/clients_give_up_and_return"];
+    for case in [FETCH, STALE].into_iter().chain(others) {
         let (text, _) = on_a_terminal(80, &["replay", &recording(case)]);
         for line in text.lines().map(seen) {
             // What is to be pasted is never broken, whatever its length.
@@ -221,7 +226,7 @@ fn lines_fit_the_terminal_and_hang_below_what_they_continue() {
 
 #[test]
 fn a_terminal_is_coloured_and_a_pipe_has_whole_lines_without() {
-    let file = recording("fetch_swallowed_tls12");
+    let file = recording(FETCH);
     let (coloured, _) = on_a_terminal(200, &["replay", &file]);
     let piped = stdout(&culprit(&["replay", &file]));
     assert!(coloured.contains("\x1b[2m") && !piped.contains('\x1b'));
@@ -232,26 +237,26 @@ fn a_terminal_is_coloured_and_a_pipe_has_whole_lines_without() {
 
 #[test]
 fn an_update_of_an_incident_is_one_line_on_a_narrow_terminal() {
-    let (text, _) = on_a_terminal(80, &["replay", "-i", &recording("fetch_swallowed_tls12")]);
+    let (text, _) = on_a_terminal(80, &["replay", "-i", &recording(FETCH)]);
     let updates: Vec<String> =
         text.lines().map(seen).filter(|line| line.ends_with(", still going")).collect();
     assert!(matches!(&updates[..], [one] if one.starts_with("  TLS HANDSHAKE STALLED   python3[")), "{text}");
 }
 
 #[test]
-fn verbose_lines_say_this_hosts_port() {
-    let text = stdout(&culprit(&["replay", "-v", &recording("fetch_swallowed_tls12")]));
+fn verbose_lines_show_this_hosts_port() {
+    let text = stdout(&culprit(&["replay", "-v", &recording(FETCH)]));
     assert!(
         text.contains(" :10068 ← 10.177.15.1:57258") && text.contains(" :60528 → 192.0.2.64:80"),
         "{text}"
     );
-    let text = stdout(&culprit(&["replay", &recording("fetch_swallowed_tls12")]));
+    let text = stdout(&culprit(&["replay", &recording(FETCH)]));
     assert!(!text.contains(":10068 ←"), "{text}");
 }
 
 #[test]
 fn a_replay_takes_the_filters_of_a_live_session() {
-    let file = recording("stale_client");
+    let file = recording(STALE);
     let replay = |args: &[&str]| culprit(&[&["replay"], args, &[&file]].concat());
     let all = stdout(&replay(&[]));
     let facts = |output: &Output| -> Vec<String> {
@@ -270,6 +275,10 @@ fn a_replay_takes_the_filters_of_a_live_session() {
     );
     let failed = replay(&["-Z", "-i", "-e", "neigh"]);
     assert!(stdout(&failed).contains("NEIGHBOUR STALE") && !stdout(&failed).contains("CONNECT STALLED   "));
+    // The recording is older than the probe's name.
+    let renamed = replay(&["-Z", "-i", "-e", "neighbour"]);
+    assert_eq!((stdout(&renamed), stderr(&renamed)), (stdout(&failed), stderr(&failed)));
+    assert!(!stderr(&renamed).contains("was not recorded"), "{renamed:?}");
     let process = replay(&["-p", "5237", "--comm", "inside", "-e", "connect"]);
     assert_eq!(facts(&process), facts(&replay(&["-e", "connect"])));
     let summary = stderr(&port);
@@ -277,11 +286,11 @@ fn a_replay_takes_the_filters_of_a_live_session() {
 }
 
 #[test]
-fn a_filter_of_a_replay_that_nobody_matches_says_so() {
-    let file = recording("stale_client");
+fn a_filter_of_a_replay_that_nothing_matches_is_pointed_out() {
+    let file = recording(STALE);
     for (args, wanted) in [
         (&["-p", "77"][..], "-p 77: no such process is in the recording"),
-        (&["--comm", "nobody"], "--comm \"nobody\": no thread in the recording has this name"),
+        (&["--comm", "absent"], "--comm \"absent\": no thread in the recording has this name"),
         (&["--dest", "203.0.113.0/24"], "--dest 203.0.113.0/24: nothing in the recording goes there"),
         (&["--port", "9"], "--port 9: nothing in the recording uses this port"),
         (&["--pod", "x"], "--pod \"x\": no process in the recording is there"),
@@ -300,8 +309,8 @@ fn a_filter_of_a_replay_that_nobody_matches_says_so() {
 }
 
 #[test]
-fn a_long_replay_shows_that_it_is_alive_and_cleans_up() {
-    let bytes = std::fs::read(recording("fetch_swallowed_tls12")).expect("a recording");
+fn a_long_replay_shows_progress_and_clears_it() {
+    let bytes = std::fs::read(recording(FETCH)).expect("a recording");
     let (first, rest) = bytes.split_at(bytes.len() / 2);
     let terminal = nix::pty::openpty(None, None).expect("a terminal");
     let mut command = binary();
@@ -329,15 +338,15 @@ fn a_long_replay_shows_that_it_is_alive_and_cleans_up() {
 }
 
 #[test]
-fn nothing_shows_progress_where_nobody_looks() {
-    let output = culprit(&["replay", "-i", &recording("crowd")]);
+fn no_progress_is_shown_without_a_terminal() {
+    let output = culprit(&["replay", "-i", &recording("tls_handshake_stalled/sixty_clients_one_fetch")]);
     assert!(output.status.success());
     let said = stderr(&output);
     assert!(said.lines().count() == 1 && said.contains(" events, ") && !said.contains('\x1b'), "{said:?}");
 }
 
 #[test]
-fn a_live_view_wants_a_terminal_and_names_what_needs_none() {
+fn a_live_view_requires_a_terminal_and_names_what_needs_none() {
     let output = culprit(&["top"]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(FAILED), String::new()));
     assert!(stderr(&output).contains("use `culprit trace`"), "{}", stderr(&output));

@@ -71,12 +71,12 @@ fn tables_of_probes_and_incidents_are_those_of_the_code() {
 }
 
 #[test]
-fn the_readme_is_short_and_links_lead_somewhere() {
+fn the_readme_is_short_and_every_link_has_a_target() {
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
     assert!(readme.lines().count() <= 150, "README.md has {} lines", readme.lines().count());
     let mut pages =
         vec![root().join("README.md"), root().join("CONTRIBUTING.md"), root().join("SECURITY.md")];
-    for directory in ["docs", "docs/incidents"] {
+    for directory in ["docs", "docs/incidents", "tests"] {
         let entries = fs::read_dir(root().join(directory)).expect("a directory");
         let paths = entries.map(|entry| entry.expect("an entry").path());
         pages.extend(paths.filter(|path| path.extension().is_some_and(|kind| kind == "md")));
@@ -137,7 +137,7 @@ fn the_reference_of_options_is_that_of_the_code() {
 }
 
 #[test]
-fn the_example_configuration_says_only_what_there_is() {
+fn the_example_configuration_has_only_keys_that_exist() {
     let example = fs::read_to_string(root().join("deploy/culprit.toml")).expect("deploy/culprit.toml");
     // With everything that is commented out, too: lines that look like `# key = value`.
     let all: String = example
@@ -165,7 +165,7 @@ fn the_openapi_document_is_the_one_checked_in() {
 }
 
 #[test]
-fn every_route_of_the_openapi_document_has_a_name_of_its_own_and_says_how_it_refuses() {
+fn every_route_of_the_openapi_document_has_a_name_of_its_own_and_documents_its_errors() {
     let document = culprit::sinks::http::document();
     let paths = document["paths"].as_object().expect("paths");
     let mut names: Vec<&str> = Vec::new();
@@ -183,4 +183,76 @@ fn every_route_of_the_openapi_document_has_a_name_of_its_own_and_says_how_it_ref
     let limit =
         limit.as_array().expect("parameters").iter().find(|one| one["name"] == "limit").expect("a limit");
     assert_eq!((&limit["schema"]["minimum"], &limit["schema"]["maximum"]), (&1.into(), &1000.into()));
+}
+
+/// Rows of the changelog's table of names: what each is, what it was and what it is now.
+fn renamed() -> Vec<[String; 3]> {
+    let text = fs::read_to_string(root().join("CHANGELOG.md")).expect("CHANGELOG.md");
+    let (_, table) = text.split_once("| what | before | now |\n|---|---|---|\n").expect("the table of names");
+    let rows = table.lines().take_while(|line| line.starts_with("| "));
+    let name = |cell: &str| cell.trim_matches('`').to_owned();
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches(['|', ' ']).rsplitn(3, " | ").collect();
+        let [now, before, what] = cells[..] else { panic!("{row}") };
+        [what.to_owned(), name(before), name(now)]
+    })
+    .collect()
+}
+
+#[test]
+fn the_changelog_names_what_there_is_and_what_there_was() {
+    let schema = json::schema().to_string();
+    let families = culprit::metrics::families::FAMILIES;
+    let labels =
+        |name: &str| families.iter().flat_map(|family| family.labels).any(|label| label.name == name);
+    let values = |value: &str| {
+        let all = families.iter().flat_map(|family| family.labels).filter_map(|label| label.values.all());
+        all.flatten().any(|one| one == value)
+    };
+    let options = culprit::cli::options();
+    let rules = fs::read_to_string(root().join("deploy/prometheus/culprit.rules.yml")).expect("the rules");
+    let rows = renamed();
+    // What `culprit list` prints has no schema: tests beside it.
+    for [what, before, now] in rows.iter().filter(|[what, ..]| !what.contains("culprit list")) {
+        let is = |name: &String| match what.split(' ').next().unwrap_or_default() {
+            "metric" => families.iter().any(|family| family.name == name),
+            "label" if what.starts_with("label value") => values(name),
+            "label" => labels(name),
+            "recording" => rules.contains(&format!("record: {name}\n")),
+            "probe" => PROBES.iter().any(|probe| probe.name == name),
+            "option" => options.iter().any(|option| option.key == *name),
+            "event" | "value" => schema.contains(&format!("\"const\":\"{name}\"")),
+            "field" => schema.contains(&format!("\"{name}\":{{")),
+            _ => panic!("{what}: not a kind of name"),
+        };
+        // Texts whose values the schema describes, not lists: `ended_by`, `cause.outcome`.
+        let described = what.starts_with("value") && schema.contains(&format!("`{now}`"));
+        assert!(is(now) || described, "{what}: there is no {now}");
+        assert!(!is(before), "{what}: there still is {before}");
+    }
+    assert!(rows.len() > 50, "{}", rows.len());
+}
+
+#[test]
+fn a_half_upgraded_fleet_is_read_by_names_of_today_and_of_before() {
+    let page = fs::read_to_string(root().join("docs/daemon.md")).expect("docs/daemon.md");
+    let (_, section) = page.split_once("## A fleet that is half upgraded\n").expect("the section");
+    let fences: Vec<&str> = section.split("\n```").skip(1).step_by(2).collect();
+    assert!(fences.iter().filter(|fence| fence.starts_with("promql\n")).count() >= 4, "{fences:?}");
+    assert!(fences.iter().filter(|fence| fence.starts_with("jq\n")).count() >= 3, "{fences:?}");
+    let rows = renamed();
+    for fence in fences {
+        let mut words: Vec<String> = fence
+            .split(|c: char| !c.is_ascii_alphanumeric() && !"_:".contains(c))
+            .map(str::to_owned)
+            .collect();
+        // Names that one pattern finds: `"culprit_(bpf_map|map)_memory_bytes"`.
+        for pattern in fence.split('"').skip(1).step_by(2) {
+            let Some((begin, rest)) = pattern.split_once('(') else { continue };
+            let Some((either, end)) = rest.split_once(')') else { continue };
+            words.extend(either.split('|').map(|one| format!("{begin}{one}{end}")));
+        }
+        let both = rows.iter().any(|[_, before, now]| words.contains(before) && words.contains(now));
+        assert!(both, "{fence}");
+    }
 }

@@ -6,55 +6,19 @@
 
 pub mod harness;
 
-#[path = "live/clock.rs"]
+#[path = "live/attach/mod.rs"]
+mod attach;
+#[path = "live/clock/mod.rs"]
 mod clock;
-#[path = "live/commands.rs"]
+#[path = "live/commands/mod.rs"]
 mod commands;
-#[path = "live/compat.rs"]
-mod compat;
-#[path = "live/connect.rs"]
+#[path = "live/connect/mod.rs"]
 mod connect;
-#[path = "live/containers.rs"]
-mod containers;
 #[path = "live/daemon/mod.rs"]
 mod daemon;
-#[path = "live/dns.rs"]
+#[path = "live/dns/mod.rs"]
 mod dns;
-#[path = "live/filters.rs"]
-mod filters;
-#[path = "live/hellos.rs"]
-mod hellos;
-#[path = "live/hostile.rs"]
-mod hostile;
-#[path = "live/incidents/mod.rs"]
-mod incidents;
-#[path = "live/lifecycle.rs"]
-mod lifecycle;
-#[path = "live/load.rs"]
-mod load;
-#[path = "live/namespaces.rs"]
-mod namespaces;
-#[path = "live/neigh.rs"]
-mod neigh;
-#[path = "live/output.rs"]
-mod output;
-#[path = "live/quiet.rs"]
-mod quiet;
-#[path = "live/recording.rs"]
-mod recording;
-#[path = "live/rejected.rs"]
-mod rejected;
-#[path = "live/resolvers.rs"]
-mod resolvers;
-#[path = "live/roads.rs"]
-mod roads;
-#[path = "live/segments.rs"]
-mod segments;
-#[path = "live/tls.rs"]
+#[path = "live/neighbour/mod.rs"]
+mod neighbour;
+#[path = "live/tls/mod.rs"]
 mod tls;
-#[path = "live/top.rs"]
-mod top;
-#[path = "live/translated.rs"]
-mod translated;
-#[path = "live/udp.rs"]
-mod udp;

@@ -117,9 +117,9 @@ pub struct Doctor {
     pub format: Format,
 }
 
-/// Where a daemon keeps its incidents unless told otherwise.
+/// Where a daemon keeps its incidents by default.
 pub const STORE: &str = "/var/lib/culprit/culprit.db";
-/// Where it serves HTTP unless told otherwise.
+/// Where it serves HTTP by default.
 pub const LISTEN: SocketAddr =
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9877));
 /// Options of `culprit run` that a reload (SIGHUP) changes; the others want a restart.
@@ -159,11 +159,11 @@ pub struct Daemon {
     pub listen: Option<Place<SocketAddr>>,
     /// TLS and authentication.
     pub web_config_file: Option<PathBuf>,
-    /// By what incidents are counted, besides kind and severity.
-    pub label_by: Option<Identity>,
-    /// How many of them.
-    pub label_top: usize,
-    /// Who is told.
+    /// By what `culprit_incidents_by_workload_total` names a workload.
+    pub metrics_by: Option<MetricsBy>,
+    /// How many workloads have a series of their own.
+    pub metrics_top: usize,
+    /// Who is notified.
     pub webhooks: Webhooks,
     /// What is logged.
     pub log_level: LogLevel,
@@ -171,7 +171,7 @@ pub struct Daemon {
     pub log_format: LogFormat,
     /// Whether programs' run time is accounted.
     pub probe_stats: bool,
-    /// The values of all options, by name, to tell what a reload changes.
+    /// The values of all options, by name, to find what a reload changes.
     pub values: Vec<(String, Vec<String>)>,
 }
 
@@ -204,15 +204,42 @@ pub struct Webhooks {
     pub severity: Severity,
 }
 
-/// By what incidents are counted.
+/// By what the label `workload` names whose process an incident is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Identity {
-    /// systemd unit.
+pub enum MetricsBy {
+    /// The systemd unit.
     Unit,
-    /// Kubernetes namespace.
+    /// The Kubernetes namespace.
     Namespace,
-    /// Kubernetes pod.
+    /// The Deployment, StatefulSet, DaemonSet, Job or CronJob that the pod's name says it is of; the unit outside of pods.
+    Workload,
+    /// The Kubernetes pod.
     Pod,
+    /// This machine: one series for each kind of incident.
+    Node,
+}
+
+impl MetricsBy {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Unit, Self::Namespace, Self::Workload, Self::Pod, Self::Node];
+
+    /// As the option has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Namespace => "namespace",
+            Self::Workload => "workload",
+            Self::Pod => "pod",
+            Self::Node => "node",
+        }
+    }
+
+    /// It is known from the kubelet alone.
+    #[must_use]
+    pub fn needs_kubelet(self) -> bool {
+        matches!(self, Self::Namespace | Self::Pod)
+    }
 }
 
 /// What is worth a line of log.
@@ -237,4 +264,18 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    #[test]
+    fn a_source_of_workloads_is_named_as_the_option_has_it() {
+        let named = MetricsBy::ALL.map(|by| by.to_possible_value().map(|value| value.get_name().to_owned()));
+        assert_eq!(named, MetricsBy::ALL.map(|by| Some(by.name().to_owned())));
+        assert_eq!(MetricsBy::value_variants(), MetricsBy::ALL);
+    }
 }

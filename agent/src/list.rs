@@ -42,15 +42,15 @@ pub fn probes(format: Format) -> anyhow::Result<ExitCode> {
 
 fn text(width: Option<usize>, out: &mut impl Write) -> io::Result<()> {
     for probe in PROBES {
-        let name = format!("{:<8} ", probe.name);
+        let name = format!("{:<9} ", probe.name);
         writeln!(out, "{name}{}", terminal::paragraph(&name, probe.about, width))?;
         for hook in probe.hooks {
             let needed = if hook.required { "required" } else { "optional" };
-            let hooked = format!("         {:<36} {needed}  ", hook.attach.to_string());
+            let hooked = format!("          {:<36} {needed}  ", hook.attach.to_string());
             if width.is_none_or(|width| width >= terminal::cells(&hooked) + GIVES) {
                 writeln!(out, "{hooked}{}", terminal::paragraph(&hooked, hook.gives, width))?;
             } else {
-                let below = " ".repeat(13);
+                let below = " ".repeat(14);
                 writeln!(out, "{}", hooked.trim_end())?;
                 writeln!(out, "{below}{}", terminal::paragraph(&below, hook.gives, width))?;
             }

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Device {
     /// Its network namespace by name, or by inode number.
-    namespace: String,
+    netns: String,
     /// The device.
     device: String,
     /// `ipv4` or `ipv6`.
@@ -70,8 +70,12 @@ fn devices(dump: &Dump) -> Vec<Device> {
         }
     }
     let device =
-        |((namespace, device, family), states): ((String, &str, &'static str), BTreeMap<String, u32>)| {
-            Device { namespace, device: device.to_owned(), family, entries: states.values().sum(), states }
+        |((netns, device, family), states): ((String, &str, &'static str), BTreeMap<String, u32>)| Device {
+            netns,
+            device: device.to_owned(),
+            family,
+            entries: states.values().sum(),
+            states,
         };
     counts.into_iter().map(device).collect()
 }
@@ -112,7 +116,7 @@ fn text(devices: &[Device], tables: &[Table], out: &mut impl Write) -> io::Resul
                 let entries = states.iter().map(|state| {
                     device.states.get(*state).map_or_else(|| "-".to_owned(), ToString::to_string)
                 });
-                let (namespace, name) = (shown(&device.namespace), shown(&device.device));
+                let (namespace, name) = (shown(&device.netns), shown(&device.device));
                 let what = [namespace.into_owned(), name.into_owned(), device.family.to_string()];
                 what.into_iter().chain(entries).collect()
             })
@@ -171,6 +175,12 @@ mod tests {
             gateways: vec![],
         };
         let dump = Dump { namespaces: vec![namespace], refused: vec![] };
+        let json = serde_json::to_value(devices(&dump)).expect("JSON");
+        let states = serde_json::json!({"FAILED": 1, "REACHABLE": 2});
+        let first = serde_json::json!({
+            "netns": "net:[7]", "device": "eth0", "family": "ipv4", "states": states, "entries": 3,
+        });
+        assert_eq!(json[0], first);
         let mut out = Vec::new();
         let table = Table { family: "ipv4".into(), entries: 3, thresholds: [128, 512, 1024] };
         text(&devices(&dump), &[table], &mut out).expect("a buffer");

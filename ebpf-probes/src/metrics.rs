@@ -16,9 +16,9 @@ pub mod counter {
     use super::{Ended, NeighEvent};
 
     /// SYNs sent again.
-    pub const SYN_RETRIES: u32 = 0;
+    pub const SYN_RETRANSMITS: u32 = 0;
     /// SYN-ACKs sent again.
-    pub const SYNACK_RETRIES: u32 = 1;
+    pub const SYNACK_RETRANSMITS: u32 = 1;
     /// DNS questions sent, those sent again included.
     pub const DNS_QUERIES: u32 = 2;
     /// TCP connects that ended, by [`Ended`].

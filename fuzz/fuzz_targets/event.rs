@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
     while let Some((len, tail)) = rest.split_first_chunk::<2>() {
         let len = usize::from(u16::from_le_bytes(*len)).min(tail.len());
         if let Ok(event) = event::decode(&Bytes::copy_from_slice(&tail[..len])) {
-            world.tell(&event, drop);
+            world.apply(&event, drop);
         }
         rest = &tail[len..];
     }

@@ -1,5 +1,5 @@
-//! Programs of other makers that drop packets, a few instructions each: what a policy, a load balancer or systemd
-//! attaches. The tests' own, so that no compiler and no file of theirs is needed.
+//! Programs that drop packets, a few instructions each, as a policy, a load balancer or systemd attaches them. They are
+//! assembled here, so that the tests need no compiler and no object file.
 
 use std::{
     net::Ipv4Addr,
@@ -67,12 +67,12 @@ fn bpf(command: usize, attributes: &[u8]) -> OwnedFd {
     // SAFETY: the attributes, and what they point to, outlive the call; both commands used return a new descriptor.
     let fd = unsafe { syscall!(Sysno::bpf, command, attributes.as_ptr(), attributes.len()) };
     let fd = fd.unwrap_or_else(|error| panic!("bpf({command}): {error}"));
-    // SAFETY: it was just made, and nobody else has it.
+    // SAFETY: it was just made, and is owned by nothing else.
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
 /// Before Linux 5.11 a program's memory counts against this, with that of all others of the user, for this process and
-/// what it starts; where it may not be raised, loading says so.
+/// what it starts; where it may not be raised, loading fails with that error.
 pub fn raise_memlock() {
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
 }
@@ -154,9 +154,10 @@ fn denies(cgroup: &Path, which: &Attach) -> Attached {
     attach(&returns(0), which, directory.as_raw_fd() as u32)
 }
 
-/// A filter on this socket that lets nothing through (`ret #0`): a listener hears no SYN, a connecting socket no answer.
+/// A filter on this socket that lets nothing through (`ret #0`): a listener receives no SYN, a connecting socket no
+/// answer.
 #[track_caller]
-pub fn deafen(socket: &impl AsRawFd) {
+pub fn drop_all_received(socket: &impl AsRawFd) {
     #[repr(C)]
     struct Program {
         length: u16,
@@ -170,7 +171,7 @@ pub fn deafen(socket: &impl AsRawFd) {
 
 /// What comes from this address must be signed (RFC 2385), so that what is not is dropped.
 #[track_caller]
-pub fn wants_signatures(socket: &impl AsRawFd, of: Ipv4Addr) {
+pub fn requires_signatures(socket: &impl AsRawFd, of: Ipv4Addr) {
     const KEY: &[u8] = b"secret";
     // struct tcp_md5sig: an address, the key's length, and the key.
     let mut signature = [0_u8; 216];

@@ -107,7 +107,7 @@ pub struct Culprit {
     /// The first line.
     pub start: Value,
     facts: RefCell<Vec<Fact>>,
-    pub(super) told: RefCell<Vec<Incident>>,
+    pub(super) emitted: RefCell<Vec<Incident>>,
     summary: RefCell<Option<Value>>,
 }
 
@@ -118,11 +118,11 @@ pub struct Ended {
     pub status: ExitStatus,
     /// The last line.
     pub summary: Value,
-    /// Everything it told.
+    /// Every fact it emitted.
     pub facts: Vec<Fact>,
     /// Every line of an incident.
     pub incidents: Vec<Incident>,
-    /// What it said beside.
+    /// What it wrote to stderr.
     pub stderr: String,
 }
 
@@ -149,7 +149,7 @@ impl Culprit {
             running,
             start,
             facts: RefCell::default(),
-            told: RefCell::default(),
+            emitted: RefCell::default(),
             summary: RefCell::default(),
         }
     }
@@ -177,22 +177,22 @@ impl Culprit {
                 at += 1;
             }
             if !self.read(deadline) {
-                panic!("waited in vain for {what}; {}", self.everything());
+                panic!("gave up waiting for {what}; {}", self.everything());
             }
         }
     }
 
-    /// Everything told so far for which `wanted` holds.
+    /// Every fact emitted so far for which `wanted` holds.
     pub fn seen(&self, wanted: impl Fn(&Fact) -> bool) -> Vec<Fact> {
         self.facts.borrow().iter().filter(|fact| wanted(fact)).cloned().collect()
     }
 
-    /// Waits until all that happened before this call has been told: the kernel's ring keeps its order,
+    /// Waits until all that happened before this call has been emitted: the kernel's ring keeps its order,
     /// so a connect made now comes last.
     #[track_caller]
     pub fn settle(&self, netns: &Netns) {
         let last = SocketAddr::new(netns.loopback(), super::port());
-        netns.enter(move || std::net::TcpStream::connect(last).expect_err("nobody listens there"));
+        netns.enter(move || std::net::TcpStream::connect(last).expect_err("nothing listens there"));
         self.wait_for("the connect after everything else", |fact| fact.is_to("connect_ended", last));
     }
 
@@ -210,7 +210,7 @@ impl Culprit {
         while self.read(deadline) {}
         let status = self.running.wait();
         let summary = self.summary.take().unwrap_or_else(|| panic!("no summary; {}", self.everything()));
-        let (facts, incidents) = (self.facts.take(), self.told.take());
+        let (facts, incidents) = (self.facts.take(), self.emitted.take());
         Ended { status, summary, facts, incidents, stderr: self.running.stderr() }
     }
 
@@ -220,7 +220,7 @@ impl Culprit {
         let json: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         match json["type"].as_str() {
             Some("summary") => *self.summary.borrow_mut() = Some(json),
-            Some("incident") => self.told.borrow_mut().push(Incident { json }),
+            Some("incident") => self.emitted.borrow_mut().push(Incident { json }),
             _ => {
                 let mut facts = self.facts.borrow_mut();
                 let index = facts.len();
@@ -237,7 +237,7 @@ impl Culprit {
         for fact in facts.iter().skip(skipped) {
             text.push_str(&format!("  {}\n", fact.json));
         }
-        for incident in self.told.borrow().iter() {
+        for incident in self.emitted.borrow().iter() {
             text.push_str(&format!("  {}\n", incident.json));
         }
         text + "stderr:\n" + &self.running.stderr()

@@ -1,4 +1,4 @@
-//! A running `culprit run`, with a store and an address of its own, and the trouble it is to see.
+//! A running `culprit run`, with a store and an address of its own, and the incidents it is to see.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -59,7 +59,7 @@ impl Setup {
         self.files.join("culprit.db").display().to_string()
     }
 
-    /// A socket on which it tells what it does, as systemd has one.
+    /// A socket on which it notifies its state, as systemd has one.
     pub fn supervise(&mut self) -> UnixDatagram {
         let socket = UnixDatagram::bind(self.files.join("notify")).expect("a socket");
         socket.set_read_timeout(Some(Duration::from_secs(15))).expect("our own socket");
@@ -173,20 +173,20 @@ impl Reader {
             match self.incident() {
                 Some(incident) if wanted(&incident) => return incident,
                 Some(_) => {}
-                None => panic!("waited in vain for {what}"),
+                None => panic!("gave up waiting for {what}"),
             }
         }
     }
 }
 
-/// A namespace in which connects to some port are dropped: each is an incident soon.
-pub struct Trouble {
+/// A namespace in which connects to some ports are dropped: each soon is an incident.
+pub struct Faults {
     netns: Netns,
     /// Where programs of its own are, and how many there were.
     programs: Mutex<(Scratch, usize)>,
 }
 
-impl Trouble {
+impl Faults {
     /// Makes it. `ports` above and including `first` are dropped.
     pub fn make() -> Self {
         let netns = Netns::make();
@@ -196,16 +196,16 @@ impl Trouble {
         Self { netns, programs: Mutex::new((Scratch::make(), 0)) }
     }
 
-    /// A connect that nobody answers, for as long as it is kept; and where to.
+    /// An unanswered connect, pending for as long as it is kept; and where to.
     pub fn begin(&self) -> (Socket, SocketAddr) {
         let to = SocketAddr::new(self.netns.loopback(), 40_000 + port() % 20_000);
         (begin_connect(&self.netns, to).0, to)
     }
 
-    /// A connect that nobody answers, of a program of its own: what many programs suffer are many incidents, what
-    /// one program suffers is one. It lives as long as it is kept.
+    /// An unanswered connect by a program of its own: those of one program are one incident, those of many programs
+    /// are many. It lives as long as it is kept.
     pub fn begin_as_another_program(&self) -> Stuck {
-        let mut programs = self.programs.lock().expect("nobody panics with it");
+        let mut programs = self.programs.lock().expect("nothing panics with it");
         let (dir, begun) = &mut *programs;
         let shell = dir.join("shell");
         if *begun == 0 {
@@ -237,7 +237,7 @@ pub fn to(incident: &Incident, to: SocketAddr) -> bool {
     incident.blamed() == to.to_string()
 }
 
-/// A tiny HTTP server: what it is told, and what it answers.
+/// A tiny HTTP server: the requests it gets, and what it answers.
 pub struct Receiver {
     /// Where it is.
     pub address: SocketAddr,
@@ -246,10 +246,10 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Answers what is about `trouble` with these status codes in turn, then with the last of them. What other
+    /// Answers what is about `faults` with these status codes in turn, then with the last of them. What other
     /// tests do at the same time is taken and forgotten.
-    pub fn start(at: SocketAddr, statuses: &'static [u16], trouble: &Trouble) -> Self {
-        let ours = trouble.netns.name().to_owned();
+    pub fn start(at: SocketAddr, statuses: &'static [u16], faults: &Faults) -> Self {
+        let ours = faults.netns.name().to_owned();
         let listener = TcpListener::bind(at).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (to, got) = std::sync::mpsc::channel();

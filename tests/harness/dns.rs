@@ -1,4 +1,4 @@
-//! DNS messages, and a server in a thread that answers as told.
+//! DNS messages, and a server in a thread that answers as it is configured.
 
 use std::{
     io::Read,
@@ -78,7 +78,12 @@ pub fn ask(server: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 /// Asks inside as often as this, of a server that does not answer: the socket, which waits, and the thread.
-pub fn ask_in_vain(netns: &Netns, server: SocketAddr, query: Vec<u8>, times: u32) -> (UdpSocket, (u32, u32)) {
+pub fn ask_unanswered(
+    netns: &Netns,
+    server: SocketAddr,
+    query: Vec<u8>,
+    times: u32,
+) -> (UdpSocket, (u32, u32)) {
     netns.enter(move || {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("any port");
         socket.connect(server).expect("UDP never refuses");

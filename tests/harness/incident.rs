@@ -1,4 +1,4 @@
-//! Incidents of a running `culprit`, as they are told.
+//! Incidents of a running `culprit`, as they are emitted.
 
 use serde_json::Value;
 
@@ -43,12 +43,12 @@ impl Incident {
         }
     }
 
-    /// Everything it says of the reason.
+    /// All of its `why`, as one text.
     pub fn why(&self) -> String {
         self.json["why"].to_string()
     }
 
-    /// Everything it says to do.
+    /// All of its remedies, as one text.
     pub fn remedies(&self) -> String {
         self.json["remedies"].to_string()
     }
@@ -86,13 +86,13 @@ impl Culprit {
                 return found;
             }
             if !self.read(deadline) {
-                panic!("waited in vain for {what}; {}", self.everything());
+                panic!("gave up waiting for {what}; {}", self.everything());
             }
         }
     }
 
     /// Every incident line so far for which `wanted` holds.
     pub fn incidents(&self, wanted: impl Fn(&Incident) -> bool) -> Vec<Incident> {
-        self.told.borrow().iter().filter(|incident| wanted(incident)).cloned().collect()
+        self.emitted.borrow().iter().filter(|incident| wanted(incident)).cloned().collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Recordings of situations for `tests/incidents/`: made while a live test runs, with
+//! Recordings of situations for `tests/incidents/<rule>/<case>/`: made while a live test runs, with
 //! `CULPRIT_KEEP_INCIDENTS` (then run with `--test-threads=1`).
 
 use std::{path::Path, time::Duration};
@@ -17,8 +17,10 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// For this case. It records nothing yet.
+    /// For this case, `rule/case`. It records nothing yet.
+    #[track_caller]
     pub fn new(case: &'static str) -> Self {
+        assert_eq!(case.split('/').count(), 2, "{case} is no rule/case");
         Self { case: Some(case), recorder: None, scratch: Scratch::make() }
     }
 
@@ -35,16 +37,16 @@ impl Keeper {
     /// Records what this process is part of from now on, if recordings are to be kept.
     #[track_caller]
     pub fn keep(&mut self, pid: u32) {
-        self.record(&format!("-e connect,tls,dns,neigh -p {pid}"));
+        self.record(&format!("-e connect,tls,dns,neighbour -p {pid}"));
     }
 
-    /// The same without neighbours, which are everybody's.
+    /// The same without neighbours, which all processes share.
     #[track_caller]
     pub fn keep_connects(&mut self, pid: u32) {
         self.record(&format!("-e connect,tls,dns -p {pid}"));
     }
 
-    /// The same of the clock, which is everybody's; `args` are more arguments.
+    /// The same of the clock, which all processes share; `args` are more arguments.
     #[track_caller]
     pub fn keep_clock(&mut self, args: &str) {
         self.record(&format!("-e clock {args}"));
@@ -72,7 +74,7 @@ impl Keeper {
         }
     }
 
-    /// Ends the recording and puts it where it belongs.
+    /// Ends the recording and puts it into its folder.
     #[track_caller]
     pub fn end(&mut self) {
         let (Some(case), Some(mut recorder)) = (self.case, self.recorder.take()) else { return };

@@ -10,8 +10,8 @@ use super::{
     stage::python,
 };
 
-/// A MAC nobody has: where a machine that is gone used to be.
-pub const NOBODY: &str = "02:00:5e:10:00:01";
+/// A MAC that no device has: that of a machine that is gone.
+pub const ABSENT_MAC: &str = "02:00:5e:10:00:01";
 
 const SERVER: &str = "
 import socket, sys
@@ -43,7 +43,7 @@ pub struct Host {
 }
 
 impl Lan {
-    /// Sets it up. `case` names the recording.
+    /// Sets it up. `case` names the recording, `rule/case`.
     #[track_caller]
     pub fn set(case: &'static str) -> Self {
         Self::with(Keeper::new(case), Culprit::trace(""))
@@ -86,7 +86,7 @@ impl Lan {
 
     /// The switch loses every ARP and neighbour solicitation or advertisement.
     #[track_caller]
-    pub fn loses_questions(&self) {
+    pub fn drops_arp_and_ndp(&self) {
         self.switch.nft(
             "table bridge test { chain forward { type filter hook forward priority 0; \
              ether type arp drop; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop; }; }",
@@ -95,15 +95,16 @@ impl Lan {
 
     /// It forwards them again.
     #[track_caller]
-    pub fn forwards_questions(&self) {
+    pub fn forwards_arp_and_ndp(&self) {
         self.switch.nft("delete table bridge test");
     }
 
     /// The incident of this kind about a neighbour, as it opens.
     #[track_caller]
     pub fn opened(&self, kind: &str, netns: &Netns, address: IpAddr) -> Incident {
-        let opened =
-            self.culprit.wait_for_incident(kind, |told| told.about(kind, netns, address) && told.opens());
+        let opened = self
+            .culprit
+            .wait_for_incident(kind, |emitted| emitted.about(kind, netns, address) && emitted.opens());
         self.keeper.catches_up();
         opened
     }
@@ -111,8 +112,8 @@ impl Lan {
     /// The same incident's end.
     #[track_caller]
     pub fn resolved(&self, opened: &Incident) -> Incident {
-        self.culprit.wait_for_incident("its end", |told| {
-            told.id() == opened.id() && told.text("/state") == "resolved"
+        self.culprit.wait_for_incident("its end", |emitted| {
+            emitted.id() == opened.id() && emitted.text("/state") == "resolved"
         })
     }
 
@@ -120,9 +121,10 @@ impl Lan {
     #[track_caller]
     pub fn ends_with(mut self, hosts: &[&Host], kinds: &[&str]) {
         self.culprit.settle(&self.switch);
-        let opened =
-            self.culprit.incidents(|told| told.opens() && hosts.iter().any(|host| told.within(&host.netns)));
-        let mut found: Vec<&str> = opened.iter().map(|told| told.text("/kind")).collect();
+        let opened = self
+            .culprit
+            .incidents(|emitted| emitted.opens() && hosts.iter().any(|host| emitted.within(&host.netns)));
+        let mut found: Vec<&str> = opened.iter().map(|emitted| emitted.text("/kind")).collect();
         found.sort_unstable();
         let mut wanted = kinds.to_vec();
         wanted.sort_unstable();
@@ -137,7 +139,7 @@ impl Host {
         if other.is_ipv4() { self.v4 } else { self.v6 }
     }
 
-    /// A service of it, on a port nobody else uses.
+    /// A service of it, on a port that no other test uses.
     pub fn service(&self, address: IpAddr) -> SocketAddr {
         SocketAddr::new(address, port())
     }
@@ -147,9 +149,9 @@ impl Host {
         self.netns.mac("eth0")
     }
 
-    /// It believes that an address is at this MAC, in this state (`permanent`, `stale`, `reachable`).
+    /// Sets its entry of an address to this MAC, in this state (`permanent`, `stale`, `reachable`).
     #[track_caller]
-    pub fn believes(&self, address: IpAddr, mac: &str, state: &str) {
+    pub fn sets_neighbour(&self, address: IpAddr, mac: &str, state: &str) {
         self.netns.ip(&format!("neigh replace {address} lladdr {mac} dev eth0 nud {state}"));
     }
 
@@ -160,7 +162,7 @@ impl Host {
         String::from_utf8(shown.stdout).expect("text")
     }
 
-    /// A server of it, in a process of its own: it accepts, and says nothing.
+    /// A server of it, in a process of its own: it accepts, and sends nothing.
     #[track_caller]
     pub fn serves(&self, service: SocketAddr) -> Running {
         let mut python = python();

@@ -67,7 +67,7 @@ pub fn port() -> u16 {
     10_000 + unique() % 20_000
 }
 
-/// Looks again and again, for what the kernel does without telling anybody.
+/// Polls until this holds, for what the kernel does without an event.
 #[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = deadline();
@@ -77,7 +77,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A directory that goes away with the test, readable by everybody.
+/// A directory that is removed with the test, readable by every user.
 pub struct Scratch(PathBuf);
 
 impl Scratch {

@@ -36,7 +36,7 @@ impl Running {
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 if to.send(line).is_err() {
-                    // Nobody waits for lines any more, but the process may still want to write them.
+                    // Lines are no longer waited for, but the process may still want to write them.
                     continue;
                 }
             }

@@ -10,11 +10,11 @@ pub enum Feature {
     IoUring,
     /// The `inet_sk_error_report` tracepoint (Linux 5.14).
     SocketErrors,
-    /// `kfree_skb` tells why (Linux 5.17).
+    /// `kfree_skb` has the reason (Linux 5.17).
     DropReasons,
     /// The kernel's own type information describes conntrack's entries: not where conntrack is a module.
     ConntrackTypes,
-    /// `kfree_skb` tells what queueing disciplines drop (Linux 6.12).
+    /// `kfree_skb` has what queueing disciplines drop (Linux 6.12).
     QdiscReasons,
     /// tc, and a kernel with clsact and classifiers in BPF.
     TrafficControl,
@@ -35,7 +35,7 @@ pub enum Feature {
     TimeNamespaces,
     /// Perl, which makes system calls by number (those of x86-64).
     Perl,
-    /// tun devices: a network that swallows everything.
+    /// tun devices: a network that answers nothing.
     Tun,
     /// Java, at a speed a test can wait for.
     Java,
@@ -45,6 +45,8 @@ pub enum Feature {
     Prometheus,
     /// Chromium, and what drives it.
     Chromium,
+    /// axe-core, which judges pages: what `cargo xtask` has fetched and names.
+    Axe,
     /// chronyd: what `cargo xtask` has fetched and names by `CULPRIT_CHRONYD`, or the machine's own.
     Chrony,
     /// runc, and a kernel in which it can run a container.
@@ -52,7 +54,7 @@ pub enum Feature {
     /// macvlan devices.
     Macvlan,
     /// Time is measured: not under emulation.
-    HonestClock,
+    MeasuredTime,
     /// A machine of ordinary speed: what depends on no particular kernel is not shown on emulated ones as well.
     Pace,
 }
@@ -128,6 +130,10 @@ impl Feature {
             Self::Chromium => {
                 (runs("chromedriver", "--version") && runs("chromium", "--version"), "there is no Chromium")
             }
+            Self::Axe => (
+                std::env::var_os("CULPRIT_AXE").is_some(),
+                "there is no axe-core: `cargo xtask setup` fetches it",
+            ),
             Self::Chrony => (
                 Command::new(chronyd()).arg("--version").output().is_ok_and(|output| output.status.success()),
                 "there is no chronyd: `cargo xtask setup` fetches it where there is apt",
@@ -138,14 +144,16 @@ impl Feature {
             ),
             Self::Macvlan => (has_macvlan(), "this kernel has no macvlan devices"),
             Self::Pace => (super::slow() <= 1.0, "this machine is slow, and ordinary ones show it as well"),
-            Self::HonestClock => (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here"),
+            Self::MeasuredTime => {
+                (super::slow() <= 1.0, "CULPRIT_TEST_SLOW says that time means little here")
+            }
         };
         (!here).then_some(why)
     }
 }
 
-/// Whether a test can run here. Says why when it cannot; fails instead where `CULPRIT_LIVE=require` and
-/// the reason is that nobody made this root.
+/// Whether a test can run here. Prints the reason when it cannot; fails instead where `CULPRIT_LIVE=require` and
+/// the reason is that this is not root.
 pub fn can_run(test: &str, features: &[Feature]) -> bool {
     let root = rustix::process::geteuid().is_root();
     let why = if root {
@@ -161,8 +169,8 @@ pub fn can_run(test: &str, features: &[Feature]) -> bool {
     why.is_none()
 }
 
-/// Says that a test was skipped, and why: past libtest's capture, for a skip that nobody sees is a test
-/// that nobody runs.
+/// Prints that a test was skipped, and why: past libtest's capture, for a skip that is not seen is a test
+/// that is never run.
 pub fn skip(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }

@@ -1,4 +1,4 @@
-//! Connects of all kinds, and who made them.
+//! Connects of all kinds, and the thread that made them.
 
 use std::{
     io,
@@ -25,17 +25,17 @@ pub fn begin_connect(netns: &Netns, to: SocketAddr) -> (Socket, (u32, u32)) {
     netns.enter(move || {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
         socket.set_nonblocking(true).expect("our own socket");
-        let error = socket.connect(&to.into()).expect_err("nobody answers at once");
+        let error = socket.connect(&to.into()).expect_err("no answer comes at once");
         assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()));
         (socket, me())
     })
 }
 
-/// A connect that nobody answers, from the calling thread, given up after `patience`. Another thread may just
-/// be starting a program, which holds a copy of every descriptor until it is executed: only when the socket
-/// is closed for everybody has the connect ended.
+/// An unanswered connect from the calling thread, given up after `patience`. Another thread may just be starting a
+/// program, which holds a copy of every descriptor until it is executed: only when every copy of the socket is
+/// closed has the connect ended.
 pub fn give_up_connecting(to: SocketAddr, patience: Duration) {
-    TcpStream::connect_timeout(&to, patience).expect_err("nobody answers");
+    TcpStream::connect_timeout(&to, patience).expect_err("no answer comes");
     let table = if to.is_ipv4() { "/proc/thread-self/net/tcp" } else { "/proc/thread-self/net/tcp6" };
     let port = format!(":{:04X} 02 ", to.port());
     let deadline = deadline();
@@ -50,7 +50,7 @@ pub fn listen(netns: &Netns, at: SocketAddr) -> TcpListener {
     netns.enter(move || TcpListener::bind(at).unwrap_or_else(|error| panic!("{at}: {error}")))
 }
 
-/// A listener inside that accepts everybody and hangs up, for as long as the test process lives.
+/// A listener inside that accepts every client and hangs up, for as long as the test process lives.
 pub fn listen_and_accept(netns: &Netns, at: SocketAddr) {
     let listener = listen(netns, at);
     std::thread::spawn(move || while listener.accept().is_ok() {});

@@ -1,5 +1,5 @@
-//! A stage for incidents: two hosts and a wire, a network that swallows everything behind a tun device,
-//! a real TLS server that does what a plan says, and culprit watching.
+//! A stage for incidents: two hosts and a wire, a network behind a tun device that answers nothing, a real TLS server
+//! that follows a plan, and culprit watching.
 
 use std::{net::SocketAddr, path::PathBuf, process::Command};
 
@@ -14,7 +14,7 @@ use super::{
     tls::{Identity, openssl_client_for},
 };
 
-/// Behind the tun device of the server's host: nobody ever answers.
+/// Behind the tun device of the server's host: nothing is ever answered.
 pub const VOID: &str = "192.0.2.64";
 /// Another such address.
 pub const OTHER_VOID: &str = "192.0.2.65";
@@ -40,7 +40,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets it, over IPv4. `case` names the recording.
+    /// Sets it, over IPv4. `case` names the recording, `rule/case`.
     #[track_caller]
     pub fn set(case: &'static str) -> Self {
         Self::with(case, |pair| pair.v4(2))
@@ -127,7 +127,7 @@ impl Stage {
 
     /// The last process started.
     pub fn actor(&mut self) -> &mut Running {
-        self.actors.last_mut().expect("somebody acts")
+        self.actors.last_mut().expect("a process acts")
     }
 
     /// A fixture program.

@@ -1,4 +1,4 @@
-//! A terminal to run a program on: a pseudo-terminal of 80 by 24, and what would be seen on it.
+//! A terminal to run a program on: a pseudo-terminal of 80 by 24, and what it would show.
 
 use std::{
     fs::File,
@@ -78,7 +78,7 @@ impl Terminal {
         self.master.write_all(keys.as_bytes()).expect("the terminal is there");
     }
 
-    /// Has another size from now on; the kernel tells only whose terminal it is, so this tells the program.
+    /// Changes its size; the kernel signals only processes whose terminal it is, so this signals the program.
     pub fn resize(&self, rows: u16, columns: u16) {
         self.parser.lock().expect("no panic").screen_mut().set_size(lines(rows), lines(columns));
         tcsetwinsize(&self.slave, size(rows, columns)).expect("our own");

@@ -1,5 +1,5 @@
-//! Servers that say what time it is, rightly or not: SNTP, and HTTP with its `Date:`. What they say goes on
-//! with CLOCK_MONOTONIC: nobody who sets this machine's clock sets theirs.
+//! Servers that give a time, right or wrong: SNTP, and HTTP with its `Date:`. Their time follows CLOCK_MONOTONIC, so
+//! that setting this machine's clock does not set theirs.
 
 use std::{
     io::{Read, Write},
@@ -32,14 +32,14 @@ pub struct TimeServer {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What an HTTP server says.
+/// The dates an HTTP server sends.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Dates {
     /// How far its clock is ahead, seconds.
     pub ahead_s: i64,
-    /// It says the same date for ever.
+    /// It sends the same date for ever.
     pub stands: bool,
-    /// It says that its answer is this old, seconds.
+    /// The `Age:` of its answer, seconds.
     pub age_s: Option<u32>,
 }
 
@@ -89,13 +89,13 @@ impl Drop for TimeServer {
     }
 }
 
-/// What this machine's own clocks weigh, against whoever says that the wall clock is wrong.
+/// The weight of this machine's own clocks, against those by which the wall clock is wrong.
 pub fn own_weight() -> u64 {
     let listed = run(binary().args(["list", "clocks", "--format", "json"]));
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     let clocks = listed["clocks"].as_array().expect("a list");
     let right = clocks.iter().filter(|clock| {
-        clock["offset_ns"].as_i64().is_some_and(|offset_ns| offset_ns.unsigned_abs() < 10_000_000_000)
+        clock["ahead_ns"].as_i64().is_some_and(|ahead_ns| ahead_ns.unsigned_abs() < 10_000_000_000)
     });
     right
         .map(|clock| match clock["kind"].as_str() {
@@ -106,7 +106,7 @@ pub fn own_weight() -> u64 {
         .sum()
 }
 
-/// A clock that nobody sets.
+/// A clock that follows CLOCK_MONOTONIC.
 #[derive(Clone, Copy)]
 struct Clock {
     offset_ns: i64,

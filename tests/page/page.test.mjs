@@ -1,4 +1,4 @@
-// The page of a running culprit, in a real browser, through WebDriver (https://www.w3.org/TR/webdriver2/).
+// The page of a running culprit, in a real browser.
 //
 //   node page.test.mjs http://127.0.0.1:9877 http://127.0.0.1:9515 ADDRESS:PORT OTHER [DIRECTORY FOR SCREENSHOTS]
 //
@@ -7,66 +7,24 @@
 // `ask: stop`.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+
+import { browser, ENTER, ESCAPE, until } from './browser.mjs';
 
 const [, , page, driver, destination, explained, shots] = process.argv;
-const profile = mkdtempSync(join(tmpdir(), 'culprit-page-'));
-const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf';
-
-async function call(method, path, body) {
-  const response = await fetch(driver + path, { method, body: body === undefined ? undefined : JSON.stringify(body) });
-  const { value } = await response.json();
-  if (!response.ok) throw new Error(`${method} ${path}: ${value?.error}: ${value?.message}`);
-  return value;
-}
-
-const options = {
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync', '--window-size=1280,900', `--user-data-dir=${profile}`],
-};
-const { sessionId } = await call('POST', '/session', {
-  capabilities: { alwaysMatch: { 'goog:chromeOptions': options, 'goog:loggingPrefs': { browser: 'ALL', performance: 'ALL' } } },
-});
-const at = `/session/${sessionId}`;
-const js = (script, ...args) => call('POST', `${at}/execute/sync`, { script, args });
-const go = (path) => call('POST', `${at}/url`, { url: page + path });
-const press = (key) => call('POST', `${at}/actions`, {
-  actions: [{ type: 'key', id: 'keys', actions: [{ type: 'keyDown', value: key }, { type: 'keyUp', value: key }] }],
-});
-const cdp = (cmd, params) => call('POST', `${at}/goog/cdp/execute`, { cmd, params });
-const text = (testid) => js('return document.querySelector(`[data-testid="${arguments[0]}"]`)?.innerText ?? ""', testid);
-const count = (testid) => js('return document.querySelectorAll(`[data-testid="${arguments[0]}"]`).length', testid);
-const opened = () => js('return document.querySelector("[data-testid=details]").open');
-
-async function shot(name) {
-  if (shots) writeFileSync(join(shots, `${name}.png`), Buffer.from(await call('GET', `${at}/screenshot`), 'base64'));
-}
-
-async function until(what, holds, within = 10_000) {
-  const begun = Date.now();
-  for (;;) {
-    const last = await holds();
-    if (last) return last;
-    if (Date.now() - begun > within) throw new Error(`never came true within ${within} ms: ${what}`);
-    await new Promise((done) => setTimeout(done, 50));
-  }
-}
-
-const ENTER = '\uE007';
-const ESCAPE = '\uE00C';
+const { js, go, press, cdp, text, count, opened, shot, click, log, live, run } = await browser(driver, page, shots);
 
 const steps = {
   async 'what is open is there, live, with the health of the probes'() {
     await go('/');
-    await until('it is live', async () => (await js('return document.querySelector("[data-testid=conn]").dataset.state')) === 'live');
+    await live();
     await until('an incident', () => count('incident'));
     assert.match(await text('headline-big'), /\d+ open incident/);
     await until('five probes', async () => (await count('probe')) === 5);
     assert.ok((await count('rate')) >= 6);
     assert.ok((await text('node')).length > 0);
     await until('the time line has it', () => count('tl-bar'));
+    assert.ok(await js(`const [app] = performance.getEntriesByType('resource').filter((it) => it.name.endsWith('/app.js'));
+      return app.encodedBodySize < app.decodedBodySize / 2;`), 'app.js came as it is');
     await shot('desktop-light');
   },
   async 'a new incident appears within two seconds of being told'() {
@@ -80,7 +38,7 @@ const steps = {
       const all = document.querySelectorAll('[data-testid=open-list] [data-testid=incident]');
       const link = [...all].find((one) => one.innerText.includes(arguments[0]));
       return { id: link.dataset.id, link };`, destination);
-    await call('POST', `${at}/element/${link[ELEMENT]}/click`, {});
+    await click(link);
     await until('the details', opened);
     assert.equal(await js('return location.hash'), `#${id}`);
     assert.ok((await count('evidence-line')) >= 1);
@@ -155,9 +113,9 @@ const steps = {
     await cdp('Emulation.clearDeviceMetricsOverride', {});
   },
   async 'nothing was asked of anybody else, and nothing failed'() {
-    const errors = (await call('POST', `${at}/se/log`, { type: 'browser' })).filter((entry) => entry.level === 'SEVERE');
+    const errors = (await log('browser')).filter((entry) => entry.level === 'SEVERE');
     assert.deepEqual(errors, []);
-    const asked = (await call('POST', `${at}/se/log`, { type: 'performance' }))
+    const asked = (await log('performance'))
       .map((entry) => JSON.parse(entry.message).message)
       .filter((message) => message.method === 'Network.requestWillBeSent')
       .map((message) => message.params.request.url);
@@ -173,21 +131,4 @@ const steps = {
   },
 };
 
-let failed = 0;
-try {
-  for (const [name, step] of Object.entries(steps)) {
-    try {
-      await step();
-      console.log(`ok: ${name}`);
-    } catch (error) {
-      failed += 1;
-      console.log(`FAILED: ${name}: ${error.stack}`);
-      await shot(`failed-${failed}`);
-    }
-  }
-} finally {
-  await call('DELETE', at);
-  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
-}
-console.log(failed ? `done: ${failed} failed` : 'done: all hold');
-process.exitCode = failed ? 1 : 0;
+await run(steps);

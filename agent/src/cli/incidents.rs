@@ -16,10 +16,10 @@ pub struct Incidents {
           value_parser = clap::builder::PossibleValuesParser::new(Kind::ALL.iter().map(|kind| kind.name())))]
     pub kind: Vec<String>,
     /// Only of at least this severity.
-    #[arg(long, value_enum, default_value = "info")]
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value = "info")]
     pub severity: Severity,
     /// Only those that go on, or are over.
-    #[arg(long, value_parser = ["open", "resolved"])]
+    #[arg(long, value_name = "STATE", value_parser = ["open", "resolved"])]
     pub state: Option<String>,
     /// Only those that were going on after this moment: a time such as 2026-11-21T10:00:00Z, or so long ago, such as 24h.
     #[arg(long, value_name = "TIME", value_parser = units::moment)]
@@ -34,7 +34,7 @@ pub struct Incidents {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
     /// `text` is a table, `json` one incident a line.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: Format,
     /// Where to look.
     #[command(flatten)]
@@ -45,9 +45,10 @@ pub struct Incidents {
 #[derive(Debug, Args)]
 pub struct Show {
     /// The incident's id, or the end of it, as the table shows it.
+    #[arg(value_name = "ID")]
     pub id: String,
     /// Form of the output.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: Format,
     /// Where to look.
     #[command(flatten)]
@@ -70,14 +71,14 @@ impl Incidents {
     }
 
     /// Where to look.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> Source {
         self.from.place()
     }
 }
 
 impl Show {
     /// Where to look.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> Source {
         self.from.place()
     }
 }

@@ -10,12 +10,11 @@ mod run;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
-use ebpf_probes::probes::PROBES;
+use clap::{Args, Parser, Subcommand};
 
 pub use file::{Option as FileOption, options, parse};
 pub use incidents::{Incidents, Show};
-use parse::{parse_cidr, parse_comm, parse_ring, parse_threshold};
+use parse::{parse_cidr, parse_comm, parse_ring, parse_threshold, probes};
 pub use run::Run;
 
 use crate::{
@@ -48,7 +47,7 @@ pub enum Command {
     /// Show what is open, pending and failing now, on a whole screen.
     #[command(after_help = examples::TOP)]
     Top(Top),
-    /// Watch for as long as you like and tell incidents only: healthy traffic costs nothing but counters.
+    /// Watch for as long as you like and report incidents only: healthy traffic costs nothing but counters.
     #[command(after_help = examples::RUN)]
     Run(Box<Run>),
     /// Record the same to a file, to be replayed elsewhere.
@@ -76,6 +75,7 @@ pub enum Command {
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
+        #[arg(value_name = "SHELL")]
         shell: clap_complete::Shell,
     },
     /// Print the manual page (roff), or write one page for each command.
@@ -87,7 +87,7 @@ pub enum Command {
     /// Print a JSON Schema: of the stream `--format json` prints, or of an incident alone.
     Schema {
         /// Of what.
-        #[arg(value_enum, default_value_t)]
+        #[arg(value_enum, value_name = "SCHEMA", default_value_t)]
         of: Schema,
     },
 }
@@ -108,19 +108,19 @@ pub enum List {
     /// The probes, and the hooks each uses.
     Probes {
         /// `text` or `json`.
-        #[arg(long, value_enum, default_value_t)]
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
         format: Format,
     },
     /// The rules: kinds of incidents, and when each opens.
     Rules {
         /// `text` or `json`.
-        #[arg(long, value_enum, default_value_t)]
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
         format: Format,
     },
     /// The neighbours (ARP, NDP) of this machine: how many, by device and state, in every network namespace.
     Neighbours {
         /// `text` or `json`.
-        #[arg(long, value_enum, default_value_t)]
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
         format: Format,
     },
     /// The clocks to compare the wall clock with, and how far it is off by each.
@@ -129,7 +129,7 @@ pub enum List {
         #[arg(long, value_name = "SERVER", value_parser = server)]
         ntp: Vec<Server>,
         /// `text` or `json`.
-        #[arg(long, value_enum, default_value_t)]
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
         format: Format,
     },
 }
@@ -140,7 +140,7 @@ pub enum List {
 pub struct Filters {
     /// Only these probes, comma-separated.
     #[arg(short, long = "probes", value_name = "PROBE,…", value_delimiter = ',',
-          value_parser = PossibleValuesParser::new(PROBES.iter().map(|probe| probe.name)))]
+          value_parser = probes())]
     pub events: Vec<String>,
     /// Only this process and its children; repeatable.
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
@@ -209,10 +209,10 @@ pub enum Mode {
 #[command(next_help_heading = "When to open incidents")]
 pub struct Thresholds {
     /// A TLS handshake that makes no progress for this long is stalled.
-    #[arg(long = "tls-stall", value_name = "TIME", default_value = "1s", value_parser = parse_threshold)]
+    #[arg(long = "tls-stall", value_name = "DURATION", default_value = "1s", value_parser = parse_threshold)]
     pub tls_stall: Duration,
     /// A connect that is pending for this long is stalled.
-    #[arg(long = "connect-stall", value_name = "TIME", default_value = "3s", value_parser = parse_threshold)]
+    #[arg(long = "connect-stall", value_name = "DURATION", default_value = "3s", value_parser = parse_threshold)]
     pub connect_stall: Duration,
     /// Compare the wall clock with this NTP server, asked about once a minute; repeatable.
     #[arg(long, value_name = "SERVER", value_parser = server)]
@@ -224,7 +224,7 @@ pub struct Thresholds {
 #[command(next_help_heading = "When to end")]
 pub struct Limits {
     /// End after this long, e.g. 500ms, 30s, 5m, 1h.
-    #[arg(long = "for", value_name = "TIME", value_parser = units::duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = units::duration)]
     pub duration: Option<Duration>,
     /// End after this many events.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -239,7 +239,7 @@ pub struct Limits {
 #[command(next_help_heading = "How to show it")]
 pub struct Output {
     /// Form of the output.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: Format,
     /// Write to this file instead of standard output.
     #[arg(short, long, value_name = "FILE")]
@@ -281,7 +281,7 @@ pub struct Trace {
     #[command(flatten)]
     pub output: Output,
     /// Run this command, follow it and its children, and exit with its status.
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
@@ -309,6 +309,7 @@ pub struct Top {
 #[derive(Debug, Args)]
 pub struct Record {
     /// Where to: `-` for standard output.
+    #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Overwrite the file if it exists.
     #[arg(short, long)]
@@ -326,7 +327,7 @@ pub struct Record {
     #[command(flatten)]
     pub limits: Limits,
     /// Run this command, follow it and its children, and exit with its status.
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
@@ -334,6 +335,7 @@ pub struct Record {
 #[derive(Debug, Args)]
 pub struct Replay {
     /// The recording: `-` for standard input.
+    #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Step over damaged blocks, say how many, and go on; the exit status is 1 all the same.
     #[arg(long)]
@@ -351,10 +353,10 @@ pub struct Replay {
 pub struct Doctor {
     /// Only these probes, comma-separated: exit 1 if one is not available.
     #[arg(short, long = "probes", value_name = "PROBE,…", value_delimiter = ',',
-          value_parser = PossibleValuesParser::new(PROBES.iter().map(|probe| probe.name)))]
+          value_parser = probes())]
     pub events: Vec<String>,
     /// Form of the output.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: Format,
 }
 
@@ -367,6 +369,42 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// What stands for a value: a word of this list, some of them (`FILE|none`), or a list of one (`PID,…`).
+    const VALUES: &[&str] = &[
+        "ADDRESS", "CIDR", "COMMAND", "DIR", "DURATION", "FILE", "FORMAT", "ID", "KIND", "LEVEL", "MIB",
+        "MODE", "MS", "N", "NAME", "PATH", "PID", "PORT", "PROBE", "SCHEMA", "SERVER", "SEVERITY", "SHELL",
+        "SIZE", "SOURCE", "STATE", "TEXT", "TIME", "URL", "WHEN", "none",
+    ];
+
+    /// Options of a command and those below it whose value has no meaningful name.
+    fn unnamed(command: &clap::Command, found: &mut Vec<String>) {
+        for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+            let names = arg.get_value_names().unwrap_or_default();
+            let fits = |name: &str| name.trim_end_matches(",…").split('|').all(|word| VALUES.contains(&word));
+            if names.is_empty() || !names.iter().all(|name| fits(name)) {
+                found.push(format!("{} {}: {names:?}", command.get_name(), arg.get_id()));
+            }
+        }
+        command.get_subcommands().for_each(|command| unnamed(command, found));
+    }
+
+    #[test]
+    fn what_stands_for_a_value_says_what_it_is() {
+        let mut found = Vec::new();
+        unnamed(&file::command(), &mut found);
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_option_s_own_name_in_capitals_says_nothing_of_its_value() {
+        let arg = |id: &'static str, value: &'static str| clap::Arg::new(id).long(id).value_name(value);
+        let below = clap::Command::new("below")
+            .args([arg("webhook_severity", "WEBHOOK_SEVERITY"), arg("pid", "PID")]);
+        let mut found = Vec::new();
+        unnamed(&clap::Command::new("above").arg(clap::Arg::new("of")).subcommand(below), &mut found);
+        assert_eq!(found, ["above of: []", "below webhook_severity: [\"WEBHOOK_SEVERITY\"]"]);
     }
 
     #[test]

@@ -6,7 +6,25 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use ebpf_probes::probes::PROBES;
+
 use crate::{config::Place, units};
+
+/// Other names of probes, and theirs: as `ip neigh` abbreviates it.
+const ALIASES: &[(&str, &str)] = &[("neigh", "neighbour")];
+
+/// The name of a probe, or one of [`ALIASES`], which becomes the probe's own.
+pub(super) fn probes() -> impl TypedValueParser<Value = String> {
+    let values = PROBES.iter().map(|probe| {
+        let aliases = ALIASES.iter().filter(|(_, name)| *name == probe.name).map(|(alias, _)| *alias);
+        PossibleValue::new(probe.name).aliases(aliases)
+    });
+    PossibleValuesParser::new(values).map(|given| {
+        let own = ALIASES.iter().find(|(alias, _)| *alias == given).map(|(_, name)| (*name).to_owned());
+        own.unwrap_or(given)
+    })
+}
 
 pub(super) fn parse_comm(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > 15 {
@@ -83,7 +101,7 @@ pub(super) fn parse_listen(text: &str) -> Result<Place<SocketAddr>, String> {
     }
 }
 
-/// An IPv6 address may come without brackets, as Kubernetes tells a pod its own: the port is always there.
+/// An IPv6 address may come without brackets, as Kubernetes gives a pod its own: the port is always there.
 fn address(text: &str) -> Option<SocketAddr> {
     let bare = || {
         let (address, port) = text.rsplit_once(':')?;
@@ -126,6 +144,20 @@ mod tests {
         for bad in ["localhost:9877", "9877", "127.0.0.1", "", ":99999"] {
             assert!(parse_listen(bad).is_err_and(|why| why.contains("127.0.0.1:9877")), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_probe_has_one_name_whatever_it_was_called() {
+        let command = || clap::Command::new("culprit").arg(clap::Arg::new("probe").value_parser(probes()));
+        let named = |given: &str| {
+            let matches = command().try_get_matches_from(["culprit", given]).ok()?;
+            matches.get_one::<String>("probe").cloned()
+        };
+        for probe in PROBES {
+            assert_eq!(named(probe.name).as_deref(), Some(probe.name));
+        }
+        assert_eq!(named("neigh").as_deref(), Some("neighbour"));
+        assert_eq!(named("neighbor"), None);
     }
 
     #[test]

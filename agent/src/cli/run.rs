@@ -3,17 +3,16 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, builder::PossibleValuesParser};
-use ebpf_probes::probes::PROBES;
+use clap::Args;
 
 use super::{
     Thresholds,
-    parse::{parse_bytes, parse_listen, parse_ring, parse_store, parse_url},
+    parse::{parse_bytes, parse_listen, parse_ring, parse_store, parse_url, probes},
     plain::probe_ids,
 };
 use crate::{
     config::{
-        self, Colour, Daemon, Format, Identity, LogFormat, LogLevel, Place, Retention, STORE, Webhooks,
+        self, Colour, Daemon, Format, LogFormat, LogLevel, MetricsBy, Place, Retention, STORE, Webhooks,
     },
     enrich::observe::Wanted,
     incidents,
@@ -55,7 +54,7 @@ pub struct Run {
     #[arg(long)]
     pub probe_stats: bool,
     /// End after this long, e.g. 500ms, 30s, 5m, 1h.
-    #[arg(long = "for", value_name = "TIME", value_parser = units::duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = units::duration)]
     pub duration: Option<Duration>,
     /// The values every option came to have, by name.
     #[arg(skip)]
@@ -68,7 +67,7 @@ pub struct Run {
 pub struct RunFilters {
     /// Only these probes, comma-separated.
     #[arg(short, long = "probes", value_name = "PROBE,…", value_delimiter = ',',
-          value_parser = PossibleValuesParser::new(PROBES.iter().map(|probe| probe.name)))]
+          value_parser = probes())]
     pub events: Vec<String>,
     /// Only this cgroup and those below it, as a path below the cgroup root.
     #[arg(long, value_name = "PATH")]
@@ -87,7 +86,7 @@ pub struct Keep {
     #[arg(long, value_name = "FILE|none", value_parser = parse_store)]
     pub store: Option<Place<PathBuf>>,
     /// Forget incidents that are over for this long, e.g. 12h, 30d.
-    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = units::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = units::duration)]
     pub store_max_age: Duration,
     /// Forget the oldest incidents when the store grows beyond this, e.g. 64MiB.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_bytes)]
@@ -100,25 +99,25 @@ pub struct Keep {
 pub struct Serve {
     /// Serve HTTP here, e.g. 127.0.0.1:9877, [::1]:9877, :9877 for all addresses, or `none`.
     /// [default: 127.0.0.1:9877]
-    #[arg(long, value_name = "ADDR:PORT|none", value_parser = parse_listen)]
+    #[arg(long, value_name = "ADDRESS|none", value_parser = parse_listen)]
     pub listen: Option<Place<SocketAddr>>,
     /// TLS and basic authentication, by a subset of the Prometheus exporter toolkit's format.
     #[arg(long, value_name = "FILE")]
     pub web_config_file: Option<PathBuf>,
-    /// Count incidents by the process's unit, namespace or pod as well; those that come first have a series of
-    /// their own.
-    #[arg(long, value_enum, value_name = "WHAT")]
-    pub label_by: Option<Identity>,
-    /// How many of them have one; the rest count as `other`.
+    /// Count incidents by workload as well (`culprit_incidents_by_workload_total`), named by the process's systemd unit,
+    /// its Kubernetes namespace, its workload (from the pod's name; the unit outside of pods), its pod, or this node.
+    #[arg(long, value_enum, value_name = "SOURCE")]
+    pub metrics_by: Option<MetricsBy>,
+    /// How many workloads have a series of their own, first come, first served; the rest count as `other`.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub label_top: u32,
+    pub metrics_top: u32,
 }
 
-/// Who is told.
+/// Who is notified.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Telling others")]
+#[command(next_help_heading = "Notifications")]
 pub struct Notify {
-    /// POST each incident to this URL as it opens, changes its mind and is over; repeatable.
+    /// POST each incident to this URL as it opens, changes and is resolved; repeatable.
     #[arg(long, value_name = "URL", value_parser = parse_url)]
     pub webhook: Vec<String>,
     /// Sign with the secret in this file: `X-Culprit-Signature: sha256=` and the HMAC-SHA256 of
@@ -126,7 +125,7 @@ pub struct Notify {
     #[arg(long, value_name = "FILE")]
     pub webhook_secret_file: Option<PathBuf>,
     /// Only incidents of at least this severity.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value_t)]
     pub webhook_severity: Severity,
 }
 
@@ -135,7 +134,7 @@ pub struct Notify {
 #[command(next_help_heading = "Output and log")]
 pub struct Show {
     /// Form of the output.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: Format,
     /// Write to this file instead of standard output.
     #[arg(short, long, value_name = "FILE")]
@@ -147,7 +146,7 @@ pub struct Show {
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
     pub log_level: LogLevel,
     /// Form of the log.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub log_format: LogFormat,
 }
 
@@ -185,8 +184,8 @@ impl Run {
             retention: Retention { age: self.keep.store_max_age, bytes: self.keep.store_max_bytes },
             listen: self.serve.listen.clone(),
             web_config_file: self.serve.web_config_file.clone(),
-            label_by: self.serve.label_by,
-            label_top: self.serve.label_top as usize,
+            metrics_by: self.serve.metrics_by,
+            metrics_top: self.serve.metrics_top as usize,
             webhooks: Webhooks {
                 urls: self.notify.webhook.clone(),
                 secret_file: self.notify.webhook_secret_file.clone(),

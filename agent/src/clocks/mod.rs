@@ -29,7 +29,7 @@ mod words;
 
 /// The table of clocks.
 const COLUMNS: &[Column<'static>] = &[
-    column("SOURCE", 28, true),
+    column("REFERENCE", 28, true),
     column("WHAT IT IS", 26, true),
     column("WALL CLOCK IS", 22, false),
     column("MAY BE WRONG BY", 0, true),
@@ -47,7 +47,7 @@ struct Clock {
     name: String,
     kind: ReferenceKind,
     /// The wall clock less this clock, nanoseconds: positive if the wall clock is ahead.
-    offset_ns: i64,
+    ahead_ns: i64,
     /// How far that may be wrong.
     error_ns: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,10 +57,10 @@ struct Clock {
 impl Clock {
     fn new(reading: Reading, real_ns: i64) -> Self {
         let Reading { kind, name, utc_ns, error_ns, .. } = reading;
-        let offset_ns = real_ns.saturating_sub(utc_ns);
-        let is_local = kind == ReferenceKind::Rtc && is_time_zone(offset_ns.unsigned_abs(), 0);
+        let ahead_ns = real_ns.saturating_sub(utc_ns);
+        let is_local = kind == ReferenceKind::Rtc && is_time_zone(ahead_ns.unsigned_abs(), 0);
         let note = is_local.then_some("kept in local time? harmless");
-        Self { name, kind, offset_ns, error_ns, note }
+        Self { name, kind, ahead_ns, error_ns, note }
     }
 }
 
@@ -140,7 +140,7 @@ fn text(listed: &Listed, width: Option<usize>, out: &mut impl Write) -> io::Resu
             .map(|clock| {
                 let error = fine(clock.error_ns);
                 let error = clock.note.map_or_else(|| error.clone(), |note| format!("{error}  ({note})"));
-                vec![clock.name.clone(), clock.kind.about().into(), words(clock.offset_ns), error]
+                vec![clock.name.clone(), clock.kind.about().into(), words(clock.ahead_ns), error]
             })
             .collect();
         out.write_all(terminal::table(COLUMNS, &rows, 1, width).as_bytes())?;
@@ -211,13 +211,22 @@ mod tests {
                 "wall clock: 1970-01-01T00:00:00.000Z (UTC)",
                 "time zone:  Asia/Kathmandu, UTC+05:45; all times compared are UTC: it plays no part",
                 "kernel:     synchronised by a time daemon: at most 1.5 ms wrong, probably 20.0 µs; frequency corrected by -1.500 ppm",
-                "SOURCE                       WHAT IT IS                 WALL CLOCK IS          MAY BE WRONG BY",
+                "REFERENCE                    WHAT IT IS                 WALL CLOCK IS          MAY BE WRONG BY",
                 "192.0.2.1:123                time server                15 min 35 s ahead      1 s",
                 "rtc0                         hardware clock             5 h 45 min behind      1 s  (kept in local time? harmless)",
                 "not read: time:123: no answer within 1 s",
                 "left out: ptp0 (igb): a clock of its own time, not UTC",
             ]
         );
+    }
+
+    #[test]
+    fn json_says_how_far_the_wall_clock_is_ahead() {
+        let json = serde_json::to_value(clock(ReferenceKind::Ntp, "192.0.2.1:123", -7)).expect("JSON");
+        let wanted = serde_json::json!({
+            "name": "192.0.2.1:123", "kind": "ntp", "ahead_ns": -7, "error_ns": 1_000_000_000,
+        });
+        assert_eq!(json, wanted);
     }
 
     #[test]

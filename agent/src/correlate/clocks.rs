@@ -48,11 +48,11 @@ pub enum ClockVerdict {
     /// It is wrong.
     Wrong,
     /// The steps together have taken it back to where it was.
-    Undone,
+    Reverted,
     /// A reference clock says that it is right.
     Confirmed,
     /// A time daemon set it.
-    Vouched,
+    SetByTimeDaemon,
 }
 
 /// One step of the wall clock.
@@ -74,8 +74,8 @@ pub struct ClockStep {
     pub parent: Option<Parent>,
     /// It happened within this long before it was seen; 0 for calls.
     pub within_ms: u64,
-    /// How long the machine slept, for `resume`.
-    pub slept_ms: Option<u64>,
+    /// How long the machine was suspended, for `resume`.
+    pub suspended_ms: Option<u64>,
 }
 
 /// Whose child a process is.
@@ -162,7 +162,7 @@ pub struct ClockSkewedDetails {
     /// be known from the readings' errors.
     pub drift_ppm: Option<f64>,
     /// The time this machine missed standing still, milliseconds.
-    pub missed_ms: Option<u64>,
+    pub paused_ms: Option<u64>,
     /// This machine's time zone, which has no part in it: clocks are compared in UTC.
     pub time_zone: Option<String>,
     /// TLS handshakes ended by an alert while the clock was wrong, by the alert's name.

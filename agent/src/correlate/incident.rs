@@ -79,9 +79,9 @@ pub enum Kind {
     ConnectStalled,
     /// The same process fails to connect to the same destination again and again.
     ConnectFailing,
-    /// A process waits for a neighbour (ARP, NDP) that does not answer.
+    /// Traffic waits for a neighbour (ARP, NDP) that does not answer.
     NeighbourUnresolved,
-    /// Replies go to a MAC that is not the one the neighbour's packets come from, and it does not hear them.
+    /// Replies go to a MAC that is not the one the neighbour's packets come from, and it does not receive them.
     NeighbourStale,
     /// Two machines claim one address.
     NeighbourConflict,
@@ -127,7 +127,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It is reported for the first time, or has begun again.
+    /// It is emitted for the first time, or has begun again.
     Open,
     /// It goes on, and something about it has changed.
     Updated,
@@ -144,10 +144,11 @@ pub struct Cause {
     pub confidence: Confidence,
     /// The peer that is waited for: of the connect, the DNS server, or the neighbour (port 0).
     pub destination: Option<Endpoint>,
-    /// What became of the connect or the lookup: an outcome of a connect, or `pending`; for a lookup
-    /// `pending`, `answered` or `failed`.
+    /// What became of it: an outcome of a connect, or `pending`; for a lookup `pending`, `answered` or `failed`; for a
+    /// neighbour `pending`, `failed`, or how it ended: `answered`, `set`, `removed`, `corrected`, `healed`,
+    /// `same_neighbour`, `conflict` or `idle` (no traffic any more).
     pub outcome: Option<String>,
-    /// SYN retries of the connect.
+    /// SYNs the connect retransmitted.
     pub syn_retransmits: Option<u32>,
     /// Packets of the connect that this host itself dropped.
     pub dropped_by_host: Option<u32>,
@@ -270,7 +271,7 @@ pub struct ConnectStalledDetails {
     pub pending_ms: u64,
     /// Connects of this incident that wait now.
     pub waiting: u64,
-    /// SYN retries.
+    /// SYNs retransmitted.
     pub syn_retransmits: u32,
     /// Packets this host itself dropped.
     pub dropped_by_host: u32,

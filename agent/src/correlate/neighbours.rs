@@ -28,8 +28,8 @@ pub struct NeighbourUnresolvedDetails {
     /// Which neighbour.
     #[serde(flatten)]
     pub neighbour: NeighbourPlace,
-    /// How long it has been asked for.
-    pub asked_ms: u64,
+    /// How long it has been unresolved.
+    pub unresolved_ms: u64,
     /// Questions sent without an answer, as far as they were counted.
     pub unanswered_probes: u32,
     /// The MAC it had before, if it ever answered.
@@ -39,9 +39,9 @@ pub struct NeighbourUnresolvedDetails {
     /// Waiters left out of `waiters`.
     pub waiters_left_out: u32,
     /// Other neighbours behind the same device that did not answer either and have no incident of their own.
-    pub others: u64,
-    /// Who took the entry away by hand shortly before, when a process did.
-    pub withdrawn_by: Option<Process>,
+    pub other_neighbours: u64,
+    /// The process that removed the entry shortly before, where one did.
+    pub removed_by: Option<Process>,
 }
 
 /// A process whose packet waited for a neighbour.
@@ -76,16 +76,16 @@ pub struct NeighbourStaleDetails {
     /// How long it has been in that state.
     pub state_ms: Option<u64>,
     /// How long the MAC has been cached.
-    pub cached_ms: Option<u64>,
+    pub cached_for_ms: Option<u64>,
     /// How long packets have come from the other MAC: since the address changed hands, or was first seen to have.
-    pub seen_ms: u64,
+    pub seen_for_ms: u64,
     /// Packets sent again without an answer.
     pub unanswered: u32,
     /// Connections they belong to.
     pub connections: u32,
     /// Ports of this host they are about (remote ports, where this host is the client), in order.
     pub ports: Vec<u16>,
-    /// How it ended: `corrected`, `removed`, `healed` (by the kernel itself), `answered`, `together` (both MACs are the neighbour's), `conflict` (two machines have the address) or `quiet`; absent while it goes on.
+    /// How it ended: `corrected`, `removed`, `healed` (by the kernel itself), `answered`, `same_neighbour` (both MACs are the neighbour's), `conflict` (two machines have the address) or `idle` (no traffic any more); absent while it goes on.
     pub ended_by: Option<String>,
 }
 
@@ -109,10 +109,10 @@ pub struct NeighbourConflictDetails {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictPattern {
-    /// They have it in turn, seconds apart: it flaps. One machine, or two that both believe they own it.
-    InTurn,
+    /// They claim it alternately, seconds apart: it flaps. One machine, or two that both believe they own it.
+    Alternating,
     /// Both claim it within a second, again and again: two machines, or two devices of one.
-    AtOnce,
+    Simultaneous,
     /// One resets what the other one asks for: two machines.
     TwoMachines,
 }
@@ -124,14 +124,14 @@ pub struct ClaimedMac {
     pub mac: String,
     /// How often it claimed the address within the last minute.
     pub claims: u32,
-    /// How long ago it did last.
-    pub last_ms: u64,
+    /// How long ago it claimed it last.
+    pub last_claim_ms: u64,
     /// The device of this machine that has it, if one has.
     pub device: Option<String>,
     /// That device's network namespace; absent for the host's own.
     pub netns: Option<String>,
     /// Other addresses of the same network that this host has at this MAC.
-    pub also: Vec<IpAddr>,
+    pub other_addresses: Vec<IpAddr>,
 }
 
 /// Of `neighbour_table_full`.

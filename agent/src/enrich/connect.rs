@@ -28,7 +28,7 @@ pub(super) fn apply(
         ConnectStep::Waiting => return,
         ConnectStep::Start => What::ConnectStarted { protocol, source, destination },
         ConnectStep::Retry => {
-            What::SynRetried { source, destination, syn_retransmits: connect.retries, elapsed_ms }
+            What::SynRetransmitted { source, destination, syn_retransmits: connect.retries, elapsed_ms }
         }
         ConnectStep::Drop => What::ConnectDropped {
             source,
@@ -81,7 +81,7 @@ impl World {
     /// The ICMP error with which this host itself answered a connect or a datagram.
     pub fn host_icmp(&self, connect: &Connect) -> Option<HostIcmp> {
         let says = IcmpError::of(Icmp::of(connect.icmp)?);
-        Some(HostIcmp { says, netns: self.netns_name(connect.icmp_netns) })
+        Some(HostIcmp { error: says, netns: self.netns_name(connect.icmp_netns) })
     }
 }
 

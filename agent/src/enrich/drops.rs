@@ -82,7 +82,7 @@ impl World {
             place: place_of(connect.drop_where),
             device,
             netns: self.namespace(netns),
-            elsewhere: foreign,
+            other_netns: foreign,
         })
     }
 

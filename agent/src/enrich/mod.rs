@@ -34,7 +34,7 @@ use select::Select;
 
 use crate::{
     event::{self, Event, What as Raw},
-    fact::{Endpoint, Fact, LostBy, NeighbourMeaning, Process, What},
+    fact::{Endpoint, Fact, LostBy, NeighbourTransition, Process, What},
 };
 
 /// Processes remembered at most.
@@ -352,19 +352,21 @@ impl World {
 /// The clock, and neighbours that fail or do not hear us, concern every process: filters by process let them pass.
 pub fn concerns_everyone(what: &What) -> bool {
     match what {
-        What::NeighbourChanged(change) => change.failed || change.meaning == NeighbourMeaning::Dropped,
+        What::NeighbourChanged(change) => {
+            change.failed || change.transition == NeighbourTransition::PacketDropped
+        }
         What::NeighbourTableFull(_)
         | What::NeighbourMacMismatch(_)
         | What::NeighbourClaimed(_)
-        | What::NeighbourUnheard(_)
-        | What::NeighbourHeard(_)
-        | What::NeighbourReset(_)
+        | What::NeighbourRetransmit(_)
+        | What::NeighbourRecovered(_)
+        | What::NeighbourConnectionReset(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
         | What::LeapSecond { .. }
-        | What::MachineSlept { .. } => true,
+        | What::Suspended { .. } => true,
         What::ConnectStarted { .. }
-        | What::SynRetried { .. }
+        | What::SynRetransmitted { .. }
         | What::ConnectDropped { .. }
         | What::ConnectPending { .. }
         | What::ConnectEnded { .. }
@@ -381,7 +383,7 @@ pub fn concerns_everyone(what: &What) -> bool {
         | What::DnsAnswer { .. }
         | What::DnsPending { .. }
         | What::DnsFailed { .. }
-        | What::NeighbourWaited(_)
+        | What::NeighbourPacketQueued(_)
         | What::ClockSlewed { .. }
         | What::ClockCompared { .. } => false,
     }

@@ -4,29 +4,28 @@
 use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};
 
-#[cfg(doc)]
-use super::context::{Exposed, Holders, Network, Reach, Snapshot};
-
 /// What a rule asks for, to be read once, now.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "request", content = "of", rename_all = "snake_case")]
 pub enum Request {
-    /// A process: answered with a [`Snapshot`].
+    /// A process: answered with a [`Snapshot`](super::context::Snapshot).
     Process(ProcessRef),
-    /// The devices and gateways of a network namespace: answered with a [`Network`].
-    Network(#[serde(with = "super::netns")] Netns),
+    /// The devices and gateways of a network namespace: answered with a [`Network`](super::context::Network).
+    #[serde(with = "super::netns")]
+    Network(Netns),
     /// The same, and the neighbour tables with their biggest users.
-    Tables(#[serde(with = "super::netns")] Netns),
+    #[serde(with = "super::netns")]
+    Tables(Netns),
     /// Records of clients' TLS sessions, in either mode, until this moment (CLOCK_BOOTTIME in nanoseconds). Nothing
     /// answers.
     Sessions(u64),
-    /// Processes that were started while the clock was wrong: answered with [`Exposed`].
+    /// Processes that were started while the clock was wrong: answered with [`Exposed`](super::context::Exposed).
     Exposed(Exposure),
-    /// Who on this machine has a neighbour's address or MACs: answered with [`Holders`].
+    /// Who on this machine has a neighbour's address or MACs: answered with [`Holders`](super::context::Holders).
     Holders(Sought),
     /// The reference clocks, now: answered with readings as they come.
     References,
-    /// The route to a destination and the local ports towards it: answered with a [`Reach`].
+    /// The route to a destination and the local ports towards it: answered with a [`Reach`](super::context::Reach).
     Reach(Target),
 }
 

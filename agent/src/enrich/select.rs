@@ -8,7 +8,7 @@ use std::{fmt, net::IpAddr};
 
 use crate::{
     event,
-    fact::{Endpoint, NeighbourMeaning, Outcome, What},
+    fact::{Endpoint, NeighbourTransition, Outcome, What},
 };
 
 /// Slower than this is slow, milliseconds.
@@ -50,9 +50,9 @@ impl Select {
             | What::DnsAnswer { server, .. }
             | What::DnsPending { server, .. }
             | What::DnsFailed { server, .. } => self.peer(server),
-            What::NeighbourWaited(waited) => self.peer(&waited.destination),
-            What::NeighbourUnheard(unheard) => self.network(unheard.destination.ip),
-            What::NeighbourHeard(heard) => self.network(heard.destination.ip),
+            What::NeighbourPacketQueued(waited) => self.peer(&waited.destination),
+            What::NeighbourRetransmit(unheard) => self.network(unheard.destination.ip),
+            What::NeighbourRecovered(heard) => self.network(heard.destination.ip),
             // A neighbour has no port: who asks for one wants what goes there.
             What::NeighbourChanged(change) => self.ports.is_empty() && self.network(change.address),
             What::NeighbourMacMismatch(mismatch) => self.network(mismatch.address),
@@ -142,7 +142,7 @@ fn judge(what: &What) -> (bool, Option<f64>) {
         What::ConnectEnded { outcome, syn_retransmits, duration_ms, .. } => {
             (*outcome != Outcome::Established || *syn_retransmits > 0, Some(*duration_ms))
         }
-        What::SynRetried { elapsed_ms, .. }
+        What::SynRetransmitted { elapsed_ms, .. }
         | What::ConnectDropped { elapsed_ms, .. }
         | What::ConnectPending { elapsed_ms, .. }
         | What::HandshakePending { elapsed_ms, .. }
@@ -156,20 +156,21 @@ fn judge(what: &What) -> (bool, Option<f64>) {
             (rcode != "NOERROR" || latency_ms.is_some_and(|ms| ms >= SLOW_MS), *latency_ms)
         }
         What::NeighbourChanged(change) => {
-            let lost = matches!(change.meaning, NeighbourMeaning::Failed | NeighbourMeaning::Dropped);
+            let lost =
+                matches!(change.transition, NeighbourTransition::Failed | NeighbourTransition::PacketDropped);
             let moved = change.new_mac.is_some() && change.old_mac.is_some();
             (lost || (moved && change.old_mac != change.new_mac), None)
         }
         What::NeighbourTableFull(_)
         | What::NeighbourMacMismatch(_)
         | What::NeighbourClaimed(_)
-        | What::NeighbourUnheard(_)
-        | What::NeighbourReset(_)
-        | What::NeighbourWaited(_)
+        | What::NeighbourRetransmit(_)
+        | What::NeighbourConnectionReset(_)
+        | What::NeighbourPacketQueued(_)
         | What::ClockSet { .. }
         | What::ClockMoved { .. }
         | What::LeapSecond { .. }
-        | What::MachineSlept { .. } => (true, None),
+        | What::Suspended { .. } => (true, None),
         What::ClockSlewed { refused, .. } => (*refused, None),
         // Thirty seconds is where it begins to matter.
         What::ClockCompared { ahead_ns, .. } => (ahead_ns.unsigned_abs() >= 30_000_000_000, None),
@@ -178,7 +179,7 @@ fn judge(what: &What) -> (bool, Option<f64>) {
         | What::ServerHello { .. }
         | What::ServerFlightRead { .. }
         | What::ClientFinished { .. }
-        | What::NeighbourHeard(_)
+        | What::NeighbourRecovered(_)
         | What::DnsQuery { .. } => (false, None),
     }
 }
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn a_minimum_leaves_out_what_has_no_duration() {
         let slow = Select { min_ms: 5, ..Select::default() };
-        assert!(!slow.wants(&What::MachineSlept { slept_ms: 9.0 }));
+        assert!(!slow.wants(&What::Suspended { suspended_ms: 9.0 }));
         assert!(slow.wants(&answer("NOERROR", 5.0)) && !slow.wants(&answer("NOERROR", 4.9)));
     }
 
@@ -243,7 +244,7 @@ mod tests {
         let only_v6 = Select { only_v6: Some(true), ..Select::default() };
         assert!(only_v6.wants(&asked("[fd00::1]:53")) && !only_v6.wants(&asked("10.1.2.3:53")));
         // What has no peer is reported whatever is asked for.
-        assert!(port(443).wants(&What::MachineSlept { slept_ms: 9.0 }));
+        assert!(port(443).wants(&What::Suspended { suspended_ms: 9.0 }));
     }
 
     #[test]
@@ -266,6 +267,6 @@ mod tests {
 
     #[test]
     fn without_a_filter_everything_is_reported() {
-        assert!(Select::default().wants(&What::MachineSlept { slept_ms: 9.0 }));
+        assert!(Select::default().wants(&What::Suspended { suspended_ms: 9.0 }));
     }
 }

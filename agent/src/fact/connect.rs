@@ -19,7 +19,7 @@ pub enum Outcome {
     Refused,
     /// ECONNRESET.
     Reset,
-    /// ETIMEDOUT: nobody answered any SYN.
+    /// ETIMEDOUT: no SYN was answered.
     TimedOut,
     /// EHOSTUNREACH: no neighbour, or a router said so.
     HostUnreachable,
@@ -90,8 +90,9 @@ pub struct DropSite {
     pub device: Option<String>,
     /// The network namespace it was in: its name, or `net:[inode]`; absent for the host's own.
     pub netns: Option<String>,
-    /// That is not the connecting process's own network namespace: a router, a container's node, or the server.
-    pub elsewhere: bool,
+    /// It was another one than the connecting process's own network namespace: a router's, a container's node's, or the
+    /// server's.
+    pub other_netns: bool,
 }
 
 impl DroppedPacket {
@@ -124,7 +125,7 @@ impl fmt::Display for DropSite {
         if let Some(device) = &self.device {
             write!(f, ", {}", crate::text::shown(device))?;
         }
-        match (&self.netns, self.elsewhere) {
+        match (&self.netns, self.other_netns) {
             (Some(netns), true) => write!(f, ", network namespace {}", crate::text::shown(netns)),
             (None, true) => f.write_str(", the host's own network namespace"),
             (_, false) => Ok(()),
@@ -172,8 +173,8 @@ impl fmt::Display for Wire {
 /// An ICMP error with which this host itself answered, in one of its network namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct HostIcmp {
-    /// What it says.
-    pub says: IcmpError,
+    /// Which error.
+    pub error: IcmpError,
     /// The network namespace it was sent in: its name, or `net:[inode]`; absent for the host's own.
     pub netns: Option<String>,
 }
@@ -209,7 +210,7 @@ impl IcmpError {
 
 impl fmt::Display for HostIcmp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.says {
+        f.write_str(match self.error {
             IcmpError::NetUnreachable => "this host itself says that it has no route",
             IcmpError::HostUnreachable => "this host itself says that the address is unreachable",
             IcmpError::PortUnreachable => "this host's own firewall rejects it",

@@ -23,7 +23,7 @@ impl What {
     pub fn connects_to(&self) -> Option<&Endpoint> {
         match self {
             Self::ConnectStarted { destination, .. }
-            | Self::SynRetried { destination, .. }
+            | Self::SynRetransmitted { destination, .. }
             | Self::ConnectDropped { destination, .. }
             | Self::ConnectPending { destination, .. }
             | Self::ConnectEnded { destination, .. } => Some(destination),
@@ -46,7 +46,7 @@ impl What {
     pub fn local(&self) -> Option<&Endpoint> {
         let local = match self {
             Self::ConnectStarted { source, .. }
-            | Self::SynRetried { source, .. }
+            | Self::SynRetransmitted { source, .. }
             | Self::ConnectDropped { source, .. }
             | Self::ConnectPending { source, .. }
             | Self::ConnectEnded { source, .. } => source,

@@ -18,8 +18,9 @@ use serde::Serialize;
 pub use clock::{ClockCall, LeapKind};
 pub use connect::{DropPlace, DropSite, DroppedPacket, HostIcmp, IcmpError, Outcome, TranslatedBy, Wire};
 pub use neigh::{
-    NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-    NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
+    NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourConnectionReset, NeighbourMacMismatch,
+    NeighbourPacketQueued, NeighbourRecovered, NeighbourRetransmit, NeighbourTableFull, NeighbourTransition,
+    Retransmitted,
 };
 pub use reference::{Reading, ReferenceKind, is_time_zone};
 pub use stream::{Degraded, LostBy, MissingReason, Probes, SCHEMA, Start, Summary};
@@ -76,7 +77,7 @@ pub struct Process {
 
 impl Process {
     /// The pod or container it belongs to, as text shows it before the name: `shop/cart-7d9f/cart`,
-    /// `docker/3f4b1c0d3f4b`; nothing for what is in neither. Cgroups may be named by anybody: nothing but what
+    /// `docker/3f4b1c0d3f4b`; nothing for what is in neither. Cgroups may be named by any user: nothing but what
     /// such names may hold is shown.
     pub fn belongs(&self) -> Option<String> {
         let pod = match (&self.pod, &self.pod_uid) {
@@ -110,7 +111,7 @@ pub struct Endpoint {
     pub ip: IpAddr,
     /// The port.
     pub port: u16,
-    /// The name somebody in the same network namespace looked up and got this address for.
+    /// The name that a process in the same network namespace looked up and got this address for.
     pub name: Option<String>,
     /// Where packets for it really go, or, of a handshake's own end, came to; absent where that is the address itself,
     /// or not known.
@@ -128,7 +129,7 @@ pub enum Protocol {
     Udp,
 }
 
-/// A thread at the moment somebody looked.
+/// A thread at the moment it was looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
 pub struct Thread {
     /// Thread id.
@@ -141,7 +142,7 @@ pub struct Thread {
     pub wchan: Option<String>,
     /// The system call it is in.
     pub syscall: Option<String>,
-    /// What it waits on, as far as the system call's arguments tell: sockets with their peers, files, pipes.
+    /// What it waits on, as far as the system call's arguments show: sockets with their peers, files, pipes.
     pub waits_on: Vec<String>,
     /// Its kernel stack, innermost first, where readable.
     pub stack: Vec<String>,

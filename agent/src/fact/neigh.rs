@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::Endpoint;
 
-/// What is known of a neighbour changed. Not told: an entry that is only being confirmed (REACHABLE, STALE,
-/// DELAY and PROBE with the same MAC all mean the same), and each further question of a resolution.
+/// What is known of a neighbour changed. Not emitted: an entry that is only being confirmed (REACHABLE, STALE,
+/// DELAY and PROBE with the same MAC all mean the same), and each further probe of a resolution.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct NeighbourChanged {
-    /// What the change means.
-    pub meaning: NeighbourMeaning,
+    /// What kind of change.
+    pub transition: NeighbourTransition,
     /// Its address.
     pub address: IpAddr,
     /// The device it is behind.
@@ -30,39 +30,39 @@ pub struct NeighbourChanged {
     pub old_mac: Option<String>,
     /// Cached MAC now.
     pub new_mac: Option<String>,
-    /// Nobody answered: what waited for it was told EHOSTUNREACH.
+    /// There was no answer: what waited for it got EHOSTUNREACH.
     pub failed: bool,
     /// Probes sent in this state.
     pub probes: u32,
-    /// Questions (ARP requests, neighbour solicitations) that nobody answered; with `failed`, when all of
-    /// them were seen.
+    /// Probes (ARP requests, neighbour solicitations) without an answer; with `failed`, when all of them
+    /// were seen.
     pub unanswered: Option<u32>,
     /// How long it was in the old state.
     pub old_state_ms: Option<f64>,
 }
 
-/// What a change of a neighbour means.
+/// Kinds of changes of a neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum NeighbourMeaning {
-    /// It is asked for: its MAC is not known.
-    Asked,
-    /// It was asked for, and answered: its MAC is known.
-    Answered,
-    /// Its MAC is known without having been asked for: a packet of its own told it.
-    Learnt,
+pub enum NeighbourTransition {
+    /// Resolution began: its MAC is not known.
+    Resolving,
+    /// It answered: its MAC is known.
+    Resolved,
+    /// Its MAC is known from a packet of its own, without a resolution.
+    Learned,
     /// It has another MAC than before.
-    Moved,
+    MacChanged,
     /// It was set by hand: through netlink (`ip neigh`, a control plane) or an ioctl.
     Set,
     /// It needs no resolution any more.
     Noarp,
-    /// Nobody answered: the kernel gave up.
+    /// There was no answer: the kernel gave up.
     Failed,
     /// The entry is gone: by hand when there is a process, else by the garbage collector or with its device.
     Removed,
     /// A packet to an entry that had just been removed was dropped.
-    Dropped,
+    PacketDropped,
 }
 
 /// What made a neighbour change.
@@ -71,7 +71,7 @@ pub enum NeighbourMeaning {
 pub enum NeighbourCause {
     /// An ARP or NDP packet arrived.
     Packet,
-    /// Somebody asked for it through netlink, e.g. `ip neigh`.
+    /// A process asked for it through netlink, e.g. `ip neigh`.
     Netlink,
     /// The entry's timer ran out.
     Timer,
@@ -100,7 +100,7 @@ pub struct NeighbourTableFull {
     pub gc_entries: u32,
     /// The bound: `net.ipv4.neigh.default.gc_thresh3`, or ipv6.
     pub gc_thresh3: u32,
-    /// How often since it was last told.
+    /// How often since the last such event.
     pub count: u32,
 }
 
@@ -123,11 +123,11 @@ pub struct NeighbourMacMismatch {
     pub cached_for_ms: Option<f64>,
     /// The port the SYN was for.
     pub local_port: u16,
-    /// SYNs from another MAC since it was last told.
+    /// SYNs from another MAC since the last such event.
     pub syns: u32,
 }
 
-/// An ARP or NDP packet from another MAC than the cached one, which the kernel did not believe. Told at most
+/// An ARP or NDP packet from another MAC than the cached one, which the kernel did not believe. Emitted at most
 /// once a second and neighbour.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct NeighbourClaimed {
@@ -149,10 +149,10 @@ pub struct NeighbourClaimed {
     pub confirmed_ms: Option<f64>,
 }
 
-/// Something was sent again to a neighbour whose packets come from another MAC than the cached one: it does
-/// not hear this host. The first at once, then at most five a second and neighbour.
+/// A packet was retransmitted to a neighbour whose packets come from another MAC than the cached one: it does
+/// not receive what this host sends. The first at once, then at most five a second and neighbour.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct NeighbourUnheard {
+pub struct NeighbourRetransmit {
     /// The neighbour.
     pub address: IpAddr,
     /// The device, when its name is known.
@@ -169,20 +169,20 @@ pub struct NeighbourUnheard {
     pub seen_for_ms: Option<f64>,
     /// How long the cached MAC has been cached.
     pub cached_for_ms: Option<f64>,
-    /// What was sent again.
-    pub sent: SentAgain,
+    /// What was retransmitted.
+    pub packet: Retransmitted,
     /// The neighbour's end of the connection.
     pub destination: Endpoint,
     /// This host's port.
     pub local_port: u16,
-    /// Packets sent again since its packets come from another MAC.
+    /// Packets retransmitted since its packets come from another MAC.
     pub unanswered: u32,
 }
 
-/// What was sent again.
+/// What was retransmitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum SentAgain {
+pub enum Retransmitted {
     /// The answer to a SYN: this host is the server.
     SynAck,
     /// A SYN: this host is the client.
@@ -191,10 +191,10 @@ pub enum SentAgain {
     Data,
 }
 
-/// A neighbour whose packets come from another MAC than the cached one answered a connection after all: it
-/// hears this host, whatever the MACs.
+/// A neighbour whose packets come from another MAC than the cached one answered after retransmissions, and the
+/// connection was established: it receives what this host sends, whatever the MACs.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct NeighbourHeard {
+pub struct NeighbourRecovered {
     /// The neighbour.
     pub address: IpAddr,
     /// The device, when its name is known.
@@ -211,13 +211,13 @@ pub struct NeighbourHeard {
     pub destination: Endpoint,
     /// This host's port.
     pub local_port: u16,
-    /// Packets that had been sent again before.
+    /// Packets that had been retransmitted before.
     pub unanswered: u32,
 }
 
-/// The cached MAC reset a connection that another MAC goes on asking for: two machines have the address.
+/// The cached MAC reset a connection that another MAC goes on opening: two machines have the address.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct NeighbourReset {
+pub struct NeighbourConnectionReset {
     /// The address both have.
     pub address: IpAddr,
     /// The device, when its name is known.
@@ -230,7 +230,7 @@ pub struct NeighbourReset {
     pub seen_mac: String,
     /// State of the entry.
     pub state: String,
-    /// The other end of the connection that is asked for.
+    /// The other end of the connection that is opened.
     pub destination: Endpoint,
     /// This host's port.
     pub local_port: u16,
@@ -238,10 +238,10 @@ pub struct NeighbourReset {
     pub resets: u32,
 }
 
-/// A packet waits for a neighbour that does not answer. Told once while it waits, for each socket, or for
+/// A packet is queued for a neighbour that does not answer. Emitted once while it is, for each socket, or for
 /// each two ends when there is no socket.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct NeighbourWaited {
+pub struct NeighbourPacketQueued {
     /// The neighbour: the destination, or the next hop towards it.
     pub address: IpAddr,
     /// The device, when its name is known.
@@ -254,6 +254,6 @@ pub struct NeighbourWaited {
     pub source: Endpoint,
     /// Where it is to; port 0 unless it is TCP or UDP.
     pub destination: Endpoint,
-    /// Packets that wait for this neighbour.
+    /// Packets queued for this neighbour.
     pub queued: u32,
 }

@@ -94,7 +94,7 @@ pub struct Reading {
 const QUARTER_NS: u64 = 15 * MINUTE_NS;
 /// The time zone furthest from UTC.
 const FURTHEST_NS: u64 = 14 * HOUR_NS;
-/// A clock nobody looks after is seconds off.
+/// A clock without a time daemon is seconds off.
 const NEARLY_NS: u64 = 5 * SECOND_NS;
 
 /// Whether clocks so far apart, give or take, may both be right: one of them in local time.

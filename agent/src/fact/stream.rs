@@ -2,7 +2,7 @@
 //! what was seen and what was lost.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Version of the JSON stream. Within v1 it only ever grows.
 pub const SCHEMA: &str = "culprit.stream/v1";
@@ -23,18 +23,20 @@ pub struct Start {
 }
 
 /// What is attached and what is not.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Probes {
     /// Probes of which at least the required hooks are attached.
+    #[serde(deserialize_with = "names_now")]
     pub attached: Vec<String>,
     /// What is missing, and why.
     pub degraded: Vec<Degraded>,
 }
 
 /// Hooks of a probe that are missing together, for the same reason.
-#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Degraded {
     /// The probe; `-p` for the hooks that follow the processes asked for.
+    #[serde(deserialize_with = "name_now")]
     pub probe: String,
     /// The hooks, as `culprit list probes` names them. Empty in recordings that are older than this field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -46,8 +48,21 @@ pub struct Degraded {
     pub why: String,
 }
 
+/// The name of a probe by now: recordings of earlier versions have `neigh`.
+fn renamed(name: String) -> String {
+    if name == "neigh" { "neighbour".into() } else { name }
+}
+
+fn name_now<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    String::deserialize(from).map(renamed)
+}
+
+fn names_now<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Vec::<String>::deserialize(from).map(|names| names.into_iter().map(renamed).collect())
+}
+
 /// Why a hook is not attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingReason {
     /// This kernel has no such tracepoint.
@@ -67,7 +82,7 @@ pub enum MissingReason {
 /// The end.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Summary {
-    /// Facts told.
+    /// Facts emitted.
     pub events: u64,
     /// Incidents opened.
     pub incidents: u64,
@@ -105,4 +120,21 @@ pub struct LostBy {
     pub reason: String,
     /// How many.
     pub count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_of_earlier_recordings_have_the_names_of_today() {
+        let recorded =
+            r#"{"attached":["connect","neigh"],"degraded":[{"probe":"neigh","why":"no removals"}]}"#;
+        let probes: Probes = serde_json::from_str(recorded).expect("as it was written");
+        assert_eq!(probes.attached, ["connect", "neighbour"]);
+        assert_eq!(probes.degraded[0].probe, "neighbour");
+        let again: Probes =
+            serde_json::from_value(serde_json::to_value(&probes).expect("JSON")).expect("as it is");
+        assert_eq!(again, probes);
+    }
 }

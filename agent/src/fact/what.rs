@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    ClockCall, DropSite, Endpoint, HostIcmp, LeapKind, NeighbourChanged, NeighbourClaimed, NeighbourHeard,
-    NeighbourMacMismatch, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, Outcome,
-    Protocol, ReferenceKind, Role, Session, Stage,
+    ClockCall, DropSite, Endpoint, HostIcmp, LeapKind, NeighbourChanged, NeighbourClaimed,
+    NeighbourConnectionReset, NeighbourMacMismatch, NeighbourPacketQueued, NeighbourRecovered,
+    NeighbourRetransmit, NeighbourTableFull, Outcome, Protocol, ReferenceKind, Role, Session, Stage,
 };
 use crate::text::host::Invalid;
 
@@ -23,13 +23,13 @@ pub enum What {
         /// Where to.
         destination: Endpoint,
     },
-    /// A SYN was sent again.
-    SynRetried {
+    /// A SYN was retransmitted.
+    SynRetransmitted {
         /// Where from; port 0 when none was chosen yet.
         source: Endpoint,
         /// Where to.
         destination: Endpoint,
-        /// How many retries so far.
+        /// How many retransmissions so far.
         syn_retransmits: u32,
         /// Time since the connect began.
         elapsed_ms: f64,
@@ -55,7 +55,7 @@ pub enum What {
         source: Endpoint,
         /// Where to.
         destination: Endpoint,
-        /// SYN retries so far.
+        /// SYNs retransmitted so far.
         syn_retransmits: u32,
         /// Packets of this connect dropped on this host so far.
         drops: u32,
@@ -80,10 +80,10 @@ pub enum What {
         /// The ICMP error with which this host itself answered.
         #[serde(skip_serializing_if = "Option::is_none")]
         answered_by_host: Option<HostIcmp>,
-        /// An error that had come by ICMP and that nobody asked the socket for before it was closed.
+        /// An error that had come by ICMP and that the process did not read from the socket before it closed it.
         #[serde(skip_serializing_if = "Option::is_none")]
         unread_errno: Option<String>,
-        /// SYN retries.
+        /// SYNs retransmitted.
         syn_retransmits: u32,
         /// Time from call to end.
         duration_ms: f64,
@@ -282,14 +282,14 @@ pub enum What {
     NeighbourMacMismatch(NeighbourMacMismatch),
     /// An ARP or NDP packet from another MAC than the cached one, which the kernel did not believe.
     NeighbourClaimed(NeighbourClaimed),
-    /// Something was sent again to a neighbour whose packets come from another MAC than the cached one.
-    NeighbourUnheard(NeighbourUnheard),
-    /// A neighbour whose packets come from another MAC than the cached one answered after all.
-    NeighbourHeard(NeighbourHeard),
-    /// The cached MAC reset a connection that another MAC goes on asking for: two machines have the address.
-    NeighbourReset(NeighbourReset),
-    /// A packet waits for a neighbour that does not answer: told once while it waits.
-    NeighbourWaited(NeighbourWaited),
+    /// A packet was retransmitted to a neighbour whose packets come from another MAC than the cached one.
+    NeighbourRetransmit(NeighbourRetransmit),
+    /// A neighbour whose packets come from another MAC than the cached one answered after retransmissions.
+    NeighbourRecovered(NeighbourRecovered),
+    /// The cached MAC reset a connection that another MAC goes on opening: two machines have the address.
+    NeighbourConnectionReset(NeighbourConnectionReset),
+    /// A packet is queued for a neighbour that does not answer: emitted once while it is.
+    NeighbourPacketQueued(NeighbourPacketQueued),
     /// A call set the wall clock, or was refused.
     ClockSet {
         /// Which call.
@@ -334,7 +334,7 @@ pub enum What {
         within_ms: f64,
     },
     /// A leap second: the kernel moved the wall clock by a second at the end of the day, as had been armed. The
-    /// process is whoever armed it.
+    /// process is the one that armed it.
     LeapSecond {
         /// One more, or one less.
         leap_second: LeapKind,
@@ -354,9 +354,9 @@ pub enum What {
         /// How far that may be wrong, nanoseconds.
         error_ns: u64,
     },
-    /// The machine slept: BOOTTIME moved against MONOTONIC.
-    MachineSlept {
+    /// The machine was suspended: BOOTTIME moved against MONOTONIC.
+    Suspended {
         /// For how long.
-        slept_ms: f64,
+        suspended_ms: f64,
     },
 }

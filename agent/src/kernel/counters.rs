@@ -88,13 +88,13 @@ impl Counters {
     }
 
     /// SYNs sent again.
-    pub fn syn_retries(&self) -> u64 {
-        self.count(counter::SYN_RETRIES)
+    pub fn syn_retransmits(&self) -> u64 {
+        self.count(counter::SYN_RETRANSMITS)
     }
 
     /// SYN-ACKs sent again.
-    pub fn synack_retries(&self) -> u64 {
-        self.count(counter::SYNACK_RETRIES)
+    pub fn synack_retransmits(&self) -> u64 {
+        self.count(counter::SYNACK_RETRANSMITS)
     }
 
     /// Handshakes of a role that ended in this stage; 0 for a role or a stage that is none or no end.

@@ -42,8 +42,8 @@ fn connects(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
     let timed = [("established", Timed::ConnectEstablished), ("failed", Timed::ConnectFailed)];
     let timed = timed.map(|(outcome, timed)| ([outcome], counters.durations(timed)));
     to.durations(&f::CONNECT_DURATION, timed)?;
-    to.number(&f::SYN_RETRIES, counters.syn_retries())?;
-    to.number(&f::SYNACK_RETRIES, counters.synack_retries())
+    to.number(&f::SYN_RETRANSMITS, counters.syn_retransmits())?;
+    to.number(&f::SYNACK_RETRANSMITS, counters.synack_retransmits())
 }
 
 const ROLE_NUMBERS: [u32; 2] = [CLIENT, SERVER];
@@ -131,10 +131,13 @@ fn clock(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
         to.number(&f::CLOCK_LAST_STEP_AT, seconds(last.at_ns))?;
     }
     let offsets = || clock.offsets.iter().map(|(kind, offset)| (kind.name(), offset));
-    to.numbers(&f::CLOCK_OFFSET, offsets().map(|(source, offset)| ([source], seconds(offset.ahead_ns))))?;
+    to.numbers(
+        &f::CLOCK_OFFSET,
+        offsets().map(|(reference, offset)| ([reference], seconds(offset.ahead_ns))),
+    )?;
     to.numbers(
         &f::CLOCK_OFFSET_ERROR,
-        offsets().map(|(source, offset)| ([source], offset.error_ns as f64 / 1e9)),
+        offsets().map(|(reference, offset)| ([reference], offset.error_ns as f64 / 1e9)),
     )
 }
 
@@ -165,7 +168,7 @@ fn memory(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
     to.numbers(&f::MAP_CAPACITY, maps().map(|map| ([map.map.as_str()], map.capacity)))?;
     to.numbers(&f::MAP_MEMORY, maps().map(|map| ([map.map.as_str()], map.memory_bytes)))?;
     let tables = || from.tables.iter();
-    to.numbers(&f::TABLE_ENTRIES, tables().map(|table| ([table.name], table.entries)))?;
-    to.numbers(&f::TABLE_CAPACITY, tables().map(|table| ([table.name], table.capacity)))?;
-    to.numbers(&f::TABLE_EVICTIONS, tables().map(|table| ([table.name], table.evictions)))
+    to.numbers(&f::CACHE_ENTRIES, tables().map(|table| ([table.name], table.entries)))?;
+    to.numbers(&f::CACHE_CAPACITY, tables().map(|table| ([table.name], table.capacity)))?;
+    to.numbers(&f::CACHE_EVICTIONS, tables().map(|table| ([table.name], table.evictions)))
 }

@@ -140,15 +140,15 @@ pub const ROLES: &[&str] = &["client", "server"];
 pub const TLS_ENDS: &[&str] = &["done", "alert", "closed", "not_tls"];
 /// What a handshake waits for.
 pub const TLS_PHASES: &[&str] = &["read", "server_flight", "client_finish", "server_finish"];
-/// Response codes of DNS that are told apart.
+/// Response codes of DNS that are distinguished.
 pub const RCODES: &[&str] = &["noerror", "nxdomain", "servfail", "refused", "formerr", "other"];
 /// States of a neighbour.
 pub const NEIGHBOUR_STATES: &[&str] =
     &["incomplete", "reachable", "stale", "delay", "probe", "failed", "permanent"];
 /// Directions of a step of the clock.
-pub const DIRECTIONS: &[&str] = &["forward", "back"];
+pub const DIRECTIONS: &[&str] = &["forward", "backward"];
 /// Reference clocks.
-pub const SOURCES: &[&str] = &["rtc", "ptp", "kernel", "ntp", "http"];
+pub const REFERENCES: &[&str] = &["rtc", "ptp", "kernel", "ntp", "http"];
 /// Why a record is lost: [`Stat::LOSSES`] by name.
 pub const LOSSES: &[&str] =
     &[Stat::RingFull.name(), Stat::MapFull.name(), Stat::Unreadable.name(), Stat::Missed.name()];
@@ -161,7 +161,7 @@ const ROLE: Label = label("role", ROLES);
 const FAMILY: Label = label("family", IP);
 const PROBE: Label = Label { name: "probe", values: Values::Probes };
 const PROGRAM: Label = Label { name: "program", values: Values::Programs };
-const SOURCE: Label = label("source", SOURCES);
+const REFERENCE: Label = label("reference", REFERENCES);
 const KIND: Label = Label { name: "kind", values: Values::Kinds };
 const SEVERITY: Label = Label { name: "severity", values: Values::Severities };
 const ID: Label = Label { name: "id", values: Values::Some("the incident's id, as `culprit show` takes it") };
@@ -170,14 +170,14 @@ const SUMMARY: Label = Label {
     values: Values::Some("its summary when it got this severity, cut after 200 characters"),
 };
 const MAP: Label = Label { name: "map", values: Values::Some("a map of the kernel object") };
-const TABLE: Label = Label { name: "table", values: Values::Some("a table of the agent") };
+const CACHE: Label = Label { name: "cache", values: Values::Some("a cache of the agent") };
 const SINK: Label = Label { name: "sink", values: Values::Sinks };
 const ROUTE: Label = Label { name: "path", values: Values::Some("a route of the API, or other") };
 const CODE: Label = Label { name: "code", values: Values::Some("an HTTP status code") };
-const IDENTITY: Label = Label {
-    name: "identity",
+const WORKLOAD: Label = Label {
+    name: "workload",
     values: Values::Some(
-        "the unit, namespace or pod of --label-by: the first so many of --label-top, other, or none",
+        "what --metrics-by names it by: one of the first --metrics-top of them, other, or none",
     ),
 };
 const VERSION: Label = Label { name: "version", values: Values::Some("the version of culprit") };
@@ -216,42 +216,42 @@ families! {
     CONNECTS = "culprit_connects_total", Counter, None, [label("outcome", Ended::NAMES)], "TCP connects that ended; aborted means closed while pending, denied a policy of this host";
     CONNECTS_PENDING = "culprit_connects_pending", Gauge, None, [], "TCP connects in SYN_SENT at the last look";
     CONNECT_DURATION = "culprit_connect_duration_seconds", Histogram, S, [label("outcome", &["established", "failed"])], "How long TCP connects took, from the call until they were established or failed";
-    SYN_RETRIES = "culprit_connect_syn_retries_total", Counter, None, [], "SYNs sent again";
-    SYNACK_RETRIES = "culprit_synack_retries_total", Counter, None, [], "SYN-ACKs sent again by servers on this host; counted by the neigh probe";
+    SYN_RETRANSMITS = "culprit_connect_syn_retransmits_total", Counter, None, [], "SYNs retransmitted";
+    SYNACK_RETRANSMITS = "culprit_synack_retransmits_total", Counter, None, [], "SYN-ACKs retransmitted by servers on this host; counted by the neighbour probe";
 
     TLS = "culprit_tls_handshakes_total", Counter, None, [ROLE, label("outcome", TLS_ENDS)], "TLS handshakes that ended; closed means before they were done, not_tls answered with something else";
     TLS_PENDING = "culprit_tls_handshakes_pending", Gauge, None, [ROLE], "TLS handshakes under way at the last look";
     TLS_DURATION = "culprit_tls_handshake_duration_seconds", Histogram, S, [ROLE], "How long TLS handshakes took that were done, from the first byte of the ClientHello";
     TLS_PHASE = "culprit_tls_phase_duration_seconds", Histogram, S, [ROLE, label("phase", TLS_PHASES)], "What TLS handshakes waited for: a thread to read the peer's hello, the ServerHello, the client's finish, the server's last answer; each from the last segment before it";
 
-    DNS_QUERIES = "culprit_dns_queries_total", Counter, None, [], "DNS questions sent to port 53, those sent again included; over TCP, those that begin a segment";
-    DNS_RESPONSES = "culprit_dns_responses_total", Counter, None, [label("rcode", RCODES)], "DNS answers received, by response code; over TCP, the first to each question";
-    DNS_DURATION = "culprit_dns_duration_seconds", Histogram, S, [], "How long DNS lookups took, from the first question to the first answer";
+    DNS_QUERIES = "culprit_dns_queries_total", Counter, None, [], "DNS queries sent to port 53, retransmitted ones included; over TCP, those that begin a segment";
+    DNS_RESPONSES = "culprit_dns_responses_total", Counter, None, [label("rcode", RCODES)], "DNS responses received, by response code; over TCP, the first to each query";
+    DNS_DURATION = "culprit_dns_duration_seconds", Histogram, S, [], "How long DNS lookups took, from the first query to the first response";
 
-    NEIGHBOUR_EVENTS = "culprit_neighbour_events_total", Counter, None, [FAMILY, label("event", NeighEvent::NAMES)], "What happened to neighbours (ARP, NDP): put to use, asked and answered, asked without an answer, MAC replaced, a packet from another MAC than the cached one, no room in the table";
+    NEIGHBOUR_EVENTS = "culprit_neighbour_events_total", Counter, None, [FAMILY, label("event", NeighEvent::NAMES)], "What happened to neighbours (ARP, NDP): created, resolved, not resolved (no answer), MAC replaced, a packet from another MAC than the cached one, no room in the table";
     NEIGHBOUR_ENTRIES = "culprit_neighbour_entries", Gauge, None, [FAMILY, label("state", NEIGHBOUR_STATES)], "Neighbours known in all network namespaces, by state; looked at every 10 s";
 
     CLOCK_STEPS = "culprit_clock_steps_total", Counter, None, [label("direction", DIRECTIONS)], "Steps of the wall clock";
     CLOCK_LAST_STEP = "culprit_clock_last_step_seconds", Gauge, S, [], "By how much the last step moved the wall clock; forward is positive";
     CLOCK_LAST_STEP_AT = "culprit_clock_last_step_timestamp_seconds", Gauge, S, [], "When the last step was, by the wall clock after it";
-    CLOCK_OFFSET = "culprit_clock_offset_seconds", Gauge, S, [SOURCE], "How far the wall clock is ahead of a reference clock, of several of one kind the most exact; read within the last hour";
-    CLOCK_OFFSET_ERROR = "culprit_clock_offset_error_seconds", Gauge, S, [SOURCE], "How far that offset may be wrong";
+    CLOCK_OFFSET = "culprit_clock_offset_seconds", Gauge, S, [REFERENCE], "How far the wall clock is ahead of a reference clock, of several of one kind the most exact; read within the last hour";
+    CLOCK_OFFSET_ERROR = "culprit_clock_offset_error_seconds", Gauge, S, [REFERENCE], "How far that offset may be wrong";
 
     PROBE_ATTACHED = "culprit_probe_attached", Gauge, None, [PROBE], "1: the probe is attached, 0: it is not; those not asked for are left out";
     HOOK_ATTACHED = "culprit_hook_attached", Gauge, None, [PROGRAM], "1: the program is attached, 0: this kernel lacks or refuses it; those not asked for are left out";
     PROBE_RECORDS = "culprit_probe_records_total", Counter, None, [PROBE], "Records received from the kernel";
     PROBE_LOST = "culprit_probe_lost_records_total", Counter, None, [PROBE, label("reason", LOSSES)], "Records that did not arrive: no room in the ring, an operation not followed for want of room in a map, memory that could not be read, runs of a program the kernel left out";
-    PROGRAM_RUNS = "culprit_program_runs_total", Counter, None, [PROGRAM], "Runs of a program while the kernel accounted for them";
-    PROGRAM_SECONDS = "culprit_program_run_seconds_total", Counter, S, [PROGRAM], "Time programs ran while the kernel accounted for it";
-    PROGRAM_STATS = "culprit_program_stats_seconds_total", Counter, S, [], "For how long culprit had the kernel account for programs";
+    PROGRAM_RUNS = "culprit_bpf_program_runs_total", Counter, None, [PROGRAM], "Runs of a BPF program while the kernel accounted for them";
+    PROGRAM_SECONDS = "culprit_bpf_program_run_seconds_total", Counter, S, [PROGRAM], "Time a BPF program ran while the kernel accounted for it";
+    PROGRAM_STATS = "culprit_bpf_program_stats_seconds_total", Counter, S, [], "For how long culprit had the kernel account for BPF programs";
 
-    MAP_ENTRIES = "culprit_map_entries", Gauge, None, [MAP], "Entries of a kernel map; looked at every 30 s, arrays left out";
-    MAP_CAPACITY = "culprit_map_capacity", Gauge, None, [MAP], "Entries a kernel map has room for; of the ring (events), its bytes";
-    MAP_MEMORY = "culprit_map_memory_bytes", Gauge, B, [MAP], "Memory of a kernel map, by the kernel's account";
+    MAP_ENTRIES = "culprit_bpf_map_entries", Gauge, None, [MAP], "Entries of a BPF map; read every 30 s, arrays left out";
+    MAP_CAPACITY = "culprit_bpf_map_capacity", Gauge, None, [MAP], "Entries a BPF map has room for; of the ring (events), its bytes";
+    MAP_MEMORY = "culprit_bpf_map_memory_bytes", Gauge, B, [MAP], "Memory of a BPF map, by the kernel's account";
 
-    TABLE_ENTRIES = "culprit_table_entries", Gauge, None, [TABLE], "Entries of a table the agent remembers things in";
-    TABLE_CAPACITY = "culprit_table_capacity", Gauge, None, [TABLE], "Entries such a table has room for";
-    TABLE_EVICTIONS = "culprit_table_evictions_total", Counter, None, [TABLE], "Live entries of such a table that had to give way";
+    CACHE_ENTRIES = "culprit_cache_entries", Gauge, None, [CACHE], "Entries of a cache of the agent: what it remembers of processes, names, connections";
+    CACHE_CAPACITY = "culprit_cache_capacity", Gauge, None, [CACHE], "Entries such a cache has room for";
+    CACHE_EVICTIONS = "culprit_cache_evictions_total", Counter, None, [CACHE], "Live entries evicted from such a cache to make room";
 
     SINK_RECEIVED = "culprit_sink_received_total", Counter, None, [SINK], "States of incidents given to a sink";
     SINK_EMITTED = "culprit_sink_emitted_total", Counter, None, [SINK], "Those it has dealt with";
@@ -267,7 +267,7 @@ families! {
     HTTP_CONNECTIONS = "culprit_http_connections", Gauge, None, [], "HTTP connections open";
     HTTP_REFUSED = "culprit_http_connections_refused_total", Counter, None, [], "HTTP connections turned away because there were too many";
 
-    IDENTITIES = "culprit_incidents_by_identity_total", Counter, None, [KIND, IDENTITY], "Incidents opened, by whose process suffers; only with --label-by";
+    WORKLOADS = "culprit_incidents_by_workload_total", Counter, None, [KIND, WORKLOAD], "Incidents opened, by the workload of the process that suffers; only with --metrics-by";
 
     PROCESS_CPU = "process_cpu_seconds_total", Counter, S, [], "Processor time culprit used, in user and in kernel mode";
     PROCESS_MEMORY = "process_resident_memory_bytes", Gauge, B, [], "Memory of culprit that is resident";
@@ -327,7 +327,7 @@ all others. This page is generated from the table in `agent/src/metrics/families
 
 Counters and histograms of connects, TLS, DNS and neighbours are counted in the kernel, each operation once, whether or
 not an event is emitted for it: no full ring loses any of them, and they cover what the session's filters watch. What began
-before culprit started is not counted. Offsets and tables are refreshed every second, neighbours and
+before culprit started is not counted. Offsets and caches are refreshed every second, neighbours and
 programs every 10 s, maps every 30 s. No label names a process, an address, a command or a device,
 but for the summary of `culprit_incidents_worst`.
 ";

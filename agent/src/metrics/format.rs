@@ -22,7 +22,7 @@ impl Format {
     }
 }
 
-/// The format for a reader with this `Accept` header: OpenMetrics for whoever asks for it and likes nothing
+/// The format for a reader with this `Accept` header: OpenMetrics for a scraper that asks for it and likes nothing
 /// better, text for everybody else.
 pub fn pick(accept: Option<&str>) -> Format {
     let (mut open, mut text) = (0, 0);
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn openmetrics_goes_to_whoever_asks_for_it_and_likes_nothing_better() {
+    fn openmetrics_goes_to_a_scraper_that_prefers_it() {
         let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
                           application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,\
                           text/plain;version=0.0.4;q=0.3,*/*;q=0.2";

@@ -1,4 +1,4 @@
-//! How many incidents opened and how many are open, by kind and severity. Incidents come as they are told:
+//! How many incidents opened and how many are open, by kind and severity. Incidents come as they are emitted:
 //! several times each, with severities that change, and again after they were over.
 
 use std::{
@@ -158,7 +158,7 @@ pub(super) mod tests {
         }
     }
 
-    fn told(states: &[(&str, State, Severity)]) -> [(u64, u64); 2] {
+    fn counts_of(states: &[(&str, State, Severity)]) -> [(u64, u64); 2] {
         let incidents = Incidents::default();
         for (id, state, severity) in states {
             incidents.take(&incident(id, *state, *severity));
@@ -176,45 +176,45 @@ pub(super) mod tests {
     use State::{Open, Resolved, Updated};
 
     #[test]
-    fn an_incident_opens_once_however_often_it_is_told() {
-        let counted = told(&[("a", Open, Warning), ("a", Updated, Warning), ("a", Open, Warning)]);
+    fn an_incident_opens_once_however_often_it_is_emitted() {
+        let counted = counts_of(&[("a", Open, Warning), ("a", Updated, Warning), ("a", Open, Warning)]);
         assert_eq!(counted, [(1, 1), (0, 0)]);
     }
 
     #[test]
     fn a_severity_that_changes_moves_the_open_one_and_opens_none() {
-        assert_eq!(told(&[("a", Open, Warning), ("a", Updated, Critical)]), [(1, 0), (0, 1)]);
-        let over = told(&[("a", Open, Warning), ("a", Updated, Critical), ("a", Resolved, Warning)]);
+        assert_eq!(counts_of(&[("a", Open, Warning), ("a", Updated, Critical)]), [(1, 0), (0, 1)]);
+        let over = counts_of(&[("a", Open, Warning), ("a", Updated, Critical), ("a", Resolved, Warning)]);
         assert_eq!(over, [(1, 0), (0, 0)]);
     }
 
     #[test]
     fn one_that_begins_again_opens_again() {
-        let again = told(&[("a", Open, Warning), ("a", Resolved, Warning), ("a", Open, Critical)]);
+        let again = counts_of(&[("a", Open, Warning), ("a", Resolved, Warning), ("a", Open, Critical)]);
         assert_eq!(again, [(1, 0), (1, 1)]);
     }
 
     #[test]
-    fn one_that_was_never_told_to_open_is_open_and_one_that_was_never_open_can_be_resolved() {
-        assert_eq!(told(&[("a", Updated, Warning), ("b", Resolved, Warning)]), [(0, 1), (0, 0)]);
+    fn one_that_was_never_emitted_as_open_is_open_and_one_that_was_never_open_can_be_resolved() {
+        assert_eq!(counts_of(&[("a", Updated, Warning), ("b", Resolved, Warning)]), [(0, 1), (0, 0)]);
     }
 
     #[test]
     fn the_worst_of_a_kind_is_the_oldest_of_the_gravest_with_its_summary_of_then() {
         let incidents = Incidents::default();
-        let tell = |id: &str, state, severity, summary: &str| {
+        let worst_after = |id: &str, state, severity, summary: &str| {
             incidents.take(&Incident { summary: summary.into(), ..incident(id, state, severity) });
             let worst = incidents.0.lock().expect("no panic").worst();
             worst.get(&Kind::ConnectFailing).map(|(id, known)| format!("{id} {}", known.summary))
         };
-        assert_eq!(tell("a", Open, Warning, "first").as_deref(), Some("a first"));
-        assert_eq!(tell("a", Updated, Warning, "longer").as_deref(), Some("a first"));
-        assert_eq!(tell("b", Open, Critical, "evil\n\u{202e}").as_deref(), Some("b evil??"));
-        assert_eq!(tell("c", Open, Critical, "third").as_deref(), Some("b evil??"));
-        assert_eq!(tell("b", Resolved, Critical, "").as_deref(), Some("c third"));
-        assert_eq!(tell("a", Updated, Critical, "grave").as_deref(), Some("a grave"));
-        tell("c", Resolved, Critical, "");
-        assert_eq!(tell("a", Resolved, Critical, ""), None);
+        assert_eq!(worst_after("a", Open, Warning, "first").as_deref(), Some("a first"));
+        assert_eq!(worst_after("a", Updated, Warning, "longer").as_deref(), Some("a first"));
+        assert_eq!(worst_after("b", Open, Critical, "evil\n\u{202e}").as_deref(), Some("b evil??"));
+        assert_eq!(worst_after("c", Open, Critical, "third").as_deref(), Some("b evil??"));
+        assert_eq!(worst_after("b", Resolved, Critical, "").as_deref(), Some("c third"));
+        assert_eq!(worst_after("a", Updated, Critical, "severe").as_deref(), Some("a severe"));
+        worst_after("c", Resolved, Critical, "");
+        assert_eq!(worst_after("a", Resolved, Critical, ""), None);
     }
 
     #[test]

@@ -1,17 +1,17 @@
-//! What culprit tells Prometheus: families onto a registry of prometheus-client, from a snapshot the pipeline
-//! publishes, from the incidents it tells, and from whatever else is registered. A scrape never makes the
+//! What culprit exposes to Prometheus: families onto a registry of prometheus-client, from a snapshot the pipeline
+//! publishes, from the incidents it emits, and from whatever else is registered. A scrape never makes the
 //! pipeline wait; who serves it over HTTP is not known here.
 
 mod collect;
 pub mod families;
 pub mod format;
-mod identities;
 mod incidents;
 mod process;
 pub mod service;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+mod workloads;
 pub mod writer;
 
 use std::{
@@ -22,7 +22,7 @@ use std::{
 pub use format::{Format, pick};
 use prometheus_client::{collector::Collector, encoding::text, registry::Registry};
 
-use crate::{config::Identity, correlate::incident::Incident};
+use crate::{config::MetricsBy, correlate::incident::Incident};
 use snapshot::Snapshot;
 
 /// All metrics of this process.
@@ -31,7 +31,7 @@ pub struct Metrics {
     registry: Registry,
     published: Arc<Published>,
     incidents: Arc<incidents::Incidents>,
-    identities: Option<Arc<identities::Identities>>,
+    workloads: Option<Arc<workloads::Workloads>>,
 }
 
 /// The last snapshot.
@@ -57,7 +57,7 @@ impl Default for Metrics {
             registry: Registry::default(),
             published: Arc::default(),
             incidents: Arc::default(),
-            identities: None,
+            workloads: None,
         };
         metrics.register(metrics.incidents.clone());
         metrics.register(metrics.published.clone());
@@ -78,14 +78,14 @@ impl Metrics {
         &mut self.registry
     }
 
-    /// Counts incidents by whose process suffers as well; the first `most` of them.
-    pub fn label_by(&mut self, by: Identity, most: usize) {
-        let identities = Arc::new(identities::Identities::new(by, most));
-        self.register(identities.clone());
-        self.identities = Some(identities);
+    /// Counts incidents by the workload of the process that suffers as well; the first `most` of them.
+    pub fn count_by(&mut self, by: MetricsBy, most: usize) {
+        let workloads = Arc::new(workloads::Workloads::new(by, most));
+        self.register(workloads.clone());
+        self.workloads = Some(workloads);
     }
 
-    /// What is told from now on.
+    /// What is exposed from now on.
     pub fn publish(&self, snapshot: Snapshot) {
         self.published.set(snapshot);
     }
@@ -95,11 +95,11 @@ impl Metrics {
         self.published.get()
     }
 
-    /// Counts an incident, each time it is told.
+    /// Counts an incident, each time it is emitted.
     pub fn incident(&self, incident: &Incident) {
         self.incidents.take(incident);
-        if let Some(identities) = &self.identities {
-            identities.take(incident);
+        if let Some(workloads) = &self.workloads {
+            workloads.take(incident);
         }
     }
 

@@ -69,7 +69,7 @@ impl Collector for Service {
 }
 
 impl Service {
-    /// What the store holds; nothing when it cannot be read, which its own metrics tell.
+    /// What the store holds; nothing when it cannot be read, which its own metrics show.
     fn holds(&self) -> Option<Holds> {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, holds)) = *looked

@@ -1,4 +1,4 @@
-//! What the pipeline publishes about once a second, as plain data: whoever renders it never waits for the
+//! What the pipeline publishes about once a second, as plain data: a scrape never waits for the
 //! pipeline, nor the pipeline for it.
 
 use std::{collections::BTreeMap, time::Duration};

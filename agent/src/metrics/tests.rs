@@ -22,8 +22,8 @@ use super::{
     snapshot::{Clock, Offset, Snapshot, Step},
 };
 use crate::{
-    config::Identity,
-    correlate::incident::{Severity, State},
+    config::MetricsBy,
+    correlate::incident::{Incident, Severity, State},
     enrich::bounded::Table,
     fact::{Process, ReferenceKind},
     kernel::{
@@ -41,7 +41,7 @@ use crate::{
 /// With something of everything.
 fn full() -> Metrics {
     let mut metrics = Metrics::default();
-    metrics.label_by(Identity::Unit, 2);
+    metrics.count_by(MetricsBy::Unit, 2);
     let traffic: Arc<Traffic> = Arc::default();
     traffic.answered("/metrics", 200);
     metrics.register(Service {
@@ -88,23 +88,55 @@ fn full() -> Metrics {
 }
 
 #[test]
-fn identities_beyond_the_bound_count_as_other_and_those_without_as_none() {
+fn workloads_beyond_the_bound_count_as_other_and_those_without_as_none() {
     let mut metrics = Metrics::default();
-    metrics.label_by(Identity::Unit, 2);
+    metrics.count_by(MetricsBy::Unit, 2);
     for (id, unit) in [Some("a"), None, Some("b"), Some("c"), Some("a"), Some("d")].into_iter().enumerate() {
-        let mut told = incident(&id.to_string(), State::Open, Severity::Critical);
+        let mut emitted = incident(&id.to_string(), State::Open, Severity::Critical);
         let unit = unit.map(|unit| format!("{unit}.service"));
-        told.process = Some(Process { unit, ..Process::default() });
-        metrics.incident(&told);
+        emitted.process = Some(Process { unit, ..Process::default() });
+        metrics.incident(&emitted);
     }
     let text = metrics.encode(Format::Text).expect("a string");
     let by = |name: &str| {
-        let of = format!("identity=\"{name}\"");
+        let of = format!("workload=\"{name}\"");
         let line = text.lines().find(|line| line.starts_with("culprit_incidents_by") && line.contains(&of));
         line.map(|line| sample(line).2)
     };
     let counts = ["a.service", "b.service", "c.service", "other", "none"].map(by);
     assert_eq!(counts, [Some(2.0), Some(1.0), None, Some(2.0), Some(1.0)]);
+}
+
+#[test]
+fn a_workload_is_named_by_what_the_option_says() {
+    let unit = |unit: &str| Process { unit: Some(unit.into()), ..Process::default() };
+    let pod = Process {
+        pod: Some("cart-7d9f4c8b6d-x2k9p".into()),
+        namespace: Some("shop".into()),
+        ..unit("kubelet.service")
+    };
+    for (by, names) in [
+        (MetricsBy::Unit, ["kubelet.service", "nginx.service", "none"]),
+        (MetricsBy::Namespace, ["shop", "none", "none"]),
+        (MetricsBy::Workload, ["cart", "nginx.service", "none"]),
+        (MetricsBy::Pod, ["cart-7d9f4c8b6d-x2k9p", "none", "none"]),
+        (MetricsBy::Node, ["node-7", "node-7", "node-7"]),
+    ] {
+        for (process, name) in [Some(pod.clone()), Some(unit("nginx.service")), None].into_iter().zip(names) {
+            let mut metrics = Metrics::default();
+            metrics.count_by(by, 2);
+            metrics.incident(&Incident {
+                node: "node-7".into(),
+                process,
+                ..incident("a", State::Open, Severity::Critical)
+            });
+            let text = metrics.encode(Format::Text).expect("a string");
+            let of = format!(
+                "culprit_incidents_by_workload_total{{kind=\"connect_failing\",workload=\"{name}\"}} 1"
+            );
+            assert!(text.lines().any(|line| line == of), "{of}: {text}");
+        }
+    }
 }
 
 /// Name, labels and value of a sample.
@@ -154,7 +186,7 @@ fn what_is_encoded_has_exactly_the_families_labels_and_values_of_the_table() {
             let series = seen.get(family.name).unwrap_or_else(|| panic!("{} is not encoded", family.name));
             // Those without a fixed set are as many as there were.
             let open = family.labels.iter().any(|label| {
-                matches!(label.name, "program" | "map" | "table" | "path" | "identity" | "summary")
+                matches!(label.name, "program" | "map" | "cache" | "path" | "workload" | "summary")
             });
             let all = |family: &Family| {
                 let values = family.labels.iter().map(|label| label.values.all().map_or(1, |all| all.len()));
@@ -193,23 +225,23 @@ fn numbers_are_written_as_they_were_published() {
         "culprit_incidents_open{kind=\"connect_failing\",severity=\"critical\"} 1",
         "culprit_incidents_open{kind=\"clock_stepped\",severity=\"info\"} 0",
         "culprit_connects_total{outcome=\"timed_out\"} 0",
-        "culprit_clock_steps_total{direction=\"back\"} 2",
+        "culprit_clock_steps_total{direction=\"backward\"} 2",
         "culprit_clock_last_step_seconds -2.5",
-        "culprit_clock_offset_seconds{source=\"rtc\"} -1.5",
-        "culprit_clock_offset_error_seconds{source=\"rtc\"} 0.5",
+        "culprit_clock_offset_seconds{reference=\"rtc\"} -1.5",
+        "culprit_clock_offset_error_seconds{reference=\"rtc\"} 0.5",
         "culprit_neighbour_entries{family=\"ipv6\",state=\"reachable\"} 5",
         "culprit_probe_attached{probe=\"tls\"} 1",
         "culprit_probe_attached{probe=\"dns\"} 0",
         "culprit_hook_attached{program=\"set_state\"} 0",
         "culprit_probe_records_total{probe=\"tls\"} 7",
         "culprit_probe_lost_records_total{probe=\"dns\",reason=\"ring_full\"} 3",
-        "culprit_program_stats_seconds_total 1.5",
-        "culprit_map_entries{map=\"pending\"} 1",
-        "culprit_table_evictions_total{table=\"names\"} 3",
+        "culprit_bpf_program_stats_seconds_total 1.5",
+        "culprit_bpf_map_entries{map=\"pending\"} 1",
+        "culprit_cache_evictions_total{cache=\"names\"} 3",
     ] {
         assert!(text.lines().any(|written| written == line), "{line} is not in\n{text}");
     }
-    assert!(!text.contains("culprit_map_entries{map=\"stats\"}"));
+    assert!(!text.contains("culprit_bpf_map_entries{map=\"stats\"}"));
 }
 
 #[test]

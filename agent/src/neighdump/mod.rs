@@ -1,4 +1,4 @@
-//! The neighbours, gateways, devices and names of every network namespace, as they are now: what the `neigh`
+//! The neighbours, gateways, devices and names of every network namespace, as they are now: what the `neighbour`
 //! probe cannot know because it was there before. Asked over rtnetlink, at start and when something is amiss.
 //!
 //! Blocking: it enters each namespace from a thread of its own, which ends with it. A namespace that only
@@ -10,7 +10,7 @@ mod netlink;
 mod routes;
 mod way;
 
-use std::{collections::BTreeMap, io, path::PathBuf, thread, time::Duration};
+use std::{collections::BTreeMap, io, thread, time::Duration};
 
 use ebpf_probes::{
     abi::{AF_INET, AF_INET6, Netns, V4_MAPPED},

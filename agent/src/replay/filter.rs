@@ -201,7 +201,7 @@ impl Filter {
             Details::NeighbourConflict(details) => select.network(details.neighbour.address),
             Details::NeighbourTableFull(_) | Details::ClockStepped(_) | Details::ClockSkewed(_) => true,
         };
-        let everyone = matches!(probe, "neigh" | "clock");
+        let everyone = matches!(probe, "neighbour" | "clock");
         let cause = incident.cause.as_ref().and_then(|cause| cause.process.as_ref());
         let owned = || self.owned(incident.process.as_ref()) || (cause.is_some() && self.owned(cause));
         concerns && (!wanted.by_owner() || everyone || owned())
@@ -274,7 +274,7 @@ fn probe(kind: Kind) -> &'static str {
         Kind::NeighbourUnresolved
         | Kind::NeighbourStale
         | Kind::NeighbourConflict
-        | Kind::NeighbourTableFull => "neigh",
+        | Kind::NeighbourTableFull => "neighbour",
         Kind::ClockStepped | Kind::ClockSkewed => "clock",
     }
 }

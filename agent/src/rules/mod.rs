@@ -11,8 +11,6 @@ mod connect_stalled;
 mod drops;
 mod families;
 mod fetch;
-#[cfg(test)]
-mod hostile;
 mod neighbour_conflict;
 mod neighbour_stale;
 mod neighbour_table_full;
@@ -22,6 +20,8 @@ mod neighbours;
 mod scene;
 mod text;
 mod tls_handshake_stalled;
+#[cfg(test)]
+mod untrusted_names;
 
 /// Every rule. Those that explain come before those that would otherwise report the same again.
 pub const RULES: &[Rule] = &[

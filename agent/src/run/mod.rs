@@ -18,8 +18,7 @@ use session::Session;
 
 use crate::{
     config,
-    output::Printer,
-    sinks::recorder::Recorder,
+    sinks::{printer::Printer, recorder::Recorder},
     terminal::progress::Progress,
     top::{self, Top},
 };

@@ -19,8 +19,6 @@ use crate::{
     fact::{Fact, Start, Summary},
 };
 
-#[cfg(test)]
-mod hostile;
 pub mod http;
 pub mod json;
 pub mod printer;
@@ -30,6 +28,8 @@ pub mod store;
 pub mod stream;
 pub mod summary;
 pub mod text;
+#[cfg(test)]
+mod untrusted_names;
 pub mod webhook;
 
 /// Where a session's facts and incidents go. Every output of a session gets the same, in the same order; it takes what

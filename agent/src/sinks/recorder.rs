@@ -10,6 +10,7 @@ use anyhow::Context as _;
 
 use super::{Output, SoFar};
 use crate::{
+    correlate::incident::Incident,
     enrich::context::Context,
     fact::{Start, Summary},
     record::{self, Writer},
@@ -70,6 +71,11 @@ impl Output for Recorder {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let bytes = serde_json::to_vec(context).context("writing the recording")?;
         writer.context(&bytes).context("writing the recording")
+    }
+
+    /// A replay concludes them again.
+    fn incidents(&mut self, _incidents: &[Incident]) -> anyhow::Result<()> {
+        Ok(())
     }
 
     fn every_second(&mut self, so_far: &SoFar) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use super::words::who;
 use crate::{
     correlate::incident::{Incident, State},
     enrich::World,
-    fact::{Fact, NeighbourMeaning, Outcome, Protocol, Role, Session, What},
+    fact::{Fact, NeighbourTransition, Outcome, Protocol, Role, Session, What},
     sinks::text::{outcome_name, peer},
     text::{host, shown},
 };
@@ -133,7 +133,7 @@ impl Collector {
             }
             What::NeighbourChanged(change) => {
                 let key = neighbour_key(change.netns.as_ref(), change.address);
-                if change.meaning != NeighbourMeaning::Asked {
+                if change.transition != NeighbourTransition::Resolving {
                     self.followed.remove(&key);
                     return;
                 }
@@ -147,7 +147,7 @@ impl Collector {
                 };
                 (key, pending)
             }
-            What::NeighbourWaited(waited) => {
+            What::NeighbourPacketQueued(waited) => {
                 let key = neighbour_key(waited.netns.as_ref(), waited.address);
                 if let Some((pending, heard)) = self.followed.get_mut(&key) {
                     *heard = fact.boot_ns;

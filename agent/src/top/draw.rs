@@ -134,7 +134,7 @@ fn widths(tab: Tab, width: u16) -> Vec<usize> {
 }
 
 fn titles_line<'a>(view: &View, widths: &[usize]) -> Line<'a> {
-    let (sorted, largest_first) = view.look().order;
+    let (sorted, largest_first) = view.table_view().order;
     let title = |(at, width): (usize, &usize)| {
         let mark = if at == sorted { if largest_first { "▼" } else { "▲" } } else { "" };
         fit(&format!("{}{mark}", view.tab.columns()[at].title), *width)
@@ -153,7 +153,7 @@ fn rows(frame: &mut Frame<'_>, area: Rect, view: &View, widths: &[usize], colour
         };
         return frame.render_widget(Line::raw(nothing), area);
     }
-    let (top, chosen) = (view.look().top, view.chosen());
+    let (top, chosen) = (view.table_view().top, view.chosen());
     let in_sight = view.shown.iter().enumerate().skip(top).take(usize::from(area.height));
     let lines: Vec<Line<'_>> = in_sight
         .map(|(at, row)| {

@@ -133,7 +133,7 @@ fn press(view: &mut View, code: KeyCode) {
 
 fn terminal(view: &mut View, width: u16, height: u16, colour: bool) -> Terminal<TestBackend> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("memory");
-    let head = Head { node: "node-7".into(), probes: "connect tls dns neigh clock".into() };
+    let head = Head { node: "node-7".into(), probes: "connect tls dns neighbour clock".into() };
     terminal.draw(|frame| draw(frame, view, &head, colour)).expect("memory");
     terminal
 }

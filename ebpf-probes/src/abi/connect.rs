@@ -1,4 +1,4 @@
-//! A connect in flight, as the kernel keeps it and several probes read it: `connect` follows it, `neigh` takes from it
+//! A connect in flight, as the kernel keeps it and several probes read it: `connect` follows it, `neighbour` takes from it
 //! who waits for a neighbour, `dns` says in its words whither a question goes.
 
 use super::{Netns, Owner, Tuple, assert_layout};

@@ -19,7 +19,7 @@ mod tests {
 
     #[test]
     fn counters_of_one_thing_never_share_a_number_with_another() {
-        let mut all = vec![counter::SYN_RETRIES, counter::SYNACK_RETRIES, counter::DNS_QUERIES];
+        let mut all = vec![counter::SYN_RETRANSMITS, counter::SYNACK_RETRANSMITS, counter::DNS_QUERIES];
         all.extend(Ended::ALL.iter().map(|ended| counter::CONNECTS + *ended as u32));
         all.extend((0..counter::DNS_RCODES).map(|rcode| counter::DNS_RESPONSES + rcode));
         for role in [CLIENT, SERVER] {

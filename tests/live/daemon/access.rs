@@ -17,7 +17,7 @@ fn curl(args: &[&str]) -> (String, String) {
 }
 
 #[test]
-fn tls_and_a_password_are_asked_for_and_a_renewed_certificate_is_used() {
+fn tls_and_a_password_are_required_and_a_renewed_certificate_is_used() {
     needs!(Openssl, Curl, Pace);
     let (setup, identity) = (Setup::make(), Identity::make());
     let file = setup.files.join("web.yml");
@@ -84,7 +84,7 @@ fn tls_and_a_password_are_asked_for_and_a_renewed_certificate_is_used() {
 }
 
 #[test]
-fn a_web_configuration_that_cannot_be_is_an_error_at_the_start() {
+fn an_invalid_web_configuration_is_an_error_at_startup() {
     needs!(Pace);
     let setup = Setup::make();
     let file = setup.files.join("web.yml");

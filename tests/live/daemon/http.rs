@@ -1,4 +1,4 @@
-//! What is served: every route of the document, errors that say why, and bounds.
+//! What is served: every documented route, errors that name the reason, and bounds.
 
 use std::{
     io::{Read, Write},
@@ -7,27 +7,78 @@ use std::{
 };
 
 use crate::{
-    harness::daemon::{Daemon, Setup, Trouble, to},
+    harness::daemon::{Daemon, Faults, Setup, to},
     needs,
 };
 
 /// Sends these bytes and reads to the end.
-fn raw(daemon: &Daemon, request: &[u8]) -> String {
+fn exchange(daemon: &Daemon, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(daemon.address).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("our own socket");
     // It may hang up before it has read everything.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
+    answer
+}
+
+fn raw(daemon: &Daemon, request: &[u8]) -> String {
+    String::from_utf8_lossy(&exchange(daemon, request)).into_owned()
+}
+
+/// The head, in lower case, and the body of what is answered to who accepts this encoding.
+fn encoded(daemon: &Daemon, path: &str, accepted: &str) -> (String, Vec<u8>) {
+    // HTTP/1.0 knows no chunks.
+    let request =
+        format!("GET {path} HTTP/1.0\r\nHost: {}\r\nAccept-Encoding: {accepted}\r\n\r\n", daemon.address);
+    let answer = exchange(daemon, request.as_bytes());
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+    (String::from_utf8_lossy(&answer[..end]).to_lowercase(), answer[end..].to_vec())
 }
 
 #[test]
-fn every_documented_route_answers_as_documented_and_errors_say_why() {
-    needs!(Nftables, Pace);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+fn what_is_large_is_compressed_for_who_accepts_that_and_an_event_waits_for_no_other() {
+    needs!(Pace);
+    let setup = Setup::make();
     let daemon = setup.start("");
-    let (_waits, at) = trouble.begin();
+    let (head, plain) = encoded(&daemon, "/app.js", "identity");
+    assert!(!head.contains("content-encoding") && head.contains("\r\nvary: accept-encoding"), "{head}");
+    for refused in ["gzip;q=0", "br"] {
+        assert_eq!(encoded(&daemon, "/app.js", refused).1, plain, "{refused}");
+    }
+    for path in ["/app.js", "/metrics", "/api/v1/openapi.json"] {
+        let (head, packed) = encoded(&daemon, path, "br, gzip");
+        let is_packed =
+            head.contains("\r\ncontent-encoding: gzip") && head.contains("\r\nvary: accept-encoding");
+        assert!(is_packed && !head.contains("content-length"), "{path}: {head}");
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&*packed).read_to_end(&mut unpacked).expect("gzip");
+        assert!(packed.len() < unpacked.len() / 2, "{path}: {} of {}", packed.len(), unpacked.len());
+        assert!(path != "/app.js" || unpacked == plain, "{}", String::from_utf8_lossy(&unpacked));
+    }
+    let (head, small) = encoded(&daemon, "/healthz", "gzip");
+    assert!(!head.contains("content-encoding") && small == b"ok\n", "{head}");
+    let mut stream = TcpStream::connect(daemon.address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("our own socket");
+    let request =
+        format!("GET /api/v1/stream HTTP/1.1\r\nHost: {}\r\nAccept-Encoding: gzip\r\n\r\n", daemon.address);
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut said = String::new();
+    while !said.contains("culprit.stream") {
+        let mut some = [0; 1024];
+        let len = stream.read(&mut some).expect("its first line comes at once");
+        assert_ne!(len, 0, "{said}");
+        said.push_str(&String::from_utf8_lossy(&some[..len]));
+    }
+    assert!(!said.to_lowercase().contains("content-encoding"), "{said}");
+}
+
+#[test]
+fn every_documented_route_answers_as_documented_and_errors_name_the_reason() {
+    needs!(Nftables, Pace);
+    let (setup, faults) = (Setup::make(), Faults::make());
+    let daemon = setup.start("");
+    let (_waits, at) = faults.begin();
     let opened = daemon.culprit.wait_for_incident("one", |incident| to(incident, at) && incident.opens());
     let document = daemon.get("/api/v1/openapi.json").json();
     let paths = document["paths"].as_object().expect("paths");
@@ -67,7 +118,7 @@ fn every_documented_route_answers_as_documented_and_errors_say_why() {
 }
 
 #[test]
-fn what_is_too_much_or_not_meant_for_it_is_refused() {
+fn oversized_malformed_and_misdirected_requests_are_refused() {
     needs!(Pace);
     let setup = Setup::make();
     let daemon = setup.start("");
@@ -83,24 +134,28 @@ fn what_is_too_much_or_not_meant_for_it_is_refused() {
     assert_eq!(daemon.get_with("/healthz", &[("Host", "localhost:1")]).status, 200);
     let rubbish = raw(&daemon, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
     assert!(rubbish.is_empty() || rubbish.starts_with("HTTP/1.1 400"), "{rubbish}");
-    // Half a head is waited for, but not for ever, and nobody else waits.
+    // Half a head is waited for, but not for ever, and no other client waits; nor is one that says nothing.
+    let mut silent = TcpStream::connect(daemon.address).expect("it listens");
     let mut slow = TcpStream::connect(daemon.address).expect("it listens");
     slow.write_all(b"GET / HTTP/1.1\r\nHost").expect("it reads");
     assert_eq!(daemon.get("/healthz").status, 200);
-    slow.set_read_timeout(Some(Duration::from_secs(30))).expect("our own socket");
-    let mut rest = Vec::new();
-    assert!(slow.read_to_end(&mut rest).is_ok(), "it was left open");
+    for stream in [&mut slow, &mut silent] {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("our own socket");
+        let mut rest = Vec::new();
+        assert!(stream.read_to_end(&mut rest).is_ok(), "it was left open");
+    }
 }
 
 #[test]
-fn more_connections_than_there_may_be_are_turned_away_and_those_there_are_served() {
+fn connections_beyond_the_limit_are_refused_and_the_others_are_served() {
     needs!(Pace);
     let setup = Setup::make();
     let daemon = setup.start("");
     let mut held: Vec<TcpStream> =
         (0..600).map(|_| TcpStream::connect(daemon.address).expect("it listens")).collect();
     let mut closed = 0;
-    for stream in &mut held {
+    // The last ones: the first have ten seconds to say something, and are to be heard below.
+    for stream in held.iter_mut().rev() {
         stream.set_read_timeout(Some(Duration::from_millis(20))).expect("our own socket");
         closed += usize::from(matches!(stream.read(&mut [0; 1]), Ok(0)));
         if closed >= 80 {

@@ -1,8 +1,8 @@
-//! `culprit run` as it stays on a machine: what it keeps, serves and tells, and how it begins and ends.
+//! `culprit run`, the daemon: what it stores, serves and notifies, and how it starts and ends.
 
 mod access;
 mod http;
-mod life;
+mod lifecycle;
 mod page;
 mod prometheus;
 mod stream;

@@ -1,5 +1,5 @@
-//! A real Prometheus scrapes a real daemon while things go wrong: every rule, every alert and every panel of
-//! the dashboards means something to it.
+//! A real Prometheus scrapes a real daemon during incidents: every alert rule and every panel of the dashboards has
+//! data.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,10 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    clock::{RightAgain, SECOND, perl, time_plus},
+    clock::steps::{ClockGuard, SECOND, perl, time_plus},
     harness::{
         Running,
-        daemon::{Daemon, Setup, Trouble},
+        daemon::{Daemon, Faults, Setup},
         dns::{self, Answer, answer_once, ask},
         eventually,
         netns::Pair,
@@ -36,11 +36,11 @@ fn program(variable: &str) -> Command {
 }
 
 #[test]
-fn promtool_finds_nothing_to_say_about_what_is_served_and_both_formats_are() {
+fn promtool_accepts_the_metrics_and_both_formats_are_served() {
     needs!(Prometheus, Nftables, Pace);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
-    let daemon = setup.start("--label-by unit --probe-stats");
-    let (waits, _) = trouble.begin();
+    let (setup, faults) = (Setup::make(), Faults::make());
+    let daemon = setup.start("--metrics-by unit --probe-stats");
+    let (waits, _) = faults.begin();
     let sample = |text: &str, series: &str| -> Option<f64> {
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     };
@@ -64,7 +64,8 @@ fn promtool_finds_nothing_to_say_about_what_is_served_and_both_formats_are() {
     assert!(judged.status.success() && judged.stderr.is_empty() && judged.stdout.is_empty(), "{judged:?}");
     let open = daemon.get_with("/metrics", &[("Accept", "application/openmetrics-text; version=1.0.0")]);
     assert!(open.kind.starts_with("application/openmetrics-text") && open.body.ends_with("# EOF\n"));
-    for name in ["culprit_program_runs_total{program=\"set_state\"}", "culprit_map_capacity{map=\"pending\"}"]
+    for name in
+        ["culprit_bpf_program_runs_total{program=\"set_state\"}", "culprit_bpf_map_capacity{map=\"pending\"}"]
     {
         eventually(name, || sample(&daemon.get("/metrics").body, name) > Some(0.0));
     }
@@ -177,10 +178,10 @@ fn panels() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_rule_and_every_panel_has_data_while_things_go_wrong() {
+fn every_alert_rule_and_every_panel_has_data_during_incidents() {
     needs!(Prometheus, Nftables, Openssl, Perl, Pace);
-    let right_again = RightAgain::afterwards();
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+    let guard = ClockGuard::lock();
+    let (setup, faults) = (Setup::make(), Faults::make());
     // A machine need not have a clock of its own: offsets are there by a server's.
     let time = TimeServer::ntp(std::net::Ipv4Addr::LOCALHOST.into(), 0);
     let daemon = setup.start(&format!("--probe-stats --ntp {}", time.at()));
@@ -190,7 +191,7 @@ fn every_rule_and_every_panel_has_data_while_things_go_wrong() {
     let service = SocketAddr::new(pair.v4(2), port());
     let _server = identity.server(&pair.server, service, "");
     let resolver = SocketAddr::new(pair.v4(1), dns::PORT);
-    // What does not: a service nobody listens at, a hello nobody reads, neighbours that are not there, packets
+    // What does not: a closed port, a hello that is not read, neighbours that are not there, packets
     // dropped here, a clock that is set.
     let unread = SocketAddr::new(pair.v4(2), port());
     let _listener = listen(&pair.server, unread);
@@ -198,7 +199,7 @@ fn every_rule_and_every_panel_has_data_while_things_go_wrong() {
     eventually("a hello waits to be read", || {
         daemon.get("/api/v1/incidents?kind=tls_handshake_stalled").body.contains("client_hello_unread")
     });
-    let held: Vec<_> = (0..3).map(|_| trouble.begin()).collect();
+    let held: Vec<_> = (0..3).map(|_| faults.begin()).collect();
     // Growth is seen between two scrapes.
     eventually("it was scraped", || prometheus.series("culprit_clock_steps_total") > 0);
     perl(&(time_plus(1, SECOND) + "syscall(227, 0, $t)"));
@@ -222,7 +223,7 @@ fn every_rule_and_every_panel_has_data_while_things_go_wrong() {
         "CulpritConnectFailing",
         "CulpritClockStepped",
     ];
-    let mut right_again = Some(right_again);
+    let mut guard = Some(guard);
     let mut absent = Vec::new();
     for turn in 0_u8..60 {
         let answer = match turn % 2 {
@@ -236,14 +237,14 @@ fn every_rule_and_every_panel_has_data_while_things_go_wrong() {
         openssl_client(&pair.client, service, "-tls1_2").wait_for_line("Verify return code");
         let (_there, at) = listen_on_loopback(&pair.client);
         connect(&pair.client, at).0.expect("it listens");
-        let nobody = SocketAddr::new(pair.client.loopback(), port());
-        connect(&pair.client, nobody).0.expect_err("nobody listens");
+        let closed = SocketAddr::new(pair.client.loopback(), port());
+        connect(&pair.client, closed).0.expect_err("nothing listens");
         absent.push(begin_connect(&pair.client, SocketAddr::new(pair.v4(77 + turn), 80)));
         std::thread::sleep(Duration::from_secs(1));
         silent.retain(|_, expression| prometheus.series(expression) == 0);
         quiet.retain(|alert| !prometheus.raises(alert));
         if !quiet.contains(&"CulpritClockStepped") {
-            drop(right_again.take());
+            drop(guard.take());
         }
         if silent.is_empty() && quiet.is_empty() {
             break;

@@ -1,4 +1,4 @@
-//! The live stream: many readers, and slow ones that cost the others nothing.
+//! The live stream: many readers, and slow ones that do not delay the others.
 
 use std::{
     cell::RefCell,
@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     harness::{
-        daemon::{Setup, Trouble},
+        daemon::{Faults, Setup},
         eventually, slow,
     },
     needs,
@@ -22,7 +22,7 @@ const READERS: usize = 100;
 const INCIDENTS: usize = 250;
 
 /// A reader that takes nothing.
-fn idler(at: SocketAddr) -> TcpStream {
+fn silent_reader(at: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(4096).expect("our own socket");
     socket.connect(&at.into()).expect("it listens");
@@ -33,11 +33,11 @@ fn idler(at: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn a_hundred_readers_are_told_everything_and_one_that_does_not_read_is_cut_off() {
+fn a_hundred_readers_receive_everything_and_one_that_does_not_read_is_disconnected() {
     needs!(Nftables, Pace);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+    let (setup, faults) = (Setup::make(), Faults::make());
     let daemon = setup.start("");
-    let mut idlers: Vec<TcpStream> = (0..5).map(|_| idler(daemon.address)).collect();
+    let mut silent: Vec<TcpStream> = (0..5).map(|_| silent_reader(daemon.address)).collect();
     let readers: Vec<_> = (0..READERS)
         .map(|_| {
             let mut reader = daemon.listen();
@@ -56,7 +56,7 @@ fn a_hundred_readers_are_told_everything_and_one_that_does_not_read_is_cut_off()
             if number % 50 == 49 {
                 std::thread::sleep(Duration::from_millis(100));
             }
-            trouble.begin_as_another_program()
+            faults.begin_as_another_program()
         })
         .collect();
     let seen = RefCell::new(HashSet::new());
@@ -66,21 +66,21 @@ fn a_hundred_readers_are_told_everything_and_one_that_does_not_read_is_cut_off()
     });
     let printed = Instant::now();
     for reader in readers {
-        let (told, at) = reader.join().expect("no panic");
-        assert_eq!(told, INCIDENTS);
+        let (emitted, at) = reader.join().expect("no panic");
+        assert_eq!(emitted, INCIDENTS);
         let behind = at.saturating_duration_since(printed);
         assert!(behind < Duration::from_secs(2).mul_f64(slow()), "{behind:?}");
     }
-    // Whoever takes nothing is given up, once what the kernel holds for it is full.
-    let more: Vec<_> = (0..INCIDENTS).map(|_| trouble.begin_as_another_program()).collect();
-    eventually("nobody is served any more", || {
+    // A reader that takes nothing is disconnected once the kernel's buffer for it is full.
+    let more: Vec<_> = (0..INCIDENTS).map(|_| faults.begin_as_another_program()).collect();
+    eventually("no reader is served any more", || {
         let metrics = daemon.get("/metrics").body;
         metrics.lines().any(|line| line == "culprit_sink_queue_length{sink=\"stream\"} 0")
     });
-    for idler in &mut idlers {
-        idler.set_read_timeout(Some(Duration::from_secs(10))).expect("our own socket");
+    for reader in &mut silent {
+        reader.set_read_timeout(Some(Duration::from_secs(10))).expect("our own socket");
         // What was sent before comes first, then the end.
-        idler.read_to_end(&mut Vec::new()).expect("it was cut off");
+        reader.read_to_end(&mut Vec::new()).expect("it was cut off");
     }
     assert_eq!(daemon.get("/healthz").status, 200);
     drop((waiting, more));

@@ -1,4 +1,4 @@
-//! Webhooks: signed, in order, again when it failed, and across a crash.
+//! Webhooks: signed, in order, retried after a failure and across a crash.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -9,7 +9,7 @@ use sha2::Sha256;
 
 use crate::{
     harness::{
-        daemon::{Receiver, Setup, Trouble, to},
+        daemon::{Faults, Receiver, Setup, to},
         port, slow,
     },
     needs,
@@ -27,10 +27,10 @@ fn next(receiver: &Receiver) -> (Vec<String>, Value, String) {
 }
 
 #[test]
-fn a_webhook_gets_each_incident_signed_in_order_and_again_until_it_takes_it() {
+fn a_webhook_gets_each_incident_signed_in_order_and_retried_until_accepted() {
     needs!(Nftables, Pace);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
-    let receiver = Receiver::start(([127, 0, 0, 1], 0).into(), &[503, 200, 400, 200], &trouble);
+    let (setup, faults) = (Setup::make(), Faults::make());
+    let receiver = Receiver::start(([127, 0, 0, 1], 0).into(), &[503, 200, 400, 200], &faults);
     let secret = setup.files.join("secret");
     std::fs::write(&secret, "hush\n").expect("room");
     let daemon = setup.start(&format!(
@@ -38,7 +38,7 @@ fn a_webhook_gets_each_incident_signed_in_order_and_again_until_it_takes_it() {
         receiver.address,
         secret.display()
     ));
-    let (waits, at) = trouble.begin();
+    let (waits, at) = faults.begin();
     let opened = daemon.culprit.wait_for_incident("it", |incident| to(incident, at) && incident.opens());
     let (head, refused, _) = next(&receiver);
     assert_eq!((head[0].as_str(), &refused["id"]), ("post /hook http/1.1", &opened.json["id"]));
@@ -49,29 +49,29 @@ fn a_webhook_gets_each_incident_signed_in_order_and_again_until_it_takes_it() {
     let hex: String = hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(header(&head, "x-culprit-signature"), format!("sha256={hex}"));
     drop(waits);
-    // Refused for good: not told again.
+    // Refused for good: not sent again.
     let (_, resolved, _) = next(&receiver);
     assert_eq!((&resolved["state"], &resolved["id"]), (&"resolved".into(), &refused["id"]));
-    let (_waits, second) = trouble.begin();
+    let (_waits, second) = faults.begin();
     let (_, other, _) = next(&receiver);
     assert!(other["summary"].as_str().is_some_and(|text| text.contains(&second.to_string())), "{other}");
 }
 
 #[test]
-fn what_a_webhook_could_not_be_told_outlives_the_daemon() {
+fn undelivered_notifications_outlive_the_daemon() {
     needs!(Nftables, Pace);
-    let (setup, trouble) = (Setup::make(), Trouble::make());
+    let (setup, faults) = (Setup::make(), Faults::make());
     let at = SocketAddr::from(([127, 0, 0, 1], port()));
     let daemon = setup.start(&format!("--webhook http://{at}/"));
-    let (_waits, stalled) = trouble.begin();
+    let (_waits, stalled) = faults.begin();
     let opened = daemon.culprit.wait_for_incident("it", |incident| to(incident, stalled) && incident.opens());
     daemon.culprit.running().signal(Signal::KILL);
     drop(daemon);
-    let receiver = Receiver::start(at, &[200], &trouble);
+    let receiver = Receiver::start(at, &[200], &faults);
     let _daemon = setup.start(&format!("--webhook http://{at}/"));
     loop {
-        let (_, told, _) = next(&receiver);
-        if told["id"] == opened.json["id"] {
+        let (_, emitted, _) = next(&receiver);
+        if emitted["id"] == opened.json["id"] {
             break;
         }
     }

@@ -33,7 +33,7 @@ pub(super) fn check(workspace: &Path) -> Result<()> {
         complaints.extend(result.err().map(|error| format!("{part}: {error:#}")));
     };
     let rules = rules::Rules::read(&deploy.join("prometheus/culprit.rules.yml"))?;
-    done("prometheus", rules.check(&deploy.join("prometheus"), &workspace.join("docs/runbook.md")));
+    done("prometheus", rules.check(&deploy.join("prometheus"), &workspace.join("docs")));
     let mut expressions = rules.expressions();
     match dashboards::check(&deploy.join("grafana/dashboards")) {
         Ok(found) => {

@@ -40,7 +40,7 @@ const THIS_FILE: &str = "xtask/src/ci/words.rs";
 /// Each refused word in the pages and sources of the repository at `root`, with its place.
 pub(super) fn check(root: &Path) -> Result<Vec<String>> {
     let mut pages = Vec::new();
-    for dir in [".", "docs", "docs/incidents"] {
+    for dir in [".", "docs", "docs/incidents", "tests"] {
         pages.extend(markdown(&root.join(dir))?);
     }
     let mut complaints = Vec::new();

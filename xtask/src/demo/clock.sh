@@ -41,10 +41,10 @@ sleep 3
 say "the clock jumps to October"
 date -u -s "2028-10-12 $(date -u +%T.%N)" >/dev/null
 sleep 4
-say "somebody puts it right"
+say "it is put right"
 at=$((right + $(ticks)))
 date -u -s "@$((at / 100)).$((at % 100 / 10))$((at % 10))" >/dev/null
-# Long enough for whoever watches to see that it stays so.
+# Long enough for a viewer to see that it stays so.
 sleep 4
 kill -0 $worker || exit
 say "all is as it was, and the worker, $worker, still runs"

@@ -48,7 +48,7 @@ Building it in network namespaces …"
     let program = lab.file("db_server.py", include_str!("db_server.py"))?;
     lab.start(Lab::inside(&database, "/usr/bin/python3").arg(program).args([DATABASE, PORT]))?;
 
-    let args = ["trace", "-4", "-e", "connect,neigh", "--port", PORT];
+    let args = ["trace", "-4", "-e", "connect,neighbour", "--port", PORT];
     eprintln!("\n$ sudo culprit {}", args.join(" "));
     let watch = Watch::start(&culprit, &[&args[..], &["--for", "40s"]].concat())?;
 

@@ -22,7 +22,10 @@ use serde::Deserialize;
 
 use crate::{
     cmd,
-    setup::unpacked::{CHRONYD, PROMTOOL},
+    setup::{
+        self,
+        unpacked::{CHRONYD, PROMTOOL},
+    },
 };
 use report::Report;
 
@@ -33,7 +36,7 @@ const CORE: &str = "tests/live/core.txt";
 pub(crate) struct Live {
     pub(crate) tests: PathBuf,
     pub(crate) culprit: PathBuf,
-    /// Servers that tests start, where they are here, by the variables that name them.
+    /// Servers and scripts that tests use, where they are here, by the variables that name them.
     pub(crate) servers: Vec<(&'static str, PathBuf)>,
 }
 
@@ -72,6 +75,7 @@ pub(crate) fn build() -> Result<Option<Live>> {
             ("CULPRIT_CHRONYD", CHRONYD.find()),
             ("CULPRIT_PROMTOOL", PROMTOOL.find()),
             ("CULPRIT_PROMETHEUS", PROMTOOL.find_other("prometheus")),
+            ("CULPRIT_AXE", setup::axe()),
         ]
         .into_iter()
         .filter_map(|(name, server)| Some((name, server?)))
@@ -108,7 +112,7 @@ pub(crate) fn here(args: &[OsString]) -> Result<()> {
         return Ok(());
     }
     let mut keep = live.env();
-    let inherited: Vec<_> = ["PATH", "HOME", "RUST_BACKTRACE", "RUST_LOG"]
+    let inherited: Vec<_> = ["PATH", "HOME", "RUST_BACKTRACE", "RUST_LOG", "CULPRIT_SCREENSHOTS"]
         .into_iter()
         .filter_map(|name| Some((name, env::var_os(name)?)))
         .collect();

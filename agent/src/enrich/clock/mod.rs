@@ -352,7 +352,7 @@ pub(super) fn moved(world: &mut World, boot_ns: u64, record: &ClockMoved, facts:
 pub(super) fn suspended(world: &mut World, record: &ClockSuspended, facts: &mut Vec<Emitted>) {
     let slept_ns = record.slept_ns.unsigned_abs();
     world.clock.slept = Some((record.looked_ns, slept_ns));
-    facts.push(("clock", Owner::default(), What::MachineSlept { slept_ms: ms(slept_ns) }));
+    facts.push(("clock", Owner::default(), What::Suspended { suspended_ms: ms(slept_ns) }));
 }
 
 /// Another event is about to be reported.

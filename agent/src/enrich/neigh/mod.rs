@@ -1,16 +1,16 @@
 //! Neighbours: what each change means in words. One fact a change of meaning: an entry's own clockwork, and
 //! each further question to a silent neighbour, are no news.
 
-mod meaning;
 mod memory;
 #[cfg(test)]
 mod tests;
+mod transition;
 
 use ebpf_probes::{
     abi::{AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Owner},
     probes::neigh::{
-        ClaimRecord, MacRecord, NeighKey, NeighRecord, UnheardRecord, WaiterRecord, cause, flag, state,
-        unheard,
+        ClaimRecord, MacRecord, NeighKey, NeighRecord, PROBE, UnheardRecord, WaiterRecord, cause, flag,
+        state, unheard,
     },
 };
 
@@ -20,9 +20,9 @@ use super::{Emitted, World, ask::SilentNeighbour, ms};
 use crate::{
     event,
     fact::{
-        NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-        NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
-        What,
+        NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourConnectionReset, NeighbourMacMismatch,
+        NeighbourPacketQueued, NeighbourRecovered, NeighbourRetransmit, NeighbourTableFull,
+        NeighbourTransition, Retransmitted, What,
     },
 };
 
@@ -42,14 +42,14 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, fac
             gc_thresh3: record.gc_thresh3,
             count: record.count,
         });
-        facts.push(("neigh", record.owner, what));
+        facts.push((PROBE.name, record.owner, what));
         return;
     }
     silence(world, boot_ns, record, &device);
     let key = NeighKey { netns: record.netns(), ifindex: record.ifindex, pad: 0, address: record.address };
     let unanswered = world.neighbours.count(key, record);
     let held = world.neighbours.release(&key);
-    let Some(meaning) = meaning::of(record) else {
+    let Some(transition) = transition::of(record) else {
         facts.extend(held.map(emitted_late));
         return;
     };
@@ -63,10 +63,10 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, fac
         _ => NeighbourCause::Removed,
     };
     let known = record.flags & flag::FIRST == 0 || record.old_state != state::NONE;
-    let failed = meaning == NeighbourMeaning::Failed;
+    let failed = transition == NeighbourTransition::Failed;
     let mut owner = record.owner;
     let mut change = NeighbourChanged {
-        meaning,
+        transition,
         address,
         device,
         netns,
@@ -93,7 +93,7 @@ pub(super) fn changed(world: &mut World, boot_ns: u64, record: &NeighRecord, fac
     if by_hand && record.new_state == state::FAILED {
         world.neighbours.hold(memory::Delayed { boot_ns, key, owner, change });
     } else {
-        facts.push(("neigh", owner, What::NeighbourChanged(change)));
+        facts.push((PROBE.name, owner, What::NeighbourChanged(change)));
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) fn overdue(world: &mut World, now_ns: u64) -> Option<(u64, Emitted)> 
 }
 
 fn emitted_late(held: memory::Delayed) -> Emitted {
-    ("neigh", held.owner, What::NeighbourChanged(held.change))
+    (PROBE.name, held.owner, What::NeighbourChanged(held.change))
 }
 
 /// Remembers who does not answer.
@@ -139,7 +139,7 @@ pub(super) fn mismatch(world: &World, boot_ns: u64, record: &MacRecord, facts: &
         local_port: record.tuple.local_port,
         syns: record.count,
     });
-    facts.push(("neigh", Owner::default(), what));
+    facts.push((PROBE.name, Owner::default(), what));
 }
 
 pub(super) fn claimed(world: &World, boot_ns: u64, record: &ClaimRecord, facts: &mut Vec<Emitted>) {
@@ -153,20 +153,20 @@ pub(super) fn claimed(world: &World, boot_ns: u64, record: &ClaimRecord, facts: 
         cached_for_ms: ago(boot_ns, record.mac_since_ns),
         confirmed_ms: ago(boot_ns, record.confirmed_ns),
     });
-    facts.push(("neigh", Owner::default(), what));
+    facts.push((PROBE.name, Owner::default(), what));
 }
 
 pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, facts: &mut Vec<Emitted>) {
-    let sent = match record.what {
+    let packet = match record.what {
         unheard::ANSWERED | unheard::RESET => None,
-        unheard::SYN_ACK => Some(SentAgain::SynAck),
-        unheard::SYN => Some(SentAgain::Syn),
+        unheard::SYN_ACK => Some(Retransmitted::SynAck),
+        unheard::SYN => Some(Retransmitted::Syn),
         // For the correlation alone: the packet itself was emitted as a difference.
         unheard::SPEAKS => return,
-        _ => Some(SentAgain::Data),
+        _ => Some(Retransmitted::Data),
     };
     let mut owner = record.owner;
-    if owner.process == 0 && sent == Some(SentAgain::SynAck) {
+    if owner.process == 0 && packet == Some(Retransmitted::SynAck) {
         owner.netns = record.netns();
         world.adopt(&mut owner, &record.tuple);
     }
@@ -179,8 +179,8 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, facts
     let destination = world.remote(&record.tuple, &Owner { netns: record.netns(), ..owner });
     let local_port = record.tuple.local_port;
     let unanswered = record.unanswered;
-    let what = match sent {
-        Some(sent) => What::NeighbourUnheard(NeighbourUnheard {
+    let what = match packet {
+        Some(packet) => What::NeighbourRetransmit(NeighbourRetransmit {
             address,
             device,
             netns,
@@ -189,12 +189,12 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, facts
             state,
             seen_for_ms: ago(boot_ns, record.seen_since_ns),
             cached_for_ms: ago(boot_ns, record.mac_since_ns),
-            sent,
+            packet,
             destination,
             local_port,
             unanswered,
         }),
-        None if record.what == unheard::RESET => What::NeighbourReset(NeighbourReset {
+        None if record.what == unheard::RESET => What::NeighbourConnectionReset(NeighbourConnectionReset {
             address,
             device,
             netns,
@@ -205,7 +205,7 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, facts
             local_port,
             resets: unanswered,
         }),
-        None => What::NeighbourHeard(NeighbourHeard {
+        None => What::NeighbourRecovered(NeighbourRecovered {
             address,
             device,
             netns,
@@ -217,7 +217,7 @@ pub(super) fn unheard(world: &World, boot_ns: u64, record: &UnheardRecord, facts
             unanswered,
         }),
     };
-    facts.push(("neigh", owner, what));
+    facts.push((PROBE.name, owner, what));
 }
 
 pub(super) fn waited(world: &mut World, record: &WaiterRecord, facts: &mut Vec<Emitted>) {
@@ -228,7 +228,7 @@ pub(super) fn waited(world: &mut World, record: &WaiterRecord, facts: &mut Vec<E
     // Names are known where the packet's owner lives, which need not be where it leaves.
     let netns = if !record.owner.netns.is_known() { record.netns() } else { record.owner.netns };
     let owner = Owner { netns, ..record.owner };
-    let what = What::NeighbourWaited(NeighbourWaited {
+    let what = What::NeighbourPacketQueued(NeighbourPacketQueued {
         address: event::address(record.address),
         device: world.device_name(record.netns(), record.ifindex),
         netns: world.netns_name(record.netns()),
@@ -237,7 +237,7 @@ pub(super) fn waited(world: &mut World, record: &WaiterRecord, facts: &mut Vec<E
         destination: world.remote(&record.tuple, &owner),
         queued: record.queued,
     });
-    facts.push(("neigh", record.owner, what));
+    facts.push((PROBE.name, record.owner, what));
 }
 
 /// How long ago something was, when that is known.

@@ -98,7 +98,7 @@ fn meanings(steps: &[Step]) -> Vec<String> {
     steps.iter().for_each(|step| watched.step(*step));
     watched.later();
     let name = |change: &NeighbourChanged| {
-        serde_json::to_value(change.meaning).expect("JSON").as_str().expect("a word").to_owned()
+        serde_json::to_value(change.transition).expect("JSON").as_str().expect("a word").to_owned()
     };
     watched.changes().into_iter().map(name).collect()
 }
@@ -117,7 +117,7 @@ const ANSWERED: Step = (UPDATED, 0, REACHABLE, A, 4);
 #[test]
 fn records_become_one_fact_a_change_of_meaning() {
     let table: &[(&str, &[Step], &[&str])] = &[
-        ("a resolution", &[ASKED, ANSWERED], &["asked", "answered"]),
+        ("a resolution", &[ASKED, ANSWERED], &["resolving", "resolved"]),
         (
             "an entry's clockwork",
             &[
@@ -129,7 +129,7 @@ fn records_become_one_fact_a_change_of_meaning() {
                 (TIMER, 0, PROBE, A, 2),
                 (UPDATED, 0, REACHABLE, A, 2),
             ],
-            &["asked", "answered"],
+            &["resolving", "resolved"],
         ),
         (
             "unanswered questions",
@@ -139,7 +139,7 @@ fn records_become_one_fact_a_change_of_meaning() {
                 (TIMER, 0, INCOMPLETE, NO_MAC, 6),
                 (TIMER, 0, FAILED, NO_MAC, 6),
             ],
-            &["asked", "failed"],
+            &["resolving", "failed"],
         ),
         (
             "unanswered questions for traffic that goes on",
@@ -150,27 +150,27 @@ fn records_become_one_fact_a_change_of_meaning() {
                 (TIMER, 0, INCOMPLETE, NO_MAC, 5),
                 (UPDATED, 0, REACHABLE, B, 5),
             ],
-            &["asked", "failed", "answered"],
+            &["resolving", "failed", "resolved"],
         ),
         (
             "a failed entry that is asked for again",
             &[ASKED, (TIMER, 0, FAILED, NO_MAC, 6), (SENT, 0, INCOMPLETE, NO_MAC, 4), ANSWERED],
-            &["asked", "failed", "asked", "answered"],
+            &["resolving", "failed", "resolving", "resolved"],
         ),
         (
             "an unanswered confirmation",
             &[ASKED, ANSWERED, (TIMER, 0, PROBE, A, 1), (TIMER, 0, FAILED, A, 3)],
-            &["asked", "answered", "failed"],
+            &["resolving", "resolved", "failed"],
         ),
         (
             "an unanswered confirmation, asked for again",
             &[ASKED, ANSWERED, (TIMER, 0, PROBE, A, 1), (SENT, FAILED_BETWEEN, INCOMPLETE, A, 4)],
-            &["asked", "answered", "failed"],
+            &["resolving", "resolved", "failed"],
         ),
         (
             "another MAC",
             &[ASKED, ANSWERED, (UPDATED, 0, STALE, B, 0), (SENT, 0, DELAY, B, 0)],
-            &["asked", "answered", "moved"],
+            &["resolving", "resolved", "mac_changed"],
         ),
         (
             "another MAC after a failure",
@@ -181,9 +181,9 @@ fn records_become_one_fact_a_change_of_meaning() {
                 (SENT, 0, INCOMPLETE, A, 4),
                 (UPDATED, 0, REACHABLE, B, 4),
             ],
-            &["asked", "answered", "failed", "asked", "moved"],
+            &["resolving", "resolved", "failed", "resolving", "mac_changed"],
         ),
-        ("who asked us", &[(UPDATED, FIRST, STALE, A, 0), (SENT, 0, DELAY, A, 0)], &["learnt"]),
+        ("who asked us", &[(UPDATED, FIRST, STALE, A, 0), (SENT, 0, DELAY, A, 0)], &["learned"]),
         ("an entry older than culprit", &[(TIMER, FIRST, STALE, A, 0), (SENT, 0, DELAY, A, 0)], &[]),
         (
             "an entry set by hand, even to what it was",
@@ -197,33 +197,33 @@ fn records_become_one_fact_a_change_of_meaning() {
         (
             "a removal by hand",
             &[ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0), (REMOVED, 0, NONE, NO_MAC, 0)],
-            &["asked", "answered", "removed"],
+            &["resolving", "resolved", "removed"],
         ),
         (
             "a failure by hand",
             &[ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0)],
-            &["asked", "answered", "set"],
+            &["resolving", "resolved", "set"],
         ),
         (
             "a failure by hand, asked for at once",
             &[ASKED, ANSWERED, (UPDATED, BY_HAND, FAILED, A, 0), (SENT, 0, INCOMPLETE, A, 4)],
-            &["asked", "answered", "set", "asked"],
+            &["resolving", "resolved", "set", "resolving"],
         ),
         (
             "garbage",
             &[ASKED, ANSWERED, (TIMER, 0, STALE, A, 0), (REMOVED, 0, NONE, NO_MAC, 0)],
-            &["asked", "answered", "removed"],
+            &["resolving", "resolved", "removed"],
         ),
         ("an entry made and never used", &[(REMOVED, FIRST, NONE, NO_MAC, 0)], &[]),
         (
             "no more resolution",
             &[ASKED, ANSWERED, (UPDATED, 0, NOARP, A, 0), (UPDATED, 0, NOARP, A, 0)],
-            &["asked", "answered", "noarp"],
+            &["resolving", "resolved", "noarp"],
         ),
         (
             "a packet that came too late",
             &[ASKED, (cause::DEAD, 0, INCOMPLETE, NO_MAC, 0)],
-            &["asked", "dropped"],
+            &["resolving", "packet_dropped"],
         ),
     ];
     for (name, steps, expected) in table {
@@ -284,7 +284,7 @@ fn a_waiter_is_reported_once_while_it_waits() {
         watched.step((TIMER, 0, INCOMPLETE, NO_MAC, 5));
     }
     let waiters = |watched: &Watched| {
-        watched.facts.iter().filter(|fact| matches!(fact.what, What::NeighbourWaited(_))).count()
+        watched.facts.iter().filter(|fact| matches!(fact.what, What::NeighbourPacketQueued(_))).count()
     };
     assert_eq!(waiters(&watched), 3);
     watched.step((SENT, FAILED_BETWEEN, INCOMPLETE, NO_MAC, 4));
@@ -321,11 +321,11 @@ fn who_does_not_hear_us_and_who_does_after_all_are_two_kinds() {
         watched.apply(Raw::Unheard(record));
     }
     watched.apply(Raw::Claim(ClaimRecord::default()));
-    let [Fact { what: What::NeighbourUnheard(unheard), .. }, heard, claimed] = &watched.facts[..] else {
+    let [Fact { what: What::NeighbourRetransmit(unheard), .. }, heard, claimed] = &watched.facts[..] else {
         panic!("{:?}", watched.facts);
     };
-    assert_eq!((unheard.sent, unheard.unanswered), (SentAgain::SynAck, 3));
-    assert!(matches!(heard.what, What::NeighbourHeard(_)));
+    assert_eq!((unheard.packet, unheard.unanswered), (Retransmitted::SynAck, 3));
+    assert!(matches!(heard.what, What::NeighbourRecovered(_)));
     assert!(matches!(claimed.what, What::NeighbourClaimed(_)));
 }
 

@@ -3,7 +3,7 @@
 
 mod listeners;
 mod names;
-mod pods;
+pub mod pods;
 mod proc;
 mod process;
 mod resolvers;

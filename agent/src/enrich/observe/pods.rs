@@ -5,14 +5,17 @@
 use std::{
     collections::VecDeque,
     fs,
+    io::ErrorKind,
     os::unix::fs::MetadataExt,
     time::{Duration, Instant},
 };
 
 use crate::enrich::{bounded::Bounded, context::ProcessContext};
 
-/// Where the links are, seen from the host or from a container of ours.
-const PLACES: [&str; 2] = ["/var/log/containers", "/proc/1/root/var/log/containers"];
+/// Where the kubelet makes the links.
+pub const LINKS: &str = "/var/log/containers";
+/// Where they are, seen from the host or from a container of ours.
+const PLACES: [&str; 2] = [LINKS, "/proc/1/root/var/log/containers"];
 /// Containers whose names are remembered; the oldest give way, and are looked up again when they are asked for.
 const CONTAINERS: usize = 8192;
 /// Processes that wait for names at most; the one that waits longest gives way.
@@ -21,6 +24,14 @@ const WAITING: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The links are looked at again for those who wait at most this often.
 const EVERY: Duration = Duration::from_millis(200);
+
+/// Whether there is a kubelet that names pods, as far as can be seen: a place that may not be looked at may have one.
+pub fn kubelet() -> bool {
+    PLACES.iter().any(|place| match fs::metadata(place) {
+        Ok(place) => place.is_dir(),
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+    })
+}
 
 /// A process whose container's names are not known yet.
 pub(super) struct Waiting {

@@ -114,7 +114,7 @@ impl ClockSkewed {
                 local_time,
                 since,
                 drift_ppm: drift,
-                missed_ms: judged.leap.as_ref().map(|leap| leap.missed_ns.unsigned_abs() / 1_000_000),
+                paused_ms: judged.leap.as_ref().map(|leap| leap.missed_ns.unsigned_abs() / 1_000_000),
                 time_zone: world.time_zone().map(str::to_owned),
                 alerts: open.alerts.counts.clone(),
             }),

@@ -71,7 +71,7 @@ fn a_machine_that_stood_still_for_a_day_is_reported_with_when() {
     );
     assert!(emitted.summary.contains("this machine stood still for 1 day"), "{}", emitted.summary);
     assert!(emitted.why[0].contains("issued less than 1 day ago are not valid yet"), "{:?}", emitted.why);
-    assert_eq!(details(emitted).missed_ms, Some(DAY.unsigned_abs()));
+    assert_eq!(details(emitted).paused_ms, Some(DAY.unsigned_abs()));
     assert!(details(emitted).since.is_some());
 }
 

@@ -74,7 +74,7 @@ impl SeriesStep {
                 .filter(|author| author.parent != 0)
                 .map(|author| Parent { pid: author.parent, comm: author.parent_comm.clone() }),
             within_ms: step.at_ns.saturating_sub(step.looked_ns) / 1_000_000,
-            slept_ms: (step.slept_ns > 0).then_some(step.slept_ns / 1_000_000),
+            suspended_ms: (step.slept_ns > 0).then_some(step.slept_ns / 1_000_000),
         }
     }
 

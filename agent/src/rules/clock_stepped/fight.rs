@@ -17,14 +17,14 @@ const TURNS: usize = 3;
 impl Series {
     /// A step now belongs to these: they have not been undone, or a moment ago only.
     pub(super) fn may_go_on(&self, now_ns: u64) -> bool {
-        let waits = self.verdict == ClockVerdict::Undone
+        let waits = self.verdict == ClockVerdict::Reverted
             && now_ns.saturating_sub(self.last().at_ns) <= self.patience_ns();
         !self.over && (!self.is_right() || waits)
     }
 
     /// For how long after the last step another one may come that belongs to these.
     pub(super) fn patience_ns(&self) -> u64 {
-        if self.verdict != ClockVerdict::Undone {
+        if self.verdict != ClockVerdict::Reverted {
             return 0;
         }
         if self.fight().is_some() {

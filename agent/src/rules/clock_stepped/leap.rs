@@ -88,11 +88,11 @@ fn report(step: &Step, second: &LeapSecond, view: &View<'_>) -> Report {
             .filter(|author| author.parent != 0)
             .map(|author| Parent { pid: author.parent, comm: author.parent_comm.clone() }),
         within_ms: step.at_ns.saturating_sub(step.looked_ns) / 1_000_000,
-        slept_ms: None,
+        suspended_ms: None,
     };
     let mut evidence = vec![(step.at_ns, format!("the wall clock went {way} by 1 s at midnight UTC"))];
     evidence.extend(second.armed_ns.map(|at_ns| (at_ns, format!("{who} ({bit})"))));
-    let verdict = if is_false { ClockVerdict::Unknown } else { ClockVerdict::Vouched };
+    let verdict = if is_false { ClockVerdict::Unknown } else { ClockVerdict::SetByTimeDaemon };
     Report {
         kind: Kind::ClockStepped,
         subject: format!("{SUBJECT}|leap second"),

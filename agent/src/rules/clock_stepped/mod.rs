@@ -237,7 +237,10 @@ impl Series {
     }
 
     fn is_right(&self) -> bool {
-        matches!(self.verdict, ClockVerdict::Undone | ClockVerdict::Confirmed | ClockVerdict::Vouched)
+        matches!(
+            self.verdict,
+            ClockVerdict::Reverted | ClockVerdict::Confirmed | ClockVerdict::SetByTimeDaemon
+        )
     }
 
     fn last(&self) -> &Step {
@@ -271,7 +274,7 @@ impl Series {
         // A hardware clock alone neither convicts nor acquits.
         let judged = self.judged.as_ref().filter(|judged| judged.ground != Ground::HardwareAlone);
         self.verdict = if self.entries.len() > 1 && offset_ns.abs_diff(self.base_ns) <= near {
-            ClockVerdict::Undone
+            ClockVerdict::Reverted
         } else if let Some(judged) = judged {
             if judged.ground != Ground::Built && right(judged) {
                 ClockVerdict::Confirmed
@@ -279,7 +282,7 @@ impl Series {
                 ClockVerdict::Wrong
             }
         } else if by_daemon && (size < WARNING_NS || (last.at_ns < BOOT_NS && !self.hardware.contradicts())) {
-            ClockVerdict::Vouched
+            ClockVerdict::SetByTimeDaemon
         } else {
             ClockVerdict::Unknown
         };

@@ -96,7 +96,7 @@ impl Series {
         let ground = self.judged.as_ref().map(|judged| judged.ground);
         let firm = matches!(ground, Some(Ground::Firm | Ground::Built));
         match self.verdict {
-            ClockVerdict::Undone | ClockVerdict::Confirmed if exposed => Severity::Warning,
+            ClockVerdict::Reverted | ClockVerdict::Confirmed if exposed => Severity::Warning,
             _ if self.corrects() => Severity::Info,
             ClockVerdict::Wrong if firm => severity(self.largest_ns()),
             // The clock of a machine that had just been set right would look the same.
@@ -140,7 +140,7 @@ impl Series {
                 self.entries.len(),
                 entries.join(", ")
             ),
-            (None, ClockVerdict::Vouched) => format!(
+            (None, ClockVerdict::SetByTimeDaemon) => format!(
                 "The wall clock was set {}, a time daemon's correction{}",
                 last.short(),
                 if last.step.at_ns < super::BOOT_NS { " after boot" } else { "" }
@@ -194,7 +194,7 @@ impl Series {
             format!("{}{} {}", entry.author(), parent.unwrap_or_default(), by(entry.step.delta_ns()))
         };
         let now_ns = self.last().after_ns.saturating_sub(self.base_ns);
-        let stands = if self.verdict == ClockVerdict::Undone {
+        let stands = if self.verdict == ClockVerdict::Reverted {
             "it is back where it was before the first".to_owned()
         } else {
             format!("it is {} of where it was before the first", off(now_ns))
@@ -373,7 +373,7 @@ pub(super) fn slept(record: &ClockSuspended, view: &View<'_>) -> Report {
         process: None,
         parent: None,
         within_ms: at_ns.saturating_sub(record.looked_ns).saturating_sub(slept_ns) / 1_000_000,
-        slept_ms: Some(slept_ns / 1_000_000),
+        suspended_ms: Some(slept_ns / 1_000_000),
     };
     Report {
         kind: Kind::ClockStepped,

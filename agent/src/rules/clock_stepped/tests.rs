@@ -79,7 +79,10 @@ fn steps_that_undo_each_other_are_one_incident_with_the_time_it_was_wrong() {
     let emitted = scene.last();
     assert_eq!((emitted.state, emitted.count), (State::Resolved, 3));
     assert!(emitted.summary.starts_with("The wall clock is back where it was; it was wrong for 12 min, in 3 steps: forward 126 days by date[4711], back 63 days by date[4711], back 63 days by chronyd[4711]."), "{}", emitted.summary);
-    assert_eq!((details(emitted).verdict, details(emitted).wrong_ms), (ClockVerdict::Undone, Some(720_000)));
+    assert_eq!(
+        (details(emitted).verdict, details(emitted).wrong_ms),
+        (ClockVerdict::Reverted, Some(720_000))
+    );
     assert_eq!(emitted.duration_ms, 720_000);
 }
 
@@ -140,7 +143,7 @@ fn a_time_daemon_after_boot_is_named_as_such_and_opens_nothing_else() {
         emitted.summary,
         "The wall clock was set forward 15 min 35 s by chronyd[4711], a time daemon's correction after boot."
     );
-    assert_eq!(details(emitted).verdict, ClockVerdict::Vouched);
+    assert_eq!(details(emitted).verdict, ClockVerdict::SetByTimeDaemon);
 }
 
 #[test]
@@ -351,7 +354,7 @@ fn a_time_daemon_does_not_vouch_for_its_own_leap_by_way_of_the_kernel() {
     scene.tick(700_000);
     scene.compares(700_500, Kernel, "kernel", 0);
     scene.sets_clock(701_000, "chronyd", 1500);
-    assert_eq!(details(scene.last()).verdict, ClockVerdict::Vouched);
+    assert_eq!(details(scene.last()).verdict, ClockVerdict::SetByTimeDaemon);
 }
 
 #[test]
@@ -427,7 +430,7 @@ fn it_jumps_without_a_call() {
         "{}",
         emitted[0].summary
     );
-    assert_eq!(details(emitted[0]).steps[0].slept_ms, Some(8 * 3_600_000));
+    assert_eq!(details(emitted[0]).steps[0].suspended_ms, Some(8 * 3_600_000));
 }
 
 #[test]

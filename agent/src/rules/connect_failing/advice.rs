@@ -111,7 +111,7 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
 /// does not answer says more than the host that says so.
 fn answered_here(to: &Endpoint, connect: &Connect, view: &View<'_>) -> Option<Advice> {
     let world = view.world;
-    let HostIcmp { says, netns } = world.host_icmp(connect)?;
+    let HostIcmp { error: says, netns } = world.host_icmp(connect)?;
     if world.neighbour_under(connect, view.now_ns).is_some() {
         return None;
     }

@@ -64,7 +64,7 @@ pub(super) fn fate(connect: &Connect, world: &World) -> String {
     if let Some(site) = site {
         details.push(site.place.name().to_owned());
         details.extend(site.device.map(|device| shown(&device).into_owned()));
-        if site.elsewhere {
+        if site.other_netns {
             details.push(match site.netns {
                 Some(netns) => format!("network namespace {}", shown(&netns)),
                 None => "the host's own network namespace".into(),
@@ -92,7 +92,7 @@ pub(super) fn verdict(connect: &Connect, world: &World) -> Option<Verdict> {
             place: DropPlace::Output,
             device: None,
             netns: world.namespace(connect.owner.netns),
-            elsewhere: false,
+            other_netns: false,
         }),
         lost: world.lost_packet(connect),
         to: world.destination(connect),
@@ -141,7 +141,7 @@ impl Loss<'_> {
                 )
             }
             Reason::OtherHost => self.wrong_mac(),
-            Reason::NotHere if self.is_answer() && !self.site.elsewhere => verdict_of(
+            Reason::NotHere if self.is_answer() && !self.site.other_netns => verdict_of(
                 format!("{packets} came to {device}, and {who} no longer holds the address they are for."),
                 [self.run(Command::new("ip").words("address show dev").arg(self.device_argument()))],
             ),
@@ -384,7 +384,7 @@ impl Loss<'_> {
 
     /// Whose network stack it is.
     fn whose(&self) -> String {
-        match (&self.site.netns, self.site.elsewhere) {
+        match (&self.site.netns, self.site.other_netns) {
             (None, false) => "this host".into(),
             (None, true) => "the host's own network namespace".into(),
             (Some(netns), _) => format!("network namespace {}", shown(netns)),
@@ -414,7 +414,7 @@ impl Loss<'_> {
 
     /// A process that lives in that namespace.
     fn resident(&self) -> Option<u32> {
-        if !self.site.elsewhere {
+        if !self.site.other_netns {
             return Some(self.connect.owner.process).filter(|process| *process != 0);
         }
         let netns = self.lost?.netns;

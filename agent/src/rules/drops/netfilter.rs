@@ -19,7 +19,7 @@ impl Loss<'_> {
                 "This host's own kernel drops the packets, so no other machine is to blame.".to_owned(),
                 format!("allow tcp/{port} to {to} and its answers in this host's own firewall: "),
             ),
-            (true, DropPlace::Output, false) if !self.site.elsewhere => (
+            (true, DropPlace::Output, false) if !self.site.other_netns => (
                 "This host's own kernel drops the packets, so no other machine is to blame.".to_owned(),
                 format!("allow egress tcp/{port} to {to} in this host's own firewall: "),
             ),

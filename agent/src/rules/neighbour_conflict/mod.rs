@@ -287,13 +287,13 @@ impl Contested {
         }
         let at_once = self.sightings.windows(2).filter(|pair| pair[1].0 - pair[0].0 <= AT_ONCE_NS).count();
         if at_once >= PAIRS {
-            return Some(Pattern::AtOnce);
+            return Some(Pattern::Simultaneous);
         }
         let quick = self
             .sightings
             .windows(3)
             .any(|three| three[0].1 == three[2].1 && three[2].0 - three[1].0 <= RETURN_NS);
-        quick.then_some(Pattern::InTurn)
+        quick.then_some(Pattern::Alternating)
     }
 }
 

@@ -31,10 +31,10 @@ impl Contested {
                 None => macs.push(ClaimedMac {
                     mac: mac.clone(),
                     claims: 1,
-                    last_ms: now_ns.saturating_sub(*at) / 1_000_000,
+                    last_claim_ms: now_ns.saturating_sub(*at) / 1_000_000,
                     device: None,
                     netns: None,
-                    also: vec![],
+                    other_addresses: vec![],
                 }),
             }
         }
@@ -53,13 +53,13 @@ impl Contested {
             claimed.netns = view.world.namespace(holder.netns);
         }
         let at = holders.others.iter().filter(|other| other.mac == wanted);
-        claimed.also = at.map(|other| event::address(other.address)).collect();
+        claimed.other_addresses = at.map(|other| event::address(other.address)).collect();
     }
 
     pub(super) fn report(&self, key: &Key, now_ns: u64, end: Option<End>, view: &View<'_>) -> Report {
         let mut place = neighbours::place(key, &self.device, view.world);
         place.is_gateway = view.world.gateway(key.0, &place.device, place.address).is_some();
-        let pattern = self.said.unwrap_or(Pattern::InTurn);
+        let pattern = self.said.unwrap_or(Pattern::Alternating);
         let macs = self.macs(now_ns, view);
         let names: Vec<&str> = macs.iter().map(|claimed| claimed.mac.as_str()).collect();
         let summary = self.summary(pattern, &place, &names, now_ns, end);
@@ -67,8 +67,8 @@ impl Contested {
         why.extend(macs.iter().filter_map(known));
         let remedies = remedies(pattern, &place, &names);
         let confidence = match pattern {
-            Pattern::TwoMachines | Pattern::AtOnce => Confidence::Certain,
-            Pattern::InTurn => Confidence::Likely,
+            Pattern::TwoMachines | Pattern::Simultaneous => Confidence::Certain,
+            Pattern::Alternating => Confidence::Likely,
         };
         Report {
             kind: Kind::NeighbourConflict,
@@ -134,7 +134,7 @@ impl Contested {
                     "Two machines have {what} {where_}: {cached} resets the connections to port {port} that {other} asks for."
                 )
             }
-            (Pattern::InTurn, _) => {
+            (Pattern::Alternating, _) => {
                 format!("{what} flaps {where_}: it moved {changes} between {both} within {lasted}.")
             }
             _ => {
@@ -167,7 +167,7 @@ impl Contested {
 /// What is known of a MAC, as a sentence.
 fn known(claimed: &ClaimedMac) -> Option<String> {
     let mac = &claimed.mac;
-    let also: Vec<String> = claimed.also.iter().map(ToString::to_string).collect();
+    let also: Vec<String> = claimed.other_addresses.iter().map(ToString::to_string).collect();
     let device = claimed.device.as_ref().map(|device| match &claimed.netns {
         Some(netns) => {
             format!("{mac} is {} of this machine's network namespace {}", shown(device), shown(netns))
@@ -185,10 +185,10 @@ fn why(pattern: Pattern, place: &NeighbourPlace, names: &[&str]) -> Vec<String> 
     let how = resolution(place.address);
     let mut why = vec![match pattern {
         Pattern::TwoMachines => "The machine that resets a connection never asked for it, and the one that asks again never got an answer: these are two machines with one address, and this host answers the wrong one.".to_owned(),
-        Pattern::AtOnce => format!(
+        Pattern::Simultaneous => format!(
             "Both answer {how} for it within a second, so this host's packets go now to one, now to the other. Two machines have the address, and connections hang and are reset; or one machine has two devices on this link and answers by both; or a balancer's real server answers for the balancer's address (LVS-DR)."
         ),
-        Pattern::InTurn => format!(
+        Pattern::Alternating => format!(
             "They announce it by {how} in turn, seconds apart: one machine whose devices or links take turns (a bond, a failover pair), or two machines that both believe they own it. Each move sends this host's packets elsewhere."
         ),
     }];
@@ -209,11 +209,11 @@ fn remedies(pattern: Pattern, place: &NeighbourPlace, names: &[&str]) -> Vec<Rem
         Pattern::TwoMachines => {
             vec![find("find the two machines by their MACs, and take the address from one: ")]
         }
-        Pattern::AtOnce => vec![
+        Pattern::Simultaneous => vec![
             find("find out whose MACs these are: "),
             Remedy::from("two machines: take the address from one"),
         ],
-        Pattern::InTurn => vec![
+        Pattern::Alternating => vec![
             find("find out whose MACs these are: "),
             Remedy::from(
                 "one machine: look at its links (a bond: /proc/net/bonding), and at what makes them take turns",
@@ -223,7 +223,7 @@ fn remedies(pattern: Pattern, place: &NeighbourPlace, names: &[&str]) -> Vec<Rem
             ),
         ],
     };
-    if pattern == Pattern::AtOnce && address.is_ipv4() {
+    if pattern == Pattern::Simultaneous && address.is_ipv4() {
         let set = Command::new("sysctl")
             .words("-w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2");
         let whom = "one machine with two devices on this link, or a real server behind a balancer: there, ";

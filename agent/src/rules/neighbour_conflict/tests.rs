@@ -103,7 +103,7 @@ fn moves_in_turn_are_said_to_be_flapping_and_not_said_to_be_two_machines() {
     }
     let opened = scene.opened(Kind::NeighbourConflict);
     assert_eq!(opened.len(), 1);
-    assert_eq!(pattern(opened[0]), ConflictPattern::InTurn);
+    assert_eq!(pattern(opened[0]), ConflictPattern::Alternating);
     assert_eq!(opened[0].cause.as_ref().map(|cause| cause.confidence), Some(Confidence::Likely));
     assert!(!opened[0].remedies[0].to_string().contains("two machines"), "{:#?}", opened[0].remedies);
 }
@@ -114,7 +114,7 @@ fn what_answers_each_question_twice_claims_at_once() {
     scene.claim(1000, 90, 2, 999);
     scene.claim(3000, 90, 2, 2999);
     let opened = scene.opened(Kind::NeighbourConflict);
-    assert_eq!((opened.len(), pattern(opened[0])), (1, ConflictPattern::AtOnce));
+    assert_eq!((opened.len(), pattern(opened[0])), (1, ConflictPattern::Simultaneous));
 }
 
 #[test]

@@ -54,8 +54,8 @@ impl Suspect {
                 seen_mac: self.seen(),
                 nud_state: state_name(self.last.state),
                 state_ms: age_ms(self.last.state_since_ns, now_ns),
-                cached_ms: age_ms(self.last.mac_since_ns, now_ns),
-                seen_ms: now_ns.saturating_sub(self.last.seen_since_ns) / 1_000_000,
+                cached_for_ms: age_ms(self.last.mac_since_ns, now_ns),
+                seen_for_ms: now_ns.saturating_sub(self.last.seen_since_ns) / 1_000_000,
                 unanswered: self.last.unanswered,
                 connections: self.connections.len() as u32,
                 ports: self.ports.iter().copied().collect(),
@@ -275,9 +275,9 @@ impl End<'_> {
             End::Entry(_) => "corrected",
             End::Found => "corrected",
             End::Answered => "answered",
-            End::Together => "together",
+            End::Together => "same_neighbour",
             End::Conflict => "conflict",
-            End::Quiet => "quiet",
+            End::Quiet => "idle",
         }
     }
 }

@@ -181,7 +181,7 @@ fn silence_on_both_sides_ends_it_in_time() {
     let mut scene = stale();
     scene.passes(3000, 140_000);
     let last = scene.last();
-    assert_eq!((last.state, details(last).ended_by.as_deref()), (State::Resolved, Some("quiet")));
+    assert_eq!((last.state, details(last).ended_by.as_deref()), (State::Resolved, Some("idle")));
     assert_eq!(scene.opened(Kind::NeighbourStale).len(), 1);
 }
 

@@ -1,6 +1,6 @@
 //! `neighbour_unresolved`: a process waits for a neighbour that answers no ARP or NDP question. A neighbour
-//! that nothing waits for, or one that answers after all, is none. An entry that is kept by hand (a CNI, a
-//! tunnel's agent) and took away is said to be missing, not silent. What else fails because of it points here;
+//! that nothing waits for, or one that answers after all, is none. An entry that an agent keeps (a CNI's, a
+//! tunnel's) and took away is said to be missing, not silent. What else fails because of it points here;
 //! what to say is [`say`]'s.
 
 mod say;
@@ -20,10 +20,12 @@ use crate::{
     correlate::{Diagnose, Request, Rule, View, incident::Kind},
     enrich::{
         bounded::{Bounded, Table},
+        connect::outcome,
         context::{Holders, Kinship, Network, Stacked},
         request::Sought,
     },
     event::{ConnectStep, Event, What},
+    fact::Outcome,
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -50,8 +52,6 @@ const OWN: usize = 4;
 const WITHDRAWN_NS: u64 = 60_000_000_000;
 /// `EHOSTUNREACH`.
 const HOST_UNREACHABLE: i32 = 113;
-/// `ECONNABORTED`: the process closed the socket of a connect that was pending.
-const GIVEN_UP: i32 = 103;
 /// A connect that its process closes sooner than this has hardly waited.
 const PATIENCE_NS: u64 = 1_000_000_000;
 /// So many attempts that are given up sooner are a program with a short timeout, and its trouble is real.
@@ -167,7 +167,7 @@ impl Diagnose for NeighbourUnresolved {
             What::Connect(ConnectStep::End, connect) if connect.errno == HOST_UNREACHABLE => {
                 self.unreachable(connect, event.boot_ns, view);
             }
-            What::Connect(ConnectStep::End, connect) if connect.errno == GIVEN_UP => {
+            What::Connect(ConnectStep::End, connect) if outcome(connect).0 == Outcome::Aborted => {
                 self.gives_up(connect, event.boot_ns);
             }
             What::Tick => self.tick(view),
@@ -427,7 +427,7 @@ impl Waiter {
     /// Its process gave up so soon that the neighbour need not be why: a scan, or an attempt beside another one.
     fn gave_up_soon(&self) -> bool {
         self.ended.as_ref().is_some_and(|(connect, at_ns)| {
-            connect.errno == GIVEN_UP && at_ns.saturating_sub(connect.started_ns) < PATIENCE_NS
+            outcome(connect).0 == Outcome::Aborted && at_ns.saturating_sub(connect.started_ns) < PATIENCE_NS
         })
     }
 }

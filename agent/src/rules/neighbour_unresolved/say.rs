@@ -60,7 +60,7 @@ impl Unanswered {
                     Some(End::Answered(_) | End::Found(_)) => "answered".to_owned(),
                     Some(End::Set(_)) => "set".to_owned(),
                     Some(End::Removed(_)) => "removed".to_owned(),
-                    Some(End::Quiet) => "quiet".to_owned(),
+                    Some(End::Quiet) => "idle".to_owned(),
                 }),
                 elapsed_ms: Some(asked_ns / 1_000_000),
                 // That the sender's address is why no answer comes is likely, not more.
@@ -81,13 +81,13 @@ impl Unanswered {
             process,
             details: Details::NeighbourUnresolved(NeighbourUnresolvedDetails {
                 neighbour: place,
-                asked_ms: asked_ns / 1_000_000,
+                unresolved_ms: asked_ns / 1_000_000,
                 unanswered_probes: self.unanswered,
                 last_mac: self.mac.clone(),
                 waiters,
                 waiters_left_out: self.left_out,
-                others: self.others,
-                withdrawn_by: self.withdrawn.and_then(|was| view.world.named(&was.owner)),
+                other_neighbours: self.others,
+                removed_by: self.withdrawn.and_then(|was| view.world.named(&was.owner)),
             }),
         }
     }
@@ -216,10 +216,11 @@ impl Unanswered {
             let shown = waiter.shown(view);
             seen.push((waiter.at_ns, format!("{} waits for it", sentence(&shown))));
             if let Some((connect, at)) = &waiter.ended {
-                seen.push((
-                    *at,
-                    format!("{} failed: {}", sentence(&shown), outcome(connect).0.name().replace('_', " ")),
-                ));
+                let became = match outcome(connect).0 {
+                    Outcome::Aborted => "was given up".to_owned(),
+                    other => format!("failed: {}", other.name().replace('_', " ")),
+                };
+                seen.push((*at, format!("{} {became}", sentence(&shown))));
             }
         }
         if let Some(was) = &self.withdrawn {

@@ -16,7 +16,6 @@ use crate::{
 };
 
 const HOST_UNREACHABLE: i32 = 113;
-const ABORTED: i32 = 103;
 
 fn details(incident: &Incident) -> &NeighbourUnresolvedDetails {
     match &incident.details {
@@ -266,7 +265,7 @@ fn a_dead_link_is_five_incidents_at_most() {
         .emitted
         .iter()
         .filter(|emitted| emitted.kind == Kind::NeighbourUnresolved)
-        .map(|emitted| details(emitted).others)
+        .map(|emitted| details(emitted).other_neighbours)
         .max();
     assert_eq!(most, Some(16));
 }
@@ -321,7 +320,7 @@ fn given_up(scene: &mut Scene, attempts: u64, patience: u64, in_time: bool) {
     scene.neigh(0, asked(90, state::NONE));
     let closed = |scene: &mut Scene| {
         for cookie in 1..=attempts {
-            let closed = Connect { errno: ABORTED, ..connect(cookie, 1, 90, 0) };
+            let closed = Connect { errno: 0, ..connect(cookie, 1, 90, 0) };
             scene.connect(patience, Record::ConnectEnd, closed);
         }
     };

@@ -4,11 +4,11 @@
 
 mod advice;
 mod aside;
+#[cfg(test)]
+mod attribution_tests;
 mod blame;
 mod candidates;
 mod evidence;
-#[cfg(test)]
-mod honest;
 mod idle;
 mod rivals;
 mod say;

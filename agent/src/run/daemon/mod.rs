@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use hooks::Hooks;
 pub use reload::Reload;
 use stdout::Stdout;
@@ -27,8 +27,9 @@ use ebpf_probes::{
 
 use super::Session;
 use crate::{
-    config::{Daemon, LISTEN, Place, STORE, Webhooks},
+    config::{Daemon, LISTEN, MetricsBy, Place, STORE, Webhooks},
     correlate::incident::Incident,
+    enrich::observe::pods,
     fact::{Start, Summary},
     kernel::{load::Kernel, memory},
     log,
@@ -53,6 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it cannot begin, or watching failed; what was collected by then is kept.
 pub async fn run(config: Daemon, level: log::Level, reload: Reload) -> anyhow::Result<ExitCode> {
+    can_name(config.metrics_by, pods::kubelet)?;
     let printer = Printer::open(&config.output)?;
     let store = open_store(&config)?;
     let access = Arc::new(http::Access::new(config.web_config_file.as_deref())?);
@@ -62,6 +64,18 @@ pub async fn run(config: Daemon, level: log::Level, reload: Reload) -> anyhow::R
     session.feed(service.metrics.clone(), config.probe_stats)?;
     session.emit_to(service);
     session.run(&config.session, Some("watching")).await
+}
+
+/// Whether what `--metrics-by` asks for has names on this machine: every series would be `none`.
+fn can_name(by: Option<MetricsBy>, kubelet: impl FnOnce() -> bool) -> anyhow::Result<()> {
+    let Some(by) = by.filter(|by| by.needs_kubelet()) else { return Ok(()) };
+    ensure!(
+        kubelet(),
+        "--metrics-by {}: this machine has no kubelet that names pods ({}): use unit, workload or node",
+        by.name(),
+        pods::LINKS
+    );
+    Ok(())
 }
 
 /// The store asked for; the usual one, if that can be had; or one in memory.
@@ -165,8 +179,8 @@ impl Service {
             traffic: traffic.clone(),
             looked: Mutex::default(),
         });
-        if let Some(by) = config.label_by {
-            metrics.label_by(by, config.label_top);
+        if let Some(by) = config.metrics_by {
+            metrics.count_by(by, config.metrics_top);
         }
         let metrics = Arc::new(metrics);
         let start = session.start();
@@ -339,4 +353,22 @@ fn totals(snapshot: &Snapshot) -> [u64; http::SERIES.len()] {
         snapshot.received.values().sum(),
         snapshot.losses.iter().map(|loss| loss.count).sum(),
     ]
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MetricsBy;
+
+    #[test]
+    fn names_that_only_a_kubelet_gives_are_refused_where_there_is_none() {
+        for by in [MetricsBy::Namespace, MetricsBy::Pod] {
+            let error = can_name(Some(by), || false).expect_err("no kubelet").to_string();
+            let wanted = format!("--metrics-by {}: this machine has no kubelet", by.name());
+            assert!(error.starts_with(&wanted) && error.contains("use unit, workload or node"), "{error}");
+            assert!(can_name(Some(by), || true).is_ok());
+        }
+        for by in [None, Some(MetricsBy::Unit), Some(MetricsBy::Workload), Some(MetricsBy::Node)] {
+            assert!(can_name(by, || panic!("{by:?} needs no kubelet")).is_ok());
+        }
+    }
 }

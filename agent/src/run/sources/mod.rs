@@ -116,7 +116,7 @@ impl Sources {
     }
 
     /// What the filters and lookups cannot do here, in words.
-    pub(in crate::run) fn caveats(&self) -> Vec<String> {
+    pub(in crate::run) fn caveats(&mut self) -> Vec<String> {
         self.observer.caveats()
     }
 

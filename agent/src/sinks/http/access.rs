@@ -24,7 +24,7 @@ use tokio_rustls::rustls::{
 /// The file is looked at again after this long.
 const EVERY: Duration = Duration::from_secs(1);
 /// A hash that no password has, for users that do not exist: they take as long to refuse.
-const NOBODY: &str = "$2b$10$abcdefghijklmnopqrstuu5eWLxQ2vXpTZW0s2cV9p0Fh5n5yFQ7S";
+const UNKNOWN_USER: &str = "$2b$10$abcdefghijklmnopqrstuu5eWLxQ2vXpTZW0s2cV9p0Fh5n5yFQ7S";
 
 /// What is wrong with the file or what it names.
 #[derive(Debug, thiserror::Error)]
@@ -189,7 +189,7 @@ impl Rules {
     pub(super) fn admits(&self, authorization: Option<&str>) -> bool {
         let Some((user, password)) = authorization.and_then(credentials) else { return false };
         let known = self.users.get(&user);
-        let hash = known.map_or(NOBODY, String::as_str);
+        let hash = known.map_or(UNKNOWN_USER, String::as_str);
         let digest: [u8; 32] = Sha256::new()
             .chain_update(hash)
             .chain_update([0])
@@ -364,8 +364,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_refused_as_slowly_as_somebody() {
-        assert!(NOBODY.parse::<bcrypt::HashParts>().is_ok_and(|parts| parts.get_cost() == 10));
+    fn an_unknown_user_is_refused_as_slowly_as_a_known_one() {
+        assert!(UNKNOWN_USER.parse::<bcrypt::HashParts>().is_ok_and(|parts| parts.get_cost() == 10));
     }
 
     #[test]

@@ -17,11 +17,18 @@ use axum::{
 use serde::Deserialize;
 use serde_json::json;
 use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
+use tower_http::{
+    CompressionLevel,
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate, SizeAbove},
+    },
+};
 
 use super::{
     App,
     error::error,
-    limits::{ANSWER, READERS},
+    limits::{ANSWER, COMPRESSED, READERS},
     openapi::{self, ROUTES},
     page,
 };
@@ -65,8 +72,16 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(|| async {
             error(StatusCode::METHOD_NOT_ALLOWED, "this is read-only: GET")
         })
+        .layer(compression())
         .layer(middleware::from_fn_with_state(app.clone(), in_time))
         .with_state(app)
+}
+
+/// gzip for who asks for it. Not of the stream: an event must not wait in the compressor for the next one. One thread
+/// answers everybody, so little time is spent on it.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let worthwhile = SizeAbove::new(COMPRESSED).and(NotForContentType::SSE);
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
 }
 
 /// Counts, and answers in time.
@@ -243,12 +258,12 @@ async fn stream(State(app): State<Arc<App>>) -> Response {
         return error(StatusCode::SERVICE_UNAVAILABLE, format!("{READERS} read the stream already"));
     };
     let Reader { open, number, changes } = app.hub.listen();
-    let first = tokio_stream::iter(open.into_iter().map(move |told| told_event(number, &told)));
+    let first = tokio_stream::iter(open.into_iter().map(move |incident| incident_event(number, &incident)));
     let counts = app.hub.counts.clone();
     let mut lagged = false;
     let later = BroadcastStream::new(changes).map_while(move |change| match change {
         _ if lagged => None,
-        Ok((number, told)) => Some(told_event(number, &told)),
+        Ok((number, incident)) => Some(incident_event(number, &incident)),
         Err(tokio_stream::wrappers::errors::BroadcastStreamRecvError::Lagged(missed)) => {
             // The end of this stream: the reader comes again and gets what is open.
             lagged = true;
@@ -272,8 +287,8 @@ where
     tokio_stream::once(Ok(sse::Event::default().comment("culprit.stream"))).chain(events)
 }
 
-fn told_event(number: u64, told: &Rendered) -> sse::Event {
-    sse::Event::default().event("incident").id(number.to_string()).data(told.json())
+fn incident_event(number: u64, incident: &Rendered) -> sse::Event {
+    sse::Event::default().event("incident").id(number.to_string()).data(incident.json())
 }
 
 /// A reader's place among those there may be.

@@ -1,4 +1,4 @@
-//! What bounds requests: connections, time, size; and the counts metrics tell of them.
+//! What bounds requests: connections, time, size; and their counts, for metrics.
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +21,8 @@ pub(super) const ANSWER: Duration = Duration::from_secs(10);
 pub(super) const WRITE: Duration = Duration::from_secs(20);
 /// A request's head at most, in bytes.
 pub(super) const HEAD_BYTES: usize = 16 << 10;
+/// What is smaller is sent as it is: with TCP's and TLS's own bytes it fits into one packet either way.
+pub(super) const COMPRESSED: u64 = 1024;
 /// What the kernel holds for a connection whose other end does not read, in bytes.
 pub(super) const SEND_BYTES: usize = 128 << 10;
 /// How long open connections have to end when the daemon does.

@@ -20,7 +20,7 @@ pub const SERIES: &[(&str, &str)] = &[
     ("connect_failures", "Connects that fail"),
     ("handshakes", "TLS handshakes"),
     ("dns", "DNS answers"),
-    ("records", "Events told"),
+    ("records", "Events emitted"),
     ("lost", "Events lost"),
 ];
 
@@ -65,7 +65,7 @@ impl Rates {
         if let Some(before) = state.before.replace(totals) {
             let mut point = [None; SERIES.len()];
             for (at, rate) in point.iter_mut().enumerate() {
-                // A counter that went back was read anew.
+                // A counter that went back was read again.
                 *rate = totals[at].checked_sub(before[at]).map(|grown| grown as f64 / STEP.as_secs_f64());
             }
             if state.points.len() >= POINTS {

@@ -1,10 +1,12 @@
 //! The listening end: connections, TLS, and what each may take. Runs on a thread with a runtime of its own.
 
 use std::{
+    convert::Infallible,
     io,
     net::{SocketAddr, TcpListener},
-    pin::pin,
+    pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
     thread::{self, JoinHandle},
 };
 
@@ -15,14 +17,20 @@ use axum::{
     http::{HeaderValue, StatusCode, header, uri::Authority},
     response::{IntoResponse, Response},
 };
+use axum_server::{Handle, accept::Accept};
+use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
+    rt::{TokioExecutor, TokioTimer},
+    server::conn::auto,
 };
-use tokio::{net::TcpStream, sync::oneshot};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::oneshot,
+};
 use tokio_io_timeout::TimeoutWriter;
-use tower::{ServiceExt, service_fn};
+use tokio_rustls::rustls::ServerConfig;
+use tower::{Service, ServiceExt};
 
 use super::{
     App,
@@ -90,52 +98,26 @@ async fn serve(
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let local = listener.local_addr()?.ip().is_loopback();
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let router = api::router(app.clone());
-    let graceful = GracefulShutdown::new();
-    let mut stopped = pin!(stopped);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = &mut stopped => break,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of descriptors, or gone already: the next may be luckier.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            continue;
-        };
-        if app.traffic.connections.load(Relaxed) >= CONNECTIONS {
-            app.traffic.refused.fetch_add(1, Relaxed);
-            continue;
-        }
-        let held = Held::new(app.clone());
-        let (router, rules, watcher) = (router.clone(), access.now(), graceful.watcher());
-        tokio::spawn(async move {
-            let _held = held;
-            // A client that leaves in between need not explain itself.
-            let _ = connection(stream, router, rules, local, watcher).await;
-        });
+    let handle = Handle::new();
+    let mut server = axum_server::from_tcp(listener)?
+        .acceptor(Door { app: app.clone(), access, local })
+        // Also who connects and says nothing: until hyper knows the version it has no time limit of its own.
+        .first_request_timeout(HEAD)
+        .handle(handle.clone());
+    bound(server.http_builder());
+    let stop = async {
+        let _ = stopped.await;
+        handle.graceful_shutdown(Some(DRAIN));
+        std::future::pending::<io::Result<()>>().await
+    };
+    tokio::select! {
+        served = server.serve(api::router(app).into_make_service()) => served,
+        never = stop => never,
     }
-    let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
-    Ok(())
 }
 
-async fn connection(
-    stream: TcpStream,
-    router: Router,
-    rules: Arc<Rules>,
-    local: bool,
-    watcher: hyper_util::server::graceful::Watcher,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    stream.set_nodelay(true)?;
-    socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BYTES)?;
-    let tls = rules.tls.clone();
-    let service = service_fn(move |request: axum::http::Request<hyper::body::Incoming>| {
-        let (router, rules) = (router.clone(), rules.clone());
-        async move { Ok::<_, std::convert::Infallible>(admit(request.map(Body::new), router, rules, local).await) }
-    });
-    let service = TowerToHyperService::new(service);
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// What requests may take.
+fn bound(builder: &mut auto::Builder<TokioExecutor>) {
     // Without a Date: a culprit that sees the answer pass would take it for another clock, and it is this one.
     builder.http1().auto_date_header(false).http2().auto_date_header(false);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
@@ -146,18 +128,71 @@ async fn connection(
         .max_header_list_size(HEAD_BYTES as u32)
         .keep_alive_interval(HEAD)
         .keep_alive_timeout(WRITE);
+}
+
+/// Lets connections in: so many at once, by the rules of that moment.
+#[derive(Clone)]
+struct Door {
+    app: Arc<App>,
+    access: Arc<Access>,
+    local: bool,
+}
+
+/// A connection, with or without TLS.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+impl Accept<TcpStream, Router> for Door {
+    type Stream = Box<dyn Connection>;
+    type Service = Admission;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
+
+    fn accept(&self, stream: TcpStream, router: Router) -> Self::Future {
+        let door = self.clone();
+        Box::pin(async move {
+            let Some(held) = Held::take(&door.app) else {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            };
+            let rules = door.access.now();
+            let stream = secured(stream, rules.tls.clone()).await?;
+            Ok((stream, Admission { router, rules, local: door.local, _held: Arc::new(held) }))
+        })
+    }
+}
+
+async fn secured(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Box<dyn Connection>> {
+    stream.set_nodelay(true)?;
+    socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BYTES)?;
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(WRITE));
-    match tls {
-        Some(tls) => {
-            let acceptor = tokio_rustls::TlsAcceptor::from(tls);
-            let stream = tokio::time::timeout(HEAD, acceptor.accept(Box::pin(stream))).await??;
-            watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await
-        }
-        None => {
-            let stream = TokioIo::new(Box::pin(stream));
-            watcher.watch(builder.serve_connection(stream, service).into_owned()).await
-        }
+    let stream = Box::pin(stream);
+    let Some(tls) = tls else { return Ok(Box::new(stream)) };
+    let accepted = tokio::time::timeout(HEAD, tokio_rustls::TlsAcceptor::from(tls).accept(stream)).await;
+    Ok(Box::new(accepted.map_err(|_| io::ErrorKind::TimedOut)??))
+}
+
+/// Answers the requests of a connection, by the rules there were when it came.
+#[derive(Clone)]
+struct Admission {
+    router: Router,
+    rules: Arc<Rules>,
+    local: bool,
+    _held: Arc<Held>,
+}
+
+impl Service<axum::http::Request<Incoming>> for Admission {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: axum::http::Request<Incoming>) -> Self::Future {
+        let Self { router, rules, local, .. } = self.clone();
+        Box::pin(async move { Ok(admit(request.map(Body::new), router, rules, local).await) })
     }
 }
 
@@ -237,9 +272,15 @@ fn is_own(host: &str) -> bool {
 struct Held(Arc<App>);
 
 impl Held {
-    fn new(app: Arc<App>) -> Self {
-        app.traffic.connections.fetch_add(1, Relaxed);
-        Self(app)
+    /// Nothing when there are as many as there may be.
+    fn take(app: &Arc<App>) -> Option<Self> {
+        let traffic = &app.traffic;
+        let room = |open| (open < CONNECTIONS).then_some(open + 1);
+        if traffic.connections.fetch_update(Relaxed, Relaxed, room).is_err() {
+            traffic.refused.fetch_add(1, Relaxed);
+            return None;
+        }
+        Some(Self(app.clone()))
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod deliveries;
 pub mod read;
+mod renamed;
 mod retain;
 mod schema;
 pub mod write;
@@ -102,6 +103,8 @@ struct Inner {
     writer: Mutex<Connection>,
     /// A reader found the file damaged.
     damaged: AtomicBool,
+    /// It is of an earlier version and only looked at: what is read has that version's names.
+    earlier: bool,
     /// Held as long as the store is open.
     _lock: Option<File>,
 }
@@ -148,6 +151,7 @@ impl Store {
             writer: Mutex::new(connection),
             reader: Some(Mutex::new(reader)),
             damaged: AtomicBool::new(false),
+            earlier: false,
             _lock: Some(lock),
         };
         Ok((Self(Arc::new(inner)), aside))
@@ -166,6 +170,7 @@ impl Store {
             writer: Mutex::new(connection),
             reader: None,
             damaged: AtomicBool::new(false),
+            earlier: false,
             _lock: None,
         };
         Ok(Self(Arc::new(inner)))
@@ -184,12 +189,13 @@ impl Store {
             Err(why) => return Err(Error::Unreadable { path: path.to_owned(), why }),
         }
         let connection = readable(path)?;
-        examine(&connection, path)?;
+        let version = examine(&connection, path)?;
         let inner = Inner {
             path: Some(path.to_owned()),
             writer: Mutex::new(connection),
             reader: None,
             damaged: AtomicBool::new(false),
+            earlier: version < schema::VERSION,
             _lock: None,
         };
         Ok(Self(Arc::new(inner)))
@@ -260,8 +266,8 @@ fn readable(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Whether this is a store, whole, and of a version we know.
-fn examine(connection: &Connection, path: &Path) -> Result<(), Error> {
+/// Whether this is a store, whole, and of a version we know: which.
+fn examine(connection: &Connection, path: &Path) -> Result<i64, Error> {
     let sql = |why| Error::Sql { path: path.to_owned(), why };
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let application = pragma("application_id").map_err(sql)?;
@@ -279,7 +285,7 @@ fn examine(connection: &Connection, path: &Path) -> Result<(), Error> {
         let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
         return Err(sql(rusqlite::Error::SqliteFailure(code, Some(whole))));
     }
-    Ok(())
+    Ok(version)
 }
 
 /// Renames a damaged store and what belongs to it, and forgets those renamed long ago.

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, ToSql};
 
-use super::{Error, Store};
+use super::{Error, Store, renamed};
 use crate::severity::Severity;
 
 /// Incidents in one answer at most.
@@ -114,6 +114,7 @@ impl Store {
             .prepare_cached(&sql)
             .and_then(|mut statement| statement.query_map(values.as_slice(), kept)?.collect());
         let mut found = found.map_err(|why| self.sql(why))?;
+        found.iter_mut().for_each(|kept| self.name(kept));
         let more = found.len() > limit as usize;
         found.truncate(limit as usize);
         Ok((found, more))
@@ -148,6 +149,19 @@ impl Store {
                 _ => Found::Several(found.into_iter().map(|kept| kept.id).collect()),
             })
         };
-        find().map_err(|why| self.sql(why))
+        let mut found = find().map_err(|why| self.sql(why))?;
+        if let Found::One(kept) = &mut found {
+            self.name(kept);
+        }
+        Ok(found)
+    }
+
+    /// In the names of today, whatever version wrote it.
+    fn name(&self, kept: &mut Kept) {
+        if self.0.earlier
+            && let Some(json) = renamed::incident(&kept.json)
+        {
+            kept.json = json;
+        }
     }
 }

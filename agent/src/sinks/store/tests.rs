@@ -223,7 +223,7 @@ fn a_store_of_the_first_version_is_brought_up_with_what_it_holds() {
     let room = Room::new();
     fs::create_dir_all(room.path().parent().expect("a directory")).expect("room");
     let connection = Connection::open(room.path()).expect("a database");
-    schema::first(&connection).expect("made");
+    schema::earlier(&connection, 1).expect("made");
     let row = "INSERT INTO incidents VALUES ('01M7YXD271WZS0KCJEEW000042', 'connect_stalled', 2, 0, 1, 1, 1, 1, '{}', 'old')";
     connection.execute(row, []).expect("written");
     drop(connection);
@@ -233,6 +233,54 @@ fn a_store_of_the_first_version_is_brought_up_with_what_it_holds() {
         store.reader().pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).expect("a number")
     };
     assert_eq!((version(&store), store.waiting_deliveries(&[]).expect("a table")), (schema::VERSION, (0, 0)));
+}
+
+#[test]
+fn incidents_of_earlier_versions_are_served_in_the_names_of_today() {
+    let room = Room { urls: vec!["http://a/".into()], ..Room::new() };
+    fs::create_dir_all(room.path().parent().expect("a directory")).expect("room");
+    let connection = Connection::open(room.path()).expect("a database");
+    schema::earlier(&connection, 3).expect("made");
+    let (old, new): (Vec<_>, Vec<_>) = renamed::examples().into_iter().unzip();
+    for (number, incident) in old.iter().enumerate() {
+        let row = "INSERT INTO incidents VALUES (?1, ?2, 2, 0, 1, 1, 1, 1, ?3, 'the text of then', NULL)";
+        let kind = incident["kind"].as_str().expect("a kind");
+        let id = format!("01M7YXD271WZS0KCJEEW{number:06}");
+        connection.execute(row, (&id, kind, incident.to_string())).expect("written");
+        let row =
+            "INSERT INTO deliveries (url, incident, body, queued_lived_ms) VALUES ('http://a/', ?1, ?2, 1)";
+        connection.execute(row, (&id, incident.to_string())).expect("written");
+    }
+    drop(connection);
+    let served = |store: &Store| {
+        let (mut kept, _) = store.incidents(&Query::default()).expect("readable");
+        kept.reverse();
+        for one in &kept {
+            assert_eq!(one.text, "the text of then");
+            let Ok(Found::One(same)) = store.incident(&one.id) else { panic!("{} is gone", one.id) };
+            assert_eq!(same, *one);
+        }
+        kept.into_iter()
+            .map(|kept| serde_json::from_str(&kept.json).expect("JSON"))
+            .collect::<Vec<serde_json::Value>>()
+    };
+    // One that may only look at it changes nothing in it.
+    let looked = Store::look(&room.path()).expect("readable");
+    assert_eq!(served(&looked), new);
+    drop(looked);
+    let store = room.open();
+    assert_eq!(served(&store), new);
+    let delivery = store.next_delivery("http://a/").expect("readable").expect("it waits");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&delivery.body).expect("JSON"), new[0]);
+    // It is in the file, not in how it is read.
+    let rows: Vec<String> = store
+        .reader()
+        .prepare("SELECT json FROM incidents ORDER BY id")
+        .and_then(|mut all| all.query_map([], |row| row.get(0))?.collect())
+        .expect("readable");
+    let rows: Vec<serde_json::Value> =
+        rows.iter().map(|row| serde_json::from_str(row).expect("JSON")).collect();
+    assert_eq!(rows, new);
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn step(what: &What) -> Option<Step> {
         What::ConnectStarted { .. } | What::DnsQuery { .. } | What::ClientHello { retried: false, .. } => {
             Step::Begun
         }
-        What::SynRetried { elapsed_ms, .. }
+        What::SynRetransmitted { elapsed_ms, .. }
         | What::ConnectDropped { elapsed_ms, .. }
         | What::ConnectPending { elapsed_ms, .. }
         | What::DnsPending { elapsed_ms, .. }

@@ -50,7 +50,7 @@ fn busy() -> Table {
     table.add(&fact(9, begun(66)));
     table.add(&fact(
         9,
-        What::SynRetried {
+        What::SynRetransmitted {
             source: end(1, 1),
             destination: end(66, 80),
             syn_retransmits: 1,
@@ -68,7 +68,7 @@ fn operations_are_counted_by_what_became_of_them_and_by_process_and_destination(
         4            -            -  connect  connect started
         2      2.00 ms      2.00 ms  connect  established
         1      1.00 ms      1.00 ms  connect  refused (ECONNREFUSED)
-        1            -            -  connect  syn retried
+        1            -            -  connect  syn retransmitted
 
   calls  failed  open     mean      max  process              destination
       1       1     0  1.00 ms  1.00 ms  raven[9]             192.0.2.65:80

@@ -64,8 +64,8 @@ pub(super) fn say(what: &What) -> Option<Said> {
             let text = format!("{}: the clock is {} (± {unsure})", shown(name), off(*ahead_ns));
             (reference.name(), text, Mood::Plain)
         }
-        What::MachineSlept { slept_ms } => {
-            ("no call seen", format!("the machine slept for {}", duration(*slept_ms)), Mood::Slow)
+        What::Suspended { suspended_ms } => {
+            ("no call seen", format!("the machine was suspended for {}", duration(*suspended_ms)), Mood::Slow)
         }
         _ => return None,
     };

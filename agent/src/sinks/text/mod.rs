@@ -30,9 +30,9 @@ const DIM: Colour = Colour::new().effects(Effects::DIMMED);
 /// say what happened.
 const WIDE: usize = 122;
 /// Columns of process, probe and peer there.
-const WIDE_COLUMNS: [usize; 3] = [29, 8, 28];
+const WIDE_COLUMNS: [usize; 3] = [28, 9, 28];
 /// Columns of process and probe where there is less room.
-const NARROW_COLUMNS: [usize; 2] = [20, 7];
+const NARROW_COLUMNS: [usize; 2] = [18, 9];
 
 /// Addresses and names of one answer shown at most.
 const ANSWERS: usize = 8;
@@ -201,7 +201,7 @@ fn say(what: &What) -> Option<Said> {
         What::ConnectStarted { protocol: Protocol::Udp, destination, .. } => {
             out(destination, "UDP".into(), Mood::Plain)
         }
-        What::SynRetried { destination, syn_retransmits, elapsed_ms, .. } => out(
+        What::SynRetransmitted { destination, syn_retransmits, elapsed_ms, .. } => out(
             destination,
             format!("SYN again after {} (retry {syn_retransmits})", duration(*elapsed_ms)),
             Mood::Slow,
@@ -301,16 +301,16 @@ fn say(what: &What) -> Option<Said> {
         | What::NeighbourTableFull(_)
         | What::NeighbourMacMismatch(_)
         | What::NeighbourClaimed(_)
-        | What::NeighbourUnheard(_)
-        | What::NeighbourHeard(_)
-        | What::NeighbourReset(_)
-        | What::NeighbourWaited(_) => return neigh::say(what),
+        | What::NeighbourRetransmit(_)
+        | What::NeighbourRecovered(_)
+        | What::NeighbourConnectionReset(_)
+        | What::NeighbourPacketQueued(_) => return neigh::say(what),
         What::ClockSet { .. }
         | What::ClockSlewed { .. }
         | What::ClockMoved { .. }
         | What::LeapSecond { .. }
         | What::ClockCompared { .. }
-        | What::MachineSlept { .. } => return clock::say(what),
+        | What::Suspended { .. } => return clock::say(what),
     })
 }
 

@@ -5,9 +5,9 @@ use std::{fmt::Write as _, net::IpAddr};
 use super::{Mood, Said, duration, peer};
 use crate::{
     fact::{
-        NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourHeard, NeighbourMacMismatch,
-        NeighbourMeaning, NeighbourReset, NeighbourTableFull, NeighbourUnheard, NeighbourWaited, SentAgain,
-        What,
+        NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourConnectionReset, NeighbourMacMismatch,
+        NeighbourPacketQueued, NeighbourRecovered, NeighbourRetransmit, NeighbourTableFull,
+        NeighbourTransition, Retransmitted, What,
     },
     text::shown,
 };
@@ -65,31 +65,31 @@ pub(super) fn say(what: &What) -> Option<Said> {
             text.push(')');
             about(*address, device.as_ref(), netns.as_ref(), text, Mood::Slow)
         }
-        What::NeighbourUnheard(NeighbourUnheard {
+        What::NeighbourRetransmit(NeighbourRetransmit {
             address,
             device,
             netns,
             cached_mac,
             seen_mac,
             state,
-            sent,
+            packet,
             destination,
             local_port,
             unanswered,
             ..
         }) => {
-            let sent = match sent {
-                SentAgain::SynAck => "SYN-ACK",
-                SentAgain::Syn => "SYN",
-                SentAgain::Data => "data",
+            let packet = match packet {
+                Retransmitted::SynAck => "SYN-ACK",
+                Retransmitted::Syn => "SYN",
+                Retransmitted::Data => "data",
             };
             let text = format!(
-                "does not hear us: {sent} :{local_port} → {} sent again to {cached_mac} ({state}), its packets come from {seen_mac}, {unanswered} so far",
+                "does not hear us: {packet} :{local_port} → {} retransmitted to {cached_mac} ({state}), its packets come from {seen_mac}, {unanswered} so far",
                 peer(destination)
             );
             about(*address, device.as_ref(), netns.as_ref(), text, Mood::Bad)
         }
-        What::NeighbourHeard(NeighbourHeard {
+        What::NeighbourRecovered(NeighbourRecovered {
             address,
             device,
             netns,
@@ -104,7 +104,7 @@ pub(super) fn say(what: &What) -> Option<Said> {
             );
             about(*address, device.as_ref(), netns.as_ref(), text, Mood::Good)
         }
-        What::NeighbourReset(NeighbourReset {
+        What::NeighbourConnectionReset(NeighbourConnectionReset {
             address,
             device,
             netns,
@@ -121,7 +121,7 @@ pub(super) fn say(what: &What) -> Option<Said> {
             );
             about(*address, device.as_ref(), netns.as_ref(), text, Mood::Bad)
         }
-        What::NeighbourWaited(NeighbourWaited {
+        What::NeighbourPacketQueued(NeighbourPacketQueued {
             address,
             device,
             netns,
@@ -164,36 +164,40 @@ fn changed(change: &NeighbourChanged) -> (String, Mood) {
     let protocol = protocol(*address);
     let mac = new_mac.as_deref().unwrap_or("no MAC");
     let another = old_mac.is_some() && new_mac.is_some() && old_mac != new_mac;
-    match change.meaning {
-        NeighbourMeaning::Asked if old_state.as_deref() == Some("FAILED") => {
+    match change.transition {
+        NeighbourTransition::Resolving if old_state.as_deref() == Some("FAILED") => {
             (format!("asked again ({protocol})"), Mood::Plain)
         }
-        NeighbourMeaning::Asked => (format!("asked ({protocol}), MAC not known yet"), Mood::Plain),
-        NeighbourMeaning::Answered => {
+        NeighbourTransition::Resolving => (format!("asked ({protocol}), MAC not known yet"), Mood::Plain),
+        NeighbourTransition::Resolved => {
             let mut text = format!("answered: {mac}");
             if let Some(ms) = change.old_state_ms.filter(|_| old_state.as_deref() == Some("INCOMPLETE")) {
                 let _ = write!(text, " after {}", duration(ms));
             }
             (text, Mood::Good)
         }
-        NeighbourMeaning::Learnt => (format!("learnt: {mac} ({protocol} packet)"), Mood::Plain),
-        NeighbourMeaning::Moved => {
+        NeighbourTransition::Learned => (format!("learned: {mac} ({protocol} packet)"), Mood::Plain),
+        NeighbourTransition::MacChanged => {
             let mut text = format!("moved: {} → {mac}", old_mac.as_deref().unwrap_or("no MAC"));
             if *cause == NeighbourCause::Packet {
                 let _ = write!(text, " ({protocol} packet)");
             }
             (text, Mood::Slow)
         }
-        NeighbourMeaning::Set => {
+        NeighbourTransition::Set => {
             let now = new_mac.iter().map(String::as_str).filter(|_| new_state != "FAILED");
             let now: Vec<&str> = now.chain([new_state.as_str()]).collect();
             let mood = if another { Mood::Slow } else { Mood::Plain };
             (format!("set by hand: {}{}", now.join(" "), before(change)), mood)
         }
-        NeighbourMeaning::Noarp => (format!("needs no {protocol} any more{}", before(change)), Mood::Plain),
-        NeighbourMeaning::Failed => (failed(change), Mood::Bad),
-        NeighbourMeaning::Removed => (format!("removed{}", before(change)), Mood::Plain),
-        NeighbourMeaning::Dropped => ("packet dropped: the entry had just been removed".into(), Mood::Bad),
+        NeighbourTransition::Noarp => {
+            (format!("needs no {protocol} any more{}", before(change)), Mood::Plain)
+        }
+        NeighbourTransition::Failed => (failed(change), Mood::Bad),
+        NeighbourTransition::Removed => (format!("removed{}", before(change)), Mood::Plain),
+        NeighbourTransition::PacketDropped => {
+            ("packet dropped: the entry had just been removed".into(), Mood::Bad)
+        }
     }
 }
 
@@ -219,7 +223,7 @@ fn failed(change: &NeighbourChanged) -> String {
     match change.unanswered {
         Some(1) => said.push("1 question unanswered".into()),
         Some(count) => said.push(format!("{count} questions unanswered")),
-        None => said.push("nobody answered".into()),
+        None => said.push("no answer".into()),
     }
     // Which may be longer than these questions took: traffic has it asked for again each time.
     said.extend(change.old_state_ms.map(|ms| format!("silent for {}", duration(ms))));
@@ -239,9 +243,9 @@ mod tests {
     /// State and MAC.
     type Entry<'a> = (&'a str, Option<&'a str>);
 
-    fn change(meaning: NeighbourMeaning, old: Entry<'_>, new: Entry<'_>) -> NeighbourChanged {
+    fn change(transition: NeighbourTransition, old: Entry<'_>, new: Entry<'_>) -> NeighbourChanged {
         NeighbourChanged {
-            meaning,
+            transition,
             address: [10, 0, 1, 90].into(),
             device: "eth0".into(),
             netns: None,
@@ -250,28 +254,28 @@ mod tests {
             new_state: new.0.to_owned(),
             old_mac: old.1.map(str::to_owned),
             new_mac: new.1.map(str::to_owned),
-            failed: meaning == NeighbourMeaning::Failed,
+            failed: transition == NeighbourTransition::Failed,
             probes: 0,
-            unanswered: (meaning == NeighbourMeaning::Failed).then_some(3),
+            unanswered: (transition == NeighbourTransition::Failed).then_some(3),
             old_state_ms: Some(3100.0),
         }
     }
 
     #[test]
     fn a_change_is_one_readable_line() {
-        use NeighbourMeaning as M;
+        use NeighbourTransition as M;
         let table = [
-            (M::Asked, ("NONE", None), ("INCOMPLETE", None), "asked (ARP), MAC not known yet"),
-            (M::Asked, ("FAILED", None), ("INCOMPLETE", None), "asked again (ARP)"),
+            (M::Resolving, ("NONE", None), ("INCOMPLETE", None), "asked (ARP), MAC not known yet"),
+            (M::Resolving, ("FAILED", None), ("INCOMPLETE", None), "asked again (ARP)"),
             (
-                M::Answered,
+                M::Resolved,
                 ("INCOMPLETE", None),
                 ("REACHABLE", Some(A)),
                 "answered: 02:00:5e:10:00:01 after 3.1 s",
             ),
-            (M::Learnt, ("NONE", None), ("STALE", Some(A)), "learnt: 02:00:5e:10:00:01 (ARP packet)"),
+            (M::Learned, ("NONE", None), ("STALE", Some(A)), "learned: 02:00:5e:10:00:01 (ARP packet)"),
             (
-                M::Moved,
+                M::MacChanged,
                 ("STALE", Some(A)),
                 ("STALE", Some(B)),
                 "moved: 02:00:5e:10:00:01 → 02:00:5e:10:00:02 (ARP packet)",
@@ -309,14 +313,14 @@ mod tests {
             (M::Removed, ("STALE", Some(A)), ("NONE", None), "removed (was 02:00:5e:10:00:01 STALE)"),
             (M::Removed, ("FAILED", Some(A)), ("NONE", None), "removed (was FAILED)"),
         ];
-        for (meaning, old, new, expected) in table {
-            assert_eq!(changed(&change(meaning, old, new)).0, expected);
+        for (transition, old, new, expected) in table {
+            assert_eq!(changed(&change(transition, old, new)).0, expected);
         }
     }
 
     #[test]
     fn a_neighbour_is_named_as_ip_neigh_names_it_and_asked_for_in_its_family_s_way() {
-        let mut asked = change(NeighbourMeaning::Asked, ("NONE", None), ("INCOMPLETE", None));
+        let mut asked = change(NeighbourTransition::Resolving, ("NONE", None), ("INCOMPLETE", None));
         asked.address = "fe80::1".parse().expect("an address");
         asked.netns = Some("blue".into());
         let said = say(&What::NeighbourChanged(asked)).expect("a neighbour");
@@ -330,7 +334,7 @@ mod tests {
     fn a_waiter_without_ports_is_named_by_its_addresses() {
         let end =
             |last| crate::fact::Endpoint { ip: [10, 0, 1, last].into(), port: 0, name: None, wire: None };
-        let waited = What::NeighbourWaited(NeighbourWaited {
+        let waited = What::NeighbourPacketQueued(NeighbourPacketQueued {
             address: [10, 0, 1, 90].into(),
             device: None,
             netns: None,

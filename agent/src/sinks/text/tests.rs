@@ -37,7 +37,7 @@ fn pending() -> What {
 fn a_pending_connect_says_who_where_how_long_and_how_often() {
     assert_eq!(
         text(&fact(pending()), Time::Milliseconds),
-        "14:02:11.204  raven[1017·1043]              connect  → 192.35.177.64:80 (apps.identrust.com) pending 3.0 s, 2 SYN retries\n"
+        "14:02:11.204  raven[1017·1043]             connect   → 192.35.177.64:80 (apps.identrust.com) pending 3.0 s, 2 SYN retries\n"
     );
 }
 
@@ -46,7 +46,7 @@ fn this_hosts_port_stands_before_the_arrow_when_it_is_asked_for() {
     let mut out = Vec::new();
     line(&fact(pending()), Style { ports: true, ..Style::default() }, &mut out).expect("a vector");
     let text = String::from_utf8(out).expect("text");
-    assert!(text.contains("connect  :41234 → 192.35.177.64:80 (apps.identrust.com) pending"), "{text}");
+    assert!(text.contains("connect   :41234 → 192.35.177.64:80 (apps.identrust.com) pending"), "{text}");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_narrow_terminal_has_lines_broken_at_words_and_the_rest_hangs_below() {
     };
     assert_eq!(
         at(80, &fact(pending())),
-        "14:02:11.204  raven[1017·1043]     connect → 192.35.177.64:80\n                (apps.identrust.com)  pending 3.0 s, 2 SYN retries\n"
+        "14:02:11.204  raven[1017·1043]   connect   → 192.35.177.64:80\n                (apps.identrust.com)  pending 3.0 s, 2 SYN retries\n"
     );
     assert_eq!(at(200, &fact(pending())), text(&fact(pending()), Time::Milliseconds));
     let mut forged = fact(pending());

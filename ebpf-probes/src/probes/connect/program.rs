@@ -173,7 +173,7 @@ pub(crate) unsafe fn sent_again(sk: *const u8) {
             }
             icmp::note(&mut *connect);
             if enabled(ProbeId::Connect) {
-                counters::add(counter::SYN_RETRIES);
+                counters::add(counter::SYN_RETRANSMITS);
             }
             if enabled(ProbeId::Connect) && filter::MIN_NS.load() == 0 && !filter::quiet() {
                 report(Kind::ConnectRetry, &*connect);

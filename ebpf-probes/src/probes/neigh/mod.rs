@@ -191,7 +191,7 @@ const NEIGHBOUR: &str = "struct neighbour *";
 /// What this file contributes.
 pub const PROBE: Probe = Probe {
     id: ProbeId::Neigh,
-    name: "neigh",
+    name: "neighbour",
     about: "neighbours (ARP, NDP): resolution, failure, MAC changes, full tables, SYNs from another MAC",
     hooks: &[
         Hook {

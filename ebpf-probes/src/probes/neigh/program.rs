@@ -1,4 +1,4 @@
-//! The programs behind `neigh`: each looks at one entry and reports it when it differs from what was
+//! The programs of the `neighbour` probe: each looks at one entry and reports it when it differs from what was
 //! last reported. None of them runs per packet, except `neigh_sent` for packets that wait for an
 //! unresolved entry.
 

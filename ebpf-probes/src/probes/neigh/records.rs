@@ -1,4 +1,4 @@
-//! What the programs behind `neigh` put on the ring.
+//! What the programs of the `neighbour` probe put on the ring.
 
 use crate::abi::{Header, Netns, Owner, Tuple, assert_layout};
 

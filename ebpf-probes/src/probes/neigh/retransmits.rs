@@ -100,7 +100,7 @@ pub fn synack_again(ctx: BtfTracePointContext) -> i32 {
         };
         // No process's yet: a filter by owner does not want it.
         if !filter::by_owner() && filter::peer(&address, family == AF_INET6, fields::REQ_NUM::read(req)) {
-            counters::add(counter::SYNACK_RETRIES);
+            counters::add(counter::SYNACK_RETRANSMITS);
         }
         if !pending(SUSPICIOUS) {
             return 0;

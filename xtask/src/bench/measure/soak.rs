@@ -3,8 +3,8 @@
 //! JSON; what it has to say meanwhile goes to standard error.
 
 mod daemon;
+mod faults;
 mod http;
-mod mischief;
 mod network;
 
 use std::{
@@ -137,9 +137,9 @@ fn measure(args: &Args, over: Arc<AtomicBool>) -> Result<Soak> {
     };
     let (near, address, readable) = (network.near.as_str(), daemon.address, daemon.readable());
     thread::scope(|scope| {
-        let neighbours = scope.spawn(|| mischief::neighbours(near, &time));
-        let refused = scope.spawn(|| mischief::refused(near, &time));
-        let unanswered = scope.spawn(|| mischief::unanswered(near, &time));
+        let neighbours = scope.spawn(|| faults::neighbours(near, &time));
+        let refused = scope.spawn(|| faults::refused(near, &time));
+        let unanswered = scope.spawn(|| faults::unanswered(near, &time));
         let streams: Vec<_> =
             (0..STREAMS).map(|_| scope.spawn(|| http::follow(address, &time.over))).collect();
         let watched = watch(&mut soak, &mut daemon, &readable, &mut pairs, &time, || {

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_are_told_from_functions_labels_strings_and_words() {
+    fn metrics_are_distinguished_from_functions_labels_strings_and_words() {
         let of = |expression: &str| {
             selectors(expression).into_iter().map(|selector| selector.metric).collect::<Vec<_>>().join(" ")
         };

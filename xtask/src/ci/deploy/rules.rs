@@ -1,5 +1,5 @@
 //! Prometheus: its configuration, the rules and their tests, by promtool; and what promtool does not ask: is every
-//! alert tested, both ways, and told of in the runbook?
+//! alert tested, both ways, and explained in the runbook, and is every expression of the pages tested?
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,14 +45,16 @@ impl Rules {
             .collect()
     }
 
-    pub(super) fn check(&self, directory: &Path, runbook: &Path) -> Result<()> {
+    pub(super) fn check(&self, directory: &Path, docs: &Path) -> Result<()> {
         promtool(&["check", "rules"], &self.file)?;
         let tests = self.file.with_extension("test.yml");
         promtool(&["test", "rules"], &tests)?;
         promtool(&["check", "config"], &directory.join("prometheus.yml"))?;
         kubernetes(&directory.join("prometheus-kubernetes.yml"))?;
-        let mut complaints = self.untested(&document(&tests)?);
-        complaints.extend(self.untold(&read(runbook)?));
+        let tests = document(&tests)?;
+        let mut complaints = self.untested(&tests);
+        complaints.extend(self.unexplained(&read(&docs.join("runbook.md"))?));
+        complaints.extend(unproven(&read(&docs.join("daemon.md"))?, &tests));
         if !complaints.is_empty() {
             bail!("{}", complaints.join("; "));
         }
@@ -82,8 +84,8 @@ impl Rules {
         complaints
     }
 
-    /// What an alert should tell and does not.
-    fn untold(&self, runbook: &str) -> Vec<String> {
+    /// What an alert should say and does not.
+    fn unexplained(&self, runbook: &str) -> Vec<String> {
         let mut complaints = Vec::new();
         let mut sections: BTreeMap<&str, bool> =
             runbook.lines().filter_map(|line| Some((line.strip_prefix("## ")?, false))).collect();
@@ -99,14 +101,35 @@ impl Rules {
                 complaints.push(format!("the runbook_url of {alert} does not end in {anchor}"));
             }
             match sections.get_mut(alert) {
-                Some(told) => *told = true,
+                Some(explained) => *explained = true,
                 None => complaints.push(format!("docs/runbook.md has no section {alert}")),
             }
         }
-        let unknown = sections.iter().filter(|(_, told)| !**told);
+        let unknown = sections.iter().filter(|(_, explained)| !**explained);
         complaints.extend(unknown.map(|(name, _)| format!("docs/runbook.md: {name} is no alert")));
         complaints
     }
+}
+
+/// Expressions in the page's fences ```` ```promql ```` that no test evaluates.
+fn unproven(page: &str, tests: &Value) -> Vec<String> {
+    let plain = |expression: &str| expression.split_whitespace().collect::<Vec<_>>().join(" ");
+    let tested: BTreeSet<String> = list(tests, "tests")
+        .iter()
+        .flat_map(|test| list(test, "promql_expr_test"))
+        .map(|moment| plain(text(moment, "expr")))
+        .collect();
+    let examples: Vec<String> = page
+        .split("\n```promql\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("\n```").next())
+        .map(plain)
+        .collect();
+    if examples.is_empty() {
+        return vec!["docs/daemon.md has no expression for a fleet that is half upgraded".to_owned()];
+    }
+    let unproven = examples.into_iter().filter(|example| !tested.contains(example));
+    unproven.map(|example| format!("no test evaluates what docs/daemon.md says: {example}")).collect()
 }
 
 /// The example for Kubernetes. Debian's promtool is built without it: what that would do is left out, and the rest of
@@ -187,11 +210,27 @@ mod tests {
 
     #[test]
     fn an_alert_and_its_section_of_the_runbook_need_each_other() {
-        assert!(rules().untold("# Runbook\n## A\n").is_empty());
+        assert!(rules().unexplained("# Runbook\n## A\n").is_empty());
         assert_eq!(
-            rules().untold("## B\n"),
+            rules().unexplained("## B\n"),
             ["docs/runbook.md has no section A", "docs/runbook.md: B is no alert"]
         );
+    }
+
+    #[test]
+    fn an_expression_of_a_page_is_evaluated_by_a_test_however_it_is_broken() {
+        let page = "Text.\n\n```promql\nsum(a\n  or b)\n```\n\n```promql\nc\n```\n";
+        let tests = |expressions: &[&str]| {
+            let moments: Vec<Value> =
+                expressions.iter().map(|expression| json!({"expr": expression})).collect();
+            json!({"tests": [{"promql_expr_test": moments}]})
+        };
+        assert_eq!(unproven(page, &tests(&["sum(a or b)", "c"])), Vec::<String>::new());
+        assert_eq!(
+            unproven(page, &tests(&["sum(a or b)"])),
+            ["no test evaluates what docs/daemon.md says: c"]
+        );
+        assert_eq!(unproven("Text.\n", &tests(&["c"])).len(), 1);
     }
 
     #[test]

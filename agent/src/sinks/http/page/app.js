@@ -1,13 +1,15 @@
 // The page: what is wrong now, what was, and how well this agent sees. See js/ for the parts.
 
-import { byId, choice, h, say, sync } from './js/dom.js';
+import { byId, h, many, plain, say, sync } from './js/dom.js';
 import { clock, duration, freeze, isUtc, readServerClock, serverNow, setUtc, stamp, thaw, timeElement } from './js/time.js';
 import { Stream, ask, contact, incidents, isIncident } from './js/api.js';
 import { MOST_HELD, Store, isOpen, title } from './js/store.js';
-import { List, STEP, ageText } from './js/list.js';
-import { RANGES, Timeline, legend, rangeButtons, sayWindow } from './js/timeline.js';
+import { arrange } from './js/arrange.js';
+import { List, ageText } from './js/list.js';
+import { DAY, RANGES, Timeline, legend, rangeButtons, sayWindow } from './js/timeline.js';
 import { Details } from './js/details.js';
 import { Probes, renderRates } from './js/health.js';
+import { leave, read, write } from './js/address.js';
 import { keys } from './js/keys.js';
 
 const POLL = 10000;
@@ -17,7 +19,7 @@ const AT_ONCE = 2000; // incidents of a window that are fetched without being as
 const store = new Store();
 const probes = new Probes();
 const filter = { text: '', kind: '', severity: '', state: '' };
-const view = { range: Number(choice.get('range', 3600e3)) || 3600e3, end: null };
+const view = { range: null, end: null };
 const conn = { state: 'connecting', since: performance.now(), sinceServer: null };
 const history = { run: 0, loading: false, error: null, next: null, reached: null, matching: {} };
 const errors = new Map(); // what could not be asked → why
@@ -28,7 +30,7 @@ let snapshotUntil = 0;
 const openList = new List(byId('open-list'), byId('open-more'), 'card');
 const pastList = new List(byId('past-list'), byId('past-more'), 'row');
 const timeline = new Timeline(byId('timeline'), { view, moved: soon, settled: moved });
-const sayRange = rangeButtons(byId('ranges'), view, () => { choice.set('range', view.range); moved(); });
+const sayRange = rangeButtons(byId('ranges'), view, (ms) => setRange(ms));
 const details = new Details({
   store,
   fetchOne: async (id) => {
@@ -37,23 +39,26 @@ const details = new Details({
     if (!isIncident(found)) throw new Error('the server answered something that is no incident');
     store.put(found, { asked });
     soon();
+    return found;
   },
   closed: () => {
-    if (location.hash) window.history.replaceState(null, '', location.pathname + location.search);
-    if (document.activeElement === document.body) document.querySelector(`a[data-item][data-id="${lastId}"]`)?.focus();
+    leave();
+    if (document.activeElement === document.body) document.querySelector(`a[data-item][data-id="${CSS.escape(lastId)}"]`)?.focus();
   },
 });
 let lastId = '';
-for (const list of [openList, pastList]) list.onmore = soon;
+for (const list of [openList, pastList]) list.onmore = draw;
 
 // ---- history -------------------------------------------------------------------------------------------------------
 
 /** Fetches the window in view, newest first; `on`: goes on where it stopped, with the filter the server can apply. */
 async function load(on = false) {
   const run = ++history.run;
-  const { from, to } = timeline.window();
+  const { from, to } = stretch();
   const query = { since: new Date(from).toISOString(), until: new Date(to).toISOString() };
-  if (on) Object.assign(query, { before: history.next, ...Object.fromEntries(Object.entries(filter).filter(([, value]) => value)) });
+  // The server looks for one text, this page for each word: the longest leaves the least to look through.
+  const [text] = filter.text.split(/\s+/).sort((a, b) => b.length - a.length);
+  if (on) Object.assign(query, { ...filter, text, before: history.next });
   else Object.assign(history, { next: null, reached: null });
   history.loading = true;
   history.error = null;
@@ -82,13 +87,25 @@ async function load(on = false) {
   soon();
 }
 
+/** The stretch of time that is asked for and held: of a window that fits, all it may be made of. */
+function stretch() {
+  const now = serverNow();
+  return view.range === null ? { from: now - DAY, to: now + 60e3 } : timeline.window();
+}
+
 let settling = 0;
 function moved() {
   clearTimeout(settling);
-  settling = setTimeout(() => load(), 150);
-  openList.shown = STEP;
-  pastList.shown = STEP;
+  settling = setTimeout(() => { write(filter, view, true); load(); }, 150);
+  openList.reset();
+  pastList.reset();
   draw();
+}
+
+function setRange(ms) {
+  view.range = ms;
+  if (ms === null) view.end = null;
+  moved();
 }
 
 /** After a gap: what was open here and is not open there has ended meanwhile, or is forgotten. */
@@ -96,10 +113,11 @@ async function reconcile() {
   const asked = performance.now();
   try {
     const there = new Set();
-    await incidents({ state: 'open' }, (list) => {
+    const next = await incidents({ state: 'open' }, (list) => {
       for (const it of list) { there.add(it.id); store.put(it, { asked }); }
       return there.size < MOST_HELD;
     });
+    store.openBeyond = next !== null;
     for (const entry of store.open()) {
       const { id } = entry.incident;
       if (there.has(id) || entry.streamedAt >= asked) continue;
@@ -133,8 +151,8 @@ function sayConnection() {
   const box = byId('conn');
   box.dataset.state = conn.state;
   const ago = duration(Math.floor((performance.now() - conn.since) / 1000) * 1000);
-  say(box, { live: 'live', connecting: 'connecting…' }[conn.state] ?? `not live: reconnecting since ${stamp(conn.sinceServer)}`);
-  box.title = conn.state === 'live' ? `live for ${ago}` : `for ${ago}`;
+  say(box, { live: 'live', connecting: 'connecting…' }[conn.state] ?? 'not live');
+  box.title = conn.state === 'lost' ? `reconnecting since ${stamp(conn.sinceServer)}` : `${conn.state} for ${ago}`;
 }
 
 const fresh = [];
@@ -217,16 +235,19 @@ function banners(health) {
   if (banners.key !== key) { banners.key = key; sync(byId('banners'), list); }
 }
 
+/** How many are open; of more than are held nobody knows. */
+const opened = (n) => `${store.openBeyond ? 'at least ' : ''}${many(n, 'open incident')}`;
+
 function headline(open, health) {
   const count = (severity) => open.filter((it) => it.incident.severity === severity).length;
-  const by = ['critical', 'warning', 'info'].map((it) => [count(it), it]).filter(([n]) => n).map(([n, it]) => `${n} ${it}`).join(', ');
-  const many = `${open.length} open ${open.length === 1 ? 'incident' : 'incidents'}`;
+  const by = ['critical', 'warning', 'info'].map((it) => [count(it), it]).filter(([n]) => n).map(([n, it]) => (it === 'warning' ? many(n, it) : `${n} ${it}`)).join(', ');
+  const all = opened(open.length);
   const watching = health ? [`${health.attached} of ${health.of} probes attached`, health.bad.length ? `degraded: ${health.bad.join(', ')}` : 'none degraded',
     health.lost ? `records lost: ${health.lossy.join(', ')}` : 'nothing lost'].join(', ') : `probe health unknown${probes.error ? `: ${probes.error}` : ''}`;
   let state; let big; let small;
   if (conn.state === 'connecting') [state, big, small] = ['connecting', 'Connecting…', ''];
-  else if (conn.state === 'lost') [state, big, small] = ['lost', 'Unknown: the connection is lost', open.length ? `Last known: ${many} (${by}).` : 'Last known: nothing was wrong.'];
-  else if (open.length) [state, big, small] = [count('critical') ? 'critical' : count('warning') ? 'warning' : 'info', many, `${by}. ${watching}.`];
+  else if (conn.state === 'lost') [state, big, small] = ['lost', 'Unknown: the connection is lost', open.length ? `Last known: ${all} (${by}).` : 'Last known: nothing was wrong.'];
+  else if (open.length) [state, big, small] = [count('critical') ? 'critical' : count('warning') ? 'warning' : 'info', all, `${by}. ${watching}.`];
   else {
     const fine = health && !health.bad.length && !health.lost;
     state = fine ? 'fine' : 'blind';
@@ -238,16 +259,16 @@ function headline(open, health) {
   say(byId('headline-big'), big);
   say(byId('headline-small'), small);
   const bad = conn.state === 'live' ? open.length : 0;
-  document.title = `${conn.state === 'lost' ? '(not live) ' : bad ? `(${bad}) ` : ''}culprit${probes.said?.node ? ` · ${probes.said.node}` : ''}`;
+  document.title = plain(`${conn.state === 'lost' ? '(not live) ' : bad ? `(${bad}) ` : ''}culprit${probes.said?.node ? ` · ${probes.said.node}` : ''}`);
 }
 
 function draw() {
   clearTimeout(drawing);
   drawing = 0;
-  const { from, to } = timeline.window();
-  store.prune(from, to);
+  const held = stretch();
+  store.prune(held.from, held.to);
   const open = store.open();
-  const past = store.past(from, to);
+  const past = store.past(held.from, held.to);
   const explained = store.explained();
   const health = probes.summary();
   banners(health);
@@ -256,28 +277,30 @@ function draw() {
 
   const passes = (entry) => store.matches(entry, filter);
   const openShown = open.filter(passes);
-  const pastShown = past.filter(passes);
-  const filtering = Object.values(filter).some(Boolean);
-  byId('f-clear').hidden = !filtering;
-  const hidden = open.length - openShown.length;
-  byId('hidden-note').hidden = !filtering;
-  say(byId('hidden-note'), hidden ? `The filter hides ${hidden} of ${open.length} open ${open.length === 1 ? 'incident' : 'incidents'}, and ${past.length - pastShown.length} earlier ones.`
-    : `The filter hides ${past.length - pastShown.length} earlier incidents and none that is open.`);
-  byId('hidden-note').classList.toggle('loud', hidden > 0);
+  const pastPassing = past.filter(passes);
+  timeline.contain([...openShown, ...pastPassing]);
+  const { from, to } = timeline.window();
+  const pastShown = pastPassing.filter((it) => it.ended >= from && it.began <= to);
+  sayFilter(open, openShown, past, pastPassing);
 
   byId('open-section').hidden = openShown.length === 0;
-  openList.render(store, openShown, explained, '', () => {});
+  say(byId('open-count'), openShown.length < open.length ? `${openShown.length} of ${open.length}` : String(open.length));
+  openList.render(store, arrange(openShown), explained, '', () => {});
   const full = store.entries.size >= MOST_HELD;
-  const beyond = !history.next || history.loading ? '' : full ? '' : `Load older ones${filtering ? ' that match' : ''}`;
-  pastList.render(store, pastShown, explained, beyond, () => load(true));
+  const filtering = Object.values(filter).some(Boolean);
+  const outside = view.range === null ? pastPassing.length - pastShown.length : 0; // of a day, of which the window is a part
+  const older = !history.next || history.loading || full ? '' : `Load older ones${filtering ? ' that match' : ''}`;
+  say(byId('past-count'), `${pastShown.length}${history.next ? ' loaded' : ''}`);
+  pastList.render(store, arrange(pastShown), explained, outside ? `Show ${outside} older of the last 24 h` : older, () => (outside ? setRange(DAY) : load(true)));
   byId('past-empty').hidden = pastShown.length > 0 && !full;
-  const span = view.end === null ? `in the last ${duration(view.range)}` : 'in this window';
-  say(byId('past-empty'), full ? `This page holds ${store.entries.size} incidents and takes no more: narrow the range to look further.`
-    : history.loading ? 'Loading…' : history.error ? `Unknown: ${history.error}` : filtering && past.length ? `None ${span} passes the filter.` : `No incident ended ${span}.`);
+  const span = view.end !== null || outside ? 'in this window' : `in the last ${duration(view.range ?? DAY)}`;
+  say(byId('past-empty'), full ? `This page holds ${many(store.entries.size, 'incident')} and takes no more: narrow the range to look further.`
+    : history.loading ? 'Loading…' : history.error ? `Unknown: ${history.error}` : filtering && past.length ? `None ${span} passes the filter.` : `No incident was resolved ${span}.`);
 
   timeline.render([...pastShown, ...openShown.filter((it) => it.began <= to || view.end === null)], history.next ? history.reached : null);
-  sayWindow(byId('window'), { from, to }, view.end === null);
-  byId('pan-now').setAttribute('aria-pressed', String(view.end === null));
+  const follows = view.end === null && to >= serverNow();
+  sayWindow(byId('window'), { from, to }, follows);
+  byId('pan-now').setAttribute('aria-pressed', String(follows));
   byId('pan-on').disabled = view.end === null;
   sayRange();
   details.render();
@@ -297,7 +320,7 @@ function tick() {
   if (tick.lag !== undefined && Math.abs(lag - tick.lag) > 5000) { connection('lost'); stream.open(); }
   tick.lag = lag;
   tick.n = (tick.n ?? 0) + 1;
-  if (!document.hidden && conn.state === 'live' && tick.n % (view.range > 2 * 3600e3 ? 15 : 5) === 0) soon();
+  if (!document.hidden && conn.state === 'live' && tick.n % ((view.range ?? 0) > 2 * 3600e3 ? 15 : 5) === 0) soon();
 }
 
 // ---- the viewer ----------------------------------------------------------------------------------------------------
@@ -308,9 +331,8 @@ function kindsSeen(entries) {
   for (const { incident } of entries) if (known.size < 64) known.add(incident.kind);
   if (known.size === before) return;
   const select = byId('f-kind');
-  const chosen = select.value;
   select.replaceChildren(h('option', { value: '' }, 'All kinds'), ...[...known].sort().map((it) => h('option', { value: it }, title(it))));
-  select.value = chosen;
+  select.value = filter.kind;
 }
 function options(select, list) { select.replaceChildren(...list.map(([value, text]) => h('option', { value }, text))); }
 
@@ -318,26 +340,53 @@ function filters() {
   // Kinds of which nothing is known yet can be asked for; without an answer the others still can.
   ask('/api/v1/kinds').then((kinds) => kindsSeen(kinds.map((kind) => ({ incident: { kind } }))), () => {});
   options(byId('f-severity'), [['', 'All severities'], ['critical', 'Critical'], ['warning', 'Warning'], ['info', 'Info']]);
-  options(byId('f-state'), [['', 'Open and over'], ['open', 'Open'], ['resolved', 'Over']]);
-  const read = () => {
+  options(byId('f-state'), [['', 'Open and resolved'], ['open', 'Open'], ['resolved', 'Resolved']]);
+  let typing = false; // what is typed in one go is one step for Back
+  const changed = (event) => {
     for (const name of Object.keys(filter)) filter[name] = byId(`f-${name}`).value.trim();
-    openList.shown = STEP;
-    pastList.shown = STEP;
+    const goesOn = typing;
+    typing = event?.target === byId('f-text');
+    write(filter, view, !(typing && goesOn));
+    openList.reset();
+    pastList.reset();
     draw();
   };
-  byId('filters').addEventListener('input', read);
+  byId('filters').addEventListener('input', changed);
   byId('filters').addEventListener('submit', (event) => event.preventDefault());
+  byId('f-text').addEventListener('blur', () => { typing = false; });
   byId('f-clear').addEventListener('click', () => {
     for (const name of Object.keys(filter)) byId(`f-${name}`).value = '';
-    read();
+    changed();
     byId('f-text').focus();
   });
 }
 
-function showHash() {
-  let id = '';
-  try { id = decodeURIComponent(location.hash.slice(1)); } catch { id = ''; }
-  if (/^[\w.-]{1,64}$/.test(id) && id !== 'main') { lastId = id; details.show(id); } else if (details.isOpen) byId('details').close();
+/** What the filter hides, said; loudly when that is open. */
+function sayFilter(open, openShown, past, pastShown) {
+  const filtering = Object.values(filter).some(Boolean);
+  byId('f-clear').hidden = !filtering;
+  const note = byId('hidden-note');
+  note.hidden = !filtering;
+  const [hidden, earlier] = [open.length - openShown.length, past.length - pastShown.length];
+  say(note, hidden + earlier === 0 ? 'The filter hides nothing.'
+    : `The filter hides ${hidden ? `${hidden} of ${many(open.length, 'open incident')}` : 'none that is open'} and ${earlier ? `${earlier} of ${many(past.length, 'earlier one')}` : 'no earlier one'}.`);
+  note.classList.toggle('loud', hidden > 0);
+}
+
+/** Shows what the address says; its own steps as well as those of Back and Forward. */
+function showAddress(first = false) {
+  const said = read();
+  if (/^\w{1,64}$/.test(said.filter.kind)) kindsSeen([{ incident: { kind: said.filter.kind } }]);
+  for (const name of Object.keys(filter)) {
+    byId(`f-${name}`).value = said.filter[name];
+    filter[name] = byId(`f-${name}`).value.trim(); // what cannot be chosen is not filtered by
+  }
+  if (first || said.range !== view.range || said.end !== view.end) {
+    Object.assign(view, { range: said.range, end: said.end });
+    if (!first) moved();
+  }
+  draw();
+  if (said.id) { lastId = said.id; details.show(said.id); } else if (details.isOpen) byId('details').close();
 }
 
 function zone() {
@@ -352,21 +401,25 @@ function sayZone() {
   byId('zone').title = isUtc() ? 'Times are UTC: show this browser’s zone' : 'Times are in this browser’s zone: show UTC';
 }
 
-const toNow = () => { view.end = null; moved(); };
+const toNow = () => {
+  if (view.range === null && timeline.window().to < serverNow()) view.range = DAY; // what fits ended long ago
+  view.end = null;
+  moved();
+};
 byId('zone').addEventListener('click', zone);
 byId('pan-back').addEventListener('click', () => timeline.pan(-0.5));
 byId('pan-on').addEventListener('click', () => timeline.pan(0.5));
 byId('pan-now').addEventListener('click', toNow);
-window.addEventListener('hashchange', showHash);
+window.addEventListener('popstate', () => showAddress());
+window.addEventListener('hashchange', () => showAddress());
 window.addEventListener('resize', soon);
 document.addEventListener('visibilitychange', () => { if (!document.hidden) { tick(); soon(); } });
-keys({ timeline, now: toNow, zone, range: (i) => { [, view.range] = RANGES[i]; choice.set('range', view.range); moved(); } });
+keys({ timeline, now: toNow, zone, range: (i) => setRange(RANGES[i][1]) });
 filters();
 legend(byId('legend'));
 sayZone();
 setInterval(poll, POLL);
 setInterval(tick, 1000);
 poll();
-draw();
+showAddress(true);
 tick();
-showHash();

@@ -21,8 +21,9 @@ export async function ask(path, wait = 8000) {
   }
 }
 
+export const isId = (id) => typeof id === 'string' && /^[\w.-]{1,64}$/.test(id);
 export function isIncident(it) {
-  return Boolean(it) && typeof it === 'object' && typeof it.id === 'string' && /^[\w.-]{1,64}$/.test(it.id)
+  return Boolean(it) && typeof it === 'object' && isId(it.id)
     && typeof it.kind === 'string' && typeof it.state === 'string' && Number.isFinite(Date.parse(it.began_at));
 }
 

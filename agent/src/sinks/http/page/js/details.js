@@ -1,22 +1,26 @@
 // One incident, whole, in a dialog.
 
-import { byId, copyButton, h, severityClass, sign, visible } from './dom.js';
+import { byId, copyButton, exact, h, many, named, severityClass, sign, visible } from './dom.js';
 import { duration, timeElement } from './time.js';
-import { endpointName, isOpen, processName, title } from './store.js';
+import { called, endpointName, isOpen, processName, title, unitName } from './store.js';
+import { isId } from './api.js';
 import { ageText } from './list.js';
 
 const CAUSES = {
   outbound_connect: 'a connect to somewhere else', dns_lookup: 'a DNS lookup', neighbour: 'a neighbour (ARP, NDP)', clock: 'the clock',
-  peer: 'a peer that accepted and does not answer', unread: 'nobody reads the ClientHello', none_seen: 'nothing on the network: see what its threads do',
+  peer: 'a peer that accepted and does not answer', unread: 'no thread reads the ClientHello', none_seen: 'nothing on the network: see what its threads do',
 };
 const CONFIDENCE = { certain: 'it was seen to wait for exactly this', likely: 'it fits in time and place', possible: 'it fits, and so may other things' };
 
 const section = (name, testid, ...inside) => h('section', { testid }, h('h3', {}, name), ...inside);
 const words = (key) => key.replace(/_(ms|ns)$/, '').replaceAll('_', ' ');
 
+const LONG = 300; // letters of a name; the JSON has all
+const SENTENCE = 4000;
+
 function facts(pairs) {
   const rows = pairs.filter(([, value]) => value !== null && value !== undefined && value !== '');
-  return rows.length ? h('dl', { class: 'facts' }, rows.map(([name, value]) => [h('dt', {}, name), h('dd', {}, value)])) : null;
+  return rows.length ? h('dl', { class: 'facts' }, rows.map(([name, value]) => [h('dt', {}, name), h('dd', {}, value instanceof Node ? value : named(value, LONG))])) : null;
 }
 
 function offset(ms) {
@@ -27,11 +31,13 @@ function offset(ms) {
 function identity(process, name) {
   if (!process) return null;
   return facts([
-    [name, h('b', {}, processName(process))], ['executable', process.exe], ['unit', process.unit],
+    [name, h('b', {}, named(processName(process), LONG))], ['executable', process.exe], ['unit', unitName(process)],
     ['container', [process.container, process.container_id].filter(Boolean).join(' · ')],
     ['pod', [process.namespace, process.pod].filter(Boolean).join('/')], ['network namespace', process.netns],
   ]);
 }
+
+const item = (value) => (value === null || value instanceof Node ? value : named(value, LONG));
 
 /** Any value of `details`, readable: durations as such, endpoints as addresses, lists as lists. */
 function readable(key, value, depth = 0) {
@@ -44,8 +50,8 @@ function readable(key, value, depth = 0) {
   if (typeof value.comm === 'string' && typeof value.pid === 'number') return processName(value);
   if (Array.isArray(value)) {
     if (!value.length) return null;
-    if (value.every((it) => typeof it !== 'object')) return value.join(key === 'stack' ? ' ← ' : ', ');
-    const shown = value.slice(0, 20).map((it) => h('li', {}, readable('', it, depth + 1)));
+    if (value.every((it) => typeof it !== 'object')) return named(value.join(key === 'stack' ? ' ← ' : ', '), SENTENCE);
+    const shown = value.slice(0, 20).map((it) => h('li', {}, item(readable('', it, depth + 1))));
     return h('ol', { class: 'facts-list' }, shown, value.length > 20 && h('li', {}, `and ${value.length - 20} more: see the JSON`));
   }
   return facts(Object.entries(value).map(([name, it]) => [words(name), readable(name, it, depth + 1)]));
@@ -64,7 +70,8 @@ export class Details {
   show(id) {
     if (this.id !== id) { this.drawn = null; this.failed.delete(id); }
     this.id = id;
-    this.store.pin(id);
+    if (isId(id)) this.store.pin(id);
+    else this.failed.set(id, 'no incident has such an id.');
     this.render();
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.scrollTop = 0;
@@ -76,7 +83,12 @@ export class Details {
     if (this.failed.has(id)) return;
     this.failed.set(id, 'asking the server…');
     this.store.pin(id);
-    this.fetchOne(id).then(() => this.failed.delete(id), (error) => this.failed.set(id, error.message)).then(() => this.render(true));
+    this.fetchOne(id).then((found) => {
+      this.failed.delete(id);
+      // Asked for by the end of its id, as `culprit incidents` lists it.
+      if (found.id !== id && this.id === id) { history.replaceState(null, '', `#${found.id}`); this.show(found.id); }
+    }, (error) => this.failed.set(id, error.status === 404 ? `${error.message}. It may be forgotten by now, or be another machine’s.` : error.message))
+      .then(() => this.render(true));
     if (this.failed.size > 200) this.failed.delete(this.failed.keys().next().value);
   }
 
@@ -107,8 +119,8 @@ export class Details {
 
   missing() {
     this.want(this.id);
-    return [this.head(h('h2', { id: 'details-title', tabindex: '-1', data: { key: 'title' } }, 'Incident')),
-      h('p', { testid: 'details-missing' }, `${this.id}: ${this.failed.get(this.id)}`)];
+    return [this.head(h('h2', { id: 'details-title', testid: 'details-title', tabindex: '-1', data: { key: 'title' } }, 'Incident')),
+      h('p', { testid: 'details-missing' }, named(this.id), ': ', this.failed.get(this.id))];
   }
 
   linkTo(id, testid) {
@@ -116,7 +128,7 @@ export class Details {
     if (!entry) this.want(id);
     const { incident } = entry ?? {};
     return h('li', {}, h('a', { href: `#${id}`, testid, data: { id, key: `link ${id}` }, class: incident ? severityClass(incident.severity) : '' },
-      incident ? [sign(incident.severity, 14), ' ', h('b', {}, `${title(incident.kind)} · ${isOpen(incident) ? 'open' : 'over'}`), ' ', incident.summary]
+      incident ? [sign(incident.severity, 14), ' ', h('b', {}, named(called(incident), 100)), ` · ${isOpen(incident) ? 'open' : 'resolved'}: `, named(incident.summary, 300)]
         : `${id}: ${this.failed.get(id)}`));
   }
 
@@ -129,15 +141,18 @@ export class Details {
       this.head(
         h('p', { class: `line ${severityClass(incident.severity)}` }, sign(incident.severity, 18),
           h('span', { class: `severity ${severityClass(incident.severity)}` }, incident.severity),
-          h('span', { class: 'badge', testid: 'details-state' }, open ? 'still going' : 'over'),
-          incident.count > 1 && h('span', { class: 'count' }, `×${incident.count}`)),
+          h('span', { class: 'badge', testid: 'details-state' }, open ? 'open' : 'resolved'),
+          incident.count > 1 && h('span', { class: 'count' }, many(incident.count, 'time'))),
         h('h2', { id: 'details-title', testid: 'details-title', tabindex: '-1', data: { key: 'title' } }, title(incident.kind))),
-      h('p', { class: 'summary big', testid: 'details-summary' }, incident.summary),
+      h('p', { class: 'summary big', testid: 'details-summary' }, named(incident.summary, SENTENCE)),
       h('p', { class: 'line small' },
-        h('span', {}, 'since ', timeElement(incident.began_at)), h('span', {}, 'noticed ', timeElement(incident.opened_at)),
-        incident.resolved_at && h('span', {}, 'ended ', timeElement(incident.resolved_at)),
+        // One that came back has begun again since it was opened.
+        ...(incident.began_at > incident.opened_at
+          ? [h('span', {}, 'first opened ', timeElement(incident.opened_at)), h('span', {}, 'again since ', timeElement(incident.began_at))]
+          : [h('span', {}, 'since ', timeElement(incident.began_at)), h('span', {}, 'opened ', timeElement(incident.opened_at))]),
+        incident.resolved_at && h('span', {}, 'resolved ', timeElement(incident.resolved_at)),
         h('span', {}, open ? 'open for ' : 'lasted ', h('b', { data: { age: incident.id } }, ageText(this.store, entry)))),
-      incident.why?.length && section('Why', 'why', h('ul', {}, incident.why.map((it) => h('li', {}, it)))),
+      incident.why?.length && section('Why', 'why', h('ul', {}, incident.why.map((it) => h('li', {}, named(it, SENTENCE))))),
       cause && section('Cause', 'cause',
         h('p', {}, h('b', {}, CAUSES[cause.kind] ?? words(cause.kind)), ' — ',
           h('span', { class: `confidence conf-${['certain', 'likely'].includes(cause.confidence) ? cause.confidence : 'possible'}`, testid: 'confidence' }, cause.confidence),
@@ -150,10 +165,10 @@ export class Details {
       explains.length > 0 && section('Explains', 'explains', h('ul', { class: 'links-list' }, explains.slice(0, 50).map((id) => this.linkTo(id, 'explains-link'))),
         explains.length > 50 && h('p', {}, `and ${explains.length - 50} more`)),
       incident.remedies?.length && section('Try', 'remedies', h('ol', { class: 'remedies' }, incident.remedies.map((it, i) => h('li', { testid: 'remedy' },
-        h('code', {}, it), copyButton(it, `Copy remedy ${i + 1}`))))),
+        h('code', {}, exact(it)), copyButton(it, `Copy remedy ${i + 1}`))))),
       incident.evidence?.length && section('Evidence', 'evidence',
-        h('p', { class: 'muted small' }, 'offsets from the moment it was noticed, ', timeElement(incident.opened_at)),
-        h('ol', { class: 'evidence' }, incident.evidence.map((it) => h('li', { testid: 'evidence-line' }, h('span', { class: 'offset' }, offset(it.offset_ms)), h('span', {}, it.text))))),
+        h('p', { class: 'muted small' }, 'offsets from the moment it was opened, ', timeElement(incident.opened_at)),
+        h('ol', { class: 'evidence' }, incident.evidence.map((it) => h('li', { testid: 'evidence-line' }, h('span', { class: 'offset' }, offset(it.offset_ms)), h('span', {}, named(it.text, SENTENCE)))))),
       incident.process && section('Who suffers', 'identity', identity(incident.process, 'process')),
       h('details', { class: 'more-facts' }, h('summary', { data: { key: 'facts' } }, 'More facts'), readable('', incident.details), facts([['node', incident.node], ['id', incident.id]])),
       this.raw(incident),

@@ -8,16 +8,33 @@ const HIDDEN = /[\p{C}\p{Zl}\p{Zp}\p{M}\u115f\u1160\u3164\uffa0\u2800]|(?! )\p{Z
 /** Text with everything hidden in it escaped, as culprit's own text has it; line breaks of ours stay. */
 export const visible = (text) => String(text).replace(HIDDEN, (c) => (c === '\n' ? c : `\\u{${c.codePointAt(0).toString(16)}}`));
 
+// Ids of containers, cgroups and scopes: nobody reads 64 digits, and engines list the first twelve.
+const DIGEST = /(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{32,}/g;
+const brief = (text) => String(text).replace(DIGEST, (id) => id.slice(0, 12));
+export const plain = (text) => visible(brief(text));
+
+/** Text that must stay what it is, for copying: a command, JSON. */
+export const exact = (text) => document.createTextNode(visible(text));
+
+/** A name somebody else chose, with its direction kept to itself, and no longer than a line can bear. */
+export function named(name, most = 64) {
+  const letters = [...brief(name)];
+  return h('bdi', {}, letters.length > most ? `${letters.slice(0, most).join('')}… (${letters.length} characters)` : letters.join(''));
+}
+
+// Attributes that are read to people.
+const SPOKEN = ['title', 'aria-label', 'placeholder'];
+
 function fill(element, props, children) {
   for (const [name, value] of Object.entries(props || {})) {
     if (value === undefined || value === null || value === false) continue;
     if (name === 'on') for (const [type, listener] of Object.entries(value)) element.addEventListener(type, listener);
     else if (name === 'data') for (const [key, text] of Object.entries(value)) element.dataset[key] = text;
     else if (name === 'testid') element.dataset.testid = value;
-    else element.setAttribute(name, value === true ? '' : String(value));
+    else element.setAttribute(name, value === true ? '' : SPOKEN.includes(name) ? plain(value) : String(value));
   }
   for (const child of children.flat(Infinity)) {
-    if (child !== null && child !== undefined && child !== false) element.append(child instanceof Node ? child : visible(child));
+    if (child !== null && child !== undefined && child !== false) element.append(child instanceof Node ? child : plain(child));
   }
   return element;
 }
@@ -28,7 +45,7 @@ export const byId = (id) => document.getElementById(id);
 
 /** Sets text only where it differs, so that nothing is selected away or announced twice. */
 export function say(element, text) {
-  const shown = visible(text);
+  const shown = plain(text);
   if (element.textContent !== shown) element.textContent = shown;
 }
 
@@ -84,6 +101,9 @@ export function copyButton(text, label) {
   });
   return button;
 }
+
+/** One of so many: `1 incident`, `2 incidents`. */
+export const many = (n, one, more = `${one}s`) => `${n.toLocaleString('en-US')} ${n === 1 ? one : more}`;
 
 /** What the viewer chose, kept where the browser allows it. */
 export const choice = {

@@ -1,6 +1,6 @@
 // How well the agent itself sees: its probes, what they lost, and the rates of what passes by.
 
-import { byId, h, say, svg, sync } from './dom.js';
+import { byId, h, plain, say, svg, sync } from './dom.js';
 import { duration, serverNow, timeElement } from './time.js';
 
 const count = (n) => Number(n || 0).toLocaleString('en-US');
@@ -68,7 +68,7 @@ export class Probes {
         why.slice(0, 6).map((it) => h('p', { class: 'why', testid: 'probe-why' }, it)));
     }));
     say(byId('node'), node);
-    byId('about').replaceChildren(`culprit ${version} on ${node}, Linux ${kernel}, watching since `, timeElement(started),
+    byId('about').replaceChildren(plain(`culprit ${version} on ${node}, Linux ${kernel}, watching since `), timeElement(started),
       ` (${duration(serverNow() - Date.parse(started))})`);
   }
 }

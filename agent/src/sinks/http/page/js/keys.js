@@ -3,8 +3,8 @@
 import { byId, h } from './dom.js';
 
 const KEYS = [
-  ['j  ↓', 'next incident'], ['k  ↑', 'the one before'], ['Enter', 'open it'], ['Esc', 'close; leave the filter'], ['/', 'filter'],
-  ['[  ]', 'earlier, later'], ['n', 'back to now'], ['1 … 5', 'range: 15 min, 1 h, 6 h, 24 h, 7 d'], ['u', 'UTC or this browser’s zone'], ['?', 'this help'],
+  ['j  ↓', 'next incident'], ['k  ↑', 'the one before'], ['Enter', 'open it, or what is folded'], ['Esc', 'close; leave the filter'], ['/', 'filter'],
+  ['[  ]', 'earlier, later'], ['n', 'back to now'], ['0 … 5', 'range: what fits, 15 min, 1 h, 6 h, 24 h, 7 d'], ['u', 'UTC or this browser’s zone'], ['?', 'this help'],
 ];
 
 export function help() {
@@ -18,7 +18,7 @@ export function help() {
   dialog.showModal();
 }
 
-const visible = () => [...document.querySelectorAll('a[data-item]')];
+const visible = () => [...document.querySelectorAll('[data-item]')].filter((it) => it.checkVisibility());
 
 function step(by) {
   const items = visible();
@@ -46,10 +46,10 @@ export function keys({ timeline, range, now, zone }) {
     const on = {
       j: () => step(1), ArrowDown: () => step(1), k: () => step(-1), ArrowUp: () => step(-1), '/': () => byId('f-text').focus(), '?': help,
       '[': () => timeline.pan(-0.5), ']': () => timeline.pan(0.5), n: now, u: zone, Escape: () => document.activeElement?.blur(),
-      1: () => range(0), 2: () => range(1), 3: () => range(2), 4: () => range(3), 5: () => range(4),
+      0: () => range(0), 1: () => range(1), 2: () => range(2), 3: () => range(3), 4: () => range(4), 5: () => range(5),
     }[event.key];
     // Arrows scroll the page until an incident has the focus.
-    if (!on || (event.key.startsWith('Arrow') && !document.activeElement?.matches?.('a[data-item]'))) return;
+    if (!on || (event.key.startsWith('Arrow') && !document.activeElement?.matches?.('[data-item]'))) return;
     event.preventDefault();
     on();
   });

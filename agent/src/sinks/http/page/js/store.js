@@ -22,6 +22,9 @@ export function endpointName(endpoint) {
   const ip = endpoint.ip?.includes(':') && port ? `[${endpoint.ip}]${port}` : `${endpoint.ip}${port}`;
   return endpoint.name ? `${endpoint.name} (${ip})` : ip;
 }
+/** The unit a process runs in; a scope that is named by a digest says nothing. */
+export const unitName = ({ unit } = {}) => (unit && !/[0-9a-f]{12,}.*\.scope$/i.test(unit) ? unit : '');
+
 /** The few words by which an incident is known on the time line. */
 export function shortName(incident) {
   const { process, details, cause } = incident;
@@ -29,11 +32,24 @@ export function shortName(incident) {
     || details?.reference?.name || title(incident.kind);
 }
 
+/** What an incident is called where another names it: `Neighbour stale 10.0.1.90 on eth0`. */
+export function called(incident) {
+  const { process, details } = incident;
+  const who = process ? `${process.comm}[${process.pid}]` : '';
+  const place = details?.address ? `${details.address}${details.device ? ` on ${details.device}` : ''}` : '';
+  const to = details?.destination ? endpointName(details.destination) : '';
+  return [title(incident.kind), place || [who, to].filter(Boolean).join(' to ') || details?.family || details?.reference?.name].filter(Boolean).join(' ');
+}
+
+/** The program that suffers, by which incidents fold: what one program does in a hundred processes is one line. */
+export const program = ({ process }) => (process ? `${process.exe ?? ''} ${process.comm}` : null);
+
 export class Store {
   constructor() {
     this.entries = new Map(); // id → { incident, began, ended, age, ageAt, streamedAt, hay, version }
     this.pinned = new Map();
     this.version = 0;
+    this.openBeyond = false; // more are open than are held
   }
 
   get(id) { return this.entries.get(id); }
@@ -90,7 +106,10 @@ export class Store {
     if (excess <= 0) return;
     const candidates = [...this.entries.values()].filter((entry) => !this.pinned.has(entry.incident.id))
       .sort((a, b) => (a.ended === null) - (b.ended === null) || a.began - b.began);
-    for (const entry of candidates.slice(0, excess)) this.drop(entry.incident.id);
+    for (const entry of candidates.slice(0, excess)) {
+      this.openBeyond ||= entry.ended === null;
+      this.drop(entry.incident.id);
+    }
   }
 
   open() {
@@ -128,7 +147,7 @@ export class Store {
 
 function hay(incident) {
   const { process: p, cause } = incident;
-  return [incident.id, incident.kind, title(incident.kind), incident.severity, incident.summary, ...(incident.why ?? []), incident.node,
+  return [incident.id, incident.kind, called(incident), incident.severity, incident.summary, ...(incident.why ?? []), incident.node,
     ...[p, cause?.process].filter(Boolean).flatMap((it) => [processName(it), it.exe, it.unit, it.namespace, it.pod, it.container, it.container_id]),
     endpointName(cause?.destination), cause?.query, cause?.kind, incident.details?.sni,
   ].filter(Boolean).join('\n').toLowerCase();

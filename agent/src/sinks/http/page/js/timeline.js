@@ -1,28 +1,55 @@
 // The time line: a lane for each kind, a bar for each incident, and a line from each cause to what it explains. What does
 // not fit into a lane's rows is drawn as one bar with a number, so that two thousand incidents stay a picture.
 
-import { h, say, severityClass, sign, svg, sync } from './dom.js';
+import { h, plain, say, severityClass, sign, svg, sync } from './dom.js';
 import { duration, serverNow, stamp, tickLabel, zoneOffset } from './time.js';
-import { gravity, isOpen, shortName, title } from './store.js';
+import { called, gravity, isOpen, shortName, title } from './store.js';
 
-export const RANGES = [['15 m', 900e3], ['1 h', 3600e3], ['6 h', 6 * 3600e3], ['24 h', 86400e3], ['7 d', 7 * 86400e3]];
+export const DAY = 86400e3;
+/** `null` fits what there was within a day. */
+export const RANGES = [['Fit', null], ['15 m', 900e3], ['1 h', 3600e3], ['6 h', 6 * 3600e3], ['24 h', DAY], ['7 d', 7 * DAY]];
 const STEPS = [10e3, 30e3, 60e3, 120e3, 300e3, 600e3, 1800e3, 3600e3, 3 * 3600e3, 6 * 3600e3, 12 * 3600e3, 86400e3, 2 * 86400e3, 7 * 86400e3];
 const ROWS = 4;
 const ROW = 22;
 const BAR = 18;
 const LEAST = 18; // a bar is never narrower: its sign must fit
 const AXIS = 20;
+const BRIEFEST = 120e3; // what a fitted window spans at least
+const GAP = 1800e3;
+
+const seconds = (ms) => Math.max(30e3, Math.round(ms / 1000) * 1000); // as the address has it
+
+/**
+ * The window that fits: from the last that happened back to where more of it would be gap than content, so that an hour's
+ * trouble does not stand at the edge of an empty day. It ends now unless what there is, is long over.
+ */
+export function fit(entries, now) {
+  const spans = entries.map((it) => [Math.max(it.began, now - DAY), Math.min(it.ended ?? now, now)])
+    .filter(([began, ended]) => began <= ended).sort((a, b) => b[1] - a[1]);
+  if (!spans.length) return { from: now - 900e3, to: now + 15e3 };
+  let [[from, to]] = spans;
+  for (const [began, ended] of spans) {
+    if (from - ended > Math.max(GAP, to - from)) break;
+    from = Math.min(from, began);
+  }
+  if (now - to <= Math.max(GAP, to - from)) to = now;
+  from = Math.min(from, to - BRIEFEST);
+  const edge = (to - from) * 0.03;
+  return { from: from - edge, to: to + edge / 2 };
+}
 
 export class Timeline {
   constructor(parent, { view, moved, settled }) {
-    this.view = view; // { range, end: null while it follows now }
+    this.view = view; // { range: null while it fits, end: null while it follows now }
+    this.entries = [];
     this.moved = moved;
     this.settled = settled;
     this.made = new Map();
     this.grid = svg('g', { class: 'grid', 'aria-hidden': 'true' });
     this.links = svg('g', { class: 'links', 'aria-hidden': 'true' });
+    this.names = svg('g', { class: 'names' });
     this.bars = svg('g', { class: 'bars' });
-    this.svg = svg('svg', { class: 'tl', role: 'group', 'aria-label': 'Incidents by kind over time. Left and right move between them.' }, this.grid, this.links, this.bars);
+    this.svg = svg('svg', { class: 'tl', role: 'group', 'aria-label': 'Incidents by kind over time. Left and right move between them.' }, this.grid, this.links, this.names, this.bars);
     this.parent = parent;
     parent.append(this.svg);
     this.drags();
@@ -42,10 +69,21 @@ export class Timeline {
     });
   }
 
+  /** What a window that fits is to fit. */
+  contain(entries) { this.entries = entries; }
+
   window() {
     const now = serverNow();
+    if (this.view.range === null) return { ...fit(this.entries, now), now };
     const to = this.view.end ?? now + this.view.range * 0.015;
     return { from: to - this.view.range, to, now };
+  }
+
+  /** Who moves a window that fits has one of that width. */
+  fix() {
+    const { from, to } = this.window();
+    this.view.range ??= seconds(to - from);
+    return to;
   }
 
   heat(id, on) {
@@ -56,13 +94,16 @@ export class Timeline {
   drags() {
     let drag = null;
     this.svg.addEventListener('pointerdown', (event) => {
-      if (event.button === 0) drag = { x: event.clientX, end: this.window().to, moved: false };
+      if (event.button === 0) drag = { x: event.clientX, end: null, moved: false };
     });
     this.svg.addEventListener('pointermove', (event) => {
       if (!drag || !(event.buttons & 1)) { drag = null; return; }
       const dx = event.clientX - drag.x;
       if (!drag.moved && Math.abs(dx) < 5) return;
-      if (!drag.moved) this.svg.setPointerCapture(event.pointerId);
+      if (!drag.moved) {
+        this.svg.setPointerCapture(event.pointerId);
+        drag.end = this.fix();
+      }
       drag.moved = true;
       this.panTo(drag.end - (dx / (this.plot || 1)) * this.view.range);
       this.moved();
@@ -78,15 +119,15 @@ export class Timeline {
   }
 
   /** Beyond now there is nothing to see: there it follows. */
-  panTo(end) { this.view.end = end >= serverNow() ? null : end; }
+  panTo(end) { this.view.end = end >= serverNow() ? null : Math.round(end); }
 
   pan(share) {
-    this.panTo(this.window().to + this.view.range * share);
+    this.panTo(this.fix() + this.view.range * share);
     this.settled();
   }
 
   zoom(from, to) {
-    this.view.range = Math.max(30e3, (to - from) * 1.3);
+    this.view.range = seconds((to - from) * 1.3);
     this.panTo(to + (to - from) * 0.15);
     this.settled();
   }
@@ -108,14 +149,17 @@ export class Timeline {
       lanes.get(kind).push(entry);
     }
     const grid = [];
+    const names = [];
     const bars = [];
     const places = new Map();
     const seen = new Set();
     let y = AXIS + 4;
-    for (const kind of [...lanes.keys()].sort()) {
+    // Causes stand above what they explain.
+    const ids = new Set(entries.map((it) => it.incident.id));
+    const explained = (kind) => lanes.get(kind).some((it) => it.incident.caused_by?.some((id) => ids.has(id)));
+    for (const kind of [...lanes.keys()].sort((a, b) => explained(a) - explained(b) || (a < b ? -1 : 1))) {
       const lane = lanes.get(kind).sort((a, b) => a.began - b.began);
-      const top = y;
-      grid.push(svg('text', { x: wide ? 4 : 2, y: wide ? y + 15 : y + 11, class: 'lane' }, title(kind)));
+      names.push(svg('text', { x: wide ? 4 : 2, y: wide ? y + 15 : y + 11, class: 'lane' }, title(kind)));
       if (!wide) y += 16;
       const ends = [];
       let clusters = 0;
@@ -148,7 +192,6 @@ export class Timeline {
       if (cluster) put(cluster);
       y += (ends.length + clusters) * ROW + 8;
       grid.push(svg('line', { x1: 0, x2: width, y1: y - 5, y2: y - 5, class: 'rule' }));
-      void top;
     }
     if (lanes.size === 0) {
       grid.push(svg('text', { x: left + this.plot / 2, y: AXIS + 30, class: 'nothing', 'text-anchor': 'middle' }, 'No incidents in this window'));
@@ -164,6 +207,7 @@ export class Timeline {
     this.svg.setAttribute('height', y);
     this.svg.setAttribute('viewBox', `0 0 ${width} ${y}`);
     this.grid.replaceChildren(...grid);
+    this.names.replaceChildren(...names);
     this.links.replaceChildren(...this.chains(entries, places));
     for (const id of [...this.made.keys()]) if (!seen.has(id)) this.made.delete(id);
     sync(this.bars, bars);
@@ -201,8 +245,8 @@ export class Timeline {
     link.setAttribute('class', `tl-bar ${severityClass(incident.severity)}${open ? ' open' : ''}`);
     link.dataset.state = incident.state;
     const began = stamp(entry.began);
-    const says = `${incident.severity}: ${title(incident.kind)}, ${shortName(incident)}, ${open ? `open since ${began}` : `${began}, lasted ${duration(incident.duration_ms)}`}`;
-    link.setAttribute('aria-label', says);
+    const says = `${incident.severity}: ${called(incident).slice(0, 200)}, ${open ? `open since ${began}` : `${began}, lasted ${duration(incident.duration_ms)}`}`;
+    link.setAttribute('aria-label', plain(says));
     const width = x1 - x0;
     const point = goesOn && width > LEAST + 6 ? 6 : 0;
     const l = cutLeft ? 0 : 3;
@@ -213,7 +257,7 @@ export class Timeline {
     const glyph = sign(incident.severity, 12);
     glyph.setAttribute('x', x0 + 3);
     glyph.setAttribute('y', y + 3);
-    link.replaceChildren(svg('title', {}, `${says}\n${incident.summary}`), svg('path', { d: shape, class: 'bar-shape' }), glyph,
+    link.replaceChildren(svg('title', {}, `${says}\n${incident.summary.slice(0, 600)}`), svg('path', { d: shape, class: 'bar-shape' }), glyph,
       ...(room >= 5 ? [svg('text', { x: x0 + 19, y: y + 13, class: 'bar-text' }, name.length > room ? `${name.slice(0, room - 1)}…` : name)] : []));
     return link;
   }
@@ -264,7 +308,7 @@ export function legend(parent) {
 export function rangeButtons(parent, view, changed) {
   const buttons = RANGES.map(([name, ms]) => {
     const button = h('button', { type: 'button', testid: `range-${name.replace(' ', '')}` }, name);
-    button.addEventListener('click', () => { view.range = ms; changed(); });
+    button.addEventListener('click', () => changed(ms));
     return [button, ms];
   });
   sync(parent, buttons.map(([button]) => button));

@@ -1,0 +1,4 @@
+//! DNS lookups: what becomes of them, whose they are, and which server was asked.
+
+mod lookups;
+mod resolvers;

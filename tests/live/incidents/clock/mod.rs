@@ -1,6 +1,0 @@
-//! The wall clock, live.
-
-mod chrony;
-mod machine;
-mod skewed;
-mod stepped;

@@ -1,0 +1,10 @@
+//! `tls_handshake_stalled`, live: real servers and clients on real sockets, each situation named exactly once.
+
+mod attribution;
+mod blocked_servers;
+mod listeners;
+mod network_causes;
+mod no_incident;
+mod recurrence;
+mod runtimes;
+mod unrelated_activity;
