@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_children_and_siblings_are_reported_from_strangers() {
+    fn parents_children_and_siblings_are_distinguished_from_strangers() {
         let found = BTreeMap::new();
         let (eth, one, two) =
             (link(2, None), link(3, child("macvlan", "bridge", 2)), link(4, child("macvlan", "private", 2)));

@@ -49,13 +49,13 @@ pub(crate) static ONLY_BAD: Global<u32> = Global::new(0);
 pub(crate) static MIN_NS: Global<u64> = Global::new(0);
 
 /// 1: anomalies only, as `culprit run`: healthy operations put nothing on the ring. What may be needed to
-/// report the story of an unhealthy one is held in maps, from which the agent fetches it.
+/// describe an unhealthy one in full is held in maps, from which the agent fetches it.
 #[unsafe(no_mangle)]
 pub(crate) static RUN: Global<u32> = Global::new(0);
 /// Operations that take longer are reported while they wait, and so is their end, in nanoseconds.
 #[unsafe(no_mangle)]
 pub(crate) static SLOW_NS: Global<u64> = Global::new(250_000_000);
-/// With [`RUN`]: a handshake that made no progress for this long is distinguished from then on, in nanoseconds.
+/// With [`RUN`]: a handshake that made no progress for this long is reported from then on, in nanoseconds.
 #[unsafe(no_mangle)]
 pub(crate) static STALL_NS: Global<u64> = Global::new(1_000_000_000);
 

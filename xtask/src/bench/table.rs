@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn culprit_s_own_part_is_reported_apart_from_that_of_the_hooks() {
+    fn culprit_s_own_part_is_distinguished_from_that_of_the_hooks() {
         let mut report = report();
         let text = super::short(&report, &budget::rows(&report));
         assert!(!text.contains("own part"), "{text}");

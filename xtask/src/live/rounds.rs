@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn options_keep_their_values_and_filters_are_reported_apart() {
+    fn options_keep_their_values_and_filters_are_distinguished() {
         let args: Vec<OsString> =
             ["tls", "--skip", "slow", "--nocapture", "--exact", "dns"].map(Into::into).into();
         assert_eq!(flags(&args), ["--skip", "slow", "--nocapture"]);

@@ -28,7 +28,7 @@ impl Hooks {
     }
 
     /// From now on these.
-    pub(super) fn notify(&mut self, webhooks: &Webhooks) -> anyhow::Result<()> {
+    pub(super) fn configure(&mut self, webhooks: &Webhooks) -> anyhow::Result<()> {
         let resigned = self.known.secret_file != webhooks.secret_file;
         self.running.retain(|url, _| !resigned && webhooks.urls.contains(url));
         self.bell.ring();

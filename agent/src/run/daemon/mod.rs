@@ -170,7 +170,7 @@ impl Service {
         let kept = Counts::new(STORE_SINK);
         let queue = Queue::start(kept.clone(), Box::new(writer)).context("starting the store's thread")?;
         let mut hooks = Hooks::new(store.clone(), bell, webhooks.clone());
-        hooks.notify(&config.webhooks)?;
+        hooks.configure(&config.webhooks)?;
         let traffic: Arc<http::Traffic> = Arc::default();
         let mut metrics = Metrics::default();
         metrics.register(service::Service {

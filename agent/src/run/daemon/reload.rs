@@ -53,7 +53,7 @@ impl Service {
         if let Err(error) = self.access.replace(new.web_config_file.as_deref()) {
             errors.push(anyhow::Error::from(error).context("TLS and authentication stay as they were"));
         }
-        if let Err(error) = self.hooks.notify(&new.webhooks) {
+        if let Err(error) = self.hooks.configure(&new.webhooks) {
             errors.push(error);
         }
         errors

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_and_maps_are_reported_from_links() {
+    fn programs_and_maps_are_distinguished_from_links() {
         let mut held = BpfUse::default();
         held.add("pos:\t0\nprog_type:\t8\nmemlock:\t4096\nprog_id:\t42\nrun_time_ns:\t900\nrun_cnt:\t9\n");
         held.add("pos:\t0\nlink_type:\tcgroup\nlink_id:\t3\nprog_id:\t43\n");
