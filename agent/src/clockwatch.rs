@@ -35,7 +35,7 @@ use rustix::{
     },
 };
 
-use crate::{event::encode, time::clock_ns};
+use crate::{records::encode, time::clock_ns};
 
 /// A difference below this is not a move: reading clocks is not exact, and nothing we explain needs it.
 const MOVED_NS: u64 = 1_000_000;
@@ -110,14 +110,13 @@ impl Changes {
 pub fn compare(before: &Sample, after: &Sample, was_set: bool) -> Changes {
     let elapsed = after.boot_ns.saturating_sub(before.boot_ns);
     let unsure = before.spread_ns + after.spread_ns;
-    let header =
-        |kind: Kind, len: usize| Header { boot_ns: after.boot_ns, kind: kind as u32, len: len as u32 };
+    let header = |kind: Kind, len: usize| Header { boot_ns: after.boot_ns, kind: kind.0, len: len as u32 };
     let moved = after.real_ns.abs_diff(before.real_ns) >= MOVED_NS + elapsed / SLEW + unsure;
     let slept_ns = after.slept_ns.saturating_sub(before.slept_ns);
     let slept = slept_ns >= SLEPT_NS.saturating_add_unsigned(unsure);
     Changes {
         moved: moved.then(|| ClockMoved {
-            header: header(Kind::ClockMoved, size_of::<ClockMoved>()),
+            header: header(Kind::CLOCK_MOVED, size_of::<ClockMoved>()),
             looked_ns: before.boot_ns,
             before_ns: before.real_ns,
             after_ns: after.real_ns,
@@ -125,7 +124,7 @@ pub fn compare(before: &Sample, after: &Sample, was_set: bool) -> Changes {
             pad: 0,
         }),
         suspended: slept.then(|| ClockSuspended {
-            header: header(Kind::ClockSuspended, size_of::<ClockSuspended>()),
+            header: header(Kind::CLOCK_SUSPENDED, size_of::<ClockSuspended>()),
             looked_ns: before.boot_ns,
             slept_ns,
         }),
@@ -207,7 +206,7 @@ mod tests {
         let moved = changes.moved.expect("a second is a step");
         assert_eq!(moved.after_ns - moved.before_ns, -(SECOND_NS as i64));
         assert_eq!((moved.looked_ns, moved.header.boot_ns, moved.was_set), (SECOND_NS, 2 * SECOND_NS, 1));
-        assert_eq!(moved.header.kind, Kind::ClockMoved as u32);
+        assert_eq!(moved.header.kind, Kind::CLOCK_MOVED.0);
         assert_eq!(changes.suspended, None);
     }
 
@@ -249,7 +248,7 @@ mod tests {
             .records()
             .map(|bytes| u32::from_ne_bytes(bytes[8..12].try_into().expect("a header")))
             .collect();
-        assert_eq!(kinds, [Kind::ClockSuspended as u32, Kind::ClockMoved as u32]);
+        assert_eq!(kinds, [Kind::CLOCK_SUSPENDED.0, Kind::CLOCK_MOVED.0]);
     }
 
     #[test]

@@ -4,10 +4,7 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    enrich::{observe::Wanted, select::Select},
-    kernel::plan::Spec,
-    reference::Server,
-    severity::Severity,
+    kernel::plan::Spec, known::select::Select, observe::Wanted, reference::Server, severity::Severity,
 };
 
 /// Form of the output.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     config::Format,
-    enrich::neigh::state_name,
+    domains::neighbour::state_name,
     neighdump::{self, Dump, Table},
     network::family,
     sinks::json,

@@ -3,9 +3,9 @@
 
 use crate::{
     correlate::{Engine, Request, Rule, incident::Incident},
-    enrich::{World, bounded::Table, context::Context},
-    event::Event,
-    fact::Fact,
+    domains::{Event, Fact},
+    known::{bounded::Table, context::Context},
+    world::World,
 };
 
 /// What the pipeline takes.

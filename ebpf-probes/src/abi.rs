@@ -134,101 +134,48 @@ macro_rules! numbered {
     };
 }
 
-numbered! {
-    /// What a record is.
-    Kind {
-        /// A connect began: [`crate::probes::connect::ConnectRecord`].
-        ConnectStart = 1,
-        /// A SYN was sent again.
-        ConnectRetry = 2,
-        /// A connect ended, or failed before it began.
-        ConnectEnd = 3,
-        /// A packet of a pending connect was dropped on this host.
-        ConnectDrop = 4,
-        /// A connect is still pending (written by the agent's sweep).
-        ConnectPending = 5,
-        /// A connect waits (written by the agent's sweep, sooner and oftener than people care to hear).
-        ConnectWaiting = 6,
-        /// A packet of a pending connect was not delivered, and where: [`crate::probes::connect::DropRecord`].
-        ConnectDropPlace = 7,
-        /// Bytes of a ClientHello or ServerHello: [`crate::probes::tls::TlsBytes`].
-        TlsBytes = 16,
-        /// A handshake moved: [`crate::probes::tls::TlsRecord`].
-        TlsPhase = 17,
-        /// A thread read what the peer had sent.
-        TlsRead = 18,
-        /// A handshake makes no progress (written by the agent's sweep).
-        TlsPending = 19,
-        /// A DNS message: [`crate::probes::dns::DnsBytes`].
-        DnsMessage = 32,
-        /// Whither a socket's questions go, where that is not the server asked for:
-        /// [`crate::probes::dns::DnsWire`].
-        DnsWire = 33,
-        /// A neighbour changed: [`crate::probes::neigh::NeighRecord`].
-        NeighChange = 48,
-        /// A SYN came from another MAC than the cached one: [`crate::probes::neigh::MacRecord`].
-        NeighMismatch = 49,
-        /// Another MAC claims a neighbour's address: [`crate::probes::neigh::ClaimRecord`].
-        NeighClaim = 50,
-        /// A neighbour does not hear us, or does again: [`crate::probes::neigh::UnheardRecord`].
-        NeighUnheard = 51,
-        /// A packet waits for a neighbour that does not answer: [`crate::probes::neigh::WaiterRecord`].
-        NeighWaiter = 52,
-        /// A call set or slewed the clock: [`crate::probes::clock::ClockRecord`].
-        ClockSet = 64,
-        /// The wall clock moved against the monotonic one (written by the agent).
-        ClockMoved = 65,
-        /// The machine slept: BOOTTIME moved against MONOTONIC (written by the agent).
-        ClockSuspended = 66,
-        /// A plaintext HTTP server said what time it is (written by the agent's sweep):
-        /// [`crate::probes::clock::DateRecord`].
-        HttpDate = 67,
-        /// Time passed (written by the agent); nothing but a header.
-        Tick = 80,
-        /// Records were lost (written by the agent): [`LostRecord`].
-        Lost = 81,
-    }
-}
+/// What a record is, as its header says. Each probe declares its own ([`declare!`], in its folder); these are the
+/// agent's.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Kind(pub u32);
 
 impl Kind {
-    /// The probe it comes from; none of what the agent says of itself.
-    pub fn probe(self) -> Option<ProbeId> {
-        Some(match self {
-            Self::ConnectStart
-            | Self::ConnectRetry
-            | Self::ConnectEnd
-            | Self::ConnectDrop
-            | Self::ConnectPending
-            | Self::ConnectWaiting
-            | Self::ConnectDropPlace => ProbeId::Connect,
-            Self::TlsBytes | Self::TlsPhase | Self::TlsRead | Self::TlsPending => ProbeId::Tls,
-            Self::DnsMessage | Self::DnsWire => ProbeId::Dns,
-            Self::NeighChange
-            | Self::NeighMismatch
-            | Self::NeighClaim
-            | Self::NeighUnheard
-            | Self::NeighWaiter => ProbeId::Neigh,
-            Self::ClockSet | Self::ClockMoved | Self::ClockSuspended | Self::HttpDate => ProbeId::Clock,
-            Self::Tick | Self::Lost => return None,
-        })
-    }
+    /// Time passed (written by the agent); nothing but a header.
+    pub const TICK: Self = Self(80);
+    /// Records were lost (written by the agent): [`LostRecord`].
+    pub const LOST: Self = Self(81);
 }
 
-numbered! {
-    /// The probe families, as `-e` names them; the number indexes the statistics map.
-    ProbeId {
-        /// Outbound connects.
-        Connect = 0,
-        /// TLS handshakes.
-        Tls = 1,
-        /// DNS lookups.
-        Dns = 2,
-        /// Neighbour (ARP, NDP) life.
-        Neigh = 3,
-        /// Settings and steps of the wall clock.
-        Clock = 4,
-    }
+/// A probe by its number: its place in [`crate::probes::PROBES`], its row of the `STATS` map, and its bit among the
+/// probes that are asked for. Each probe declares its own in its folder.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProbeId(pub u32);
+
+impl ProbeId {
+    /// Probes there is room for.
+    pub const MOST: usize = 16;
 }
+
+/// What a probe's folder declares of itself: its number, and the kinds of records it writes with theirs. No two in the
+/// table may be the same, which [`crate::probes`] asserts.
+macro_rules! declare {
+    ($id:ident = $number:literal { $($(#[$doc:meta])* $kind:ident = $value:literal,)+ }) => {
+        impl crate::abi::ProbeId {
+            #[doc = concat!("The `", stringify!($id), "` probe.")]
+            pub const $id: Self = Self($number);
+        }
+
+        impl crate::abi::Kind {
+            $($(#[$doc])* pub const $kind: Self = Self($value);)+
+        }
+
+        /// The kinds of records it writes.
+        pub const KINDS: &[crate::abi::Kind] = &[$(crate::abi::Kind::$kind,)+];
+    };
+}
+pub(crate) use declare;
 
 numbered! {
     /// Per-probe counters the kernel keeps, one column each of the `STATS` map.
@@ -280,9 +227,27 @@ pub struct LostRecord {
     pub count: u64,
 }
 
+/// Types any bytes are a value of, and whose every byte is written: `#[repr(C)]`, integers and byte arrays only, with
+/// explicit padding.
+///
+/// # Safety
+/// Implementors have no padding of the compiler's and no bit patterns that mean nothing.
+pub unsafe trait Plain: Copy + 'static {}
+
+// SAFETY: integers.
+unsafe impl Plain for u32 {}
+// SAFETY: integers.
+unsafe impl Plain for u64 {}
+
+/// Asserts sizes, and with them that what the ring carries is [`Plain`].
 macro_rules! assert_layout {
     ($($ty:ty = $size:expr),+ $(,)?) => {
-        $(const _: () = assert!(core::mem::size_of::<$ty>() == $size && $size % 8 == 0);)+
+        $(
+            const _: () = assert!(core::mem::size_of::<$ty>() == $size && $size % 8 == 0);
+            // SAFETY: declared `#[repr(C)]` with integers, byte arrays and such structs, padding spelt out: its size,
+            // asserted above, is that of its fields.
+            unsafe impl crate::abi::Plain for $ty {}
+        )+
     };
 }
 pub(crate) use assert_layout;
@@ -294,23 +259,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_of_the_probe_whose_records_it_names_or_of_none() {
-        let of = |kind: Kind| kind.probe();
-        assert_eq!(
-            (of(Kind::ConnectWaiting), of(Kind::TlsBytes)),
-            (Some(ProbeId::Connect), Some(ProbeId::Tls))
-        );
-        assert_eq!((of(Kind::DnsMessage), of(Kind::NeighWaiter)), (Some(ProbeId::Dns), Some(ProbeId::Neigh)));
-        assert_eq!((of(Kind::HttpDate), of(Kind::Tick), of(Kind::Lost)), (Some(ProbeId::Clock), None, None));
-    }
-
-    #[test]
     fn numbers_go_there_and_back_and_strangers_are_refused() {
-        for kind in Kind::ALL {
-            assert_eq!(Kind::try_from(*kind as u32), Ok(*kind));
+        for stat in Stat::ALL {
+            assert_eq!(Stat::try_from(*stat as u32), Ok(*stat));
         }
-        assert_eq!(Kind::try_from(0), Err(0));
-        assert_eq!(ProbeId::try_from(5), Err(5));
+        assert_eq!(Stat::try_from(5), Err(5));
         assert_eq!(Stat::ALL.len(), STATS_COLUMNS);
     }
 }

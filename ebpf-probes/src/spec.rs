@@ -2,7 +2,10 @@
 //! without it. The agent plans, checks, attaches and reports from this; nothing here does anything.
 //! Hooks that several probes share stand here too, each once.
 
-use crate::{abi::ProbeId, fields};
+use crate::{
+    abi::{Kind, ProbeId},
+    fields,
+};
 
 pub use crate::fields::Field;
 
@@ -11,6 +14,8 @@ pub use crate::fields::Field;
 pub struct Probe {
     /// Which one.
     pub id: ProbeId,
+    /// The kinds of records it writes, or the agent writes for it.
+    pub kinds: &'static [Kind],
     /// Its name on the command line, in JSON and in metrics.
     pub name: &'static str,
     /// One sentence for help and documentation.

@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use culprit::{enrich::World, event};
+use culprit::{world::World, records};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -7,9 +7,10 @@ use ebpf_probes::{abi::ProbeId, probes::PROBES};
 use super::{Doctor, Filters, Limits, Live, Mode, Output, Record, Replay, Thresholds, Top, Trace};
 use crate::{
     config::{self, Time},
-    enrich::{observe::Wanted, select::Select},
-    event::comm_bytes,
     kernel::plan::{Family, Spec, Thresholds as StallThresholds},
+    known::select::Select,
+    observe::Wanted,
+    records::comm_bytes,
 };
 
 /// Names of probes as ids.

@@ -14,9 +14,9 @@ use crate::{
     config::{
         self, Colour, Daemon, Format, LogFormat, LogLevel, MetricsBy, Place, Retention, STORE, Webhooks,
     },
-    enrich::observe::Wanted,
     incidents,
     kernel::plan::Spec,
+    observe::Wanted,
     severity::Severity,
     units,
 };

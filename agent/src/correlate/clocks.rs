@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    fact::{ClockCall, Endpoint, Process, ReferenceKind},
+    domains::clock::ClockCall,
+    fact::{Endpoint, Process, ReferenceKind},
     text::host::Invalid,
 };
 

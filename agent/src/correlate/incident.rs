@@ -19,7 +19,11 @@ pub use super::neighbours::{
 pub use super::remedy::{Part, Remedy};
 pub use crate::severity::Severity;
 use crate::{
-    fact::{DropSite, Endpoint, HostIcmp, Outcome, Process, Role, Stage, Thread},
+    domains::{
+        connect::{DropSite, Outcome},
+        tls::{Role, Stage},
+    },
+    fact::{Endpoint, HostIcmp, Process, Thread},
     text::host::Invalid,
 };
 

@@ -15,10 +15,11 @@ use incident::Incident;
 pub use rule::{Diagnose, Rule};
 pub use store::Store;
 
-pub use crate::enrich::request::{ProcessRef, Request};
+pub use crate::known::request::{ProcessRef, Request};
 use crate::{
-    enrich::{World, bounded::Table, context::Context},
-    event::Event,
+    domains::Event,
+    known::{bounded::Table, context::Context},
+    world::World,
 };
 
 /// What a rule works with.
@@ -58,7 +59,7 @@ impl Engine {
         for rule in &mut self.rules {
             rule.event(event, &mut view);
         }
-        if matches!(event.what, crate::event::What::Tick) {
+        if matches!(event.what, crate::domains::Record::Tick) {
             self.store.tick(self.now_ns, world);
         }
         self.store.take()

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::fact::{Endpoint, Outcome, Process};
+use crate::{
+    domains::connect::Outcome,
+    fact::{Endpoint, Process},
+};
 
 /// Which neighbour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]

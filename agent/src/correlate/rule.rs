@@ -2,11 +2,11 @@
 
 use super::{View, incident::Kind};
 use crate::{
-    enrich::{
+    domains::Event,
+    known::{
         bounded::Table,
         context::{Exposed, Holders, Network, Reach, Snapshot},
     },
-    event::Event,
 };
 
 /// A diagnosis.

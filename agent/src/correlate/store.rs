@@ -12,12 +12,10 @@ use super::{
     report::Report,
 };
 use crate::{
-    enrich::{
-        World,
-        bounded::{Bounded, Table},
-    },
     fact::Endpoint,
+    known::bounded::{Bounded, Table},
     text::printable,
+    world::World,
 };
 
 /// A situation that begins again within this long of its end is the same incident.
@@ -277,7 +275,7 @@ impl Entry {
             resolved_at: resolved,
             duration_ms: now_ns.saturating_sub(report.began_ns) / 1_000_000,
             count: self.earlier.saturating_add(report.count),
-            node: world.node().to_owned(),
+            node: world.known.node().to_owned(),
             process: report.process,
             summary: sentence(&report.summary),
             why: report.why.iter().map(|why| sentence(why)).collect(),
@@ -319,7 +317,7 @@ fn sentence(text: &str) -> String {
 /// makes the same.
 fn id_of(now_ns: u64, world: &World, report: &Report) -> String {
     let mut hasher = SipHasher13::new();
-    for part in [world.node(), report.kind.name(), &report.subject] {
+    for part in [world.known.node(), report.kind.name(), &report.subject] {
         hasher.write(part.as_bytes());
         hasher.write_u8(0xff);
     }

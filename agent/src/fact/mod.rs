@@ -1,47 +1,20 @@
-//! Facts: what `trace` prints, one line each, and the JSON stream's documented shape. A fact is an
-//! event with names, processes and latencies worked out; nothing here knows how it is shown.
+//! The vocabulary of facts: processes, ends of connections, threads, reference clocks, and what frames a stream of
+//! facts. What happened, each domain says in these words (`domains`); nothing here knows how it is shown.
 
-mod clock;
-mod connect;
-mod ends;
-mod neigh;
+mod phrase;
 mod reference;
 mod stream;
-mod tls;
-mod what;
+mod wire;
 
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use clock::{ClockCall, LeapKind};
-pub use connect::{DropPlace, DropSite, DroppedPacket, HostIcmp, IcmpError, Outcome, TranslatedBy, Wire};
-pub use neigh::{
-    NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourConnectionReset, NeighbourMacMismatch,
-    NeighbourPacketQueued, NeighbourRecovered, NeighbourRetransmit, NeighbourTableFull, NeighbourTransition,
-    Retransmitted,
-};
-pub use reference::{Reading, ReferenceKind, is_time_zone};
+pub use phrase::{Phrase, Tone, named, peer};
+pub use reference::{LeapKind, Reading, ReferenceKind, is_time_zone};
 pub use stream::{Degraded, LostBy, MissingReason, Probes, SCHEMA, Start, Summary};
-pub use tls::{Role, Session, Stage};
-pub use what::What;
-
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Fact {
-    /// When, RFC 3339 with microseconds, UTC.
-    pub at: String,
-    /// When, CLOCK_BOOTTIME in nanoseconds.
-    pub boot_ns: u64,
-    /// Which probe saw it.
-    pub probe: &'static str,
-    /// Who did it, as far as known.
-    pub process: Option<Process>,
-    /// What it was.
-    #[serde(flatten)]
-    pub what: What,
-}
+pub use wire::{HostIcmp, IcmpError, TranslatedBy, Wire};
 
 /// A process and the thread that acted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]

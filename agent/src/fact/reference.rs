@@ -1,4 +1,4 @@
-//! Words for reference clocks.
+//! Words for reference clocks and leap seconds.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,26 @@ pub struct Reading {
     pub utc_ns: i64,
     /// How far this may be wrong, nanoseconds: resolution, delay, and what the clock says of itself.
     pub error_ns: u64,
+}
+
+/// What a time daemon arms for the end of the day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeapKind {
+    /// A second more (STA_INS): the wall clock goes back by one.
+    Insert,
+    /// A second less (STA_DEL): it goes forward by one.
+    Delete,
+}
+
+impl LeapKind {
+    /// By how much the wall clock moves, nanoseconds.
+    pub fn moves_ns(self) -> i64 {
+        match self {
+            Self::Insert => -1_000_000_000,
+            Self::Delete => 1_000_000_000,
+        }
+    }
 }
 
 /// Time zones differ from UTC by multiples of this.

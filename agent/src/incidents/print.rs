@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use crate::{
     terminal::{self, Column, Piece, cells, cut, lines},
-    text::duration::span,
-    text::printable,
+    text::{duration::span, printable},
 };
 
 /// Characters of an id that distinguish it from others: the end, for its beginning is the time.

@@ -14,7 +14,7 @@ use ebpf_probes::{
 };
 
 use super::load::{Error, Kernel};
-use crate::event::encode;
+use crate::records::encode;
 
 /// A question that waits for this long is reported.
 const UNANSWERED_NS: u64 = 250_000_000;
@@ -127,11 +127,7 @@ fn hello_record(handshake: &Handshake, held: &DeferredHello) -> Bytes {
     let data = &held.data[..(len as usize).min(held.data.len())];
     let mut record = Vec::with_capacity(TLS_BYTES_HEAD + data.len());
     let len = (TLS_BYTES_HEAD + data.len()) as u32;
-    record.extend_from_slice(&encode(Header {
-        boot_ns: handshake.started_ns,
-        kind: Kind::TlsBytes as u32,
-        len,
-    }));
+    record.extend_from_slice(&encode(Header { boot_ns: handshake.started_ns, kind: Kind::TLS_BYTES.0, len }));
     record.extend_from_slice(&handshake.cookie.to_ne_bytes());
     record.extend_from_slice(&CLIENT_HELLO.to_ne_bytes());
     record.extend_from_slice(&0u32.to_ne_bytes());
@@ -140,8 +136,7 @@ fn hello_record(handshake: &Handshake, held: &DeferredHello) -> Bytes {
 }
 
 fn wire_record(cookie: u64, held: &DeferredMessage) -> Bytes {
-    let header =
-        Header { boot_ns: held.boot_ns, kind: Kind::DnsWire as u32, len: size_of::<DnsWire>() as u32 };
+    let header = Header { boot_ns: held.boot_ns, kind: Kind::DNS_WIRE.0, len: size_of::<DnsWire>() as u32 };
     encode(DnsWire { header, cookie, wire: held.wire, translated: held.translated, pad: 0 })
 }
 
@@ -149,7 +144,7 @@ fn dns_record(cookie: u64, held: &DeferredMessage) -> Bytes {
     let data = &held.data[..(held.len as usize).min(held.data.len())];
     let mut record = Vec::with_capacity(DNS_BYTES_HEAD + data.len());
     let len = (DNS_BYTES_HEAD + data.len()) as u32;
-    record.extend_from_slice(&encode(Header { boot_ns: held.boot_ns, kind: Kind::DnsMessage as u32, len }));
+    record.extend_from_slice(&encode(Header { boot_ns: held.boot_ns, kind: Kind::DNS_MESSAGE.0, len }));
     record.extend_from_slice(&cookie.to_ne_bytes());
     record.extend_from_slice(&encode(held.owner));
     record.extend_from_slice(&encode(held.tuple));
@@ -167,7 +162,7 @@ mod tests {
     use ebpf_probes::{abi::Owner, probes::dns::HELD};
 
     use super::*;
-    use crate::event::{What, decode};
+    use crate::domains::{Record, decode, dns, tls};
 
     #[test]
     fn what_is_held_becomes_the_record_it_would_have_been() {
@@ -186,7 +181,7 @@ mod tests {
         };
         held.data[..5].copy_from_slice(b"abcde");
         let event = decode(&dns_record(9, &held)).expect("whole");
-        let What::Dns(message) = event.what else { panic!("{event:?}") };
+        let Record::Dns(dns::Record::Message(message)) = event.what else { panic!("{event:?}") };
         assert_eq!((event.boot_ns, message.cookie, message.owner, message.ingress), (7, 9, held.owner, true));
         assert_eq!(
             (message.tuple.remote_port, message.wire_len, &message.data[..]),
@@ -196,7 +191,7 @@ mod tests {
         hello.data[..3].copy_from_slice(b"xyz");
         let handshake = Handshake { cookie: 5, started_ns: 2, hello_seen: 3, ..Handshake::default() };
         let event = decode(&hello_record(&handshake, &hello)).expect("whole");
-        let What::Hello(bytes) = event.what else { panic!("{event:?}") };
+        let Record::Tls(tls::Record::Hello(bytes)) = event.what else { panic!("{event:?}") };
         assert_eq!((event.boot_ns, bytes.cookie, bytes.at, &bytes.data[..]), (2, 5, 0, &b"xyz"[..]));
     }
 }

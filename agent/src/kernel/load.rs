@@ -18,6 +18,7 @@ use aya::{
 };
 use ebpf_probes::{
     abi::{ProbeId, STATS_COLUMNS, Stat},
+    probes::PROBES,
     probes::clock::EXPOSURE_MAP,
     probes::dns::{ANSWERS_MAP, ASKED_MAP, LOOKUPS_MAP},
     probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
@@ -161,8 +162,8 @@ impl Kernel {
         let Some(map) = self.ebpf.map("STATS") else { return Ok(vec![]) };
         let stats: PerCpuArray<_, Columns> = PerCpuArray::try_from(map).map_err(error)?;
         let mut losses = Vec::new();
-        for &probe in ProbeId::ALL {
-            let per_cpu: PerCpuValues<Columns> = stats.get(&(probe as u32), 0).map_err(error)?;
+        for probe in PROBES.iter().map(|probe| probe.id) {
+            let per_cpu: PerCpuValues<Columns> = stats.get(&(probe.0), 0).map_err(error)?;
             for stat in [Stat::RingFull, Stat::MapFull, Stat::Unreadable] {
                 let count = per_cpu.iter().map(|columns| columns.0[stat as usize]).sum();
                 if count > 0 {

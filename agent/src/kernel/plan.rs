@@ -251,7 +251,7 @@ impl Plan {
     }
 
     fn set_constants(&mut self, spec: &Spec, btf: &Btf) {
-        let enabled = self.probes.iter().fold(0, |bits, probe| bits | 1 << probe.id as u32);
+        let enabled = self.probes.iter().fold(0, |bits, probe| bits | 1 << probe.id.0);
         let bit = |yes: bool| Constant::U32(u32::from(yes));
         let drop_args = btf.tracepoint("kfree_skb").unwrap_or_default();
         let reasons = btf.enumerators("skb_drop_reason").unwrap_or_default();
@@ -359,8 +359,8 @@ mod tests {
     #[test]
     fn only_the_asked_for_probes_are_enabled() {
         let Some(btf) = running() else { return };
-        let plan = Plan::new(&Spec { probes: vec![ProbeId::Dns], ..Spec::default() }, &btf);
-        assert_eq!(plan.constants["ENABLED"], Constant::U32(1 << ProbeId::Dns as u32));
+        let plan = Plan::new(&Spec { probes: vec![ProbeId::DNS], ..Spec::default() }, &btf);
+        assert_eq!(plan.constants["ENABLED"], Constant::U32(1 << ProbeId::DNS.0));
         assert!(!plan.has("set_state"));
     }
 

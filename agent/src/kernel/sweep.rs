@@ -19,7 +19,7 @@ use super::{
     load::{Error, Kernel},
     plan::{Thresholds, WAITING_NS},
 };
-use crate::{event::encode, time::SECOND_NS};
+use crate::{records::encode, time::SECOND_NS};
 
 /// A connect that failed inside its call and whose call has not returned by then never will.
 const GIVEN_UP_NS: u64 = 1_000_000_000;
@@ -120,7 +120,7 @@ impl Sweep {
             for mut connect in silent {
                 kernel.forget::<u64, ConnectValue>(PENDING_MAP, &connect.cookie)?;
                 connect.phase = phase::UNSEEN;
-                let header = header::<ConnectRecord>(Kind::ConnectEnd, now_ns);
+                let header = header::<ConnectRecord>(Kind::CONNECT_END, now_ns);
                 to(encode(ConnectRecord { header, connect }));
             }
         }
@@ -130,7 +130,7 @@ impl Sweep {
         {
             kernel.forget::<u64, ConnectValue>(PENDING_MAP, &connect.cookie)?;
             self.seen.given_up += 1;
-            to(encode(ConnectRecord { header: header::<ConnectRecord>(Kind::ConnectEnd, now_ns), connect }));
+            to(encode(ConnectRecord { header: header::<ConnectRecord>(Kind::CONNECT_END, now_ns), connect }));
         }
         self.seen.connects = connects.len() as u64;
         self.connects.keep(connects.iter().map(|connect| connect.cookie));
@@ -155,7 +155,7 @@ impl Sweep {
         let is_unsure = |connect: &Connect| missed && connect.syns == 1 && connect.retries == 0;
         for connect in connects.iter().filter(|connect| !is_unsure(connect)) {
             if self.connects.due(connect.cookie, connect.started_ns, now_ns, self.thresholds.connect_ns) {
-                let header = header::<ConnectRecord>(Kind::ConnectPending, now_ns);
+                let header = header::<ConnectRecord>(Kind::CONNECT_PENDING, now_ns);
                 to(encode(ConnectRecord { header, connect: *connect }));
             }
         }
@@ -166,12 +166,12 @@ impl Sweep {
             let waits = now_ns.saturating_sub(connect.started_ns) >= WAITING_NS;
             if is_new || (waits && again > 0) {
                 again = again.saturating_sub(1);
-                let header = header::<ConnectRecord>(Kind::ConnectWaiting, now_ns);
+                let header = header::<ConnectRecord>(Kind::CONNECT_WAITING, now_ns);
                 to(encode(ConnectRecord { header, connect }));
             }
         }
         for handshake in handshakes {
-            let header = header::<TlsRecord>(Kind::TlsPending, now_ns);
+            let header = header::<TlsRecord>(Kind::TLS_PENDING, now_ns);
             to(encode(TlsRecord { header, handshake }));
         }
         Ok(())
@@ -191,7 +191,7 @@ impl Sweep {
         dates.sort_by_key(|(_, DateValue(date))| date.boot_ns);
         for (ServerKey(server), DateValue(date)) in dates {
             to(encode(DateRecord {
-                header: header::<DateRecord>(Kind::HttpDate, date.boot_ns),
+                header: header::<DateRecord>(Kind::HTTP_DATE, date.boot_ns),
                 server,
                 date,
             }));
@@ -213,7 +213,7 @@ fn is_silent(connect: &Connect, now_ns: u64) -> bool {
 }
 
 fn header<T>(kind: Kind, boot_ns: u64) -> Header {
-    Header { boot_ns, kind: kind as u32, len: size_of::<T>() as u32 }
+    Header { boot_ns, kind: kind.0, len: size_of::<T>() as u32 }
 }
 
 /// Since when each operation waits, and at what age it is reported next.

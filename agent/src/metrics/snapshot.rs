@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, time::Duration};
 use ebpf_probes::abi::ProbeId;
 
 use crate::{
-    enrich::bounded::Table,
     fact::ReferenceKind,
     kernel::{
         counters::Counters,
@@ -14,6 +13,7 @@ use crate::{
         sweep::Seen,
         usage::{MapUsage, ProgramUsage},
     },
+    known::bounded::Table,
 };
 
 /// Everything a session counts, at one moment.

@@ -24,12 +24,12 @@ use super::{
 use crate::{
     config::MetricsBy,
     correlate::incident::{Incident, Severity, State},
-    enrich::bounded::Table,
     fact::{Process, ReferenceKind},
     kernel::{
         load::Loss,
         usage::{MapUsage, ProgramUsage},
     },
+    known::bounded::Table,
     sinks::{
         SINKS,
         http::Traffic,
@@ -65,8 +65,8 @@ fn full() -> Metrics {
         asked: PROBES.iter().map(|probe| probe.name).collect(),
         attached: vec!["tls".into()],
         hooks: vec![("packet_in", true), ("set_state", false)],
-        received: BTreeMap::from([(ProbeId::Tls, 7)]),
-        losses: vec![Loss { probe: ProbeId::Dns, stat: Stat::RingFull, count: 3 }],
+        received: BTreeMap::from([(ProbeId::TLS, 7)]),
+        losses: vec![Loss { probe: ProbeId::DNS, stat: Stat::RingFull, count: 3 }],
         tables: vec![Table { name: "names", entries: 1, capacity: 2, evictions: 3 }],
         clock: Clock {
             forward: 1,

@@ -19,12 +19,12 @@ use super::{
     netlink::{ask, dump},
 };
 use crate::{
-    enrich::{
+    known::{
         context::{Holder, Holders, Kinship, SeenNeighbour, Stacked},
         request::Sought,
     },
-    event,
     namespaces::{self, Found},
+    records,
 };
 
 /// Devices and neighbours reported at most.
@@ -176,7 +176,7 @@ fn here(netns: Netns, sought: &Sought) -> io::Result<Vec<Link>> {
             links.push(device(netns, &link));
         }
     })?;
-    let wanted = event::address(sought.address);
+    let wanted = records::address(sought.address);
     dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| {
         if let RouteNetlinkMessage::NewAddress(message) = message
             && address(&message).is_some_and(|(address, _)| address == wanted)
@@ -353,7 +353,7 @@ mod tests {
     fn the_own_namespace_is_looked_at_without_privilege() {
         let own = namespaces::own().expect("/proc");
         let lo: IpAddr = "127.0.0.1".parse().expect("an address");
-        let sought = Sought { netns: own, ifindex: 1, address: event::address_bytes(lo), macs: vec![] };
+        let sought = Sought { netns: own, ifindex: 1, address: records::address_bytes(lo), macs: vec![] };
         let answer = holders(&sought, 1);
         assert!(answer.own.contains(&(lo, 8)), "{answer:?}");
         assert!(answer.arp_announce.is_some(), "{answer:?}");

@@ -11,7 +11,7 @@ use ebpf_probes::{
 };
 
 use crate::{
-    enrich::context::{Gateway, NeighbourTable, NeighbourUse, Network, SeenNeighbour},
+    known::context::{Gateway, NeighbourTable, NeighbourUse, Network, SeenNeighbour},
     neighdump::{self, Namespace},
 };
 

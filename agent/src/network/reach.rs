@@ -4,7 +4,7 @@
 use std::{collections::HashMap, fs, net::IpAddr, path::Path};
 
 use crate::{
-    enrich::{
+    known::{
         context::{PortHolder, PortUse, Reach},
         request::Target,
     },

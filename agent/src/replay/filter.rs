@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use crate::{
     config::Selection,
     correlate::incident::{Details, Incident, Kind},
-    enrich::{bounded::Bounded, concerns_everyone, context::ProcessContext},
-    fact::{Endpoint, Fact, Probes, Process, Role, Session},
+    domains::{Describe, Fact, tls::Role},
+    fact::{Endpoint, Probes, Process},
+    known::{bounded::Bounded, context::ProcessContext},
 };
 
 /// Processes remembered at most.
@@ -68,7 +69,7 @@ impl Filter {
         }
         let networks = selection.select.destinations.iter().enumerate();
         unmatched.extend(networks.map(|(at, (address, length))| {
-            let text = match crate::event::address(*address) {
+            let text = match crate::records::address(*address) {
                 std::net::IpAddr::V4(ip) => format!("--dest {ip}/{}", length.saturating_sub(96)),
                 std::net::IpAddr::V6(ip) => format!("--dest {ip}/{length}"),
             };
@@ -89,7 +90,7 @@ impl Filter {
     /// Whether there is any.
     fn is_any(&self) -> bool {
         let Selection { probes, wanted, select } = &self.selection;
-        !probes.is_empty() || wanted.by_owner() || *select != crate::enrich::select::Select::default()
+        !probes.is_empty() || wanted.by_owner() || *select != crate::known::select::Select::default()
     }
 
     fn matched(&mut self, asked: Asked) {
@@ -144,10 +145,8 @@ impl Filter {
 
     /// Whether a fact is shown.
     pub(super) fn fact(&mut self, fact: &Fact) -> bool {
-        let session = fact.what.session().map(ends);
-        let end = |end: &Endpoint| (end.ip, end.port);
-        let connection = session.or_else(|| fact.what.connects_to().map(end));
-        if let Some((ip, port)) = connection.or_else(|| fact.what.asks().map(end)) {
+        let connection = fact.what.towards();
+        if let Some((ip, port)) = connection {
             self.meets(ip, port);
         }
         if let Some(process) = &fact.process {
@@ -156,9 +155,9 @@ impl Filter {
         }
         let Selection { probes, wanted, select } = &self.selection;
         let passes = (probes.is_empty() || probes.iter().any(|probe| probe == fact.probe))
-            && select.wants(&fact.what)
+            && fact.what.is_wanted(select)
             && connection.is_none_or(|(ip, port)| select.connection(ip, port))
-            && (!wanted.by_owner() || concerns_everyone(&fact.what) || self.owned(fact.process.as_ref()));
+            && (!wanted.by_owner() || fact.what.concerns_everyone() || self.owned(fact.process.as_ref()));
         self.passed += u64::from(passes);
         passes
     }
@@ -223,7 +222,7 @@ impl Filter {
         }
         self.matched(Asked::Port(port));
         for at in 0..self.selection.select.destinations.len() {
-            let one = crate::enrich::select::Select {
+            let one = crate::known::select::Select {
                 destinations: vec![self.selection.select.destinations[at]],
                 ..Default::default()
             };
@@ -258,12 +257,6 @@ impl Filter {
         }
         complaints
     }
-}
-
-/// The peer of a handshake, and the port that decides.
-fn ends(session: &Session) -> (std::net::IpAddr, u16) {
-    let port = if session.role == Role::Server { session.local.port } else { session.peer.port };
-    (session.peer.ip, port)
 }
 
 /// The probe without which there are no such incidents.

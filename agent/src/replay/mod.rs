@@ -16,9 +16,9 @@ use filter::Filter;
 use crate::{
     config::Replay,
     correlate::incident::Incident,
-    enrich::context::Context,
-    event,
+    domains::decode,
     fact::{Probes, SCHEMA, Start, Summary},
+    known::context::Context,
     pipeline::{self, Pipeline},
     record::{Error, Item, Reader, Tail},
     rules::RULES,
@@ -126,7 +126,7 @@ impl Pass {
                 let step = self.pipeline.step(pipeline::Item::Context(&context));
                 self.incidents(step.incidents, printer)?;
             }
-            Item::Record(bytes) => match event::decode(&bytes) {
+            Item::Record(bytes) => match decode(&bytes) {
                 Ok(event) => {
                     self.last_ns = self.last_ns.max(event.boot_ns);
                     let step = self.pipeline.step(pipeline::Item::Event(&event));
@@ -158,7 +158,7 @@ impl Pass {
         Summary::new(
             printer.events(),
             self.filter.incidents().unwrap_or_else(|| self.pipeline.opened()),
-            self.pipeline.world().losses().to_vec(),
+            self.pipeline.world().known.losses().to_vec(),
             self.undecodable,
             duration_ms,
         )

@@ -10,12 +10,15 @@ use ebpf_probes::probes::{
 use super::fetch::{self, For, HTTP};
 use crate::{
     correlate::{ProcessRef, Request, View, remedy::Remedy},
-    enrich::{
+    domains::{
+        Event, Record,
+        tls::{self, TlsStep},
+    },
+    fact::Endpoint,
+    known::{
         bounded::{Bounded, Table},
         context::{SeenSocket, Snapshot},
     },
-    event::{Event, TlsStep, What},
-    fact::Endpoint,
     rules::text,
 };
 
@@ -59,7 +62,7 @@ impl Finished {
     }
 
     pub(super) fn event(&mut self, event: &Event) {
-        let What::Tls(TlsStep::Phase, hs) = &event.what else { return };
+        let Record::Tls(tls::Record::Handshake(TlsStep::Phase, hs)) = &event.what else { return };
         let last = match hs.role {
             CLIENT => hs.stage == stage::CLIENT_FINISH || hs.stage == stage::DONE,
             // A server judges only who has shown a certificate.
@@ -103,7 +106,7 @@ impl Finished {
         let mut waiting: Vec<&Handshake> = self.by_cookie.values().filter(waits).collect();
         waiting.sort_by_key(|hs| (hs.moved_ns, hs.cookie));
         let first = waiting.first()?;
-        let peer = |hs: &&Handshake| view.world.session_ends(hs, &hs.owner).1;
+        let peer = |hs: &&Handshake| tls::session_ends(&view.world.known, hs, &hs.owner).1;
         let peers: Vec<Endpoint> = waiting.iter().map(peer).take(PEERS).collect();
         let names = peers.iter().map(text::place).collect::<Vec<_>>().join(", ");
         let whom = if first.role == CLIENT { For::Server(peers[0].ip) } else { For::Client };
@@ -153,7 +156,7 @@ mod tests {
     use super::*;
     use crate::{
         correlate::incident::{Details, Kind},
-        enrich::context::{Context, Loaded, Runtime},
+        known::context::{Context, Loaded, Runtime},
         rules::scene::{PROCESS, Scene, advice, connect, flight, hello},
     };
 
@@ -197,8 +200,8 @@ mod tests {
         let mut scene = Scene::new();
         let mut done = hs;
         (done.stage, done.moved_ns) = (stage::DONE, BEGAN + 5_000_000);
-        scene.tls(5, Record::TlsPhase, done);
-        scene.connect(3010, Record::ConnectPending, connect(7, 44, 64, started));
+        scene.tls(5, Record::TLS_PHASE, done);
+        scene.connect(3010, Record::CONNECT_PENDING, connect(7, 44, 64, started));
         scene.apply(look);
         scene.tick(3260);
         scene

@@ -6,15 +6,15 @@ use ebpf_probes::probes::connect::Connect;
 use super::{neighbours, text};
 use crate::{
     correlate::{remedy::Remedy, report::Report},
-    enrich::World,
-    event,
     fact::Endpoint,
+    records,
     text::shell::Command,
+    world::World,
 };
 
 /// Whether a connect goes to an IPv6 address (not to an IPv4-mapped one).
 pub(super) fn is_v6(connect: &Connect) -> bool {
-    event::address(connect.tuple.remote).is_ipv6()
+    records::address(connect.tuple.remote).is_ipv6()
 }
 
 /// Adds what is known of IPv4 to what is said of a silent IPv6 connect.
@@ -34,7 +34,7 @@ pub(super) fn silent(
         return;
     }
     let Some(name) = &destination.name else { return };
-    if let Some(other) = world.ipv4_of(&connect.owner, name) {
+    if let Some(other) = world.known.ipv4_of(&connect.owner, name) {
         why.push(format!(
             "The name has IPv4 addresses too ({other}); whether they answer was not seen: if they do, it is IPv6 alone that is broken on the way."
         ));
@@ -48,7 +48,7 @@ pub(super) fn silent(
 
 /// The process that was met with silence over IPv6 has just succeeded over IPv4.
 pub(super) fn answered(report: &mut Report, connect: &Connect, ended_ns: u64, world: &World) {
-    let to = world.destination(connect);
+    let to = world.known.destination(connect);
     report.why.insert(0, works(&to));
     if let Some(destination) = report.cause.as_ref().and_then(|cause| cause.destination.as_ref()) {
         report.remedies.insert(0, repair(destination));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::{
     correlate::{View, remedy::Remedy},
-    enrich::context::{Loaded, Runtime},
+    known::context::{Loaded, Runtime},
 };
 
 /// Plain HTTP: where issuer certificates, CRLs and OCSP answers come from (RFC 5280 §4.2.2.1, §4.2.1.13).
@@ -27,9 +27,9 @@ pub(super) enum For {
 
 /// What a process has loaded, as it was last seen.
 pub(super) fn loaded(process: u32, view: &View<'_>) -> Loaded {
-    let mut loaded = view.world.loaded(process).cloned().unwrap_or_default();
+    let mut loaded = view.world.known.loaded(process).cloned().unwrap_or_default();
     // Old recordings do not say; there a launcher's name is all there is.
-    let program = || view.world.known(process).and_then(|known| known.exe.as_deref());
+    let program = || view.world.known.of_process(process).and_then(|known| known.exe.as_deref());
     if !loaded.known && program().is_some_and(|exe| exe.ends_with("/java")) {
         loaded.runtime = Some(Runtime::Java);
     }

@@ -16,8 +16,9 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    enrich::context::Network,
-    event::{self, Event, What},
+    domains::{Event, Record, neighbour},
+    known::context::Network,
+    records,
     rules::text::duration,
     text::{shell::Command, shown},
 };
@@ -51,10 +52,10 @@ struct Full {
 impl Diagnose for NeighbourTableFull {
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
-            What::Neigh(record) if record.cause == cause::OVERFLOW => {
+            Record::Neighbour(neighbour::Record::Change(record)) if record.cause == cause::OVERFLOW => {
                 self.overflowed(record, event.boot_ns, view);
             }
-            What::Tick if !self.full.is_empty() => {
+            Record::Tick if !self.full.is_empty() => {
                 self.judge(view);
                 self.quiet(view);
             }
@@ -133,7 +134,7 @@ impl Full {
         let record = &self.last;
         let place = super::neighbours::place(
             &(record.netns(), record.ifindex, record.address),
-            &event::comm(&record.device),
+            &records::comm(&record.device),
             view.world,
         );
         let table = self
@@ -148,7 +149,7 @@ impl Full {
             .take(5)
             .map(|user| NeighbourUser {
                 device: user.device.clone(),
-                netns: view.world.namespace(user.netns),
+                netns: view.world.known.namespace(user.netns),
                 entries: user.entries,
             })
             .collect();
@@ -245,7 +246,7 @@ mod tests {
     use super::*;
     use crate::{
         correlate::incident::State,
-        enrich::context::{Context, NeighbourTable, NeighbourUse},
+        known::context::{Context, NeighbourTable, NeighbourUse},
         rules::scene::{Scene, entry},
     };
 

@@ -10,10 +10,11 @@ use crate::{
         incident::{Cause, CauseKind, Confidence, Details, Kind, NeighbourPlace},
         remedy::Remedy,
     },
-    enrich::{World, ask::SilentNeighbour},
-    event,
+    domains::neighbour::SilentNeighbour,
     fact::Endpoint,
+    records,
     text::{shell::Command, shown},
+    world::World,
 };
 
 /// Incidents that explain another, at most.
@@ -30,16 +31,16 @@ pub(super) fn resolution(address: IpAddr) -> &'static str {
 /// Which neighbour that is. `device` names it where the world does not know it.
 pub(super) fn place(key: &Key, device: &str, world: &World) -> NeighbourPlace {
     let (netns, ifindex, address) = *key;
-    let address = event::address(address);
+    let address = records::address(address);
     let device = if device.is_empty() {
-        world.device_at(netns, ifindex).unwrap_or_else(|| format!("if{ifindex}"))
+        world.known.device_at(netns, ifindex).unwrap_or_else(|| format!("if{ifindex}"))
     } else {
         device.to_owned()
     };
     NeighbourPlace {
         address,
         device,
-        netns: world.namespace(netns),
+        netns: world.known.namespace(netns),
         resolution: resolution(address).to_lowercase(),
         is_gateway: false,
     }
@@ -71,7 +72,7 @@ pub(super) fn within(netns: Option<&str>, process: Option<u32>, command: Command
 
 /// A command that is to run where a connect was made.
 pub(super) fn beside(connect: &Connect, world: &World, command: Command) -> Remedy {
-    let netns = world.namespace(connect.owner.netns);
+    let netns = world.known.namespace(connect.owner.netns);
     let process = Some(connect.owner.process).filter(|process| *process != 0);
     within(netns.as_deref(), process, command)
 }
@@ -79,7 +80,7 @@ pub(super) fn beside(connect: &Connect, world: &World, command: Command) -> Reme
 /// What to do about a next hop that does not answer.
 pub(super) fn silent(ip: IpAddr, silent: &SilentNeighbour, world: &World) -> Remedy {
     let entries = Command::new("ip").words("neigh show").arg(ip).arg("dev").arg(&silent.device);
-    let there = within(world.namespace(silent.netns).as_deref(), None, entries);
+    let there = within(world.known.namespace(silent.netns).as_deref(), None, entries);
     Remedy::from(format!("is {ip} up and on the link of {}? ", shown(&silent.device))).and(there)
 }
 
@@ -95,7 +96,7 @@ pub(super) fn cause(address: IpAddr, confidence: Confidence) -> Cause {
 
 /// What incidents about a neighbour are about: their subjects begin with it.
 pub(super) fn subject(key: &Key, device: &str) -> String {
-    format!("{}{device}", about(key.0, event::address(key.2)))
+    format!("{}{device}", about(key.0, records::address(key.2)))
 }
 
 fn about(netns: Netns, address: IpAddr) -> String {
@@ -108,11 +109,13 @@ pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
     let mut ids = Vec::new();
     for (netns, address) in view.world.neighbours_on_the_way(connect, view.now_ns) {
         for kind in [Kind::NeighbourUnresolved, Kind::NeighbourStale, Kind::NeighbourConflict] {
-            ids.extend(view.store.live_ids(kind, &about(netns, event::address(address))).map(str::to_owned));
+            ids.extend(
+                view.store.live_ids(kind, &about(netns, records::address(address))).map(str::to_owned),
+            );
         }
     }
     // On one machine both ends may be ours: the other one's entry for this end is what is wrong.
-    let own = event::address(connect.tuple.local);
+    let own = records::address(connect.tuple.local);
     ids.extend(view.store.live(Kind::NeighbourStale).filter_map(|(id, details)| match details {
         Details::NeighbourStale(stale)
             if stale.neighbour.address == own && stale.ports.contains(&connect.tuple.remote_port) =>

@@ -17,14 +17,15 @@ use crate::{
         Request,
         incident::{Cause, Incident, Kind, State},
     },
-    enrich::{
+    domains::decode,
+    fact::{LeapKind, Probes, Reading, ReferenceKind, Thread},
+    known::{
         bounded::Table,
         context::{Context, Exposed, Posture, ProcessContext, SeenThread, Snapshot},
         select::Select,
     },
-    event::{self, encode},
-    fact::{LeapKind, Probes, Reading, ReferenceKind, Thread},
     pipeline::{Item, Pipeline},
+    records::encode,
     rules::RULES,
 };
 
@@ -49,7 +50,7 @@ fn ns(ms: u64) -> u64 {
 }
 
 fn header<T>(at: u64, kind: Record) -> Header {
-    Header { boot_ns: ns(at), kind: kind as u32, len: size_of::<T>() as u32 }
+    Header { boot_ns: ns(at), kind: kind.0, len: size_of::<T>() as u32 }
 }
 
 pub(super) fn owner(process: u32, thread: u32) -> Owner {
@@ -255,7 +256,7 @@ impl Scene {
     }
 
     pub(super) fn record(&mut self, record: &Bytes) {
-        let Ok(event) = event::decode(record) else { return };
+        let Ok(event) = decode(record) else { return };
         let step = self.pipeline.step(Item::Event(&event));
         self.emitted.extend(step.incidents);
         self.requests.extend(step.requests);
@@ -263,14 +264,14 @@ impl Scene {
 
     pub(super) fn connect(&mut self, at: u64, kind: Record, connect: Connect) {
         let len = size_of::<ConnectRecord>() as u32;
-        let header = Header { boot_ns: ns(at), kind: kind as u32, len };
+        let header = Header { boot_ns: ns(at), kind: kind.0, len };
         self.record(&encode(ConnectRecord { header, connect }));
     }
 
     /// So many records of a probe do not arrive.
     pub(super) fn loses(&mut self, at: u64, probe: ProbeId, stat: Stat, count: u64) {
-        let header = header::<LostRecord>(at, Record::Lost);
-        self.record(&encode(LostRecord { header, probe: probe as u32, stat: stat as u32, count }));
+        let header = header::<LostRecord>(at, Record::LOST);
+        self.record(&encode(LostRecord { header, probe: probe.0, stat: stat as u32, count }));
     }
 
     /// How full a table is.
@@ -282,36 +283,36 @@ impl Scene {
     /// A packet of a connect is not delivered.
     pub(super) fn dropped(&mut self, at: u64, dropped: Dropped) {
         self.record(&encode(DropRecord {
-            header: header::<DropRecord>(at, Record::ConnectDropPlace),
+            header: header::<DropRecord>(at, Record::CONNECT_DROP_PLACE),
             dropped,
         }));
     }
 
     pub(super) fn tls(&mut self, at: u64, kind: Record, handshake: Handshake) {
         let len = size_of::<TlsRecord>() as u32;
-        let header = Header { boot_ns: ns(at), kind: kind as u32, len };
+        let header = Header { boot_ns: ns(at), kind: kind.0, len };
         self.record(&encode(TlsRecord { header, handshake }));
     }
 
     pub(super) fn neigh(&mut self, at: u64, record: NeighRecord) {
-        let header = header::<NeighRecord>(at, Record::NeighChange);
+        let header = header::<NeighRecord>(at, Record::NEIGH_CHANGE);
         self.record(&encode(NeighRecord { header, ..record }));
     }
 
     pub(super) fn waiter(&mut self, at: u64, record: WaiterRecord) {
-        let header = header::<WaiterRecord>(at, Record::NeighWaiter);
+        let header = header::<WaiterRecord>(at, Record::NEIGH_WAITER);
         self.record(&encode(WaiterRecord { header, ..record }));
     }
 
     pub(super) fn unheard(&mut self, at: u64, record: UnheardRecord) {
-        let header = header::<UnheardRecord>(at, Record::NeighUnheard);
+        let header = header::<UnheardRecord>(at, Record::NEIGH_UNHEARD);
         self.record(&encode(UnheardRecord { header, ..record }));
     }
 
     /// MAC `claimed` claims 192.0.2.`host`, whose MAC 1 was confirmed at `confirmed`.
     pub(super) fn claim(&mut self, at: u64, host: u8, claimed: u8, confirmed: u64) {
         self.record(&encode(ClaimRecord {
-            header: header::<ClaimRecord>(at, Record::NeighClaim),
+            header: header::<ClaimRecord>(at, Record::NEIGH_CLAIM),
             address: v4(host),
             cached_mac: mac(1),
             claimed_mac: mac(claimed),
@@ -329,7 +330,7 @@ impl Scene {
         owner.comm = [0; 16];
         owner.comm[..who.len()].copy_from_slice(who.as_bytes());
         let mut record = ClockRecord {
-            header: header::<ClockRecord>(at, Record::ClockSet),
+            header: header::<ClockRecord>(at, Record::CLOCK_SET),
             owner,
             entered_ns: ns(at),
             after_ns: delta_ms.saturating_mul(1_000_000),
@@ -349,7 +350,7 @@ impl Scene {
         let before_ns = self.looked_ns;
         self.looked_ns = self.pipeline.world().offset_ns().saturating_add(delta_ms.saturating_mul(1_000_000));
         self.record(&encode(ClockMoved {
-            header: header::<ClockMoved>(at, Record::ClockMoved),
+            header: header::<ClockMoved>(at, Record::CLOCK_MOVED),
             looked_ns: ns(at - 250),
             before_ns,
             after_ns: self.looked_ns,
@@ -361,7 +362,7 @@ impl Scene {
     /// The machine is found to have slept since a look 250 ms before.
     pub(super) fn slept(&mut self, at: u64, slept_ms: i64) {
         self.record(&encode(ClockSuspended {
-            header: header::<ClockSuspended>(at, Record::ClockSuspended),
+            header: header::<ClockSuspended>(at, Record::CLOCK_SUSPENDED),
             looked_ns: ns(at - 250),
             slept_ns: slept_ms.saturating_mul(1_000_000),
         }));
@@ -379,7 +380,7 @@ impl Scene {
     pub(super) fn built(&mut self, at: u64, days: i64) {
         let shown = i64::try_from(ns(at)).expect("small") + self.pipeline.world().offset_ns();
         let utc_ns = shown + days * 86_400_000_000_000;
-        let day = crate::enrich::clock::timestamp(0, utc_ns).expect("a date").strftime("%Y-%m-%d");
+        let day = crate::domains::clock::timestamp(0, utc_ns).expect("a date").strftime("%Y-%m-%d");
         self.apply(&Context::Built { name: format!("6.12 ({day})"), utc_ns });
     }
 
@@ -394,7 +395,7 @@ impl Scene {
             None => 0,
         };
         self.record(&encode(ClockRecord {
-            header: header::<ClockRecord>(at, Record::ClockSet),
+            header: header::<ClockRecord>(at, Record::CLOCK_SET),
             owner,
             entered_ns: ns(at),
             call: clock::call::CLOCK_ADJTIME,
@@ -437,7 +438,7 @@ impl Scene {
         delta_ms: i64,
     ) {
         let mut record = ClockRecord {
-            header: header::<ClockRecord>(at, Record::ClockSet),
+            header: header::<ClockRecord>(at, Record::CLOCK_SET),
             owner: Owner { comm, ..owner(pid, pid) },
             entered_ns: ns(at),
             after_ns: delta_ms.saturating_mul(1_000_000),
@@ -454,7 +455,7 @@ impl Scene {
 
     /// A client's handshake ends.
     pub(super) fn ends_handshake(&mut self, at: u64, handshake: Handshake) {
-        self.tls(at, Record::TlsPhase, Handshake { moved_ns: ns(at), ..handshake });
+        self.tls(at, Record::TLS_PHASE, Handshake { moved_ns: ns(at), ..handshake });
     }
 
     /// The answer to who is exposed: these began at such moments, and those are gone.
@@ -478,24 +479,24 @@ impl Scene {
 
     /// The connect waits, as the sweep says before it says which handshakes stall.
     pub(super) fn waits(&mut self, at: u64, connect: Connect) {
-        self.connect(at, Record::ConnectWaiting, connect);
+        self.connect(at, Record::CONNECT_WAITING, connect);
     }
 
     /// The connect is given up.
     pub(super) fn gives_up(&mut self, at: u64, connect: Connect) {
-        self.connect(at, Record::ConnectEnd, Connect { phase: phase::CALLED, ..connect });
+        self.connect(at, Record::CONNECT_END, Connect { phase: phase::CALLED, ..connect });
     }
 
     /// The handshake stalls, and the sweep is over.
     pub(super) fn stalls(&mut self, at: u64, handshakes: &[Handshake]) {
         for handshake in handshakes {
-            self.tls(at, Record::TlsPending, *handshake);
+            self.tls(at, Record::TLS_PENDING, *handshake);
         }
         self.tick(at);
     }
 
     pub(super) fn tick(&mut self, at: u64) {
-        self.record(&encode(Header { boot_ns: ns(at), kind: Record::Tick as u32, len: 16 }));
+        self.record(&encode(Header { boot_ns: ns(at), kind: Record::TICK.0, len: 16 }));
     }
 
     /// The answer to a look.
@@ -507,7 +508,7 @@ impl Scene {
     /// The server answers.
     pub(super) fn moves(&mut self, at: u64, handshake: Handshake) {
         let answered = Handshake { stage: stage::SERVER_FLIGHT, moved_ns: ns(at), ..handshake };
-        self.tls(at, Record::TlsPhase, answered);
+        self.tls(at, Record::TLS_PHASE, answered);
     }
 
     /// The stream ends.

@@ -11,10 +11,10 @@ pub(super) use crate::text::duration::short as duration;
 
 use crate::{
     correlate::incident::{Cause, CauseKind},
-    enrich::World,
-    event,
     fact::{Endpoint, Process},
+    records,
     text::{shell::Command, shown},
+    world::World,
 };
 
 /// `192.0.2.1:80`, `[2001:db8::1]:80`.
@@ -65,14 +65,14 @@ pub(super) fn program(connect: &Connect, world: &World) -> Program {
 
 /// The program that a thread runs, whichever of its processes it is.
 pub(super) fn program_of(owner: &Owner, world: &World) -> Program {
-    let known = world.known(owner.process).and_then(|known| known.exe.clone());
-    (owner.netns, known.unwrap_or_else(|| event::comm(&owner.comm)), owner.cgroup)
+    let known = world.known.of_process(owner.process).and_then(|known| known.exe.clone());
+    (owner.netns, known.unwrap_or_else(|| records::comm(&owner.comm)), owner.cgroup)
 }
 
 /// The same program in the same network namespace, and the same destination.
 pub(super) fn subject(connect: &Connect, world: &World) -> String {
     let (netns, program, _) = program(connect, world);
-    let to = event::address(connect.tuple.remote);
+    let to = records::address(connect.tuple.remote);
     format!("{netns}|{program}|{to}|{}", connect.tuple.remote_port)
 }
 
@@ -90,7 +90,7 @@ pub(super) fn drop_reason(connect: &Connect, world: &World) -> Option<String> {
 pub(super) fn cause(connect: &Connect, world: &World, outcome: &str, elapsed_ns: u64) -> Cause {
     Cause {
         kind: CauseKind::OutboundConnect,
-        destination: Some(world.destination(connect)),
+        destination: Some(world.known.destination(connect)),
         outcome: Some(outcome.to_owned()),
         syn_retransmits: Some(connect.retries),
         dropped_by_host: Some(connect.drops),

@@ -13,11 +13,11 @@ use proptest::prelude::*;
 use super::scene::{PROCESS, Scene, connect, entry, hello, owner, thread, unheard, waiter};
 use crate::{
     correlate::incident::{Incident, Kind},
-    enrich::{
+    fact::ReferenceKind,
+    known::{
         context::{Context, PortHolder, PortUse, Posture, ProcessContext, Reach},
         request::Target,
     },
-    fact::ReferenceKind,
     text::{hidden, shown},
 };
 
@@ -127,7 +127,7 @@ fn unresolved(names: &Names) -> Vec<Incident> {
     scene.waiter(1000, packet);
     scene.neigh(3000, change(state::INCOMPLETE, state::FAILED, cause::TIMER));
     let failed = Connect { errno: HOST_UNREACHABLE, ..here(connect(7, 1, 90, 0), names) };
-    scene.connect(3001, Record::ConnectEnd, failed);
+    scene.connect(3001, Record::CONNECT_END, failed);
     scene.passes(3200, 3700);
     assert!(!scene.opened(Kind::NeighbourUnresolved).is_empty());
     scene.emitted
@@ -198,7 +198,7 @@ fn failing(names: &Names) -> Vec<Incident> {
             let icmp = if code == 255 { 0 } else { Icmp { v6: false, code }.word() };
             let syns = u32::from(code != 255);
             let failed = Connect { errno, icmp, icmp_netns: NETNS, syns, ..refused };
-            scene.connect(at + 1, Record::ConnectEnd, failed);
+            scene.connect(at + 1, Record::CONNECT_END, failed);
         }
         scene.passes(2500, 3500);
         let holders = vec![PortHolder { pid: 77, comm: names.comm.clone(), ports: 4 }];
@@ -231,7 +231,7 @@ fn dropped(names: &Names) -> Vec<Incident> {
         );
         let waits = here(connect(cookie, 1043, 64, 0), names);
         let pending = Connect { drops: 2, drop_reason: reason, drop_where: at, ..waits };
-        scene.connect(3000, Record::ConnectPending, pending);
+        scene.connect(3000, Record::CONNECT_PENDING, pending);
         assert!(!scene.opened(Kind::ConnectStalled).is_empty());
         emitted.append(&mut scene.emitted);
     }

@@ -8,17 +8,14 @@ use anyhow::Context as _;
 use super::{Session, sources::Sources};
 use crate::{
     config,
-    enrich::{
-        context::Context,
-        observe::{Wanted, with_descendants},
-        select::Select,
-    },
     fact::{Degraded, MissingReason, Probes, SCHEMA, Start},
     kernel::{
         load::Kernel,
         plan::{Cgroup, Family, Outcome, Planned, Spec},
     },
+    known::{context::Context, select::Select},
     namespaces,
+    observe::{Wanted, with_descendants},
     pipeline::Pipeline,
     rules::RULES,
     units,

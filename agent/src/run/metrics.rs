@@ -18,7 +18,6 @@ use ebpf_probes::probes::PROBES;
 
 use super::Session;
 use crate::{
-    enrich::World,
     fact::ReferenceKind,
     kernel::{
         counters::Counters,
@@ -30,6 +29,7 @@ use crate::{
         Metrics,
         snapshot::{Clock, Offset, Snapshot, Step},
     },
+    world::World,
 };
 
 /// How often something is published.
@@ -192,7 +192,7 @@ fn walk(maps: Maps, to: Arc<Mutex<Walked>>) -> io::Result<Sender<()>> {
 mod tests {
     use super::*;
     use crate::time::SECOND_NS;
-    use crate::{enrich::context::Context, fact::Reading};
+    use crate::{fact::Reading, known::context::Context};
 
     fn reading(kind: ReferenceKind, name: &str, at_s: u64, utc_ns: i64, error_ns: u64) -> Context {
         Context::Reference(Reading { boot_ns: at_s * SECOND_NS, kind, name: name.into(), utc_ns, error_ns })

@@ -19,10 +19,11 @@ use super::{
 use crate::{
     config,
     correlate::incident::Incident,
-    enrich::context::Context,
-    event,
+    domains::decode,
     fact::{Start, Summary},
+    known::context::Context,
     pipeline::{Item, Pipeline},
+    records,
     sinks::{Hangup, Output, SoFar, printer::closing_line},
     time::boot_ns,
 };
@@ -54,7 +55,7 @@ struct Counts {
     records: u64,
     facts: u64,
     undecodable: u64,
-    undecodable_why: Option<event::Error>,
+    undecodable_why: Option<records::Error>,
 }
 
 impl Session {
@@ -211,7 +212,7 @@ impl Session {
     /// One record, from the kernel or from us.
     fn take(&mut self, record: &Bytes) {
         self.counts.records += 1;
-        let event = match event::decode(record) {
+        let event = match decode(record) {
             Ok(event) => event,
             Err(why) => {
                 self.counts.undecodable += 1;
@@ -324,7 +325,7 @@ impl Session {
         let summary = Summary::new(
             events,
             incidents,
-            self.pipeline.world().losses().to_vec(),
+            self.pipeline.world().known.losses().to_vec(),
             self.counts.undecodable,
             u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         );

@@ -14,7 +14,8 @@ use serde_json::{
 
 use crate::{
     correlate::incident::Incident,
-    fact::{Fact, Start, Summary},
+    domains::Fact,
+    fact::{Start, Summary},
     text::hidden,
 };
 

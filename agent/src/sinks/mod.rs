@@ -15,8 +15,10 @@ use std::{
 use crate::{
     config,
     correlate::incident::Incident,
-    enrich::{World, context::Context},
-    fact::{Fact, Start, Summary},
+    domains::Fact,
+    fact::{Start, Summary},
+    known::context::Context,
+    world::World,
 };
 
 pub mod http;

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     config::{self, Colour, Format},
     correlate::incident::Incident,
-    fact::{Fact, Start, Summary},
+    domains::Fact,
+    fact::{Start, Summary},
     terminal,
     text::count_of_incidents,
 };

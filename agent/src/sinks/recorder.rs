@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use super::{Output, SoFar};
 use crate::{
     correlate::incident::Incident,
-    enrich::context::Context,
     fact::{Start, Summary},
+    known::context::Context,
     record::{self, Writer},
     terminal::progress::Progress,
     text::count_of_incidents,

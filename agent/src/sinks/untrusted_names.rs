@@ -11,7 +11,11 @@ use crate::{
     correlate::incident::{
         Cause, Confidence, Details, Evidence, Incident, Kind, Remedy, SCHEMA, Severity, State, TlsDetails,
     },
-    fact::{Endpoint, Fact, Process, Protocol, Role, Session, Stage, Thread, What},
+    domains::{
+        Fact, What, clock, connect, dns,
+        tls::{self, Role, Session, Stage},
+    },
+    fact::{Endpoint, Process, Protocol, Thread},
     text::{hidden, host::Name, shell::Command, shown},
 };
 
@@ -49,7 +53,7 @@ fn session(name: &str) -> Session {
 fn facts(name: &str) -> Vec<Fact> {
     let dns = Name::of_labels(name.as_bytes().chunks(63));
     let whats = [
-        What::ClientHello {
+        What::Tls(tls::What::ClientHello {
             session: session(name),
             alpn: vec![name.into(); 16],
             alpn_invalid: true,
@@ -57,8 +61,8 @@ fn facts(name: &str) -> Vec<Fact> {
             hello_bytes: 1,
             read_after_ms: None,
             retried: false,
-        },
-        What::DnsAnswer {
+        }),
+        What::Dns(dns::What::DnsAnswer {
             protocol: Protocol::Udp,
             server: endpoint(name),
             name: dns.text.clone(),
@@ -68,14 +72,18 @@ fn facts(name: &str) -> Vec<Fact> {
             answers: vec![dns.text.clone(); 100],
             truncated: false,
             latency_ms: None,
-        },
-        What::ConnectStarted { protocol: Protocol::Tcp, source: endpoint(name), destination: endpoint(name) },
-        What::ClockCompared {
+        }),
+        What::Connect(connect::What::ConnectStarted {
+            protocol: Protocol::Tcp,
+            source: endpoint(name),
+            destination: endpoint(name),
+        }),
+        What::Clock(clock::What::ClockCompared {
             reference: crate::fact::ReferenceKind::Http,
             name: name.into(),
             ahead_ns: 1,
             error_ns: 1,
-        },
+        }),
     ];
     let fact = |what| Fact {
         at: "2026-11-20T14:02:11.204567Z".into(),

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::enrich::context::{CgroupLimits, Quota};
+use crate::known::context::{CgroupLimits, Quota};
 
 /// Groups above a process looked at, at most.
 const DEPTH: usize = 16;

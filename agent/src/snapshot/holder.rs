@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf};
 
 use super::sockets::Sockets;
-use crate::enrich::observe::parent_and_start;
+use crate::observe::parent_and_start;
 
 /// Children looked at, at most: the youngest, for a child made for a connection is as young as that.
 const CHILDREN: usize = 32;

@@ -12,7 +12,7 @@ mod threads;
 
 use std::{path::PathBuf, time::Instant};
 
-use crate::enrich::{context::Snapshot, request::ProcessRef};
+use crate::known::{context::Snapshot, request::ProcessRef};
 
 /// Looks. A process that is gone gives an empty snapshot.
 pub fn take(request: ProcessRef, boot_ns: u64) -> Snapshot {
@@ -47,7 +47,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::enrich::context::Posture;
+    use crate::known::context::Posture;
 
     #[test]
     fn a_thread_that_reads_from_a_socket_is_seen_waiting_on_it() {

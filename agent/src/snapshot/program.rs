@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use crate::enrich::context::{Loaded, Runtime};
+use crate::known::context::{Loaded, Runtime};
 
 /// Bytes of `/proc/PID/maps` read at most; a JVM with thousands of mappings has about one mebibyte.
 const MAPS: u64 = 4 << 20;

@@ -18,8 +18,8 @@ use rustix::{
 };
 
 use crate::{
-    enrich::context::SeenSocket,
     kernel::tcpinfo::{TcpInfo, tcp_info},
+    known::context::SeenSocket,
     text::shown,
 };
 

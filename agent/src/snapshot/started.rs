@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs};
 
-use crate::enrich::{observe, request::Exposure};
+use crate::{known::request::Exposure, observe};
 
 /// A process that began in a window.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use super::{
     sockets::{Descriptor, Sockets},
 };
 use crate::{
-    enrich::context::{Posture, SeenThread},
     fact::Thread,
+    known::context::{Posture, SeenThread},
 };
 
 /// Threads looked at, at most; the one asked about always is.

@@ -6,10 +6,16 @@ use std::{collections::HashMap, sync::Arc};
 use super::words::who;
 use crate::{
     correlate::incident::{Incident, State},
-    enrich::World,
-    fact::{Fact, NeighbourTransition, Outcome, Protocol, Role, Session, What},
-    sinks::text::{outcome_name, peer},
+    domains::{
+        Describe, Fact, Failure, What,
+        connect::{self},
+        dns,
+        neighbour::{self, NeighbourTransition},
+        tls::{self, Role, Session},
+    },
+    fact::peer,
     text::{host, shown},
+    world::World,
 };
 
 /// Rows of a table at most.
@@ -90,7 +96,7 @@ impl Collector {
         self.facts += 1;
         self.now_ns = self.now_ns.max(fact.boot_ns);
         self.follow(fact);
-        if let Some((destination, error)) = failure(&fact.what) {
+        if let Some(Failure { destination, error }) = fact.what.failure() {
             self.failed((who(fact.process.as_ref()), destination, error), fact.boot_ns);
         }
     }
@@ -114,24 +120,24 @@ impl Collector {
     /// Handshakes and neighbours: what began, moved or is over.
     fn follow(&mut self, fact: &Fact) {
         let (key, pending) = match &fact.what {
-            What::ClientHello { session, .. } => handshake(session, fact, 0.0, "ClientHello"),
-            What::ServerHello { session, elapsed_ms, .. } => {
+            What::Tls(tls::What::ClientHello { session, .. }) => handshake(session, fact, 0.0, "ClientHello"),
+            What::Tls(tls::What::ServerHello { session, elapsed_ms, .. }) => {
                 handshake(session, fact, *elapsed_ms, "ServerHello")
             }
-            What::ClientFinished { session, elapsed_ms, .. } => {
+            What::Tls(tls::What::ClientFinished { session, elapsed_ms, .. }) => {
                 handshake(session, fact, *elapsed_ms, "client finished")
             }
-            What::HandshakePending { session, stage, elapsed_ms, .. } => {
-                handshake(session, fact, *elapsed_ms, crate::sinks::text::owes(*stage, session.role))
+            What::Tls(tls::What::HandshakePending { session, stage, elapsed_ms, .. }) => {
+                handshake(session, fact, *elapsed_ms, tls::owes(*stage, session.role))
             }
-            What::HandshakeDone { session, .. }
-            | What::Alert { session, .. }
-            | What::HandshakeClosed { session, .. }
-            | What::NotTls { session, .. } => {
+            What::Tls(tls::What::HandshakeDone { session, .. })
+            | What::Tls(tls::What::Alert { session, .. })
+            | What::Tls(tls::What::HandshakeClosed { session, .. })
+            | What::Tls(tls::What::NotTls { session, .. }) => {
                 self.followed.remove(&ends(session));
                 return;
             }
-            What::NeighbourChanged(change) => {
+            What::Neighbour(neighbour::What::NeighbourChanged(change)) => {
                 let key = neighbour_key(change.netns.as_ref(), change.address);
                 if change.transition != NeighbourTransition::Resolving {
                     self.followed.remove(&key);
@@ -147,7 +153,7 @@ impl Collector {
                 };
                 (key, pending)
             }
-            What::NeighbourPacketQueued(waited) => {
+            What::Neighbour(neighbour::What::NeighbourPacketQueued(waited)) => {
                 let key = neighbour_key(waited.netns.as_ref(), waited.address);
                 if let Some((pending, heard)) = self.followed.get_mut(&key) {
                     *heard = fact.boot_ns;
@@ -200,7 +206,7 @@ impl Collector {
             now_ns,
             wall: world.wall_text(now_ns),
             facts: self.facts,
-            lost: world.losses().iter().map(|loss| loss.count).sum(),
+            lost: world.known.losses().iter().map(|loss| loss.count).sum(),
             failing: failing.collect(),
             incidents: self.open.values().chain(&self.resolved).cloned().collect(),
             pending,
@@ -265,7 +271,7 @@ fn handshake(session: &Session, fact: &Fact, elapsed_ms: f64, state: &str) -> (S
 /// A connect or a lookup that waits.
 fn waiting(fact: &Fact) -> Option<Pending> {
     let (what, destination, state) = match &fact.what {
-        What::ConnectPending { destination, syn_retransmits, drops, .. } => {
+        What::Connect(connect::What::ConnectPending { destination, syn_retransmits, drops, .. }) => {
             let mut state = String::from("SYN_SENT");
             for (count, what) in [(*syn_retransmits, "retries"), (*drops, "dropped here")] {
                 if count > 0 {
@@ -274,7 +280,7 @@ fn waiting(fact: &Fact) -> Option<Pending> {
             }
             ("connect", format!("→ {}", peer(destination)), state)
         }
-        What::DnsPending { server, name, query_type, queries, .. } => {
+        What::Dns(dns::What::DnsPending { server, name, query_type, queries, .. }) => {
             let state = format!("{query_type} {}, asked {queries}×", host::host(name));
             ("lookup", format!("→ {}", peer(server)), state)
         }
@@ -284,46 +290,13 @@ fn waiting(fact: &Fact) -> Option<Pending> {
     Some(Pending { what, process, destination, since_ns: fact.boot_ns, state })
 }
 
-/// Where what failed went to, and the error; `None` of what did not fail.
-fn failure(what: &What) -> Option<(String, String)> {
-    Some(match what {
-        What::ConnectEnded { destination, outcome, errno, protocol, .. }
-            if *outcome != Outcome::Established =>
-        {
-            let errno = errno.as_ref().map(|errno| format!(" ({errno})")).unwrap_or_default();
-            let udp = if *protocol == Protocol::Udp { "UDP " } else { "" };
-            (peer(destination), format!("{udp}{}{errno}", outcome_name(*outcome)))
-        }
-        What::ConnectDropped { destination, reason, .. } => {
-            (peer(destination), format!("dropped here: {reason}"))
-        }
-        What::DnsAnswer { server, name, query_type, rcode, .. }
-            if rcode != "NOERROR" && rcode != "NXDOMAIN" =>
-        {
-            (peer(server), format!("{rcode} {query_type} {}", host::host(name)))
-        }
-        What::DnsFailed { server, name, query_type, errno, .. } => {
-            (peer(server), format!("{errno} {query_type} {}", host::host(name)))
-        }
-        What::Alert { session, description, .. } => {
-            (peer(&session.peer), format!("TLS alert {}", description.as_deref().unwrap_or("(encrypted)")))
-        }
-        What::HandshakeClosed { session, .. } => (peer(&session.peer), "TLS closed before done".into()),
-        What::NotTls { session, .. } => (peer(&session.peer), "answer is not TLS".into()),
-        What::NeighbourChanged(change) if change.failed => {
-            (format!("{} on {}", change.address, shown(&change.device)), "neighbour does not answer".into())
-        }
-        What::NeighbourTableFull(full) => {
-            (format!("{} on {}", full.address, shown(&full.device)), "neighbour table full".into())
-        }
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::{Endpoint, Process};
+    use crate::{
+        domains::connect::Outcome,
+        fact::{Endpoint, Process, Protocol},
+    };
 
     fn refused(port: u16, at_ns: u64) -> Fact {
         let end = |port| Endpoint { ip: [192, 0, 2, 1].into(), port, name: None, wire: None };
@@ -332,7 +305,7 @@ mod tests {
             boot_ns: at_ns,
             probe: "connect",
             process: Some(Process { pid: 7, tid: 7, comm: "a\x1bb".into(), ..Process::default() }),
-            what: What::ConnectEnded {
+            what: What::Connect(connect::What::ConnectEnded {
                 protocol: Protocol::Tcp,
                 source: end(0),
                 destination: end(port),
@@ -342,7 +315,7 @@ mod tests {
                 unread_errno: None,
                 syn_retransmits: 0,
                 duration_ms: 0.1,
-            },
+            }),
         }
     }
 

@@ -28,11 +28,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     config::Colour,
     correlate::incident::Incident,
-    enrich::World,
-    fact::{Fact, Start, Summary},
+    domains::Fact,
+    fact::{Start, Summary},
     log,
     sinks::Output,
     text::shown,
+    world::World,
 };
 
 /// Whether there is a screen to draw on.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     correlate::incident::{CauseKind, Details, Incident, Severity, State},
-    sinks::text::peer,
+    fact::peer,
     text::printable,
 };
 

@@ -2,7 +2,10 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::{fact::Process, text::duration::span, text::shown};
+use crate::{
+    fact::Process,
+    text::{duration::span, shown},
+};
 
 /// `nginx[1017]@blue shop/cart-7d9f`: in a narrow column the name matters most.
 pub(super) fn who(process: Option<&Process>) -> String {

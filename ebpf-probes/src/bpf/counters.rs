@@ -12,7 +12,7 @@ use crate::{
 /// Counters by probe; columns are [`Stat`].
 #[map]
 pub(crate) static STATS: PerCpuArray<[u64; STATS_COLUMNS]> =
-    PerCpuArray::with_max_entries(ProbeId::ALL.len() as u32, 0);
+    PerCpuArray::with_max_entries(ProbeId::MOST as u32, 0);
 
 /// Counters; columns are those of [`crate::metrics::counter`].
 #[map]
@@ -25,7 +25,7 @@ static HISTOGRAMS: PerCpuArray<Histogram> = PerCpuArray::with_max_entries(Timed:
 /// Adds one to a counter.
 #[inline(always)]
 pub(crate) fn count(probe: ProbeId, stat: Stat) {
-    if let Some(columns) = STATS.get_ptr_mut(probe as u32) {
+    if let Some(columns) = STATS.get_ptr_mut(probe.0) {
         // SAFETY: this CPU's slot of a live per-CPU map; `stat` is below STATS_COLUMNS.
         unsafe { (&raw mut (*columns)[stat as usize]).write((*columns)[stat as usize] + 1) }
     }

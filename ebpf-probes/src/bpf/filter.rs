@@ -180,5 +180,5 @@ pub(crate) fn expose(until: u64) {
 /// Whether it was asked for `probe`; a constant to the verifier.
 #[inline(always)]
 pub(crate) fn enabled(probe: ProbeId) -> bool {
-    ENABLED.load() & (1 << probe as u32) != 0
+    ENABLED.load() & (1 << probe.0) != 0
 }

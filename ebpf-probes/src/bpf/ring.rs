@@ -46,5 +46,5 @@ pub(crate) fn emit<T: 'static>(probe: ProbeId, fill: impl FnOnce(*mut T) -> Opti
 /// The header of a record of type `T`.
 #[inline(always)]
 pub(crate) fn header<T>(kind: Kind) -> Header {
-    Header { boot_ns: now(), kind: kind as u32, len: size_of::<T>() as u32 }
+    Header { boot_ns: now(), kind: kind.0, len: size_of::<T>() as u32 }
 }

@@ -26,7 +26,7 @@ use crate::{
 #[inline(always)]
 fn choose(processes: &HashMap<u32, u32>, process: u32) {
     if processes.get_ptr(&process).is_none() && processes.insert(&process, &0, 0).is_err() {
-        count(ProbeId::Connect, Stat::MapFull);
+        count(ProbeId::CONNECT, Stat::MapFull);
     }
 }
 
@@ -54,7 +54,7 @@ pub fn follow_name(ctx: RawTracePointContext) -> i32 {
     let given: *const u8 = ctx.arg(1);
     // SAFETY: a string in the kernel, read by a helper that cannot fault.
     if unsafe { bpf_probe_read_kernel_str_bytes(given, &mut name) }.is_err() {
-        count(ProbeId::Connect, Stat::Unreadable);
+        count(ProbeId::CONNECT, Stat::Unreadable);
         return 0;
     }
     if NAMES.get_ptr(&name).is_some() {

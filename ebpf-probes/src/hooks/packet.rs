@@ -67,7 +67,7 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         let (local, remote) = if ingress { (target, source) } else { (source, target) };
         let mut packet = Packet { ingress, v4, protocol, local, remote, seq: 0, offset: 0, len: 0 };
         if protocol == IPPROTO_UDP {
-            if enabled(ProbeId::Dns) && (remote == DNS_PORT || clients::of_asker(ctx)) {
+            if enabled(ProbeId::DNS) && (remote == DNS_PORT || clients::of_asker(ctx)) {
                 packet.offset = at as u32 + 8;
                 packet.len = (*skb).len.wrapping_sub(packet.offset);
                 let (ends, payload) = packet.words();
@@ -77,7 +77,7 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         }
         if protocol != IPPROTO_TCP || transport + 20 > end {
             let icmp = protocol == if v4 { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
-            if icmp && !ingress && enabled(ProbeId::Connect) && icmp::is_unreachable(v4, *ports) {
+            if icmp && !ingress && enabled(ProbeId::CONNECT) && icmp::is_unreachable(v4, *ports) {
                 packet.offset = at as u32;
                 let (ends, payload) = packet.words();
                 call!(icmp::icmp_sent(skb, ends, payload));
@@ -95,10 +95,10 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         if asks && !ingress {
             call!(packet_syn(skb, ends, payload));
         }
-        if ingress && asks && enabled(ProbeId::Connect) {
+        if ingress && asks && enabled(ProbeId::CONNECT) {
             call!(backlog::syn_came(skb, ends, payload));
         }
-        if ingress && enabled(ProbeId::Neigh) {
+        if ingress && enabled(ProbeId::NEIGH) {
             let what = if asks {
                 segment::SYN
             } else if flags & flag::SYN != 0 {
@@ -116,7 +116,7 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
             }
         }
         if packet.len == 0 || packet.len > 1 << 20 {
-            if packet.len == 0 && !ingress && enabled(ProbeId::Tls) && tls::cookies_come_with_packets() {
+            if packet.len == 0 && !ingress && enabled(ProbeId::TLS) && tls::cookies_come_with_packets() {
                 let (local, remote) = socket_ports(skb, packet.local, packet.remote);
                 if tls::bare(local, remote) {
                     tls::segment(skb, ends, payload);
@@ -135,18 +135,18 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
             }
         };
         // What arrives has the socket's ports; netfilter may have changed those of what leaves.
-        let (own, peer) = if ingress || !enabled(ProbeId::Tls) {
+        let (own, peer) = if ingress || !enabled(ProbeId::TLS) {
             (packet.local, packet.remote)
         } else {
             socket_ports(skb, packet.local, packet.remote)
         };
-        if enabled(ProbeId::Tls) && (tls::open(own, peer) || tls::may_begin(&first, packet.len)) {
+        if enabled(ProbeId::TLS) && (tls::open(own, peer) || tls::may_begin(&first, packet.len)) {
             tls::segment(skb, ends, payload);
-        } else if enabled(ProbeId::Dns)
+        } else if enabled(ProbeId::DNS)
             && (packet.remote == DNS_PORT || clients::stream_of_asker(ctx, packet.local))
         {
             call!(dns::dns_message(skb, ends, payload));
-        } else if ingress && enabled(ProbeId::Clock) && date::begins(&first) {
+        } else if ingress && enabled(ProbeId::CLOCK) && date::begins(&first) {
             call!(date::clock_response(skb, ends, payload));
         }
     }
@@ -157,10 +157,10 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
 #[inline(never)]
 pub extern "C" fn packet_syn(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
     let (ctx, packet) = (SkBuffContext::new(skb.cast()), Packet::of(ends, payload));
-    if enabled(ProbeId::Connect) {
+    if enabled(ProbeId::CONNECT) {
         wire::syn_left(&ctx, &packet);
     }
-    if enabled(ProbeId::Dns) {
+    if enabled(ProbeId::DNS) {
         clients::stream_begins(&ctx, &packet);
     }
     opaque(0)

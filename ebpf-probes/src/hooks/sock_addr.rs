@@ -47,7 +47,7 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 fn connect(ctx: &SockAddrContext, v6: bool) {
     let thread = calls::thread();
     let entry = calls::of(thread);
-    if enabled(ProbeId::Dns) {
+    if enabled(ProbeId::DNS) {
         dns::connects(ctx, v6, calls::asked_of(entry));
     }
     calls::called(ctx, v6, thread, entry);
@@ -56,7 +56,7 @@ fn connect(ctx: &SockAddrContext, v6: bool) {
 /// Runs once per datagram of an unconnected UDP socket.
 #[inline(always)]
 fn sendmsg(ctx: &SockAddrContext, v6: bool) {
-    if enabled(ProbeId::Dns) {
+    if enabled(ProbeId::DNS) {
         dns::sends(ctx, v6);
     }
     datagrams::sent(ctx, v6);

@@ -28,13 +28,13 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
     let new: i32 = ctx.arg(2);
     // SAFETY: `sk` is a BTF-typed argument.
     unsafe {
-        if new == state::ESTABLISHED && enabled(ProbeId::Neigh) {
+        if new == state::ESTABLISHED && enabled(ProbeId::NEIGH) {
             retransmits::established(sk);
         }
-        if old == state::SYN_RECV && new == state::ESTABLISHED && enabled(ProbeId::Tls) {
+        if old == state::SYN_RECV && new == state::ESTABLISHED && enabled(ProbeId::TLS) {
             tls::accepted(sk);
         }
-        if (new == state::FIN_WAIT1 || new == state::LAST_ACK) && enabled(ProbeId::Tls) {
+        if (new == state::FIN_WAIT1 || new == state::LAST_ACK) && enabled(ProbeId::TLS) {
             tls::finishing(sk, fields::SK_COOKIE::read(sk));
         }
         if old != state::SYN_SENT && new != state::SYN_SENT && new != state::CLOSE {
@@ -53,7 +53,7 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
             call!(connect::settled(sk, cookie, u64::from(new == state::ESTABLISHED)));
         }
         if new == state::CLOSE {
-            if enabled(ProbeId::Tls) {
+            if enabled(ProbeId::TLS) {
                 call!(tls::tls_closed(cookie));
             }
             if filter::remember() {
@@ -71,7 +71,7 @@ pub fn retransmit(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sk` is a BTF-typed argument.
     unsafe {
         let syn = i32::from(fields::SK_STATE::read(sk)) == state::SYN_SENT;
-        if enabled(ProbeId::Neigh) {
+        if enabled(ProbeId::NEIGH) {
             retransmits::sent_again(sk, syn);
         }
         if syn {

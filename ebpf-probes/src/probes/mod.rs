@@ -7,10 +7,38 @@ pub mod dns;
 pub mod neigh;
 pub mod tls;
 
-use crate::spec::Probe;
+use crate::{
+    abi::{Kind, ProbeId},
+    spec::Probe,
+};
 
 /// Every probe, in the order help and documentation list them.
 pub const PROBES: &[Probe] = &[connect::PROBE, tls::PROBE, dns::PROBE, neigh::PROBE, clock::PROBE];
+
+/// The probe of a kind of records; none of what the agent says of itself.
+pub fn probe_of(kind: Kind) -> Option<&'static Probe> {
+    PROBES.iter().find(|probe| probe.kinds.contains(&kind))
+}
+
+// Numbers: a probe's is its place in the table, and no two kinds of records have the same.
+const _: () = {
+    let mut seen = [false; 256];
+    seen[Kind::TICK.0 as usize] = true;
+    seen[Kind::LOST.0 as usize] = true;
+    assert!(PROBES.len() <= ProbeId::MOST);
+    let mut at = 0;
+    while at < PROBES.len() {
+        assert!(PROBES[at].id.0 as usize == at);
+        let mut kind = 0;
+        while kind < PROBES[at].kinds.len() {
+            let number = PROBES[at].kinds[kind].0 as usize;
+            assert!(number != 0 && !seen[number]);
+            seen[number] = true;
+            kind += 1;
+        }
+        at += 1;
+    }
+};
 
 #[cfg(test)]
 mod tests {

@@ -180,7 +180,7 @@ fn entries_are_counted_by_family_device_and_state_even_if_none_is_emitted() {
     let netns = std::fs::metadata(format!("/run/netns/{}", pair.client.name())).expect("it is there");
     let netns = std::os::unix::fs::MetadataExt::ino(&netns) as u32;
     // As a daemon does: nothing that is healthy is emitted.
-    let request = Spec { probes: vec![ProbeId::Neigh], quiet: true, ring_bytes: 1 << 16, ..Spec::default() };
+    let request = Spec { probes: vec![ProbeId::NEIGH], quiet: true, ring_bytes: 1 << 16, ..Spec::default() };
     let kernel = Kernel::attach(&request).expect("root may");
     for (address, state) in [(pair.v4(70), "permanent"), (pair.v4(71), "permanent"), (pair.v6(70), "stale")] {
         pair.client.ip(&format!("neigh replace {address} lladdr {ABSENT_MAC} nud {state} dev wire"));

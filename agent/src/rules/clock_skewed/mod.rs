@@ -10,8 +10,8 @@ use crate::{
         Diagnose, Request, Rule, View,
         incident::{ClockVerdict, Confidence, Details, Kind, Severity},
     },
-    enrich::World,
-    event::{Event, What, comm},
+    domains::{Event, Record, clock, tls},
+    records::comm,
     rules::clocks::{
         Alerts, Sessions, WARNING_NS,
         daemons::{Daemon, daemon},
@@ -19,6 +19,7 @@ use crate::{
         verdict::{Ground, Verdict, judge},
     },
     time::SECOND_NS,
+    world::World,
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -66,16 +67,16 @@ impl Diagnose for ClockSkewed {
             self.stepped = Some((step.at_ns, step.delta_ns(), by));
         }
         match &event.what {
-            What::ClockSuspended(record) => {
+            Record::Clock(clock::Record::Suspended(record)) => {
                 self.slept = Some((event.boot_ns, record.slept_ns.unsigned_abs()));
             }
-            What::Tls(step, handshake) => {
+            Record::Tls(tls::Record::Handshake(step, handshake)) => {
                 if let Some(open) = &mut self.open {
                     open.alerts.note(*step, handshake);
                 }
             }
-            What::HttpDate(_) => self.weigh(view),
-            What::Tick if view.now_ns.saturating_sub(self.weighed_ns) >= EVERY_NS => {
+            Record::Clock(clock::Record::HttpDate(_)) => self.weigh(view),
+            Record::Tick if view.now_ns.saturating_sub(self.weighed_ns) >= EVERY_NS => {
                 self.weighed_ns = view.now_ns;
                 self.weigh(view);
             }

@@ -8,7 +8,7 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    enrich::clock::references::Source,
+    domains::clock::{reading, references::Source},
     fact::ReferenceKind,
     rules::clocks::{
         self, WARNING_NS, breaks, called,
@@ -115,7 +115,7 @@ impl ClockSkewed {
                 since,
                 drift_ppm: drift,
                 paused_ms: judged.leap.as_ref().map(|leap| leap.missed_ns.unsigned_abs() / 1_000_000),
-                time_zone: world.time_zone().map(str::to_owned),
+                time_zone: world.known.time_zone().map(str::to_owned),
                 alerts: open.alerts.counts.clone(),
             }),
         })
@@ -131,7 +131,7 @@ impl ClockSkewed {
         let near = |delta_ns: i64| delta_ns.abs_diff(judged.ahead_ns) < WARNING_NS;
         let right_ns = world.offset_ns().saturating_sub(judged.ahead_ns);
         if let Some((at_ns, ..)) = self.stepped.filter(|(_, delta_ns, _)| near(*delta_ns)) {
-            return Some(world.reading(at_ns, right_ns));
+            return Some(reading(at_ns, right_ns));
         }
         let ago_ns = judged.ahead_ns as f64 / (drift? / 1e6);
         if ago_ns <= 0.0 || ago_ns > 1e18 {
@@ -140,7 +140,7 @@ impl ClockSkewed {
         let then = i64::try_from(view.now_ns).ok()?.saturating_sub(ago_ns as i64);
         // It may have been before this machine booted.
         let (boot_ns, right_ns) = (then.max(0).unsigned_abs(), right_ns.saturating_add(then.min(0)));
-        Some(world.reading(boot_ns, right_ns))
+        Some(reading(boot_ns, right_ns))
     }
 
     /// Who doubts compares first; and what a time daemon set it would only set again.
@@ -232,7 +232,7 @@ impl ClockSkewed {
                 off(clock.ahead_ns.saturating_neg())
             ));
         }
-        let name = view.world.time_zone().map(|name| format!(" ({name})")).unwrap_or_default();
+        let name = view.world.known.time_zone().map(|name| format!(" ({name})")).unwrap_or_default();
         zone.push(format!("The time zone{name} has no part in it: clocks are compared in UTC."));
         why.push(zone.join(" "));
         why.extend(open.alerts.sentence());

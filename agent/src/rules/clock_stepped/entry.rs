@@ -3,13 +3,16 @@
 use super::SeriesStep;
 use crate::{
     correlate::incident::{ClockStep, Parent, StepCause},
-    enrich::World,
-    event::comm,
+    domains::clock,
     fact::Process,
+    records::comm,
     rules::clocks::reading,
-    text::duration::{by, span},
-    text::shown,
+    text::{
+        duration::{by, span},
+        shown,
+    },
     time::SECOND_NS,
+    world::World,
 };
 
 /// Steps below this are said to the millisecond.
@@ -27,7 +30,7 @@ impl SeriesStep {
 
     pub(super) fn process(&self, world: &World) -> Option<Process> {
         let author = self.step.by.as_ref()?;
-        let mut process = world.named(&author.owner)?;
+        let mut process = world.known.named(&author.owner)?;
         if process.exe.is_none() {
             process.exe.clone_from(&author.exe);
         }
@@ -64,8 +67,8 @@ impl SeriesStep {
         let step = &self.step;
         let author = step.by.as_ref();
         ClockStep {
-            before: world.reading(step.at_ns, step.before_ns),
-            after: world.reading(step.at_ns, step.after_ns),
+            before: clock::reading(step.at_ns, step.before_ns),
+            after: clock::reading(step.at_ns, step.after_ns),
             delta_ns: step.delta_ns(),
             how: self.how(),
             call: author.map(|author| author.call),

@@ -12,14 +12,15 @@ use crate::{
         Request, View,
         incident::{ExposedProcess, ExposedSession},
     },
-    enrich::{
-        World,
+    domains::clock::reading,
+    fact::Process,
+    known::{
         context::{Exposed, ProcessContext},
         request::Exposure,
     },
-    fact::Process,
     text::host::Name,
     time::SECOND_NS,
+    world::World,
 };
 
 /// Processes listed at most; of the others only the number is kept.
@@ -78,7 +79,7 @@ impl Exposures {
             return;
         }
         let session = Session { tuple: hs.tuple, owner: hs.owner, sni: world.server_name(hs.cookie), at_ns };
-        let started_ns = world.known(hs.owner.process).map_or(0, |known| known.started_ns);
+        let started_ns = world.known.of_process(hs.owner.process).map_or(0, |known| known.started_ns);
         let known = self.found.iter_mut().find(|one| one.process.pid == hs.owner.process);
         match known {
             Some(one) if one.sessions.len() >= SESSIONS => {
@@ -86,7 +87,7 @@ impl Exposures {
             }
             Some(one) => one.sessions.push(session),
             None => {
-                let Some(process) = world.named(&hs.owner) else { return };
+                let Some(process) = world.known.named(&hs.owner) else { return };
                 self.add(One {
                     process,
                     started_ns,
@@ -170,7 +171,7 @@ impl Exposures {
 
     /// The list as the incident shows it, and how many more there are.
     pub(super) fn shown(&self, world: &World) -> (Vec<ExposedProcess>, u64) {
-        let at = |at_ns: u64| world.reading(at_ns, self.offset_at(at_ns).unwrap_or(world.offset_ns()));
+        let at = |at_ns: u64| reading(at_ns, self.offset_at(at_ns).unwrap_or(world.offset_ns()));
         if self.unasked {
             return (vec![], 0);
         }
@@ -181,7 +182,7 @@ impl Exposures {
                 .sessions
                 .iter()
                 .map(|session| ExposedSession {
-                    peer: world.at(session.tuple.remote, session.tuple.remote_port, &session.owner),
+                    peer: world.known.at(session.tuple.remote, session.tuple.remote_port, &session.owner),
                     sni: session.sni.as_ref().map(|name| name.text.clone()),
                     sni_invalid: session.sni.as_ref().and_then(|name| name.invalid),
                     at: at(session.at_ns),

@@ -4,7 +4,7 @@
 use super::{Series, Step};
 use crate::{
     correlate::View,
-    enrich::clock::references::Source,
+    domains::clock::references::Source,
     fact::ReferenceKind,
     rules::clocks::called,
     text::duration::{off, span},

@@ -13,9 +13,9 @@ use crate::{
         },
         report::Report,
     },
-    enrich::clock::{LeapSecond, Step, timestamp},
-    event::comm,
+    domains::clock::{LeapSecond, Step, reading, timestamp},
     fact::LeapKind,
+    records::comm,
     rules::clocks::{self, daemons::daemon},
     text::shown,
 };
@@ -35,7 +35,7 @@ fn report(step: &Step, second: &LeapSecond, view: &View<'_>) -> Report {
     let author = second.by.as_ref();
     let name = author.map(|author| format!("{}[{}]", shown(&comm(&author.owner.comm)), author.owner.process));
     let process = author.and_then(|author| {
-        let mut process = world.named(&author.owner)?;
+        let mut process = world.known.named(&author.owner)?;
         if process.exe.is_none() {
             process.exe.clone_from(&author.exe);
         }
@@ -78,8 +78,8 @@ fn report(step: &Step, second: &LeapSecond, view: &View<'_>) -> Report {
         );
     }
     let shown = ClockStep {
-        before: world.reading(step.at_ns, step.before_ns),
-        after: world.reading(step.at_ns, step.after_ns),
+        before: reading(step.at_ns, step.before_ns),
+        after: reading(step.at_ns, step.after_ns),
         delta_ns: step.delta_ns(),
         how: StepCause::LeapSecond,
         call: author.map(|author| author.call),

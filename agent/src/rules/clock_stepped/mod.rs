@@ -20,8 +20,13 @@ use crate::{
         Diagnose, Request, Rule, View,
         incident::{ClockVerdict, Kind},
     },
-    enrich::{clock::Step, context::Exposed},
-    event::{Event, TlsStep, What, comm},
+    domains::{
+        Event, Record,
+        clock::{self, Step},
+        tls::{self, TlsStep},
+    },
+    known::context::Exposed,
+    records::comm,
     rules::clocks::{
         Alerts, Sessions, WARNING_NS,
         daemons::{Daemon, daemon},
@@ -105,8 +110,8 @@ impl Diagnose for ClockStepped {
             return;
         }
         match &event.what {
-            What::ClockSuspended(record) => self.slept = Some(*record),
-            What::Tls(step, handshake) => {
+            Record::Clock(clock::Record::Suspended(record)) => self.slept = Some(*record),
+            Record::Tls(tls::Record::Handshake(step, handshake)) => {
                 if let Some(series) = self.series.as_mut().filter(|series| !series.is_right() && !series.over)
                 {
                     series.alerts.note(*step, handshake);
@@ -115,7 +120,7 @@ impl Diagnose for ClockStepped {
                     }
                 }
             }
-            What::Tick => self.passes(view),
+            Record::Tick => self.passes(view),
             _ => {}
         }
     }

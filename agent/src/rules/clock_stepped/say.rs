@@ -13,14 +13,19 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    enrich::World,
+    domains::clock::reading,
     fact::Process,
     rules::{
         clocks::{self, WARNING_NS, breaks, called, dated, severity, verdict::Ground},
         text,
     },
-    text::duration::{by, off, span},
-    text::{host::words, shell::Command, shown},
+    text::{
+        duration::{by, off, span},
+        host::words,
+        shell::Command,
+        shown,
+    },
+    world::World,
 };
 
 /// What all incidents of this kind are about: there is one such clock.
@@ -64,8 +69,8 @@ impl Series {
             remedies: self.remedies(&exposed),
             evidence: evidence.collect(),
             details: Details::ClockStepped(ClockSteppedDetails {
-                before: world.reading(first.step.at_ns, first.step.before_ns),
-                after: world.reading(last.step.at_ns, last.step.after_ns),
+                before: reading(first.step.at_ns, first.step.before_ns),
+                after: reading(last.step.at_ns, last.step.after_ns),
                 delta_ns: last.step.after_ns.saturating_sub(self.base_ns),
                 steps: self.entries.iter().map(|entry| entry.shown(world)).collect(),
                 steps_left_out: self.left_out,
@@ -365,8 +370,8 @@ pub(super) fn slept(record: &ClockSuspended, view: &View<'_>) -> Report {
     let at_ns = record.header.boot_ns;
     let offset_ns = world.offset_ns();
     let step = ClockStep {
-        before: world.reading(record.looked_ns, offset_ns),
-        after: world.reading(at_ns, offset_ns),
+        before: reading(record.looked_ns, offset_ns),
+        after: reading(at_ns, offset_ns),
         delta_ns: record.slept_ns,
         how: StepCause::Resume,
         call: None,

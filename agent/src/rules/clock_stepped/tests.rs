@@ -396,7 +396,7 @@ fn what_was_slewed_right_was_wrong_until_then() {
 
 #[test]
 fn where_records_of_the_clock_were_lost_no_hypervisor_is_accused() {
-    for (probe, accused) in [(ProbeId::Clock, false), (ProbeId::Connect, true)] {
+    for (probe, accused) in [(ProbeId::CLOCK, false), (ProbeId::CONNECT, true)] {
         let mut scene = Scene::new();
         scene.loses(500, probe, Stat::Missed, 1);
         scene.clock_moved(1000, -DAY, true);

@@ -17,16 +17,14 @@ use crate::{
         incident::{Cause, CauseKind, ClockReference, Confidence, Severity},
         remedy::Remedy,
     },
-    enrich::{
-        World,
+    domains::{
         clock::{references::Source, timestamp},
-        tls::alert_name,
+        tls::{TlsStep, alert_name},
     },
-    event::TlsStep,
     fact::ReferenceKind,
-    text::duration::span,
-    text::{printable, shell::Command, shown},
+    text::{duration::span, printable, shell::Command, shown},
     time::SECOND_NS,
+    world::World,
 };
 
 /// From here on one-time passwords (RFC 6238: steps of 30 s) fail.

@@ -26,12 +26,10 @@ use std::{collections::VecDeque, net::IpAddr};
 
 use crate::{
     correlate::incident::Confidence,
-    enrich::{
-        World,
-        clock::references::{Leap, Source},
-    },
+    domains::clock::references::{Leap, Source},
     fact::{Reading, ReferenceKind, is_time_zone},
     time::SECOND_NS,
+    world::World,
 };
 
 /// What an undisciplined clock may drift between a reading and now: 100 parts per million.

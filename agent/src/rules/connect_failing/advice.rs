@@ -7,8 +7,9 @@ use nix::errno::Errno;
 use super::groups::Group;
 use crate::{
     correlate::{View, remedy::Remedy},
-    enrich::context::{PortUse, Reach},
-    fact::{Endpoint, HostIcmp, IcmpError, Outcome},
+    domains::connect::Outcome,
+    fact::{Endpoint, HostIcmp, IcmpError},
+    known::context::{PortUse, Reach},
     rules::{drops, families, neighbours, text},
     text::{shell::Command, shown},
 };
@@ -111,7 +112,7 @@ pub(super) fn of(outcome: Outcome, to: &Endpoint, group: &Group, view: &View<'_>
 /// does not answer says more than the host that says so.
 fn answered_here(to: &Endpoint, connect: &Connect, view: &View<'_>) -> Option<Advice> {
     let world = view.world;
-    let HostIcmp { error: says, netns } = world.host_icmp(connect)?;
+    let HostIcmp { error: says, netns } = world.known.host_icmp(connect)?;
     if world.neighbour_under(connect, view.now_ns).is_some() {
         return None;
     }

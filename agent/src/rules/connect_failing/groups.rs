@@ -9,7 +9,7 @@ use std::{
 use ebpf_probes::probes::connect::Connect;
 
 use super::WINDOW_NS;
-use crate::{enrich::context::Reach, event, fact::Outcome, rules::text::Program};
+use crate::{domains::connect::Outcome, known::context::Reach, records, rules::text::Program};
 
 /// Situations at the same time, at most.
 const GROUPS: usize = 256;
@@ -68,7 +68,7 @@ impl Group {
     pub(super) fn add(&mut self, connect: &Connect, (at, outcome, lasted): Failure, errno: Option<String>) {
         (self.last, self.errno) = (*connect, errno);
         *self.outcomes.entry(outcome).or_default() += 1;
-        let to = (event::address(connect.tuple.remote), connect.tuple.remote_port);
+        let to = (records::address(connect.tuple.remote), connect.tuple.remote_port);
         if self.destinations.contains_key(&to) || self.destinations.len() < DESTINATIONS {
             *self.destinations.entry(to).or_default() += 1;
         } else {
@@ -111,8 +111,8 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    pub(super) fn table(&self) -> crate::enrich::bounded::Table {
-        crate::enrich::bounded::Table {
+    pub(super) fn table(&self) -> crate::known::bounded::Table {
+        crate::known::bounded::Table {
             name: "connect_failing_groups",
             entries: self.groups.len() as u64,
             capacity: GROUPS as u64,

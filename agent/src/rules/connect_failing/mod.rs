@@ -17,14 +17,16 @@ use groups::{Alike, Failure, Groups};
 use super::{neighbours, text};
 use crate::{
     correlate::{Diagnose, Rule, View, incident::Kind},
-    enrich::{
+    domains::{
+        Event, Record,
+        connect::{self, ConnectStep, Outcome, outcome as outcome_of},
+    },
+    known::{
         bounded::{Bounded, Table},
-        connect::outcome as outcome_of,
         context::Reach,
         request::{Request, Target},
     },
-    event::{self, ConnectStep, Event, What},
-    fact::Outcome,
+    records,
 };
 
 /// Failures within this long of each other belong together.
@@ -82,10 +84,12 @@ impl Diagnose for ConnectFailing {
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
-            What::Connect(ConnectStep::End, connect) if connect.tuple.protocol == IPPROTO_TCP => {
+            Record::Connect(connect::Record::Connect(ConnectStep::End, connect))
+                if connect.tuple.protocol == IPPROTO_TCP =>
+            {
                 self.ended(connect, event.boot_ns, view);
             }
-            What::Tick => self.tick(view),
+            Record::Tick => self.tick(view),
             _ => {}
         }
     }
@@ -93,7 +97,7 @@ impl Diagnose for ConnectFailing {
     fn reached(&mut self, reach: &Reach, view: &mut View<'_>) {
         let about = |connect: &Connect| {
             connect.owner.netns == reach.target.netns
-                && event::address(connect.tuple.remote) == reach.target.address
+                && records::address(connect.tuple.remote) == reach.target.address
                 && connect.tuple.remote_port == reach.target.port
         };
         let found = self.groups.iter_mut().find(|(_, group)| about(&group.last) && !group.id.is_empty());
@@ -125,10 +129,10 @@ impl ConnectFailing {
         let lasted = ended_ns.saturating_sub(connect.started_ns);
         let no_ipv6 = outcome == Outcome::NetUnreachable
             && connect.tuple.family == AF_INET6
-            && event::address(connect.tuple.remote).is_ipv6();
+            && records::address(connect.tuple.remote).is_ipv6();
         let counts = outcome != Outcome::Unseen
             && !(no_ipv6 || (outcome == Outcome::Aborted && lasted < IMPATIENT_NS));
-        if counts && view.world.is_wanted(&connect.owner) && self.due.len() < DESTINATIONS {
+        if counts && view.world.known.is_wanted(&connect.owner) && self.due.len() < DESTINATIONS {
             self.due.push(Due { connect: *connect, ended_ns });
         }
     }
@@ -200,7 +204,7 @@ impl ConnectFailing {
                 view.requests.push(Request::Reach(Target {
                     netns: due.connect.owner.netns,
                     process: due.connect.owner.process,
-                    address: event::address(due.connect.tuple.remote),
+                    address: records::address(due.connect.tuple.remote),
                     port: due.connect.tuple.remote_port,
                 }));
             }

@@ -12,8 +12,9 @@ use crate::{
         },
         report::Report,
     },
-    event,
-    fact::{Endpoint, HostIcmp, Outcome, Process},
+    domains::connect::Outcome,
+    fact::{Endpoint, HostIcmp, Process},
+    records,
     rules::{neighbours, text},
 };
 
@@ -27,8 +28,8 @@ pub(super) fn report(groups: &Groups, number: u64, view: &View<'_>) -> Option<Re
 
 fn of(group: &Group, view: &View<'_>) -> Report {
     let (connect, world) = (&group.last, view.world);
-    let destination = world.destination(connect);
-    let process = world.named(&connect.owner);
+    let destination = world.known.destination(connect);
+    let process = world.known.named(&connect.owner);
     let worst = group.worst_outcome();
     let (last_ns, _, lasted) = group.recent.last().copied().unwrap_or((group.began_ns, worst, 0));
     let Advice { why, remedies } = if group.explained_by.is_empty() {
@@ -50,7 +51,13 @@ fn of(group: &Group, view: &View<'_>) -> Report {
         severity: Severity::Warning,
         began_ns: group.began_ns,
         count: group.total(),
-        summary: summary(group, process.as_ref(), &destination, last_ns, world.host_icmp(connect).as_ref()),
+        summary: summary(
+            group,
+            process.as_ref(),
+            &destination,
+            last_ns,
+            world.known.host_icmp(connect).as_ref(),
+        ),
         process,
         why,
         cause: Some(Cause {
@@ -73,13 +80,13 @@ fn of(group: &Group, view: &View<'_>) -> Report {
             destination,
             outcomes: group.outcomes.clone(),
             errno: group.errno.clone(),
-            answered_by_host: world.host_icmp(connect),
+            answered_by_host: world.known.host_icmp(connect),
             last_attempt_ms: lasted / 1_000_000,
             destinations,
             worst: listed
                 .into_iter()
                 .map(|((ip, port), count)| FailingDestination {
-                    destination: world.at(event::address_bytes(ip), port, &connect.owner),
+                    destination: world.known.at(records::address_bytes(ip), port, &connect.owner),
                     count,
                 })
                 .collect(),

@@ -8,7 +8,7 @@ use crate::{
         Request,
         incident::{ConnectFailingDetails, Details, Incident, Kind, State},
     },
-    enrich::{
+    known::{
         context::{Context, PortHolder, PortUse, Reach},
         request::Target,
     },
@@ -40,7 +40,7 @@ fn a_thousand_destinations_that_refuse_one_program_are_one_incident_with_the_wor
     let mut scene = Scene::new();
     for round in [0, 1000, 2000, 3000] {
         for number in 0..1000 {
-            scene.connect(round + 10, Record::ConnectEnd, refused(number, round));
+            scene.connect(round + 10, Record::CONNECT_END, refused(number, round));
         }
         scene.passes(round + 300, round + 800);
     }
@@ -50,7 +50,7 @@ fn a_thousand_destinations_that_refuse_one_program_are_one_incident_with_the_wor
     assert!(last.count >= 2048 && details(&last).destinations >= 500, "{last:?}");
     assert_eq!(details(&last).worst.len(), 10);
     // One that works again does not end it; all of them do.
-    scene.connect(5000, Record::ConnectEnd, Connect { errno: 0, established: 1, ..refused(3, 4990) });
+    scene.connect(5000, Record::CONNECT_END, Connect { errno: 0, established: 1, ..refused(3, 4990) });
     scene.passes(5500, 9000);
     assert_ne!(scene.last().state, State::Resolved);
     scene.passes(64_000, 68_000);
@@ -61,7 +61,7 @@ fn a_thousand_destinations_that_refuse_one_program_are_one_incident_with_the_wor
 fn fails(errno: i32) -> Scene {
     let mut scene = Scene::new();
     for at in [0, 1000, 2000] {
-        scene.connect(at + 1, Record::ConnectEnd, at_once(errno, at));
+        scene.connect(at + 1, Record::CONNECT_END, at_once(errno, at));
     }
     scene.passes(2500, 3500);
     assert_eq!(scene.opened(Kind::ConnectFailing).len(), 1);
@@ -86,7 +86,7 @@ fn answered_by_this_host(errno: i32, code: u8, netns: u32) -> Scene {
         let icmp = Icmp { v6: false, code }.word();
         let icmp_netns = ebpf_probes::abi::Netns::numbered(netns);
         let failed = Connect { errno, icmp, icmp_netns, ..connect(at, 1017, 5, at) };
-        scene.connect(at + 1, Record::ConnectEnd, failed);
+        scene.connect(at + 1, Record::CONNECT_END, failed);
     }
     scene.passes(2500, 3500);
     scene
@@ -113,7 +113,7 @@ fn an_icmp_error_of_this_host_s_own_is_reported_as_its_own() {
     // A reset that came from there.
     let mut scene = Scene::new();
     for at in [0, 1000, 2000] {
-        scene.connect(at + 1, Record::ConnectEnd, Connect { errno: 111, ..connect(at, 1017, 5, at) });
+        scene.connect(at + 1, Record::CONNECT_END, Connect { errno: 111, ..connect(at, 1017, 5, at) });
     }
     scene.passes(2500, 3500);
     assert!(scene.last().why[0].contains("nothing listens on port 80"), "{:?}", scene.last().why);

@@ -10,12 +10,13 @@ use std::{
 use ebpf_probes::probes::connect::Connect;
 
 use crate::{
-    enrich::{World, bounded::Table},
-    event,
+    known::bounded::Table,
+    records,
     rules::{
         drops::Reason,
         text::{self, Program},
     },
+    world::World,
 };
 
 /// Connects of open incidents followed at the same time, at most.
@@ -92,7 +93,7 @@ pub(super) struct Groups {
 }
 
 fn destination(connect: &Connect) -> Destination {
-    (event::address(connect.tuple.remote), connect.tuple.remote_port)
+    (records::address(connect.tuple.remote), connect.tuple.remote_port)
 }
 
 impl Groups {

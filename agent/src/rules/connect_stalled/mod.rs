@@ -13,11 +13,14 @@ use groups::{Fate, Groups};
 use super::{after_handshake::Finished, drops::Reason, families, neighbours};
 use crate::{
     correlate::{Diagnose, Rule, View, incident::Kind, report::Report},
-    enrich::{
+    domains::{
+        Event, Record,
+        connect::{self, ConnectStep},
+    },
+    known::{
         bounded::{Bounded, Table},
         context::Snapshot,
     },
-    event::{ConnectStep, Event, What},
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -68,10 +71,10 @@ impl Diagnose for ConnectStalled {
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         self.finished.event(event);
-        if matches!(event.what, What::Tick) {
+        if matches!(event.what, Record::Tick) {
             self.answered(view);
         }
-        let What::Connect(step, connect) = &event.what else { return };
+        let Record::Connect(connect::Record::Connect(step, connect)) = &event.what else { return };
         match step {
             ConnectStep::Pending if self.asked.len() < ASKED && self.finished.wants_look(connect, view) => {
                 self.asked.push(*connect);
@@ -104,7 +107,7 @@ impl ConnectStalled {
         let is_own =
             |id: &str| own.and_then(|number| self.groups.get(number)).is_none_or(|group| group.id == id);
         if view.store.claimed(connect.cookie).is_some_and(|id| !is_own(id) || own.is_none())
-            || !view.world.is_wanted(&connect.owner)
+            || !view.world.known.is_wanted(&connect.owner)
         {
             return;
         }

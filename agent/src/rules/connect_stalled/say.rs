@@ -12,9 +12,9 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    enrich::connect::outcome as outcome_of,
-    event,
+    domains::connect::outcome as outcome_of,
     fact::Endpoint,
+    records,
     rules::{
         after_handshake::{Finished, Validation},
         drops, families, neighbours, text,
@@ -53,8 +53,8 @@ struct Says<'a> {
 impl Says<'_> {
     fn report(&self, waiting: u64) -> Report {
         let (connect, now_ns, world) = (self.connect, self.now_ns, self.view.world);
-        let destination = world.destination(connect);
-        let process = world.named(&connect.owner);
+        let destination = world.known.destination(connect);
+        let process = world.known.named(&connect.owner);
         let who = process.as_ref().map_or_else(|| "a process".to_owned(), text::process);
         let age = now_ns.saturating_sub(connect.started_ns);
         let caused_by = self.group.explained_by.clone();
@@ -117,7 +117,7 @@ impl Says<'_> {
             return vec![];
         }
         let of = |((ip, port), tally): ((std::net::IpAddr, u16), super::groups::Tally)| StalledDestination {
-            destination: self.view.world.at(event::address_bytes(ip), port, &self.connect.owner),
+            destination: self.view.world.known.at(records::address_bytes(ip), port, &self.connect.owner),
             waiting: if self.ended.is_some() { 0 } else { tally.waiting },
             count: tally.total,
             pending_ms: self.now_ns.saturating_sub(tally.since_ns) / 1_000_000,

@@ -24,7 +24,7 @@ fn details(incident: &Incident) -> &ConnectStalledDetails {
 fn a_thousand_silent_destinations_of_one_program_are_one_incident_with_the_worst_ten() {
     let mut scene = Scene::new();
     for number in 0..1000 {
-        scene.connect(3000, Record::ConnectPending, to(number));
+        scene.connect(3000, Record::CONNECT_PENDING, to(number));
     }
     let opened = scene.opened(Kind::ConnectStalled);
     assert_eq!(opened.len(), 1);
@@ -51,12 +51,12 @@ fn a_thousand_silent_destinations_of_one_program_are_one_incident_with_the_worst
 #[test]
 fn destinations_of_another_fate_or_another_program_are_an_incident_of_their_own() {
     let mut scene = Scene::new();
-    scene.connect(3000, Record::ConnectPending, to(1));
-    scene.connect(3000, Record::ConnectPending, Connect { drops: 2, drop_reason: 8, ..to(2) });
+    scene.connect(3000, Record::CONNECT_PENDING, to(1));
+    scene.connect(3000, Record::CONNECT_PENDING, Connect { drops: 2, drop_reason: 8, ..to(2) });
     let mut other = to(3);
     other.owner.process = 2000;
     other.owner.comm = *b"other\0\0\0\0\0\0\0\0\0\0\0";
-    scene.connect(3000, Record::ConnectPending, other);
+    scene.connect(3000, Record::CONNECT_PENDING, other);
     assert_eq!(scene.opened(Kind::ConnectStalled).len(), 3);
 }
 
@@ -64,7 +64,7 @@ fn destinations_of_another_fate_or_another_program_are_an_incident_of_their_own(
 fn more_connects_than_are_followed_are_refused_and_counted() {
     let mut scene = Scene::new();
     for number in 0..5000u16 {
-        scene.connect(3000, Record::ConnectPending, to(number));
+        scene.connect(3000, Record::CONNECT_PENDING, to(number));
     }
     assert_eq!(scene.opened(Kind::ConnectStalled).len(), 1);
     let table = scene.table("connect_stalled_waiting");
@@ -88,10 +88,10 @@ fn v6(at: u64) -> Connect {
 fn ipv6_that_is_silent_while_ipv4_works_is_reported_so() {
     let mut scene = Scene::new();
     scene.waits(500, v6(0));
-    scene.connect(3000, Record::ConnectPending, v6(0));
+    scene.connect(3000, Record::CONNECT_PENDING, v6(0));
     assert!(!scene.last().why.join(" ").contains("IPv4 works"));
     scene.gives_up(7000, Connect { errno: 110, ..v6(0) });
-    scene.connect(7010, Record::ConnectEnd, Connect { established: 1, ..connect(8, 1017, 5, 7005) });
+    scene.connect(7010, Record::CONNECT_END, Connect { established: 1, ..connect(8, 1017, 5, 7005) });
     scene.passes(7500, 10_000);
     let last = scene.last();
     assert_eq!(last.state, State::Resolved);
@@ -114,10 +114,10 @@ fn what_explains_it_stays_when_it_is_over() {
     if scene.opened(Kind::NeighbourStale).is_empty() {
         panic!("the scene has no stale neighbour: {:?}", scene.emitted);
     }
-    scene.connect(3000, Record::ConnectPending, connect(1, 1017, 5, 0));
+    scene.connect(3000, Record::CONNECT_PENDING, connect(1, 1017, 5, 0));
     let opened = scene.opened(Kind::ConnectStalled)[0].clone();
     assert_eq!(opened.caused_by.len(), 1);
-    scene.connect(4000, Record::ConnectEnd, Connect { established: 1, ..connect(1, 1017, 5, 0) });
+    scene.connect(4000, Record::CONNECT_END, Connect { established: 1, ..connect(1, 1017, 5, 0) });
     scene.passes(4000, 7000);
     let resolved = scene
         .emitted

@@ -21,10 +21,11 @@ use super::{
 };
 use crate::{
     correlate::remedy::Remedy,
-    enrich::World,
-    event,
-    fact::{DropPlace, DropSite, DroppedPacket, Endpoint},
+    domains::connect::{DropPlace, DropSite, DroppedPacket},
+    fact::Endpoint,
+    records,
     text::{shell::Command, shown},
+    world::World,
 };
 
 /// What to say about it.
@@ -91,12 +92,12 @@ pub(super) fn verdict(connect: &Connect, world: &World) -> Option<Verdict> {
             packet: None,
             place: DropPlace::Output,
             device: None,
-            netns: world.namespace(connect.owner.netns),
+            netns: world.known.namespace(connect.owner.netns),
             other_netns: false,
         }),
-        lost: world.lost_packet(connect),
-        to: world.destination(connect),
-        from: event::address(connect.tuple.local),
+        lost: world.domains.connect.lost_packet(connect),
+        to: world.known.destination(connect),
+        from: records::address(connect.tuple.local),
         connect,
         world,
     };
@@ -269,7 +270,7 @@ impl Loss<'_> {
             Remedy::from("clear the entry where the answers come from: ").and(clear)
         } else {
             // The sender of a SYN is the connecting process's namespace, when the holder is its neighbour.
-            let netns = self.world.namespace(self.connect.owner.netns);
+            let netns = self.world.known.namespace(self.connect.owner.netns);
             let process = Some(self.connect.owner.process).filter(|process| *process != 0);
             neighbours::within(netns.as_deref(), process, clear)
         };
@@ -284,7 +285,7 @@ impl Loss<'_> {
 
     /// Who has attached what to the process's cgroup.
     fn cgroup_commands(&self) -> Vec<Remedy> {
-        let process = self.world.named(&self.connect.owner);
+        let process = self.world.known.named(&self.connect.owner);
         let mut remedies = Vec::new();
         if let Some(unit) = process.as_ref().and_then(|process| process.unit.as_ref()) {
             let show =
@@ -409,7 +410,7 @@ impl Loss<'_> {
     /// Who listens there, process and name, where the packets go.
     fn listener(&self, netns: Netns) -> Option<(u32, String)> {
         let (ip, port) = self.to.wire.map_or((self.to.ip, self.to.port), |wire| (wire.ip, wire.port));
-        self.world.listener_at(netns, ip, port)
+        self.world.known.listener_at(netns, ip, port)
     }
 
     /// A process that lives in that namespace.
@@ -430,7 +431,7 @@ fn ip_of(address: IpAddr) -> Command {
 
 /// Answers come from another address than the one that was asked.
 fn asymmetric(connect: &Connect, stray: &Endpoint, world: &World) -> Verdict {
-    let to = world.destination(connect);
+    let to = world.known.destination(connect);
     verdict_of(
         format!(
             "{} was asked and {} answers: address translation on the way is undone in one direction only (asymmetric NAT), and this host refuses what it never asked for.",

@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use super::{Loss, Verdict, verdict_of};
 use crate::{
-    correlate::remedy::Remedy,
-    fact::{DropPlace, TranslatedBy},
-    text::shell::Command,
+    correlate::remedy::Remedy, domains::connect::DropPlace, fact::TranslatedBy, text::shell::Command,
 };
 
 impl Loss<'_> {

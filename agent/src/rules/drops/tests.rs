@@ -42,7 +42,7 @@ fn emitted_of(
     change(&mut lost);
     scene.dropped(500, lost);
     let pending = Connect { drops: 2, drop_reason: reason, drop_where: lost.at, ..connect };
-    scene.connect(3000, Record::ConnectPending, pending);
+    scene.connect(3000, Record::CONNECT_PENDING, pending);
     let opened = scene.opened(Kind::ConnectStalled);
     assert_eq!(opened.len(), 1);
     let cause = opened[0].cause.as_ref().expect("a cause");
@@ -140,7 +140,7 @@ fn an_answer_from_another_address_is_reported_as_asymmetric_translation() {
     let mut stray = [0; 16];
     stray[10..].copy_from_slice(&[0xff, 0xff, 10, 0, 0, 2]);
     scene.dropped(500, Dropped { cookie: 1, at: place::STRAY, stray, stray_port: 80, ..Dropped::default() });
-    scene.connect(3000, Record::ConnectPending, connect(1, 1017, 5, 0));
+    scene.connect(3000, Record::CONNECT_PENDING, connect(1, 1017, 5, 0));
     let opened = scene.opened(Kind::ConnectStalled);
     assert!(
         opened[0].summary.contains("answered from another address (10.0.0.2:80)"),

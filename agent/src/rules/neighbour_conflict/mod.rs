@@ -18,13 +18,16 @@ use crate::{
         Diagnose, Request, Rule, View,
         incident::{ConflictPattern as Pattern, Kind},
     },
-    enrich::{
+    domains::{
+        Event, Record,
+        neighbour::{self, mac},
+    },
+    known::{
         bounded::{Bounded, Table},
         context::Holders,
-        neigh::mac,
         request::Sought,
     },
-    event::{self, Event, What},
+    records,
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -94,15 +97,17 @@ impl Diagnose for NeighbourConflict {
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
-            What::Neigh(record) => self.changed(record, event.boot_ns, view),
-            What::Claim(record) => self.claimed(record, event.boot_ns, view),
-            What::Unheard(record) if record.flags & unheard_flag::TOGETHER != 0 => {
+            Record::Neighbour(neighbour::Record::Change(record)) => self.changed(record, event.boot_ns, view),
+            Record::Neighbour(neighbour::Record::Claim(record)) => self.claimed(record, event.boot_ns, view),
+            Record::Neighbour(neighbour::Record::Unheard(record))
+                if record.flags & unheard_flag::TOGETHER != 0 =>
+            {
                 self.together((record.netns(), record.ifindex, record.tuple.remote), view);
             }
-            What::Unheard(record) if record.what == unheard::RESET => {
+            Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::RESET => {
                 self.resets(record, event.boot_ns, view);
             }
-            What::Tick if !self.neighbours.is_empty() => self.tick(view),
+            Record::Tick if !self.neighbours.is_empty() => self.tick(view),
             _ => {}
         }
     }
@@ -138,7 +143,7 @@ impl NeighbourConflict {
         let before = self.neighbours.get(&key).and_then(|known| known.sightings.last().cloned());
         let since = record.mac_since_ns.clamp(at_ns.saturating_sub(WINDOW_NS), at_ns);
         let before = before.unwrap_or((since, from));
-        self.seen(key, &event::comm(&record.device), [before, (at_ns, to)], view);
+        self.seen(key, &records::comm(&record.device), [before, (at_ns, to)], view);
     }
 
     /// Another machine claims the address and is not believed, while its owner is alive as well.
@@ -155,7 +160,7 @@ impl NeighbourConflict {
         if record.flags & flag::TOGETHER != 0 {
             return self.together(key, view);
         }
-        let device = view.world.device_at(record.netns(), record.ifindex).unwrap_or_default();
+        let device = view.world.known.device_at(record.netns(), record.ifindex).unwrap_or_default();
         self.seen(key, &device, [(record.confirmed_ns, owner), (at_ns, other)], view);
     }
 
@@ -167,7 +172,7 @@ impl NeighbourConflict {
         else {
             return;
         };
-        let device = view.world.device_at(record.netns(), record.ifindex).unwrap_or_default();
+        let device = view.world.known.device_at(record.netns(), record.ifindex).unwrap_or_default();
         let Some(contested) = of(&mut self.neighbours, key, &device) else { return };
         contested.resets = contested.resets.saturating_add(1);
         contested.reset = Some((at_ns, *record));

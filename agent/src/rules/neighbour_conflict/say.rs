@@ -10,7 +10,7 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    event,
+    records,
     rules::{
         neighbours::{self, on, resolution, within},
         text::{self, duration},
@@ -50,10 +50,10 @@ impl Contested {
         let Some(wanted) = bytes(&claimed.mac) else { return };
         if let Some(holder) = holders.devices.iter().find(|holder| holder.mac == wanted) {
             claimed.device = Some(holder.device.clone());
-            claimed.netns = view.world.namespace(holder.netns);
+            claimed.netns = view.world.known.namespace(holder.netns);
         }
         let at = holders.others.iter().filter(|other| other.mac == wanted);
-        claimed.other_addresses = at.map(|other| event::address(other.address)).collect();
+        claimed.other_addresses = at.map(|other| records::address(other.address)).collect();
     }
 
     pub(super) fn report(&self, key: &Key, now_ns: u64, end: Option<End>, view: &View<'_>) -> Report {
@@ -126,8 +126,8 @@ impl Contested {
         match (pattern, &self.reset) {
             (Pattern::TwoMachines, Some((_, reset))) => {
                 let (cached, other) = (
-                    crate::enrich::neigh::mac(&reset.cached_mac, 6).unwrap_or_default(),
-                    crate::enrich::neigh::mac(&reset.seen_mac, 6).unwrap_or_default(),
+                    crate::domains::neighbour::mac(&reset.cached_mac, 6).unwrap_or_default(),
+                    crate::domains::neighbour::mac(&reset.seen_mac, 6).unwrap_or_default(),
                 );
                 let port = reset.tuple.local_port;
                 format!(

@@ -18,11 +18,12 @@ use ebpf_probes::{
 use super::neighbours::{self, Key};
 use crate::{
     correlate::{Diagnose, Request, Rule, View, incident::Kind},
-    enrich::{
+    domains::{Event, Record, neighbour},
+    known::{
         bounded::{Bounded, Table},
         context::Network,
     },
-    event::{self, Event, What},
+    records,
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -100,21 +101,25 @@ impl Diagnose for NeighbourStale {
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
-            What::Unheard(record) if record.what == unheard::ANSWERED => {
+            Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::ANSWERED => {
                 let key = (record.netns(), record.ifindex, record.tuple.remote);
                 self.over(key, event.boot_ns, End::Answered, view);
             }
-            What::Unheard(record) if record.what == unheard::SPEAKS => self.speaks(record),
+            Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::SPEAKS => {
+                self.speaks(record)
+            }
             // Two machines with one address: not this diagnosis.
-            What::Unheard(record) if record.what == unheard::RESET => {
+            Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::RESET => {
                 let key = (record.netns(), record.ifindex, record.tuple.remote);
                 self.over(key, event.boot_ns, End::Conflict, view);
             }
-            What::Unheard(record) => self.unheard(record, event.boot_ns, view),
-            What::Neigh(record) if record.cause != cause::OVERFLOW => {
+            Record::Neighbour(neighbour::Record::Unheard(record)) => {
+                self.unheard(record, event.boot_ns, view)
+            }
+            Record::Neighbour(neighbour::Record::Change(record)) if record.cause != cause::OVERFLOW => {
                 self.changed(record, event.boot_ns, view);
             }
-            What::Tick if !self.suspects.is_empty() => self.tick(view),
+            Record::Tick if !self.suspects.is_empty() => self.tick(view),
             _ => {}
         }
     }
@@ -284,11 +289,12 @@ impl Suspect {
 /// The process that listens where a SYN-ACK comes from.
 fn listener(record: &UnheardRecord, view: &View<'_>) -> Owner {
     let mut owner = Owner { netns: record.netns(), ..Owner::default() };
-    let local = event::address(record.tuple.local);
+    let local = records::address(record.tuple.local);
     if record.what == unheard::SYN_ACK
-        && let Some((process, comm)) = view.world.listener_at(record.netns(), local, record.tuple.local_port)
+        && let Some((process, comm)) =
+            view.world.known.listener_at(record.netns(), local, record.tuple.local_port)
     {
-        (owner.process, owner.thread, owner.comm) = (process, process, event::comm_bytes(&comm));
+        (owner.process, owner.thread, owner.comm) = (process, process, records::comm_bytes(&comm));
     }
     owner
 }

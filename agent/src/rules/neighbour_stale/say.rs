@@ -10,7 +10,7 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    enrich::neigh::{mac, state_name},
+    domains::neighbour::{mac, state_name},
     rules::{
         neighbours::{self, Key, on, within},
         text::{self, duration},
@@ -27,7 +27,7 @@ impl Suspect {
     pub(super) fn report(&self, key: &Key, now_ns: u64, end: Option<End<'_>>, view: &View<'_>) -> Report {
         let mut place = neighbours::place(key, "", view.world);
         place.is_gateway = view.world.gateway(key.0, &place.device, place.address).is_some();
-        let process = view.world.named(&self.owner);
+        let process = view.world.known.named(&self.owner);
         let certain = self.last.unanswered >= CERTAIN || self.connections.len() > 1;
         Report {
             kind: Kind::NeighbourStale,
@@ -79,7 +79,7 @@ impl Suspect {
         match end {
             Some(End::Entry(record)) => {
                 let now = mac(&record.new_mac, record.mac_len);
-                let by = match view.world.named(&record.owner) {
+                let by = match view.world.known.named(&record.owner) {
                     Some(who) if record.flags & flag::BY_HAND != 0 => format!(" by {}", text::process(&who)),
                     _ if self.asks_since_ns.is_some() => {
                         " by the kernel itself, which asked again".to_owned()
@@ -170,7 +170,7 @@ impl Suspect {
             state::PROBE => "The entry is in PROBE: the kernel asks the old MAC, and again for the address only when that stays silent.".to_owned(),
             other => format!("The entry's state is {}.", state_name(other)),
         });
-        if let Some(who) = view.world.named(&self.owner) {
+        if let Some(who) = view.world.known.named(&self.owner) {
             let role = if self.serves { "serves" } else { "talks to" };
             why.push(format!("{} {role} {}; nothing is wrong with it.", text::process(&who), place.address));
         }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::{
     correlate::incident::{Confidence, Details, Incident, Kind, NeighbourStaleDetails, State},
-    enrich::context::{Context, Network, SeenNeighbour},
+    known::context::{Context, Network, SeenNeighbour},
     rules::scene::{Scene, connect, entry, mac, unheard as sent_again, waiter},
 };
 
@@ -243,7 +243,7 @@ proptest! {
                 6 => scene.claim(at, host, mac, at / 3),
                 7 => {
                     let failed = Connect { errno: 113, ..connect(u64::from(mac), 1, host, at / 2) };
-                    scene.connect(at, Record::ConnectEnd, failed);
+                    scene.connect(at, Record::CONNECT_END, failed);
                 }
                 _ => scene.tick(at),
             }

@@ -18,14 +18,16 @@ use ebpf_probes::{
 use super::neighbours::{self, Key};
 use crate::{
     correlate::{Diagnose, Request, Rule, View, incident::Kind},
-    enrich::{
+    domains::{
+        Event, Record,
+        connect::{self, ConnectStep, Outcome, outcome},
+        neighbour,
+    },
+    known::{
         bounded::{Bounded, Table},
-        connect::outcome,
         context::{Holders, Kinship, Network, Stacked},
         request::Sought,
     },
-    event::{ConnectStep, Event, What},
-    fact::Outcome,
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -160,17 +162,21 @@ impl Diagnose for NeighbourUnresolved {
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
-            What::Neigh(record) if record.cause != cause::OVERFLOW => {
+            Record::Neighbour(neighbour::Record::Change(record)) if record.cause != cause::OVERFLOW => {
                 self.changed(record, event.boot_ns, view);
             }
-            What::Waiter(record) => self.waits(record, event.boot_ns, view),
-            What::Connect(ConnectStep::End, connect) if connect.errno == HOST_UNREACHABLE => {
+            Record::Neighbour(neighbour::Record::Waiter(record)) => self.waits(record, event.boot_ns, view),
+            Record::Connect(connect::Record::Connect(ConnectStep::End, connect))
+                if connect.errno == HOST_UNREACHABLE =>
+            {
                 self.unreachable(connect, event.boot_ns, view);
             }
-            What::Connect(ConnectStep::End, connect) if outcome(connect).0 == Outcome::Aborted => {
+            Record::Connect(connect::Record::Connect(ConnectStep::End, connect))
+                if outcome(connect).0 == Outcome::Aborted =>
+            {
                 self.gives_up(connect, event.boot_ns);
             }
-            What::Tick => self.tick(view),
+            Record::Tick => self.tick(view),
             _ => {}
         }
     }
@@ -236,13 +242,13 @@ impl NeighbourUnresolved {
             self.asked.insert(key, Unanswered { since_ns, withdrawn, ..Unanswered::default() });
         }
         let Some(silent) = self.asked.get_mut(&key) else { return };
-        silent.device = crate::event::comm(&record.device);
+        silent.device = crate::records::comm(&record.device);
         silent.last_ns = at_ns;
         if record.cause == cause::TIMER {
             silent.unanswered = silent.unanswered.saturating_add(1);
         }
         if record.old_state & (state::INCOMPLETE | state::FAILED) == 0
-            && let Some(mac) = crate::enrich::neigh::mac(&record.old_mac, record.mac_len)
+            && let Some(mac) = crate::domains::neighbour::mac(&record.old_mac, record.mac_len)
         {
             silent.mac = Some(mac);
             silent.known_until_ns = Some(at_ns);
@@ -441,9 +447,9 @@ impl Unanswered {
 
     /// Whether any waiter passes the filters by process.
     fn is_wanted(&self, view: &View<'_>) -> bool {
-        self.waiters
-            .iter()
-            .any(|waiter| waiter.record.owner.process == 0 || view.world.is_wanted(&waiter.record.owner))
+        self.waiters.iter().any(|waiter| {
+            waiter.record.owner.process == 0 || view.world.known.is_wanted(&waiter.record.owner)
+        })
     }
 
     /// What is known of why no answer comes.
@@ -462,14 +468,14 @@ impl Unanswered {
     /// takes the waiting packet's own unless `arp_announce` says otherwise.
     fn foreign(&self) -> Option<Reason<'_>> {
         let holders = self.holders.as_ref()?;
-        let target = crate::event::address(holders.address);
+        let target = crate::records::address(holders.address);
         if holders.arp_announce != Some(0) || !target.is_ipv4() {
             return None;
         }
         let sources = self.waiters.iter().map(|waiter| &waiter.record).filter(|record| record.forwarded == 0);
         let mut foreign = None;
         for record in sources {
-            let source = crate::event::address(record.tuple.local);
+            let source = crate::records::address(record.tuple.local);
             let shares = |(own, prefix): &(std::net::IpAddr, u8)| {
                 within(source, *own, *prefix) && within(target, *own, *prefix)
             };

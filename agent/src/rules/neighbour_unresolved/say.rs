@@ -16,12 +16,11 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    enrich::{
-        connect::outcome,
-        context::{Kinship, Stacked},
-        neigh::mac,
+    domains::{
+        connect::{Outcome, outcome},
+        neighbour::mac,
     },
-    fact::Outcome,
+    known::context::{Kinship, Stacked},
     rules::{
         neighbours::{self, Key, on, within},
         text::{self, duration},
@@ -87,7 +86,7 @@ impl Unanswered {
                 waiters,
                 waiters_left_out: self.left_out,
                 other_neighbours: self.others,
-                removed_by: self.withdrawn.and_then(|was| view.world.named(&was.owner)),
+                removed_by: self.withdrawn.and_then(|was| view.world.known.named(&was.owner)),
             }),
         }
     }
@@ -256,12 +255,15 @@ impl Unanswered {
 }
 
 fn by_hand(record: &ebpf_probes::probes::neigh::NeighRecord, view: &View<'_>) -> String {
-    view.world.named(&record.owner).map_or_else(String::new, |who| format!(" by {}", text::process(&who)))
+    view.world
+        .known
+        .named(&record.owner)
+        .map_or_else(String::new, |who| format!(" by {}", text::process(&who)))
 }
 
 /// `eth0 of this machine's network namespace blue`.
 fn own_device(device: &str, netns: ebpf_probes::abi::Netns, view: &View<'_>) -> String {
-    match view.world.namespace(netns) {
+    match view.world.known.namespace(netns) {
         Some(name) => format!("{} of this machine's network namespace {}", shown(device), shown(&name)),
         None => format!("this host's own {}", shown(device)),
     }
@@ -356,7 +358,10 @@ impl Reason<'_> {
 impl Withdrawn {
     /// ` by felix[812]`, or nothing.
     fn by(&self, view: &View<'_>) -> String {
-        view.world.named(&self.owner).map_or_else(String::new, |who| format!(" by {}", text::process(&who)))
+        view.world
+            .known
+            .named(&self.owner)
+            .map_or_else(String::new, |who| format!(" by {}", text::process(&who)))
     }
 }
 
@@ -436,15 +441,15 @@ impl Waiter {
         let forwarded = || world.forwarded_connect(tuple).map(|op| op.connect.owner);
         let owner = if record.forwarded == 0 { Some(record.owner) } else { self.owner.or_else(forwarded) };
         NeighbourWaiter {
-            process: owner.and_then(|owner| world.named(&owner)),
+            process: owner.and_then(|owner| world.known.named(&owner)),
             protocol: match tuple.protocol {
                 IPPROTO_TCP => "tcp".to_owned(),
                 IPPROTO_UDP => "udp".to_owned(),
                 other => other.to_string(),
             },
-            source: world.own_end(tuple),
+            source: world.known.local(tuple),
             // Names are known where the packet's owner lives, which need not be where it leaves.
-            destination: world.at(
+            destination: world.known.at(
                 tuple.remote,
                 tuple.remote_port,
                 &owner

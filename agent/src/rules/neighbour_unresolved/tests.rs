@@ -10,8 +10,8 @@ use ebpf_probes::{
 
 use crate::{
     correlate::incident::{Details, Incident, Kind, NeighbourUnresolvedDetails, Severity, State},
-    enrich::context::{Context, Gateway, Holder, Holders, Kinship, Network, SeenNeighbour, Stacked},
-    fact::Outcome,
+    domains::connect::Outcome,
+    known::context::{Context, Gateway, Holder, Holders, Kinship, Network, SeenNeighbour, Stacked},
     rules::scene::{Scene, connect, entry, mac, owner, waiter},
 };
 
@@ -41,7 +41,7 @@ fn fails(scene: &mut Scene, cookie: u64, host: u8, at: u64) {
     }
     scene.neigh(at + 3000, timer(host, state::INCOMPLETE, state::FAILED));
     let failed = Connect { errno: HOST_UNREACHABLE, ..connect(cookie, 1, host, at) };
-    scene.connect(at + 3001, Record::ConnectEnd, failed);
+    scene.connect(at + 3001, Record::CONNECT_END, failed);
     scene.passes(at + 3200, at + 3700);
 }
 
@@ -276,7 +276,7 @@ fn a_connect_below_a_neighbour_that_is_still_asked_for_is_not_reported_twice() {
     scene.neigh(0, asked(90, state::NONE));
     scene.neigh(1000, timer(90, state::INCOMPLETE, state::INCOMPLETE));
     scene.waiter(1000, waiter(7, 90));
-    scene.connect(3000, Record::ConnectPending, connect(7, 1, 90, 0));
+    scene.connect(3000, Record::CONNECT_PENDING, connect(7, 1, 90, 0));
     assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
     scene.neigh(3050, timer(90, state::INCOMPLETE, state::FAILED));
     scene.passes(3100, 3600);
@@ -321,7 +321,7 @@ fn given_up(scene: &mut Scene, attempts: u64, patience: u64, in_time: bool) {
     let closed = |scene: &mut Scene| {
         for cookie in 1..=attempts {
             let closed = Connect { errno: 0, ..connect(cookie, 1, 90, 0) };
-            scene.connect(patience, Record::ConnectEnd, closed);
+            scene.connect(patience, Record::CONNECT_END, closed);
         }
     };
     if in_time {

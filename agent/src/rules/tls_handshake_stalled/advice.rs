@@ -19,8 +19,8 @@ use crate::{
         incident::{Cause, Confidence},
         remedy::Remedy,
     },
-    enrich::context::Posture,
     fact::Process,
+    known::context::Posture,
     rules::{
         drops,
         fetch::{self, For, HTTP},
@@ -79,12 +79,12 @@ impl Says<'_> {
         if cause.confidence == Confidence::Possible && self.blame().is_some() {
             why.push("It fits in time and place, and so may other things: not proven.".into());
         }
-        if !self.view.world.sees(ProbeId::Connect) || !self.view.world.sees(ProbeId::Dns) {
+        if !self.view.world.known.sees(ProbeId::CONNECT) || !self.view.world.known.sees(ProbeId::DNS) {
             why.push(
                 "The connect or dns probe is not attached: what they would have seen is missing here.".into(),
             );
         }
-        for narrowed in self.view.world.narrowed() {
+        for narrowed in self.view.world.known.narrowed() {
             why.push(format!("Only {narrowed} were watched: what else the process did is missing here."));
         }
         why
@@ -238,7 +238,7 @@ impl Says<'_> {
 
     /// A command as it is run where a task is.
     fn there(&self, owner: &Owner, command: Command) -> Remedy {
-        let netns = self.view.world.namespace(owner.netns);
+        let netns = self.view.world.known.namespace(owner.netns);
         neighbours::within(netns.as_deref(), Some(owner.process).filter(|&process| process != 0), command)
     }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     correlate::incident::Confidence,
-    enrich::context::{Posture, SeenThread},
+    known::context::{Posture, SeenThread},
 };
 
 /// Operations set aside that are listed, at most.
@@ -124,10 +124,10 @@ impl Stall<'_> {
         if self.snapshot.is_some_and(|snapshot| snapshot.sockets_cut && !snapshot.threads.is_empty()) {
             left.unseen.push(Unseen::Sockets);
         }
-        if !self.world.sees(ProbeId::Connect) || !self.world.sees(ProbeId::Dns) {
+        if !self.world.known.sees(ProbeId::CONNECT) || !self.world.known.sees(ProbeId::DNS) {
             left.unseen.push(Unseen::Probes);
         }
-        if self.world.has_lost(&["connect", "dns", "tls"]) {
+        if self.world.known.has_lost(&["connect", "dns", "tls"]) {
             left.unseen.push(Unseen::Lost);
         }
         if self.narrowed() {

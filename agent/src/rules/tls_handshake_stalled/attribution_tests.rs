@@ -10,7 +10,7 @@ use ebpf_probes::{
 
 use crate::{
     correlate::incident::{CauseKind, Confidence, Incident, Kind, Severity, State},
-    enrich::{
+    known::{
         context::{
             CgroupLimits, Context, Loaded, Posture, ProcessContext, Quota, Runtime, SeenSocket, SeenThread,
             Snapshot,
@@ -122,11 +122,11 @@ fn nothing_is_certain_only_when_nothing_was_left_out() {
 #[test]
 fn lost_records_make_nothing_certain_and_are_said() {
     for (probe, confidence) in [
-        (ProbeId::Connect, Confidence::Possible),
-        (ProbeId::Dns, Confidence::Possible),
-        (ProbeId::Tls, Confidence::Possible),
+        (ProbeId::CONNECT, Confidence::Possible),
+        (ProbeId::DNS, Confidence::Possible),
+        (ProbeId::TLS, Confidence::Possible),
         // What it shows takes part in no handshake.
-        (ProbeId::Clock, Confidence::Certain),
+        (ProbeId::CLOCK, Confidence::Certain),
     ] {
         let mut scene = Scene::new();
         scene.loses(500, probe, Stat::Missed, 1);
@@ -272,7 +272,7 @@ fn a_fetch_before_the_first_read_is_blamed_and_its_end_proves_it() {
     scene.gives_up(5000, connect(7, 44, 64, 57));
     let mut read = hello(1, 45, 0);
     read.read_ns += 5_001_000_000;
-    scene.tls(5002, Record::TlsRead, read);
+    scene.tls(5002, Record::TLS_READ, read);
     scene.moves(5010, read);
     scene.ends();
     assert_eq!(scene.last().state, State::Resolved);
@@ -464,7 +464,7 @@ fn the_next_handshake_is_reported_with_its_own_process() {
     scene.tick(2500);
     let mut closed = unread_hello(2, 1);
     closed.stage = stage::CLOSED;
-    scene.tls(3000, Record::TlsPhase, closed);
+    scene.tls(3000, Record::TLS_PHASE, closed);
     scene.ends();
     let last = scene.last();
     assert_eq!(last.process.as_ref().map(|process| process.pid), Some(PROCESS), "{last:#?}");

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     correlate::incident::Confidence,
-    enrich::context::{Posture, SeenThread},
+    known::context::{Posture, SeenThread},
 };
 
 /// A handshake that moves within this long of an operation's end was waiting for it.

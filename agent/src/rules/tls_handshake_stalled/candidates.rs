@@ -9,10 +9,9 @@ use super::{
     stall::Stall,
     suspects::{Relation, Suspect, place},
 };
-use crate::enrich::{
-    ask::SilentNeighbour,
-    context::SeenSocket,
-    operations::{ConnectOp, LookupOp},
+use crate::{
+    domains::{connect::ConnectOp, dns::LookupOp, neighbour::SilentNeighbour},
+    known::context::SeenSocket,
 };
 
 /// Process start times are known to the clock tick only.
@@ -159,7 +158,7 @@ impl<'a> Stall<'a> {
             let same = owner.thread == reader.thread;
             return Some(if same { Relation::SameThread } else { Relation::SameProcess });
         }
-        let known = self.world.known(owner.process)?;
+        let known = self.world.known.of_process(owner.process)?;
         // Begun for this handshake: a worker that was there before is another handshake's.
         let begun = known.started_ns.saturating_add(CLOCK_TICK_NS) >= self.since_ns();
         (begun && known.ancestors.contains(&reader.process)).then_some(Relation::Helper)

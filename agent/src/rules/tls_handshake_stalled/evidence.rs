@@ -10,8 +10,9 @@ use super::{
     threads::thread_words,
 };
 use crate::{
-    enrich::{connect::outcome, context::Snapshot},
+    domains::connect::outcome,
     fact::Process,
+    known::context::Snapshot,
     rules::{
         drops::fate,
         text::{address, on_the_wire, place},
@@ -85,12 +86,12 @@ impl Says<'_> {
         match suspect {
             Suspect::Connect(op, _) => {
                 let connect = &op.connect;
-                let to = world.destination(connect);
-                format!("{}'s connect to {}", world.thread(&connect.owner), place(&to))
+                let to = world.known.destination(connect);
+                format!("{}'s connect to {}", world.known.thread(&connect.owner), place(&to))
             }
             Suspect::Lookup(op) => {
-                let server = address(&world.at(op.server, 53, &op.owner));
-                let thread = world.thread(&op.owner);
+                let server = address(&world.known.at(op.server, 53, &op.owner));
+                let thread = world.known.thread(&op.owner);
                 format!("{thread}'s lookup of {} {} at {server}", op.query_type, op.name)
             }
             Suspect::Peer(socket, _) => format!("the answer of {} (descriptor {})", socket.remote, socket.fd),
@@ -115,8 +116,8 @@ impl Says<'_> {
         match &blame.suspect {
             Suspect::Connect(op, silent) => {
                 let connect = &op.connect;
-                let to = world.destination(connect);
-                let by = world.named(&connect.owner).map_or_else(String::new, |by| match &by.thread {
+                let to = world.known.destination(connect);
+                let by = world.known.named(&connect.owner).map_or_else(String::new, |by| match &by.thread {
                     Some(name) => format!("{}[{}·{} {}]", shown(&by.comm), by.pid, by.tid, shown(name)),
                     None => format!("{}[{}·{}]", shown(&by.comm), by.pid, by.tid),
                 });
@@ -141,7 +142,7 @@ impl Says<'_> {
                 }
             }
             Suspect::Lookup(op) => {
-                let server = world.at(op.server, 53, &op.owner);
+                let server = world.known.at(op.server, 53, &op.owner);
                 seen.push((
                     op.started_ns,
                     format!(

@@ -4,7 +4,7 @@
 
 use ebpf_probes::{abi::Owner, probes::tls::Handshake};
 
-use crate::enrich::context::{Posture, Quota, SeenThread, Snapshot};
+use crate::known::context::{Posture, Quota, SeenThread, Snapshot};
 
 /// A quota used up in this share of the periods, in percent, slows what runs under it.
 const THROTTLED: u64 = 10;

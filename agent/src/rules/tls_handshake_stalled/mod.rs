@@ -42,11 +42,14 @@ use crate::{
         Diagnose, ProcessRef, Request, Rule, View,
         incident::{Confidence, Kind},
     },
-    enrich::{
+    domains::{
+        Event, Record,
+        tls::{self, TlsStep},
+    },
+    known::{
         bounded::{Bounded, Table},
         context::Snapshot,
     },
-    event::{Event, TlsStep, What},
     text::host::Name,
 };
 
@@ -108,10 +111,10 @@ impl Diagnose for TlsHandshakeStalled {
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
-            What::Tls(TlsStep::Pending, hs) => self.pending(hs, view),
-            What::Tls(TlsStep::Read, hs) => self.read(hs, view),
-            What::Tls(TlsStep::Phase, hs) => self.moved(hs, event.boot_ns, view),
-            What::Tick => self.judge(true, view),
+            Record::Tls(tls::Record::Handshake(TlsStep::Pending, hs)) => self.pending(hs, view),
+            Record::Tls(tls::Record::Handshake(TlsStep::Read, hs)) => self.read(hs, view),
+            Record::Tls(tls::Record::Handshake(TlsStep::Phase, hs)) => self.moved(hs, event.boot_ns, view),
+            Record::Tick => self.judge(true, view),
             _ => {}
         }
     }
@@ -213,7 +216,7 @@ impl TlsHandshakeStalled {
         let waiting = self.stalled.get(&cookie)?;
         let (mut hs, sni) = (waiting.hs, waiting.sni.clone());
         let asked = owner(&hs, None, view);
-        if !view.world.is_wanted(&asked) {
+        if !view.world.known.is_wanted(&asked) {
             return None;
         }
         let snapshot = self.snapshot_for(&hs, asked.process);

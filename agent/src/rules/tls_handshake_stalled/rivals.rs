@@ -101,7 +101,7 @@ mod tests {
 
     use crate::{
         correlate::incident::{Confidence, Details, Incident, Kind},
-        enrich::context::Posture,
+        known::context::Posture,
         rules::scene::{Scene, connect, hello, thread},
     };
 

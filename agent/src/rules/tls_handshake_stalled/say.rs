@@ -16,11 +16,12 @@ use crate::{
         incident::{Cause, CauseKind, Confidence, Details, Kind, TlsDetails},
         report::Report,
     },
-    enrich::{
+    domains::{
         connect::outcome,
-        context::{SeenThread, Snapshot},
+        tls::{Role, Stage, session_ends},
     },
-    fact::{Endpoint, Process, Role, Stage},
+    fact::{Endpoint, Process},
+    known::context::{SeenThread, Snapshot},
     rules::{
         drops::fate,
         text::{self, duration, on_the_wire, place},
@@ -54,7 +55,7 @@ impl Says<'_> {
     fn report(&self) -> Report {
         let (hs, now_ns) = (self.hs, self.now_ns);
         let owner = if unread(hs) || hs.reader.process == 0 { hs.owner } else { hs.reader };
-        let process = self.view.world.named(&owner);
+        let process = self.view.world.known.named(&owner);
         let cause = self.cause();
         let unread_now = self.situation.waiting.values().filter(|unread| **unread).count() as u64;
         let snapshot = self.snapshot();
@@ -100,12 +101,12 @@ impl Says<'_> {
     }
 
     pub(super) fn peer(&self) -> Endpoint {
-        self.view.world.session_ends(self.hs, &self.hs.owner).1
+        session_ends(&self.view.world.known, self.hs, &self.hs.owner).1
     }
 
     /// This host's end.
     pub(super) fn local(&self) -> Endpoint {
-        self.view.world.session_ends(self.hs, &self.hs.owner).0
+        session_ends(&self.view.world.known, self.hs, &self.hs.owner).0
     }
 
     fn stage(&self) -> Stage {
@@ -158,7 +159,7 @@ impl Says<'_> {
 
     /// The thread that owes the message, in words.
     pub(super) fn thread(&self) -> String {
-        self.view.world.thread(&self.hs.reader)
+        self.view.world.known.thread(&self.hs.reader)
     }
 
     pub(super) fn blame(&self) -> Option<&Blame> {
@@ -177,7 +178,7 @@ impl Says<'_> {
             let confidence = match kind {
                 // It is unread, whatever else there is; set aside is what may be why.
                 CauseKind::Unread
-                    if self.situation.left_out.operations.is_empty() && world.narrowed().is_empty() =>
+                    if self.situation.left_out.operations.is_empty() && world.known.narrowed().is_empty() =>
                 {
                     Confidence::Certain
                 }
@@ -200,12 +201,12 @@ impl Says<'_> {
                     ..text::cause(connect, world, became, elapsed_ns)
                 };
                 if blame.relation != Relation::SameThread {
-                    cause.process = world.named(&connect.owner);
+                    cause.process = world.known.named(&connect.owner);
                 }
             }
             Suspect::Lookup(op) => {
                 let end = op.ended_ns.unwrap_or(self.now_ns).min(self.now_ns);
-                cause.destination = Some(world.at(op.server, 53, &op.owner));
+                cause.destination = Some(world.known.at(op.server, 53, &op.owner));
                 let outcome = match op.ended_ns {
                     None => "pending",
                     Some(_) if op.failed => "failed",
@@ -215,12 +216,12 @@ impl Says<'_> {
                 cause.query = Some(format!("{} {}", op.query_type, op.name));
                 cause.elapsed_ms = Some(end.saturating_sub(op.started_ns) / 1_000_000);
                 if blame.relation != Relation::SameThread {
-                    cause.process = world.named(&op.owner);
+                    cause.process = world.known.named(&op.owner);
                 }
             }
             Suspect::Peer(socket, seen_ns) => {
-                let remote = crate::event::address_bytes(socket.remote.ip());
-                cause.destination = Some(world.at(remote, socket.remote.port(), &self.hs.reader));
+                let remote = crate::records::address_bytes(socket.remote.ip());
+                cause.destination = Some(world.known.at(remote, socket.remote.port(), &self.hs.reader));
                 cause.outcome = Some("established".to_owned());
                 let asked = seen_ns.saturating_sub(u64::from(socket.sent_ms_ago) * 1_000_000);
                 cause.elapsed_ms = Some(self.now_ns.saturating_sub(asked) / 1_000_000);
@@ -241,9 +242,10 @@ impl Says<'_> {
                 None => format!("thread {} of it", other.tid),
             },
             // No thread has read it: it is the process that began what is waited for.
-            _ if unread(self.hs) => {
-                blame.suspect.owner().map_or_else(|| "the process".to_owned(), |owner| world.thread(owner))
-            }
+            _ if unread(self.hs) => blame
+                .suspect
+                .owner()
+                .map_or_else(|| "the process".to_owned(), |owner| world.known.thread(owner)),
             _ => self.thread(),
         };
         let over = self.ended.is_some();

@@ -21,11 +21,9 @@ use crate::{
         View,
         incident::{Confidence, Severity},
     },
-    enrich::{
-        context::{Posture, Snapshot},
-        operations::ConnectOp,
-    },
-    event::comm_bytes,
+    domains::connect::ConnectOp,
+    known::context::{Posture, Snapshot},
+    records::comm_bytes,
     rules::{
         neighbours,
         text::{Program, program_of},
@@ -153,7 +151,7 @@ pub(super) fn owner(hs: &Handshake, snapshot: Option<&Snapshot>, view: &View<'_>
     match snapshot {
         Some(seen) if unread(hs) && seen.asked == owner.process && seen.asked != 0 && seen.process != 0 => {
             let mut child = Owner { process: seen.process, thread: seen.process, ..owner };
-            if let Some(known) = view.world.known(seen.process) {
+            if let Some(known) = view.world.known.of_process(seen.process) {
                 child.comm = comm_bytes(&known.comm);
             }
             child
@@ -170,8 +168,8 @@ fn listener(hs: &Handshake, view: &View<'_>) -> Owner {
         return hs.owner;
     }
     let mut owner = hs.owner;
-    let local = crate::event::address(hs.tuple.local);
-    if let Some((process, name)) = view.world.listener_at(owner.netns, local, hs.tuple.local_port) {
+    let local = crate::records::address(hs.tuple.local);
+    if let Some((process, name)) = view.world.known.listener_at(owner.netns, local, hs.tuple.local_port) {
         (owner.process, owner.thread, owner.comm) = (process, process, comm_bytes(&name));
     }
     owner

@@ -6,12 +6,12 @@ use ebpf_probes::probes::tls::{CLIENT, Handshake, UNREAD, stage};
 
 use super::suspects::Habits;
 use crate::{
-    enrich::{
-        World,
+    known::{
         bounded::Bounded,
         context::{Posture, SeenThread, Snapshot},
     },
     text::host::Name,
+    world::World,
 };
 
 /// A stalled handshake.
@@ -75,7 +75,7 @@ impl Stall<'_> {
 
     /// A filter hides some of what the process does: another operation may fit better.
     pub(super) fn narrowed(&self) -> bool {
-        !self.world.narrowed().is_empty()
+        !self.world.known.narrowed().is_empty()
     }
 }
 

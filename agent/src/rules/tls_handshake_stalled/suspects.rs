@@ -7,12 +7,9 @@ use ebpf_probes::abi::Owner;
 
 use crate::{
     correlate::incident::{CauseKind, Confidence},
-    enrich::{
-        World,
-        ask::SilentNeighbour,
-        context::SeenSocket,
-        operations::{ConnectOp, LookupOp},
-    },
+    domains::{connect::ConnectOp, dns::LookupOp, neighbour::SilentNeighbour},
+    known::context::SeenSocket,
+    world::World,
 };
 
 /// A thread that has read what was unread is given this long before the stall is its own.
@@ -63,11 +60,11 @@ impl Suspect {
             Self::Connect(op, _) => {
                 format!(
                     "to {} {}",
-                    crate::event::address(op.connect.tuple.remote),
+                    crate::records::address(op.connect.tuple.remote),
                     op.connect.tuple.remote_port
                 )
             }
-            Self::Lookup(op) => format!("dns {}", crate::event::address(op.server)),
+            Self::Lookup(op) => format!("dns {}", crate::records::address(op.server)),
             Self::Peer(socket, _) => format!("to {} {}", socket.remote.ip(), socket.remote.port()),
         }
     }

@@ -11,8 +11,8 @@ use crate::{
         ProcessRef, Request,
         incident::{CauseKind, Confidence, Details, Kind, State, TlsDetails},
     },
-    enrich::context::Posture,
-    fact::Stage,
+    domains::tls::Stage,
+    known::context::Posture,
     rules::scene::{PROCESS, Scene, connect, flight, hello, owner, thread, unread_hello},
 };
 
@@ -364,7 +364,7 @@ fn what_is_read_late_and_answered_at_once_was_unread() {
     scene.tick(1350);
     let mut read = hello(1, 43, 0);
     read.read_ns += 4_000_000_000;
-    scene.tls(4001, Record::TlsRead, read);
+    scene.tls(4001, Record::TLS_READ, read);
     scene.tick(4100);
     scene.moves(4102, read);
     scene.ends();
@@ -408,8 +408,8 @@ fn a_client_that_fetches_while_it_checks_the_chain_is_the_one_who_stalls() {
 #[test]
 fn a_blamed_connect_opens_no_incident_of_its_own() {
     let mut scene = stall(43, 5, Posture::Descriptors, &[7]);
-    scene.connect(3100, Record::ConnectPending, connect(7, 43, 64, 5));
-    scene.connect(3100, Record::ConnectPending, connect(8, 50, 66, 5));
+    scene.connect(3100, Record::CONNECT_PENDING, connect(7, 43, 64, 5));
+    scene.connect(3100, Record::CONNECT_PENDING, connect(8, 50, 66, 5));
     assert_eq!(scene.opened(Kind::ConnectStalled).len(), 1, "{:#?}", scene.emitted);
     assert!(scene.last().summary.contains("192.0.2.66:80"));
 }
@@ -437,7 +437,7 @@ proptest! {
                 3 => scene.stalls(at, &[unread_hello(cookie, at / 3)]),
                 4 => scene.moves(at, hello(cookie, tid, at / 2)),
                 5 => scene.sees(at, vec![thread(tid, postures[usize::from(last) % 4], &[cookie])]),
-                6 => scene.connect(at, Record::ConnectPending, connect(cookie, tid, last, at / 2)),
+                6 => scene.connect(at, Record::CONNECT_PENDING, connect(cookie, tid, last, at / 2)),
                 _ => scene.tick(at),
             }
         }

@@ -1,6 +1,6 @@
 //! What a thread was seen doing, in words.
 
-use crate::enrich::context::{Posture, SeenThread};
+use crate::known::context::{Posture, SeenThread};
 
 /// What a thread was seen doing: `asleep in poll on … (do_sys_poll)`.
 pub(super) fn thread_words(thread: &SeenThread) -> String {

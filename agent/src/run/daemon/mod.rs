@@ -29,11 +29,11 @@ use super::Session;
 use crate::{
     config::{Daemon, LISTEN, MetricsBy, Place, STORE, Webhooks},
     correlate::incident::Incident,
-    enrich::observe::pods,
     fact::{Start, Summary},
     kernel::{load::Kernel, memory},
     log,
     metrics::{Metrics, pick, service, snapshot::Snapshot},
+    observe::pods,
     sinks::{
         Hangup, Output, Rendered, STORE as STORE_SINK, SoFar, WEBHOOK, http,
         printer::Printer,

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use super::Sources;
 use crate::{
     clockwatch::Clockwatch,
-    enrich::{
+    fact::LeapKind,
+    known::{
         context::{Context, Exposed, STARTED},
-        observe::Observer,
         request::Exposure,
     },
-    fact::LeapKind,
+    observe::Observer,
     reference::{Answer, Watch, kernel},
     snapshot::started,
     time::boot_ns,

@@ -9,24 +9,25 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use ebpf_probes::abi::{Header, Kind, LostRecord, ProbeId, Stat};
+use ebpf_probes::{
+    abi::{Header, Kind, LostRecord, ProbeId, Stat},
+    probes::probe_of,
+};
 
 use crate::{
     clockwatch::Clockwatch,
     config,
-    enrich::{
-        context::Context,
-        observe::{Observer, Wanted, named, with_descendants},
-        request::Request,
-    },
-    event::{self, Event, encode},
+    domains::{Event, Record, clock},
     kernel::{
         load::{Kernel, Loss},
         plan::Spec,
         ring::Drain,
         sweep::Sweep,
     },
+    known::{context::Context, request::Request},
     network,
+    observe::{Observer, Wanted, named, with_descendants},
+    records::encode,
     reference::{self, Server},
     snapshot,
     time::{boot_ns, realtime_ns},
@@ -78,7 +79,7 @@ impl Sources {
         }
         let ring = kernel.take_ring().context("the kernel object has no ring")?;
         let clocks =
-            wants(&spec, ProbeId::Clock).then(Clockwatch::new).transpose().context("watching the clock")?;
+            wants(&spec, ProbeId::CLOCK).then(Clockwatch::new).transpose().context("watching the clock")?;
         let references = (clocks.is_some() || !ntp.is_empty())
             .then(|| reference::Watch::start(ntp.clone()))
             .transpose()
@@ -109,7 +110,7 @@ impl Sources {
         {
             contexts.push(Context::Built { name, utc_ns });
         }
-        if wants(&self.spec, ProbeId::Neigh) {
+        if wants(&self.spec, ProbeId::NEIGH) {
             contexts.extend(self.tables.read(&mut self.kernel)?);
         }
         Ok(contexts)
@@ -149,8 +150,8 @@ impl Sources {
         let mut taken: Vec<Bytes> = Vec::new();
         let received = &mut self.received;
         self.ring.take(|record| {
-            if let Some(probe) = kind(record).and_then(Kind::probe) {
-                *received.entry(probe).or_default() += 1;
+            if let Some(probe) = kind(record).and_then(probe_of) {
+                *received.entry(probe.id).or_default() += 1;
             }
             taken.push(trimmed(record));
         });
@@ -167,7 +168,7 @@ impl Sources {
                 result = Err(error.into());
             }
         }
-        if let event::What::HttpDate(record) = &event.what {
+        if let Record::Clock(clock::Record::HttpDate(record)) = &event.what {
             contexts.extend(self.ways.look(record));
         }
         (contexts, result)
@@ -200,15 +201,15 @@ impl Sources {
     /// Looks at what the kernel does not say by itself.
     pub(in crate::run) fn look(&mut self, now: u64) -> anyhow::Result<Seen> {
         let counted = self.kernel.losses()?;
-        let missed = counted.iter().any(|loss| loss.probe == ProbeId::Connect && loss.stat == Stat::Missed);
+        let missed = counted.iter().any(|loss| loss.probe == ProbeId::CONNECT && loss.stat == Stat::Missed);
         let mut pending = Vec::new();
         self.sweep.sweep(&mut self.kernel, now, missed, |record| pending.push(record))?;
         let grown = self.grown(counted);
-        if grown.iter().any(|loss| loss.probe == ProbeId::Neigh) {
+        if grown.iter().any(|loss| loss.probe == ProbeId::NEIGH) {
             self.tables.are_incomplete();
         }
         let mut contexts = self.tables.read_again(&mut self.kernel)?;
-        pending.push(encode(header::<Header>(Kind::Tick, now)));
+        pending.push(encode(header::<Header>(Kind::TICK, now)));
         let mut clocks = Vec::new();
         if let Some(watch) = &mut self.clocks {
             clocks = clocks::look(watch);
@@ -216,8 +217,8 @@ impl Sources {
         }
         let losses = grown.into_iter().map(|loss| {
             encode(LostRecord {
-                header: header::<LostRecord>(Kind::Lost, now),
-                probe: loss.probe as u32,
+                header: header::<LostRecord>(Kind::LOST, now),
+                probe: loss.probe.0,
                 stat: loss.stat as u32,
                 count: loss.count,
             })
@@ -233,7 +234,7 @@ impl Sources {
         let (before, after): (Vec<Bytes>, Vec<Bytes>) = self
             .in_ring()
             .into_iter()
-            .partition(|record| made_ns(record) <= now || kind(record) == Some(Kind::ClockSet));
+            .partition(|record| made_ns(record) <= now || kind(record) == Some(Kind::CLOCK_SET));
         [seen.losses, before, seen.clocks, seen.pending, after]
     }
 
@@ -264,7 +265,7 @@ fn wants(spec: &Spec, probe: ProbeId) -> bool {
 }
 
 fn header<T>(kind: Kind, boot_ns: u64) -> Header {
-    Header { boot_ns, kind: kind as u32, len: size_of::<T>() as u32 }
+    Header { boot_ns, kind: kind.0, len: size_of::<T>() as u32 }
 }
 
 /// The meaningful bytes of a record: what its header says, if that can be.
@@ -280,6 +281,5 @@ fn made_ns(record: &[u8]) -> u64 {
 
 /// A record's kind, by its header.
 fn kind(record: &[u8]) -> Option<Kind> {
-    let number = record.get(8..12)?.try_into().map(u32::from_ne_bytes).ok()?;
-    Kind::try_from(number).ok()
+    record.get(8..12)?.try_into().map(|number| Kind(u32::from_ne_bytes(number))).ok()
 }

@@ -7,8 +7,8 @@ use ebpf_probes::abi::Netns;
 use tokio::time::Instant;
 
 use crate::{
-    enrich::{context::Context, request::Sought},
     kernel::load::Kernel,
+    known::{context::Context, request::Sought},
     neighdump::{self, Namespace},
     network,
     time::boot_ns,

@@ -9,13 +9,13 @@ use ebpf_probes::{
 };
 
 use crate::{
-    enrich::{
+    kernel::namespaces,
+    known::{
         bounded::Bounded,
         context::{Context, Way},
     },
-    event,
-    kernel::namespaces,
     neighdump::{self, To},
+    records,
 };
 
 /// Servers remembered at most: as many as are heard of at a time, and some.
@@ -55,7 +55,7 @@ impl Ways {
             return None;
         }
         self.looked += 1;
-        let address = event::address(server.address);
+        let address = records::address(server.address);
         let way = way(Netns { inode: server.netns, generation }, address);
         // What could not be looked up (its namespace was found by a process that ended) is, when it says it again.
         if way != Way::Unknown {

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     correlate::incident::Incident,
-    fact::{Fact, What},
+    domains::{Describe, Fact, What},
     sinks::text,
     terminal::{self, Column},
 };
@@ -107,26 +107,9 @@ impl Table {
 }
 
 fn label(what: &What) -> (String, Option<f64>) {
-    match what {
-        What::ConnectEnded { outcome, errno, duration_ms, .. } => {
-            let name = text::outcome_name(*outcome);
-            let label = match errno {
-                Some(errno) => format!("{name} ({errno})"),
-                None => name.to_owned(),
-            };
-            (label, Some(*duration_ms))
-        }
-        What::DnsAnswer { rcode, latency_ms, .. } => (format!("answer {rcode}"), *latency_ms),
-        What::HandshakeDone { duration_ms, version, .. } => (
-            format!("handshake done {}", version.as_deref().unwrap_or("")).trim_end().to_owned(),
-            Some(*duration_ms),
-        ),
-        What::Alert { description, duration_ms, .. } => {
-            (format!("alert {}", description.as_deref().unwrap_or("encrypted")), Some(*duration_ms))
-        }
-        What::HandshakeClosed { duration_ms, .. } => ("handshake closed".into(), Some(*duration_ms)),
-        What::NotTls { duration_ms, .. } => ("not TLS".into(), Some(*duration_ms)),
-        other => (kind(other), None),
+    match what.label() {
+        Some(label) => (label, what.weight().ms),
+        None => (kind(what), None),
     }
 }
 

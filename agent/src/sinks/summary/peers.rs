@@ -4,14 +4,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Write},
-    net::SocketAddr,
 };
 
 use super::{ROWS, Times, text};
 use crate::{
-    fact::{Endpoint, Fact, Outcome, Role, What},
+    domains::{Describe, Fact, Operation, Step},
     terminal::{self, Column},
-    text::{host::host, shown},
+    text::shown,
 };
 
 /// Processes of one row distinguished at most.
@@ -42,16 +41,9 @@ struct Row {
     processes: BTreeSet<u32>,
 }
 
-/// What a fact says of the operation it is about.
-enum Step {
-    Begun,
-    Waits(f64),
-    Ended { failed: bool, ms: Option<f64> },
-}
-
 impl Peers {
     pub(super) fn add(&mut self, fact: &Fact) {
-        let (Some(step), Some(to)) = (step(&fact.what), destination(&fact.what)) else { return };
+        let Some(Operation { destination: to, step }) = fact.what.operation() else { return };
         let who = fact.process.as_ref().map_or_else(
             || "-".to_owned(),
             |process| {
@@ -119,45 +111,4 @@ impl Row {
         let numbers = [self.calls(), self.failed, self.open()].map(|number| number.to_string());
         numbers.into_iter().chain([mean, max, format!("{who}{pid}"), to.to_owned()]).collect()
     }
-}
-
-fn step(what: &What) -> Option<Step> {
-    let ended = |failed, ms| Step::Ended { failed, ms };
-    Some(match what {
-        What::ConnectStarted { .. } | What::DnsQuery { .. } | What::ClientHello { retried: false, .. } => {
-            Step::Begun
-        }
-        What::SynRetransmitted { elapsed_ms, .. }
-        | What::ConnectDropped { elapsed_ms, .. }
-        | What::ConnectPending { elapsed_ms, .. }
-        | What::DnsPending { elapsed_ms, .. }
-        | What::HandshakePending { elapsed_ms, .. } => Step::Waits(*elapsed_ms),
-        What::ConnectEnded { outcome, duration_ms, .. } => {
-            ended(*outcome != Outcome::Established, Some(*duration_ms))
-        }
-        What::DnsAnswer { rcode, latency_ms, .. } => {
-            ended(!matches!(rcode.as_str(), "NOERROR" | "NXDOMAIN"), *latency_ms)
-        }
-        What::DnsFailed { elapsed_ms, .. } => ended(true, Some(*elapsed_ms)),
-        What::HandshakeDone { duration_ms, .. } => ended(false, Some(*duration_ms)),
-        What::Alert { duration_ms, .. }
-        | What::HandshakeClosed { duration_ms, .. }
-        | What::NotTls { duration_ms, .. } => ended(true, Some(*duration_ms)),
-        _ => return None,
-    })
-}
-
-/// Where to: of a server the port of its own that it was reached at, for its clients have any.
-fn destination(what: &What) -> Option<String> {
-    let at = |end: &Endpoint| {
-        let name = end.name.as_ref().map(|name| format!(" ({})", host(name))).unwrap_or_default();
-        format!("{}{name}", SocketAddr::new(end.ip, end.port))
-    };
-    let session = what.session().map(|session| match session.role {
-        Role::Client => format!("{} TLS", at(&session.peer)),
-        Role::Server => format!("own :{} TLS", session.local.port),
-    });
-    session
-        .or_else(|| what.connects_to().map(at))
-        .or_else(|| what.asks().map(|server| format!("{} DNS", at(server))))
 }

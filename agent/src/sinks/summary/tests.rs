@@ -1,5 +1,8 @@
 use super::*;
-use crate::fact::{Endpoint, Outcome, Process, Protocol};
+use crate::{
+    domains::connect::{self, Outcome},
+    fact::{Endpoint, Process, Protocol},
+};
 
 fn end(last: u8, port: u16) -> Endpoint {
     Endpoint { ip: [192, 0, 2, last].into(), port, name: None, wire: None }
@@ -16,11 +19,15 @@ fn fact(pid: u32, what: What) -> Fact {
 }
 
 fn begun(last: u8) -> What {
-    What::ConnectStarted { protocol: Protocol::Tcp, source: end(1, 40_000), destination: end(last, 80) }
+    What::Connect(connect::What::ConnectStarted {
+        protocol: Protocol::Tcp,
+        source: end(1, 40_000),
+        destination: end(last, 80),
+    })
 }
 
 fn ended(last: u8, outcome: Outcome, duration_ms: f64) -> What {
-    What::ConnectEnded {
+    What::Connect(connect::What::ConnectEnded {
         protocol: Protocol::Tcp,
         source: end(1, 40_000),
         destination: end(last, 80),
@@ -30,7 +37,7 @@ fn ended(last: u8, outcome: Outcome, duration_ms: f64) -> What {
         unread_errno: None,
         syn_retransmits: 0,
         duration_ms,
-    }
+    })
 }
 
 fn written(table: &Table, width: Option<usize>) -> String {
@@ -50,12 +57,12 @@ fn busy() -> Table {
     table.add(&fact(9, begun(66)));
     table.add(&fact(
         9,
-        What::SynRetransmitted {
+        What::Connect(connect::What::SynRetransmitted {
             source: end(1, 1),
             destination: end(66, 80),
             syn_retransmits: 1,
             elapsed_ms: 1030.0,
-        },
+        }),
     ));
     table
 }

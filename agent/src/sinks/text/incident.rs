@@ -8,14 +8,16 @@ use std::{
 
 use anstyle::{AnsiColor, Effects, Style as Colour};
 
-use super::{DIM, Style, duration, time};
+use super::{DIM, Style, time};
 use crate::{
     config::Time,
     correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Part, Severity, State},
-    fact::Role,
+    domains::tls::Role,
     terminal::{Piece, cells, cut, lines, padded},
-    text::duration::{by, off},
-    text::{printable, shown},
+    text::{
+        duration::{by, line as duration, off},
+        printable, shown,
+    },
 };
 
 /// Where lines are broken, in columns, unless the terminal has less.

@@ -1,5 +1,8 @@
 use super::*;
-use crate::fact::Process;
+use crate::{
+    domains::{What, connect},
+    fact::{Endpoint, Process},
+};
 
 fn fact(what: What) -> Fact {
     Fact {
@@ -18,7 +21,7 @@ fn text(fact: &Fact, time: Time) -> String {
 }
 
 fn pending() -> What {
-    What::ConnectPending {
+    What::Connect(connect::What::ConnectPending {
         source: Endpoint { ip: [192, 0, 2, 1].into(), port: 41_234, name: None, wire: None },
         destination: Endpoint {
             ip: "192.35.177.64".parse().expect("an address"),
@@ -30,7 +33,7 @@ fn pending() -> What {
         drops: 0,
         answered_by_host: None,
         elapsed_ms: 3000.4,
-    }
+    })
 }
 
 #[test]

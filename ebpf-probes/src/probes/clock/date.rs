@@ -94,7 +94,7 @@ fn heard(skb: *mut __sk_buff, packet: &Packet) -> Option<()> {
         (*response).flags = 0;
         let head = (&raw mut (*response).head).cast();
         if bpf_skb_load_bytes(ctx.as_ptr().cast(), packet.offset, head, want) != 0 {
-            count(ProbeId::Clock, Stat::Unreadable);
+            count(ProbeId::CLOCK, Stat::Unreadable);
             return None;
         }
         call!(look_through(want));

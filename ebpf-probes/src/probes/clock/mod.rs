@@ -6,7 +6,7 @@
 //! processes use system calls with no such tracepoint: their steps appear as [`ClockMoved`] alone.
 
 use crate::{
-    abi::{Header, Owner, ProbeId, assert_layout},
+    abi::{Header, Owner, ProbeId, assert_layout, declare},
     fields,
     spec::{Attach, Field, Hook, PACKET_IN, Probe},
 };
@@ -73,7 +73,7 @@ pub mod flag {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClockRecord {
-    /// The header; `kind` is [`crate::abi::Kind::ClockSet`], `boot_ns` the call's return.
+    /// The header; `kind` is [`crate::abi::Kind::CLOCK_SET`], `boot_ns` the call's return.
     pub header: Header,
     /// Who called.
     pub owner: Owner,
@@ -125,7 +125,7 @@ pub const EXE_NAME: usize = 32;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClockMoved {
-    /// The header; `kind` is [`crate::abi::Kind::ClockMoved`], `boot_ns` the look that found it.
+    /// The header; `kind` is [`crate::abi::Kind::CLOCK_MOVED`], `boot_ns` the look that found it.
     pub header: Header,
     /// CLOCK_BOOTTIME of the look before, nanoseconds.
     pub looked_ns: u64,
@@ -143,7 +143,7 @@ pub struct ClockMoved {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClockSuspended {
-    /// The header; `kind` is [`crate::abi::Kind::ClockSuspended`], `boot_ns` the look that found it.
+    /// The header; `kind` is [`crate::abi::Kind::CLOCK_SUSPENDED`], `boot_ns` the look that found it.
     pub header: Header,
     /// CLOCK_BOOTTIME of the look before, nanoseconds.
     pub looked_ns: u64,
@@ -186,7 +186,7 @@ pub struct DateKey {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DateRecord {
-    /// The header; `kind` is [`crate::abi::Kind::HttpDate`], `boot_ns` when the header came.
+    /// The header; `kind` is [`crate::abi::Kind::HTTP_DATE`], `boot_ns` when the header came.
     pub header: Header,
     /// Whose.
     pub server: DateKey,
@@ -244,9 +244,21 @@ const fn exit(program: &'static str, tracepoint: &'static str) -> Hook {
     }
 }
 
+declare! { CLOCK = 4 {
+    /// A call set or slewed the clock: [`ClockRecord`].
+    CLOCK_SET = 64,
+    /// The wall clock moved against the monotonic one (written by the agent).
+    CLOCK_MOVED = 65,
+    /// The machine slept: BOOTTIME moved against MONOTONIC (written by the agent).
+    CLOCK_SUSPENDED = 66,
+    /// A plaintext HTTP server said what time it is (written by the agent's sweep): [`DateRecord`].
+    HTTP_DATE = 67,
+} }
+
 /// What this file contributes.
 pub const PROBE: Probe = Probe {
-    id: ProbeId::Clock,
+    id: ProbeId::CLOCK,
+    kinds: KINDS,
     name: "clock",
     about: "the wall clock: who steps or slews it, by how much; moves without a call; suspends",
     hooks: &[

@@ -228,8 +228,8 @@ fn left(ctx: &TracePointContext) {
         if result >= 0 && kept.flags & flag::STEP != 0 {
             filter::expose(now().wrapping_add(EXPOSURE_NS));
         }
-        emit::<ClockRecord>(ProbeId::Clock, |record| {
-            kept.header = header::<ClockRecord>(Kind::ClockSet);
+        emit::<ClockRecord>(ProbeId::CLOCK, |record| {
+            kept.header = header::<ClockRecord>(Kind::CLOCK_SET);
             // SAFETY: a fresh reservation of the record's size, written whole.
             unsafe { core::ptr::copy_nonoverlapping(&*kept, record, 1) };
             Some(())
@@ -243,7 +243,7 @@ fn wanted(kept: &ClockRecord, result: i64) -> bool {
     if result >= 0 {
         if kept.call > call::SETTIMEOFDAY && kept.modes == 0 {
             // Whether it read or set is what could not be read.
-            count(ProbeId::Clock, Stat::Unreadable);
+            count(ProbeId::CLOCK, Stat::Unreadable);
             return false;
         }
         return filter::ONLY_BAD.load() == 0 || kept.flags & (flag::STEP | flag::LEAP) != 0;

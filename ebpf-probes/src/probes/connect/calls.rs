@@ -154,8 +154,8 @@ pub(crate) fn called(ctx: &SockAddrContext, v6: bool, thread: u64, entry: Option
         ask(&mut *call, asked.0, asked.1);
         if wanted.protocol == IPPROTO_UDP {
             let _ = SOCKETS.insert(&(*call).cookie, &(*call).owner, 0);
-            if enabled(ProbeId::Connect) && filter::beginnings() {
-                report(Kind::ConnectStart, &*call);
+            if enabled(ProbeId::CONNECT) && filter::beginnings() {
+                report(Kind::CONNECT_START, &*call);
             }
         }
     }

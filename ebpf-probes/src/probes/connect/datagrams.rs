@@ -60,7 +60,7 @@ pub(crate) fn sent(ctx: &SockAddrContext, v6: bool) {
     let Some(connect) = connect_of(ctx, v6) else { return };
     let _ = REPORTED.insert(&reported, &1, 0);
     let _ = SOCKETS.insert(&cookie, &connect.owner, 0);
-    if enabled(ProbeId::Connect) && filter::beginnings() {
-        report(Kind::ConnectStart, &connect);
+    if enabled(ProbeId::CONNECT) && filter::beginnings() {
+        report(Kind::CONNECT_START, &connect);
     }
 }

@@ -181,22 +181,22 @@ pub(super) unsafe fn dropped(connect: *mut Connect, seen: &mut Dropped) {
         (*connect).drops += 1;
         (*connect).drop_reason = seen.reason;
         (*connect).drop_where = seen.at | (*connect).drop_where & place::STRAY;
-        if !enabled(ProbeId::Connect) {
+        if !enabled(ProbeId::CONNECT) {
             return;
         }
         if is_news {
             report_place(seen);
         }
         if !filter::quiet() {
-            report(Kind::ConnectDrop, &*connect);
+            report(Kind::CONNECT_DROP, &*connect);
         }
     }
 }
 
 #[inline(always)]
 fn report_place(seen: &Dropped) {
-    emit::<DropRecord>(ProbeId::Connect, |record| {
-        let header = header::<DropRecord>(Kind::ConnectDropPlace);
+    emit::<DropRecord>(ProbeId::CONNECT, |record| {
+        let header = header::<DropRecord>(Kind::CONNECT_DROP_PLACE);
         // SAFETY: a fresh reservation of the record's size; every byte is written.
         unsafe { record.write(DropRecord { header, dropped: *seen }) };
         Some(())

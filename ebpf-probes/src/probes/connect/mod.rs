@@ -5,7 +5,7 @@
 //! cgroup hook, in process context; later stages run in whatever the softirq interrupted.
 
 use crate::{
-    abi::{Header, ProbeId, assert_layout},
+    abi::{Header, ProbeId, assert_layout, declare},
     fields,
     spec::{
         Attach, CONNECT4, CONNECT6, Hook, PACKET_IN, PACKET_OUT, Probe, RETRANSMIT, SENDMSG4, SENDMSG6,
@@ -114,9 +114,27 @@ pub use crate::abi::connect::{Connect, leaves_as_asked, phase, translated};
 /// The `PENDING` map, which the agent sweeps.
 pub const PENDING_MAP: &str = "PENDING";
 
+declare! { CONNECT = 0 {
+    /// A connect began: [`ConnectRecord`].
+    CONNECT_START = 1,
+    /// A SYN was sent again.
+    CONNECT_RETRY = 2,
+    /// A connect ended, or failed before it began.
+    CONNECT_END = 3,
+    /// A packet of a pending connect was dropped on this host.
+    CONNECT_DROP = 4,
+    /// A connect is still pending (written by the agent's sweep).
+    CONNECT_PENDING = 5,
+    /// A connect waits (written by the agent's sweep, sooner and oftener than people care to hear).
+    CONNECT_WAITING = 6,
+    /// A packet of a pending connect was not delivered, and where: [`DropRecord`].
+    CONNECT_DROP_PLACE = 7,
+} }
+
 /// What this file contributes.
 pub const PROBE: Probe = Probe {
-    id: ProbeId::Connect,
+    id: ProbeId::CONNECT,
+    kinds: KINDS,
     name: "connect",
     about: "outbound connects, TCP and UDP: owner, SYN retries, outcome, drops on this host",
     hooks: &[

@@ -62,11 +62,11 @@ pub(crate) unsafe fn syn_sent(sk: *const u8, cookie: u64) -> u64 {
             let _ = SOCKETS.insert(&cookie, &(*call).owner, 0);
         }
         if PENDING.insert(&cookie, &*call, 0).is_err() {
-            count(ProbeId::Connect, Stat::MapFull);
+            count(ProbeId::CONNECT, Stat::MapFull);
             return opaque(0);
         }
-        if enabled(ProbeId::Connect) && filter::beginnings() {
-            report(Kind::ConnectStart, &*call);
+        if enabled(ProbeId::CONNECT) && filter::beginnings() {
+            report(Kind::CONNECT_START, &*call);
         }
     }
     opaque(0)
@@ -149,7 +149,7 @@ pub fn sk_error(ctx: BtfTracePointContext) -> i32 {
                 ..Connect::default()
             };
             icmp::note_datagram(&mut connect);
-            report(Kind::ConnectEnd, &connect);
+            report(Kind::CONNECT_END, &connect);
         }
     }
     0
@@ -172,11 +172,11 @@ pub(crate) unsafe fn sent_again(sk: *const u8) {
                 (*connect).tuple.local_port = fields::SK_NUM::read(sk);
             }
             icmp::note(&mut *connect);
-            if enabled(ProbeId::Connect) {
+            if enabled(ProbeId::CONNECT) {
                 counters::add(counter::SYN_RETRANSMITS);
             }
-            if enabled(ProbeId::Connect) && filter::MIN_NS.load() == 0 && !filter::quiet() {
-                report(Kind::ConnectRetry, &*connect);
+            if enabled(ProbeId::CONNECT) && filter::MIN_NS.load() == 0 && !filter::quiet() {
+                report(Kind::CONNECT_RETRY, &*connect);
             }
         }
     }

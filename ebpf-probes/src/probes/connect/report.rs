@@ -33,7 +33,7 @@ pub(super) fn failing(connect: &Connect) {
 /// Reports a connect as it is now.
 #[inline(always)]
 pub(super) fn report(kind: Kind, connect: &Connect) {
-    emit::<ConnectRecord>(ProbeId::Connect, |record| {
+    emit::<ConnectRecord>(ProbeId::CONNECT, |record| {
         // SAFETY: a fresh reservation of the record's size; every byte is written.
         unsafe { record.write(ConnectRecord { header: header::<ConnectRecord>(kind), connect: *connect }) };
         Some(())
@@ -44,7 +44,7 @@ pub(super) fn report(kind: Kind, connect: &Connect) {
 #[inline(always)]
 pub(super) fn end(connect: &Connect) {
     let lasted = now() - connect.started_ns;
-    if enabled(ProbeId::Connect) && connect.tuple.protocol == IPPROTO_TCP {
+    if enabled(ProbeId::CONNECT) && connect.tuple.protocol == IPPROTO_TCP {
         let established = connect.established != 0;
         let ended = if established { Ended::Established } else { Ended::by_error(connect.errno) };
         counters::add(counter::CONNECTS + ended as u32);
@@ -62,7 +62,7 @@ pub(super) fn end(connect: &Connect) {
             bad = true;
         }
     }
-    if enabled(ProbeId::Connect) && filter::worth(lasted, bad) {
-        report(Kind::ConnectEnd, connect);
+    if enabled(ProbeId::CONNECT) && filter::worth(lasted, bad) {
+        report(Kind::CONNECT_END, connect);
     }
 }

@@ -67,12 +67,12 @@ fn stray_inlined(ctx: &BtfTracePointContext, from: &Tuple) {
             return;
         }
         (*connect).drop_where |= place::STRAY;
-        if enabled(ProbeId::Connect) {
+        if enabled(ProbeId::CONNECT) {
             let (netns, ifindex) = ((*connect).owner.netns, fields::DEV_IFINDEX::read(dev));
             let name = fields::DEV_NAME::address(dev);
             // Field by field: a record made first would be on the stack, below two other frames.
-            emit::<DropRecord>(ProbeId::Connect, |record| {
-                (&raw mut (*record).header).write(header::<DropRecord>(Kind::ConnectDropPlace));
+            emit::<DropRecord>(ProbeId::CONNECT, |record| {
+                (&raw mut (*record).header).write(header::<DropRecord>(Kind::CONNECT_DROP_PLACE));
                 let seen = &raw mut (*record).dropped;
                 (*seen).cookie = cookie;
                 (*seen).location = 0;

@@ -2,7 +2,7 @@
 //! over UDP and TCP. What a message says is parsed in user space by a DNS library.
 
 use crate::{
-    abi::{Header, Owner, ProbeId, Tuple, assert_layout},
+    abi::{Header, Owner, ProbeId, Tuple, assert_layout, declare},
     spec::{CONNECT4, CONNECT6, Hook, PACKET_IN, PACKET_OUT, Probe, SENDMSG4, SENDMSG6},
 };
 
@@ -117,9 +117,17 @@ pub const LOOKUPS: u32 = 1 << 11;
 /// The `ASKED` map: lookups under way, to time them when `LOOKUPS` does not hold them.
 pub const ASKED_MAP: &str = "ASKED";
 
+declare! { DNS = 2 {
+    /// A DNS message: [`DnsBytes`].
+    DNS_MESSAGE = 32,
+    /// Whither a socket's questions go, where that is not the server asked for: [`DnsWire`].
+    DNS_WIRE = 33,
+} }
+
 /// What this file contributes.
 pub const PROBE: Probe = Probe {
-    id: ProbeId::Dns,
+    id: ProbeId::DNS,
+    kinds: KINDS,
     name: "dns",
     about: "DNS lookups over UDP and TCP port 53: question, answer, latency, owner",
     hooks: &[asks(CONNECT4), asks(CONNECT6), asks(SENDMSG4), asks(SENDMSG6), PACKET_OUT, PACKET_IN],

@@ -82,10 +82,10 @@ extern "C" fn dns_wire(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
         return opaque(0);
     }
     if let Some(elsewhere) = elsewhere(&ctx, packet, asker) {
-        emit::<DnsWire>(ProbeId::Dns, |record| {
+        emit::<DnsWire>(ProbeId::DNS, |record| {
             // SAFETY: a fresh reservation of which every byte is written.
             unsafe {
-                (&raw mut (*record).header).write(header::<DnsWire>(Kind::DnsWire));
+                (&raw mut (*record).header).write(header::<DnsWire>(Kind::DNS_WIRE));
                 (&raw mut (*record).cookie).write(cookie);
                 (&raw mut (*record).translated).write(elsewhere.translated);
                 (&raw mut (*record).pad).write(0);
@@ -99,11 +99,11 @@ extern "C" fn dns_wire(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
 /// Reports whither a question went that was held.
 #[inline(always)]
 fn reported_wire(cookie: u64, held: *const DeferredMessage) {
-    emit::<DnsWire>(ProbeId::Dns, |record| {
+    emit::<DnsWire>(ProbeId::DNS, |record| {
         // SAFETY: a fresh reservation of which every byte is written, and a live map value.
         unsafe {
             let len = size_of::<DnsWire>() as u32;
-            let header = Header { boot_ns: (*held).boot_ns, kind: Kind::DnsWire as u32, len };
+            let header = Header { boot_ns: (*held).boot_ns, kind: Kind::DNS_WIRE.0, len };
             (&raw mut (*record).header).write(header);
             (&raw mut (*record).cookie).write(cookie);
             (&raw mut (*record).translated).write((*held).translated);
@@ -212,11 +212,11 @@ extern "C" fn dns_reported(cookie: u64, id: u64) -> u64 {
     if unsafe { (*held).wire.protocol } != 0 {
         reported_wire(cookie, held);
     }
-    emit::<DnsBytes<HELD>>(ProbeId::Dns, |record| {
+    emit::<DnsBytes<HELD>>(ProbeId::DNS, |record| {
         // SAFETY: a fresh reservation of which every byte is written, and a live map value.
         unsafe {
             let len = DNS_BYTES_HEAD as u32 + at_most::<HELD>((*held).len);
-            let header = Header { boot_ns: (*held).boot_ns, kind: Kind::DnsMessage as u32, len };
+            let header = Header { boot_ns: (*held).boot_ns, kind: Kind::DNS_MESSAGE.0, len };
             (&raw mut (*record).header).write(header);
             (&raw mut (*record).cookie).write(cookie);
             core::ptr::copy_nonoverlapping(&raw const (*held).owner, &raw mut (*record).owner, 1);
@@ -258,12 +258,12 @@ extern "C" fn dns_copy(skb: *mut __sk_buff, ends: u64, payload: u64, cookie: u64
 fn copy<const N: usize>(skb: *mut __sk_buff, cookie: u64, packet: &Packet) {
     let ctx = &SkBuffContext::new(skb.cast());
     let asker = asker(cookie, packet);
-    emit::<DnsBytes<N>>(ProbeId::Dns, |record| {
+    emit::<DnsBytes<N>>(ProbeId::DNS, |record| {
         let len = at_most::<N>(packet.len);
         // SAFETY: a fresh reservation; the head is written whole, the data as far as `len` says. A torn
         // read of the owner costs a wrong name for an entry just replaced.
         unsafe {
-            let mut head = header::<DnsBytes<N>>(Kind::DnsMessage);
+            let mut head = header::<DnsBytes<N>>(Kind::DNS_MESSAGE);
             head.len = DNS_BYTES_HEAD as u32 + len;
             (&raw mut (*record).header).write(head);
             (&raw mut (*record).cookie).write(cookie);

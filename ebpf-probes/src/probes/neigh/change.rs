@@ -119,12 +119,12 @@ pub(super) unsafe fn report(neighbour: *const u8, key: &NeighKey, family: u16, c
     if filter::quiet() && change.severe() == 0 {
         return;
     }
-    emit::<NeighRecord>(ProbeId::Neigh, |record| {
+    emit::<NeighRecord>(ProbeId::NEIGH, |record| {
         // SAFETY: a fresh reservation of the record's size, of which every byte is written; the entry's
         // fields by checked loads, the device's name by a helper that cannot fault.
         unsafe {
             let device = fields::NEIGH_DEV::read(neighbour);
-            (&raw mut (*record).header).write(header::<NeighRecord>(Kind::NeighChange));
+            (&raw mut (*record).header).write(header::<NeighRecord>(Kind::NEIGH_CHANGE));
             let (mut update_flags, mut netlink_pid) = (0, 0);
             match change.update {
                 Some(update) => {

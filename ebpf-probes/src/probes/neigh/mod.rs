@@ -11,7 +11,7 @@ mod records;
 pub use records::{ClaimRecord, MacRecord, NeighRecord, UnheardRecord, WaiterRecord};
 
 use crate::{
-    abi::{Netns, ProbeId, assert_layout},
+    abi::{Netns, ProbeId, assert_layout, declare},
     fields::{self, Field, joined},
     spec::{Attach, Hook, PACKET_IN, Probe, RETRANSMIT, SET_STATE},
 };
@@ -188,9 +188,23 @@ const QUEUE: &[Field] = &[
 
 const NEIGHBOUR: &str = "struct neighbour *";
 
+declare! { NEIGH = 3 {
+    /// A neighbour changed: [`NeighRecord`].
+    NEIGH_CHANGE = 48,
+    /// A SYN came from another MAC than the cached one: [`MacRecord`].
+    NEIGH_MISMATCH = 49,
+    /// Another MAC claims a neighbour's address: [`ClaimRecord`].
+    NEIGH_CLAIM = 50,
+    /// A neighbour does not hear us, or does again: [`UnheardRecord`].
+    NEIGH_UNHEARD = 51,
+    /// A packet waits for a neighbour that does not answer: [`WaiterRecord`].
+    NEIGH_WAITER = 52,
+} }
+
 /// What this file contributes.
 pub const PROBE: Probe = Probe {
-    id: ProbeId::Neigh,
+    id: ProbeId::NEIGH,
+    kinds: KINDS,
     name: "neighbour",
     about: "neighbours (ARP, NDP): resolution, failure, MAC changes, full tables, SYNs from another MAC",
     hooks: &[

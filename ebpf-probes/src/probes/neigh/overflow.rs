@@ -48,8 +48,8 @@ fn overflow(table: *const u8, device: *const u8, address: *const u8) -> Option<(
         }
         happened(NeighEvent::TableFull, family);
         let count = repeated(if v4 { OVERFLOW_V4 } else { OVERFLOW_V6 })?;
-        emit::<NeighRecord>(ProbeId::Neigh, |record| {
-            (&raw mut (*record).header).write(header::<NeighRecord>(Kind::NeighChange));
+        emit::<NeighRecord>(ProbeId::NEIGH, |record| {
+            (&raw mut (*record).header).write(header::<NeighRecord>(Kind::NEIGH_CHANGE));
             (&raw mut (*record).owner).write(Owner::default());
             if v4 {
                 (&raw mut (*record).address).write(mapped(bpf_probe_read_kernel(address.cast()).ok()?));

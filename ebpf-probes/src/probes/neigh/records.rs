@@ -6,7 +6,7 @@ use crate::abi::{Header, Netns, Owner, Tuple, assert_layout};
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NeighRecord {
-    /// The header; `kind` is [`crate::abi::Kind::NeighChange`].
+    /// The header; `kind` is [`crate::abi::Kind::NEIGH_CHANGE`].
     pub header: Header,
     /// Who changed it; all zero when the kernel did, or a packet.
     pub owner: Owner,
@@ -65,7 +65,7 @@ pub struct NeighRecord {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MacRecord {
-    /// The header; `kind` is [`crate::abi::Kind::NeighMismatch`].
+    /// The header; `kind` is [`crate::abi::Kind::NEIGH_MISMATCH`].
     pub header: Header,
     /// The SYN's two ends; the remote one is the neighbour.
     pub tuple: Tuple,
@@ -97,7 +97,7 @@ pub struct MacRecord {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClaimRecord {
-    /// The header; `kind` is [`crate::abi::Kind::NeighClaim`].
+    /// The header; `kind` is [`crate::abi::Kind::NEIGH_CLAIM`].
     pub header: Header,
     /// The neighbour's address; IPv4 as `::ffff:a.b.c.d`.
     pub address: [u8; 16],
@@ -130,7 +130,7 @@ pub struct ClaimRecord {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UnheardRecord {
-    /// The header; `kind` is [`crate::abi::Kind::NeighUnheard`].
+    /// The header; `kind` is [`crate::abi::Kind::NEIGH_UNHEARD`].
     pub header: Header,
     /// The connection; the remote end is the neighbour.
     pub tuple: Tuple,
@@ -177,7 +177,7 @@ pub struct UnheardRecord {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WaiterRecord {
-    /// The header; `kind` is [`crate::abi::Kind::NeighWaiter`].
+    /// The header; `kind` is [`crate::abi::Kind::NEIGH_WAITER`].
     pub header: Header,
     /// The neighbour's address; IPv4 as `::ffff:a.b.c.d`.
     pub address: [u8; 16],

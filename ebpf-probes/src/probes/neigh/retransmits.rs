@@ -226,7 +226,7 @@ unsafe fn report(
             return;
         }
         (*known).unheard_reported_ns = at;
-        emit::<UnheardRecord>(ProbeId::Neigh, |record| {
+        emit::<UnheardRecord>(ProbeId::NEIGH, |record| {
             let tuple = &raw mut (*record).tuple;
             (&raw mut (*tuple).remote).write(peer.address);
             (&raw mut (*tuple).protocol).write(IPPROTO_TCP);
@@ -255,7 +255,7 @@ pub(super) unsafe fn write(
 ) {
     // SAFETY: as promised by the caller.
     unsafe {
-        (&raw mut (*record).header).write(header::<UnheardRecord>(Kind::NeighUnheard));
+        (&raw mut (*record).header).write(header::<UnheardRecord>(Kind::NEIGH_UNHEARD));
         (&raw mut (*record).cookie).write(cookie);
         (&raw mut (*record).cached_mac).write((*known).mac);
         (&raw mut (*record).seen_mac).write((*known).other_mac);

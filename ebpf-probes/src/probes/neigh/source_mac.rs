@@ -201,10 +201,10 @@ fn differs(met: &Met, syn: u64) -> u64 {
 #[inline(never)]
 fn mismatch(skb: *mut __sk_buff, packet: &Packet, met: &Met) -> u64 {
     if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
-        emit::<MacRecord>(ProbeId::Neigh, |record| {
+        emit::<MacRecord>(ProbeId::NEIGH, |record| {
             // SAFETY: a fresh reservation of the record's size, every byte written; a live map value.
             unsafe {
-                (&raw mut (*record).header).write(header::<MacRecord>(Kind::NeighMismatch));
+                (&raw mut (*record).header).write(header::<MacRecord>(Kind::NEIGH_MISMATCH));
                 packet.write_tuple(&SkBuffContext::new(skb.cast()), &raw mut (*record).tuple)?;
                 (&raw mut (*record).cached_mac).write(met.macs.cached.to_ne_bytes());
                 (&raw mut (*record).seen_mac).write(met.macs.seen.to_ne_bytes());
@@ -227,7 +227,7 @@ fn mismatch(skb: *mut __sk_buff, packet: &Packet, met: &Met) -> u64 {
 #[inline(never)]
 fn say(skb: *mut __sk_buff, packet: &Packet, met: &Met, what: u32, reported: u64) -> u64 {
     if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
-        emit::<UnheardRecord>(ProbeId::Neigh, |record| {
+        emit::<UnheardRecord>(ProbeId::NEIGH, |record| {
             // SAFETY: a fresh reservation of the record's size, every byte written; a live map value.
             unsafe {
                 packet.write_tuple(&SkBuffContext::new(skb.cast()), &raw mut (*record).tuple)?;

@@ -82,7 +82,7 @@ pub(super) unsafe fn key_of(neighbour: *const u8) -> Option<(NeighKey, u16)> {
             return None;
         };
         let Ok(address) = address else {
-            count(ProbeId::Neigh, Stat::Unreadable);
+            count(ProbeId::NEIGH, Stat::Unreadable);
             return None;
         };
         let device = fields::NEIGH_DEV::read(neighbour);

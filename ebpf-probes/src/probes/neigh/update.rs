@@ -140,8 +140,8 @@ fn claim(key: &NeighKey, claimed: u64, cached: u64) {
             return;
         }
         (*known).claim_reported_ns = at;
-        emit::<ClaimRecord>(ProbeId::Neigh, |record| {
-            (&raw mut (*record).header).write(header::<ClaimRecord>(Kind::NeighClaim));
+        emit::<ClaimRecord>(ProbeId::NEIGH, |record| {
+            (&raw mut (*record).header).write(header::<ClaimRecord>(Kind::NEIGH_CLAIM));
             (&raw mut (*record).address).write(key.address);
             (&raw mut (*record).cached_mac).write(cached.to_ne_bytes());
             (&raw mut (*record).claimed_mac).write(claimed.to_ne_bytes());

@@ -81,8 +81,8 @@ extern "C" fn neigh_waits(skb: u64) -> u64 {
         let sk = bpf_probe_read_kernel(fields::SKB_SK::address(skb)).unwrap_or(core::ptr::null());
         let cookie =
             if sk.is_null() { 0 } else { bpf_probe_read_kernel(fields::SK_COOKIE::address(sk)).unwrap_or(0) };
-        emit::<WaiterRecord>(ProbeId::Neigh, |record| {
-            (&raw mut (*record).header).write(header::<WaiterRecord>(Kind::NeighWaiter));
+        emit::<WaiterRecord>(ProbeId::NEIGH, |record| {
+            (&raw mut (*record).header).write(header::<WaiterRecord>(Kind::NEIGH_WAITER));
             (&raw mut (*record).address).write(key.address);
             write_owner(cookie, &raw mut (*record).owner);
             let head = bpf_probe_read_kernel(fields::SKB_HEAD::address(skb)).ok()?;

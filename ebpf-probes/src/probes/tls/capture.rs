@@ -79,11 +79,11 @@ pub(super) fn release(cookie: u64) {
 #[inline(never)]
 extern "C" fn tls_release(cookie: u64) -> u64 {
     let Some(held) = HELLOS.get_ptr(&cookie) else { return opaque(0) };
-    emit::<TlsBytes<HELLO_HELD>>(ProbeId::Tls, |record| {
+    emit::<TlsBytes<HELLO_HELD>>(ProbeId::TLS, |record| {
         // SAFETY: a fresh reservation; the head is written whole, the data by a helper from a live map
         // value. What lies beyond `len` is not looked at.
         unsafe {
-            let mut head = header::<TlsBytes<HELLO_HELD>>(Kind::TlsBytes);
+            let mut head = header::<TlsBytes<HELLO_HELD>>(Kind::TLS_BYTES);
             head.len = TLS_BYTES_HEAD as u32 + at_most::<HELLO_HELD>((*held).len);
             (&raw mut (*record).header).write(head);
             (&raw mut (*record).cookie).write(cookie);
@@ -134,11 +134,11 @@ fn copy<const N: usize>(skb: *mut __sk_buff, cookie: u64, hello: u32, at: u32, o
 where
     TlsBytes<N>: 'static,
 {
-    emit::<TlsBytes<N>>(ProbeId::Tls, |record| {
+    emit::<TlsBytes<N>>(ProbeId::TLS, |record| {
         let len = at_most::<N>(len);
         // SAFETY: a fresh reservation; the head is written whole, the data as far as `len` says.
         unsafe {
-            let mut head = header::<TlsBytes<N>>(Kind::TlsBytes);
+            let mut head = header::<TlsBytes<N>>(Kind::TLS_BYTES);
             head.len = TLS_BYTES_HEAD as u32 + len;
             (&raw mut (*record).header).write(head);
             (&raw mut (*record).cookie).write(cookie);

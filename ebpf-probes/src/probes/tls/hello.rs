@@ -200,7 +200,7 @@ fn whole(hs: &mut Handshake, seen: u32, of_a_socket: bool) {
         if of_a_socket {
             grown(hs.cookie);
             hand_over(hs);
-            report(Kind::TlsPhase, hs);
+            report(Kind::TLS_PHASE, hs);
         }
     }
 }

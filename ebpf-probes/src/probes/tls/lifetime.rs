@@ -137,7 +137,7 @@ pub(super) unsafe fn insert(cookie: u64, handshake: *const Handshake) -> bool {
                 || (call!(tls_room(cookie)) != 0 && HANDSHAKES.insert(&cookie, &*handshake, 0).is_ok()))
     };
     if !room {
-        count(ProbeId::Tls, Stat::MapFull);
+        count(ProbeId::TLS, Stat::MapFull);
         grown(cookie);
     }
     room

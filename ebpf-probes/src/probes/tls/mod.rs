@@ -13,7 +13,7 @@
 //! parsed in user space from captured bytes. A ServerHello that asks to retry is part of one handshake.
 
 use crate::{
-    abi::{Header, Netns, Owner, ProbeId, Tuple, assert_layout},
+    abi::{Header, Netns, Owner, ProbeId, Tuple, assert_layout, declare},
     fields,
     metrics::{Timed, counter},
     spec::{Attach, Hook, PACKET_IN, PACKET_OUT, Probe, SET_STATE},
@@ -234,9 +234,21 @@ pub const HELLOS: u32 = 1 << 10;
 /// The `HANDSHAKES` map, which the agent sweeps.
 pub const HANDSHAKES_MAP: &str = "HANDSHAKES";
 
+declare! { TLS = 1 {
+    /// Bytes of a ClientHello or ServerHello: [`TlsBytes`].
+    TLS_BYTES = 16,
+    /// A handshake moved: [`TlsRecord`].
+    TLS_PHASE = 17,
+    /// A thread read what the peer had sent.
+    TLS_READ = 18,
+    /// A handshake makes no progress (written by the agent's sweep).
+    TLS_PENDING = 19,
+} }
+
 /// What this file contributes.
 pub const PROBE: Probe = Probe {
-    id: ProbeId::Tls,
+    id: ProbeId::TLS,
+    kinds: KINDS,
     name: "tls",
     about: "TLS handshakes, both sides, any library and port: hellos, who read them, alerts, done",
     hooks: &[

@@ -84,7 +84,7 @@ pub fn socket_read(ctx: BtfTracePointContext) -> i32 {
                 let timed = Timed::ReadClient as u32 + hs.role - CLIENT;
                 counters::took(timed, hs.read_ns.wrapping_sub(hs.moved_ns));
             }
-            report(Kind::TlsRead, hs);
+            report(Kind::TLS_READ, hs);
         }
     }
     0

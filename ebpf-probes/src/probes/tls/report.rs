@@ -26,7 +26,7 @@ pub(super) fn report(kind: Kind, hs: &Handshake) {
 /// Reports a handshake.
 #[inline(always)]
 pub(super) fn reported(kind: Kind, hs: &Handshake) {
-    call!(tls_reported(hs.cookie, kind as u64));
+    call!(tls_reported(hs.cookie, u64::from(kind.0)));
 }
 
 /// See [`reported`].
@@ -34,7 +34,7 @@ pub(super) fn reported(kind: Kind, hs: &Handshake) {
 #[inline(never)]
 extern "C" fn tls_reported(cookie: u64, kind: u64) -> u64 {
     if let Some(handshake) = HANDSHAKES.get_ptr(&cookie) {
-        emit::<TlsRecord>(ProbeId::Tls, |record| {
+        emit::<TlsRecord>(ProbeId::TLS, |record| {
             // SAFETY: a fresh reservation of the record's size, of which every byte is written; a live map value.
             unsafe {
                 let len = size_of::<TlsRecord>() as u32;

@@ -96,7 +96,7 @@ fn arrived(ctx: &SkBuffContext, packet: &Packet) -> bool {
     let Some(empty) = NO_REQUEST.get_ptr(0) else { return false };
     // SAFETY: a live array slot that is never written.
     if REQUESTED.insert(key, unsafe { &*empty }, 0).is_err() {
-        count(ProbeId::Tls, Stat::MapFull);
+        count(ProbeId::TLS, Stat::MapFull);
         return false;
     }
     let Some(early) = REQUESTED.get_ptr_mut(key) else { return false };
@@ -270,6 +270,6 @@ fn whole(hs: &mut Handshake) {
     if hs.stage == stage::HELLO {
         grown(hs.cookie);
         hand_over(hs);
-        report(Kind::TlsPhase, hs);
+        report(Kind::TLS_PHASE, hs);
     }
 }

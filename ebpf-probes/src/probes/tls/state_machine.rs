@@ -160,14 +160,14 @@ fn server(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, first: &Firs
             if hs.stage == stage::HELLO_PARTIAL {
                 hs.stage = stage::HELLO;
                 hand_over(hs);
-                report(Kind::TlsPhase, hs);
+                report(Kind::TLS_PHASE, hs);
             }
             if hs.role == SERVER {
                 spoke_tls(hs);
             }
             capture(ctx, hs, SERVER_HELLO, 0, packet.offset, packet.len);
             hs.stage = stage::SERVER_FLIGHT;
-            report(Kind::TlsPhase, hs);
+            report(Kind::TLS_PHASE, hs);
             Step::On
         }
         stage::CLIENT_FINISH => over(hs, stage::DONE),
@@ -230,7 +230,7 @@ fn client(hs: &mut Handshake, packet: &Packet, first: &First) -> Step {
 #[inline(always)]
 fn waits(hs: &mut Handshake) -> Step {
     hs.stage = stage::CLIENT_FINISH;
-    report(Kind::TlsPhase, hs);
+    report(Kind::TLS_PHASE, hs);
     Step::On
 }
 
@@ -261,9 +261,9 @@ pub(super) fn over(hs: &mut Handshake, how: u32) -> Step {
         && filter::exposed(hs.moved_ns);
     if exposed && !nobodys(hs) {
         release(hs.cookie);
-        reported(Kind::TlsPhase, hs);
+        reported(Kind::TLS_PHASE, hs);
     } else {
-        report(Kind::TlsPhase, hs);
+        report(Kind::TLS_PHASE, hs);
     }
     Step::Over
 }

@@ -8,7 +8,10 @@ use aya::{
     maps::{Map, MapData, MapInfo, PerCpuArray},
     programs::loaded_programs,
 };
-use ebpf_probes::abi::{ProbeId, STATS_COLUMNS, Stat};
+use ebpf_probes::{
+    abi::{STATS_COLUMNS, Stat},
+    probes::PROBES,
+};
 
 use super::{
     proc::{self, BpfUse, Runs},
@@ -65,8 +68,8 @@ pub(crate) fn emitted(pid: u32) -> Result<Option<u64>> {
         let stats = PerCpuArray::<_, [u64; STATS_COLUMNS]>::try_from(Map::PerCpuArray(data))
             .context("culprit's STATS map is not of the type this xtask was built for")?;
         let mut sum = 0;
-        for &probe in ProbeId::ALL {
-            let per_cpu = stats.get(&(probe as u32), 0).context("reading culprit's STATS map")?;
+        for probe in PROBES.iter().map(|probe| probe.id) {
+            let per_cpu = stats.get(&(probe.0), 0).context("reading culprit's STATS map")?;
             sum += per_cpu.iter().map(|columns| columns[Stat::Emitted as usize]).sum::<u64>();
         }
         return Ok(Some(sum));

@@ -1,7 +1,7 @@
 //! Which clock is believed, by what the others say.
 
 use super::*;
-use crate::enrich::context::Context;
+use crate::known::context::Context;
 
 const NOW: u64 = 1_000 * SECOND_NS;
 
@@ -20,7 +20,7 @@ fn world(said: &[(ReferenceKind, &str, i64)]) -> World {
             }));
         }
     }
-    world.is_metadata_in_tests("169.254.169.254:80");
+    world.domains.clock.is_metadata_in_tests("169.254.169.254:80");
     world
 }
 
