@@ -160,13 +160,13 @@ fn the_example_configuration_has_only_keys_that_exist() {
 
 #[test]
 fn the_openapi_document_is_the_one_checked_in() {
-    let document = serde_json::to_string_pretty(&culprit::sinks::http::document()).expect("JSON") + "\n";
+    let document = serde_json::to_string_pretty(&culprit::outputs::http::document()).expect("JSON") + "\n";
     is_up_to_date("docs/culprit.openapi.json", &document);
 }
 
 #[test]
 fn every_route_of_the_openapi_document_has_a_name_of_its_own_and_documents_its_errors() {
-    let document = culprit::sinks::http::document();
+    let document = culprit::outputs::http::document();
     let paths = document["paths"].as_object().expect("paths");
     let mut names: Vec<&str> = Vec::new();
     for (path, route) in paths {

@@ -81,6 +81,28 @@ pub struct Output {
     pub verbose: bool,
 }
 
+/// The outputs of a session: each that is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    /// Lines, tables or JSON.
+    pub printed: Option<Output>,
+    /// A recording.
+    pub recording: Option<Recording>,
+    /// A live view on the terminal.
+    pub screen: Option<Colour>,
+}
+
+/// A recording that is made.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    /// Where; `-` is standard output.
+    pub file: PathBuf,
+    /// In place of a file that exists.
+    pub force: bool,
+    /// Show on the terminal that it is alive.
+    pub progress: bool,
+}
+
 /// What of a recording to show: the filters of a live session.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {

@@ -17,7 +17,7 @@ use crate::{
         plan::Outcome,
         tracefs,
     },
-    sinks::json,
+    outputs::json,
     terminal,
     text::printable,
 };

@@ -12,9 +12,8 @@ use culprit::{
     cli::{self, Cli, Command, List, Schema},
     clocks, config, doctor, incidents,
     kernel::timens,
-    list, log, neighbours, replay, run, sinks,
+    list, log, neighbours, outputs, replay, run,
     terminal::progress::say,
-    top,
 };
 
 /// Something did not work.
@@ -49,7 +48,9 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
             timens::join_initial()?;
             log::plain();
             let (session, output) = options.config();
-            runtime()?.block_on(run::trace(&session, &output))
+            let doing = if session.spec.quiet { "watching" } else { "tracing" };
+            let outputs = config::Outputs { printed: Some(output), ..config::Outputs::default() };
+            runtime()?.block_on(run::session(&session, &outputs, Some(doing)))
         }
         Command::Run(options) => {
             timens::join_initial()?;
@@ -59,16 +60,25 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         }
         Command::Top(options) => {
             // Before anything that takes time, or privileges.
-            top::check()?;
+            outputs::top::check()?;
             timens::join_initial()?;
             log::plain();
             let (session, colour) = options.config();
-            runtime()?.block_on(run::top(&session, colour))
+            let outputs = config::Outputs { screen: Some(colour), ..config::Outputs::default() };
+            runtime()?.block_on(run::session(&session, &outputs, None))
         }
         Command::Record(options) => {
             timens::join_initial()?;
             log::plain();
-            runtime()?.block_on(run::record(&options.config(), &options.file, options.force))
+            let session = options.config();
+            let recording = config::Recording {
+                file: options.file.clone(),
+                force: options.force,
+                // A command may write to the same terminal.
+                progress: session.command.is_empty(),
+            };
+            let outputs = config::Outputs { recording: Some(recording), ..config::Outputs::default() };
+            runtime()?.block_on(run::session(&session, &outputs, Some("recording")))
         }
         Command::Replay(options) => replay::replay(&options.config()),
         Command::Incidents(options) => incidents::list(&options.query(), &options.place(), options.format),
@@ -93,9 +103,11 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
             clap_mangen::Man::new(Cli::command()).render(&mut text)?;
             write(&text)
         }
-        Command::Schema { of: Schema::Stream } => write(&serde_json::to_vec_pretty(&sinks::json::schema())?),
+        Command::Schema { of: Schema::Stream } => {
+            write(&serde_json::to_vec_pretty(&outputs::json::schema())?)
+        }
         Command::Schema { of: Schema::Incident } => {
-            write(&serde_json::to_vec_pretty(&sinks::json::incident_schema())?)
+            write(&serde_json::to_vec_pretty(&outputs::json::incident_schema())?)
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     domains::neighbour::state_name,
     neighdump::{self, Dump, Table},
     network::family,
-    sinks::json,
+    outputs::json,
     terminal::{self, Column},
     text::shown,
 };

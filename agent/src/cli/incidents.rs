@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::run::From;
 use crate::{
-    config::Format, correlate::incident::Kind, incidents::Source, severity::Severity,
-    sinks::store::read::Query, units,
+    config::Format, correlate::incident::Kind, incidents::Source, outputs::store::read::Query,
+    severity::Severity, units,
 };
 
 /// `culprit incidents`.

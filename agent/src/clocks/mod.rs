@@ -14,12 +14,12 @@ use crate::{
     clockwatch::Sample,
     config::Format,
     fact::{Reading, ReferenceKind, is_time_zone},
+    outputs::json,
     reference::{
         Answer, Failure, Roots, Server,
         kernel::{self, State},
         local, ptp, sntp,
     },
-    sinks::json,
     terminal::{self, Column},
     text::duration::fine,
     units,

@@ -3,8 +3,6 @@
 //! One incident is one situation: it opens as soon as the evidence suffices, is updated in place,
 //! resolves, and repeats fold into it. Nothing here knows how an incident is found or shown.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -12,6 +10,12 @@ pub use super::clocks::{
     ClockReference, ClockSkewedDetails, ClockStep, ClockSteppedDetails, ClockVerdict, ExposedProcess,
     ExposedSession, Parent, StepCause,
 };
+pub use super::connects::{
+    ConnectFailingDetails, ConnectStalledDetails, FailingDestination, StalledDestination,
+};
+pub use super::describe::DescribeDetails;
+pub use super::handshakes::TlsDetails;
+pub use super::kind::{Details, Kind};
 pub use super::neighbours::{
     ClaimedMac, ConflictPattern, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails,
     NeighbourTableFullDetails, NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
@@ -19,12 +23,8 @@ pub use super::neighbours::{
 pub use super::remedy::{Part, Remedy};
 pub use crate::severity::Severity;
 use crate::{
-    domains::{
-        connect::{DropSite, Outcome},
-        tls::{Role, Stage},
-    },
-    fact::{Endpoint, HostIcmp, Process, Thread},
-    text::host::Invalid,
+    domains::connect::DropSite,
+    fact::{Endpoint, Process},
 };
 
 /// Version of an incident's shape. Within v1 it only ever grows.
@@ -71,60 +71,6 @@ pub struct Incident {
     pub evidence: Vec<Evidence>,
     /// More, by kind.
     pub details: Details,
-}
-
-/// Kinds of situations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// A TLS handshake makes no progress and this host owes the next message.
-    TlsHandshakeStalled,
-    /// A TCP connect is unanswered.
-    ConnectStalled,
-    /// The same process fails to connect to the same destination again and again.
-    ConnectFailing,
-    /// Traffic waits for a neighbour (ARP, NDP) that does not answer.
-    NeighbourUnresolved,
-    /// Replies go to a MAC that is not the one the neighbour's packets come from, and it does not receive them.
-    NeighbourStale,
-    /// Two machines claim one address.
-    NeighbourConflict,
-    /// There is no room for another neighbour.
-    NeighbourTableFull,
-    /// The wall clock was set, or jumped.
-    ClockStepped,
-    /// The wall clock is wrong, and no step is known that made it so.
-    ClockSkewed,
-}
-
-impl Kind {
-    /// Every kind, in order.
-    pub const ALL: &'static [Self] = &[
-        Self::TlsHandshakeStalled,
-        Self::ConnectStalled,
-        Self::ConnectFailing,
-        Self::NeighbourUnresolved,
-        Self::NeighbourStale,
-        Self::NeighbourConflict,
-        Self::NeighbourTableFull,
-        Self::ClockStepped,
-        Self::ClockSkewed,
-    ];
-
-    /// As JSON, metrics and `culprit list rules` name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TlsHandshakeStalled => "tls_handshake_stalled",
-            Self::ConnectStalled => "connect_stalled",
-            Self::ConnectFailing => "connect_failing",
-            Self::NeighbourUnresolved => "neighbour_unresolved",
-            Self::NeighbourStale => "neighbour_stale",
-            Self::NeighbourConflict => "neighbour_conflict",
-            Self::NeighbourTableFull => "neighbour_table_full",
-            Self::ClockStepped => "clock_stepped",
-            Self::ClockSkewed => "clock_skewed",
-        }
-    }
 }
 
 /// Where an incident stands.
@@ -210,124 +156,4 @@ pub struct Evidence {
     pub offset_ms: i64,
     /// What was seen.
     pub text: String,
-}
-
-/// What only one kind of incident has.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Details {
-    /// Of `tls_handshake_stalled`.
-    TlsHandshakeStalled(TlsDetails),
-    /// Of `connect_stalled`.
-    ConnectStalled(ConnectStalledDetails),
-    /// Of `connect_failing`.
-    ConnectFailing(ConnectFailingDetails),
-    /// Of `neighbour_unresolved`.
-    NeighbourUnresolved(NeighbourUnresolvedDetails),
-    /// Of `neighbour_stale`.
-    NeighbourStale(NeighbourStaleDetails),
-    /// Of `neighbour_conflict`.
-    NeighbourConflict(NeighbourConflictDetails),
-    /// Of `neighbour_table_full`.
-    NeighbourTableFull(NeighbourTableFullDetails),
-    /// Of `clock_stepped`.
-    ClockStepped(ClockSteppedDetails),
-    /// Of `clock_skewed`.
-    ClockSkewed(ClockSkewedDetails),
-}
-
-/// Of `tls_handshake_stalled`; of the handshake that waits longest.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct TlsDetails {
-    /// Which side this host is.
-    pub role: Role,
-    /// Who owes what.
-    pub stage: Stage,
-    /// Server name the client asked for.
-    pub sni: Option<String>,
-    /// That it is none that a host may have; of one that is too long, `sni` has the first 253 bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sni_invalid: Option<Invalid>,
-    /// This host's end.
-    pub local: Endpoint,
-    /// The other end.
-    pub peer: Endpoint,
-    /// Time without progress.
-    pub stall_ms: u64,
-    /// How long the peer's last message waited to be read; absent while none has.
-    pub read_after_ms: Option<u64>,
-    /// Handshakes of this incident that wait now.
-    pub waiting: u64,
-    /// Those of them whose ClientHello no thread has read.
-    pub unread: u64,
-    /// The process's threads at the moment of the stall, taken once; the one concerned first.
-    pub threads: Vec<Thread>,
-    /// Threads left out of `threads`.
-    pub threads_left_out: u32,
-}
-
-/// Of `connect_stalled`; of the connect that waits longest.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct ConnectStalledDetails {
-    /// Where to.
-    pub destination: Endpoint,
-    /// How long it has been pending.
-    pub pending_ms: u64,
-    /// Connects of this incident that wait now.
-    pub waiting: u64,
-    /// SYNs retransmitted.
-    pub syn_retransmits: u32,
-    /// Packets this host itself dropped.
-    pub dropped_by_host: u32,
-    /// Why it dropped the last of them.
-    pub drop_reason: Option<String>,
-    /// Destinations of this incident.
-    pub destinations: u64,
-    /// When there are several: those with most connects waiting, ten at most.
-    pub worst: Vec<StalledDestination>,
-    /// Peers whose certificates are being validated with what is fetched: they wait as well.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub validates: Vec<Endpoint>,
-}
-
-/// One of several destinations whose connects are unanswered.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct StalledDestination {
-    /// Where to.
-    pub destination: Endpoint,
-    /// Connects that wait now.
-    pub waiting: u64,
-    /// Connects so far.
-    pub count: u64,
-    /// How long the oldest has been pending, or was.
-    pub pending_ms: u64,
-}
-
-/// Of `connect_failing`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct ConnectFailingDetails {
-    /// Where to.
-    pub destination: Endpoint,
-    /// Failures by outcome since the incident began.
-    pub outcomes: BTreeMap<Outcome, u64>,
-    /// The last error by name.
-    pub errno: Option<String>,
-    /// The ICMP error with which this host itself answered the last attempt.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub answered_by_host: Option<HostIcmp>,
-    /// How long the last attempt took.
-    pub last_attempt_ms: u64,
-    /// Destinations of this incident.
-    pub destinations: u64,
-    /// When there are several: those with most failures, ten at most.
-    pub worst: Vec<FailingDestination>,
-}
-
-/// One of several destinations to which connects fail.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct FailingDestination {
-    /// Where to.
-    pub destination: Endpoint,
-    /// Failures.
-    pub count: u64,
 }

@@ -4,7 +4,11 @@
 //! know what a process or the network looks like it says so ([`Request`]); a live session answers.
 
 mod clocks;
+mod connects;
+mod describe;
+mod handshakes;
 pub mod incident;
+mod kind;
 mod neighbours;
 pub mod remedy;
 pub mod report;

@@ -3,75 +3,73 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::time::{HOUR_NS, MINUTE_NS, SECOND_NS};
+use crate::{
+    text::{printable, shown},
+    time::{HOUR_NS, MINUTE_NS, SECOND_NS},
+};
 
-/// Kinds of clocks the wall clock is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ReferenceKind {
-    /// A clock the hypervisor or the cloud offers as `/dev/ptp*`.
-    Ptp,
-    /// An NTP server the user named.
-    Ntp,
-    /// The kernel's own account: a time daemon has said that the clock is right.
-    Kernel,
-    /// The hardware clock, `/dev/rtc*`.
-    Rtc,
-    /// The `Date:` header of a plaintext HTTP response.
-    Http,
-    /// The day the running kernel was built: no clock, but no right clock shows an earlier time.
-    Built,
+macro_rules! references {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal, $about:literal, weight $weight:literal, for $lifetime:expr, called $called:expr;)+) => {
+        /// Kinds of clocks the wall clock is compared with.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum ReferenceKind {
+            $($(#[$doc])* $kind,)+
+        }
+
+        impl ReferenceKind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)+];
+
+            /// The word in JSON, text, and metrics.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)+ }
+            }
+
+            /// What it is, as a table's note.
+            pub fn about(self) -> &'static str {
+                match self { $(Self::$kind => $about,)+ }
+            }
+
+            /// What one of them is called in a sentence, by its name.
+            pub fn called(self, name: &str) -> String {
+                let called: fn(&str) -> String = match self { $(Self::$kind => $called,)+ };
+                called(name)
+            }
+
+            /// How much one clock of this kind counts in a vote on the wall clock; see `rules::clocks::verdict` for
+            /// what raises or voids it.
+            pub fn weight(self) -> u32 {
+                match self { $(Self::$kind => $weight,)+ }
+            }
+
+            /// How long a reading counts, nanoseconds.
+            pub fn lifetime_ns(self) -> u64 {
+                match self { $(Self::$kind => $lifetime,)+ }
+            }
+        }
+    };
 }
 
-impl ReferenceKind {
-    /// Every kind.
-    pub const ALL: &'static [Self] =
-        &[Self::Ptp, Self::Ntp, Self::Kernel, Self::Rtc, Self::Http, Self::Built];
-
-    /// The word in JSON, text, and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ptp => "ptp",
-            Self::Ntp => "ntp",
-            Self::Kernel => "kernel",
-            Self::Rtc => "rtc",
-            Self::Http => "http",
-            Self::Built => "built",
-        }
-    }
-
-    /// What it is, as a table's note.
-    pub fn about(self) -> &'static str {
-        match self {
-            Self::Ptp => "the hypervisor's or cloud's",
-            Self::Ntp => "time server",
-            Self::Kernel => "the kernel's own",
-            Self::Rtc => "hardware clock",
-            Self::Http => "a web server's",
-            Self::Built => "the kernel's build date",
-        }
-    }
-
-    /// How much one clock of this kind counts in a vote on the wall clock; see `rules::clocks::verdict` for what
-    /// raises or voids it.
-    pub fn weight(self) -> u32 {
-        match self {
-            Self::Ptp | Self::Ntp => 8,
-            Self::Kernel => 4,
-            Self::Rtc => 3,
-            Self::Http => 2,
-            Self::Built => 0,
-        }
-    }
-
-    /// How long a reading counts, nanoseconds.
-    pub fn lifetime_ns(self) -> u64 {
-        match self {
-            Self::Ptp | Self::Rtc => 2 * MINUTE_NS,
-            Self::Ntp => 2 * HOUR_NS,
-            Self::Kernel | Self::Http | Self::Built => HOUR_NS,
-        }
-    }
+references! {
+    /// A clock the hypervisor or the cloud offers as `/dev/ptp*`.
+    Ptp = "ptp", "the hypervisor's or cloud's", weight 8, for 2 * MINUTE_NS,
+        called |name| format!("the host's clock {}", shown(name));
+    /// An NTP server the user named.
+    Ntp = "ntp", "time server", weight 8, for 2 * HOUR_NS,
+        called |name| format!("NTP server {}", shown(name));
+    /// The kernel's own account: a time daemon has said that the clock is right.
+    Kernel = "kernel", "the kernel's own", weight 4, for HOUR_NS,
+        called |_| "the kernel's synchronised time".into();
+    /// The hardware clock, `/dev/rtc*`.
+    Rtc = "rtc", "hardware clock", weight 3, for 2 * MINUTE_NS,
+        called |name| format!("the hardware clock {}", shown(name));
+    /// The `Date:` header of a plaintext HTTP response.
+    Http = "http", "a web server's", weight 2, for HOUR_NS,
+        called |name| format!("HTTP server {}", shown(name));
+    /// The day the running kernel was built: no clock, but no right clock shows an earlier time.
+    Built = "built", "the kernel's build date", weight 0, for HOUR_NS,
+        called |name| format!("the build date of this kernel, {}", printable(name));
 }
 
 /// What a reference clock said, once.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
-use crate::sinks::store::read::{PAGE, Query};
+use crate::outputs::store::read::{PAGE, Query};
 
 /// A daemon that has not answered by then does not.
 const TIMEOUT: Duration = Duration::from_secs(15);

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     config::Format,
-    sinks::{
+    outputs::{
         json,
         store::{
             Store,

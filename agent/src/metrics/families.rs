@@ -15,7 +15,8 @@ use ebpf_probes::{
 
 use crate::{
     correlate::incident::{Kind, Severity},
-    sinks::{SINKS, queue::DISCARDS},
+    fact::ReferenceKind,
+    outputs::{SINKS, queue::DISCARDS},
 };
 
 /// Metrics of one name.
@@ -77,6 +78,8 @@ pub enum Values {
     Probes,
     /// A program of the kernel object.
     Programs,
+    /// A kind of reference clock that the wall clock is compared with.
+    References,
     /// A sink of the daemon.
     Sinks,
     /// One of a bounded number, of which this says what they are.
@@ -114,6 +117,11 @@ impl Values {
             Self::Severities => Some(Severity::ALL.iter().map(|severity| severity.name()).collect()),
             Self::Probes => Some(PROBES.iter().map(|probe| probe.name).collect()),
             Self::Programs => Some(programs()),
+            // No clock can be right that shows an earlier time than the kernel's build, and that is all it says.
+            Self::References => {
+                let compared = ReferenceKind::ALL.iter().filter(|kind| kind.weight() > 0);
+                Some(compared.map(|kind| kind.name()).collect())
+            }
             Self::Sinks => Some(SINKS.iter().map(|sink| sink.name).collect()),
             Self::Some(_) => None,
         }
@@ -147,8 +155,6 @@ pub const NEIGHBOUR_STATES: &[&str] =
     &["incomplete", "reachable", "stale", "delay", "probe", "failed", "permanent"];
 /// Directions of a step of the clock.
 pub const DIRECTIONS: &[&str] = &["forward", "backward"];
-/// Reference clocks.
-pub const REFERENCES: &[&str] = &["rtc", "ptp", "kernel", "ntp", "http"];
 /// Why a record is lost: [`Stat::LOSSES`] by name.
 pub const LOSSES: &[&str] =
     &[Stat::RingFull.name(), Stat::MapFull.name(), Stat::Unreadable.name(), Stat::Missed.name()];
@@ -161,7 +167,7 @@ const ROLE: Label = label("role", ROLES);
 const FAMILY: Label = label("family", IP);
 const PROBE: Label = Label { name: "probe", values: Values::Probes };
 const PROGRAM: Label = Label { name: "program", values: Values::Programs };
-const REFERENCE: Label = label("reference", REFERENCES);
+const REFERENCE: Label = Label { name: "reference", values: Values::References };
 const KIND: Label = Label { name: "kind", values: Values::Kinds };
 const SEVERITY: Label = Label { name: "severity", values: Values::Severities };
 const ID: Label = Label { name: "id", values: Values::Some("the incident's id, as `culprit show` takes it") };

@@ -9,7 +9,7 @@ use std::{
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use super::{families as f, writer::Writer};
-use crate::sinks::{
+use crate::outputs::{
     http::Traffic,
     queue::Counts,
     store::{Holds, Store},

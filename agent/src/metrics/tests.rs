@@ -30,7 +30,7 @@ use crate::{
         usage::{MapUsage, ProgramUsage},
     },
     known::bounded::Table,
-    sinks::{
+    outputs::{
         SINKS,
         http::Traffic,
         queue::Counts,

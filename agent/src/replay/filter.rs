@@ -6,9 +6,9 @@ use std::collections::HashSet;
 
 use crate::{
     config::Selection,
-    correlate::incident::{Details, Incident, Kind},
-    domains::{Describe, Fact, tls::Role},
-    fact::{Endpoint, Probes, Process},
+    correlate::incident::Incident,
+    domains::{Describe, Fact},
+    fact::{Probes, Process},
     known::{bounded::Bounded, context::ProcessContext},
 };
 
@@ -178,29 +178,12 @@ impl Filter {
 
     fn wants(&self, incident: &Incident) -> bool {
         let Selection { probes, wanted, select } = &self.selection;
-        let probe = probe(incident.kind);
+        let probe = incident.kind.probe();
         if !probes.is_empty() && !probes.iter().any(|wanted| wanted == probe) {
             return false;
         }
-        let end = |end: &Endpoint| select.connection(end.ip, end.port);
-        let concerns = match &incident.details {
-            Details::TlsHandshakeStalled(details) => {
-                let ours = details.role == Role::Server;
-                let port = if ours { details.local.port } else { details.peer.port };
-                select.connection(details.peer.ip, port)
-            }
-            Details::ConnectStalled(details) => {
-                end(&details.destination) || details.worst.iter().any(|worst| end(&worst.destination))
-            }
-            Details::ConnectFailing(details) => {
-                end(&details.destination) || details.worst.iter().any(|worst| end(&worst.destination))
-            }
-            Details::NeighbourUnresolved(details) => select.network(details.neighbour.address),
-            Details::NeighbourStale(details) => select.network(details.neighbour.address),
-            Details::NeighbourConflict(details) => select.network(details.neighbour.address),
-            Details::NeighbourTableFull(_) | Details::ClockStepped(_) | Details::ClockSkewed(_) => true,
-        };
-        let everyone = matches!(probe, "neighbour" | "clock");
+        let details = incident.details.described();
+        let (concerns, everyone) = (details.passes(select), details.concerns_everyone());
         let cause = incident.cause.as_ref().and_then(|cause| cause.process.as_ref());
         let owned = || self.owned(incident.process.as_ref()) || (cause.is_some() && self.owned(cause));
         concerns && (!wanted.by_owner() || everyone || owned())
@@ -256,18 +239,5 @@ impl Filter {
             complaints.push("nothing in the recording passed the filters".into());
         }
         complaints
-    }
-}
-
-/// The probe without which there are no such incidents.
-fn probe(kind: Kind) -> &'static str {
-    match kind {
-        Kind::TlsHandshakeStalled => "tls",
-        Kind::ConnectStalled | Kind::ConnectFailing => "connect",
-        Kind::NeighbourUnresolved
-        | Kind::NeighbourStale
-        | Kind::NeighbourConflict
-        | Kind::NeighbourTableFull => "neighbour",
-        Kind::ClockStepped | Kind::ClockSkewed => "clock",
     }
 }

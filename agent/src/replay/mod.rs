@@ -19,13 +19,13 @@ use crate::{
     domains::decode,
     fact::{Probes, SCHEMA, Start, Summary},
     known::context::Context,
-    pipeline::{self, Pipeline},
-    record::{Error, Item, Reader, Tail},
-    rules::RULES,
-    sinks::{
+    outputs::{
         Output as _,
         printer::{Printer, closing_line},
     },
+    pipeline::{self, Pipeline},
+    record::{Error, Item, Reader, Tail},
+    rules::RULES,
     terminal::progress::{Progress, say},
 };
 

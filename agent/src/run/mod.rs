@@ -12,53 +12,29 @@ mod metrics;
 mod session;
 mod sources;
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use session::Session;
 
-use crate::{
-    config,
-    sinks::{printer::Printer, recorder::Recorder},
-    terminal::progress::Progress,
-    top::{self, Top},
-};
+use crate::{config, outputs, terminal::progress::Progress};
 
-/// `culprit trace`.
+/// `culprit trace`, `record` and `top`: a session with these outputs. `doing`: what is said of it when it begins.
 ///
 /// # Errors
 /// When it cannot begin, or watching failed; what was collected by then is shown.
-pub async fn trace(config: &config::Session, output: &config::Output) -> anyhow::Result<ExitCode> {
-    let printer = Printer::open(output)?;
-    let waiting = Progress::spinner("attaching", output.verbose);
+pub async fn session(
+    config: &config::Session,
+    outputs: &config::Outputs,
+    doing: Option<&str>,
+) -> anyhow::Result<ExitCode> {
+    let opened = outputs::open(outputs)?;
+    let verbose = outputs.printed.as_ref().is_some_and(|output| output.verbose);
+    let waiting = doing.map(|_| Progress::spinner("attaching", verbose));
     let mut session = Session::build(config)?;
     drop(waiting);
-    session.emit_to(printer);
-    session.run(config, Some(if config.spec.quiet { "watching" } else { "tracing" })).await
-}
-
-/// `culprit top`.
-///
-/// # Errors
-/// As of [`trace`], and without a terminal.
-pub async fn top(config: &config::Session, colour: config::Colour) -> anyhow::Result<ExitCode> {
-    top::check()?;
-    let mut session = Session::build(config)?;
-    let view = Top::start(session.start(), colour)?;
-    session.emit_to(view);
-    session.run(config, None).await
-}
-
-/// `culprit record`; `force`: in place of a file that exists.
-///
-/// # Errors
-/// As of [`trace`], and when the file cannot be written.
-pub async fn record(config: &config::Session, file: &Path, force: bool) -> anyhow::Result<ExitCode> {
-    let waiting = Progress::spinner("attaching", false);
-    let mut session = Session::build(config)?;
-    drop(waiting);
-    // A command may write to the same terminal.
-    let progress = config.command.is_empty().then(|| Progress::spinner("recording", false));
-    let recorder = Recorder::create(file, force, session.start(), progress)?;
-    session.emit_to(recorder);
-    session.run(config, Some("recording")).await
+    for open in opened {
+        let output = open(session.start())?;
+        session.emit_to(output);
+    }
+    session.run(config, doing).await
 }

@@ -22,9 +22,9 @@ use crate::{
     domains::decode,
     fact::{Start, Summary},
     known::context::Context,
+    outputs::{Hangup, Output, SoFar, printer::closing_line},
     pipeline::{Item, Pipeline},
     records,
-    sinks::{Hangup, Output, SoFar, printer::closing_line},
     time::boot_ns,
 };
 
@@ -86,8 +86,8 @@ impl Session {
     }
 
     /// Adds an output.
-    pub(super) fn emit_to(&mut self, output: impl Output + 'static) {
-        self.outputs.push(Box::new(output));
+    pub(super) fn emit_to(&mut self, output: Box<dyn Output>) {
+        self.outputs.push(output);
     }
 
     /// Runs until something ends it; then, however it ended, drains. `doing`: what is said of it when it begins.

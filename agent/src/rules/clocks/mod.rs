@@ -116,16 +116,7 @@ pub(super) fn remedies_against(daemon: Daemon) -> Vec<Remedy> {
 
 /// What a reference clock is called in a sentence.
 pub(super) fn called(source: &Source) -> String {
-    let (kind, name) = (source.0, shown(&source.1));
-    match kind {
-        ReferenceKind::Ptp => format!("the host's clock {name}"),
-        ReferenceKind::Ntp => format!("NTP server {name}"),
-        ReferenceKind::Kernel => "the kernel's synchronised time".to_owned(),
-        ReferenceKind::Rtc => format!("the hardware clock {name}"),
-        ReferenceKind::Http => format!("HTTP server {name}"),
-        // The kernel says it of itself, in two words: nothing to quote.
-        ReferenceKind::Built => format!("the build date of this kernel, {}", printable(&source.1)),
-    }
+    source.0.called(&source.1)
 }
 
 /// A clock the wall clock is compared with, as it stands now.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::{
     config::Webhooks,
-    sinks::{
+    outputs::{
         queue::Counts,
         store::Store,
         webhook::{self, Bell},

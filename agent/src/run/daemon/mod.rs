@@ -34,7 +34,7 @@ use crate::{
     log,
     metrics::{Metrics, pick, service, snapshot::Snapshot},
     observe::pods,
-    sinks::{
+    outputs::{
         Hangup, Output, Rendered, STORE as STORE_SINK, SoFar, WEBHOOK, http,
         printer::Printer,
         queue::{Counts, Queue},
@@ -62,7 +62,7 @@ pub async fn run(config: Daemon, level: log::Level, reload: Reload) -> anyhow::R
     let mut session = Session::build(&config.session)?;
     let service = Service::start(&session, config.clone(), level, reload, printer, store, access, listener)?;
     session.feed(service.metrics.clone(), config.probe_stats)?;
-    session.emit_to(service);
+    session.emit_to(Box::new(service));
     session.run(&config.session, Some("watching")).await
 }
 

@@ -4,7 +4,7 @@
 use std::sync::PoisonError;
 
 use super::{Service, options};
-use crate::{config::Daemon, sinks::Hangup};
+use crate::{config::Daemon, outputs::Hangup};
 
 /// Reads the configuration as it was read at the start.
 pub type Reload = Box<dyn Fn() -> anyhow::Result<Daemon>>;

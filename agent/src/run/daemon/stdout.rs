@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::{
     fact::{Start, Summary},
-    sinks::{
+    outputs::{
         Output as _, Rendered, STDOUT,
         printer::Printer,
         queue::{Counts, Queue, Sink},

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::{NotifyState, notify};
 
-use crate::sinks::http::Status;
+use crate::outputs::http::Status;
 
 /// The service manager.
 pub(super) struct Supervisor {

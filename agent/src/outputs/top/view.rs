@@ -218,7 +218,7 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::top::collect::Failing;
+    use crate::outputs::top::collect::Failing;
 
     fn failing(process: &str, count: u64) -> Failing {
         Failing {

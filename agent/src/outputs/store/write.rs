@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     correlate::incident::State,
-    sinks::{
+    outputs::{
         Rendered,
         queue::{Counts, Sink},
     },

@@ -11,13 +11,9 @@ use anstyle::{AnsiColor, Effects, Style as Colour};
 use super::{DIM, Style, time};
 use crate::{
     config::Time,
-    correlate::incident::{CauseKind, Confidence, Details, Incident, NeighbourPlace, Part, Severity, State},
-    domains::tls::Role,
+    correlate::incident::{CauseKind, Confidence, Incident, Part, Severity, State},
     terminal::{Piece, cells, cut, lines, padded},
-    text::{
-        duration::{by, line as duration, off},
-        printable, shown,
-    },
+    text::{duration::line as duration, printable, shown},
 };
 
 /// Where lines are broken, in columns, unless the terminal has less.
@@ -59,9 +55,10 @@ impl Incidents {
         let now = (
             cause.map(|cause| cause.kind),
             cause.map(|cause| cause.confidence),
-            match &incident.details {
-                Details::ClockStepped(_) | Details::ClockSkewed(_) => incident.summary.clone(),
-                _ => to.unwrap_or_default(),
+            if incident.details.described().summary_tells() {
+                incident.summary.clone()
+            } else {
+                to.unwrap_or_default()
             },
             incident.caused_by.clone(),
         );
@@ -156,12 +153,7 @@ impl Incidents {
 /// `NEIGHBOUR STALE 10.0.1.90 on eth0`, `CONNECT STALLED raven[1017] to 192.0.2.64:80`.
 fn called(incident: &Incident) -> String {
     let kind = incident.kind.name().replace('_', " ").to_uppercase();
-    let to = match &incident.details {
-        Details::ConnectStalled(details) => Some(&details.destination),
-        Details::ConnectFailing(details) => Some(&details.destination),
-        _ => None,
-    };
-    if let Some(to) = to {
+    if let Some(to) = incident.details.described().destination() {
         let who = incident.process.as_ref();
         let who = who.map(|who| format!("{}[{}] ", printable(&who.comm), who.pid)).unwrap_or_default();
         return format!("{kind} {who}to {}", std::net::SocketAddr::new(to.ip, to.port));
@@ -259,29 +251,10 @@ fn goes_on(incident: &Incident, style: Style, out: &mut impl Write) -> io::Resul
     writeln!(out, "  {}{line}{}", colour.render(), colour.render_reset())
 }
 
+/// What tells it from others of its kind, to stand before what follows.
 fn place(incident: &Incident) -> String {
-    match &incident.details {
-        Details::TlsHandshakeStalled(details) => match details.role {
-            Role::Server => format!("server on :{}, ", details.local.port),
-            Role::Client => {
-                format!("client of {}, ", std::net::SocketAddr::new(details.peer.ip, details.peer.port))
-            }
-        },
-        Details::ConnectStalled(_) | Details::ConnectFailing(_) => String::new(),
-        Details::NeighbourUnresolved(details) => neighbour(&details.neighbour),
-        Details::NeighbourStale(details) => neighbour(&details.neighbour),
-        Details::NeighbourConflict(details) => neighbour(&details.neighbour),
-        Details::NeighbourTableFull(details) => format!("{}, ", details.family),
-        Details::ClockStepped(details) if details.wrong_ms.is_some() => "back where it was, ".to_owned(),
-        Details::ClockStepped(details) => format!("{}, ", by(details.delta_ns)),
-        Details::ClockSkewed(details) => format!("{}, ", off(details.reference.ahead_ns)),
-    }
-}
-
-/// `10.0.1.90 on eth0, `.
-fn neighbour(place: &NeighbourPlace) -> String {
-    let netns = place.netns.as_ref().map(|netns| format!("@{}", shown(netns))).unwrap_or_default();
-    format!("{} on {}{netns}, ", place.address, shown(&place.device))
+    let place = incident.details.described().headline();
+    if place.is_empty() { place } else { format!("{place}, ") }
 }
 
 /// Words broken into lines of at most [`WIDTH`] columns, with nothing in them that steers a terminal.

@@ -30,6 +30,7 @@ pub mod store;
 pub mod stream;
 pub mod summary;
 pub mod text;
+pub mod top;
 #[cfg(test)]
 mod untrusted_names;
 pub mod webhook;
@@ -138,6 +139,32 @@ pub enum Hangup {
     Stays,
     /// The configuration was read again: the session takes from it what can change.
     Changes(Box<config::Session>),
+}
+
+/// A kind of output: its name, and how it is opened.
+pub struct Kind {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// Opens it where the configuration asks for it: before anything is attached, so that what is wrong with it is
+    /// said first.
+    pub open: fn(&config::Outputs) -> anyhow::Result<Option<Opened>>,
+}
+
+/// An output that waits for what is attached.
+pub type Opened = Box<dyn FnOnce(&Start) -> anyhow::Result<Box<dyn Output>>>;
+
+/// Every kind of output a session may have, in the order in which they are given what happens. What the daemon does
+/// with incidents beside that goes through its [`SINKS`].
+pub const OUTPUTS: &[Kind] = &[printer::KIND, recorder::KIND, top::KIND];
+
+/// Opens what the configuration asks for.
+///
+/// # Errors
+/// One of them cannot be opened.
+pub fn open(config: &config::Outputs) -> anyhow::Result<Vec<Opened>> {
+    OUTPUTS.iter().filter_map(|kind| (kind.open)(config).transpose()).collect()
 }
 
 /// A sink, as metrics and documentation name it.

@@ -320,4 +320,4 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
 }
 
 #[cfg(test)]
-pub(in crate::sinks) mod tests;
+pub(in crate::outputs) mod tests;

@@ -192,7 +192,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
-    use crate::sinks::{STORE, store::tests::incident};
+    use crate::outputs::{STORE, store::tests::incident};
 
     /// Passes on what it gets, once it is let.
     struct Slow {

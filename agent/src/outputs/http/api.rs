@@ -34,8 +34,7 @@ use super::{
 };
 use crate::{
     correlate::incident::Kind,
-    severity::Severity,
-    sinks::{
+    outputs::{
         Rendered,
         store::{
             Error as StoreError,
@@ -43,6 +42,7 @@ use crate::{
         },
         stream::Reader,
     },
+    severity::Severity,
 };
 
 /// A silent stream says so often that it is alive.

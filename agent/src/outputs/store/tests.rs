@@ -15,13 +15,13 @@ use super::{
 use crate::{
     correlate::incident::{ConnectStalledDetails, Details, Incident, Kind, SCHEMA, Severity, State},
     fact::Endpoint,
-    sinks::{
+    outputs::{
         Rendered, STORE, WEBHOOK,
         queue::{Counts, Sink},
     },
 };
 
-pub(in crate::sinks) fn incident(number: u32, state: State) -> Incident {
+pub(in crate::outputs) fn incident(number: u32, state: State) -> Incident {
     let at = format!("2026-11-21T10:00:{:02}Z", number % 60);
     Incident {
         schema: SCHEMA,

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn no_name_of_earlier_versions_is_one_of_today() {
-        let schema = crate::sinks::json::incident_schema().to_string();
+        let schema = crate::outputs::json::incident_schema().to_string();
         for (_, _, old, new) in FIELDS {
             assert!(schema.contains(&format!("\"{new}\":")), "{new}");
             assert!(!schema.contains(&format!("\"{old}\":")), "{old}");

@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Output, SoFar};
+use super::{Kind, Output, SoFar};
 use crate::{
+    config,
     correlate::incident::Incident,
     fact::{Start, Summary},
     known::context::Context,
@@ -17,6 +18,23 @@ use crate::{
     terminal::progress::Progress,
     text::count_of_incidents,
     time::{boot_ns, realtime_ns},
+};
+
+/// Recordings, among the outputs.
+pub(super) const KIND: Kind = Kind {
+    name: "recording",
+    about: "records as the kernel made them, and context: `culprit replay` gives the same again",
+    open: |outputs| {
+        let Some(recording) = outputs.recording.clone() else { return Ok(None) };
+        // A pipe or a device may be there.
+        let (path, force) = (&recording.file, recording.force);
+        anyhow::ensure!(
+            force || !path.metadata().is_ok_and(|there| there.is_file()),
+            "{}: it exists: give another name, or --force to overwrite it",
+            path.display()
+        );
+        Ok(Some(Box::new(move |start| Ok(Box::new(Recorder::create(&recording, start)?)))))
+    },
 };
 
 /// Writes a recording.
@@ -27,20 +45,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Begins a recording at `path` (`-` is standard output); `force`: in place of a file that exists.
+    /// Begins a recording.
     ///
     /// # Errors
-    /// The file exists, or cannot be written.
-    pub fn create(
-        path: &Path,
-        force: bool,
-        start: &Start,
-        progress: Option<Progress>,
-    ) -> anyhow::Result<Self> {
-        // A pipe or a device may be there.
-        if !force && path.metadata().is_ok_and(|there| there.is_file()) {
-            anyhow::bail!("{}: it exists: give another name, or --force to overwrite it", path.display());
-        }
+    /// The file cannot be written.
+    fn create(recording: &config::Recording, start: &Start) -> anyhow::Result<Self> {
+        let path = &recording.file;
+        // Nothing else shows that it is alive.
+        let progress = recording.progress.then(|| Progress::spinner("recording", false));
         let out: Box<dyn Write> = if path == Path::new("-") {
             Box::new(io::stdout())
         } else {

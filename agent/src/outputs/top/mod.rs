@@ -31,7 +31,7 @@ use crate::{
     domains::Fact,
     fact::{Start, Summary},
     log,
-    sinks::Output,
+    outputs::{Kind, Output},
     text::shown,
     world::World,
 };
@@ -49,6 +49,17 @@ pub fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The live view, among the outputs.
+pub(super) const KIND: Kind = Kind {
+    name: "screen",
+    about: "a live view of what is pending, failing and open (`culprit top`)",
+    open: |outputs| {
+        let Some(colour) = outputs.screen else { return Ok(None) };
+        check()?;
+        Ok(Some(Box::new(move |start| Ok(Box::new(Top::start(start, colour)?)))))
+    },
+};
+
 /// A live view that runs.
 pub struct Top {
     collector: collect::Collector,
@@ -62,7 +73,7 @@ impl Top {
     ///
     /// # Errors
     /// It cannot be had.
-    pub fn start(start: &Start, colour: Colour) -> anyhow::Result<Self> {
+    fn start(start: &Start, colour: Colour) -> anyhow::Result<Self> {
         let colour = match colour {
             Colour::Always => true,
             Colour::Never => false,

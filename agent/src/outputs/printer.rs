@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    Output,
+    Kind, Output,
     json::{self, Line},
     summary::Table,
     text,
@@ -22,6 +22,17 @@ use crate::{
     fact::{Start, Summary},
     terminal,
     text::count_of_incidents,
+};
+
+/// What is printed, among the outputs.
+pub(super) const KIND: Kind = Kind {
+    name: "printed",
+    about: "lines for people, tables of what there was, or JSON lines",
+    open: |outputs| {
+        let Some(output) = &outputs.printed else { return Ok(None) };
+        let printer = Printer::open(output)?;
+        Ok(Some(Box::new(move |_| Ok(Box::new(printer)))))
+    },
 };
 
 /// Where facts go.

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     correlate::incident::Incident,
     domains::{Describe, Fact, What},
-    sinks::text,
+    outputs::text,
     terminal::{self, Column},
 };
 

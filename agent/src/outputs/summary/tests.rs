@@ -96,7 +96,7 @@ fn a_summary_shows_each_incident_once_as_it_stands() {
     use crate::correlate::incident::State;
     let mut table = busy();
     for state in [State::Open, State::Updated, State::Resolved] {
-        table.incident(crate::sinks::store::tests::incident(2, state));
+        table.incident(crate::outputs::store::tests::incident(2, state));
     }
     let written = written(&table, None);
     assert_eq!(written.matches("CONNECT STALLED").count(), 1, "{written}");

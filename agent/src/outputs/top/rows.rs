@@ -7,8 +7,7 @@ use super::{
     words::{age, who},
 };
 use crate::{
-    correlate::incident::{CauseKind, Details, Incident, Severity, State},
-    fact::peer,
+    correlate::incident::{CauseKind, Incident, Severity, State},
     text::printable,
 };
 
@@ -206,7 +205,7 @@ fn row(incident: &Arc<Incident>, emitted_ago_ns: u64) -> Row {
             severity.into(),
             incident.kind.name().replace('_', " "),
             who(incident.process.as_ref()),
-            destination(incident),
+            incident.details.described().place(),
             age(lasted),
             cause.into(),
         ],
@@ -214,24 +213,5 @@ fn row(incident: &Arc<Incident>, emitted_ago_ns: u64) -> Row {
         numbers: vec![Some((rank << 60) | (lasted >> 4)), None, None, None, Some(lasted), None],
         severity: (!over).then_some(incident.severity),
         incident: Some(incident.clone()),
-    }
-}
-
-/// Where an incident's trouble is.
-fn destination(incident: &Incident) -> String {
-    let place = |place: &crate::correlate::incident::NeighbourPlace| {
-        format!("{} on {}", place.address, crate::text::shown(&place.device))
-    };
-    match &incident.details {
-        Details::TlsHandshakeStalled(details) => {
-            format!("{} ←→ :{}", peer(&details.peer), details.local.port)
-        }
-        Details::ConnectStalled(details) => peer(&details.destination),
-        Details::ConnectFailing(details) => peer(&details.destination),
-        Details::NeighbourUnresolved(details) => place(&details.neighbour),
-        Details::NeighbourStale(details) => place(&details.neighbour),
-        Details::NeighbourConflict(details) => place(&details.neighbour),
-        Details::NeighbourTableFull(details) => details.family.to_string(),
-        Details::ClockStepped(_) | Details::ClockSkewed(_) => "clock".into(),
     }
 }

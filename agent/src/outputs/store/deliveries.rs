@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{Error, Store};
 use crate::{
     correlate::incident::{CauseKind, Confidence, State},
+    outputs::{Rendered, WEBHOOK},
     severity::Severity,
-    sinks::{Rendered, WEBHOOK},
 };
 
 /// Incidents whose last reported state is remembered, at most.

@@ -1,0 +1,77 @@
+//! What only incidents about connects have.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{
+    domains::connect::Outcome,
+    fact::{Endpoint, HostIcmp},
+};
+
+/// Of `connect_stalled`; of the connect that waits longest.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ConnectStalledDetails {
+    /// Where to.
+    pub destination: Endpoint,
+    /// How long it has been pending.
+    pub pending_ms: u64,
+    /// Connects of this incident that wait now.
+    pub waiting: u64,
+    /// SYNs retransmitted.
+    pub syn_retransmits: u32,
+    /// Packets this host itself dropped.
+    pub dropped_by_host: u32,
+    /// Why it dropped the last of them.
+    pub drop_reason: Option<String>,
+    /// Destinations of this incident.
+    pub destinations: u64,
+    /// When there are several: those with most connects waiting, ten at most.
+    pub worst: Vec<StalledDestination>,
+    /// Peers whose certificates are being validated with what is fetched: they wait as well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub validates: Vec<Endpoint>,
+}
+
+/// One of several destinations whose connects are unanswered.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct StalledDestination {
+    /// Where to.
+    pub destination: Endpoint,
+    /// Connects that wait now.
+    pub waiting: u64,
+    /// Connects so far.
+    pub count: u64,
+    /// How long the oldest has been pending, or was.
+    pub pending_ms: u64,
+}
+
+/// Of `connect_failing`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ConnectFailingDetails {
+    /// Where to.
+    pub destination: Endpoint,
+    /// Failures by outcome since the incident began.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// The last error by name.
+    pub errno: Option<String>,
+    /// The ICMP error with which this host itself answered the last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_by_host: Option<HostIcmp>,
+    /// How long the last attempt took.
+    pub last_attempt_ms: u64,
+    /// Destinations of this incident.
+    pub destinations: u64,
+    /// When there are several: those with most failures, ten at most.
+    pub worst: Vec<FailingDestination>,
+}
+
+/// One of several destinations to which connects fail.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct FailingDestination {
+    /// Where to.
+    pub destination: Endpoint,
+    /// Failures.
+    pub count: u64,
+}
