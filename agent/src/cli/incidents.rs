@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::run::From;
 use crate::{
-    config::Format, correlate::incident::Kind, incidents::Source, outputs::store::read::Query,
+    config::Format, incidents::Source, outputs::store::read::Query, pipeline::incident::Kind,
     severity::Severity, units,
 };
 

@@ -14,9 +14,9 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::incident::{Kind, Severity},
     fact::ReferenceKind,
     outputs::{SINKS, queue::DISCARDS},
+    pipeline::incident::{Kind, Severity},
 };
 
 /// Metrics of one name.

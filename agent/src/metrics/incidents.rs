@@ -13,7 +13,7 @@ use super::{
     families::{INCIDENTS, INCIDENTS_OPEN, INCIDENTS_WORST},
     writer::Writer,
 };
-use crate::correlate::incident::{Incident, Kind, Severity, State};
+use crate::pipeline::incident::{Incident, Kind, Severity, State};
 
 /// Open incidents remembered at most, as many as the correlation keeps. The oldest gives way.
 const OPEN: usize = 512;
@@ -119,7 +119,7 @@ impl Collector for Incidents {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::correlate::incident::{ConnectFailingDetails, Details, SCHEMA};
+    use crate::pipeline::incident::{ConnectFailingDetails, Details, SCHEMA};
 
     pub(in crate::metrics) fn incident(id: &str, state: State, severity: Severity) -> Incident {
         Incident {

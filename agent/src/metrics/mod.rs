@@ -22,7 +22,7 @@ use std::{
 pub use format::{Format, pick};
 use prometheus_client::{collector::Collector, encoding::text, registry::Registry};
 
-use crate::{config::MetricsBy, correlate::incident::Incident};
+use crate::{config::MetricsBy, pipeline::incident::Incident};
 use snapshot::Snapshot;
 
 /// All metrics of this process.

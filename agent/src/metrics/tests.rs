@@ -23,7 +23,6 @@ use super::{
 };
 use crate::{
     config::MetricsBy,
-    correlate::incident::{Incident, Severity, State},
     fact::{Process, ReferenceKind},
     kernel::{
         load::Loss,
@@ -36,6 +35,7 @@ use crate::{
         queue::Counts,
         store::{Holds, Store},
     },
+    pipeline::incident::{Incident, Severity, State},
 };
 
 /// With something of everything.

@@ -12,7 +12,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use super::{families as f, writer::Writer};
 use crate::{
     config::MetricsBy,
-    correlate::incident::{Incident, Kind, State},
+    pipeline::incident::{Incident, Kind, State},
     text::printable,
 };
 

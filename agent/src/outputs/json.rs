@@ -13,9 +13,9 @@ use serde_json::{
 };
 
 use crate::{
-    correlate::incident::Incident,
     domains::Fact,
     fact::{Start, Summary},
+    pipeline::incident::Incident,
     text::hidden,
 };
 

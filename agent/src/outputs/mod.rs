@@ -14,11 +14,11 @@ use std::{
 
 use crate::{
     config,
-    correlate::incident::Incident,
     domains::Fact,
     fact::{Start, Summary},
     known::context::Context,
-    world::World,
+    pipeline::incident::Incident,
+    pipeline::world::World,
 };
 
 pub mod http;

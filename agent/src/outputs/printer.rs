@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{
     config::{self, Colour, Format},
-    correlate::incident::Incident,
     domains::Fact,
     fact::{Start, Summary},
+    pipeline::incident::Incident,
     terminal,
     text::count_of_incidents,
 };

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{Rendered, Spec};
-use crate::correlate::incident::State;
+use crate::pipeline::incident::State;
 
 /// How often a sink with nothing to do is called.
 const IDLE: Duration = Duration::from_secs(1);

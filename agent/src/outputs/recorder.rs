@@ -11,9 +11,9 @@ use anyhow::Context as _;
 use super::{Kind, Output, SoFar};
 use crate::{
     config,
-    correlate::incident::Incident,
     fact::{Start, Summary},
     known::context::Context,
+    pipeline::incident::Incident,
     record::{self, Writer},
     terminal::progress::Progress,
     text::count_of_incidents,

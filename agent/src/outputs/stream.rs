@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::broadcast;
 
 use super::{Rendered, STREAM, queue::Counts};
-use crate::correlate::incident::State;
+use crate::pipeline::incident::State;
 
 /// Open incidents kept for readers that come, at most.
 const OPEN: usize = 1024;

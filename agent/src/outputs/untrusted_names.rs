@@ -8,14 +8,14 @@ use super::{
     text::{self, Style},
 };
 use crate::{
-    correlate::incident::{
-        Cause, Confidence, Details, Evidence, Incident, Kind, Remedy, SCHEMA, Severity, State, TlsDetails,
-    },
     domains::{
         Fact, What, clock, connect, dns,
         tls::{self, Role, Session, Stage},
     },
     fact::{Endpoint, Process, Protocol, Thread},
+    pipeline::incident::{
+        Cause, Confidence, Details, Evidence, Incident, Kind, Remedy, SCHEMA, Severity, State, TlsDetails,
+    },
     text::{hidden, host::Name, shell::Command, shown},
 };
 

@@ -6,10 +6,10 @@ use std::collections::HashSet;
 
 use crate::{
     config::Selection,
-    correlate::incident::Incident,
     domains::{Describe, Fact},
     fact::{Probes, Process},
     known::{bounded::Bounded, context::ProcessContext},
+    pipeline::incident::Incident,
 };
 
 /// Processes remembered at most.

@@ -15,7 +15,6 @@ use filter::Filter;
 
 use crate::{
     config::Replay,
-    correlate::incident::Incident,
     domains::decode,
     fact::{Probes, SCHEMA, Start, Summary},
     known::context::Context,
@@ -23,6 +22,7 @@ use crate::{
         Output as _,
         printer::{Printer, closing_line},
     },
+    pipeline::incident::Incident,
     pipeline::{self, Pipeline},
     record::{Error, Item, Reader, Tail},
     rules::RULES,

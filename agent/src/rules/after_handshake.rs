@@ -9,7 +9,6 @@ use ebpf_probes::probes::{
 
 use super::fetch::{self, For, HTTP};
 use crate::{
-    correlate::{ProcessRef, Request, View, remedy::Remedy},
     domains::{
         Event, Record,
         tls::{self, TlsStep},
@@ -19,6 +18,7 @@ use crate::{
         bounded::{Bounded, Table},
         context::{SeenSocket, Snapshot},
     },
+    pipeline::{ProcessRef, Request, View, remedy::Remedy},
     rules::text,
 };
 
@@ -155,8 +155,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        correlate::incident::{Details, Kind},
         known::context::{Context, Loaded, Runtime},
+        pipeline::incident::{Details, Kind},
         rules::scene::{PROCESS, Scene, advice, connect, flight, hello},
     };
 

@@ -5,11 +5,11 @@ use ebpf_probes::probes::connect::Connect;
 
 use super::{neighbours, text};
 use crate::{
-    correlate::{remedy::Remedy, report::Report},
     fact::Endpoint,
+    pipeline::world::World,
+    pipeline::{remedy::Remedy, report::Report},
     records,
     text::shell::Command,
-    world::World,
 };
 
 /// Whether a connect goes to an IPv6 address (not to an IPv4-mapped one).

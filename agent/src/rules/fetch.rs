@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use crate::{
-    correlate::{View, remedy::Remedy},
     known::context::{Loaded, Runtime},
+    pipeline::{View, remedy::Remedy},
 };
 
 /// Plain HTTP: where issuer certificates, CRLs and OCSP answers come from (RFC 5280 §4.2.2.1, §4.2.1.13).

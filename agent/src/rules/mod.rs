@@ -1,6 +1,6 @@
 //! One diagnosis a file, and the table everything else derives from: `culprit list rules`, the README.
 
-use crate::correlate::Rule;
+use crate::pipeline::Rule;
 
 mod after_handshake;
 mod clock_skewed;

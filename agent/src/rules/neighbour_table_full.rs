@@ -10,14 +10,14 @@ use ebpf_probes::{
 
 use super::text;
 use crate::{
-    correlate::{
+    domains::{Event, Record, neighbour},
+    known::context::Network,
+    pipeline::{
         Diagnose, Request, Rule, View,
         incident::{Confidence, Details, Kind, NeighbourTableFullDetails, NeighbourUser, Severity},
         remedy::Remedy,
         report::Report,
     },
-    domains::{Event, Record, neighbour},
-    known::context::Network,
     records,
     rules::text::duration,
     text::{shell::Command, shown},
@@ -245,8 +245,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        correlate::incident::State,
         known::context::{Context, NeighbourTable, NeighbourUse},
+        pipeline::incident::State,
         rules::scene::{Scene, entry},
     };
 

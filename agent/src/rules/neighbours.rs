@@ -5,16 +5,16 @@ use std::net::IpAddr;
 use ebpf_probes::{abi::Netns, probes::connect::Connect};
 
 use crate::{
-    correlate::{
+    domains::neighbour::SilentNeighbour,
+    fact::Endpoint,
+    pipeline::world::World,
+    pipeline::{
         View,
         incident::{Cause, CauseKind, Confidence, Details, Kind, NeighbourPlace},
         remedy::Remedy,
     },
-    domains::neighbour::SilentNeighbour,
-    fact::Endpoint,
     records,
     text::{shell::Command, shown},
-    world::World,
 };
 
 /// Incidents that explain another, at most.

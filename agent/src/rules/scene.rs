@@ -13,10 +13,6 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::{
-        Request,
-        incident::{Cause, Incident, Kind, State},
-    },
     domains::decode,
     fact::{LeapKind, Probes, Reading, ReferenceKind, Thread},
     known::{
@@ -25,6 +21,10 @@ use crate::{
         select::Select,
     },
     pipeline::{Item, Pipeline},
+    pipeline::{
+        Request,
+        incident::{Cause, Incident, Kind, State},
+    },
     records::encode,
     rules::RULES,
 };

@@ -10,11 +10,11 @@ use ebpf_probes::{
 pub(super) use crate::text::duration::short as duration;
 
 use crate::{
-    correlate::incident::{Cause, CauseKind},
     fact::{Endpoint, Process},
+    pipeline::incident::{Cause, CauseKind},
+    pipeline::world::World,
     records,
     text::{shell::Command, shown},
-    world::World,
 };
 
 /// `192.0.2.1:80`, `[2001:db8::1]:80`.

@@ -12,12 +12,12 @@ use proptest::prelude::*;
 
 use super::scene::{PROCESS, Scene, connect, entry, hello, owner, thread, unheard, waiter};
 use crate::{
-    correlate::incident::{Incident, Kind},
     fact::ReferenceKind,
     known::{
         context::{Context, PortHolder, PortUse, Posture, ProcessContext, Reach},
         request::Target,
     },
+    pipeline::incident::{Incident, Kind},
     text::{hidden, shown},
 };
 

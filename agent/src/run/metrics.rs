@@ -29,7 +29,7 @@ use crate::{
         Metrics,
         snapshot::{Clock, Offset, Snapshot, Step},
     },
-    world::World,
+    pipeline::world::World,
 };
 
 /// How often something is published.

@@ -18,11 +18,11 @@ use super::{
 };
 use crate::{
     config,
-    correlate::incident::Incident,
     domains::decode,
     fact::{Start, Summary},
     known::context::Context,
     outputs::{Hangup, Output, SoFar, printer::closing_line},
+    pipeline::incident::Incident,
     pipeline::{Item, Pipeline},
     records,
     time::boot_ns,

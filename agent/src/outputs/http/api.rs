@@ -33,7 +33,6 @@ use super::{
     page,
 };
 use crate::{
-    correlate::incident::Kind,
     outputs::{
         Rendered,
         store::{
@@ -42,6 +41,7 @@ use crate::{
         },
         stream::Reader,
     },
+    pipeline::incident::Kind,
     severity::Severity,
 };
 

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
 
 use super::{error, rates, status};
-use crate::{correlate::incident::Incident, outputs::store::read::PAGE};
+use crate::{outputs::store::read::PAGE, pipeline::incident::Incident};
 
 /// A route, as documented.
 pub(super) struct Route {

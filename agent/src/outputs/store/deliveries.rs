@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Error, Store};
 use crate::{
-    correlate::incident::{CauseKind, Confidence, State},
     outputs::{Rendered, WEBHOOK},
+    pipeline::incident::{CauseKind, Confidence, State},
     severity::Severity,
 };
 

@@ -13,12 +13,12 @@ use super::{
     *,
 };
 use crate::{
-    correlate::incident::{ConnectStalledDetails, Details, Incident, Kind, SCHEMA, Severity, State},
     fact::Endpoint,
     outputs::{
         Rendered, STORE, WEBHOOK,
         queue::{Counts, Sink},
     },
+    pipeline::incident::{ConnectStalledDetails, Details, Incident, Kind, SCHEMA, Severity, State},
 };
 
 pub(in crate::outputs) fn incident(number: u32, state: State) -> Incident {

@@ -13,11 +13,11 @@ use super::{
     retain::{self, Age},
 };
 use crate::{
-    correlate::incident::State,
     outputs::{
         Rendered,
         queue::{Counts, Sink},
     },
+    pipeline::incident::State,
 };
 
 /// How often the store's age is noted and what is too old forgotten.

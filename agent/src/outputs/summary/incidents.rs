@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::text;
-use crate::correlate::incident::Incident;
+use crate::pipeline::incident::Incident;
 
 /// Incidents kept at most; what comes after is counted.
 const KEPT: usize = 64;

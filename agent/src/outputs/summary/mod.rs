@@ -10,9 +10,9 @@ use std::{
 };
 
 use crate::{
-    correlate::incident::Incident,
     domains::{Describe, Fact, What},
     outputs::text,
+    pipeline::incident::Incident,
     terminal::{self, Column},
 };
 

@@ -93,7 +93,7 @@ fn the_tables_fit_a_terminal() {
 
 #[test]
 fn a_summary_shows_each_incident_once_as_it_stands() {
-    use crate::correlate::incident::State;
+    use crate::pipeline::incident::State;
     let mut table = busy();
     for state in [State::Open, State::Updated, State::Resolved] {
         table.incident(crate::outputs::store::tests::incident(2, state));

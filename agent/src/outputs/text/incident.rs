@@ -11,7 +11,7 @@ use anstyle::{AnsiColor, Effects, Style as Colour};
 use super::{DIM, Style, time};
 use crate::{
     config::Time,
-    correlate::incident::{CauseKind, Confidence, Incident, Part, Severity, State},
+    pipeline::incident::{CauseKind, Confidence, Incident, Part, Severity, State},
     terminal::{Piece, cells, cut, lines, padded},
     text::{duration::line as duration, printable, shown},
 };

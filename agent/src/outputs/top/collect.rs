@@ -5,7 +5,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::words::who;
 use crate::{
-    correlate::incident::{Incident, State},
     domains::{
         Describe, Fact, Failure, What,
         connect::{self},
@@ -14,8 +13,9 @@ use crate::{
         tls::{self, Role, Session},
     },
     fact::peer,
+    pipeline::incident::{Incident, State},
+    pipeline::world::World,
     text::{host, shown},
-    world::World,
 };
 
 /// Rows of a table at most.

@@ -15,7 +15,7 @@ use super::{
     words::{fit, wrap},
 };
 use crate::{
-    correlate::incident::Severity,
+    pipeline::incident::Severity,
     text::{printable, thousands},
 };
 

@@ -2,7 +2,7 @@
 
 use super::words::{age, who, wrap};
 use crate::{
-    correlate::incident::{Incident, Part, State},
+    pipeline::incident::{Incident, Part, State},
     text::printable,
 };
 

@@ -27,13 +27,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::Colour,
-    correlate::incident::Incident,
     domains::Fact,
     fact::{Start, Summary},
     log,
     outputs::{Kind, Output},
+    pipeline::incident::Incident,
+    pipeline::world::World,
     text::shown,
-    world::World,
 };
 
 /// Whether there is a screen to draw on.

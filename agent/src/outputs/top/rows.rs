@@ -7,7 +7,7 @@ use super::{
     words::{age, who},
 };
 use crate::{
-    correlate::incident::{CauseKind, Incident, Severity, State},
+    pipeline::incident::{CauseKind, Incident, Severity, State},
     text::printable,
 };
 

@@ -15,11 +15,11 @@ use super::{
     view::View,
 };
 use crate::{
-    correlate::incident::{
+    fact::{Endpoint, Process},
+    pipeline::incident::{
         Cause, CauseKind, Confidence, ConnectStalledDetails, Details, Evidence, Incident, Kind, Remedy,
         SCHEMA, Severity, State,
     },
-    fact::{Endpoint, Process},
     text::{hidden, shell::Command},
 };
 

@@ -9,7 +9,7 @@ use super::{
     collect::Snapshot,
     rows::{Row, Tab, rows},
 };
-use crate::correlate::incident::Incident;
+use crate::pipeline::incident::Incident;
 
 /// Characters of a filter at most.
 const FILTER: usize = 64;

@@ -6,11 +6,12 @@ mod say;
 mod tests;
 
 use crate::{
-    correlate::{
+    domains::{Event, Record, clock, tls},
+    pipeline::world::World,
+    pipeline::{
         Diagnose, Request, Rule, View,
         incident::{ClockVerdict, Confidence, Details, Kind, Severity},
     },
-    domains::{Event, Record, clock, tls},
     records::comm,
     rules::clocks::{
         Alerts, Sessions, WARNING_NS,
@@ -19,7 +20,6 @@ use crate::{
         verdict::{Ground, Verdict, judge},
     },
     time::SECOND_NS,
-    world::World,
 };
 
 pub(super) const RULE: Rule = Rule {

@@ -2,14 +2,14 @@
 
 use super::{ClockSkewed, Open, drift_ppm, gravity};
 use crate::{
-    correlate::{
+    domains::clock::{reading, references::Source},
+    fact::ReferenceKind,
+    pipeline::{
         View,
         incident::{ClockReference, ClockSkewedDetails, Confidence, Details, Kind},
         remedy::Remedy,
         report::Report,
     },
-    domains::clock::{reading, references::Source},
-    fact::ReferenceKind,
     rules::clocks::{
         self, WARNING_NS, breaks, called,
         verdict::{Ground, Verdict},

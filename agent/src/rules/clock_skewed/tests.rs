@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    correlate::incident::{ClockSkewedDetails, Incident, State},
     fact::ReferenceKind::{Http, Kernel, Ntp, Rtc},
+    pipeline::incident::{ClockSkewedDetails, Incident, State},
     rules::scene::Scene,
 };
 

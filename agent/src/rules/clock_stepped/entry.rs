@@ -2,9 +2,10 @@
 
 use super::SeriesStep;
 use crate::{
-    correlate::incident::{ClockStep, Parent, StepCause},
     domains::clock,
     fact::Process,
+    pipeline::incident::{ClockStep, Parent, StepCause},
+    pipeline::world::World,
     records::comm,
     rules::clocks::reading,
     text::{
@@ -12,7 +13,6 @@ use crate::{
         shown,
     },
     time::SECOND_NS,
-    world::World,
 };
 
 /// Steps below this are said to the millisecond.

@@ -8,19 +8,19 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::{
-        Request, View,
-        incident::{ExposedProcess, ExposedSession},
-    },
     domains::clock::reading,
     fact::Process,
     known::{
         context::{Exposed, ProcessContext},
         request::Exposure,
     },
+    pipeline::world::World,
+    pipeline::{
+        Request, View,
+        incident::{ExposedProcess, ExposedSession},
+    },
     text::host::Name,
     time::SECOND_NS,
-    world::World,
 };
 
 /// Processes listed at most; of the others only the number is kept.

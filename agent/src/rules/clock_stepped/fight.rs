@@ -2,7 +2,7 @@
 //! both, for as long as it lasts; which of the two is right is not known here.
 
 use super::{Series, SeriesStep, WARNING_NS};
-use crate::{correlate::incident::ClockVerdict, records::comm, time::SECOND_NS};
+use crate::{pipeline::incident::ClockVerdict, records::comm, time::SECOND_NS};
 
 /// What was undone sooner than this may come again just as soon, if another program undid it: its end is waited for.
 const SOON_NS: u64 = WARNING_NS;

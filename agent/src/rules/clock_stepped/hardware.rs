@@ -3,9 +3,9 @@
 
 use super::{Series, Step};
 use crate::{
-    correlate::View,
     domains::clock::references::Source,
     fact::ReferenceKind,
+    pipeline::View,
     rules::clocks::called,
     text::duration::{off, span},
     time::SECOND_NS,

@@ -5,7 +5,9 @@ use jiff::Timestamp;
 
 use super::say::SUBJECT;
 use crate::{
-    correlate::{
+    domains::clock::{LeapSecond, Step, reading, timestamp},
+    fact::LeapKind,
+    pipeline::{
         View,
         incident::{
             Cause, ClockStep, ClockSteppedDetails, ClockVerdict, Confidence, Details, Kind, Parent, Severity,
@@ -13,8 +15,6 @@ use crate::{
         },
         report::Report,
     },
-    domains::clock::{LeapSecond, Step, reading, timestamp},
-    fact::LeapKind,
     records::comm,
     rules::clocks::{self, daemons::daemon},
     text::shown,

@@ -16,16 +16,16 @@ use exposed::Exposures;
 use hardware::Hardware;
 
 use crate::{
-    correlate::{
-        Diagnose, Request, Rule, View,
-        incident::{ClockVerdict, Kind},
-    },
     domains::{
         Event, Record,
         clock::{self, Step},
         tls::{self, TlsStep},
     },
     known::context::Exposed,
+    pipeline::{
+        Diagnose, Request, Rule, View,
+        incident::{ClockVerdict, Kind},
+    },
     records::comm,
     rules::clocks::{
         Alerts, Sessions, WARNING_NS,

@@ -4,7 +4,10 @@ use ebpf_probes::probes::clock::ClockSuspended;
 
 use super::{Series, SeriesStep, exposed::Exposures, hardware::Hardware};
 use crate::{
-    correlate::{
+    domains::clock::reading,
+    fact::Process,
+    pipeline::world::World,
+    pipeline::{
         View,
         incident::{
             Cause, ClockStep, ClockSteppedDetails, ClockVerdict, Confidence, Details, ExposedProcess, Kind,
@@ -13,8 +16,6 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    domains::clock::reading,
-    fact::Process,
     rules::{
         clocks::{self, WARNING_NS, breaks, called, dated, severity, verdict::Ground},
         text,
@@ -25,7 +26,6 @@ use crate::{
         shell::Command,
         shown,
     },
-    world::World,
 };
 
 /// What all incidents of this kind are about: there is one such clock.

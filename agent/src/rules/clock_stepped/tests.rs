@@ -6,11 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    correlate::incident::{ClockSteppedDetails, Confidence, Details, Incident, Severity, State, StepCause},
     fact::{
         LeapKind,
         ReferenceKind::{Kernel, Ntp, Rtc},
     },
+    pipeline::incident::{ClockSteppedDetails, Confidence, Details, Incident, Severity, State, StepCause},
     rules::scene::{Scene, flight},
 };
 

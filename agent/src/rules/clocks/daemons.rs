@@ -1,7 +1,7 @@
 //! Programs whose trade is the time, known by the name of their main thread, and where each shows whom it follows.
 //! Whether such a program is right is not known here: it may follow servers that lie.
 
-use crate::{correlate::remedy::Remedy, text::shell::Command};
+use crate::{pipeline::remedy::Remedy, text::shell::Command};
 
 /// What kind of program keeps the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,19 +12,19 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::{
-        Request, View,
-        incident::{Cause, CauseKind, ClockReference, Confidence, Severity},
-        remedy::Remedy,
-    },
     domains::{
         clock::{references::Source, timestamp},
         tls::{TlsStep, alert_name},
     },
     fact::ReferenceKind,
-    text::{duration::span, printable, shell::Command, shown},
+    pipeline::world::World,
+    pipeline::{
+        Request, View,
+        incident::{Cause, CauseKind, ClockReference, Confidence, Severity},
+        remedy::Remedy,
+    },
+    text::{duration::span, shell::Command},
     time::SECOND_NS,
-    world::World,
 };
 
 /// From here on one-time passwords (RFC 6238: steps of 30 s) fail.

@@ -25,11 +25,11 @@
 use std::{collections::VecDeque, net::IpAddr};
 
 use crate::{
-    correlate::incident::Confidence,
     domains::clock::references::{Leap, Source},
     fact::{Reading, ReferenceKind, is_time_zone},
+    pipeline::incident::Confidence,
+    pipeline::world::World,
     time::SECOND_NS,
-    world::World,
 };
 
 /// What an undisciplined clock may drift between a reading and now: 100 parts per million.

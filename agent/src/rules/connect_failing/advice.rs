@@ -6,10 +6,10 @@ use nix::errno::Errno;
 
 use super::groups::Group;
 use crate::{
-    correlate::{View, remedy::Remedy},
     domains::connect::Outcome,
     fact::{Endpoint, HostIcmp, IcmpError},
     known::context::{PortUse, Reach},
+    pipeline::{View, remedy::Remedy},
     rules::{drops, families, neighbours, text},
     text::{shell::Command, shown},
 };

@@ -16,7 +16,6 @@ use groups::{Alike, Failure, Groups};
 
 use super::{neighbours, text};
 use crate::{
-    correlate::{Diagnose, Rule, View, incident::Kind},
     domains::{
         Event, Record,
         connect::{self, ConnectStep, Outcome, outcome as outcome_of},
@@ -26,6 +25,7 @@ use crate::{
         context::Reach,
         request::{Request, Target},
     },
+    pipeline::{Diagnose, Rule, View, incident::Kind},
     records,
 };
 

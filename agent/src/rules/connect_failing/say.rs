@@ -5,15 +5,15 @@ use super::{
     groups::{Group, Groups},
 };
 use crate::{
-    correlate::{
+    domains::connect::Outcome,
+    fact::{Endpoint, HostIcmp, Process},
+    pipeline::{
         View,
         incident::{
             Cause, CauseKind, Confidence, ConnectFailingDetails, Details, FailingDestination, Kind, Severity,
         },
         report::Report,
     },
-    domains::connect::Outcome,
-    fact::{Endpoint, HostIcmp, Process},
     records,
     rules::{neighbours, text},
 };

@@ -4,13 +4,13 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::{
-        Request,
-        incident::{ConnectFailingDetails, Details, Incident, Kind, State},
-    },
     known::{
         context::{Context, PortHolder, PortUse, Reach},
         request::Target,
+    },
+    pipeline::{
+        Request,
+        incident::{ConnectFailingDetails, Details, Incident, Kind, State},
     },
     rules::scene::{Scene, advice, connect},
 };

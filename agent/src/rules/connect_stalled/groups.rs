@@ -11,12 +11,12 @@ use ebpf_probes::probes::connect::Connect;
 
 use crate::{
     known::bounded::Table,
+    pipeline::world::World,
     records,
     rules::{
         drops::Reason,
         text::{self, Program},
     },
-    world::World,
 };
 
 /// Connects of open incidents followed at the same time, at most.

@@ -12,7 +12,6 @@ use groups::{Fate, Groups};
 
 use super::{after_handshake::Finished, drops::Reason, families, neighbours};
 use crate::{
-    correlate::{Diagnose, Rule, View, incident::Kind, report::Report},
     domains::{
         Event, Record,
         connect::{self, ConnectStep},
@@ -21,6 +20,7 @@ use crate::{
         bounded::{Bounded, Table},
         context::Snapshot,
     },
+    pipeline::{Diagnose, Rule, View, incident::Kind, report::Report},
 };
 
 pub(super) const RULE: Rule = Rule {

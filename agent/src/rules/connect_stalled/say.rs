@@ -4,7 +4,9 @@ use super::groups::{Group, Groups};
 use ebpf_probes::probes::connect::Connect;
 
 use crate::{
-    correlate::{
+    domains::connect::outcome as outcome_of,
+    fact::Endpoint,
+    pipeline::{
         View,
         incident::{
             Cause, CauseKind, Confidence, ConnectStalledDetails, Details, Kind, Severity, StalledDestination,
@@ -12,8 +14,6 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    domains::connect::outcome as outcome_of,
-    fact::Endpoint,
     records,
     rules::{
         after_handshake::{Finished, Validation},

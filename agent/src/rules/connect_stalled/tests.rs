@@ -1,7 +1,7 @@
 use ebpf_probes::{abi::Kind as Record, probes::connect::Connect};
 
 use crate::{
-    correlate::incident::{ConnectStalledDetails, Details, Incident, Kind, State},
+    pipeline::incident::{ConnectStalledDetails, Details, Incident, Kind, State},
     rules::scene::{Scene, connect},
 };
 

@@ -20,12 +20,12 @@ use super::{
     text::{address, count},
 };
 use crate::{
-    correlate::remedy::Remedy,
     domains::connect::{DropPlace, DropSite, DroppedPacket},
     fact::Endpoint,
+    pipeline::remedy::Remedy,
+    pipeline::world::World,
     records,
     text::{shell::Command, shown},
-    world::World,
 };
 
 /// What to say about it.

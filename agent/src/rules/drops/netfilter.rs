@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{Loss, Verdict, verdict_of};
 use crate::{
-    correlate::remedy::Remedy, domains::connect::DropPlace, fact::TranslatedBy, text::shell::Command,
+    domains::connect::DropPlace, fact::TranslatedBy, pipeline::remedy::Remedy, text::shell::Command,
 };
 
 impl Loss<'_> {

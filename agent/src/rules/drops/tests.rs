@@ -4,7 +4,7 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::incident::Kind,
+    pipeline::incident::Kind,
     rules::scene::{Scene, connect, v4},
 };
 

@@ -14,10 +14,6 @@ use ebpf_probes::probes::neigh::{
 
 use super::neighbours::Key;
 use crate::{
-    correlate::{
-        Diagnose, Request, Rule, View,
-        incident::{ConflictPattern as Pattern, Kind},
-    },
     domains::{
         Event, Record,
         neighbour::{self, mac},
@@ -26,6 +22,10 @@ use crate::{
         bounded::{Bounded, Table},
         context::Holders,
         request::Sought,
+    },
+    pipeline::{
+        Diagnose, Request, Rule, View,
+        incident::{ConflictPattern as Pattern, Kind},
     },
     records,
 };

@@ -2,7 +2,7 @@
 
 use super::{Contested, End, Key, Pattern, bytes};
 use crate::{
-    correlate::{
+    pipeline::{
         View,
         incident::{
             ClaimedMac, Confidence, Details, Kind, NeighbourConflictDetails, NeighbourPlace, Severity,

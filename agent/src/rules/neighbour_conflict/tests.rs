@@ -6,7 +6,7 @@ use ebpf_probes::probes::neigh::{NeighRecord, UnheardRecord, flag, unheard, unhe
 
 use super::Kind;
 use crate::{
-    correlate::incident::{Confidence, ConflictPattern, Details, State},
+    pipeline::incident::{Confidence, ConflictPattern, Details, State},
     rules::scene::{Scene, entry, unheard as sent_again},
 };
 
@@ -77,7 +77,7 @@ fn a_claim_against_an_owner_that_is_silent_is_none() {
     assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
 
-fn pattern(incident: &crate::correlate::incident::Incident) -> ConflictPattern {
+fn pattern(incident: &crate::pipeline::incident::Incident) -> ConflictPattern {
     match &incident.details {
         Details::NeighbourConflict(details) => details.pattern,
         other => panic!("{other:?}"),

@@ -17,12 +17,12 @@ use ebpf_probes::{
 
 use super::neighbours::{self, Key};
 use crate::{
-    correlate::{Diagnose, Request, Rule, View, incident::Kind},
     domains::{Event, Record, neighbour},
     known::{
         bounded::{Bounded, Table},
         context::Network,
     },
+    pipeline::{Diagnose, Request, Rule, View, incident::Kind},
     records,
 };
 

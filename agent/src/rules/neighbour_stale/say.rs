@@ -4,13 +4,13 @@ use ebpf_probes::probes::neigh::{flag, state, unheard};
 
 use super::{End, Suspect};
 use crate::{
-    correlate::{
+    domains::neighbour::{mac, state_name},
+    pipeline::{
         View,
         incident::{Cause, Confidence, Details, Kind, NeighbourPlace, NeighbourStaleDetails, Severity},
         remedy::Remedy,
         report::Report,
     },
-    domains::neighbour::{mac, state_name},
     rules::{
         neighbours::{self, Key, on, within},
         text::{self, duration},

@@ -10,8 +10,8 @@ use ebpf_probes::{
 use proptest::prelude::*;
 
 use crate::{
-    correlate::incident::{Confidence, Details, Incident, Kind, NeighbourStaleDetails, State},
     known::context::{Context, Network, SeenNeighbour},
+    pipeline::incident::{Confidence, Details, Incident, Kind, NeighbourStaleDetails, State},
     rules::scene::{Scene, connect, entry, mac, unheard as sent_again, waiter},
 };
 

@@ -17,7 +17,6 @@ use ebpf_probes::{
 
 use super::neighbours::{self, Key};
 use crate::{
-    correlate::{Diagnose, Request, Rule, View, incident::Kind},
     domains::{
         Event, Record,
         connect::{self, ConnectStep, Outcome, outcome},
@@ -28,6 +27,7 @@ use crate::{
         context::{Holders, Kinship, Network, Stacked},
         request::Sought,
     },
+    pipeline::{Diagnose, Request, Rule, View, incident::Kind},
 };
 
 pub(super) const RULE: Rule = Rule {

@@ -7,7 +7,12 @@ use ebpf_probes::{
 
 use super::{End, Reason, Unanswered, Waiter, Withdrawn};
 use crate::{
-    correlate::{
+    domains::{
+        connect::{Outcome, outcome},
+        neighbour::mac,
+    },
+    known::context::{Kinship, Stacked},
+    pipeline::{
         View,
         incident::{
             Cause, Confidence, Details, Kind, NeighbourPlace, NeighbourUnresolvedDetails, NeighbourWaiter,
@@ -16,11 +21,6 @@ use crate::{
         remedy::Remedy,
         report::Report,
     },
-    domains::{
-        connect::{Outcome, outcome},
-        neighbour::mac,
-    },
-    known::context::{Kinship, Stacked},
     rules::{
         neighbours::{self, Key, on, within},
         text::{self, duration},

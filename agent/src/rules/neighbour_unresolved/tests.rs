@@ -9,9 +9,9 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::incident::{Details, Incident, Kind, NeighbourUnresolvedDetails, Severity, State},
     domains::connect::Outcome,
     known::context::{Context, Gateway, Holder, Holders, Kinship, Network, SeenNeighbour, Stacked},
+    pipeline::incident::{Details, Incident, Kind, NeighbourUnresolvedDetails, Severity, State},
     rules::scene::{Scene, connect, entry, mac, owner, waiter},
 };
 
@@ -223,7 +223,7 @@ fn questions_in_the_name_of_another_network_s_address_are_said_to_be_such() {
 #[test]
 fn the_routes_of_an_ipv6_gateway_are_looked_at_as_ipv6_routes() {
     let address: std::net::IpAddr = "2001:db8::1".parse().expect("an address");
-    let place = crate::correlate::incident::NeighbourPlace {
+    let place = crate::pipeline::incident::NeighbourPlace {
         address,
         device: "eth0".into(),
         netns: None,

@@ -15,12 +15,12 @@ use super::{
     threads::thread_words,
 };
 use crate::{
-    correlate::{
+    fact::Process,
+    known::context::Posture,
+    pipeline::{
         incident::{Cause, Confidence},
         remedy::Remedy,
     },
-    fact::Process,
-    known::context::Posture,
     rules::{
         drops,
         fetch::{self, For, HTTP},

@@ -10,8 +10,8 @@ use super::{
     suspects::{Relation, Suspect},
 };
 use crate::{
-    correlate::incident::Confidence,
     known::context::{Posture, SeenThread},
+    pipeline::incident::Confidence,
 };
 
 /// Operations set aside that are listed, at most.

@@ -9,7 +9,6 @@ use ebpf_probes::{
 };
 
 use crate::{
-    correlate::incident::{CauseKind, Confidence, Incident, Kind, Severity, State},
     known::{
         context::{
             CgroupLimits, Context, Loaded, Posture, ProcessContext, Quota, Runtime, SeenSocket, SeenThread,
@@ -17,6 +16,7 @@ use crate::{
         },
         select::Select,
     },
+    pipeline::incident::{CauseKind, Confidence, Incident, Kind, Severity, State},
     rules::scene::{PROCESS, Scene, advice, connect, flight, hello, owner, thread, unread_hello},
 };
 

@@ -11,8 +11,8 @@ use super::{
     suspects::{Blame, Relation},
 };
 use crate::{
-    correlate::incident::Confidence,
     known::context::{Posture, SeenThread},
+    pipeline::incident::Confidence,
 };
 
 /// A handshake that moves within this long of an operation's end was waiting for it.

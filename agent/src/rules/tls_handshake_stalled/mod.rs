@@ -38,10 +38,6 @@ use stall::{Stall, Waiting, unread};
 use suspects::{Blame, Suspect};
 
 use crate::{
-    correlate::{
-        Diagnose, ProcessRef, Request, Rule, View,
-        incident::{Confidence, Kind},
-    },
     domains::{
         Event, Record,
         tls::{self, TlsStep},
@@ -49,6 +45,10 @@ use crate::{
     known::{
         bounded::{Bounded, Table},
         context::Snapshot,
+    },
+    pipeline::{
+        Diagnose, ProcessRef, Request, Rule, View,
+        incident::{Confidence, Kind},
     },
     text::host::Name,
 };

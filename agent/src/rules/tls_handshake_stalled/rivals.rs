@@ -100,8 +100,8 @@ mod tests {
     use rustix::time::{ClockId, clock_gettime};
 
     use crate::{
-        correlate::incident::{Confidence, Details, Incident, Kind},
         known::context::Posture,
+        pipeline::incident::{Confidence, Details, Incident, Kind},
         rules::scene::{Scene, connect, hello, thread},
     };
 

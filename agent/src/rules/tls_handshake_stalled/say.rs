@@ -11,17 +11,17 @@ use super::{
     threads::thread_words,
 };
 use crate::{
-    correlate::{
-        View,
-        incident::{Cause, CauseKind, Confidence, Details, Kind, TlsDetails},
-        report::Report,
-    },
     domains::{
         connect::outcome,
         tls::{Role, Stage, session_ends},
     },
     fact::{Endpoint, Process},
     known::context::{SeenThread, Snapshot},
+    pipeline::{
+        View,
+        incident::{Cause, CauseKind, Confidence, Details, Kind, TlsDetails},
+        report::Report,
+    },
     rules::{
         drops::fate,
         text::{self, duration, on_the_wire, place},

@@ -17,12 +17,12 @@ use super::{
     suspects::{Blame, READ_NS, Suspect},
 };
 use crate::{
-    correlate::{
+    domains::connect::ConnectOp,
+    known::context::{Posture, Snapshot},
+    pipeline::{
         View,
         incident::{Confidence, Severity},
     },
-    domains::connect::ConnectOp,
-    known::context::{Posture, Snapshot},
     records::comm_bytes,
     rules::{
         neighbours,

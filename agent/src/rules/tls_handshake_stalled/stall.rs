@@ -10,8 +10,8 @@ use crate::{
         bounded::Bounded,
         context::{Posture, SeenThread, Snapshot},
     },
+    pipeline::world::World,
     text::host::Name,
-    world::World,
 };
 
 /// A stalled handshake.

@@ -6,10 +6,10 @@ use std::{cell::OnceCell, collections::HashSet, net::IpAddr};
 use ebpf_probes::abi::Owner;
 
 use crate::{
-    correlate::incident::{CauseKind, Confidence},
     domains::{connect::ConnectOp, dns::LookupOp, neighbour::SilentNeighbour},
     known::context::SeenSocket,
-    world::World,
+    pipeline::incident::{CauseKind, Confidence},
+    pipeline::world::World,
 };
 
 /// A thread that has read what was unread is given this long before the stall is its own.

@@ -7,12 +7,12 @@ use ebpf_probes::{
 use proptest::prelude::*;
 
 use crate::{
-    correlate::{
+    domains::tls::Stage,
+    known::context::Posture,
+    pipeline::{
         ProcessRef, Request,
         incident::{CauseKind, Confidence, Details, Kind, State, TlsDetails},
     },
-    domains::tls::Stage,
-    known::context::Posture,
     rules::scene::{PROCESS, Scene, connect, flight, hello, owner, thread, unread_hello},
 };
 

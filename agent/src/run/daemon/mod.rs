@@ -28,7 +28,6 @@ use ebpf_probes::{
 use super::Session;
 use crate::{
     config::{Daemon, LISTEN, MetricsBy, Place, STORE, Webhooks},
-    correlate::incident::Incident,
     fact::{Start, Summary},
     kernel::{load::Kernel, memory},
     log,
@@ -42,6 +41,7 @@ use crate::{
         stream::Hub,
         webhook,
     },
+    pipeline::incident::Incident,
 };
 
 /// How often memory that is free is given back.

@@ -3,43 +3,19 @@
 //! a clock, a file or a socket, so a recording gives the same incidents anywhere. When a rule needs to
 //! know what a process or the network looks like it says so ([`Request`]); a live session answers.
 
-mod clocks;
-mod connects;
-mod describe;
-mod handshakes;
-pub mod incident;
-mod kind;
-mod neighbours;
-pub mod remedy;
-pub mod report;
-mod rule;
-mod store;
-
-use incident::Incident;
-pub use rule::{Diagnose, Rule};
-pub use store::Store;
-
-pub use crate::known::request::{ProcessRef, Request};
-use crate::{
-    domains::Event,
-    known::{bounded::Table, context::Context},
+use super::{
+    incident::Incident,
+    rule::{Diagnose, Rule, View},
+    store::Store,
     world::World,
 };
-
-/// What a rule works with.
-pub struct View<'a> {
-    /// The time: the event's.
-    pub now_ns: u64,
-    /// Names, and what is under way.
-    pub world: &'a World,
-    /// The incidents.
-    pub store: &'a mut Store,
-    /// What is to be looked at.
-    pub requests: &'a mut Vec<Request>,
-}
+use crate::{
+    domains::{Event, Record},
+    known::{bounded::Table, context::Context, request::Request},
+};
 
 /// All rules over one stream of events.
-pub struct Engine {
+pub(super) struct Engine {
     rules: Vec<Box<dyn Diagnose>>,
     store: Store,
     requests: Vec<Request>,
@@ -49,13 +25,13 @@ pub struct Engine {
 impl Engine {
     /// An engine with these rules: those that explain come before those that would otherwise report the same again.
     #[must_use]
-    pub fn new(rules: &[Rule]) -> Self {
+    pub(super) fn new(rules: &[Rule]) -> Self {
         let rules = rules.iter().map(|rule| (rule.make)()).collect();
         Self { rules, store: Store::default(), requests: Vec::new(), now_ns: 0 }
     }
 
     /// Takes in an event the world has just applied; what it made of it.
-    pub fn event(&mut self, event: &Event, world: &World) -> Vec<Incident> {
+    pub(super) fn event(&mut self, event: &Event, world: &World) -> Vec<Incident> {
         // Recordings may hold anything: time does not go back.
         self.now_ns = self.now_ns.max(event.boot_ns);
         let mut view =
@@ -63,14 +39,14 @@ impl Engine {
         for rule in &mut self.rules {
             rule.event(event, &mut view);
         }
-        if matches!(event.what, crate::domains::Record::Tick) {
+        if matches!(event.what, Record::Tick) {
             self.store.tick(self.now_ns, world);
         }
         self.store.take()
     }
 
     /// Takes in something the world has just found out about the system.
-    pub fn context(&mut self, context: &Context, world: &World) -> Vec<Incident> {
+    pub(super) fn context(&mut self, context: &Context, world: &World) -> Vec<Incident> {
         if let Context::Reference(reading) = context {
             // It may be the first that is heard of the time.
             self.now_ns = self.now_ns.max(reading.boot_ns);
@@ -92,23 +68,23 @@ impl Engine {
     }
 
     /// The stream ends: what is over and waits to be reported is reported.
-    pub fn finish(&mut self, world: &World) -> Vec<Incident> {
+    pub(super) fn finish(&mut self, world: &World) -> Vec<Incident> {
         self.store.tick(u64::MAX, world);
         self.store.take()
     }
 
     /// What is to be looked at now.
-    pub fn requests(&mut self) -> Vec<Request> {
+    pub(super) fn requests(&mut self) -> Vec<Request> {
         std::mem::take(&mut self.requests)
     }
 
     /// How full what the rules and the store remember is.
-    pub fn tables(&self) -> Vec<Table> {
+    pub(super) fn tables(&self) -> Vec<Table> {
         self.store.tables().into_iter().chain(self.rules.iter().flat_map(|rule| rule.tables())).collect()
     }
 
     /// Incidents opened so far.
-    pub fn opened(&self) -> u64 {
+    pub(super) fn opened(&self) -> u64 {
         self.store.opened()
     }
 }

@@ -1,11 +1,30 @@
 //! The only way from what happened, or was found out, to facts, incidents and requests: live sessions, replays and
 //! the rules' tests all take it. Pure, in event time: it reads no clock and does no I/O.
 
+mod clocks;
+mod connects;
+mod describe;
+mod engine;
+mod handshakes;
+pub mod incident;
+mod kind;
+mod neighbours;
+pub mod remedy;
+pub mod report;
+mod rule;
+mod store;
+pub mod world;
+
+use engine::Engine;
+use incident::Incident;
+pub use rule::{Diagnose, Rule, View};
+pub use store::Store;
+use world::World;
+
+pub use crate::known::request::{ProcessRef, Request};
 use crate::{
-    correlate::{Engine, Request, Rule, incident::Incident},
     domains::{Event, Fact},
     known::{bounded::Table, context::Context},
-    world::World,
 };
 
 /// What the pipeline takes.

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     fact::Endpoint,
     known::bounded::{Bounded, Table},
+    pipeline::world::World,
     text::printable,
-    world::World,
 };
 
 /// A situation that begins again within this long of its end is the same incident.

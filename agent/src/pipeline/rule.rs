@@ -1,13 +1,26 @@
 //! What a rule is to the engine.
 
-use super::{View, incident::Kind};
+use super::{incident::Kind, store::Store, world::World};
 use crate::{
     domains::Event,
     known::{
         bounded::Table,
         context::{Exposed, Holders, Network, Reach, Snapshot},
+        request::Request,
     },
 };
+
+/// What a rule works with.
+pub struct View<'a> {
+    /// The time: the event's.
+    pub now_ns: u64,
+    /// Names, and what is under way.
+    pub world: &'a World,
+    /// The incidents.
+    pub store: &'a mut Store,
+    /// What is to be looked at.
+    pub requests: &'a mut Vec<Request>,
+}
 
 /// A diagnosis.
 pub struct Rule {
