@@ -10,12 +10,10 @@ mod bpf;
 pub(crate) mod unpacked;
 pub(crate) mod venv;
 
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use fs_err::{self as fs, File};
 use unpacked::{CHRONYD, PROMTOOL, Unpacked};
 
 use crate::{cmd, toolchain};
@@ -279,9 +277,9 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
 /// Takes the lock NAME below the tools directory, waiting for its holder.
 pub(crate) fn lock(name: &str) -> Result<File> {
     let dir = toolchain::tools_dir();
-    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    fs::create_dir_all(&dir)?;
     let path = dir.join(format!(".{name}.lock"));
-    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    let file = File::create(&path)?;
     file.lock().with_context(|| format!("locking {}", path.display()))?;
     Ok(file)
 }

@@ -15,9 +15,10 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 
+use super::files;
 use crate::{cmd, setup};
 
 /// An expression of PromQL, and where it stands.
@@ -66,19 +67,6 @@ fn document(file: &Path) -> Result<Value> {
         (Some(document), true) => Ok(document),
         _ => bail!("{}: one document was expected", file.display()),
     }
-}
-
-/// The files of a directory with this extension, in order.
-fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
-    let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    files.retain(|file| file.extension().is_some_and(|found| found == extension));
-    files.sort();
-    Ok(files)
-}
-
-fn read(file: &Path) -> Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
 
 /// A member that is a text, or the empty text.

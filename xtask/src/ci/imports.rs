@@ -1,12 +1,8 @@
-//! Imports in the agent go one way (HOUSE.md): does any module reach for one it must not know?
+//! Imports in the agent go one way: does any module reach for one it must not know?
 //!
 //! Knows the direction between the agent's top-level modules; `circles` looks inside them.
 
-use std::{fs, path::Path};
-
-use anyhow::{Context, Result};
-
-use super::paths;
+use super::sources::Source;
 
 /// A top-level module of the agent and what it may use of the crate: modules, or single paths in
 /// them. Each may use itself and other crates. `run` and `cli` are in no list.
@@ -160,29 +156,19 @@ const RULES: &[(&str, &[&str])] = &[
 const EVERY_MODULE: &[&str] =
     &["severity", "time::SECOND_NS", "time::MINUTE_NS", "time::HOUR_NS", "time::DAY_NS"];
 
-/// Checks every source file below `src`; each complaint is one line.
-pub(super) fn check(src: &Path) -> Result<Vec<String>> {
-    let files = paths::files(src)?;
-    let relative = |file: &Path| file.strip_prefix(src).unwrap_or(file).to_owned();
-    let mut tops: Vec<String> =
-        files.iter().filter_map(|file| paths::module(&relative(file)).into_iter().next()).collect();
+/// Checks every source file of the agent; each complaint is one line.
+pub(super) fn check(sources: &[Source]) -> Vec<String> {
+    let mut tops: Vec<&str> =
+        sources.iter().filter_map(|source| source.module.first()).map(String::as_str).collect();
     tops.sort_unstable();
     tops.dedup();
-    let mut complaints = Vec::new();
-    for top in &tops {
-        if rule(top).is_none() {
-            complaints.push(format!(
-                "module `{top}` has no row in RULES of xtask/src/ci/imports.rs: say there what it may use"
-            ));
-        }
-    }
-    for file in &files {
-        let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        let found = violations(&paths::module(&relative(file)), &text, &tops)
-            .with_context(|| format!("reading {}", file.display()))?;
-        complaints.extend(found.into_iter().map(|found| format!("{}:{found}", file.display())));
-    }
-    Ok(complaints)
+    let unknown = tops.iter().filter(|top| rule(top).is_none()).map(|top| {
+        format!("module `{top}` has no row in RULES of xtask/src/ci/imports.rs: say there what it may use")
+    });
+    let found = sources.iter().flat_map(|source| {
+        violations(source, &tops).into_iter().map(|found| format!("{}:{found}", source.file.display()))
+    });
+    unknown.chain(found).collect()
 }
 
 fn rule(module: &str) -> Option<&'static [&'static str]> {
@@ -191,9 +177,8 @@ fn rule(module: &str) -> Option<&'static [&'static str]> {
 
 /// The forbidden uses in a file, as `line: complaint`. `tops` are the modules that exist: another
 /// name after `crate::` is an item of the crate's root.
-fn violations(module: &[String], text: &str, tops: &[String]) -> Result<Vec<String>> {
-    let Some(top) = module.first() else { return Ok(Vec::new()) };
-    let uses = paths::named(module, text)?.into_iter().filter(|named| named.anchored);
+fn violations(source: &Source, tops: &[&str]) -> Vec<String> {
+    let Some(top) = source.module.first() else { return Vec::new() };
     let allowed = rule(top).unwrap_or_default();
     let is_allowed = |path: &[String]| {
         let starts = |prefix: &str| {
@@ -201,26 +186,28 @@ fn violations(module: &[String], text: &str, tops: &[String]) -> Result<Vec<Stri
             prefix.split("::").all(|part| parts.next().is_some_and(|have| have == part))
         };
         path[0] == *top
-            || !tops.contains(&path[0])
+            || !tops.contains(&path[0].as_str())
             || EVERY_MODULE.iter().chain(allowed).any(|prefix| starts(prefix))
     };
-    Ok(uses
-        .filter(|named| !named.path.is_empty() && !is_allowed(&named.path))
+    let uses = source.named.iter().filter(|named| named.anchored && !named.path.is_empty());
+    uses.filter(|named| !is_allowed(&named.path))
         .map(|named| {
             let may = if allowed.is_empty() { "nothing of the crate".to_owned() } else { allowed.join(", ") };
             let path = named.path.join("::");
             format!("{}: `{top}` may not use `crate::{path}`; it may use {may}", named.line)
         })
-        .collect())
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn complaints(file: &str, text: &str) -> Vec<String> {
-        let tops: Vec<_> = RULES.iter().map(|(name, _)| (*name).to_owned()).collect();
-        violations(&paths::module(Path::new(file)), text, &tops).unwrap()
+        let tops: Vec<_> = RULES.iter().map(|(name, _)| *name).collect();
+        violations(&Source::parse(Path::new(file), text).unwrap(), &tops)
     }
 
     #[test]
@@ -283,10 +270,7 @@ mod tests {
 
     #[test]
     fn a_module_without_a_row_is_a_complaint() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("lib.rs"), "mod surprise;").unwrap();
-        fs::write(dir.path().join("surprise.rs"), "").unwrap();
-        let found = check(dir.path()).unwrap();
+        let found = check(&[Source::parse(Path::new("surprise.rs"), "").unwrap()]);
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("`surprise` has no row in RULES"));
     }

@@ -2,12 +2,12 @@
 //! nothing of it is seen by the machine's Python.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use fs_err as fs;
 
 use super::apt;
 use crate::{cmd, toolchain};
@@ -50,7 +50,8 @@ pub(super) fn install(package: &str, version: &str) -> Result<()> {
     pip.args(ALONE.contains(&package).then_some("--no-deps"));
     cmd::output(pip.arg(format!("{package}=={version}")))?;
     let stamp = stamp(package);
-    fs::write(&stamp, format!("{version}\n")).with_context(|| format!("writing {}", stamp.display()))
+    fs::write(&stamp, format!("{version}\n"))?;
+    Ok(())
 }
 
 fn can_make_venvs(python: &str) -> bool {

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Args, Output, describe, kernels::Kernel};
 use crate::{
     cmd,
-    live::{
+    test::live::{
         self, Live, history,
         report::{self, Report},
         rounds::{self, ALONE_AT_MOST, Part},

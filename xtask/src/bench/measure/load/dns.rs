@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Done, Drive, Order, here};
+use super::{Done, Drive, Order, here, udp_to};
 
 /// A lost datagram ends the load instead of holding it up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,9 +58,7 @@ pub(super) struct Driver {
 
 impl Driver {
     fn once(&self, number: u64) -> Result<()> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("making a UDP socket")?;
-        socket.connect(self.to).context("connecting a UDP socket")?;
-        socket.set_read_timeout(Some(PATIENCE)).context("limiting its patience")?;
+        let socket = udp_to(self.to, PATIENCE)?;
         let query = query(number as u16, &format!("host{}.soak.example", number % NAMES));
         socket.send(&query).context("asking")?;
         let mut packet = [0; 512];
