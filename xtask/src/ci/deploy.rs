@@ -19,7 +19,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::files;
-use crate::{cmd, setup};
+use crate::{cmd, setup::venv::KUBERNETES_VALIDATE};
 
 /// An expression of PromQL, and where it stands.
 struct Expression {
@@ -55,7 +55,7 @@ pub(super) fn check(workspace: &Path) -> Result<()> {
 /// The documents of YAML files, file by file. A validator of manifests brings a parser.
 fn yaml(files: &[PathBuf]) -> Result<Vec<Vec<Value>>> {
     const PROGRAM: &str = "import json, sys, yaml; print(json.dumps([[d for d in yaml.safe_load_all(open(f)) if d] for f in sys.argv[1:]]))";
-    let mut command = Command::new(setup::venv::program(setup::KUBERNETES_VALIDATE, "python3"));
+    let mut command = Command::new(KUBERNETES_VALIDATE.program("python3"));
     let json = cmd::output(command.args(["-c", PROGRAM]).args(files))?;
     Ok(serde_json::from_str(&json)?)
 }

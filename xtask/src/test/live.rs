@@ -23,8 +23,8 @@ use fs_err as fs;
 use crate::{
     cmd,
     setup::{
-        self,
         unpacked::{CHRONYD, PROMTOOL},
+        venv::AXE,
     },
 };
 use report::Report;
@@ -49,11 +49,8 @@ impl Live {
     }
 }
 
-/// Builds the live tests and the agent without running anything; nothing when there are none.
-pub(crate) fn build() -> Result<Option<Live>> {
-    if !targets()?.iter().any(|name| name == "live") {
-        return Ok(None);
-    }
+/// Builds the live tests and the agent without running anything.
+pub(crate) fn build() -> Result<Live> {
     let mut command = cmd::cargo();
     // The same selection as the tests without root have: with another, cargo would build the dependencies twice.
     command
@@ -67,19 +64,19 @@ pub(crate) fn build() -> Result<Option<Live>> {
             format!("`{}` reported no executable for the {kind} target `{name}`", cmd::line(&command))
         })
     };
-    Ok(Some(Live {
+    Ok(Live {
         tests: find("live", TargetKind::Test)?,
         culprit: find("culprit", TargetKind::Bin)?,
         servers: [
             ("CULPRIT_CHRONYD", CHRONYD.find()),
             ("CULPRIT_PROMTOOL", PROMTOOL.find()),
             ("CULPRIT_PROMETHEUS", PROMTOOL.find_other("prometheus")),
-            ("CULPRIT_AXE", setup::axe()),
+            ("CULPRIT_AXE", AXE.file("axe_playwright_python/axe.min.js")),
         ]
         .into_iter()
         .filter_map(|(name, server)| Some((name, server?)))
         .collect(),
-    }))
+    })
 }
 
 /// The names of the workspace's integration tests.
@@ -101,10 +98,7 @@ fn iter_core(text: &str) -> impl Iterator<Item = &str> {
 
 /// Runs the live tests on this machine, as root.
 pub(crate) fn here(args: &[OsString]) -> Result<()> {
-    let Some(live) = build()? else {
-        eprintln!("test: there are no live tests (no test target `live` in agent/Cargo.toml)");
-        return Ok(());
-    };
+    let live = build()?;
     if !cmd::is_root() && cmd::which("sudo").is_none() {
         eprintln!("test: live tests skipped: they need root, and there is no sudo here");
         return Ok(());

@@ -14,7 +14,7 @@ use fs_err as fs;
 use serde_json::Value;
 
 use super::{files, rules::Rules, text, yaml};
-use crate::{cmd, setup};
+use crate::{cmd, setup::venv::KUBERNETES_VALIDATE};
 
 /// The oldest has `appArmorProfile`; the newest is the newest that the validator knows.
 const RELEASES: &[&str] = &["1.30", "1.37"];
@@ -65,7 +65,7 @@ fn validate(kustomization: &Path, objects: &[Value]) -> Result<()> {
     let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
     fs::write(&file, documents.join("\n---\n"))?;
     for release in RELEASES {
-        let validator = setup::venv::program(setup::KUBERNETES_VALIDATE, setup::KUBERNETES_VALIDATE);
+        let validator = KUBERNETES_VALIDATE.program("kubernetes-validate");
         let mut command = Command::new(validator);
         command
             .args(["--strict", "--kubernetes-version", release])
