@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
-use culprit::{rules::RULES, sinks::json};
+use culprit::{outputs::json, rules::RULES};
 use ebpf_probes::probes::PROBES;
 
 fn root() -> PathBuf {

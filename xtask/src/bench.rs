@@ -15,20 +15,21 @@ mod table;
 pub(crate) mod measure;
 
 use std::{
-    ffi::OsStr,
-    fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use fs_err as fs;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 use crate::{
     cmd,
     setup::{self, Need},
 };
-use report::{Condition, Machine, Report, SCHEMA, Workload};
+use report::{Condition, Report, SCHEMA, Workload};
 
 /// Around the table in the README.
 const MARKS: Marks =
@@ -60,7 +61,7 @@ enum What {
 }
 
 /// What to measure; passed on to the part that runs as root.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// A smoke run: everything once and briefly, nothing to conclude from; writes no docs
     #[arg(long)]
@@ -86,7 +87,7 @@ pub(crate) struct Plan {
 }
 
 /// The parts of the benchmark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum Part {
     /// Rates of the loads under each condition.
     Rates,
@@ -103,10 +104,6 @@ pub(crate) enum Part {
 }
 
 impl Plan {
-    fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or(if self.quick { 1 } else { 7 })
-    }
-
     fn seconds(&self) -> f64 {
         self.seconds.unwrap_or(if self.quick { 0.4 } else { 2.0 })
     }
@@ -115,25 +112,6 @@ impl Plan {
     fn is_partial(&self) -> bool {
         !(self.loads.is_empty() && self.conditions.is_empty() && self.parts.is_empty())
     }
-
-    /// As arguments of the part that runs as root.
-    fn args(&self) -> Vec<String> {
-        let mut args = vec![format!("--rounds={}", self.rounds()), format!("--seconds={}", self.seconds())];
-        if self.quick {
-            args.push("--quick".into());
-        }
-        args.extend(self.patience.map(|seconds| format!("--patience={seconds}")));
-        for (name, values) in [
-            ("loads", names(&self.loads)),
-            ("conditions", names(&self.conditions)),
-            ("parts", names(&self.parts)),
-        ] {
-            if !values.is_empty() {
-                args.push(format!("--{name}={}", values.join(",")));
-            }
-        }
-        args
-    }
 }
 
 /// What the part that runs as root asks a plan.
@@ -141,6 +119,10 @@ impl Plan {
 impl Plan {
     pub(crate) fn has(&self, part: Part) -> bool {
         self.parts.is_empty() || self.parts.contains(&part)
+    }
+
+    fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 7 })
     }
 
     fn patience(&self) -> std::time::Duration {
@@ -161,9 +143,10 @@ impl Plan {
     }
 }
 
-/// The names of values on the command line.
-fn names<T: ValueEnum>(values: &[T]) -> Vec<String> {
-    values.iter().filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned())).collect()
+/// The plan of a part that runs as root, as the command line hands it over.
+#[cfg(feature = "bench")]
+fn plan<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    serde_json::from_str(text)
 }
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
@@ -178,20 +161,13 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     );
     // A smoke run or a part does not replace what a whole run measured.
     let json = dir.join(if whole { "culprit-bench.json" } else { "culprit-bench-part.json" });
-    let report: Report = if args.again {
-        read(&json)?
-    } else {
-        let seconds = args.plan.seconds();
-        ensure!((0.05..=600.0).contains(&seconds), "--seconds {seconds}: a slice takes from 0.05 to 600 s");
-        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-        measure(args, &dir)?
-    };
-    ensure!(report.schema == SCHEMA, "this is {}, and {SCHEMA} is wanted", report.schema);
+    let seconds = args.plan.seconds();
+    ensure!((0.05..=600.0).contains(&seconds), "--seconds {seconds}: a slice takes from 0.05 to 600 s");
+    let culprit = args.culprit.as_deref();
+    let run = Run { part: "bench-measure", schema: SCHEMA, need: Need::Bench, culprit, json: &json };
+    let report: Report = run.report(&args.plan, args.again)?;
     let rows = budget::rows(&report);
-    let mut value = serde_json::to_value(&report)?;
-    value["rates"] = serde_json::to_value(budget::rates(&report))?;
-    value["budgets"] = serde_json::to_value(&rows)?;
-    write(&json, &(serde_json::to_string_pretty(&value)? + "\n"))?;
+    run.keep(&report, json!({ "rates": budget::rates(&report), "budgets": rows }))?;
     eprintln!("\n{}", table::short(&report, &rows));
     eprintln!("bench: {} holds every sample", json.display());
     if whole {
@@ -199,72 +175,84 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         // The soak's part stays.
         let kept = fs::read_to_string(&path).ok().and_then(|text| soak::MARKS.between(&text));
         let soak = soak::MARKS.around(&kept.unwrap_or_default());
-        write(&path, &format!("{}\n{soak}\n", table::long(&report, &rows)))?;
+        fs::write(&path, format!("{}\n{soak}\n", table::long(&report, &rows)))?;
         eprintln!("bench: docs/bench.md is new");
     }
     if args.readme {
         let path = cmd::workspace().join("README.md");
-        let readme = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        write(&path, &MARKS.embedded(&readme, &table::shortest(&report)).context("writing README.md")?)?;
+        let readme = fs::read_to_string(&path)?;
+        fs::write(&path, MARKS.embedded(&readme, &table::shortest(&report)).context("writing README.md")?)?;
         eprintln!("bench: the table in README.md is new");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has everything measured.
-fn measure(args: &Args, dir: &Path) -> Result<Report> {
-    let culprit = args.culprit.as_deref();
-    let out = measured_as_root("bench-measure", &args.plan.args(), &[Need::Bench], culprit, dir)?;
-    let mut report: Report = serde_json::from_slice(&out).context("reading what was measured")?;
-    stamp(&mut report.machine, culprit)?;
-    Ok(report)
+/// A benchmark whose measuring part runs as root.
+struct Run<'a> {
+    /// The command of this program that measures.
+    part: &'a str,
+    schema: &'a str,
+    /// What it needs beside a build.
+    need: Need,
+    /// Instead of one that is built.
+    culprit: Option<&'a Path>,
+    /// Where its report is kept.
+    json: &'a Path,
 }
 
-/// Builds, and runs a measuring part as root; what that reports.
-fn measured_as_root(
-    part: &str,
-    plan: &[String],
-    needs: &[Need],
-    culprit: Option<&Path>,
-    dir: &Path,
-) -> Result<Vec<u8>> {
-    setup::ensure(&[&[Need::Build], needs].concat())?;
-    let release = cmd::target_dir()?.join("release");
-    let culprit = match culprit {
-        Some(culprit) => {
-            culprit.canonicalize().with_context(|| format!("--culprit {}", culprit.display()))?
+impl Run<'_> {
+    /// What it measures now, or `again` what it measured last.
+    fn report<T: DeserializeOwned>(&self, plan: &impl Serialize, again: bool) -> Result<T> {
+        let json = self.json.display();
+        let mut report: Value = if again {
+            let kept = fs::read(self.json).context("measure first, without --again")?;
+            serde_json::from_slice(&kept).with_context(|| format!("reading {json}"))?
+        } else {
+            serde_json::from_slice(&self.measured(plan)?).context("reading what was measured")?
+        };
+        ensure!(report["schema"] == self.schema, "{json} is {}, not {}", report["schema"], self.schema);
+        if !again {
+            let date = cmd::output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))?;
+            report["machine"]["date"] = date.trim().into();
+            report["machine"]["commit"] =
+                if self.culprit.is_some() { "of another build".into() } else { commit()?.into() };
         }
-        None => {
-            cmd::run(cmd::cargo().args(["build", "--release", "--package", "culprit"]))?;
-            release.join("culprit")
-        }
-    };
-    let build = ["build", "--release", "--package", "xtask", "--features", "bench"];
-    cmd::run(cmd::cargo().args(build))?;
-
-    let mut measuring = cmd::as_root(release.join("xtask"), &[])?;
-    measuring.arg(part).args(plan);
-    measuring.args([OsStr::new("--culprit"), culprit.as_os_str()]);
-    measuring.args([OsStr::new("--scratch"), dir.as_os_str()]);
-    let out = measuring
-        .stdout(Stdio::piped())
-        .spawn()
-        .and_then(std::process::Child::wait_with_output)
-        .with_context(|| format!("running `{}`", cmd::line(&measuring)))?;
-    if !out.status.success() {
-        bail!("`{}` failed: {}", cmd::line(&measuring), out.status);
+        serde_json::from_value(report).with_context(|| format!("{json} is not of this version"))
     }
-    Ok(out.stdout)
-}
 
-/// When it was measured, and what.
-fn stamp(machine: &mut Machine, culprit: Option<&Path>) -> Result<()> {
-    machine.date = cmd::output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))?.trim().into();
-    machine.commit = match culprit {
-        Some(_) => "of another build".into(),
-        None => commit()?,
-    };
-    Ok(())
+    /// Builds, and measures as root; what that reports.
+    fn measured(&self, plan: &impl Serialize) -> Result<Vec<u8>> {
+        setup::ensure(&[Need::Build, self.need])?;
+        let release = cmd::target_dir()?.join("release");
+        let culprit = match self.culprit {
+            Some(culprit) => {
+                culprit.canonicalize().with_context(|| format!("--culprit {}", culprit.display()))?
+            }
+            None => {
+                cmd::run(cmd::cargo().args(["build", "--release", "--package", "culprit"]))?;
+                release.join("culprit")
+            }
+        };
+        let build = ["build", "--release", "--package", "xtask", "--features", "bench"];
+        cmd::run(cmd::cargo().args(build))?;
+
+        let scratch = self.json.parent().context("a report lies in a directory")?;
+        fs::create_dir_all(scratch)?;
+        let mut measuring = cmd::as_root(release.join("xtask"), &[])?;
+        measuring.args([self.part, "--plan", &serde_json::to_string(plan)?]);
+        measuring.arg("--culprit").arg(culprit).arg("--scratch").arg(scratch);
+        cmd::stdout(&mut measuring)
+    }
+
+    /// Keeps a report, with what is derived from it.
+    fn keep(&self, report: &impl Serialize, derived: Value) -> Result<()> {
+        let mut value = serde_json::to_value(report)?;
+        if let (Value::Object(value), Value::Object(derived)) = (&mut value, derived) {
+            value.extend(derived);
+        }
+        fs::write(self.json, serde_json::to_string_pretty(&value)? + "\n")?;
+        Ok(())
+    }
 }
 
 /// What was built.
@@ -274,16 +262,6 @@ fn commit() -> Result<String> {
     // The tables themselves do not change what was measured.
     let changes = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs", ":!*.md"])?;
     Ok(format!("{}{}", id.trim(), if changes.is_empty() { "" } else { "+changes" }))
-}
-
-fn read(json: &Path) -> Result<Report> {
-    let text = fs::read_to_string(json)
-        .with_context(|| format!("reading {}: run `cargo xtask bench` first", json.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not of this version", json.display()))
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Lines around the part of a document that is generated.

@@ -5,11 +5,11 @@ use std::{
     env,
     ffi::OsStr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use cargo_metadata::{Metadata, MetadataCommand};
 
 /// Runs a command to its end; its output goes where ours goes.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
@@ -33,6 +33,19 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed something other than UTF-8", line(command)))
 }
 
+/// The same while its standard error is shown as it comes.
+pub(crate) fn stdout(command: &mut Command) -> Result<Vec<u8>> {
+    let out = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .and_then(Child::wait_with_output)
+        .with_context(|| format!("running `{}`", line(command)))?;
+    if !out.status.success() {
+        bail!("`{}` failed: {}", line(command), out.status);
+    }
+    Ok(out.stdout)
+}
+
 /// Whether a command runs and succeeds; it says nothing either way.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command
@@ -54,13 +67,7 @@ pub(crate) fn line(command: &Command) -> String {
 
 /// One word, quoted for a POSIX shell when it needs to be.
 pub(crate) fn quoted(word: &OsStr) -> String {
-    let word = word.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./:,@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.into_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
+    shell_words::quote(&word.to_string_lossy()).into_owned()
 }
 
 /// The cargo that runs this xtask.
@@ -77,37 +84,14 @@ pub(crate) fn workspace() -> PathBuf {
     Path::new(&manifest).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// What `cargo metadata` says that xtask reads.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Metadata {
-    pub(crate) packages: Vec<Package>,
-    pub(crate) target_directory: PathBuf,
-}
-
-/// A package of [`Metadata`].
-#[derive(Debug, Deserialize)]
-pub(crate) struct Package {
-    pub(crate) targets: Vec<Target>,
-}
-
-/// A target of a [`Package`].
-#[derive(Debug, Deserialize)]
-pub(crate) struct Target {
-    pub(crate) name: String,
-    pub(crate) kind: Vec<String>,
-}
-
-/// `cargo metadata` with these arguments.
-pub(crate) fn metadata(args: &[&str]) -> Result<Metadata> {
-    let mut command = cargo();
-    command.args(["metadata", "--format-version=1"]).args(args);
-    let text = output(&mut command)?;
-    serde_json::from_str(&text).with_context(|| format!("reading the output of `{}`", line(&command)))
+/// What cargo says of this workspace.
+pub(crate) fn metadata() -> Result<Metadata> {
+    MetadataCommand::new().current_dir(workspace()).no_deps().exec().context("asking cargo for the workspace")
 }
 
 /// Where cargo puts what it builds.
 pub(crate) fn target_dir() -> Result<PathBuf> {
-    Ok(metadata(&["--no-deps"])?.target_directory)
+    Ok(metadata()?.target_directory.into())
 }
 
 /// Where a program is: on `PATH`, or in a directory that root's `PATH` has and a user's may not.
@@ -121,8 +105,7 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
 
 /// Whether this process is root.
 pub(crate) fn is_root() -> bool {
-    // /proc/self belongs to the effective user of this process.
-    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+    rustix::process::geteuid().is_root()
 }
 
 /// A command that runs as root: itself when we are root, by sudo otherwise. The variables in

@@ -9,7 +9,7 @@
 #[expect(unreachable_pub, dead_code, reason = "shared with the agent, where more of it is used")]
 mod btf;
 
-use std::{fmt::Write as _, fs, io::Write as _, path::Path, process::ExitCode};
+use std::{fmt::Write as _, io::Write as _, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, anyhow};
 use btf::Btf;
@@ -17,6 +17,7 @@ use ebpf_probes::{
     probes::PROBES,
     spec::{Attach, FOLLOW_EXIT, FOLLOW_FORK, Field, Hook},
 };
+use fs_err as fs;
 
 use crate::{
     setup::{self, Need},

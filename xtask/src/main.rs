@@ -8,7 +8,7 @@ mod ci;
 mod cmd;
 mod demo;
 mod hooks;
-mod live;
+mod process;
 mod run;
 mod setup;
 mod test;
@@ -49,7 +49,7 @@ enum Command {
     Bench(bench::Args),
     /// The live tests, as root, in rounds
     #[command(hide = true)]
-    LiveRounds(live::rounds::Args),
+    LiveRounds(test::live::rounds::Args),
     /// The measuring part of `bench`, as root
     #[cfg(feature = "bench")]
     #[command(hide = true)]
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::main(&args),
         Command::Vm(args) => vm::main(&args),
         Command::Demo(args) => demo::main(&args),
-        Command::LiveRounds(args) => live::rounds::main(&args),
+        Command::LiveRounds(args) => test::live::rounds::main(&args),
         Command::Hooks(args) => hooks::main(&args),
         Command::Bench(args) => bench::main(&args),
         #[cfg(feature = "bench")]

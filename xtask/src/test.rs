@@ -4,13 +4,15 @@
 //! so their binary is built as the caller and run as root, and given (`CULPRIT_LIVE=require`) that
 //! a test that cannot run has failed.
 
+pub(crate) mod live;
+
 use std::{ffi::OsString, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use fs_err as fs;
 
 use crate::{
     cmd,
-    live::{self, Live},
     setup::{self, Need, unpacked::PROMTOOL},
 };
 
@@ -57,15 +59,14 @@ pub(crate) fn unprivileged(args: &[OsString]) -> Result<()> {
 
 /// Recordings name the executables they saw: they are made by copies that stand elsewhere than here.
 fn keep_incidents(args: &[OsString]) -> Result<()> {
-    let live = live::build()?.context("there are no live tests")?;
+    let live = live::build()?;
     let elsewhere = tempfile::Builder::new().prefix("culprit-keep-").tempdir()?;
     let copy = |from: &PathBuf, name: &str| -> Result<PathBuf> {
         let to = elsewhere.path().join(name);
-        std::fs::copy(from, &to)
-            .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+        fs::copy(from, &to)?;
         Ok(to)
     };
-    let copies = Live {
+    let copies = live::Live {
         tests: copy(&live.tests, "live")?,
         culprit: copy(&live.culprit, "culprit")?,
         servers: (live.servers.iter())

@@ -4,7 +4,6 @@
 //! machine's file system below, and ends with one table. Inside, `$CULPRIT_VM_PAUSE SECONDS` has the
 //! machine paused for that long, in no time; `$CULPRIT_VM_SLEEP SECONDS` has it asleep (with `--carry`).
 
-mod cpio;
 mod initramfs;
 pub(crate) mod kernels;
 mod live;
@@ -14,13 +13,13 @@ mod qemu;
 use std::{
     env,
     ffi::OsString,
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
 
 use crate::{
     cmd,
@@ -176,17 +175,7 @@ pub(crate) fn facts(kernel: &Kernel) -> Result<Facts> {
     }
     need_root()?;
     eprintln!("vm: asking kernel {} for its types and trace events", kernel.id);
-    let machine = Machine {
-        kernel,
-        cpus: 1,
-        memory_mib: 512,
-        timeout: Duration::from_secs(120),
-        clock: "utc",
-        append: "",
-        writable: &[],
-        visible: &[],
-        carried: &[],
-    };
+    let machine = Machine { memory_mib: 512, ..Machine::of(kernel) };
     let script = "cat /sys/kernel/btf/vmlinux && cat /sys/kernel/tracing/available_events >&2";
     let command = ["/bin/sh".into(), "-c".into(), script.into()];
     let (mut btf, mut events) = (Vec::new(), Vec::new());
@@ -197,7 +186,7 @@ pub(crate) fn facts(kernel: &Kernel) -> Result<Facts> {
     let events = String::from_utf8_lossy(&events).into_owned();
     ensure!(outcome.status == Some(0), "kernel {} did not say: {}\n{events}", kernel.id, describe(&outcome));
     for (path, bytes) in [(kernel.btf(), btf.as_slice()), (kernel.events(), events.as_bytes())] {
-        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+        fs::write(&path, bytes)?;
     }
     Ok(Facts { btf, events })
 }

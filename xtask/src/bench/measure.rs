@@ -18,7 +18,6 @@ pub(crate) mod load;
 mod load_pair;
 mod packets;
 mod proc;
-mod process;
 mod programs;
 mod progress;
 mod slices;
@@ -37,6 +36,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use procfs::{CpuInfo, Current, Meminfo};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -45,12 +45,12 @@ use tempfile::TempDir;
 
 use report::{Condition, Machine, Report, SCHEMA, Settings};
 
-use super::{Part, Plan, report};
+use super::{Part, Plan, plan, report};
 use crate::cmd;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
+    #[arg(long, value_parser = plan::<Plan>)]
     plan: Plan,
     /// The culprit to measure
     #[arg(long)]
@@ -74,10 +74,7 @@ pub(crate) struct Bench<'a> {
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     ensure!(cmd::is_root(), "attaching programs needs root: `cargo xtask bench` takes care of that");
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register(signal, Arc::clone(&stop)).context("watching for signals")?;
-    }
+    let stop = interrupted()?;
     let root = cgroup::root()?;
     let bench = Bench {
         plan: &args.plan,
@@ -164,6 +161,15 @@ impl Bench<'_> {
     }
 }
 
+/// Set once this process is to end.
+fn interrupted() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register(signal, Arc::clone(&stop)).context("watching for signals")?;
+    }
+    Ok(stop)
+}
+
 /// Why this culprit cannot `run`.
 fn without_run(culprit: &Path) -> Option<String> {
     let has = cmd::succeeds(Command::new(culprit).args(["run", "--help"]));
@@ -171,20 +177,15 @@ fn without_run(culprit: &Path) -> Option<String> {
 }
 
 fn machine() -> Result<Machine> {
-    let read = |path: &str| fs::read_to_string(path).with_context(|| format!("reading {path}"));
-    let cpuinfo = read("/proc/cpuinfo")?;
-    let named = |key: &str| {
-        let line = cpuinfo.lines().find(|line| line.starts_with(key))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let meminfo = read("/proc/meminfo")?;
-    let memory = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next());
+    let memory = Meminfo::current().context("reading the machine's memory")?;
+    let cpu = CpuInfo::current().context("reading the machine's processors")?;
+    let kernel = "/proc/sys/kernel/osrelease";
     Ok(Machine {
         // Not on every architecture.
-        cpu: named("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        cpu: cpu.model_name(0).unwrap_or(std::env::consts::ARCH).to_owned(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
-        memory_mib: memory.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024,
-        kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        memory_mib: memory.mem_total / (1024 * 1024),
+        kernel: fs::read_to_string(kernel)?.trim().to_owned(),
         date: String::new(),
         commit: String::new(),
     })

@@ -104,6 +104,14 @@ pub(crate) struct Machine {
     pub(crate) commit: String,
 }
 
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu, cores, memory_mib, kernel, date, commit } = self;
+        let day = date.split('T').next().unwrap_or_default();
+        write!(f, "{cpu}, {cores} processors, {memory_mib} MiB; Linux {kernel}; culprit {commit}, {day}")
+    }
+}
+
 /// How it was measured.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Settings {

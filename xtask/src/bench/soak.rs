@@ -6,15 +6,15 @@ pub(super) mod report;
 mod table;
 pub(super) mod verdict;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use fs_err as fs;
 
-use super::{Marks, measured_as_root, stamp, write};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Marks, Run};
 use crate::{cmd, setup::Need};
 use report::{SCHEMA, Soak};
 
@@ -37,7 +37,7 @@ pub(super) struct Args {
 }
 
 /// What to do; passed on to the part that runs as root.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// For so long; less than 30 is to try it out, and writes no docs
     #[arg(long, value_name = "N", default_value_t = WHOLE, value_parser = clap::value_parser!(u32).range(1..=7200))]
@@ -45,33 +45,22 @@ pub(crate) struct Plan {
 }
 
 pub(super) fn main(args: &Args) -> Result<ExitCode> {
-    let minutes = args.plan.minutes;
-    let whole = minutes >= WHOLE;
+    let whole = args.plan.minutes >= WHOLE;
     let dir = cmd::target_dir()?.join("bench");
     // A short one does not replace what a whole one measured.
     let json = dir.join(if whole { "culprit-soak.json" } else { "culprit-soak-part.json" });
-    let soak: Soak = if args.again {
-        let text = fs::read_to_string(&json)
-            .with_context(|| format!("reading {}: run `cargo xtask bench soak` first", json.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not of this version", json.display()))?
-    } else {
-        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-        let culprit = args.culprit.as_deref();
-        let plan = [format!("--minutes={minutes}")];
-        let out = measured_as_root("bench-soak", &plan, &[Need::Test], culprit, &dir)?;
-        let mut soak: Soak = serde_json::from_slice(&out).context("reading what was measured")?;
-        stamp(&mut soak.machine, culprit)?;
-        soak
-    };
-    ensure!(soak.schema == SCHEMA, "this is {}, and {SCHEMA} is wanted", soak.schema);
+    let culprit = args.culprit.as_deref();
+    let run = Run { part: "bench-soak", schema: SCHEMA, need: Need::Test, culprit, json: &json };
+    let soak: Soak = run.report(&args.plan, args.again)?;
     let rows = verdict::rows(&soak);
-    let mut value = serde_json::to_value(&soak)?;
-    value["verdicts"] = serde_json::to_value(&rows)?;
-    write(&json, &(serde_json::to_string_pretty(&value)? + "\n"))?;
+    run.keep(&soak, json!({ "verdicts": rows }))?;
     eprintln!("\n{}", table::long(&soak, &rows));
     eprintln!("soak: {} holds every sample", json.display());
     if whole {
-        put(&cmd::workspace().join("docs/bench.md"), &table::long(&soak, &rows))?;
+        let path = cmd::workspace().join("docs/bench.md");
+        let page = MARKS.embedded(&fs::read_to_string(&path)?, &table::long(&soak, &rows));
+        fs::write(&path, page.context("writing the soak to docs/bench.md")?)?;
+        eprintln!("soak: the table in docs/bench.md is new");
     }
     let failed: Vec<&str> = rows.iter().filter(|row| !row.holds).map(|row| row.what).collect();
     if failed.is_empty() {
@@ -80,15 +69,6 @@ pub(super) fn main(args: &Args) -> Result<ExitCode> {
     }
     eprintln!("soak: does not hold: {}", failed.join("; "));
     Ok(ExitCode::FAILURE)
-}
-
-fn put(file: &Path, part: &str) -> Result<()> {
-    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let new =
-        MARKS.embedded(&text, part).with_context(|| format!("writing the soak to {}", file.display()))?;
-    write(file, &new)?;
-    eprintln!("soak: the table in {} is new", file.display());
-    Ok(())
 }
 
 #[cfg(test)]

@@ -72,15 +72,10 @@ the design; a budget that holds by the median but not in every round is said to 
 ";
 
 fn machine(report: &Report) -> String {
-    let (machine, settings) = (&report.machine, &report.settings);
+    let settings = &report.settings;
     format!(
-        "{}, {} processors, {} MiB; Linux {}; culprit {}, {}. {} rounds of {} s a slice.{}\n",
-        machine.cpu,
-        machine.cores,
-        machine.memory_mib,
-        machine.kernel,
-        machine.commit,
-        machine.date.split('T').next().unwrap_or_default(),
+        "{}. {} rounds of {} s a slice.{}\n",
+        report.machine,
         settings.rounds,
         settings.seconds,
         if settings.quick { " **A smoke run: too short to conclude anything from.**" } else { "" }

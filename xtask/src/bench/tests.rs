@@ -32,6 +32,17 @@ pub(super) fn slice(condition: Condition, round: u32, done: u64, lost: Option<u6
     }
 }
 
+pub(super) fn machine() -> Machine {
+    Machine {
+        cpu: "A CPU".into(),
+        cores: 2,
+        memory_mib: 1024,
+        kernel: "6.1".into(),
+        date: "2026-01-02T03:04:05Z".into(),
+        commit: "abc".into(),
+    }
+}
+
 /// Two rounds of connects, one of packets, two steps of sustained events.
 pub(super) fn report() -> Report {
     let program = |name: &str, mean_ns| Program { name: name.into(), runs: 1000, mean_ns };
@@ -42,14 +53,7 @@ pub(super) fn report() -> Report {
     };
     Report {
         schema: SCHEMA.into(),
-        machine: Machine {
-            cpu: "A CPU".into(),
-            cores: 2,
-            memory_mib: 1024,
-            kernel: "6.1".into(),
-            date: "2026-01-02T03:04:05Z".into(),
-            commit: "abc".into(),
-        },
+        machine: machine(),
         settings: Settings { rounds: 2, seconds: 1.0, ..Settings::default() },
         notes: vec![],
         slices: vec![

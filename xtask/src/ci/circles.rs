@@ -8,57 +8,38 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    fs,
-    path::Path,
 };
 
-use anyhow::{Context, Result};
-
-use super::paths;
+use super::sources::Source;
 
 /// Files of one crate by module path, and what each imports of the others.
 pub(super) struct Graph(BTreeMap<String, BTreeSet<String>>);
 
 impl Graph {
-    /// Reads the crate whose sources are below `src` and which calls itself `name` in its binaries.
-    pub(super) fn read(src: &Path, name: &str) -> Result<Self> {
-        let mut texts = BTreeMap::new();
-        for file in paths::files(src)? {
-            let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-            let module = paths::module(file.strip_prefix(src).unwrap_or(&file));
-            texts.entry(module).or_insert_with(Vec::new).push(text);
-        }
-        Self::of(&texts, name)
-    }
-
-    fn of(texts: &BTreeMap<Vec<String>, Vec<String>>, name: &str) -> Result<Self> {
-        let tests = only_in_tests(texts);
+    /// Of the crate that calls itself `name` in its binaries.
+    pub(super) fn of(sources: &[Source], name: &str) -> Self {
+        let modules: BTreeSet<&[String]> = sources.iter().map(|source| source.module.as_slice()).collect();
+        let tests: Vec<_> = sources.iter().flat_map(|source| &source.tests).collect();
         let is_test = |module: &[String]| tests.iter().any(|test| module.starts_with(test));
-        let mut edges = BTreeMap::new();
-        for (module, text) in texts {
-            if is_test(module) || module.is_empty() {
-                continue;
-            }
-            let to: &mut BTreeSet<_> = edges.entry(module.join("::")).or_default();
-            for text in text {
-                for mut named in paths::named(module, text)? {
-                    // A binary names its library.
-                    if !named.anchored && named.path.get(module.len()).is_some_and(|first| first == name) {
-                        named.path.drain(..=module.len());
-                        named.anchored = true;
-                    }
-                    let leads_to = (1..=named.path.len()).rev().map(|len| &named.path[..len]);
-                    let Some(other) = leads_to.into_iter().find(|path| texts.contains_key(*path)) else {
-                        continue;
-                    };
-                    let is_inside = named.anchored || other.len() > module.len();
-                    if !named.by_tests && is_inside && !module.starts_with(other) && !is_test(other) {
-                        to.insert(other.join("::"));
-                    }
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for source in sources.iter().filter(|source| !source.module.is_empty() && !is_test(&source.module)) {
+            let module = source.module.as_slice();
+            let to = edges.entry(module.join("::")).or_default();
+            for named in source.named.iter().filter(|named| !named.by_tests) {
+                let (mut path, mut anchored) = (named.path.as_slice(), named.anchored);
+                // A binary names its library.
+                if !anchored && path.get(module.len()).is_some_and(|first| first == name) {
+                    (path, anchored) = (&path[module.len() + 1..], true);
+                }
+                let mut leads_to = (1..=path.len()).rev().map(|len| &path[..len]);
+                let Some(other) = leads_to.find(|path| modules.contains(path)) else { continue };
+                let is_inside = anchored || other.len() > module.len();
+                if is_inside && !module.starts_with(other) && !is_test(other) {
+                    to.insert(other.join("::"));
                 }
             }
         }
-        Ok(Self(edges))
+        Self(edges)
     }
 
     /// Each set of files that reach each other, with the imports among them.
@@ -129,39 +110,15 @@ impl Graph {
     }
 }
 
-/// Modules that are declared for tests only.
-fn only_in_tests(texts: &BTreeMap<Vec<String>, Vec<String>>) -> Vec<Vec<String>> {
-    let mut found = Vec::new();
-    for (module, texts) in texts {
-        for text in texts {
-            let mut lines = text.lines().peekable();
-            while let Some(line) = lines.next() {
-                let Some(next) = lines.peek() else { break };
-                if line.trim() != "#[cfg(test)]" {
-                    continue;
-                }
-                let declared = next.trim().trim_start_matches("pub(crate) ").trim_start_matches("pub ");
-                if let Some(name) = declared.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
-                    let mut inner = module.clone();
-                    inner.push(name.to_owned());
-                    found.push(inner);
-                }
-            }
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn graph(files: &[(&str, &str)]) -> Graph {
-        let mut texts = BTreeMap::new();
-        for (file, text) in files {
-            texts.insert(paths::module(Path::new(file)), vec![(*text).to_owned()]);
-        }
-        Graph::of(&texts, "it").unwrap()
+        let sources = files.iter().map(|(file, text)| Source::parse(Path::new(file), text).unwrap());
+        Graph::of(&sources.collect::<Vec<_>>(), "it")
     }
 
     #[test]

@@ -15,10 +15,11 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 
-use crate::{cmd, setup};
+use super::files;
+use crate::{cmd, setup::venv::KUBERNETES_VALIDATE};
 
 /// An expression of PromQL, and where it stands.
 struct Expression {
@@ -54,7 +55,7 @@ pub(super) fn check(workspace: &Path) -> Result<()> {
 /// The documents of YAML files, file by file. A validator of manifests brings a parser.
 fn yaml(files: &[PathBuf]) -> Result<Vec<Vec<Value>>> {
     const PROGRAM: &str = "import json, sys, yaml; print(json.dumps([[d for d in yaml.safe_load_all(open(f)) if d] for f in sys.argv[1:]]))";
-    let mut command = Command::new(setup::venv::program(setup::KUBERNETES_VALIDATE, "python3"));
+    let mut command = Command::new(KUBERNETES_VALIDATE.program("python3"));
     let json = cmd::output(command.args(["-c", PROGRAM]).args(files))?;
     Ok(serde_json::from_str(&json)?)
 }
@@ -66,19 +67,6 @@ fn document(file: &Path) -> Result<Value> {
         (Some(document), true) => Ok(document),
         _ => bail!("{}: one document was expected", file.display()),
     }
-}
-
-/// The files of a directory with this extension, in order.
-fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
-    let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    files.retain(|file| file.extension().is_some_and(|found| found == extension));
-    files.sort();
-    Ok(files)
-}
-
-fn read(file: &Path) -> Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
 
 /// A member that is a text, or the empty text.

@@ -1,12 +1,8 @@
-//! Imports in the agent go one way (HOUSE.md): does any module reach for one it must not know?
+//! Imports in the agent go one way: does any module reach for one it must not know?
 //!
 //! Knows the direction between the agent's top-level modules; `circles` looks inside them.
 
-use std::{fs, path::Path};
-
-use anyhow::{Context, Result};
-
-use super::paths;
+use super::sources::Source;
 
 /// A top-level module of the agent and what it may use of the crate: modules, or single paths in
 /// them. Each may use itself and other crates. `run` and `cli` are in no list.
@@ -145,8 +141,6 @@ const RULES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The subjects of the domains.
-const SUBJECTS: &[&str] = &["clock", "connect", "dns", "neighbour", "tls"];
 /// Modules whose folders each stand for themselves: none of them uses another.
 const APART: &[&str] = &["domains"];
 
@@ -155,76 +149,77 @@ const APART: &[&str] = &["domains"];
 const EVERY_MODULE: &[&str] =
     &["severity", "time::SECOND_NS", "time::MINUTE_NS", "time::HOUR_NS", "time::DAY_NS"];
 
-/// Checks every source file below `src`; each complaint is one line.
-pub(super) fn check(src: &Path) -> Result<Vec<String>> {
-    let files = paths::files(src)?;
-    let relative = |file: &Path| file.strip_prefix(src).unwrap_or(file).to_owned();
-    let mut tops: Vec<String> =
-        files.iter().filter_map(|file| paths::module(&relative(file)).into_iter().next()).collect();
+/// Checks every source file of the agent; each complaint is one line.
+pub(super) fn check(sources: &[Source]) -> Vec<String> {
+    let mut tops: Vec<&str> =
+        sources.iter().filter_map(|source| source.module.first()).map(String::as_str).collect();
     tops.sort_unstable();
     tops.dedup();
-    let mut complaints = Vec::new();
-    for top in &tops {
-        if rule(top).is_none() {
-            complaints.push(format!(
-                "module `{top}` has no row in RULES of xtask/src/ci/imports.rs: say there what it may use"
-            ));
-        }
-    }
-    for file in &files {
-        let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        let found = violations(&paths::module(&relative(file)), &text, &tops)
-            .with_context(|| format!("reading {}", file.display()))?;
-        complaints.extend(found.into_iter().map(|found| format!("{}:{found}", file.display())));
-    }
-    Ok(complaints)
+    let unknown = tops.iter().filter(|top| rule(top).is_none()).map(|top| {
+        format!("module `{top}` has no row in RULES of xtask/src/ci/imports.rs: say there what it may use")
+    });
+    let folders = folders(sources);
+    let found = sources.iter().flat_map(|source| {
+        violations(source, &tops, &folders)
+            .into_iter()
+            .map(|found| format!("{}:{found}", source.file.display()))
+    });
+    unknown.chain(found).collect()
 }
 
 fn rule(module: &str) -> Option<&'static [&'static str]> {
     RULES.iter().find(|(name, _)| *name == module).map(|(_, allowed)| *allowed)
 }
 
+/// Modules that are folders of one that stands apart.
+fn folders(sources: &[Source]) -> Vec<&str> {
+    let inside = sources.iter().filter(|source| source.module.len() > 2);
+    let apart = inside.filter(|source| APART.contains(&source.module[0].as_str()));
+    apart.map(|source| source.module[1].as_str()).collect()
+}
+
 /// Whether a path leads into another of the folders that stand apart.
-fn is_apart(module: &[String], path: &[String]) -> bool {
-    let [top, folder, ..] = module else { return false };
-    let into = path.get(1).filter(|into| into.chars().all(char::is_lowercase));
+fn is_apart(module: &[String], path: &[String], folders: &[&str]) -> bool {
+    let ([top, own, ..], [_, into, ..]) = (module, path) else { return false };
     APART.contains(&top.as_str())
-        && SUBJECTS.contains(&folder.as_str())
-        && into.is_some_and(|into| SUBJECTS.contains(&into.as_str()) && into != folder)
+        && own != into
+        && folders.contains(&own.as_str())
+        && folders.contains(&into.as_str())
 }
 
 /// The forbidden uses in a file, as `line: complaint`. `tops` are the modules that exist: another
 /// name after `crate::` is an item of the crate's root.
-fn violations(module: &[String], text: &str, tops: &[String]) -> Result<Vec<String>> {
-    let Some(top) = module.first() else { return Ok(Vec::new()) };
-    let uses = paths::named(module, text)?.into_iter().filter(|named| named.anchored);
+fn violations(source: &Source, tops: &[&str], folders: &[&str]) -> Vec<String> {
+    let Some(top) = source.module.first() else { return Vec::new() };
     let allowed = rule(top).unwrap_or_default();
     let is_allowed = |path: &[String]| {
         let starts = |prefix: &str| {
             let mut parts = path.iter();
             prefix.split("::").all(|part| parts.next().is_some_and(|have| have == part))
         };
-        (path[0] == *top && !is_apart(module, path))
-            || !tops.contains(&path[0])
+        (path[0] == *top && !is_apart(&source.module, path, folders))
+            || !tops.contains(&path[0].as_str())
             || EVERY_MODULE.iter().chain(allowed).any(|prefix| starts(prefix))
     };
-    Ok(uses
-        .filter(|named| !named.path.is_empty() && !is_allowed(&named.path))
+    let uses = source.named.iter().filter(|named| named.anchored && !named.path.is_empty());
+    uses.filter(|named| !is_allowed(&named.path))
         .map(|named| {
             let may = if allowed.is_empty() { "nothing of the crate".to_owned() } else { allowed.join(", ") };
             let path = named.path.join("::");
             format!("{}: `{top}` may not use `crate::{path}`; it may use {may}", named.line)
         })
-        .collect())
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn complaints(file: &str, text: &str) -> Vec<String> {
-        let tops: Vec<_> = RULES.iter().map(|(name, _)| (*name).to_owned()).collect();
-        violations(&paths::module(Path::new(file)), text, &tops).unwrap()
+        let tops: Vec<_> = RULES.iter().map(|(name, _)| *name).collect();
+        violations(&Source::parse(Path::new(file), text).unwrap(), &tops, &["connect", "dns"])
     }
 
     #[test]
@@ -247,7 +242,7 @@ mod tests {
     #[test]
     fn what_the_table_allows_passes() {
         assert_eq!(complaints("pipeline/world/ask.rs", "use crate::{domains::Event, fact};"), [""; 0]);
-        assert_eq!(complaints("sinks/json.rs", "use crate::pipeline::incident::Incident;"), [""; 0]);
+        assert_eq!(complaints("outputs/json.rs", "use crate::pipeline::incident::Incident;"), [""; 0]);
         assert_eq!(complaints("kernel/ring.rs", "use super::Loss; use ebpf_probes::abi;"), [""; 0]);
         assert_eq!(complaints("main.rs", "use crate::run; use crate::cli;"), [""; 0]);
         assert_eq!(complaints("records.rs", "pub(crate) fn f() -> crate::Result<()> {}"), [""; 0]);
@@ -300,10 +295,7 @@ mod tests {
 
     #[test]
     fn a_module_without_a_row_is_a_complaint() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("lib.rs"), "mod surprise;").unwrap();
-        fs::write(dir.path().join("surprise.rs"), "").unwrap();
-        let found = check(dir.path()).unwrap();
+        let found = check(&[Source::parse(Path::new("surprise.rs"), "").unwrap()]);
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("`surprise` has no row in RULES"));
     }

@@ -4,14 +4,12 @@
 //! Of pages it reads prose: transcripts (indented or fenced), code spans and what the benchmark wrote do not count. Of
 //! sources it reads everything: names, comments and messages.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use fs_err as fs;
 
-use super::paths;
+use super::files;
 
 /// What is refused, and what to write by meaning. CONTRIBUTING.md has the glossary.
 const WORDS: &[(&str, &str)] = &[
@@ -29,52 +27,35 @@ const WORDS: &[(&str, &str)] = &[
     ("the way out of", "the remedy for"),
 ];
 
-/// Written by `cargo xtask bench --write`.
-const GENERATED: &[&str] = &["docs/bench.md"];
-
 /// Where the sources are.
 const SOURCES: &[&str] = &["agent", "ebpf-probes", "xtask", "tests", "fuzz/fuzz_targets"];
-/// It has the words themselves.
-const THIS_FILE: &str = "xtask/src/ci/words.rs";
+/// What `cargo xtask bench` wrote, and this file, which has the words themselves.
+const EXEMPT: &[&str] = &["docs/bench.md", "xtask/src/ci/words.rs"];
 
 /// Each refused word in the pages and sources of the repository at `root`, with its place.
 pub(super) fn check(root: &Path) -> Result<Vec<String>> {
-    let mut pages = Vec::new();
-    for dir in [".", "docs", "docs/incidents", "tests"] {
-        pages.extend(markdown(&root.join(dir))?);
-    }
     let mut complaints = Vec::new();
-    for page in pages {
-        let text = fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
-        let name = page.strip_prefix(root).unwrap_or(&page).to_string_lossy().replace("./", "");
-        if !GENERATED.contains(&name.as_str()) {
-            complaints.extend(refused(&text).into_iter().map(|found| format!("{name}:{found}")));
-        }
-    }
-    for source in SOURCES {
-        for file in paths::files(&root.join(source))? {
+    let mut look = |dir: &str, depth, ending, of: fn(&str) -> Vec<String>| -> Result<()> {
+        for file in files(&root.join(dir), depth, ending)? {
             let name = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
-            if name == THIS_FILE {
-                continue;
+            if !EXEMPT.contains(&name.as_str()) {
+                let text = fs::read_to_string(&file)?;
+                complaints.extend(of(&text).into_iter().map(|found| format!("{name}:{found}")));
             }
-            let text = fs::read_to_string(&file).with_context(|| format!("reading {name}"))?;
-            let found = text.lines().enumerate().flat_map(|(at, line)| in_line(at + 1, line));
-            complaints.extend(found.map(|found| format!("{name}:{found}")));
         }
+        Ok(())
+    };
+    for dir in ["", "docs", "docs/incidents", "tests"] {
+        look(dir, 1, ".md", in_page)?;
+    }
+    for dir in SOURCES {
+        look(dir, usize::MAX, ".rs", in_source)?;
     }
     Ok(complaints)
 }
 
-fn markdown(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
-    let mut pages = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
-    pages.sort();
-    Ok(pages)
-}
-
 /// `line: "word": write …`.
-fn refused(text: &str) -> Vec<String> {
+fn in_page(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut fenced = false;
     for (number, line) in text.lines().enumerate() {
@@ -91,6 +72,10 @@ fn refused(text: &str) -> Vec<String> {
     found
 }
 
+fn in_source(text: &str) -> Vec<String> {
+    text.lines().enumerate().flat_map(|(number, line)| in_line(number + 1, line)).collect()
+}
+
 /// The words of a line that are refused, whatever stands between them: of a name each word counts.
 fn in_line(number: usize, line: &str) -> Vec<String> {
     let words = line.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
@@ -105,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_refused_word_is_named_with_its_line_and_what_to_write() {
-        let found = refused("Fine.\nNobody answers; asked **in\nvain**, in vain.\n");
+        let found = in_page("Fine.\nNobody answers; asked **in\nvain**, in vain.\n");
         assert_eq!(
             found,
             ["2: \"nobody\": write no process, no answer", "3: \"in vain\": write without an answer"]
@@ -122,6 +107,6 @@ mod tests {
 
     #[test]
     fn transcripts_code_and_longer_words_are_no_prose_of_ours() {
-        assert!(refused("    told\n```\ntold\n```\n`told` storytelling, on its way out of it\n").is_empty());
+        assert!(in_page("    told\n```\ntold\n```\n`told` storytelling, on its way out of it\n").is_empty());
     }
 }

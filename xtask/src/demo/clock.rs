@@ -68,17 +68,7 @@ Booting a virtual machine with a clock of its own; this machine's is left alone 
     );
     let kernel = vm::kernels::named(&[KERNEL.to_owned()])?.remove(0);
     let visible = [files.to_owned(), culprit.parent().unwrap_or(files).to_owned()];
-    let machine = Machine {
-        kernel: &kernel,
-        cpus: 1,
-        memory_mib: 1024,
-        timeout: Duration::from_secs(120),
-        clock: BOOT,
-        append: "",
-        writable: &[],
-        visible: &visible,
-        carried: &[],
-    };
+    let machine = Machine { clock: BOOT, visible: &visible, ..Machine::of(&kernel) };
     let path = ("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".into());
     let mut reported = false;
     let outcome = machine.run(&[path], Path::new("/"), &command, |output| {

@@ -3,15 +3,15 @@
 
 use std::{
     ffi::OsStr,
-    fs,
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 
-use crate::cmd;
+use crate::{cmd, process::Process};
 
 /// The network, its processes and its files.
 pub(crate) struct Lab {
@@ -19,7 +19,7 @@ pub(crate) struct Lab {
     prefix: String,
     files: tempfile::TempDir,
     netns: Vec<String>,
-    processes: Vec<Child>,
+    processes: Vec<Process>,
 }
 
 impl Lab {
@@ -72,7 +72,7 @@ impl Lab {
     /// Writes a file, and says where it is.
     pub(crate) fn file(&self, name: &str, content: &str) -> Result<PathBuf> {
         let path = self.files.path().join(name);
-        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        fs::write(&path, content)?;
         Ok(path)
     }
 
@@ -90,28 +90,22 @@ impl Lab {
 
     /// Starts a process and waits until it says `ready`.
     pub(crate) fn start(&mut self, command: &mut Command) -> Result<u32> {
-        let line = cmd::line(command);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("starting `{line}`"))?;
-        let out = child.stdout.take().context("its output is a pipe")?;
-        let pid = child.id();
-        self.processes.push(child);
+        let mut process = Process::start(command.stdout(Stdio::piped()).stdin(Stdio::null()))?;
+        let out = process.child().stdout.take().context("its output is a pipe")?;
         let mut said = String::new();
+        let line = process.line();
         BufReader::new(out).read_line(&mut said).with_context(|| format!("reading from `{line}`"))?;
-        anyhow::ensure!(said.trim() == "ready", "`{line}` did not become ready: {said:?}");
+        ensure!(said.trim() == "ready", "`{line}` did not become ready: {said:?}");
+        let pid = process.id();
+        self.processes.push(process);
         Ok(pid)
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for process in &mut self.processes {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        // A namespace goes with the last process in it.
+        self.processes.clear();
         for netns in &self.netns {
             let _ = Command::new("ip").args(["netns", "del", netns]).status();
         }

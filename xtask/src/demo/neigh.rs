@@ -2,16 +2,18 @@
 //! address with another MAC, and the database goes on answering the old MAC.
 
 use std::{
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 
 use super::{lab::Lab, watch::Watch};
-use crate::cmd;
+use crate::{cmd, process::Process};
 
+/// Until a worker gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
 const DATABASE: &str = "10.0.1.20";
 const DATABASE_MAC: &str = "02:00:5e:00:00:db";
 const PORT: &str = "5432";
@@ -54,8 +56,8 @@ Building it in network namespaces …"
 
     eprintln!("\n# The old worker, {WORKER} at {OLD_MAC}, works, and is then replaced.");
     plug(&lab, &subnet, "old", (&old, WORKER, OLD_MAC))?;
-    let worked = query(&lab, &old)?.wait().context("waiting for the old worker")?;
-    anyhow::ensure!(worked.success(), "the old worker did not reach the database: {worked}");
+    let worked = query(&lab, &old)?.wait(PATIENCE)?;
+    ensure!(worked.success(), "the old worker did not reach the database: {worked}");
     settle();
     lab.remove(&old)?;
     settle();
@@ -66,19 +68,17 @@ Building it in network namespaces …"
     let mut worker = query(&lab, &new)?;
     // Long enough for SYN-ACKs to be sent again, and for those who watch to conclude something.
     sleep(Duration::from_millis(4500));
-    let hung = worker.try_wait().context("looking at the new worker")?.is_none();
+    let hung = worker.ended()?.is_none();
 
     let remedy = format!("neigh del {WORKER} dev eth0");
     eprintln!("\n# On the database:\n$ sudo ip {remedy}");
-    // Waits for the worker whatever comes of it: nothing of the demo outlives it.
-    let remedied = lab.ip(&database, &remedy);
-    let reached = worker.wait().context("waiting for the new worker")?;
+    lab.ip(&database, &remedy)?;
+    let reached = worker.wait(PATIENCE)?;
     let took = began.elapsed();
-    remedied?;
     // An incident counts as resolved when it has stayed so for two seconds.
     sleep(Duration::from_millis(2600));
     watch.end()?;
-    anyhow::ensure!(hung, "the new worker was never cut off: the demo shows nothing here");
+    ensure!(hung, "the new worker was never cut off: the demo shows nothing here");
     eprintln!(
         "
 What you saw:
@@ -96,7 +96,7 @@ What you saw:
         took.as_secs_f64(),
         if reached.success() { "then the database's first line came" } else { "and gave up" },
     );
-    anyhow::ensure!(reached.success(), "the new worker did not reach the database: {reached}");
+    ensure!(reached.success(), "the new worker did not reach the database: {reached}");
     Ok(())
 }
 
@@ -121,11 +121,11 @@ fn answer_for_the_database(lab: &Lab, subnet: &str) -> Result<()> {
 }
 
 /// Starts a worker's one connection.
-fn query(lab: &Lab, netns: &str) -> Result<Child> {
+fn query(lab: &Lab, netns: &str) -> Result<Process> {
     let program = lab.file("db_client.py", include_str!("db_client.py"))?;
     let mut client = Lab::inside(netns, "/usr/bin/python3");
-    let silent = client.arg(program).args([DATABASE, PORT]).stdin(Stdio::null()).stderr(Stdio::null());
-    silent.spawn().context("starting a worker")
+    client.arg(program).args([DATABASE, PORT]).stdin(Stdio::null()).stderr(Stdio::null());
+    Process::start(&mut client)
 }
 
 /// Lets the lines of one act out before the next begins.

@@ -4,14 +4,21 @@
 use std::{
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+
+use crate::process::Process;
+
+/// Until it has ended.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// culprit at work; killed when dropped.
-pub(super) struct Watch(Child);
+pub(super) struct Watch(Process);
 
 impl Watch {
     /// Starts it and waits until it says that everything is attached.
@@ -19,9 +26,8 @@ impl Watch {
         let mut command = Command::new(culprit);
         // What a daemon keeps and serves would only be in the way here.
         command.env("CULPRIT_STORE", "none").env("CULPRIT_LISTEN", "none");
-        let child = command.args(args).stderr(Stdio::piped()).spawn();
-        let mut watch = Self(child.context("starting culprit")?);
-        let talk = watch.0.stderr.take().context("its talk is a pipe")?;
+        let mut process = Process::start(command.args(args).stderr(Stdio::piped()))?;
+        let talk = process.child().stderr.take().context("its talk is a pipe")?;
         let mut lines = BufReader::new(talk).lines();
         loop {
             let line = lines.next().context("culprit ended before it was attached")??;
@@ -30,24 +36,12 @@ impl Watch {
                 break;
             }
         }
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
-        Ok(watch)
+        thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+        Ok(Self(process))
     }
 
     /// ^C.
-    pub(super) fn end(mut self) -> Result<()> {
-        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            kill_process(pid, Signal::INT).context("interrupting culprit")?;
-        }
-        let ended = self.0.wait().context("waiting for culprit")?;
-        anyhow::ensure!(ended.success(), "culprit ended with {ended}");
-        Ok(())
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    pub(super) fn end(self) -> Result<()> {
+        self.0.finish(Signal::INT, PATIENCE)
     }
 }

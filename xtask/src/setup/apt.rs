@@ -2,13 +2,13 @@
 
 use std::{
     ffi::OsStr,
-    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::Once,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use fs_err as fs;
 
 use crate::cmd;
 
@@ -75,10 +75,10 @@ fn update() {
 pub(crate) fn apart(tool: &str, dir: &Path) -> Result<Command> {
     for part in ["state/lists/partial", "cache/archives/partial"] {
         let part = dir.join(part);
-        fs::create_dir_all(&part).with_context(|| format!("creating {}", part.display()))?;
+        fs::create_dir_all(&part)?;
     }
     let status = dir.join("state/status");
-    fs::write(&status, "").with_context(|| format!("writing {}", status.display()))?;
+    fs::write(&status, "")?;
     let mut command = Command::new(tool);
     for (name, value) in [
         ("Dir::State", dir.join("state")),
@@ -93,7 +93,7 @@ pub(crate) fn apart(tool: &str, dir: &Path) -> Result<Command> {
 
 /// The files of all packages in `dir`, put into `to`.
 pub(crate) fn extract(dir: &Path, to: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
+    for entry in fs::read_dir(dir)? {
         let path: PathBuf = entry?.path();
         if path.extension().is_some_and(|extension| extension == "deb") {
             cmd::output(Command::new("dpkg-deb").arg("--extract").arg(&path).arg(to))?;

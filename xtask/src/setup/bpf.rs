@@ -2,12 +2,12 @@
 //! that is linked with the LLVM of that rustc (bitcode of a newer LLVM cannot be read).
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, bail};
+use fs_err as fs;
 
 use super::apt;
 use crate::{cmd, toolchain};
@@ -101,7 +101,8 @@ pub(super) fn install_linker() -> Result<()> {
     eprintln!("setup: {}", cmd::line(&command));
     cmd::run(&mut command)?;
     let stamp = stamp();
-    fs::write(&stamp, format!("{llvm}\n")).with_context(|| format!("writing {}", stamp.display()))
+    fs::write(&stamp, format!("{llvm}\n"))?;
+    Ok(())
 }
 
 /// Where LLVM's headers and libraries are, installing them if need be.

@@ -1,12 +1,10 @@
 //! Programs for tests whose packages are unpacked and not installed: installed they would start a service on
 //! this machine, or remove one.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 
 use super::apt;
 use crate::{cmd, toolchain};
@@ -70,8 +68,8 @@ impl Unpacked {
             ensure!(program.is_file(), "the package {package} has no /{name}");
             let to = self.directory().join(name);
             let parent = to.parent().context("a program lies in a directory")?;
-            fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-            fs::rename(&program, &to).with_context(|| format!("creating {}", to.display()))?;
+            fs::create_dir_all(parent)?;
+            fs::rename(&program, &to)?;
         }
         Ok(())
     }

@@ -3,14 +3,19 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs,
+    io::Cursor,
     path::{self, Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result};
+use cpio::{
+    newc::{Builder, ModeFileType},
+    write_cpio,
+};
+use fs_err as fs;
 
-use super::{cpio::Archive, kernels::Kernel};
+use super::kernels::Kernel;
 use crate::{cmd, setup};
 
 /// The drivers without which the host cannot be seen.
@@ -18,12 +23,35 @@ const MODULES: &[&str] = &["virtio_pci", "virtio_console", "virtiofs", "overlay"
 /// What the two scripts call by its own name.
 const APPLETS: &[&str] = &["sh", "mount", "mkdir", "insmod", "cp", "switch_root", "poweroff"];
 
+/// The entries of an archive in the making. Parents must be added before what is in them.
+#[derive(Default)]
+struct Archive(Vec<(Builder, Cursor<Vec<u8>>)>);
+
+impl Archive {
+    fn directory(&mut self, path: &str) {
+        self.entry(path, ModeFileType::Directory, 0o755, b"");
+    }
+
+    fn file(&mut self, path: &str, permissions: u32, content: &[u8]) {
+        self.entry(path, ModeFileType::Regular, permissions, content);
+    }
+
+    fn symlink(&mut self, path: &str, target: &str) {
+        self.entry(path, ModeFileType::Symlink, 0o777, target.as_bytes());
+    }
+
+    fn entry(&mut self, path: &str, kind: ModeFileType, permissions: u32, content: &[u8]) {
+        let builder = Builder::new(path).mode(permissions).set_mode_file_type(kind);
+        self.0.push((builder, Cursor::new(content.to_vec())));
+    }
+}
+
 /// Builds the initramfs. `shares` and `command` are the two files of one run: the file systems to
 /// mount (`TAG PATH` per line) and the shell script to execute.
 ///
 /// With `carried`, these programs and their libraries are all the machine has, in memory.
 pub(crate) fn build(kernel: &Kernel, shares: &str, command: &str, carried: &[PathBuf]) -> Result<Vec<u8>> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let read = |path: &Path| fs::read(path);
     let mut archive = Archive::default();
     for dir in ["bin", "modules", "vm", "proc", "sys", "dev", "host", "overlay", "root"] {
         archive.directory(dir);
@@ -52,7 +80,7 @@ pub(crate) fn build(kernel: &Kernel, shares: &str, command: &str, carried: &[Pat
         archive.file("vm/carried", 0o644, b"");
         carry(&mut archive, carried)?;
     }
-    Ok(archive.finish())
+    write_cpio(archive.0.into_iter(), Vec::new()).context("putting the initramfs together")
 }
 
 /// Adds programs, and the libraries they load at start, where this machine has them.
@@ -75,7 +103,7 @@ fn carry(archive: &mut Archive, programs: &[PathBuf]) -> Result<()> {
                 archive.directory(&dir.to_string_lossy());
             }
         }
-        let content = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        let content = fs::read(&file)?;
         archive.file(&inside.to_string_lossy(), 0o755, &content);
     }
     Ok(())

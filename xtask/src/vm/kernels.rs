@@ -5,12 +5,12 @@
 
 use std::{
     cmp::Ordering,
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
 
 use crate::{cmd, setup, toolchain};
 
@@ -173,9 +173,9 @@ fn unpack(id: &str, work: &Path) -> Result<Kernel> {
 
     let cached = directory().join(id);
     if cached.exists() {
-        fs::remove_dir_all(&cached).with_context(|| format!("removing {}", cached.display()))?;
+        fs::remove_dir_all(&cached)?;
     }
-    fs::rename(&kernel.dir, &cached).with_context(|| format!("creating {}", cached.display()))?;
+    fs::rename(&kernel.dir, &cached)?;
     eprintln!("vm: kernel {id} is {}", kernel.version);
     Ok(Kernel { dir: cached, ..kernel })
 }
@@ -194,7 +194,7 @@ impl Apt {
         let label = if suite.ends_with("-security") { "Debian-Security" } else { "Debian" };
         let archive = archive(label)?;
         let dir = directory().join(".apt").join(suite);
-        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        fs::create_dir_all(&dir)?;
         let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
         let signed =
             if Path::new(keyring).is_file() { format!("[signed-by={keyring}] ") } else { String::new() };

@@ -9,7 +9,6 @@
 
 use std::{
     ffi::OsString,
-    fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -18,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use fs_err as fs;
 use serde_json::Value;
 
 use crate::setup::FAKETIME;
@@ -51,10 +51,8 @@ impl Pauses {
         let library = library.context("libfaketime is not here: `cargo xtask setup` installs it")?;
         // libfaketime leaves its shared memory behind when it is killed, unless that is private.
         let script = "mount -t tmpfs tmpfs /dev/shm && LD_PRELOAD=\"$0\" exec qemu-system-x86_64 \"$@\"";
-        // `setpriv --pdeathsig`: should xtask be killed, the machine goes with it.
-        let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
-            .args(["sh", "-c", script, library])
+        let mut qemu = Command::new("unshare");
+        qemu.args(["--mount", "--propagation", "private", "sh", "-c", script, library])
             .env("FAKETIME_TIMESTAMP_FILE", pauses.time())
             .env("FAKETIME_NO_CACHE", "1")
             // The machine's own clocks run by the monotonic one.
@@ -133,8 +131,7 @@ impl Pauses {
     /// Reports QEMU how far ahead its time is. It may read the file at any moment: it is replaced at once.
     fn report_time(&self) -> Result<()> {
         let new = self.run.join("time.new");
-        fs::write(&new, format!("+{}\n", self.ahead))
-            .with_context(|| format!("writing {}", new.display()))?;
+        fs::write(&new, format!("+{}\n", self.ahead))?;
         fs::rename(&new, self.time()).context("giving QEMU the time")
     }
 }

@@ -7,19 +7,23 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File},
     io::{self, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use fs_err::{self as fs, File};
 
 use super::{initramfs, kernels::Kernel, pause::Pauses};
-use crate::{cmd, setup::VIRTIOFSD};
+use crate::{
+    cmd,
+    process::{Process, tail, wait_until},
+    setup::VIRTIOFSD,
+};
 
 /// What to run, and on what machine.
 #[derive(Debug)]
@@ -67,7 +71,22 @@ pub(crate) struct Outcome {
     pub(crate) total: Duration,
 }
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
+    /// A small one, with this machine's files to read.
+    pub(crate) fn of(kernel: &'a Kernel) -> Self {
+        Self {
+            kernel,
+            cpus: 1,
+            memory_mib: 1024,
+            timeout: Duration::from_secs(120),
+            clock: "utc",
+            append: "",
+            writable: &[],
+            visible: &[],
+            carried: &[],
+        }
+    }
+
     /// Runs `command` in `dir` with `env`, giving its output to `sink`.
     pub(crate) fn run(
         &self,
@@ -86,7 +105,7 @@ impl Machine<'_> {
             .filter(|share| share.tag != "root")
             .map(|share| format!("{} {}\n", share.tag, share.at.display()))
             .collect();
-        write(&initrd, &initramfs::build(self.kernel, &table, &script, self.carried)?)?;
+        fs::write(&initrd, &initramfs::build(self.kernel, &table, &script, self.carried)?)?;
 
         let started = Instant::now();
         let servers =
@@ -98,7 +117,7 @@ impl Machine<'_> {
         let mut said = String::new();
         let mut boot = None;
         let ended = loop {
-            let ended = qemu.0.try_wait().context("waiting for QEMU")?;
+            let ended = qemu.ended()?;
             out.read(|bytes| sink(Output::Stdout(bytes)))?;
             err.read(|bytes| sink(Output::Stderr(bytes)))?;
             state.read(|bytes| said.push_str(&String::from_utf8_lossy(bytes)))?;
@@ -115,12 +134,11 @@ impl Machine<'_> {
         let boot = boot.unwrap_or(total);
         let status = said.lines().find_map(|line| line.strip_prefix("exit ")?.parse().ok());
         if let (Some(ended), None) = (ended, status) {
-            let log = |name: &str| fs::read(run.path().join(name)).unwrap_or_default();
             bail!(
-                "the machine with kernel {} ended without a result (QEMU: {ended}); it said:\n{}{}",
+                "the machine with kernel {} ended without a result (QEMU: {ended}){}\n{}",
                 self.kernel.id,
-                tail(&log("qemu.log")),
-                tail(&log("console")),
+                qemu.said(),
+                tail(&run.path().join("console")),
             );
         }
         Ok(Outcome { status, boot, total })
@@ -179,7 +197,7 @@ impl Machine<'_> {
             .args(["-device", "virtio-serial-pci"]);
         for (i, name) in ["out", "err", "state"].iter().enumerate() {
             let file = run.join(name);
-            write(&file, &[])?;
+            fs::write(&file, &[])?;
             qemu.args(["-chardev", &format!("file,id={name},path={}", file.display())])
                 .args(["-device", &format!("virtserialport,chardev={name},nr={},name={name}", i + 1)]);
         }
@@ -189,7 +207,7 @@ impl Machine<'_> {
             qemu.args(["-chardev", &format!("socket,id=fs-{tag},path={}", server.socket.display())])
                 .args(["-device", &format!("vhost-user-fs-pci,chardev=fs-{tag},tag={tag},queue-size=512")]);
         }
-        Ok((Process::start(&mut qemu, &run.join("qemu.log"))?, pauses))
+        Ok((Process::logged(&mut qemu, &run.join("qemu.log"))?, pauses))
     }
 }
 
@@ -215,7 +233,7 @@ impl Server {
         let program = VIRTIOFSD.iter().find(|file| Path::new(file).is_file());
         let program = program.context("virtiofsd is not here: `cargo xtask setup` installs it")?;
         let (bound, socket) = (run.join(&share.tag), run.join(format!("{}.sock", share.tag)));
-        fs::create_dir(&bound).with_context(|| format!("creating {}", bound.display()))?;
+        fs::create_dir(&bound)?;
         let cache = if share.writable { "auto" } else { "always" };
         // The one that came with QEMU was written in C and took mount-like options.
         let source = if program.contains("/qemu/") {
@@ -230,49 +248,17 @@ impl Server {
             "set -e\nmount --bind \"$1\" \"$2\"\n{read_only}mount -t tmpfs tmpfs /run\n\
              exec {program} --socket-path=\"$3\" {source} --rlimit-nofile=0"
         );
-        let mut server = Command::new("setpriv");
+        let mut server = Command::new("unshare");
         server
-            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
-            .args(["sh", "-c", &script, "share"])
+            .args(["--mount", "--propagation", "private", "sh", "-c", &script, "share"])
             .args([&share.dir, &bound, &socket]);
-        let log = run.join(format!("{}.log", share.tag));
-        let mut process = Process::start(&mut server, &log)?;
-        let started = Instant::now();
-        while !socket.exists() {
-            let ended = process.0.try_wait().context("waiting for virtiofsd")?;
-            if ended.is_some() || started.elapsed() > Duration::from_secs(10) {
-                let said = tail(&fs::read(&log).unwrap_or_default());
-                bail!("virtiofsd did not start sharing {}; it said:\n{said}", share.dir.display());
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+        let mut process = Process::logged(&mut server, &run.join(format!("{}.log", share.tag)))?;
+        let shares = wait_until(Duration::from_secs(10), || {
+            process.check().with_context(|| format!("sharing {}", share.dir.display()))?;
+            Ok(socket.exists())
+        })?;
+        ensure!(shares, "virtiofsd did not start sharing {}{}", share.dir.display(), process.said());
         Ok(Self { tag: share.tag.clone(), socket, _process: process })
-    }
-}
-
-/// A child that does not outlive its owner.
-#[derive(Debug)]
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command, log: &Path) -> Result<Self> {
-        let log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let copy = log.try_clone().context("duplicating a file descriptor")?;
-        command
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(copy)
-            .spawn()
-            .map(Self)
-            .with_context(|| format!("starting `{}`", cmd::line(command)))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -284,7 +270,7 @@ struct Follow {
 
 impl Follow {
     fn new(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        let file = File::open(path)?;
         Ok(Self { file, buffer: Vec::new() })
     }
 
@@ -296,15 +282,4 @@ impl Follow {
         }
         Ok(())
     }
-}
-
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
-}
-
-/// The last lines of a log.
-fn tail(log: &[u8]) -> String {
-    let text = String::from_utf8_lossy(log);
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].iter().map(|line| format!("  {line}\n")).collect()
 }

@@ -1,8 +1,8 @@
 //! How much memory does culprit take while very many connections are open? They are spread over as
 //! many loads as the limit of descriptors asks for.
 
-use anyhow::{Context, Result};
-use nix::sys::resource::{Resource, getrlimit};
+use anyhow::Result;
+use rustix::process::{Resource, getrlimit};
 
 use super::{
     Bench,
@@ -22,7 +22,7 @@ const EACH: u64 = 20_000;
 const BESIDES: u64 = 100;
 
 pub(crate) fn measure(bench: &Bench<'_>, crowds: &mut Vec<Crowd>) -> Result<()> {
-    let (_, limit) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of descriptors")?;
+    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let each = limit.saturating_sub(BESIDES).clamp(1, EACH);
     let wanted = if bench.plan.quick { FEW } else { CONNECTIONS };
     for condition in bench.culprits() {

@@ -2,25 +2,26 @@
 //! events of a recording?
 
 use std::{
-    fs,
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 
 use super::{
     Bench,
     load::{Kind, Order},
     load_pair::{Pair, SERVER, has_two_processors, pin},
-    process::{Process, wait_until},
     report::{Condition, Replay, Start, Sustained},
     watch::{self, Culprit, Summary},
 };
-use crate::cmd;
+use crate::process::{Process, wait_until};
 
 /// Until the first event of a running load.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A replay takes no longer.
+const REPLAY: Duration = Duration::from_secs(120);
 /// A load that goes on for as long as it takes, and a moment longer.
 const WHILE_STARTING: f64 = 2.0;
 /// Events a second that `trace` is offered, one step after the other.
@@ -92,22 +93,19 @@ pub(crate) fn replays(bench: &Bench<'_>, replays: &mut Vec<Replay>) -> Result<()
     // Long enough that starting the replay is not what is measured.
     pair.run(bench.plan.seconds() * 3.0)?;
     culprit.end_recording()?;
-    let recording_bytes = fs::metadata(&file).with_context(|| format!("reading {}", file.display()))?.len();
+    let recording_bytes = fs::metadata(&file)?.len();
     for _ in 0..bench.plan.rounds().min(5) {
         bench.check()?;
         let mut command = Command::new(bench.culprit);
         command.arg("replay").arg(&file).args(["-o", "/dev/null", "--format=json"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let line = cmd::line(&command);
         let began = Instant::now();
-        let mut process = Process::start(command)?;
-        let talk = process.child().stderr.take().context("a replay without standard error")?;
-        let talk = std::io::read_to_string(talk).with_context(|| format!("reading from `{line}`"))?;
-        let status = process.wait(PATIENCE)?;
+        let mut process = Process::logged(&mut command, &bench.scratch.path().join("talk"))?;
+        let status = process.wait(REPLAY)?;
         let seconds = began.elapsed().as_secs_f64();
-        ensure!(status.success(), "`{line}` failed: {status}\n{talk}");
+        let (line, said) = (process.line(), process.said());
+        ensure!(status.success(), "`{line}` failed: {status}{said}");
         let events =
-            reported(&talk).with_context(|| format!("`{line}` did not say how many events: {talk}"))?;
+            reported(&said).with_context(|| format!("`{line}` did not say how many events{said}"))?;
         eprintln!("bench: replay: {events} events in {seconds:.2} s: {:.0}/s", events as f64 / seconds);
         replays.push(Replay { events, seconds, recording_bytes });
     }
@@ -116,7 +114,10 @@ pub(crate) fn replays(bench: &Bench<'_>, replays: &mut Vec<Replay>) -> Result<()
 
 /// Of the closing line: `culprit: 1234 events, none lost, 2.0 s`.
 fn reported(talk: &str) -> Option<u64> {
-    let line = talk.lines().rev().find_map(|line| line.strip_prefix("culprit: ")?.split_once(" events"));
+    let line = talk
+        .lines()
+        .rev()
+        .find_map(|line| line.trim_start().strip_prefix("culprit: ")?.split_once(" events"));
     line?.0.parse().ok()
 }
 

@@ -12,7 +12,7 @@ mod handshakes;
 
 use std::{
     io::{self, BufRead, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
@@ -123,8 +123,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 
 /// As many as this process may have: a crowd needs one for each connection.
 fn more_descriptors() -> Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of descriptors")?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raising the limit of descriptors")
+    let hard = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })
+        .context("raising the limit of descriptors")
 }
 
 fn serve(kind: Kind) -> Result<()> {
@@ -171,6 +172,19 @@ fn say(what: &impl Serialize) -> Result<()> {
 /// Says where the server is.
 fn here(at: SocketAddr) -> Result<()> {
     say(&at)
+}
+
+/// A UDP socket on the loopback.
+fn udp() -> Result<UdpSocket> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("making a UDP socket")
+}
+
+/// The same, for one peer; a lost datagram ends a load instead of holding it up.
+fn udp_to(peer: SocketAddr, patience: Duration) -> Result<UdpSocket> {
+    let socket = udp()?;
+    socket.connect(peer).context("connecting a UDP socket")?;
+    socket.set_read_timeout(Some(patience)).context("limiting its patience")?;
+    Ok(socket)
 }
 
 /// A listener on the loopback with room for those who are not accepted at once: a full backlog

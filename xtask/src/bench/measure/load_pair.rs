@@ -11,17 +11,14 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_setaffinity},
 };
 use serde::de::DeserializeOwned;
 
-use super::{
-    load::{Done, Kind, Order},
-    process::Process,
-};
-use crate::demo::lab::Lab;
+use super::load::{Done, Kind, Order};
+use crate::{demo::lab::Lab, process::Process};
 
 /// The processor of a driver with one thread.
 const DRIVER: usize = 0;
@@ -36,9 +33,8 @@ pub(crate) fn has_two_processors() -> bool {
 /// Keeps a process on one processor.
 pub(crate) fn pin(pid: Pid, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu)
-        .and_then(|()| sched_setaffinity(pid, &set))
-        .with_context(|| format!("keeping process {pid} on processor {cpu}"))
+    set.set(cpu);
+    sched_setaffinity(Some(pid), &set).with_context(|| format!("keeping process {pid:?} on processor {cpu}"))
 }
 
 /// A server and its driver.
@@ -59,13 +55,13 @@ impl Pair {
     pub(crate) fn start_in(netns: Option<&str>, kind: Kind) -> Result<Self> {
         let mut command = this(netns, kind)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut server = Process::start(command)?;
+        let mut server = Process::start(&mut command)?;
         let out = server.child().stdout.take().context("the server has no output")?;
         let at: SocketAddr = line(&mut BufReader::new(out), &mut server)?;
 
         let mut command = this(netns, kind)?;
         command.args(["--to", &at.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut driver = Process::start(command)?;
+        let mut driver = Process::start(&mut command)?;
         let orders = driver.child().stdin.take().context("the driver has no input")?;
         let answers = BufReader::new(driver.child().stdout.take().context("the driver has no output")?);
         // One thread a side: where the scheduler happens to put them would decide more than what is

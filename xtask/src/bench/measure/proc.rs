@@ -1,60 +1,37 @@
-//! What the kernel says of a process in `/proc`: processor time, memory, and the BPF programs and
-//! maps it holds, with their run-time statistics.
+//! What the kernel says of a process in `/proc`: processor time, and the BPF programs and maps it holds, with
+//! their run-time statistics.
 
 use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result};
+use procfs::{CurrentSI, KernelStats, process::Process, ticks_per_second};
 
-/// Ticks of `/proc/PID/stat` and `/proc/stat` in a second: USER_HZ, the same on every architecture
-/// culprit runs on.
-const TICKS: f64 = 100.0;
+/// A process, for what is read of it once.
+pub(crate) fn of(pid: u32) -> Result<Process> {
+    Process::new(pid.cast_signed()).with_context(|| format!("looking at process {pid}"))
+}
 
 /// Processor time of a process since its start, in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/stat");
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    cpu_of(&text).with_context(|| format!("{path} is not as proc_pid_stat(5) says"))
-}
-
-/// utime and stime. The name before them is in parentheses and may hold anything.
-fn cpu_of(stat: &str) -> Option<f64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    let (user, system) = (fields.next()?.parse::<u64>().ok()?, fields.next()?.parse::<u64>().ok()?);
-    Some((user + system) as f64 / TICKS)
+    let stat = of(pid)?.stat().with_context(|| format!("reading the times of process {pid}"))?;
+    Ok(seconds(stat.utime + stat.stime))
 }
 
 /// Processor time of the whole machine since its start, in seconds, what the hypervisor took included.
 pub(crate) fn machine_cpu_seconds() -> Result<f64> {
-    let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
-    machine_cpu_of(&text).context("/proc/stat is not as proc_stat(5) says")
+    let cpu = KernelStats::current().context("reading the machine's times")?.total;
+    let stolen = [cpu.irq, cpu.softirq, cpu.steal].into_iter().flatten().sum::<u64>();
+    Ok(seconds(cpu.user + cpu.nice + cpu.system + stolen))
 }
 
-/// user, nice, system, irq, softirq and steal.
-fn machine_cpu_of(stat: &str) -> Option<f64> {
-    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
-    let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else { return None };
-    Some((user + nice + system + irq + softirq + steal) as f64 / TICKS)
-}
-
-/// A number of `/proc/PID/status`.
-pub(crate) fn status(pid: u32, key: &str) -> Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    field(&text, key).with_context(|| format!("{path} has no {key}"))
-}
-
-/// Open descriptors of a process.
-pub(crate) fn descriptors(pid: u32) -> Result<u64> {
-    let dir = format!("/proc/{pid}/fd");
-    Ok(fs::read_dir(&dir).with_context(|| format!("reading {dir}"))?.count() as u64)
+fn seconds(ticks: u64) -> f64 {
+    ticks as f64 / ticks_per_second() as f64
 }
 
 /// The number after `key:`.
 fn field(text: &str, key: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-    value.split_ascii_whitespace().next()?.parse().ok()
+    value.trim().parse().ok()
 }
 
 /// What a process holds of BPF.
@@ -92,7 +69,7 @@ impl Runs {
 pub(crate) fn held(pid: u32) -> Result<BpfUse> {
     let dir = format!("/proc/{pid}/fdinfo");
     let mut held = BpfUse::default();
-    for entry in fs::read_dir(&dir).with_context(|| format!("reading {dir}"))? {
+    for entry in fs::read_dir(&dir)? {
         let path = entry.with_context(|| format!("reading {dir}"))?.path();
         // A descriptor may close while we look.
         held.add(&fs::read_to_string(&path).unwrap_or_default());
@@ -101,7 +78,7 @@ pub(crate) fn held(pid: u32) -> Result<BpfUse> {
 }
 
 /// The program behind a descriptor, and what it did.
-pub(crate) fn program(fdinfo: &str) -> Option<(u32, Runs)> {
+fn program(fdinfo: &str) -> Option<(u32, Runs)> {
     let id = u32::try_from(field(fdinfo, "prog_id")?).ok()?;
     Some((id, Runs { count: field(fdinfo, "run_cnt")?, nanoseconds: field(fdinfo, "run_time_ns")? }))
 }
@@ -125,16 +102,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processor_time_is_found_after_any_name() {
-        let stat = "1017 (a) b (c)) S 1 1017 1017 0 -1 4194560 120 0 0 0 250 50 0 0 20 0 1 0 5 6 7";
-        assert_eq!(cpu_of(stat), Some(3.0));
-        assert_eq!(cpu_of("1017"), None);
-    }
-
-    #[test]
-    fn the_machines_processor_time_leaves_idling_out() {
-        assert_eq!(machine_cpu_of("cpu  100 0 200 9999 9 10 20 70 0 0\ncpu0 1 1\n"), Some(4.0));
-        assert_eq!(machine_cpu_of("cpu  100 0"), None);
+    fn this_process_and_this_machine_take_processor_time() {
+        let (own, all) = (cpu_seconds(std::process::id()).unwrap(), machine_cpu_seconds().unwrap());
+        assert!(own >= 0.0 && all > own, "{own} {all}");
     }
 
     #[test]
@@ -145,10 +115,5 @@ mod tests {
         held.add("pos:\t0\nmap_type:\t27\nmemlock:\t4206592\nmap_id:\t7\n");
         assert_eq!(held.programs, BTreeMap::from([(42, Runs { count: 9, nanoseconds: 900 })]));
         assert_eq!(held.maps, BTreeMap::from([(7, 4_206_592)]));
-    }
-
-    #[test]
-    fn a_status_field_is_found_by_its_whole_name() {
-        assert_eq!(field("VmRSSx:\t1 kB\nVmRSS:\t  2048 kB\n", "VmRSS"), Some(2048));
     }
 }

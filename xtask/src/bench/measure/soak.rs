@@ -22,21 +22,21 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-};
 use tempfile::TempDir;
 
 use super::{
+    interrupted,
     load::{Kind, Order},
     load_pair::Pair,
     machine,
 };
 use crate::{
-    bench::soak::{
-        Plan,
-        report::{Load, Made, Other, Requests, SCHEMA, Sample, Soak},
+    bench::{
+        plan,
+        soak::{
+            Plan,
+            report::{Load, Made, Other, Requests, SCHEMA, Sample, Soak},
+        },
     },
     cmd,
 };
@@ -62,7 +62,7 @@ const STREAMS: usize = 2;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
+    #[arg(long, value_parser = plan::<Plan>)]
     plan: Plan,
     /// The culprit to soak
     #[arg(long)]
@@ -104,11 +104,7 @@ impl Time {
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     ensure!(cmd::is_root(), "a soak needs root: `cargo xtask bench soak` takes care of that");
-    let over = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register(signal, Arc::clone(&over)).context("watching for signals")?;
-    }
-    let soak = measure(args, over)?;
+    let soak = measure(args, interrupted()?)?;
     io::stdout().write_all(&serde_json::to_vec(&soak)?).context("handing the report over")?;
     Ok(ExitCode::SUCCESS)
 }

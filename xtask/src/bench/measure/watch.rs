@@ -3,24 +3,26 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use fs_err::{self as fs, File};
+use rustix::process::Signal;
 use serde::Deserialize;
 
 use super::{
     load_pair::Pair,
     proc::{self, BpfUse},
-    process::{Process, wait_until},
     report::Condition,
 };
-use crate::cmd;
+use crate::{
+    cmd,
+    process::{Process, wait_until},
+};
 
 /// Until something watches; for what is left in the ring after the end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Culprit {
     process: Process,
     out: PathBuf,
-    talk: PathBuf,
     start_ms: f64,
 }
 
@@ -50,43 +51,33 @@ impl Culprit {
         let args = [OsStr::new(command), "--format=json".as_ref(), "-o".as_ref(), out.as_ref()];
         let began = Instant::now();
         let mut this = Self::spawn(culprit, &args, out.clone(), dir)?;
-        let mut started = false;
-        wait_until(PATIENCE, || {
-            this.check()?;
-            started = first_line(&out).is_some_and(|line| line.contains(r#""type":"start""#));
-            Ok(started)
+        let started = wait_until(PATIENCE, || {
+            this.process.check()?;
+            Ok(first_line(&out).is_some_and(|line| line.contains(r#""type":"start""#)))
         })?;
-        ensure!(started, "`{}` wrote no start line in time{}", this.process.line(), this.said());
+        ensure!(started, "`{}` wrote no start line in time{}", this.process.line(), this.process.said());
         this.start_ms = began.elapsed().as_secs_f64() * 1e3;
         Ok(this)
     }
 
     /// `culprit record FILE`; returns when it says that it records.
     pub(crate) fn record(culprit: &Path, file: &Path, dir: &Path) -> Result<Self> {
-        let mut this = Self::spawn(
-            culprit,
-            &["record".as_ref(), "--force".as_ref(), file.as_ref()],
-            file.to_owned(),
-            dir,
-        )?;
-        let mut started = false;
-        wait_until(PATIENCE, || {
-            this.check()?;
-            started = fs::read_to_string(&this.talk).is_ok_and(|talk| talk.contains("recording"));
-            Ok(started)
+        let args = ["record".as_ref(), "--force".as_ref(), file.as_ref()];
+        let mut this = Self::spawn(culprit, &args, file.to_owned(), dir)?;
+        let started = wait_until(PATIENCE, || {
+            this.process.check()?;
+            Ok(this.process.said().contains("recording"))
         })?;
-        ensure!(started, "`{}` did not say that it records{}", this.process.line(), this.said());
+        ensure!(started, "`{}` did not say that it records{}", this.process.line(), this.process.said());
         Ok(this)
     }
 
     fn spawn(culprit: &Path, args: &[&OsStr], out: PathBuf, dir: &Path) -> Result<Self> {
-        let talk = dir.join("talk");
-        let to = File::create(&talk).with_context(|| format!("creating {}", talk.display()))?;
         let mut command = Command::new(culprit);
         // As a daemon is, but where no other is.
         command.env("CULPRIT_STORE", "none").env("CULPRIT_LISTEN", "127.0.0.1:0");
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(to);
-        Ok(Self { process: Process::start(command)?, out, talk, start_ms: 0.0 })
+        let process = Process::logged(command.args(args), &dir.join("talk"))?;
+        Ok(Self { process, out, start_ms: 0.0 })
     }
 
     /// Its process.
@@ -97,15 +88,6 @@ impl Culprit {
     /// From its start to its start line.
     pub(crate) fn start_ms(&self) -> f64 {
         self.start_ms
-    }
-
-    /// Fails, with what it said, if it has ended.
-    fn check(&mut self) -> Result<()> {
-        self.process.check().with_context(|| format!("culprit gave up{}", said(&self.talk)))
-    }
-
-    fn said(&self) -> String {
-        said(&self.talk)
     }
 
     /// Whether an event has been written; looks at the second line.
@@ -129,15 +111,17 @@ impl Culprit {
     pub(crate) fn memory(&self) -> Result<[u64; 3]> {
         let pid = self.process.id();
         let maps = proc::held(pid)?.maps.values().sum::<u64>() / 1024;
-        Ok([proc::status(pid, "VmRSS")?, proc::status(pid, "VmHWM")?, maps])
+        let status = proc::of(pid)?.status()?;
+        let sizes = status.vmrss.zip(status.vmhwm);
+        let (resident, peak) = sizes.with_context(|| format!("process {pid} has no memory"))?;
+        Ok([resident, peak, maps])
     }
 
     /// Interrupts it, as ^C does, and reads its last line.
     pub(crate) fn end(self) -> Result<Summary> {
-        let (out, talk, line) = (self.out, self.talk, self.process.line().to_owned());
-        let status = self.process.end(Signal::SIGINT, PATIENCE)?;
-        ensure!(status.success(), "`{line}` failed: {status}{}", said(&talk));
-        let last = last_line(&out)?;
+        let (out, line) = (self.out, self.process.line().to_owned());
+        self.process.finish(Signal::INT, PATIENCE)?;
+        let last = cmd::output(Command::new("tail").args(["-n", "1"]).arg(&out))?;
         let summary: Summary = serde_json::from_str(&last)
             .with_context(|| format!("the last line of `{line}` is no summary: {last}"))?;
         remove(&out)?;
@@ -146,10 +130,7 @@ impl Culprit {
 
     /// Interrupts a recording.
     pub(crate) fn end_recording(self) -> Result<()> {
-        let (talk, line) = (self.talk, self.process.line().to_owned());
-        let status = self.process.end(Signal::SIGINT, PATIENCE)?;
-        ensure!(status.success(), "`{line}` failed: {status}{}", said(&talk));
-        Ok(())
+        self.process.finish(Signal::INT, PATIENCE)
     }
 }
 
@@ -170,12 +151,10 @@ impl Strace {
         for id in ids {
             command.args(["-p", &id.to_string()]);
         }
-        let mut process = Process::start(command)?;
-        let mut traced = false;
-        wait_until(PATIENCE, || {
+        let mut process = Process::start(&mut command)?;
+        let traced = wait_until(PATIENCE, || {
             process.check()?;
-            traced = ids.iter().try_fold(true, |all, &id| anyhow::Ok(all && is_traced(id)?))?;
-            Ok(traced)
+            ids.iter().try_fold(true, |all, &id| Ok(all && is_traced(id)?))
         })?;
         ensure!(traced, "`{}` did not attach in time", process.line());
         Ok(Self { process, out })
@@ -187,20 +166,17 @@ impl Strace {
     }
 
     /// Makes it let go.
-    pub(crate) fn end(self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         // Its status is that of the signal.
-        self.process.end(Signal::SIGINT, PATIENCE)?;
+        self.process.end(Signal::INT, PATIENCE)?;
         remove(&self.out)
     }
 }
 
 /// Whether every thread of a process is traced.
 fn is_traced(pid: u32) -> Result<bool> {
-    let dir = format!("/proc/{pid}/task");
-    for entry in fs::read_dir(&dir).with_context(|| format!("reading {dir}"))? {
-        let id = entry.with_context(|| format!("reading {dir}"))?.file_name();
-        let Some(id) = id.to_str().and_then(|id| id.parse().ok()) else { continue };
-        if proc::status(id, "TracerPid")? == 0 {
+    for task in proc::of(pid)?.tasks()? {
+        if task?.status()?.tracerpid == 0 {
             return Ok(false);
         }
     }
@@ -214,11 +190,6 @@ pub(crate) fn command(condition: Condition) -> Result<&'static str> {
         Condition::Trace => Ok("trace"),
         other => bail!("{other} is no command of culprit"),
     }
-}
-
-fn said(talk: &Path) -> String {
-    let text = fs::read_to_string(talk).unwrap_or_default();
-    if text.is_empty() { String::new() } else { format!("; it said:\n{}", text.trim_end()) }
 }
 
 fn remove(file: &Path) -> Result<()> {
@@ -237,32 +208,9 @@ fn first_line(file: &Path) -> Option<String> {
     line.ends_with('\n').then_some(line)
 }
 
-/// The last line of a file that may be large.
-fn last_line(file: &Path) -> Result<String> {
-    const TAIL: u64 = 64 * 1024;
-    let read = || -> io::Result<String> {
-        let mut file = File::open(file)?;
-        let len = file.metadata()?.len();
-        file.seek(SeekFrom::Start(len.saturating_sub(TAIL)))?;
-        let mut tail = Vec::new();
-        file.read_to_end(&mut tail)?;
-        let tail = String::from_utf8_lossy(&tail);
-        Ok(tail.lines().next_back().unwrap_or_default().to_owned())
-    };
-    read().with_context(|| format!("reading {}", file.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_last_line_of_a_large_file_is_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("f");
-        fs::write(&file, format!("{}\n{{\"lost\":0}}\n", "x".repeat(100_000))).unwrap();
-        assert_eq!(last_line(&file).unwrap(), r#"{"lost":0}"#);
-    }
 
     #[test]
     fn a_first_line_counts_when_it_is_complete() {

@@ -14,17 +14,7 @@ const STEPS: usize = 10;
 
 /// Where, under what, and what holds.
 fn short(soak: &Soak, rows: &[Row]) -> String {
-    let machine = &soak.machine;
-    let mut text = format!(
-        "{}, {} processors, {} MiB; Linux {}; culprit {}, {}. {} min of `culprit run`",
-        machine.cpu,
-        machine.cores,
-        machine.memory_mib,
-        machine.kernel,
-        machine.commit,
-        machine.date.split('T').next().unwrap_or_default(),
-        soak.minutes,
-    );
+    let mut text = format!("{}. {} min of `culprit run`", soak.machine, soak.minutes);
     let ends = soak.samples.first().zip(soak.samples.last());
     if let Some(share) = ends.and_then(|(first, last)| processor(first, last)) {
         let _ = write!(text, ", which took {:.1} % of a processor", share * 100.0);

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::report::{Load, Made, Requests, SCHEMA, Sample, Soak, Stream};
-use crate::bench::report::Machine;
+use crate::bench::tests::machine;
 
 /// Ten samples of a daemon that does not change, two incidents, two readers.
 pub(super) fn soak() -> Soak {
@@ -20,14 +20,7 @@ pub(super) fn soak() -> Soak {
     let made = |at_s: f64, port| Made { at_s, port, lasted_ms: 5000, kept: 1, resolved: 1 };
     Soak {
         schema: SCHEMA.into(),
-        machine: Machine {
-            cpu: "A CPU".into(),
-            cores: 2,
-            memory_mib: 1024,
-            kernel: "6.1".into(),
-            date: "2026-01-02T03:04:05Z".into(),
-            commit: "abc".into(),
-        },
+        machine: machine(),
         minutes: 2,
         loads: vec![Load { name: "connects".into(), done: 1000, seconds: 100.0, stalls: 0 }],
         samples: (1..=10).map(sample).collect(),

@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, bail};
+use fs_err as fs;
 use serde_json::Value;
 
-use super::{Expression, files, list, read, text};
+use super::{Expression, files, list, text};
 
 /// Types of panels that Grafana 10 and 11 have. `graph`, `singlestat` and `table-old` are gone.
 const PANELS: &[&str] =
@@ -17,9 +18,10 @@ const DATA_SOURCE: &str = "${datasource}";
 pub(super) fn check(directory: &Path) -> Result<Vec<Expression>> {
     let mut expressions = Vec::new();
     let mut complaints = Vec::new();
-    for file in files(directory, "json")? {
+    for file in files(directory, 1, ".json")? {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let dashboard = serde_json::from_str(&read(&file)?).with_context(|| file.display().to_string())?;
+        let dashboard =
+            serde_json::from_str(&fs::read_to_string(&file)?).with_context(|| file.display().to_string())?;
         complaints.extend(look(&name, &dashboard).into_iter().map(|found| format!("{name}: {found}")));
         expressions.extend(expressions_of(&name, &dashboard));
     }

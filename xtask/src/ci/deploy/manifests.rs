@@ -5,16 +5,16 @@ mod kustomize;
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, bail};
+use fs_err as fs;
 use serde_json::Value;
 
-use super::{rules::Rules, text, yaml};
-use crate::{cmd, setup};
+use super::{files, rules::Rules, text, yaml};
+use crate::{cmd, setup::venv::KUBERNETES_VALIDATE};
 
 /// The oldest has `appArmorProfile`; the newest is the newest that the validator knows.
 const RELEASES: &[&str] = &["1.30", "1.37"];
@@ -31,7 +31,7 @@ pub(super) fn check(directory: &Path, rules: &Rules) -> Result<()> {
         operator.extend(objects.extract_if(.., |object| text(object, "apiVersion") == OPERATOR));
         validate(&kustomization, &objects)?;
     }
-    let unused: Vec<String> = all_files(directory)?
+    let unused: Vec<String> = files(directory, usize::MAX, "")?
         .iter()
         .filter(|file| !used.contains(*file))
         .map(|file| file.display().to_string())
@@ -65,7 +65,7 @@ fn validate(kustomization: &Path, objects: &[Value]) -> Result<()> {
     let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
     fs::write(&file, documents.join("\n---\n"))?;
     for release in RELEASES {
-        let validator = setup::venv::program(setup::KUBERNETES_VALIDATE, setup::KUBERNETES_VALIDATE);
+        let validator = KUBERNETES_VALIDATE.program("kubernetes-validate");
         let mut command = Command::new(validator);
         command
             .args(["--strict", "--kubernetes-version", release])
@@ -104,25 +104,11 @@ fn same_as_kubectl(kustomization: &Path, objects: &[Value]) -> Result<()> {
 }
 
 fn kustomizations(directory: &Path) -> Result<Vec<PathBuf>> {
-    let files = all_files(directory)?;
+    let files = files(directory, usize::MAX, "")?;
     let found = files.iter().filter(|file| file.ends_with(kustomize::FILE));
     let found: Vec<PathBuf> = found.filter_map(|file| Some(file.parent()?.to_owned())).collect();
     if found.is_empty() {
         bail!("no {} below {}", kustomize::FILE, directory.display());
     }
     Ok(found)
-}
-
-/// The files below a directory, in order.
-fn all_files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut left = vec![directory.to_owned()];
-    while let Some(directory) = left.pop() {
-        for entry in fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))? {
-            let path = entry?.path();
-            if path.is_dir() { left.push(path) } else { files.push(path) }
-        }
-    }
-    files.sort();
-    Ok(files)
 }

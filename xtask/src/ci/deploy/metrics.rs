@@ -6,8 +6,9 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use fs_err as fs;
 
-use super::{Expression, promql, read};
+use super::{Expression, promql};
 
 /// What Prometheus says by itself.
 const PROMETHEUS: &[&str] = &["up", "ALERTS"];
@@ -20,7 +21,7 @@ const HISTOGRAM: &[&str] = &["_bucket", "_sum", "_count"];
 type Labels<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
 pub(super) fn check(expressions: &[Expression], records: &BTreeSet<&str>, docs: &Path) -> Result<()> {
-    let text = read(docs)?;
+    let text = fs::read_to_string(docs)?;
     let listed = listed(&text);
     if listed.is_empty() {
         bail!(

@@ -3,15 +3,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, bail};
+use fs_err as fs;
 use serde_json::{Value, json};
 
-use super::{Expression, document, list, read, text};
+use super::{Expression, document, list, text};
 use crate::{cmd, setup};
 
 /// A file of rules.
@@ -53,8 +53,8 @@ impl Rules {
         kubernetes(&directory.join("prometheus-kubernetes.yml"))?;
         let tests = document(&tests)?;
         let mut complaints = self.untested(&tests);
-        complaints.extend(self.unexplained(&read(&docs.join("runbook.md"))?));
-        complaints.extend(unproven(&read(&docs.join("daemon.md"))?, &tests));
+        complaints.extend(self.unexplained(&fs::read_to_string(&docs.join("runbook.md"))?));
+        complaints.extend(unproven(&fs::read_to_string(&docs.join("daemon.md"))?, &tests));
         if !complaints.is_empty() {
             bail!("{}", complaints.join("; "));
         }

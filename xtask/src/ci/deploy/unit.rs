@@ -3,12 +3,12 @@
 use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
+use fs_err as fs;
 
-use super::read;
 use crate::cmd;
 
 pub(super) fn check(unit: &Path) -> Result<()> {
-    let text = read(unit)?;
+    let text = fs::read_to_string(unit)?;
     let Some(start) = text.lines().find(|line| line.starts_with("ExecStart=/usr/local/bin/culprit run"))
     else {
         bail!("{} does not start /usr/local/bin/culprit", unit.display());
@@ -18,7 +18,7 @@ pub(super) fn check(unit: &Path) -> Result<()> {
     let name = unit.file_name().context("a unit has a name")?;
     let copy = work.path().join(name);
     // It has to be there to be found good.
-    std::fs::write(&copy, text.replace(start, "ExecStart=/bin/true"))?;
+    fs::write(&copy, text.replace(start, "ExecStart=/bin/true"))?;
     let mut command = Command::new(analyze);
     command.arg("verify").arg(&copy);
     let out = command.output().with_context(|| format!("starting `{}`", cmd::line(&command)))?;

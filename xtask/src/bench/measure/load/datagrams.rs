@@ -2,21 +2,21 @@
 //! One thread makes more of them than TCP connects, and culprit reports each.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 
-use super::{Done, Drive, Order, here};
+use super::{Done, Drive, Order, here, udp};
 
 /// How often the pace is kept: what is due by then is done at once.
 const BEAT: Duration = Duration::from_millis(1);
 
 /// A peer to connect to; nothing ever arrives.
 pub(super) fn serve() -> Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("making a UDP socket")?;
+    let socket = udp()?;
     here(socket.local_addr().context("asking for its port")?)?;
     loop {
         socket.recv(&mut [0; 64]).context("receiving")?;
@@ -30,8 +30,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(to: SocketAddr) -> Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("making a UDP socket")?;
-        Ok(Self { to, socket })
+        Ok(Self { to, socket: udp()? })
     }
 }
 

@@ -8,19 +8,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, ResourceRecord, TYPE, rdata::RData};
 
-use super::{Done, Drive, Order, here};
+use super::{Done, Drive, Order, here, udp_to};
 
 /// A lost datagram ends the load instead of holding it up.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Names asked for, one after the other.
 const NAMES: u64 = 64;
-/// A response without errors, recursion desired and available.
-const RESPONSE: [u8; 2] = [0x81, 0x80];
-/// One question, and in an answer one answer.
-const COUNTS: [u8; 8] = [0, 1, 0, 1, 0, 0, 0, 0];
-/// The name of the question, A, IN, a minute, and 192.0.2.1 (RFC 5737).
-const ANSWER: [u8; 16] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1];
 
 pub(super) fn serve() -> Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)).context("taking port 53")?;
@@ -28,28 +23,29 @@ pub(super) fn serve() -> Result<()> {
     let mut packet = [0; 512];
     loop {
         let (len, from) = socket.recv_from(&mut packet).context("receiving")?;
-        // What is shorter than a header is no question.
+        // What is no question gets no answer.
         if let Some(answer) = packet.get(..len).and_then(answer) {
             socket.send_to(&answer, from).context("answering")?;
         }
     }
 }
 
+/// 192.0.2.1 (RFC 5737), for a minute.
 fn answer(query: &[u8]) -> Option<Vec<u8>> {
-    let (id, question) = (query.get(..2)?, query.get(12..)?);
-    Some([id, &RESPONSE, &COUNTS, question, &ANSWER].concat())
+    let mut reply = Packet::parse(query).ok()?.into_reply();
+    reply.set_flags(PacketFlag::RECURSION_DESIRED | PacketFlag::RECURSION_AVAILABLE);
+    let name = reply.questions.first()?.qname.clone();
+    let address = RData::A(Ipv4Addr::new(192, 0, 2, 1).into());
+    reply.answers.push(ResourceRecord::new(name, CLASS::IN, 60, address));
+    reply.build_bytes_vec_compressed().ok()
 }
 
 /// A question for the address of a name.
-fn query(id: u16, name: &str) -> Vec<u8> {
-    let mut query = [id.to_be_bytes(), [1, 0]].concat();
-    query.extend([0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.split('.') {
-        query.push(label.len() as u8);
-        query.extend(label.bytes());
-    }
-    query.extend([0, 0, 1, 0, 1]);
-    query
+fn query(id: u16, name: &str) -> Result<Vec<u8>> {
+    let mut query = Packet::new_query(id);
+    query.set_flags(PacketFlag::RECURSION_DESIRED);
+    query.questions.push(Question::new(Name::new(name)?, TYPE::A.into(), CLASS::IN.into(), false));
+    Ok(query.build_bytes_vec()?)
 }
 
 pub(super) struct Driver {
@@ -58,14 +54,13 @@ pub(super) struct Driver {
 
 impl Driver {
     fn once(&self, number: u64) -> Result<()> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("making a UDP socket")?;
-        socket.connect(self.to).context("connecting a UDP socket")?;
-        socket.set_read_timeout(Some(PATIENCE)).context("limiting its patience")?;
-        let query = query(number as u16, &format!("host{}.soak.example", number % NAMES));
+        let socket = udp_to(self.to, PATIENCE)?;
+        let query = query(number as u16, &format!("host{}.soak.example", number % NAMES))?;
         socket.send(&query).context("asking")?;
         let mut packet = [0; 512];
         let len = socket.recv(&mut packet).context("waiting for an answer")?;
-        ensure!(len == query.len() + ANSWER.len(), "an answer of {len} bytes");
+        let answer = Packet::parse(&packet[..len]).context("reading an answer")?;
+        ensure!(answer.answers.len() == 1, "{} answers", answer.answers.len());
         Ok(())
     }
 }
@@ -82,12 +77,13 @@ mod tests {
 
     #[test]
     fn an_answer_repeats_the_question_and_adds_an_address() {
-        let query = query(0x1234, "a.example");
-        assert_eq!(query[12..], *b"\x01a\x07example\x00\x00\x01\x00\x01");
+        let query = query(0x1234, "a.example").unwrap();
         let answer = answer(&query).unwrap();
-        assert_eq!(answer[..12], [0x12, 0x34, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
-        assert_eq!(answer[12..query.len()], query[12..]);
-        assert_eq!(answer[answer.len() - 4..], [192, 0, 2, 1]);
+        let packet = Packet::parse(&answer).unwrap();
+        assert_eq!((packet.id(), packet.questions[0].qname.to_string()), (0x1234, "a.example".into()));
+        assert!(
+            matches!(&packet.answers[0].rdata, RData::A(at) if Ipv4Addr::from(at.address).is_documentation())
+        );
         assert_eq!(super::answer(&query[..11]), None);
     }
 }

@@ -3,13 +3,13 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 
-use super::{Done, Drive, Order, here};
+use super::{Done, Drive, Order, here, udp, udp_to};
 
 /// What one packet carries. Not the first byte of any TLS record.
 const PAYLOAD: [u8; 64] = [b'x'; 64];
@@ -18,7 +18,7 @@ const PAYLOAD: [u8; 64] = [b'x'; 64];
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) fn serve_datagrams() -> Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("making a UDP socket")?;
+    let socket = udp()?;
     here(socket.local_addr().context("asking for its port")?)?;
     let mut packet = [0; PAYLOAD.len()];
     loop {
@@ -43,9 +43,7 @@ pub(super) struct Datagrams {
 
 impl Drive for Datagrams {
     fn drive(&mut self, order: &Order) -> Result<Done> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("making a UDP socket")?;
-        socket.connect(self.to).context("connecting a UDP socket")?;
-        socket.set_read_timeout(Some(PATIENCE)).context("limiting its patience")?;
+        let socket = udp_to(self.to, PATIENCE)?;
         to_and_fro(order, |packet| {
             socket.send(&PAYLOAD)?;
             socket.recv(packet).map(drop)

@@ -3,28 +3,23 @@
 
 use std::{
     env,
-    fs::{self, File},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
+use fs_err as fs;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::http;
 use crate::{
-    bench::{
-        measure::{
-            proc,
-            process::{Process, wait_until},
-        },
-        soak::report::Sample,
-    },
+    bench::{measure::proc, soak::report::Sample},
     cmd,
+    process::{Process, wait_until},
 };
 
 /// Until it serves, and until it has ended.
@@ -40,7 +35,6 @@ pub(super) struct Daemon {
     culprit: PathBuf,
     pub(super) address: SocketAddr,
     store: PathBuf,
-    talk: PathBuf,
 }
 
 /// What of a daemon can be looked at while others use it.
@@ -52,38 +46,28 @@ pub(super) struct Readable {
 impl Daemon {
     /// Returns when it serves, which it does once everything is attached.
     pub(super) fn start(culprit: &Path, dir: &Path) -> Result<Self> {
-        let file = |name: &str| {
-            let path = dir.join(name);
-            let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-            anyhow::Ok((path, file))
-        };
-        let (config, _) = file("culprit.toml")?;
-        let (talk, stderr) = file("talk")?;
-        let (_, stdout) = file("out")?;
-        let store = dir.join("soak.db");
+        let (config, store) = (dir.join("culprit.toml"), dir.join("soak.db"));
+        fs::write(&config, "")?;
         // Free a moment ago.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.context("looking for a free port")?;
         let mut command = Command::new(culprit);
         command.arg("run").arg("--store").arg(&store).args(["--listen", &address.to_string()]);
-        command.arg("--config").arg(&config);
+        command.arg("--config").arg(&config).arg("-o").arg(dir.join("out"));
         // This machine's own daemon may be configured to notify people: this one is not.
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("CULPRIT_") {
                 command.env_remove(name);
             }
         }
-        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-        let process = Process::start(command)?;
-        let mut daemon = Self { process, culprit: culprit.to_owned(), address, store, talk };
-        let mut serves = false;
-        wait_until(PATIENCE, || {
+        let process = Process::logged(&mut command, &dir.join("talk"))?;
+        let mut daemon = Self { process, culprit: culprit.to_owned(), address, store };
+        let serves = wait_until(PATIENCE, || {
             daemon.check()?;
-            serves = http::get(address, "/healthz").is_ok();
             thread::sleep(PAUSE);
-            Ok(serves)
+            Ok(http::get(address, "/healthz").is_ok())
         })?;
-        ensure!(serves, "`{}` does not serve HTTP{}", daemon.line(), daemon.said());
+        ensure!(serves, "`{}` does not serve HTTP{}", daemon.line(), daemon.process.said());
         Ok(daemon)
     }
 
@@ -94,12 +78,7 @@ impl Daemon {
 
     /// Fails, with what it said, if it has ended.
     pub(super) fn check(&mut self) -> Result<()> {
-        self.process.check().with_context(|| format!("the daemon gave up{}", self.said()))
-    }
-
-    fn said(&self) -> String {
-        let text = fs::read_to_string(&self.talk).unwrap_or_default();
-        if text.is_empty() { String::new() } else { format!("; it said:\n{}", text.trim_end()) }
+        self.process.check().context("the daemon gave up")
     }
 
     pub(super) fn readable(&self) -> Readable {
@@ -108,9 +87,7 @@ impl Daemon {
 
     /// Ends it, and asks its store for what was kept.
     pub(super) fn end(self) -> Result<Vec<Value>> {
-        let (said, line) = (self.said(), self.line().to_owned());
-        let status = self.process.end(Signal::SIGTERM, PATIENCE)?;
-        ensure!(status.success(), "`{line}` failed: {status}{said}");
+        self.process.finish(Signal::TERM, PATIENCE)?;
         let mut command = Command::new(&self.culprit);
         command
             .arg("incidents")
@@ -128,16 +105,18 @@ impl Daemon {
 impl Readable {
     /// What the kernel says of it, and how large its store is.
     pub(super) fn sample(&self) -> Result<Sample> {
-        let mut descriptors = u64::MAX;
+        let process = proc::of(self.pid)?;
+        let mut descriptors = usize::MAX;
         for _ in 0..LOOKS {
             thread::sleep(PAUSE);
-            descriptors = descriptors.min(proc::descriptors(self.pid)?);
+            descriptors = descriptors.min(process.fd_count()?);
         }
+        let status = process.status()?;
         Ok(Sample {
-            rss_kib: proc::status(self.pid, "VmRSS")?,
-            anon_kib: proc::status(self.pid, "RssAnon")?,
-            threads: proc::status(self.pid, "Threads")?,
-            descriptors,
+            rss_kib: status.vmrss.context("the daemon has no memory")?,
+            anon_kib: status.rssanon.context("the daemon has no anonymous memory")?,
+            threads: status.threads,
+            descriptors: descriptors as u64,
             cpu_s: proc::cpu_seconds(self.pid)?,
             store_bytes: self.store_bytes(),
             ..Sample::default()

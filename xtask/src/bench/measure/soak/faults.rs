@@ -3,16 +3,17 @@
 //! answers: incidents.
 
 use std::{
-    fs::File,
     io,
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::AsFd,
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use nix::sched::{CloneFlags, setns};
+use fs_err::File;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{
     Time,
@@ -37,7 +38,8 @@ const CLOSED: u16 = 9;
 fn enter(netns: &str) -> Result<()> {
     let file = File::open(format!("/run/netns/{netns}"))
         .with_context(|| format!("opening the namespace {netns}"))?;
-    setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering the namespace {netns}"))
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .with_context(|| format!("entering the namespace {netns}"))
 }
 
 /// How many were asked for.

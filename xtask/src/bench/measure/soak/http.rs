@@ -2,13 +2,14 @@
 //! stream that counts what it receives.
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use ureq::Agent;
 
 use crate::bench::soak::report::Stream;
 
@@ -19,21 +20,11 @@ const LOOK_UP: Duration = Duration::from_millis(500);
 
 /// The body of what is answered, with 200.
 pub(super) fn get(to: SocketAddr, path: &str) -> Result<Vec<u8>> {
-    let ask = || -> io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = ask().with_context(|| format!("asking for {path}"))?;
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
-    let (head, body) = answer.split_at(end.with_context(|| format!("{path}: no HTTP was answered"))? + 4);
-    let status =
-        String::from_utf8_lossy(head.split(|&byte| byte == b'\r').next().unwrap_or_default()).into_owned();
-    ensure!(status.contains(" 200"), "{path}: {status}");
-    Ok(body.to_owned())
+    // No proxy of this machine's stands between.
+    let config = Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None);
+    let answer = Agent::from(config.build()).get(format!("http://{to}{path}")).call();
+    let body = answer.and_then(|mut answer| answer.body_mut().read_to_vec());
+    body.with_context(|| format!("asking for {path}"))
 }
 
 /// Reads the live stream until it is over.
@@ -74,4 +65,30 @@ fn lines(to: SocketAddr, over: &AtomicBool, events: &mut u64) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, thread};
+
+    use super::*;
+
+    #[test]
+    fn only_an_answer_with_200_has_a_body() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            for status in ["200 OK", "503 Busy"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi")
+                    .unwrap();
+                let mut request = BufReader::new(stream).lines();
+                assert_eq!(request.next().unwrap().unwrap(), "GET /x HTTP/1.1");
+            }
+        });
+        assert_eq!(get(to, "/x").unwrap(), b"hi");
+        let refused = format!("{:#}", get(to, "/x").unwrap_err());
+        assert!(refused.contains("/x") && refused.contains("503"), "{refused}");
+        server.join().unwrap();
+    }
 }

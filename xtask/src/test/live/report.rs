@@ -10,17 +10,6 @@ pub(crate) const SKIPPED: &str = "SKIPPED ";
 /// What begins the line of a test that failed among others and passed alone.
 pub(crate) const PASSED_ALONE: &str = "passed alone: ";
 
-/// Tests that may fail on a kernel, and why. One that passes after all is pointed out.
-pub(crate) const KNOWN_FAILURES: &[Known] = &[];
-
-/// A row of [`KNOWN_FAILURES`].
-#[derive(Debug)]
-pub(crate) struct Known {
-    pub(crate) kernel: &'static str,
-    pub(crate) test: &'static str,
-    pub(crate) why: &'static str,
-}
-
 /// The outcome of the live tests on one kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -97,13 +86,8 @@ impl Report {
         };
     }
 
-    /// Failures without an explanation.
-    pub(crate) fn unexplained(&self) -> impl Iterator<Item = &str> {
-        self.failed.iter().map(String::as_str).filter(|test| self.known(test).is_none())
-    }
-
     pub(crate) fn is_success(&self) -> bool {
-        self.broken.is_none() && self.unexplained().next().is_none() && self.repeated.is_empty()
+        self.broken.is_none() && self.failed.is_empty() && self.repeated.is_empty()
     }
 
     /// Why the run is no success, a line each.
@@ -112,17 +96,13 @@ impl Report {
         if let Some(why) = &self.broken {
             let _ = writeln!(text, "{why}");
         }
-        for test in self.unexplained() {
+        for test in &self.failed {
             let _ = writeln!(text, "{test} failed");
         }
         for test in &self.repeated {
             let _ = writeln!(text, "{test} passed only alone, as in another of the last five runs: mend it");
         }
         text
-    }
-
-    fn known(&self, test: &str) -> Option<&'static Known> {
-        KNOWN_FAILURES.iter().find(|known| known.kernel == self.kernel && known.test == test)
     }
 }
 
@@ -158,11 +138,7 @@ pub(crate) fn table(reports: &[Report]) -> String {
             let _ = writeln!(notes, "{id}: {PASSED_ALONE}{test}{why}");
         }
         for test in &report.failed {
-            let known = report.known(test).map(|known| format!(" (known: {})", known.why));
-            let _ = writeln!(notes, "{id}: {test} failed{}", known.unwrap_or_default());
-        }
-        for test in report.passed.iter().filter(|test| report.known(test).is_some()) {
-            let _ = writeln!(notes, "{id}: {test} passes: take it off KNOWN_FAILURES");
+            let _ = writeln!(notes, "{id}: {test} failed");
         }
         for (test, reason) in &report.skipped {
             let _ = writeln!(notes, "{id}: {test} skipped: {reason}");

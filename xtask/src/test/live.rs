@@ -10,7 +10,6 @@ pub(crate) mod rounds;
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs,
     io::{self, BufRead, BufReader, Read, Write},
     path::PathBuf,
     process::{Command, Stdio},
@@ -18,13 +17,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use cargo_metadata::{Artifact, Message, Target, TargetKind};
+use fs_err as fs;
 
 use crate::{
     cmd,
     setup::{
-        self,
         unpacked::{CHRONYD, PROMTOOL},
+        venv::AXE,
     },
 };
 use report::Report;
@@ -49,51 +49,46 @@ impl Live {
     }
 }
 
-/// Builds the live tests and the agent without running anything; nothing when there are none.
-pub(crate) fn build() -> Result<Option<Live>> {
-    if !targets()?.iter().any(|name| name == "live") {
-        return Ok(None);
-    }
+/// Builds the live tests and the agent without running anything.
+pub(crate) fn build() -> Result<Live> {
     let mut command = cmd::cargo();
     // The same selection as the tests without root have: with another, cargo would build the dependencies twice.
     command
         .args(["test", "--workspace", "--features", "xtask/bench", "--test", "live", "--no-run"])
-        .arg("--message-format=json-render-diagnostics")
-        .stderr(Stdio::inherit());
-    let messages = stdout(&mut command)?;
-    let built = executables(&messages)?;
-    let find = |name: &str, kind: &str| {
-        let found = built.iter().find(|target| target.name == name && target.kind == kind);
-        found.map(|target| target.executable.clone()).with_context(|| {
+        .arg("--message-format=json-render-diagnostics");
+    let built = executables(&cmd::stdout(&mut command)?)?;
+    let find = |name: &str, kind: TargetKind| {
+        let is_it = |built: &Artifact| built.target.name == name && built.target.kind == [kind.clone()];
+        let found = built.iter().filter(|built| is_it(built)).find_map(|built| built.executable.clone());
+        found.map(PathBuf::from).with_context(|| {
             format!("`{}` reported no executable for the {kind} target `{name}`", cmd::line(&command))
         })
     };
-    Ok(Some(Live {
-        tests: find("live", "test")?,
-        culprit: find("culprit", "bin")?,
+    Ok(Live {
+        tests: find("live", TargetKind::Test)?,
+        culprit: find("culprit", TargetKind::Bin)?,
         servers: [
             ("CULPRIT_CHRONYD", CHRONYD.find()),
             ("CULPRIT_PROMTOOL", PROMTOOL.find()),
             ("CULPRIT_PROMETHEUS", PROMTOOL.find_other("prometheus")),
-            ("CULPRIT_AXE", setup::axe()),
+            ("CULPRIT_AXE", AXE.file("axe_playwright_python/axe.min.js")),
         ]
         .into_iter()
         .filter_map(|(name, server)| Some((name, server?)))
         .collect(),
-    }))
+    })
 }
 
 /// The names of the workspace's integration tests.
 pub(crate) fn targets() -> Result<Vec<String>> {
-    let metadata = cmd::metadata(&["--no-deps"])?;
-    let targets = metadata.packages.into_iter().flat_map(|package| package.targets);
-    Ok(targets.filter(|target| target.kind == ["test"]).map(|target| target.name).collect())
+    let targets = cmd::metadata()?.packages.into_iter().flat_map(|package| package.targets);
+    Ok(targets.filter(Target::is_test).map(|target| target.name).collect())
 }
 
 /// The core as arguments of the test binary.
 pub(crate) fn core() -> Result<Vec<OsString>> {
     let path = cmd::workspace().join(CORE);
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let text = fs::read_to_string(&path)?;
     Ok(iter_core(&text).map(OsString::from).chain(["--exact".into()]).collect())
 }
 
@@ -103,10 +98,7 @@ fn iter_core(text: &str) -> impl Iterator<Item = &str> {
 
 /// Runs the live tests on this machine, as root.
 pub(crate) fn here(args: &[OsString]) -> Result<()> {
-    let Some(live) = build()? else {
-        eprintln!("test: there are no live tests (no test target `live` in agent/Cargo.toml)");
-        return Ok(());
-    };
+    let live = build()?;
     if !cmd::is_root() && cmd::which("sudo").is_none() {
         eprintln!("test: live tests skipped: they need root, and there is no sudo here");
         return Ok(());
@@ -173,43 +165,12 @@ fn lines(from: Option<impl Read>, to: &mut impl Write, mut each: impl FnMut(&str
     skips
 }
 
-/// A command's standard output while its standard error is shown as it comes.
-fn stdout(command: &mut Command) -> Result<String> {
-    let out = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .and_then(std::process::Child::wait_with_output)
-        .with_context(|| format!("running `{}`", cmd::line(command)))?;
-    if !out.status.success() {
-        bail!("`{}` failed: {}", cmd::line(command), out.status);
-    }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
-}
-
-struct Built {
-    name: String,
-    kind: String,
-    executable: PathBuf,
-}
-
 /// The executables that cargo's JSON messages report.
-fn executables(messages: &str) -> Result<Vec<Built>> {
-    #[derive(Deserialize)]
-    struct Message {
-        target: Option<Target>,
-        executable: Option<PathBuf>,
-    }
-    #[derive(Deserialize)]
-    struct Target {
-        name: String,
-        kind: Vec<String>,
-    }
+fn executables(messages: &[u8]) -> Result<Vec<Artifact>> {
     let mut built = Vec::new();
-    for line in messages.lines().filter(|line| line.starts_with('{')) {
-        let message: Message =
-            serde_json::from_str(line).with_context(|| format!("reading cargo's message {line}"))?;
-        if let (Some(target), Some(executable)) = (message.target, message.executable) {
-            built.push(Built { name: target.name, kind: target.kind.concat(), executable });
+    for message in Message::parse_stream(messages) {
+        if let Message::CompilerArtifact(artifact) = message.context("reading cargo's messages")? {
+            built.push(artifact);
         }
     }
     Ok(built)
@@ -217,24 +178,7 @@ fn executables(messages: &str) -> Result<Vec<Built>> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-
-    #[test]
-    fn the_executable_of_a_target_is_read_from_cargos_messages() {
-        let messages = concat!(
-            r#"{"reason":"compiler-artifact","target":{"name":"x","kind":["lib"]},"executable":null}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"name":"live","kind":["test"]},"executable":"/t/live-1"}"#,
-            "\nrunning 0 tests\n",
-            r#"{"reason":"build-finished","success":true}"#,
-        );
-        let built = executables(messages).unwrap();
-        assert_eq!(built.len(), 1);
-        assert_eq!((built[0].name.as_str(), built[0].kind.as_str()), ("live", "test"));
-        assert_eq!(built[0].executable, Path::new("/t/live-1"));
-    }
 
     #[test]
     fn the_core_is_a_few_tens_of_tests_each_named_once() {

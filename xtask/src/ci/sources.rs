@@ -1,20 +1,54 @@
-//! The paths that a Rust file names: use trees, paths in expressions and inside macro calls, from the crate's root on.
+//! The source files of a crate, and the paths that each names: use trees, paths in expressions and inside macro
+//! calls, from the crate's root on.
 //!
 //! Reads tokens, not lines: comments and strings do not count. Refuses to know what a re-export hides.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
+use fs_err as fs;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+use super::files;
 
 /// The files that only tie the modules together.
 const ROOTS: &[&str] = &["main.rs", "lib.rs"];
 
+/// A source file of a crate.
+pub(super) struct Source {
+    pub(super) file: PathBuf,
+    /// From the crate's root: `kernel/ring.rs` is `kernel::ring`; a root is nothing.
+    pub(super) module: Vec<String>,
+    pub(super) named: Vec<Named>,
+    /// The modules that it declares for tests only.
+    pub(super) tests: Vec<Vec<String>>,
+}
+
+impl Source {
+    /// Reads each below `src`, in order.
+    pub(super) fn read_all(src: &Path) -> Result<Vec<Self>> {
+        let read = |file: PathBuf| {
+            let text = fs::read_to_string(&file)?;
+            let inside = file.strip_prefix(src).unwrap_or(&file);
+            Ok(Self { file: file.clone(), ..Self::parse(inside, &text)? })
+        };
+        files(src, usize::MAX, ".rs")?.into_iter().map(read).collect()
+    }
+
+    /// Reads a file by its place below `src`.
+    pub(super) fn parse(file: &Path, text: &str) -> Result<Self> {
+        let module = module(file);
+        let tokens: TokenStream =
+            text.parse().map_err(|error| anyhow!("{} is no Rust: {error}", file.display()))?;
+        let mut named = Vec::new();
+        Walk { found: &mut named, by_tests: false }.tokens(tokens, &module);
+        let tests = only_in_tests(&module, text);
+        Ok(Self { file: file.to_owned(), module, named, tests })
+    }
+}
+
 /// A path that a file names.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Named {
     /// From 1.
     pub(super) line: usize,
@@ -26,46 +60,22 @@ pub(super) struct Named {
     pub(super) by_tests: bool,
 }
 
-/// Every Rust file below `dir`, in order.
-pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    collect(dir, &mut files)?;
-    Ok(files)
-}
-
-fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    paths.sort();
-    for path in paths {
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// The module path of a source file: `kernel/ring.rs` is `kernel::ring`; a root is nothing.
-pub(super) fn module(file: &Path) -> Vec<String> {
+fn module(file: &Path) -> Vec<String> {
     if ROOTS.iter().any(|root| file == Path::new(root)) {
         return Vec::new();
     }
     let mut path: Vec<_> =
         file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    if path.last().is_some_and(|last| last == "mod") {
-        path.pop();
-    }
+    path.pop_if(|last| last == "mod");
     path
 }
 
-/// The paths that a file of that module names.
-pub(super) fn named(module: &[String], text: &str) -> Result<Vec<Named>> {
-    let tokens: TokenStream = text.parse().map_err(|error| anyhow!("this is no Rust: {error}"))?;
-    let mut found = Vec::new();
-    Walk { found: &mut found, by_tests: false }.tokens(tokens, module);
-    Ok(found)
+/// `#[cfg(test)]` above `mod name;`.
+fn only_in_tests(module: &[String], text: &str) -> Vec<Vec<String>> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let pairs = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]");
+    let names = pairs.filter_map(|pair| pair[1].split_once("mod ")?.1.strip_suffix(';'));
+    names.map(|name| [module, &[name.to_owned()]].concat()).collect()
 }
 
 struct Walk<'a> {

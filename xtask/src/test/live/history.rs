@@ -3,9 +3,10 @@
 //!
 //! Kept below the tools directory, one file for each kernel and kind of run.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use fs_err as fs;
 
 use crate::toolchain;
 
@@ -15,7 +16,7 @@ const RUNS: usize = 5;
 /// Adds a run in which these tests passed only alone. Returns those that did so in another of the last five as well.
 pub(crate) fn remember(machine: &str, alone: &[String]) -> Result<Vec<String>> {
     let directory = toolchain::tools_dir().join("passed-alone");
-    fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    fs::create_dir_all(&directory)?;
     remember_in(&directory.join(format!("{}.json", machine.replace(['/', ' '], "-"))), alone)
 }
 
@@ -29,7 +30,7 @@ fn remember_in(path: &Path, alone: &[String]) -> Result<Vec<String>> {
     runs.push(alone.to_vec());
     let last = runs.len().saturating_sub(RUNS);
     let text = serde_json::to_vec(&runs[last..]).context("writing a list of names")?;
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    fs::write(path, text)?;
     Ok(repeated)
 }
 
