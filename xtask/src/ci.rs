@@ -8,6 +8,7 @@ mod circles;
 mod deploy;
 mod imports;
 mod sources;
+mod touch;
 mod words;
 
 use std::{
@@ -64,6 +65,7 @@ const STEPS: &[Step] = &[
     step("words", &[], words),
     step("clippy", &[Build, Lint], clippy),
     step("clippy of the kernel half", &[Lint], clippy_kernel),
+    step("touch counts", &[Build], || touch::check(&cmd::workspace())),
     // Unit and replay tests, the command line's, and the tables and schemas in the docs that derive from the code.
     step("tests without root", &[Build, Deploy], || test::unprivileged(&[])),
     // Manifests, alert rules and dashboards.
