@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
-use culprit::{outputs::json, rules::RULES};
+use culprit::{metrics::format::Format, outputs::json, rules::RULES};
 use ebpf_probes::probes::PROBES;
 
 fn root() -> PathBuf {
@@ -183,6 +183,11 @@ fn every_route_of_the_openapi_document_has_a_name_of_its_own_and_documents_its_e
     let limit =
         limit.as_array().expect("parameters").iter().find(|one| one["name"] == "limit").expect("a limit");
     assert_eq!((&limit["schema"]["minimum"], &limit["schema"]["maximum"]), (&1.into(), &1000.into()));
+    let metrics = &document["paths"]["/metrics"]["get"]["responses"]["200"]["content"];
+    for format in [Format::Text, Format::OpenMetrics] {
+        let kind = format.content_type().split(';').next().unwrap_or_default();
+        assert!(metrics[kind].is_object(), "{kind}");
+    }
 }
 
 /// Rows of the changelog's table of names: what each is, what it was and what it is now.

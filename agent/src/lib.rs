@@ -1,13 +1,15 @@
 //! culprit's agent, in the order data flows:
 //!
 //! ```text
-//! kernel ──ring──▶ event ──▶ enrich ──▶ fact ──────────────────────────▶ sinks (text · json · summary · recorder)
-//!    │               ▲          ├──▶ correlate (rules) ──▶ incident ──────▶ and, in the daemon, by queues:
-//!    │               └─ record ─┘            │                             store ──▶ stdout · stream · webhook
-//!    └─ counters ──▶ metrics                 └─▶ request: a snapshot of a process, once per incident
+//! sources ──────▶ pipeline ──────────────────────────────────────▶ outputs
+//! kernel (ring, sweep) ─┐  domains decode ─▶ world ─▶ facts ──────▶ text · json · summary · recording · top
+//! recording ────────────┤                      │
+//! observe, clocks, … ───┘ (context)            └─▶ rules ─▶ incidents ─▶ the same, and in the daemon, by queues:
+//!     ▲                                             │                  store ─▶ stdout · stream · webhook
+//!     └───────────── requests ──────────────────────┘
 //! ```
 //!
-//! A replay enters at `event`: no root, no kernel. The correlation is pure and in event time.
+//! A replay enters at `domains`: no root, no kernel. The pipeline is pure and in event time.
 //!
 //! Imports go one way, and `cargo xtask check` checks it. `run` and `cli` may use everything; nothing uses
 //! them but `main`.

@@ -90,7 +90,7 @@ listed! {
 impl Ended {
     /// What an error means: a positive errno of asm-generic/errno.h, 0 for none at all.
     ///
-    /// The same as the agent says in words (agent/src/enrich/connect.rs, which tests it).
+    /// The same as the agent says in words (agent/src/domains/connect/apply.rs, which tests it).
     #[inline(always)]
     pub const fn by_error(errno: i32) -> Self {
         match errno {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use culprit::{world::World, records};
+use culprit::{domains::decode, pipeline::world::World};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let mut rest = data;
     while let Some((len, tail)) = rest.split_first_chunk::<2>() {
         let len = usize::from(u16::from_le_bytes(*len)).min(tail.len());
-        if let Ok(event) = event::decode(&Bytes::copy_from_slice(&tail[..len])) {
+        if let Ok(event) = decode(&Bytes::copy_from_slice(&tail[..len])) {
             world.apply(&event, drop);
         }
         rest = &tail[len..];

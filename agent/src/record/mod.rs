@@ -1,8 +1,8 @@
 //! What does a recording look like on disk, and how is it read when it is torn, damaged or hostile?
 //!
 //! A recording is a stream of [`Item`]s in the order they happened: raw records as the kernel (or
-//! the agent) wrote them, and the enrichment that was known beside them. This module moves opaque
-//! bytes: what a record means is `event`'s business, what a context means is `enrich`'s. It reads
+//! the agent) wrote them, and the context that was known beside them. This module moves opaque
+//! bytes: what a record means is `domains`' business, what a context means is `known`'s. It reads
 //! no clock and opens no file; callers add the file's name to its errors.
 //!
 //! # Format, version 1

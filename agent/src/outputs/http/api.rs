@@ -1,22 +1,16 @@
 //! What is answered to whom.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::{Arc, LazyLock};
 
 use axum::{
     Json, Router,
-    extract::{Path, Query as UrlQuery, Request, State, rejection::QueryRejection},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response, Sse, sse},
+    response::{IntoResponse, Response},
     routing::get,
 };
-use serde::Deserialize;
-use serde_json::json;
-use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
+use serde_json::Value;
 use tower_http::{
     CompressionLevel,
     compression::{
@@ -24,57 +18,61 @@ use tower_http::{
         predicate::{NotForContentType, Predicate, SizeAbove},
     },
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     App,
-    error::error,
-    limits::{ANSWER, COMPRESSED, READERS},
-    openapi::{self, ROUTES},
-    page,
+    error::{MethodNotAllowed, Misdirected, NotFound, Unauthorized, Unavailable},
+    incidents,
+    limits::{ANSWER, COMPRESSED},
+    live, openapi, page,
+    rates::Shown,
+    status::{Probes, Ready},
 };
-use crate::{
-    outputs::{
-        Rendered,
-        store::{
-            Error as StoreError,
-            read::{Found, PAGE, Query},
-        },
-        stream::Reader,
-    },
-    pipeline::incident::Kind,
-    severity::Severity,
-};
+use crate::pipeline::incident::Kind;
 
-/// A silent stream says so often that it is alive.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Every route of the API, with what its handler declares.
+fn api() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(metrics))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(incidents::incidents))
+        .routes(routes!(incidents::incident))
+        .routes(routes!(live::stream))
+        .routes(routes!(kinds))
+        .routes(routes!(probes))
+        .routes(routes!(rates))
+        .routes(routes!(description))
+}
+
+/// The API as an OpenAPI document.
+#[must_use]
+pub fn document() -> Value {
+    openapi::completed(api().get_openapi()).unwrap_or_default()
+}
 
 /// Everything that is served.
 pub(super) fn router(app: Arc<App>) -> Router {
-    let mut router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/api/v1/incidents", get(incidents))
-        .route("/api/v1/incidents/{id}", get(incident))
-        .route("/api/v1/stream", get(stream))
-        .route("/api/v1/kinds", get(kinds))
-        .route("/api/v1/probes", get(probes))
-        .route("/api/v1/rates", get(rates))
-        .route("/api/v1/openapi.json", get(|| async { Json(openapi::document()) }));
+    served(api().into(), app)
+}
+
+/// Those routes, and the page.
+pub(super) fn served(mut router: Router<Arc<App>>, app: Arc<App>) -> Router {
     for file in page::FILES {
         router = router.route(file.path, get(move || async move { file }));
     }
     router
-        .fallback(|request: Request| async move {
-            let path = request.uri().path().chars().take(200).collect::<String>();
-            error(StatusCode::NOT_FOUND, format!("there is nothing at {path}: see /api/v1/openapi.json"))
-        })
-        .method_not_allowed_fallback(|| async {
-            error(StatusCode::METHOD_NOT_ALLOWED, "this is read-only: GET")
-        })
+        .fallback(|request: Request| async move { nothing_at(request.uri().path()) })
+        .method_not_allowed_fallback(|| async { MethodNotAllowed::because("this is read-only: GET") })
         .layer(compression())
         .layer(middleware::from_fn_with_state(app.clone(), in_time))
         .with_state(app)
+}
+
+fn nothing_at(path: &str) -> Response {
+    let path = path.chars().take(200).collect::<String>();
+    NotFound::because(format!("there is nothing at {path}: see /api/v1/openapi.json"))
 }
 
 /// gzip for who asks for it. Not of the stream: an event must not wait in the compressor for the next one. One thread
@@ -84,29 +82,64 @@ fn compression() -> CompressionLayer<impl Predicate> {
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
 }
 
-/// Counts, and answers in time.
+/// Counts, and answers in time. A route that the document does not name is not served.
 async fn in_time(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let matched = request.extensions().get::<axum::extract::MatchedPath>().cloned();
-    let response = match tokio::time::timeout(ANSWER, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "this took too long: ask for less"),
+    let matched = request.extensions().get::<MatchedPath>().map(|matched| known(matched.as_str()));
+    let answer = async {
+        match matched {
+            Some(None) => nothing_at(request.uri().path()),
+            _ => next.run(request).await,
+        }
     };
-    let path = matched.as_ref().map_or("other", |matched| known(matched.as_str()));
-    app.traffic.answered(path, response.status().as_u16());
+    let response = match tokio::time::timeout(ANSWER, answer).await {
+        Ok(response) => response,
+        Err(_) => Unavailable::because("this took too long: ask for less"),
+    };
+    app.traffic.answered(matched.flatten().unwrap_or("other"), response.status().as_u16());
     response
 }
 
-fn known(path: &str) -> &'static str {
-    let route = ROUTES.iter().map(|route| route.path).find(|route| *route == path);
-    route.or_else(|| page::FILES.iter().map(|file| file.path).find(|file| *file == path)).unwrap_or("other")
+/// A path of the document or of the page.
+fn known(path: &str) -> Option<&'static str> {
+    static PATHS: LazyLock<Vec<String>> =
+        LazyLock::new(|| api().get_openapi().paths.paths.keys().cloned().collect());
+    let files = page::FILES.iter().map(|file| file.path);
+    PATHS.iter().map(String::as_str).chain(files).find(|known| *known == path)
 }
 
+/// Metrics, in Prometheus' text format or OpenMetrics, as the Accept header asks.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "getMetrics",
+    responses(
+        (
+            status = 200,
+            description = "The metrics.",
+            content((String = "text/plain"), (String = "application/openmetrics-text"))
+        ),
+        Unauthorized, Misdirected, Unavailable
+    ),
+    security((), ("password" = []))
+)]
 async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let (kind, text) = (app.metrics)(accept);
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
+/// Whether the daemon does its work. Never asks for a password.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "getHealth",
+    responses(
+        (status = 200, description = "All is well.", body = String, content_type = "text/plain"),
+        Misdirected,
+        (status = 503, description = "Why it does not.", body = String, content_type = "text/plain")
+    ),
+    security(())
+)]
 async fn healthz(State(app): State<Arc<App>>) -> Response {
     match app.status.health() {
         Ok(()) => "ok\n".into_response(),
@@ -114,199 +147,80 @@ async fn healthz(State(app): State<Arc<App>>) -> Response {
     }
 }
 
+/// Whether every probe is attached, and what is missing. Never asks for a password.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "getReadiness",
+    responses(
+        (status = 200, description = "All is well.", body = Ready),
+        Misdirected,
+        (status = 503, description = "Not all of it is, and why.", body = Ready)
+    ),
+    security(())
+)]
 async fn readyz(State(app): State<Arc<App>>) -> Response {
     let ready = app.status.ready();
     let status = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(ready)).into_response()
 }
 
+/// The kinds of incidents there are.
+#[utoipa::path(
+    get,
+    path = "/api/v1/kinds",
+    operation_id = "listKinds",
+    responses(
+        (status = 200, description = "Their names.", body = Vec<String>, content_type = "application/json"),
+        Unauthorized, Misdirected, Unavailable
+    ),
+    security((), ("password" = []))
+)]
 async fn kinds() -> Response {
     Json(Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>()).into_response()
 }
 
+/// The probes and their hooks: what is attached, what not and why, what was received and lost.
+#[utoipa::path(
+    get,
+    path = "/api/v1/probes",
+    operation_id = "listProbes",
+    responses(
+        (status = 200, description = "The machine and its probes.", body = Probes),
+        Unauthorized, Misdirected, Unavailable
+    ),
+    security((), ("password" = []))
+)]
 async fn probes(State(app): State<Arc<App>>) -> Response {
     Json(app.status.probes()).into_response()
 }
 
+/// Main rates of the last half hour, and the server's time.
+#[utoipa::path(
+    get,
+    path = "/api/v1/rates",
+    operation_id = "getRates",
+    responses(
+        (status = 200, description = "The rates.", body = Shown),
+        Unauthorized, Misdirected, Unavailable
+    ),
+    security((), ("password" = []))
+)]
 async fn rates(State(app): State<Arc<App>>) -> Response {
     Json(app.rates.shown()).into_response()
 }
 
-/// What `/api/v1/incidents` may be asked.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Asked {
-    kind: Option<String>,
-    severity: Option<String>,
-    state: Option<String>,
-    since: Option<String>,
-    until: Option<String>,
-    text: Option<String>,
-    before: Option<String>,
-    limit: Option<u32>,
-}
-
-impl Asked {
-    fn query(self) -> Result<Query, String> {
-        let kinds: Vec<String> =
-            self.kind.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect();
-        if let Some(bad) =
-            kinds.iter().find(|kind| !Kind::ALL.iter().any(|known| known.name() == kind.as_str()))
-        {
-            let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-            return Err(format!("kind={bad}: there is no such kind: {}", known.join(", ")));
-        }
-        let moment = |name: &str, text: Option<String>| {
-            let Some(text) = text else { return Ok(None) };
-            let at = crate::units::moment(&text).map_err(|why| format!("{name}={text}: {why}"))?;
-            Ok::<_, String>(Some(at.as_millisecond()))
-        };
-        Ok(Query {
-            kinds,
-            severity: match self.severity.as_deref() {
-                None => Severity::Info,
-                Some(name) => Severity::named(name)
-                    .ok_or_else(|| format!("severity={name}: info, warning or critical"))?,
-            },
-            open: match self.state.as_deref() {
-                None => None,
-                Some("open") => Some(true),
-                Some("resolved") => Some(false),
-                Some(bad) => return Err(format!("state={bad}: open or resolved")),
-            },
-            since_ms: moment("since", self.since)?,
-            until_ms: moment("until", self.until)?,
-            text: self.text.filter(|text| !text.is_empty()),
-            before: self.before,
-            limit: match self.limit {
-                None => 100,
-                Some(limit @ 1..=PAGE) => limit,
-                Some(bad) => return Err(format!("limit={bad}: 1 to {PAGE}")),
-            },
-        })
-    }
-}
-
-async fn incidents(State(app): State<Arc<App>>, asked: Result<UrlQuery<Asked>, QueryRejection>) -> Response {
-    let query = match asked.map_err(|why| why.body_text()).and_then(|UrlQuery(asked)| asked.query()) {
-        Ok(query) => query,
-        Err(why) => return error(StatusCode::BAD_REQUEST, why),
-    };
-    let store = app.store.clone();
-    let (kept, more) = match blocking(move || store.incidents(&query)).await {
-        Ok(found) => found,
-        Err(response) => return response,
-    };
-    let next = kept.last().filter(|_| more).map(|kept| kept.id.clone());
-    let incidents: Vec<&str> = kept.iter().map(|kept| kept.json.as_str()).collect();
-    // Each is JSON already.
-    let body = format!("{{\"incidents\":[{}],\"next\":{}}}", incidents.join(","), json!(next));
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
-}
-
-/// How `/api/v1/incidents/{id}` may be asked.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Form {
-    format: Option<String>,
-}
-
-async fn incident(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    form: Result<UrlQuery<Form>, QueryRejection>,
-) -> Response {
-    let text = match form.map(|UrlQuery(form)| form.format) {
-        Ok(None) => false,
-        Ok(Some(form)) if form == "json" => false,
-        Ok(Some(form)) if form == "text" => true,
-        Ok(Some(bad)) => return error(StatusCode::BAD_REQUEST, format!("format={bad}: json or text")),
-        Err(why) => return error(StatusCode::BAD_REQUEST, why.body_text()),
-    };
-    let (store, asked) = (app.store.clone(), id.clone());
-    let kept = match blocking(move || store.incident(&asked)).await {
-        Ok(Found::One(kept)) => kept,
-        Ok(Found::Nothing) => return error(StatusCode::NOT_FOUND, format!("there is no incident {id}")),
-        Ok(Found::Several(ids)) => {
-            return error(
-                StatusCode::NOT_FOUND,
-                format!("several incidents end in {id}: {}", ids.join(", ")),
-            );
-        }
-        Err(response) => return response,
-    };
-    if text {
-        return ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], kept.text).into_response();
-    }
-    ([(header::CONTENT_TYPE, "application/json")], kept.json).into_response()
-}
-
-/// Off the thread that answers everybody.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, Response> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(why)) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, why.to_string())),
-        Err(_) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, "looking that up failed")),
-    }
-}
-
-async fn stream(State(app): State<Arc<App>>) -> Response {
-    let place = Place::take(&app);
-    let Some(place) = place else {
-        return error(StatusCode::SERVICE_UNAVAILABLE, format!("{READERS} read the stream already"));
-    };
-    let Reader { open, number, changes } = app.hub.listen();
-    let first = tokio_stream::iter(open.into_iter().map(move |incident| incident_event(number, &incident)));
-    let counts = app.hub.counts.clone();
-    let mut lagged = false;
-    let later = BroadcastStream::new(changes).map_while(move |change| match change {
-        _ if lagged => None,
-        Ok((number, incident)) => Some(incident_event(number, &incident)),
-        Err(tokio_stream::wrappers::errors::BroadcastStreamRecvError::Lagged(missed)) => {
-            // The end of this stream: the reader comes again and gets what is open.
-            lagged = true;
-            counts.full.fetch_add(missed, Relaxed);
-            Some(sse::Event::default().event("lagged").data(missed.to_string()))
-        }
-    });
-    let events = first.chain(later).map(move |event| {
-        let _held = &place;
-        Ok::<_, Infallible>(event)
-    });
-    let keep_alive = sse::KeepAlive::new().interval(HEARTBEAT).text("alive");
-    Sse::new(events_of(events)).keep_alive(keep_alive).into_response()
-}
-
-fn events_of<S>(events: S) -> impl Stream<Item = Result<sse::Event, Infallible>> + use<S>
-where
-    S: Stream<Item = Result<sse::Event, Infallible>>,
-{
-    // A first line at once: the reader knows that it is connected.
-    tokio_stream::once(Ok(sse::Event::default().comment("culprit.stream"))).chain(events)
-}
-
-fn incident_event(number: u64, incident: &Rendered) -> sse::Event {
-    sse::Event::default().event("incident").id(number.to_string()).data(incident.json())
-}
-
-/// A reader's place among those there may be.
-struct Place(Arc<App>);
-
-impl Place {
-    fn take(app: &Arc<App>) -> Option<Self> {
-        let taken = app
-            .hub
-            .counts
-            .waiting
-            .fetch_update(Relaxed, Relaxed, |readers| (readers < READERS).then_some(readers + 1));
-        taken.ok().map(|_| Self(app.clone()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.hub.counts.waiting.fetch_sub(1, Relaxed);
-    }
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/api/v1/openapi.json",
+    operation_id = "getDocument",
+    responses(
+        (status = 200, description = "OpenAPI 3.1.", body = Object, content_type = "application/json"),
+        Unauthorized, Misdirected, Unavailable
+    ),
+    security((), ("password" = []))
+)]
+async fn description() -> Response {
+    Json(document()).into_response()
 }

@@ -4,18 +4,22 @@
 mod access;
 mod api;
 mod error;
+mod incidents;
 mod limits;
+mod live;
 mod openapi;
 mod page;
 mod rates;
 mod server;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 pub use access::{Access, Error as AccessError};
+pub use api::document;
 pub use limits::Traffic;
-pub use openapi::document;
 pub use rates::{Rates, SERIES, STEP};
 pub use server::{Server, bind};
 pub use status::{HookStatus, ProbeStatus, Status};

@@ -14,8 +14,8 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    http::{HeaderValue, StatusCode, header, uri::Authority},
-    response::{IntoResponse, Response},
+    http::{HeaderValue, header, uri::Authority},
+    response::Response,
 };
 use axum_server::{Handle, accept::Accept};
 use hyper::body::Incoming;
@@ -35,7 +35,8 @@ use tower::{Service, ServiceExt};
 use super::{
     App,
     access::{Access, Rules},
-    api, error,
+    api,
+    error::{Misdirected, Unauthorized},
     limits::{CONNECTIONS, DRAIN, HEAD, HEAD_BYTES, SEND_BYTES, WRITE},
 };
 
@@ -197,7 +198,7 @@ impl Service<axum::http::Request<Incoming>> for Admission {
 }
 
 /// Whether a request may be answered at all; what every answer carries.
-async fn admit(request: Request, router: Router, rules: Arc<Rules>, local: bool) -> Response {
+pub(super) async fn admit(request: Request, router: Router, rules: Arc<Rules>, local: bool) -> Response {
     let caller = Caller::of(&request);
     let mut response = match refusal(caller, &rules, local).await {
         Some(refusal) => refusal,
@@ -241,7 +242,7 @@ async fn refusal(caller: Caller, rules: &Arc<Rules>, local: bool) -> Option<Resp
     let open = local && rules.tls.is_none() && !rules.wants_password();
     if open && caller.host.is_some_and(|host| !is_own(&host)) {
         let why = "this listens on a loopback address, which has no other name: ask for it by address, or localhost";
-        return Some(error::error(StatusCode::MISDIRECTED_REQUEST, why));
+        return Some(Misdirected::because(why));
     }
     if !rules.wants_password() || caller.path == "/healthz" || caller.path == "/readyz" {
         return None;
@@ -254,8 +255,7 @@ async fn refusal(caller: Caller, rules: &Arc<Rules>, local: bool) -> Option<Resp
         }
     };
     (!admitted).then(|| {
-        let mut response =
-            error::error(StatusCode::UNAUTHORIZED, "a user name and a password are wanted").into_response();
+        let mut response = Unauthorized::because("a user name and a password are wanted");
         let realm = HeaderValue::from_static("Basic realm=\"culprit\", charset=\"UTF-8\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
         response

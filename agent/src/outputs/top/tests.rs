@@ -149,7 +149,7 @@ fn text(terminal: &Terminal<TestBackend>) -> String {
 
 #[track_caller]
 fn is_golden(name: &str, screen: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/top/screens").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/outputs/top/screens").join(name);
     if std::env::var_os("CULPRIT_BLESS").is_some() {
         std::fs::create_dir_all(path.parent().expect("a directory")).expect("room");
         std::fs::write(&path, screen).expect("room");
