@@ -18,11 +18,11 @@ impl Collector for Process {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut to = Writer::new(encoder);
         let hertz = rustix::param::clock_ticks_per_second() as f64;
-        if let Some(used) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(used) {
-            to.number(&PROCESS_CPU, used.ticks as f64 / hertz)?;
-            to.number(&PROCESS_MEMORY, used.pages.saturating_mul(rustix::param::page_size() as u64))?;
-            if let Some(booted) = fs::read_to_string("/proc/stat").ok().as_deref().and_then(booted) {
-                to.number(&PROCESS_START, booted as f64 + used.started as f64 / hertz)?;
+        if let Ok(stat) = procfs::process::Process::myself().and_then(|own| own.stat()) {
+            to.number(&PROCESS_CPU, (stat.utime + stat.stime) as f64 / hertz)?;
+            to.number(&PROCESS_MEMORY, stat.rss.saturating_mul(rustix::param::page_size() as u64))?;
+            if let Ok(booted) = procfs::boot_time_secs() {
+                to.number(&PROCESS_START, booted as f64 + stat.starttime as f64 / hertz)?;
             }
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
@@ -33,44 +33,5 @@ impl Collector for Process {
             to.number(&PROCESS_MAX_FDS, limit)?;
         }
         to.info(&BUILD, [env!("CARGO_PKG_VERSION")])
-    }
-}
-
-/// Fields of `/proc/self/stat`: proc_pid_stat(5).
-#[derive(Debug, PartialEq, Eq)]
-struct Used {
-    ticks: u64,
-    started: u64,
-    pages: u64,
-}
-
-fn used(stat: &str) -> Option<Used> {
-    // The name may hold anything, parentheses included; the third field comes after the last of them.
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    Some(Used { ticks: field(14)? + field(15)?, started: field(22)?, pages: field(24)? })
-}
-
-/// When the machine booted, seconds of Unix time.
-fn booted(stat: &str) -> Option<u64> {
-    stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_process_used_is_read_whatever_its_name_is() {
-        let stat =
-            "7 (a) R (b)) S 1 7 7 0 -1 4194560 1 0 0 0 30 12 0 0 20 0 3 0 4242 1000 99 18446744073709551615";
-        assert_eq!(used(stat), Some(Used { ticks: 42, started: 4242, pages: 99 }));
-        assert_eq!(used("7 (cut) S 1"), None);
-    }
-
-    #[test]
-    fn the_moment_of_boot_is_read() {
-        assert_eq!(booted("cpu 1 2\nbtime 1795245577\n"), Some(1_795_245_577));
     }
 }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use ebpf_probes::abi::Owner;
-pub use proc::{named, parent_and_start, pids, with_descendants};
+pub use proc::{is_zombie, named, parent_and_start, pids, with_descendants};
 
 use self::{cgroup_path::Identity, cgroups::Cgroups};
 use crate::{

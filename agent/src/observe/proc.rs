@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use procfs::process::Stat;
+
 /// Threads of one process whose names are read, at most.
 const THREADS: usize = 32_768;
 
@@ -52,14 +54,18 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
 
 /// Parent of a process and CLOCK_BOOTTIME of its start in nanoseconds, to the clock tick.
 pub fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, more parentheses too.
-    let mut after_name = stat.rsplit_once(')')?.1.split_whitespace();
-    let parent = after_name.nth(1)?.parse().ok()?;
-    // The 22nd column; the state was the third.
-    let ticks: u64 = after_name.nth(17)?.parse().ok()?;
+    let stat = stat(pid)?;
     let hertz = rustix::param::clock_ticks_per_second().max(1);
-    Some((parent, ticks.saturating_mul(1_000_000_000 / hertz)))
+    Some((u32::try_from(stat.ppid).ok()?, stat.starttime.saturating_mul(1_000_000_000 / hertz)))
+}
+
+/// Whether a process has ended and is only not waited for yet.
+pub fn is_zombie(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| matches!(stat.state, 'Z' | 'X'))
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()
 }
 
 #[cfg(test)]
@@ -79,6 +85,19 @@ mod tests {
         assert!(named(&names).contains(&own) && !has_thread_named(own, &["finch".to_owned()]));
         drop(done);
         thread.join().expect("it only waits").expect_err("nothing sends");
+    }
+
+    #[test]
+    fn a_process_whose_name_is_no_text_has_a_parent_nevertheless() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"a) \xff(");
+        let program = directory.path().join(name);
+        std::os::unix::fs::symlink("/bin/sleep", &program).expect("a link");
+        let mut child = std::process::Command::new(&program).arg("60").spawn().expect("it runs");
+        let seen = parent(child.id());
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+        assert_eq!(seen, Some(std::process::id()));
     }
 
     #[test]

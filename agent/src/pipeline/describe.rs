@@ -27,11 +27,11 @@ pub trait DescribeDetails {
     /// Where its trouble is, for a column of a table.
     fn place(&self) -> String;
 
-    /// What tells it from others of its kind, to stand before its duration; empty where the process does.
+    /// What distinguishes it from others of its kind, to stand before its duration; empty where the process does.
     fn headline(&self) -> String;
 
-    /// What tells two of its states apart, when neither cause nor destination does.
-    fn summary_tells(&self) -> bool {
+    /// Whether its summary distinguishes its states, where neither cause nor destination does.
+    fn summary_distinguishes(&self) -> bool {
         false
     }
 
@@ -45,7 +45,7 @@ pub trait DescribeDetails {
         true
     }
 
-    /// Whether filters by process let it pass, whoever suffers.
+    /// Whether filters by process let it pass, whichever process suffers.
     fn concerns_everyone(&self) -> bool {
         false
     }
@@ -157,7 +157,7 @@ impl DescribeDetails for ClockSteppedDetails {
         if self.wrong_ms.is_some() { "back where it was".to_owned() } else { by(self.delta_ns) }
     }
 
-    fn summary_tells(&self) -> bool {
+    fn summary_distinguishes(&self) -> bool {
         true
     }
 
@@ -175,7 +175,7 @@ impl DescribeDetails for ClockSkewedDetails {
         off(self.reference.ahead_ns)
     }
 
-    fn summary_tells(&self) -> bool {
+    fn summary_distinguishes(&self) -> bool {
         true
     }
 

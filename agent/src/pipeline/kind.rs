@@ -1,5 +1,5 @@
 //! The kinds of incidents: the one table of their names, the probe each needs, and what only it has. These are a
-//! contract with whoever reads incidents: they may grow, and what stands here stays.
+//! contract with the readers of incidents: they may grow, and what stands here stays.
 
 use schemars::JsonSchema;
 use serde::Serialize;

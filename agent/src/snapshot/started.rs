@@ -49,11 +49,8 @@ pub fn look(request: &Exposure) -> (Vec<Started>, Vec<u32>) {
 const KTHREADD: u32 = 2;
 
 fn lives(pid: u32, started_ns: u64) -> bool {
-    let zombie = || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
-    };
-    observe::parent_and_start(pid).is_some_and(|(_, at)| (started_ns == 0 || at == started_ns) && !zombie())
+    observe::parent_and_start(pid)
+        .is_some_and(|(_, at)| (started_ns == 0 || at == started_ns) && !observe::is_zombie(pid))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ struct Toy {
     rows: usize,
 }
 
-/// A probe has a folder in the kernel half and one in the agent. The kinds of incidents are a contract with whoever reads
+/// A probe has a folder in the kernel half and one in the agent. The kinds of incidents are a contract with those who read
 /// them, in one table below the rules: a rule has a row there too. An output has options, a clock its weight.
 const TOYS: &[Toy] = &[
     Toy { name: "probe", own: 2, rows: 2 },

@@ -13,6 +13,7 @@ use crate::{
 
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "decoded by value: a box would be an allocation a record")]
 pub enum Record {
     /// A call set or slewed the clock, or was refused.
     Set(ClockRecord),

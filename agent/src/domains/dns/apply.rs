@@ -143,13 +143,13 @@ fn one(
         return cut(memory, known, boot_ns, message, data, facts);
     };
     let Some(question) = packet.questions.first() else { return };
-    let (name, query_type) = (named(&question.qname), type_name(question.qtype));
+    let question = (named(&question.qname), type_name(question.qtype));
     if packet.has_flags(PacketFlag::RESPONSE) {
         if message.ingress {
-            answered(memory, known, boot_ns, message, &packet, name, query_type, facts);
+            answered(memory, known, boot_ns, message, &packet, question, facts);
         }
     } else if !message.ingress {
-        asked(memory, known, boot_ns, message, packet.id(), name, query_type, facts);
+        asked(memory, known, boot_ns, message, packet.id(), question, facts);
     }
 }
 
@@ -195,8 +195,7 @@ fn asked(
     boot_ns: u64,
     message: &DnsMessage,
     id: u16,
-    name: Name,
-    query_type: String,
+    (name, query_type): (Name, String),
     facts: &mut Vec<Emitted<What>>,
 ) {
     let key = (message.cookie, id);
@@ -244,8 +243,7 @@ fn answered(
     boot_ns: u64,
     message: &DnsMessage,
     packet: &Packet<'_>,
-    name: Name,
-    query_type: String,
+    (name, query_type): (Name, String),
     facts: &mut Vec<Emitted<What>>,
 ) {
     let key = (message.cookie, packet.id());

@@ -55,7 +55,7 @@ impl Incidents {
         let now = (
             cause.map(|cause| cause.kind),
             cause.map(|cause| cause.confidence),
-            if incident.details.described().summary_tells() {
+            if incident.details.described().summary_distinguishes() {
                 incident.summary.clone()
             } else {
                 to.unwrap_or_default()
@@ -251,7 +251,7 @@ fn goes_on(incident: &Incident, style: Style, out: &mut impl Write) -> io::Resul
     writeln!(out, "  {}{line}{}", colour.render(), colour.render_reset())
 }
 
-/// What tells it from others of its kind, to stand before what follows.
+/// What distinguishes it from others of its kind, to stand before what follows.
 fn place(incident: &Incident) -> String {
     let place = incident.details.described().headline();
     if place.is_empty() { place } else { format!("{place}, ") }

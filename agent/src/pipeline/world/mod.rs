@@ -52,7 +52,7 @@ impl World {
         self.known.tables().into_iter().chain(self.domains.tables()).collect()
     }
 
-    /// What happened as it is emitted, unless nobody asked for it.
+    /// What happened as it is emitted, if it was asked for.
     fn fact(&self, (probe, Emitted { boot_ns, owner, what }): Named) -> Option<Fact> {
         if !what.is_wanted(&self.known.select) || !self.concerns(&owner, &what) {
             return None;

@@ -106,7 +106,7 @@ impl Diagnose for NeighbourStale {
                 self.over(key, event.boot_ns, End::Answered, view);
             }
             Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::SPEAKS => {
-                self.speaks(record)
+                self.speaks(record);
             }
             // Two machines with one address: not this diagnosis.
             Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::RESET => {
@@ -114,7 +114,7 @@ impl Diagnose for NeighbourStale {
                 self.over(key, event.boot_ns, End::Conflict, view);
             }
             Record::Neighbour(neighbour::Record::Unheard(record)) => {
-                self.unheard(record, event.boot_ns, view)
+                self.unheard(record, event.boot_ns, view);
             }
             Record::Neighbour(neighbour::Record::Change(record)) if record.cause != cause::OVERFLOW => {
                 self.changed(record, event.boot_ns, view);
