@@ -1,6 +1,7 @@
 //! The one impure part of enrichment: looks at the live system for what an event mentions and is not
 //! known yet, and says it as [`Context`]s. Everything is best effort: a process may be gone already.
 
+mod executable;
 mod listeners;
 mod names;
 pub mod pods;
@@ -15,7 +16,7 @@ use std::{
 };
 
 use ebpf_probes::{
-    abi::Owner,
+    abi::{Owner, executable::Executable},
     probes::{
         neigh::unheard,
         tls::{SERVER, UNREAD},
@@ -92,6 +93,8 @@ pub struct Observer {
     pods: pods::Pods,
     verdicts: verdicts::Verdicts,
     cgroups: Cgroups,
+    /// What the kernel noted that a process runs.
+    noted: executable::Noted,
     /// Where processes were when they were last there: their cgroup's number, when, and the rest.
     places: Bounded<u32, (u64, Instant, Identity)>,
 }
@@ -112,8 +115,14 @@ impl Observer {
             pods: pods::Pods::default(),
             verdicts: verdicts::Verdicts::default(),
             cgroups: Cgroups::new(cgroup_root),
+            noted: Box::new(|_| None),
             places: Bounded::new(PLACES),
         }
+    }
+
+    /// Asks here what a process ran that is gone.
+    pub fn with_executables(self, noted: impl Fn(u32) -> Option<Executable> + Send + 'static) -> Self {
+        Self { noted: Box::new(noted), ..self }
     }
 
     /// A process that was started to be followed.

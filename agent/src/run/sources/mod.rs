@@ -21,6 +21,7 @@ use crate::{
     },
     event::{self, Event, encode},
     kernel::{
+        executables,
         load::{Kernel, Loss},
         plan::Spec,
         ring::Drain,
@@ -89,7 +90,8 @@ impl Sources {
             references,
             losses: Vec::new(),
             received: BTreeMap::new(),
-            observer: Observer::new(wanted, kernel.cgroup_root.clone()),
+            observer: Observer::new(wanted, kernel.cgroup_root.clone())
+                .with_executables(executables::noted(&kernel)),
             clocks,
             leap_seconds: clocks::LeapSeconds::default(),
             ways: ways::Ways::default(),
