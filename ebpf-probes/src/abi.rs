@@ -5,6 +5,7 @@
 //! and a size that is a multiple of 8. Byte order is the machine's own; ports are in host order.
 
 pub mod connect;
+pub mod executable;
 
 /// Every record starts with this.
 #[repr(C)]

@@ -105,8 +105,14 @@ kernel_fields! {
     TASK_MM: *const u8 [8] = "task_struct.mm";
     MM_EXE_FILE: *const u8 [8] = "mm_struct.exe_file";
     FILE_DENTRY: *const u8 [8] = "file.f_path.dentry";
+    FILE_MNT: *const u8 [8] = "file.f_path.mnt";
+    MOUNT_INNER: u8 [0] = "mount.mnt";
+    MOUNT_ROOT: *const u8 [8] = "mount.mnt.mnt_root";
+    MOUNT_PARENT: *const u8 [8] = "mount.mnt_parent";
+    MOUNT_POINT: *const u8 [8] = "mount.mnt_mountpoint";
     DENTRY_PARENT: *const u8 [8] = "dentry.d_parent";
     DENTRY_NAME: *const u8 [8] = "dentry.d_name.name";
+    DENTRY_HASHED: *const u8 [8] = "dentry.d_hash.pprev";
     TASK_FILES: *const u8 [8] = "task_struct.files";
     FILES_FDT: *const u8 [8] = "files_struct.fdt";
     FDT_FD: *const u8 [8] = "fdtable.fd";

@@ -114,6 +114,36 @@ pub const FOLLOW_EXIT: Hook = Hook {
     fields: &[fields::TASK_TGID, fields::TASK_SIGNAL, fields::SIGNAL_LIVE],
 };
 
+/// Notes what processes execute: whatever has an owner names its executable.
+pub const EXECUTES: Hook = Hook {
+    program: "note_executable",
+    attach: Attach::RawTracepoint("sched_process_exec", &[]),
+    gives: "executables of processes that end before culprit can look at them",
+    required: false,
+    fields: &[
+        fields::TASK_MM,
+        fields::MM_EXE_FILE,
+        fields::FILE_DENTRY,
+        fields::FILE_MNT,
+        fields::MOUNT_INNER,
+        fields::MOUNT_ROOT,
+        fields::MOUNT_PARENT,
+        fields::MOUNT_POINT,
+        fields::DENTRY_PARENT,
+        fields::DENTRY_NAME,
+        fields::DENTRY_HASHED,
+    ],
+};
+
+/// Notes what children run that execute nothing. Without it nothing is noted: numbers of processes are used again.
+pub const FORKS: Hook = Hook {
+    program: "inherit_executable",
+    attach: Attach::BtfTracepoint("sched_process_fork", &["struct task_struct *", "struct task_struct *"]),
+    gives: "executables of children that end before culprit can look at them",
+    required: false,
+    fields: &[fields::TASK_TGID],
+};
+
 /// What a look at the calling thread reads.
 const OWNER: &[Field] = &[fields::TASK_NSPROXY, fields::NSPROXY_NET, fields::NET_INUM];
 

@@ -22,7 +22,7 @@ use ebpf_probes::{
     probes::clock::EXPOSURE_MAP,
     probes::dns::{ANSWERS_MAP, ASKED_MAP, LOOKUPS_MAP},
     probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
-    spec::Attach,
+    spec::{Attach, EXECUTES, FORKS},
 };
 
 use super::{
@@ -180,10 +180,13 @@ impl Kernel {
     }
 
     /// Runs of programs that the kernel left out, since the start, by probe; what probes share counts for each. Asks
-    /// once for each program.
+    /// once for each program. Those that note executables are not among them: no record is lost with them.
     fn missed(&self) -> BTreeMap<ProbeId, u64> {
         let mut missed = BTreeMap::new();
-        for planned in self.hooks.iter().filter(|planned| planned.outcome == Outcome::Attached) {
+        let records =
+            |planned: &&Planned| ![EXECUTES, FORKS].iter().any(|hook| hook.program == planned.hook.program);
+        let attached = self.hooks.iter().filter(|planned| planned.outcome == Outcome::Attached);
+        for planned in attached.filter(records) {
             let program = self.program(planned.hook.program).and_then(|program| program.fd().ok());
             let runs = program.and_then(missed::runs).unwrap_or(0);
             for probe in planned.probes.iter().filter(|_| runs > 0) {

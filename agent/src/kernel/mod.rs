@@ -5,6 +5,7 @@ pub mod btf;
 pub mod cgroup;
 pub mod counters;
 mod deferred;
+pub mod executables;
 pub mod generation;
 pub mod load;
 pub mod memory;

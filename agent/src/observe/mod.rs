@@ -3,6 +3,7 @@
 
 mod cgroup_path;
 mod cgroups;
+mod executable;
 mod listeners;
 mod names;
 pub mod pods;
@@ -16,7 +17,7 @@ use std::{
     time::Instant,
 };
 
-use ebpf_probes::abi::Owner;
+use ebpf_probes::abi::{Owner, executable::Executable};
 pub use proc::{is_zombie, named, parent_and_start, pids, with_descendants};
 
 use self::{cgroup_path::Identity, cgroups::Cgroups};
@@ -90,6 +91,8 @@ pub struct Observer {
     pods: pods::Pods,
     verdicts: verdicts::Verdicts,
     cgroups: Cgroups,
+    /// What the kernel noted that a process runs.
+    noted: executable::Noted,
     /// Where processes were when they were last there: their cgroup's number, when, and the rest.
     places: Bounded<u32, (u64, Instant, Identity)>,
 }
@@ -110,8 +113,14 @@ impl Observer {
             pods: pods::Pods::default(),
             verdicts: verdicts::Verdicts::default(),
             cgroups: Cgroups::new(cgroup_root),
+            noted: Box::new(|_| None),
             places: Bounded::new(PLACES),
         }
+    }
+
+    /// Asks here what a process ran that is gone.
+    pub fn with_executables(self, noted: impl Fn(u32) -> Option<Executable> + Send + 'static) -> Self {
+        Self { noted: Box::new(noted), ..self }
     }
 
     /// A process that was started to be followed.

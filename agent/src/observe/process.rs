@@ -11,6 +11,7 @@ use crate::{
     observe::{
         Observer,
         cgroup_path::{self, Identity},
+        executable,
         pods::Waiting,
         proc::{has_thread_named, parent, parent_and_start, pids},
         resolvers,
@@ -39,16 +40,18 @@ impl Observer {
         let lineage = lineage.filter(|_| !reused);
         let proc = if reused { PathBuf::from("/proc/0") } else { PathBuf::from(format!("/proc/{pid}")) };
         let exe = fs::read_link(proc.join("exe")).ok().map(|path| path.to_string_lossy().into_owned());
+        let is_there = exe.is_some();
+        let exe = exe.or_else(|| executable::of(&(self.noted)(pid)?, acted_ns, comm));
         let table = fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
         let mut paths = cgroup_path::paths(&table);
         let mut place = Identity::of(paths.iter().copied());
         // Gone, or not waited for yet: version 1 forgets where such a process was, the kernel's note does not.
-        let noted = (exe.is_none() && place.is_unknown()).then(|| self.cgroups.path(cgroup)).flatten();
+        let noted = (!is_there && place.is_unknown()).then(|| self.cgroups.path(cgroup)).flatten();
         if let Some(noted) = &noted {
             paths.push(noted);
             place = Identity::of([noted.as_str()]);
         }
-        let place = self.remembered(pid, cgroup, exe.is_some(), place);
+        let place = self.remembered(pid, cgroup, is_there, place);
         let leader = fs::read_to_string(proc.join("comm")).ok().map(|name| name.trim_end().to_owned());
         let mut context = ProcessContext {
             pid,

@@ -4,6 +4,7 @@
 mod anomalies_mode;
 mod compat;
 mod containers;
+mod executables;
 mod lifecycle;
 mod load;
 mod namespaces;

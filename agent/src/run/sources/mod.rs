@@ -19,6 +19,7 @@ use crate::{
     config,
     domains::{Event, Record, clock},
     kernel::{
+        executables,
         load::{Kernel, Loss},
         plan::Spec,
         ring::Drain,
@@ -90,7 +91,8 @@ impl Sources {
             references,
             losses: Vec::new(),
             received: BTreeMap::new(),
-            observer: Observer::new(wanted, kernel.cgroup_root.clone()),
+            observer: Observer::new(wanted, kernel.cgroup_root.clone())
+                .with_executables(executables::noted(&kernel)),
             clocks,
             leap_seconds: clocks::LeapSeconds::default(),
             ways: ways::Ways::default(),

@@ -8,7 +8,7 @@
 use crate::{
     abi::{Header, Owner, ProbeId, assert_layout, declare},
     fields,
-    spec::{Attach, Field, Hook, PACKET_IN, Probe},
+    spec::{Attach, EXECUTES, FORKS, Field, Hook, PACKET_IN, Probe},
 };
 
 /// Which system call.
@@ -271,6 +271,8 @@ pub const PROBE: Probe = Probe {
         enter("enter_adjtimex", "sys_enter_adjtimex"),
         exit("exit_adjtimex", "sys_exit_adjtimex"),
         Hook { gives: "what plaintext HTTP servers take for the time", required: false, ..PACKET_IN },
+        EXECUTES,
+        FORKS,
     ],
 };
 

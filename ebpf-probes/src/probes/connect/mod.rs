@@ -8,8 +8,8 @@ use crate::{
     abi::{Header, ProbeId, assert_layout, declare},
     fields,
     spec::{
-        Attach, CONNECT4, CONNECT6, Hook, PACKET_IN, PACKET_OUT, Probe, RETRANSMIT, SENDMSG4, SENDMSG6,
-        SET_STATE,
+        Attach, CONNECT4, CONNECT6, EXECUTES, FORKS, Hook, PACKET_IN, PACKET_OUT, Probe, RETRANSMIT,
+        SENDMSG4, SENDMSG6, SET_STATE,
     },
 };
 
@@ -216,6 +216,8 @@ pub const PROBE: Probe = Probe {
         },
         PACKET_OUT,
         PACKET_IN,
+        EXECUTES,
+        FORKS,
     ],
 };
 

@@ -3,7 +3,7 @@
 
 use crate::{
     abi::{Header, Owner, ProbeId, Tuple, assert_layout, declare},
-    spec::{CONNECT4, CONNECT6, Hook, PACKET_IN, PACKET_OUT, Probe, SENDMSG4, SENDMSG6},
+    spec::{CONNECT4, CONNECT6, EXECUTES, FORKS, Hook, PACKET_IN, PACKET_OUT, Probe, SENDMSG4, SENDMSG6},
 };
 
 /// The port of a DNS server.
@@ -130,7 +130,16 @@ pub const PROBE: Probe = Probe {
     kinds: KINDS,
     name: "dns",
     about: "DNS lookups over UDP and TCP port 53: question, answer, latency, owner",
-    hooks: &[asks(CONNECT4), asks(CONNECT6), asks(SENDMSG4), asks(SENDMSG6), PACKET_OUT, PACKET_IN],
+    hooks: &[
+        asks(CONNECT4),
+        asks(CONNECT6),
+        asks(SENDMSG4),
+        asks(SENDMSG6),
+        PACKET_OUT,
+        PACKET_IN,
+        EXECUTES,
+        FORKS,
+    ],
 };
 
 /// A lookup without these is a lookup nevertheless.

@@ -13,7 +13,7 @@ pub use records::{ClaimRecord, MacRecord, NeighRecord, UnheardRecord, WaiterReco
 use crate::{
     abi::{Netns, ProbeId, assert_layout, declare},
     fields::{self, Field, joined},
-    spec::{Attach, Hook, PACKET_IN, Probe, RETRANSMIT, SET_STATE},
+    spec::{Attach, EXECUTES, FORKS, Hook, PACKET_IN, Probe, RETRANSMIT, SET_STATE},
 };
 
 /// States of an entry: `NUD_*` of include/uapi/linux/neighbour.h.
@@ -301,6 +301,8 @@ pub const PROBE: Probe = Probe {
         Hook { required: false, ..RETRANSMIT },
         Hook { required: false, ..SET_STATE },
         Hook { required: false, ..PACKET_IN },
+        EXECUTES,
+        FORKS,
     ],
 };
 

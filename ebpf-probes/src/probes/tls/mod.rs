@@ -16,7 +16,7 @@ use crate::{
     abi::{Header, Netns, Owner, ProbeId, Tuple, assert_layout, declare},
     fields,
     metrics::{Timed, counter},
-    spec::{Attach, Hook, PACKET_IN, PACKET_OUT, Probe, SET_STATE},
+    spec::{Attach, EXECUTES, FORKS, Hook, PACKET_IN, PACKET_OUT, Probe, SET_STATE},
 };
 
 /// Where a handshake stands.
@@ -276,6 +276,8 @@ pub const PROBE: Probe = Probe {
                 fields::TCP_RCV_NXT,
             ],
         },
+        EXECUTES,
+        FORKS,
     ],
 };
 
