@@ -24,7 +24,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("pipeline", &["domains", "fact", "known", "records", "text"]),
     ("rules", &["domains", "fact", "known", "pipeline", "records", "text"]),
     // What reads the running system. Its tests read back what it writes.
-    ("kernel", &["domains", "records"]),
+    ("kernel", &["domains", "records", "time::boot_ns"]),
     // It needs to know which namespace it sees.
     ("observe", &["domains", "known", "namespaces", "records", "text"]),
     ("snapshot", &["fact", "kernel::tcpinfo", "known", "observe", "text", "time"]),

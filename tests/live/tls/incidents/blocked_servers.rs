@@ -1,5 +1,7 @@
 //! Stalls that nothing on the network explains: what the process was doing instead, and whose hello was not read.
 
+use std::{cell::RefCell, collections::BTreeSet};
+
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -87,6 +89,14 @@ fn hellos_a_stopped_server_does_not_read_are_one_incident_that_reports_the_stop(
     assert_eq!(opened.task().0, pid);
     assert!(opened.text("/summary").contains("the process is stopped"), "{:#}", opened.json);
     assert!(opened.json["remedies"].to_string().contains(&format!("kill -CONT {pid}")));
+    // A client that starts late stalls late: all of them shall have before the server goes on.
+    let stalled = RefCell::new(BTreeSet::new());
+    stage.culprit.wait_for("five handshakes of the server that make no progress", |fact| {
+        if fact.kind() == "handshake_pending" && fact.text("role") == "server" {
+            stalled.borrow_mut().insert(fact.json["peer"]["port"].as_u64());
+        }
+        stalled.borrow().len() == 5
+    });
     stage.actor().signal(Signal::CONT);
     let resolved = stage.resolved(&opened);
     assert_eq!(resolved.number("/count"), 5, "{:#}", resolved.json);
