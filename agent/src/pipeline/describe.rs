@@ -69,41 +69,29 @@ impl DescribeDetails for TlsDetails {
     }
 }
 
-impl DescribeDetails for ConnectStalledDetails {
-    fn place(&self) -> String {
-        peer(&self.destination)
-    }
+macro_rules! about_a_destination {
+    ($($details:ty),+) => { $(
+        impl DescribeDetails for $details {
+            fn place(&self) -> String {
+                peer(&self.destination)
+            }
 
-    fn headline(&self) -> String {
-        String::new()
-    }
+            fn headline(&self) -> String {
+                String::new()
+            }
 
-    fn destination(&self) -> Option<&Endpoint> {
-        Some(&self.destination)
-    }
+            fn destination(&self) -> Option<&Endpoint> {
+                Some(&self.destination)
+            }
 
-    fn passes(&self, select: &Select) -> bool {
-        select.peer(&self.destination) || self.worst.iter().any(|worst| select.peer(&worst.destination))
-    }
+            fn passes(&self, select: &Select) -> bool {
+                select.peer(&self.destination)
+                    || self.worst.iter().any(|worst| select.peer(&worst.destination))
+            }
+        }
+    )+ };
 }
-
-impl DescribeDetails for ConnectFailingDetails {
-    fn place(&self) -> String {
-        peer(&self.destination)
-    }
-
-    fn headline(&self) -> String {
-        String::new()
-    }
-
-    fn destination(&self) -> Option<&Endpoint> {
-        Some(&self.destination)
-    }
-
-    fn passes(&self, select: &Select) -> bool {
-        select.peer(&self.destination) || self.worst.iter().any(|worst| select.peer(&worst.destination))
-    }
-}
+about_a_destination!(ConnectStalledDetails, ConnectFailingDetails);
 
 /// `10.0.1.90 on eth0@blue`.
 fn neighbour(place: &NeighbourPlace) -> String {

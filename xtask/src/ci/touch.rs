@@ -1,4 +1,4 @@
-//! What does a new probe, rule, output or reference clock touch? Each toy of tests/touch/ is added to a copy of the
+//! What does a new probe, rule, source, output or reference clock touch? Each toy of tests/touch/ is added to a copy of the
 //! tree, the files that it touched are counted, and the compiler checks the copy.
 
 use std::{
@@ -27,6 +27,7 @@ struct Toy {
 const TOYS: &[Toy] = &[
     Toy { name: "probe", own: 2, rows: 2 },
     Toy { name: "rule", own: 1, rows: 2 },
+    Toy { name: "source", own: 1, rows: 1 },
     Toy { name: "output", own: 1, rows: 2 },
     Toy { name: "clock", own: 1, rows: 2 },
 ];

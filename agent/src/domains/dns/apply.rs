@@ -11,11 +11,15 @@ use ebpf_probes::{
     spec::Probe,
 };
 use simple_dns::{
-    Packet, PacketFlag, QTYPE, RCODE, TYPE,
+    Packet, PacketFlag,
     rdata::{A, AAAA, RData},
 };
 
-use super::{DnsMessage, LookupOp, Record, What};
+use super::{
+    DnsMessage, LookupOp, Record, What,
+    streams::Streams,
+    words::{named, rcode_name, type_name},
+};
 use crate::{
     domains::{Domain, Emitted, ms},
     fact::{Endpoint, Protocol},
@@ -28,13 +32,10 @@ use crate::{
     text::host::Name,
 };
 
-/// Lookups under way, and TCP streams being put together, remembered at most.
+/// Lookups under way remembered at most.
 const LOOKUPS: usize = 4096;
-const STREAMS: usize = 256;
 /// Sockets whose questions go elsewhere than asked, remembered at most.
 const WIRES: usize = 1024;
-/// Bytes of one TCP stream held back at most: one message and its length.
-const STREAM_BYTES: usize = 65_537;
 /// Silence is reported after this long, and again each time it has doubled; then the lookup is forgotten.
 const FIRST_NS: u64 = 1_000_000_000;
 const FORGET_NS: u64 = 60_000_000_000;
@@ -48,7 +49,7 @@ const ENDED: usize = 256;
 pub struct Memory {
     pending: Bounded<(u64, u16), Lookup>,
     ended: VecDeque<LookupOp>,
-    streams: Bounded<(u64, bool), Stream>,
+    streams: Streams,
     /// Whither the questions of a socket go, where that is not the server asked for.
     wires: Bounded<u64, DnsWire>,
 }
@@ -58,7 +59,7 @@ impl Default for Memory {
         Self {
             pending: Bounded::new(LOOKUPS),
             ended: VecDeque::new(),
-            streams: Bounded::new(STREAMS),
+            streams: Streams::default(),
             wires: Bounded::new(WIRES),
         }
     }
@@ -98,12 +99,6 @@ impl Lookup {
     }
 }
 
-/// A TCP stream: bytes that do not make a whole message yet.
-struct Stream {
-    next: u32,
-    held: Vec<u8>,
-}
-
 /// The server asked for, and whither the question really went.
 fn server(known: &Known, tuple: &Tuple, owner: &Owner, record: Option<&DnsWire>) -> Endpoint {
     let asked = known.remote(tuple, owner);
@@ -126,7 +121,7 @@ fn apply(
         one(memory, known, boot_ns, message, &message.data, facts);
         return;
     }
-    for whole in memory.reassemble(message) {
+    for whole in memory.streams.reassemble(message) {
         one(memory, known, boot_ns, message, &whole, facts);
     }
 }
@@ -389,11 +384,7 @@ impl Domain for Memory {
     }
 
     fn tables(&self) -> Vec<Table> {
-        vec![
-            self.pending.table("lookups"),
-            self.streams.table("dns_streams"),
-            self.wires.table("dns_translated"),
-        ]
+        vec![self.pending.table("lookups"), self.streams.table(), self.wires.table("dns_translated")]
     }
 }
 
@@ -422,71 +413,4 @@ impl Memory {
         }
         Some(lookup)
     }
-
-    /// Puts TCP segments together and cuts the whole messages out (RFC 1035 §4.2.2: two bytes of
-    /// length before each).
-    fn reassemble(&mut self, message: &DnsMessage) -> Vec<Vec<u8>> {
-        let key = (message.cookie, message.ingress);
-        if self.streams.get(&key).is_none() {
-            self.streams.insert(key, Stream { next: message.seq, held: Vec::new() });
-        }
-        let Some(stream) = self.streams.get_mut(&key) else { return vec![] };
-        let ahead = message.seq.wrapping_sub(stream.next) as i32;
-        let data: &[u8] = &message.data;
-        if ahead > 0 {
-            // Something is missing: begin again with this segment.
-            stream.held.clear();
-            stream.held.extend_from_slice(data);
-        } else {
-            let seen = ahead.unsigned_abs() as usize;
-            stream.held.extend_from_slice(data.get(seen..).unwrap_or_default());
-        }
-        let end = message.seq.wrapping_add(message.wire_len);
-        if (end.wrapping_sub(stream.next) as i32) > 0 {
-            stream.next = end;
-        }
-        let mut whole = Vec::new();
-        while let Some(&[high, low]) = stream.held.first_chunk::<2>() {
-            let len = usize::from(u16::from_be_bytes([high, low]));
-            if stream.held.len() < 2 + len {
-                break;
-            }
-            whole.push(stream.held[2..2 + len].to_vec());
-            stream.held.drain(..2 + len);
-        }
-        // A captured segment shorter than on the wire leaves a hole: what is held cannot be completed.
-        if data.len() < message.wire_len as usize || stream.held.len() > STREAM_BYTES {
-            if stream.held.len() > 14 {
-                whole.push(stream.held[2..].to_vec());
-            }
-            stream.held.clear();
-        }
-        whole
-    }
-}
-
-fn named(name: &simple_dns::Name<'_>) -> Name {
-    Name::of_labels(name.get_labels().iter().map(AsRef::as_ref))
-}
-
-fn type_name(query_type: QTYPE) -> String {
-    match query_type {
-        QTYPE::TYPE(TYPE::Unknown(number)) => format!("TYPE{number}"),
-        QTYPE::TYPE(known) => format!("{known:?}"),
-        other => format!("{other:?}"),
-    }
-}
-
-/// Names of RFC 6895 §2.3.
-fn rcode_name(rcode: RCODE) -> String {
-    match rcode {
-        RCODE::NoError => "NOERROR",
-        RCODE::FormatError => "FORMERR",
-        RCODE::ServerFailure => "SERVFAIL",
-        RCODE::NameError => "NXDOMAIN",
-        RCODE::NotImplemented => "NOTIMP",
-        RCODE::Refused => "REFUSED",
-        other => return format!("{other:?}").to_uppercase(),
-    }
-    .into()
 }

@@ -4,7 +4,9 @@ mod apply;
 mod decode;
 mod describe;
 mod fact;
+mod streams;
 mod text;
+mod words;
 
 use ebpf_probes::abi::Owner;
 

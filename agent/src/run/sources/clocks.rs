@@ -3,18 +3,23 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use anyhow::Context as _;
+use ebpf_probes::abi::ProbeId;
 
-use super::Sources;
+use super::{
+    Sources,
+    source::{Found, Kind, Source},
+};
 use crate::{
     clockwatch::Clockwatch,
     fact::LeapKind,
+    kernel::load::{Kernel, Loss},
     known::{
         context::{Context, Exposed, STARTED},
         request::Exposure,
     },
     observe::Observer,
-    reference::{Answer, Watch, kernel},
+    reference::{Answer, Watch, built, kernel},
     snapshot::started,
     time::boot_ns,
 };
@@ -46,23 +51,49 @@ impl Sources {
     }
 }
 
-/// What became of the wall clock since the last look.
-pub(super) fn look(watch: &mut Clockwatch) -> Vec<Bytes> {
-    let changes = watch.look();
-    if changes.moved.is_some() {
-        // The process that set it may not have returned from its call yet, and would not be named.
-        std::thread::sleep(RETURNED);
+/// The wall clock, among the sources.
+pub(super) const KIND: Kind = Kind {
+    open: |spec| {
+        if !super::wants(spec, ProbeId::CLOCK) {
+            return Ok(None);
+        }
+        let watch = Clockwatch::new().context("watching the clock")?;
+        Ok(Some(Box::new(Clocks { watch, leap_seconds: LeapSeconds::default() })))
+    },
+};
+
+/// The wall clock, and what the kernel says of leap seconds.
+struct Clocks {
+    watch: Clockwatch,
+    leap_seconds: LeapSeconds,
+}
+
+impl Source for Clocks {
+    fn at_start(&mut self, _: &mut Kernel) -> anyhow::Result<Vec<Context>> {
+        Ok(built::built().map(|(name, utc_ns)| Context::Built { name, utc_ns }).into_iter().collect())
     }
-    changes.records().collect()
+
+    /// What became of the wall clock since the last look.
+    fn look(&mut self, _: &mut Kernel, _: &[Loss]) -> anyhow::Result<Found> {
+        let changes = self.watch.look();
+        if changes.moved.is_some() {
+            // The process that set it may not have returned from its call yet, and would not be named.
+            std::thread::sleep(RETURNED);
+        }
+        Ok(Found {
+            contexts: self.leap_seconds.look().into_iter().collect(),
+            records: changes.records().collect(),
+        })
+    }
 }
 
 /// What the kernel said last of leap seconds: what is armed, and TAI − UTC.
 #[derive(Default)]
-pub(super) struct LeapSeconds(Option<(Option<LeapKind>, i32)>);
+struct LeapSeconds(Option<(Option<LeapKind>, i32)>);
 
 impl LeapSeconds {
     /// What the kernel says now, if that has changed. It is applied before the move that it may explain.
-    pub(super) fn look(&mut self) -> Option<Context> {
+    fn look(&mut self) -> Option<Context> {
         let state = kernel::state().ok()?;
         let (armed, tai_s) = (state.leap_second, state.tai_s);
         let changed = self.0.replace((armed, tai_s)) != Some((armed, tai_s));

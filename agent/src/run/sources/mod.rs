@@ -3,6 +3,7 @@
 
 pub(super) mod clocks;
 mod neighbours;
+mod source;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -10,14 +11,15 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use bytes::Bytes;
 use ebpf_probes::{
-    abi::{Header, Kind, LostRecord, ProbeId, Stat},
+    abi::{Header, Kind as RecordKind, LostRecord, ProbeId, Stat},
     probes::probe_of,
 };
 
+use source::{Found, Kind, Source};
+
 use crate::{
-    clockwatch::Clockwatch,
     config,
-    domains::{Event, Record, clock},
+    domains::Event,
     kernel::{
         executables,
         load::{Kernel, Loss},
@@ -34,6 +36,9 @@ use crate::{
     time::{boot_ns, realtime_ns},
 };
 
+/// Every kind of source beside the ring, the sweep and the observer, in the order in which they are asked.
+const SOURCES: &[Kind] = &[clocks::KIND, neighbours::KIND, ways::KIND];
+
 /// All sources of a session.
 pub(in crate::run) struct Sources {
     pub(in crate::run) kernel: Kernel,
@@ -47,10 +52,7 @@ pub(in crate::run) struct Sources {
     spec: Spec,
     ntp: Vec<Server>,
     observer: Observer,
-    clocks: Option<Clockwatch>,
-    leap_seconds: clocks::LeapSeconds,
-    ways: ways::Ways,
-    tables: neighbours::Tables,
+    others: Vec<Box<dyn Source>>,
 }
 
 /// What a look found.
@@ -59,8 +61,8 @@ pub(in crate::run) struct Seen {
     pub(in crate::run) contexts: Vec<Context>,
     /// Losses since the last look: they weaken what is concluded from the rest.
     losses: Vec<Bytes>,
-    /// Moves of the clock.
-    clocks: Vec<Bytes>,
+    /// What the other sources found, as records.
+    found: Vec<Bytes>,
     /// What is pending, and that time passed.
     pending: Vec<Bytes>,
 }
@@ -79,9 +81,9 @@ impl Sources {
             }
         }
         let ring = kernel.take_ring().context("the kernel object has no ring")?;
-        let clocks =
-            wants(&spec, ProbeId::CLOCK).then(Clockwatch::new).transpose().context("watching the clock")?;
-        let references = (clocks.is_some() || !ntp.is_empty())
+        let others: anyhow::Result<Vec<_>> =
+            SOURCES.iter().filter_map(|kind| (kind.open)(&spec).transpose()).collect();
+        let references = (wants(&spec, ProbeId::CLOCK) || !ntp.is_empty())
             .then(|| reference::Watch::start(ntp.clone()))
             .transpose()
             .context("watching the reference clocks")?;
@@ -93,10 +95,7 @@ impl Sources {
             received: BTreeMap::new(),
             observer: Observer::new(wanted, kernel.cgroup_root.clone())
                 .with_executables(executables::noted(&kernel)),
-            clocks,
-            leap_seconds: clocks::LeapSeconds::default(),
-            ways: ways::Ways::default(),
-            tables: neighbours::Tables::default(),
+            others: others?,
             kernel,
             spec,
             ntp,
@@ -107,13 +106,8 @@ impl Sources {
     pub(in crate::run) fn at_start(&mut self) -> anyhow::Result<Vec<Context>> {
         let now = boot_ns();
         let mut contexts = vec![Context::Clock { boot_ns: now, offset_ns: realtime_ns() - now as i64 }];
-        if self.clocks.is_some()
-            && let Some((name, utc_ns)) = reference::built::built()
-        {
-            contexts.push(Context::Built { name, utc_ns });
-        }
-        if wants(&self.spec, ProbeId::NEIGH) {
-            contexts.extend(self.tables.read(&mut self.kernel)?);
+        for source in &mut self.others {
+            contexts.extend(source.at_start(&mut self.kernel)?);
         }
         Ok(contexts)
     }
@@ -170,9 +164,7 @@ impl Sources {
                 result = Err(error.into());
             }
         }
-        if let Record::Clock(clock::Record::HttpDate(record)) = &event.what {
-            contexts.extend(self.ways.look(record));
-        }
+        contexts.extend(self.others.iter_mut().flat_map(|source| source.before(event)));
         (contexts, result)
     }
 
@@ -207,25 +199,22 @@ impl Sources {
         let mut pending = Vec::new();
         self.sweep.sweep(&mut self.kernel, now, missed, |record| pending.push(record))?;
         let grown = self.grown(counted);
-        if grown.iter().any(|loss| loss.probe == ProbeId::NEIGH) {
-            self.tables.are_incomplete();
-        }
-        let mut contexts = self.tables.read_again(&mut self.kernel)?;
-        pending.push(encode(header::<Header>(Kind::TICK, now)));
-        let mut clocks = Vec::new();
-        if let Some(watch) = &mut self.clocks {
-            clocks = clocks::look(watch);
-            contexts.extend(self.leap_seconds.look());
+        pending.push(encode(header::<Header>(RecordKind::TICK, now)));
+        let mut all = Found::default();
+        for source in &mut self.others {
+            let found = source.look(&mut self.kernel, &grown)?;
+            all.contexts.extend(found.contexts);
+            all.records.extend(found.records);
         }
         let losses = grown.into_iter().map(|loss| {
             encode(LostRecord {
-                header: header::<LostRecord>(Kind::LOST, now),
+                header: header::<LostRecord>(RecordKind::LOST, now),
                 probe: loss.probe.0,
                 stat: loss.stat as u32,
                 count: loss.count,
             })
         });
-        Ok(Seen { contexts, losses: losses.collect(), clocks, pending })
+        Ok(Seen { contexts: all.contexts, losses: losses.collect(), found: all.records, pending })
     }
 
     /// What a look found, with what is in the ring, in the order in which it is to be taken.
@@ -236,8 +225,8 @@ impl Sources {
         let (before, after): (Vec<Bytes>, Vec<Bytes>) = self
             .in_ring()
             .into_iter()
-            .partition(|record| made_ns(record) <= now || kind(record) == Some(Kind::CLOCK_SET));
-        [seen.losses, before, seen.clocks, seen.pending, after]
+            .partition(|record| made_ns(record) <= now || kind(record) == Some(RecordKind::CLOCK_SET));
+        [seen.losses, before, seen.found, seen.pending, after]
     }
 
     /// By how much each loss has grown since it was counted last.
@@ -266,7 +255,7 @@ fn wants(spec: &Spec, probe: ProbeId) -> bool {
     spec.probes.is_empty() || spec.probes.contains(&probe)
 }
 
-fn header<T>(kind: Kind, boot_ns: u64) -> Header {
+fn header<T>(kind: RecordKind, boot_ns: u64) -> Header {
     Header { boot_ns, kind: kind.0, len: size_of::<T>() as u32 }
 }
 
@@ -282,6 +271,6 @@ fn made_ns(record: &[u8]) -> u64 {
 }
 
 /// A record's kind, by its header.
-fn kind(record: &[u8]) -> Option<Kind> {
-    record.get(8..12)?.try_into().map(|number| Kind(u32::from_ne_bytes(number))).ok()
+fn kind(record: &[u8]) -> Option<RecordKind> {
+    record.get(8..12)?.try_into().map(|number| RecordKind(u32::from_ne_bytes(number))).ok()
 }

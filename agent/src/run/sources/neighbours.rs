@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ebpf_probes::abi::Netns;
+use ebpf_probes::abi::{Netns, ProbeId};
 use tokio::time::Instant;
 
+use super::source::{Found, Kind, Source};
+
 use crate::{
-    kernel::load::Kernel,
+    kernel::load::{Kernel, Loss},
     known::{context::Context, request::Sought},
     neighdump::{self, Namespace},
     network,
@@ -17,16 +19,40 @@ use crate::{
 /// The tables are read again at most this often.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// The neighbour tables, among the sources.
+pub(super) const KIND: Kind = Kind {
+    open: |spec| Ok(super::wants(spec, ProbeId::NEIGH).then(|| Box::<Tables>::default() as Box<dyn Source>)),
+};
+
+impl Source for Tables {
+    fn at_start(&mut self, kernel: &mut Kernel) -> anyhow::Result<Vec<Context>> {
+        self.read(kernel)
+    }
+
+    /// Reads the tables again if they are incomplete, as soon as the last time is long enough ago: what is missing is
+    /// added, and what has ended meanwhile ends here too.
+    fn look(&mut self, kernel: &mut Kernel, grown: &[Loss]) -> anyhow::Result<Found> {
+        // Records about neighbours were lost: what was read before is incomplete.
+        self.due |= grown.iter().any(|loss| loss.probe == ProbeId::NEIGH);
+        let mut found = Found::default();
+        if self.due && self.read.is_some_and(|at| at.elapsed() >= AGAIN_AFTER) {
+            self.due = false;
+            found.contexts = self.read(kernel)?;
+        }
+        Ok(found)
+    }
+}
+
 /// When they were read.
 #[derive(Default)]
-pub(super) struct Tables {
+struct Tables {
     read: Option<Instant>,
     due: bool,
 }
 
 impl Tables {
     /// Gives the kernel the neighbours it does not know; what is to be known of their namespaces.
-    pub(super) fn read(&mut self, kernel: &mut Kernel) -> anyhow::Result<Vec<Context>> {
+    fn read(&mut self, kernel: &mut Kernel) -> anyhow::Result<Vec<Context>> {
         let dump = neighdump::everywhere().context("reading the neighbour tables")?;
         let again = self.read.replace(Instant::now()).is_some();
         let now = boot_ns();
@@ -44,21 +70,6 @@ impl Tables {
             }
         }
         Ok(contexts)
-    }
-
-    /// Records about neighbours were lost: what was read before is incomplete.
-    pub(super) fn are_incomplete(&mut self) {
-        self.due = true;
-    }
-
-    /// Reads the tables again if they are incomplete, as soon as the last time is long enough ago: what is missing is
-    /// added, and what has ended meanwhile ends here too.
-    pub(super) fn read_again(&mut self, kernel: &mut Kernel) -> anyhow::Result<Vec<Context>> {
-        if self.due && self.read.is_some_and(|at| at.elapsed() >= AGAIN_AFTER) {
-            self.due = false;
-            return self.read(kernel);
-        }
-        Ok(vec![])
     }
 }
 

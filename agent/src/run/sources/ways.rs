@@ -8,7 +8,9 @@ use ebpf_probes::{
     probes::clock::{DateKey, DateRecord},
 };
 
+use super::source::{Kind, Source};
 use crate::{
+    domains::{Event, Record, clock},
     kernel::namespaces,
     known::{
         bounded::Bounded,
@@ -26,8 +28,18 @@ const HOLDS: Duration = Duration::from_secs(60);
 /// they had said nothing, and say it again.
 const A_SECOND: u32 = 8;
 
+/// Ways to HTTP servers, among the sources.
+pub(super) const KIND: Kind = Kind { open: |_| Ok(Some(Box::<Ways>::default())) };
+
+impl Source for Ways {
+    fn before(&mut self, event: &Event) -> Vec<Context> {
+        let Record::Clock(clock::Record::HttpDate(record)) = &event.what else { return vec![] };
+        self.look_up(record).into_iter().collect()
+    }
+}
+
 /// What was looked up.
-pub(super) struct Ways {
+struct Ways {
     known: Bounded<(DateKey, u32), Instant>,
     since: Instant,
     looked: u32,
@@ -41,7 +53,7 @@ impl Default for Ways {
 
 impl Ways {
     /// Looks a server up, if that is due.
-    pub(super) fn look(&mut self, record: &DateRecord) -> Option<Context> {
+    fn look_up(&mut self, record: &DateRecord) -> Option<Context> {
         // Of one machine's ports one is enough.
         let (server, generation) = (&record.server, record.date.generation);
         let machine = (DateKey { port: 0, ..*server }, generation);

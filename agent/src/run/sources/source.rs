@@ -1,0 +1,56 @@
+//! What a source is to a session: records and context come from the ring, the sweep and the observer, and from those of
+//! the [`SOURCES`](super::SOURCES) that the spec asks for.
+
+use bytes::Bytes;
+
+use crate::{
+    domains::Event,
+    kernel::{
+        load::{Kernel, Loss},
+        plan::Spec,
+    },
+    known::context::Context,
+};
+
+/// A kind of source, and how it is opened.
+pub(in crate::run) struct Kind {
+    /// Opens it where the spec asks for it.
+    pub(super) open: fn(&Spec) -> anyhow::Result<Opened>,
+}
+
+/// A source, where it is asked for.
+pub(super) type Opened = Option<Box<dyn Source>>;
+
+/// Something beside the ring that says what the kernel does not say by itself. It is asked in the session's own thread:
+/// it never waits.
+pub(in crate::run) trait Source {
+    /// What is known before anything happens.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn at_start(&mut self, _kernel: &mut Kernel) -> anyhow::Result<Vec<Context>> {
+        Ok(vec![])
+    }
+
+    /// What has to be known before an event is understood.
+    fn before(&mut self, _event: &Event) -> Vec<Context> {
+        vec![]
+    }
+
+    /// Four times a second; `grown`: what was lost since the last time.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn look(&mut self, _kernel: &mut Kernel, _grown: &[Loss]) -> anyhow::Result<Found> {
+        Ok(Found::default())
+    }
+}
+
+/// What a look found.
+#[derive(Default)]
+pub(in crate::run) struct Found {
+    /// Context, to be applied first.
+    pub(super) contexts: Vec<Context>,
+    /// Records, of what happened before the look.
+    pub(super) records: Vec<Bytes>,
+}
