@@ -59,6 +59,16 @@ pub struct Emitted<W> {
     pub what: W,
 }
 
+impl<W> Emitted<W> {
+    /// The same, by another type.
+    pub fn map<V>(self, what: impl FnOnce(W) -> V) -> Emitted<V> {
+        Emitted { boot_ns: self.boot_ns, owner: self.owner, what: what(self.what) }
+    }
+}
+
+/// Slower than this is slow, milliseconds.
+pub const SLOW_MS: f64 = 1000.0;
+
 /// What a record mentions that has to be known before it is applied: the observer looks it up.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Mentions<'a> {
@@ -102,7 +112,7 @@ pub trait Describe {
         false
     }
 
-    /// This host's end of a connection.
+    /// This host's end of a connection; port 0 until it has one.
     fn local(&self) -> Option<&Endpoint> {
         None
     }

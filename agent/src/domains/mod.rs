@@ -13,8 +13,6 @@ pub mod neighbour;
 mod tests;
 pub mod tls;
 
-use std::net::IpAddr;
-
 use bytes::Bytes;
 use ebpf_probes::{
     abi::{Kind, LostRecord, ProbeId, Stat},
@@ -23,10 +21,10 @@ use ebpf_probes::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use domain::{Describe, Domain, Emitted, Failure, Mentions, Operation, Step, Weight};
+pub use domain::{Describe, Domain, Emitted, Failure, Mentions, Operation, SLOW_MS, Step, Weight};
 
 use crate::{
-    fact::{Endpoint, Phrase, Process},
+    fact::Process,
     known::{Known, bounded::Table, context::Context, select::Select},
     records::{Error, read, whole},
 };
@@ -108,39 +106,39 @@ macro_rules! domains {
 
         impl Memories {
             /// Another record is about to be applied: what is due by now.
-            pub fn before(&mut self, known: &Known, now_ns: u64) -> Vec<Named> {
-                let mut named = Vec::new();
-                $(collect::<$name::Memory>(What::$variant, &mut named, |facts| {
+            pub fn before(&mut self, known: &Known, now_ns: u64) -> Vec<Emitted<What>> {
+                let mut emitted = Vec::new();
+                $(collect(What::$variant, &mut emitted, |facts| {
                     self.$name.before(known, now_ns, facts);
                 });)+
-                named
+                emitted
             }
 
             /// Applies a record and says what it means, in order.
-            pub fn record(&mut self, known: &mut Known, event: &Event) -> Vec<Named> {
+            pub fn record(&mut self, known: &mut Known, event: &Event) -> Vec<Emitted<What>> {
                 let now_ns = event.boot_ns;
-                let mut named = Vec::new();
+                let mut emitted = Vec::new();
                 match &event.what {
-                    $(Record::$variant(record) => collect::<$name::Memory>(What::$variant, &mut named, |facts| {
+                    $(Record::$variant(record) => collect(What::$variant, &mut emitted, |facts| {
                         self.$name.record(known, now_ns, record, facts);
                     }),)+
                     Record::Lost { probe, stat, count } => known.lost(*probe, *stat, *count),
                     Record::Tick => {
-                        $(collect::<$name::Memory>(What::$variant, &mut named, |facts| {
+                        $(collect(What::$variant, &mut emitted, |facts| {
                             self.$name.tick(known, now_ns, facts);
                         });)+
                     }
                 }
-                named
+                emitted
             }
 
             /// A record was applied: what is to be emitted before its own facts.
-            pub fn after(&mut self, known: &Known, now_ns: u64) -> Vec<Named> {
-                let mut named = Vec::new();
-                $(collect::<$name::Memory>(What::$variant, &mut named, |facts| {
+            pub fn after(&mut self, known: &Known, now_ns: u64) -> Vec<Emitted<What>> {
+                let mut emitted = Vec::new();
+                $(collect(What::$variant, &mut emitted, |facts| {
                     self.$name.after(known, now_ns, facts);
                 });)+
-                named
+                emitted
             }
 
             /// Applies what was found out about the system.
@@ -157,8 +155,14 @@ macro_rules! domains {
         }
 
         impl What {
-            fn described(&self) -> &dyn Describe {
+            /// As the rest of the agent asks it.
+            pub fn described(&self) -> &dyn Describe {
                 match self { $(Self::$variant(what) => what,)+ }
+            }
+
+            /// The probe that saw it.
+            pub fn probe(&self) -> &'static str {
+                match self { $(Self::$variant(_) => <$name::Memory as Domain>::PROBE.name,)+ }
             }
         }
 
@@ -180,21 +184,15 @@ domains! {
     clock: Clock,
 }
 
-/// What was emitted, and by which probe.
-pub type Named = (&'static str, Emitted<What>);
-
 /// Takes what a domain emits as what the rest of the agent knows.
-fn collect<D: Domain>(
-    what: fn(D::What) -> What,
-    named: &mut Vec<Named>,
-    emits: impl FnOnce(&mut Vec<Emitted<D::What>>),
+fn collect<W>(
+    what: fn(W) -> What,
+    emitted: &mut Vec<Emitted<What>>,
+    emits: impl FnOnce(&mut Vec<Emitted<W>>),
 ) {
     let mut facts = Vec::new();
     emits(&mut facts);
-    let as_known = |Emitted { boot_ns, owner, what: fact }| {
-        (D::PROBE.name, Emitted { boot_ns, owner, what: what(fact) })
-    };
-    named.extend(facts.into_iter().map(as_known));
+    emitted.extend(facts.into_iter().map(|fact| fact.map(what)));
 }
 
 /// Decodes one record.
@@ -215,50 +213,12 @@ pub fn decode(record: &Bytes) -> Result<Event, Error> {
     Ok(Event { boot_ns: header.boot_ns, what })
 }
 
-impl Describe for What {
-    fn weight(&self) -> Weight {
-        self.described().weight()
-    }
-
-    fn passes(&self, select: &Select) -> bool {
-        self.described().passes(select)
-    }
-
-    fn concerns_everyone(&self) -> bool {
-        self.described().concerns_everyone()
-    }
-
-    fn local(&self) -> Option<&Endpoint> {
-        self.described().local().filter(|local| local.port != 0)
-    }
-
-    fn towards(&self) -> Option<(IpAddr, u16)> {
-        self.described().towards()
-    }
-
-    fn phrase(&self) -> Option<Phrase> {
-        self.described().phrase()
-    }
-
-    fn label(&self) -> Option<String> {
-        self.described().label()
-    }
-
-    fn operation(&self) -> Option<Operation> {
-        self.described().operation()
-    }
-
-    fn failure(&self) -> Option<Failure> {
-        self.described().failure()
-    }
-}
-
 impl What {
     /// Whether a fact is worth reporting to who asked for this.
     pub fn is_wanted(&self, select: &Select) -> bool {
-        let Weight { bad, ms } = self.weight();
+        let Weight { bad, ms } = self.described().weight();
         let long_enough = select.min_ms == 0 || ms.is_some_and(|ms| ms >= select.min_ms as f64);
-        (!select.only_bad || bad) && long_enough && self.passes(select)
+        (!select.only_bad || bad) && long_enough && self.described().passes(select)
     }
 }
 

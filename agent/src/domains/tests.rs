@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    fact::Protocol,
+    fact::{Endpoint, Protocol},
     records::{address_bytes, encode},
 };
 

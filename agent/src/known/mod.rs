@@ -83,8 +83,7 @@ impl Known {
             Context::Process(process) => self.processes.insert(process.pid, process.clone()),
             Context::Snapshot(seen) => self.loaded.insert(seen.process, seen.loaded.clone()),
             Context::Network(network) => {
-                // An answer about tables may not have been able to read the namespace itself.
-                if network.tables.is_empty() || !network.gateways.is_empty() {
+                if network.has_read_namespace() {
                     self.namespaces.lives(network.netns);
                 }
             }

@@ -141,12 +141,8 @@ pub enum Hangup {
     Changes(Box<config::Session>),
 }
 
-/// A kind of output: its name, and how it is opened.
+/// A kind of output, and how it is opened.
 pub struct Kind {
-    /// Its name.
-    pub name: &'static str,
-    /// What it does.
-    pub about: &'static str,
     /// Opens it where the configuration asks for it: before anything is attached, so that what is wrong with it is
     /// said first.
     pub open: fn(&config::Outputs) -> anyhow::Result<Option<Opened>>,

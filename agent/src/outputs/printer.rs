@@ -26,8 +26,6 @@ use crate::{
 
 /// What is printed, among the outputs.
 pub(super) const KIND: Kind = Kind {
-    name: "printed",
-    about: "lines for people, tables of what there was, or JSON lines",
     open: |outputs| {
         let Some(output) = &outputs.printed else { return Ok(None) };
         let printer = Printer::open(output)?;

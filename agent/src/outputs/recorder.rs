@@ -22,8 +22,6 @@ use crate::{
 
 /// Recordings, among the outputs.
 pub(super) const KIND: Kind = Kind {
-    name: "recording",
-    about: "records as the kernel made them, and context: `culprit replay` gives the same again",
     open: |outputs| {
         let Some(recording) = outputs.recording.clone() else { return Ok(None) };
         // A pipe or a device may be there.

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use crate::{
     config::Selection,
-    domains::{Describe, Fact},
+    domains::Fact,
     fact::{Probes, Process},
     known::{bounded::Bounded, context::ProcessContext},
     pipeline::incident::Incident,
@@ -145,7 +145,7 @@ impl Filter {
 
     /// Whether a fact is shown.
     pub(super) fn fact(&mut self, fact: &Fact) -> bool {
-        let connection = fact.what.towards();
+        let connection = fact.what.described().towards();
         if let Some((ip, port)) = connection {
             self.meets(ip, port);
         }
@@ -157,7 +157,9 @@ impl Filter {
         let passes = (probes.is_empty() || probes.iter().any(|probe| probe == fact.probe))
             && fact.what.is_wanted(select)
             && connection.is_none_or(|(ip, port)| select.connection(ip, port))
-            && (!wanted.by_owner() || fact.what.concerns_everyone() || self.owned(fact.process.as_ref()));
+            && (!wanted.by_owner()
+                || fact.what.described().concerns_everyone()
+                || self.owned(fact.process.as_ref()));
         self.passed += u64::from(passes);
         passes
     }

@@ -20,34 +20,37 @@ impl Memory {
     ) -> Option<What> {
         let udp = connect.tuple.protocol == IPPROTO_UDP;
         let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-        let (source, destination) = (known.local(&connect.tuple), known.destination(connect));
-        let elapsed_ns = boot_ns.saturating_sub(connect.started_ns);
-        let elapsed_ms = ms(elapsed_ns);
+        // What waits is seen four times a second: its ends are looked up where they are said.
+        let (source, destination) = (|| known.local(&connect.tuple), || known.destination(connect));
+        let elapsed_ms = ms(boot_ns.saturating_sub(connect.started_ns));
         Some(match step {
             ConnectStep::Waiting => return None,
-            ConnectStep::Start => What::ConnectStarted { protocol, source, destination },
-            ConnectStep::Retry => {
-                What::SynRetransmitted { source, destination, syn_retransmits: connect.retries, elapsed_ms }
+            ConnectStep::Pending => self.pending(known, connect, boot_ns),
+            ConnectStep::Start => {
+                What::ConnectStarted { protocol, source: source(), destination: destination() }
             }
+            ConnectStep::Retry => What::SynRetransmitted {
+                source: source(),
+                destination: destination(),
+                syn_retransmits: connect.retries,
+                elapsed_ms,
+            },
             ConnectStep::Drop => What::ConnectDropped {
-                source,
-                destination,
+                source: source(),
+                destination: destination(),
                 reason: self
-                    .drop_reasons
-                    .get(&connect.drop_reason)
-                    .cloned()
+                    .drop_reason(connect.drop_reason)
                     .unwrap_or_else(|| "not reported by this kernel".into()),
                 drops: connect.drops,
                 site: self.drop_site(known, connect),
                 elapsed_ms,
             },
-            ConnectStep::Pending => self.pending(known, connect, boot_ns),
             ConnectStep::End => {
                 let (outcome, errno) = outcome(connect);
                 What::ConnectEnded {
                     protocol,
-                    source,
-                    destination,
+                    source: source(),
+                    destination: destination(),
                     outcome,
                     errno,
                     answered_by_host: known.host_icmp(connect).filter(|_| connect.established == 0),

@@ -4,14 +4,11 @@ use std::net::IpAddr;
 
 use super::{What, text};
 use crate::{
-    domains::{Describe, Failure, Operation, Step, Weight},
+    domains::{Describe, Failure, Operation, SLOW_MS, Step, Weight},
     fact::{Endpoint, Phrase, named, peer},
     known::select::Select,
     text::host::host,
 };
-
-/// Slower than this is slow, milliseconds.
-const SLOW_MS: f64 = 1000.0;
 
 impl What {
     /// The server that is asked.

@@ -77,8 +77,7 @@ impl Memory {
 
     /// The gateways of a network namespace.
     pub(super) fn network(&mut self, network: &Network) {
-        // An answer about tables may not have been able to read the namespace itself.
-        if network.tables.is_empty() || !network.gateways.is_empty() {
+        if network.has_read_namespace() {
             self.gateways.insert(network.netns, network.gateways.clone());
         }
     }

@@ -4,12 +4,9 @@ use std::net::IpAddr;
 
 use super::{Role, Session, What, text};
 use crate::{
-    domains::{Describe, Failure, Operation, Step, Weight},
+    domains::{Describe, Failure, Operation, SLOW_MS, Step, Weight},
     fact::{Endpoint, Phrase, named, peer},
 };
-
-/// Slower than this is slow, milliseconds.
-const SLOW_MS: f64 = 1000.0;
 
 impl What {
     /// The handshake it is about.

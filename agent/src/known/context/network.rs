@@ -135,6 +135,13 @@ pub struct Network {
     pub neighbours: Option<Vec<SeenNeighbour>>,
 }
 
+impl Network {
+    /// Whether it says what there is in the namespace: an answer about tables may not have been able to read it.
+    pub fn has_read_namespace(&self) -> bool {
+        self.tables.is_empty() || !self.gateways.is_empty()
+    }
+}
+
 /// A neighbour that has a MAC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenNeighbour {

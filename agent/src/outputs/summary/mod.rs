@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    domains::{Describe, Fact, What},
+    domains::{Fact, What},
     outputs::text,
     pipeline::incident::Incident,
     terminal::{self, Column},
@@ -107,8 +107,9 @@ impl Table {
 }
 
 fn label(what: &What) -> (String, Option<f64>) {
-    match what.label() {
-        Some(label) => (label, what.weight().ms),
+    let described = what.described();
+    match described.label() {
+        Some(label) => (label, described.weight().ms),
         None => (kind(what), None),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{ROWS, Times, text};
 use crate::{
-    domains::{Describe, Fact, Operation, Step},
+    domains::{Fact, Operation, Step},
     terminal::{self, Column},
     text::shown,
 };
@@ -43,7 +43,7 @@ struct Row {
 
 impl Peers {
     pub(super) fn add(&mut self, fact: &Fact) {
-        let Some(Operation { destination: to, step }) = fact.what.operation() else { return };
+        let Some(Operation { destination: to, step }) = fact.what.described().operation() else { return };
         let who = fact.process.as_ref().map_or_else(
             || "-".to_owned(),
             |process| {

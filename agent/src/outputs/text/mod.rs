@@ -14,7 +14,7 @@ pub use incident::{Incidents, Watch};
 
 use crate::{
     config::Time,
-    domains::{Describe, Fact},
+    domains::Fact,
     fact::Tone,
     terminal::{Piece, cells, lines, padded},
     text::shown,
@@ -54,11 +54,11 @@ fn colour(tone: Tone) -> Colour {
 
 /// Writes one line; queries are left to their answers.
 pub fn line(fact: &Fact, style: Style, out: &mut impl Write) -> io::Result<()> {
-    let Some(phrase) = fact.what.phrase() else { return Ok(()) };
+    let Some(phrase) = fact.what.described().phrase() else { return Ok(()) };
     let paint = |colour: Colour| if style.colour { colour } else { Colour::new() };
     let (who, time) = (who(fact), time(&fact.at, style.time));
     let mut arrow = if phrase.arrow.is_empty() { String::new() } else { format!("{} ", phrase.arrow) };
-    if let Some(local) = fact.what.local().filter(|_| style.ports) {
+    if let Some(local) = fact.what.described().local().filter(|local| style.ports && local.port != 0) {
         arrow = format!(":{} {arrow}", local.port);
     }
     let first = cells(&time) + 2;

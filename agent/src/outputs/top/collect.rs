@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::words::who;
 use crate::{
     domains::{
-        Describe, Fact, Failure, What,
+        Fact, Failure, What,
         connect::{self},
         dns,
         neighbour::{self, NeighbourTransition},
@@ -96,7 +96,7 @@ impl Collector {
         self.facts += 1;
         self.now_ns = self.now_ns.max(fact.boot_ns);
         self.follow(fact);
-        if let Some(Failure { destination, error }) = fact.what.failure() {
+        if let Some(Failure { destination, error }) = fact.what.described().failure() {
             self.failed((who(fact.process.as_ref()), destination, error), fact.boot_ns);
         }
     }

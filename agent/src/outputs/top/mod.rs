@@ -51,8 +51,6 @@ pub fn check() -> anyhow::Result<()> {
 
 /// The live view, among the outputs.
 pub(super) const KIND: Kind = Kind {
-    name: "screen",
-    about: "a live view of what is pending, failing and open (`culprit top`)",
     open: |outputs| {
         let Some(colour) = outputs.screen else { return Ok(None) };
         check()?;

@@ -4,14 +4,14 @@ use ebpf_probes::abi::IPPROTO_UDP;
 
 use super::World;
 use crate::domains::{
-    Emitted, Event, Named, Record, What,
+    Emitted, Event, Record, What,
     connect::{self, ConnectStep},
     dns, neighbour,
 };
 
 impl World {
     /// Applies an event to the domains that it is not of, and says what it means there.
-    pub(super) fn linked(&mut self, event: &Event) -> Vec<Named> {
+    pub(super) fn linked(&mut self, event: &Event) -> Vec<Emitted<What>> {
         match &event.what {
             // A UDP socket has got an error: its lookups will not be answered.
             Record::Connect(connect::Record::Connect(ConnectStep::End, connect))
@@ -20,10 +20,7 @@ impl World {
                 let Some(errno) = connect::outcome(connect).1 else { return vec![] };
                 let mut facts = Vec::new();
                 dns::failed(&mut self.domains.dns, &self.known, event.boot_ns, connect, &errno, &mut facts);
-                let named = |Emitted { boot_ns, owner, what }| {
-                    ("dns", Emitted { boot_ns, owner, what: What::Dns(what) })
-                };
-                facts.into_iter().map(named).collect()
+                facts.into_iter().map(|fact| fact.map(What::Dns)).collect()
             }
             // A packet that is forwarded belongs to a connect made elsewhere on this host.
             Record::Neighbour(neighbour::Record::Waiter(record)) if record.forwarded != 0 => {

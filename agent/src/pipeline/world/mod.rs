@@ -12,7 +12,7 @@ mod tests;
 mod under_way;
 
 use crate::{
-    domains::{Describe, Emitted, Event, Fact, Memories, Named, What},
+    domains::{Emitted, Event, Fact, Memories, What},
     known::{Known, bounded::Table, context::Context},
 };
 
@@ -42,8 +42,8 @@ impl World {
         facts.extend(self.domains.record(&mut self.known, event));
         // What other clocks say of the moment comes before what was done then.
         let first = self.domains.after(&self.known, now_ns);
-        for named in first.into_iter().chain(facts) {
-            self.fact(named).into_iter().for_each(&mut emit);
+        for emitted in first.into_iter().chain(facts) {
+            self.fact(emitted).into_iter().for_each(&mut emit);
         }
     }
 
@@ -53,15 +53,12 @@ impl World {
     }
 
     /// What happened as it is emitted, if it was asked for.
-    fn fact(&self, (probe, Emitted { boot_ns, owner, what }): Named) -> Option<Fact> {
-        if !what.is_wanted(&self.known.select) || !self.concerns(&owner, &what) {
+    fn fact(&self, Emitted { boot_ns, owner, what }: Emitted<What>) -> Option<Fact> {
+        let concerned = self.known.is_wanted(&owner) || what.described().concerns_everyone();
+        if !concerned || !what.is_wanted(&self.known.select) {
             return None;
         }
         let process = (owner.process != 0).then(|| self.known.process(&owner));
-        Some(Fact { at: self.wall_text(boot_ns), boot_ns, probe, process, what })
-    }
-
-    fn concerns(&self, owner: &ebpf_probes::abi::Owner, what: &What) -> bool {
-        self.known.is_wanted(owner) || what.concerns_everyone()
+        Some(Fact { at: self.wall_text(boot_ns), boot_ns, probe: what.probe(), process, what })
     }
 }

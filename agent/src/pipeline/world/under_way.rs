@@ -39,7 +39,7 @@ impl World {
         let connects = connects.into_iter().take(most).filter_map(|op| {
             let what = What::Connect(self.domains.connect.pending(&self.known, &op.connect, now_ns));
             let (boot_ns, owner) = (op.connect.started_ns, op.connect.owner);
-            self.fact(("connect", Emitted { boot_ns, owner, what }))
+            self.fact(Emitted { boot_ns, owner, what })
         });
         let lookups = lookups.into_iter().take(most).filter_map(|op| {
             let what = What::Dns(dns::What::DnsPending {
@@ -51,7 +51,7 @@ impl World {
                 queries: op.queries,
                 elapsed_ms: ms(now_ns.saturating_sub(op.started_ns)),
             });
-            self.fact(("dns", Emitted { boot_ns: op.started_ns, owner: op.owner, what }))
+            self.fact(Emitted { boot_ns: op.started_ns, owner: op.owner, what })
         });
         (connects.chain(lookups).collect(), left_out)
     }

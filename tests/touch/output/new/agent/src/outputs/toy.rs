@@ -5,8 +5,6 @@ use crate::{fact::Summary, pipeline::incident::Incident};
 
 /// Among the outputs.
 pub(super) const KIND: Kind = Kind {
-    name: "toy",
-    about: "how many incidents there were",
     open: |outputs| {
         if !outputs.toy {
             return Ok(None);
