@@ -42,6 +42,7 @@ pub mod rules;
 pub mod run;
 pub mod severity;
 pub mod snapshot;
+pub mod sockdiag;
 pub mod terminal;
 pub mod text;
 pub mod time;

@@ -98,6 +98,20 @@ pub struct Tuple {
     pub protocol: u16,
 }
 
+/// A connection where its socket's cookie is not known: by its ends and the network namespace they belong to.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Connection {
+    /// Its addresses and ports.
+    pub tuple: Tuple,
+    /// Its network namespace.
+    pub netns: Netns,
+}
+
+/// The map of connections that are to be adopted and have no cookie yet, by [`Connection`]: the device that each is
+/// bound to, 0 for none. The agent has their cookies drawn, and walks once more.
+pub const LACKING_MAP: &str = "LACKING";
+
 /// `AF_INET`.
 pub const AF_INET: u16 = 2;
 /// `AF_INET6`.
@@ -253,7 +267,7 @@ macro_rules! assert_layout {
 }
 pub(crate) use assert_layout;
 
-assert_layout!(Header = 16, Netns = 8, Owner = 40, Tuple = 40, LostRecord = 32);
+assert_layout!(Header = 16, Netns = 8, Owner = 40, Tuple = 40, Connection = 48, LostRecord = 32);
 
 #[cfg(test)]
 mod tests {

@@ -68,6 +68,8 @@ pub enum Attach {
     CgroupSendmsg4,
     /// `sendto()` on an unconnected UDP socket, IPv6.
     CgroupSendmsg6,
+    /// Objects of the kernel, walked through by the agent when it starts: nothing stays attached.
+    Iterator(&'static str),
 }
 
 impl core::fmt::Display for Attach {
@@ -83,6 +85,7 @@ impl core::fmt::Display for Attach {
             Self::CgroupConnect6 => f.write_str("cgroup/connect6"),
             Self::CgroupSendmsg4 => f.write_str("cgroup/sendmsg4"),
             Self::CgroupSendmsg6 => f.write_str("cgroup/sendmsg6"),
+            Self::Iterator(objects) => write!(f, "iter/{objects}"),
         }
     }
 }
@@ -143,6 +146,56 @@ pub const FORKS: Hook = Hook {
     required: false,
     fields: &[fields::TASK_TGID],
 };
+
+/// Adopts what was under way before the programs were attached: shared by connects and handshakes.
+pub const ADOPTS: Hook = Hook {
+    program: ADOPT,
+    attach: Attach::Iterator("task_file"),
+    gives: "connects and handshakes that were under way before culprit started",
+    required: false,
+    fields: &[
+        fields::TASK_TGID,
+        fields::TASK_COMM,
+        fields::TASK_LEADER,
+        fields::TASK_SIGNAL,
+        fields::SIGNAL_THREADS,
+        fields::TASK_CGROUPS,
+        fields::CSS_SET_CGROUP,
+        fields::CGROUP_SELF,
+        fields::CGROUP_PARENT,
+        fields::CGROUP_NODE,
+        fields::NODE_ID,
+        fields::FILE_INODE,
+        fields::INODE_MODE,
+        fields::FILE_PRIVATE,
+        fields::SOCKET_SK,
+        fields::SK_FAMILY,
+        fields::SK_PROTOCOL,
+        fields::SK_STATE,
+        fields::SK_COOKIE,
+        fields::SK_NET,
+        fields::NET_INUM,
+        fields::SK_NUM,
+        fields::SK_DPORT,
+        fields::SK_DADDR,
+        fields::SK_RCV_SADDR,
+        fields::SK_V6_DADDR,
+        fields::SK_V6_RCV_SADDR,
+        fields::SK_BOUND_IF,
+        fields::ICSK_RETRANSMITS,
+        fields::ICSK_RECEIVED,
+        fields::ICSK_ACCEPT_HEAD,
+        fields::REQ_SK,
+        fields::REQ_NEXT,
+        fields::TCP_RCV_NXT,
+        fields::TCP_COPIED_SEQ,
+        fields::TCP_BYTES_RECEIVED,
+        fields::TCP_DATA_SENT,
+        fields::TCP_RETRANS_STAMP,
+    ],
+};
+/// The program of [`ADOPTS`], which the agent runs.
+pub const ADOPT: &str = "adopt";
 
 /// What a look at the calling thread reads.
 const OWNER: &[Field] = &[fields::TASK_NSPROXY, fields::NSPROXY_NET, fields::NET_INUM];

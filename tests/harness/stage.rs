@@ -23,8 +23,8 @@ pub const VOID6: &str = "2001:db8::64";
 /// How long a fetch is given before its program goes on, seconds.
 pub const PATIENCE: f64 = 2.5;
 
-/// The stage.
-pub struct Stage {
+/// The stage; `W` is `()` until something watches.
+pub struct Stage<W = Culprit> {
     /// The client's and the server's host.
     pub pair: Pair,
     /// The server's certificate.
@@ -32,7 +32,7 @@ pub struct Stage {
     /// Where the server listens.
     pub service: SocketAddr,
     /// What watches.
-    pub culprit: Culprit,
+    pub culprit: W,
     programs: Scratch,
     actors: Vec<Running>,
     _void: Running,
@@ -54,8 +54,16 @@ impl Stage {
 
     #[track_caller]
     fn with(case: &'static str, address: impl Fn(&Pair) -> std::net::IpAddr) -> Self {
+        Stage::unwatched(case, address, port()).watched()
+    }
+}
+
+impl Stage<()> {
+    /// Sets it, and nothing watches yet. Its service is at this address and port.
+    #[track_caller]
+    pub fn unwatched(case: &'static str, address: impl Fn(&Pair) -> std::net::IpAddr, port: u16) -> Self {
         let pair = Pair::make();
-        let service = SocketAddr::new(address(&pair), port());
+        let service = SocketAddr::new(address(&pair), port);
         let programs = Scratch::make();
         for (name, text) in PROGRAMS {
             std::fs::write(programs.join(name), text).expect("our own directory");
@@ -73,7 +81,7 @@ impl Stage {
             pair,
             identity: Identity::make(),
             service,
-            culprit: Culprit::trace(""),
+            culprit: (),
             programs,
             actors: Vec::new(),
             _void: void,
@@ -81,6 +89,59 @@ impl Stage {
         }
     }
 
+    /// From now on culprit watches.
+    #[track_caller]
+    pub fn watched(self) -> Stage {
+        let Self { pair, identity, service, culprit: (), programs, actors, _void, mut keeper } = self;
+        let culprit = Culprit::trace("");
+        for actor in &actors {
+            keeper.keep(actor.pid());
+        }
+        Stage { pair, identity, service, culprit, programs, actors, _void, keeper }
+    }
+
+    /// Starts the Python server with a plan, before anything watches; its process id.
+    #[track_caller]
+    pub fn serve_unwatched(&mut self, plan: &Value) -> u64 {
+        let server = self.server(plan);
+        self.begin(server)
+    }
+}
+
+impl<W> Stage<W> {
+    fn server(&self, plan: &Value) -> Command {
+        let mut server = python();
+        server
+            .arg(self.program("tls_server.py"))
+            .arg(self.service.ip().to_string())
+            .arg(self.service.port().to_string())
+            .args([self.identity.cert(), self.identity.key()])
+            .arg(plan.to_string());
+        server
+    }
+
+    #[track_caller]
+    fn begin(&mut self, command: Command) -> u64 {
+        let running = self.pair.server.spawn(command);
+        running.wait_for_line("ready");
+        let pid = running.pid();
+        self.actors.push(running);
+        pid.into()
+    }
+
+    /// A fixture program.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    /// An OpenSSL client that asks for this name.
+    #[track_caller]
+    pub fn client(&self, name: &str, options: &str) -> Running {
+        openssl_client_for(&self.pair.client, self.service, name, options)
+    }
+}
+
+impl Stage {
     /// Keeps a recording of what this process is part of, if recordings are to be kept.
     #[track_caller]
     pub fn keep(&mut self, pid: u32) {
@@ -96,13 +157,7 @@ impl Stage {
     /// Starts the Python server with a plan; its process id.
     #[track_caller]
     pub fn serve(&mut self, plan: &Value) -> u64 {
-        let mut server = python();
-        server
-            .arg(self.program("tls_server.py"))
-            .arg(self.service.ip().to_string())
-            .arg(self.service.port().to_string())
-            .args([self.identity.cert(), self.identity.key()])
-            .arg(plan.to_string());
+        let server = self.server(plan);
         let pid = self.act(server);
         self.actor().say("begin\n");
         pid
@@ -117,28 +172,14 @@ impl Stage {
     /// Starts a process on the server's host and waits for its `ready`; its process id.
     #[track_caller]
     pub fn act(&mut self, command: Command) -> u64 {
-        let running = self.pair.server.spawn(command);
-        running.wait_for_line("ready");
-        let pid = running.pid();
-        self.actors.push(running);
-        self.keep(pid);
-        pid.into()
+        let pid = self.begin(command);
+        self.keep(u32::try_from(pid).expect("a process id"));
+        pid
     }
 
     /// The last process started.
     pub fn actor(&mut self) -> &mut Running {
         self.actors.last_mut().expect("a process acts")
-    }
-
-    /// A fixture program.
-    pub fn program(&self, name: &str) -> PathBuf {
-        self.programs.join(name)
-    }
-
-    /// An OpenSSL client that asks for this name.
-    #[track_caller]
-    pub fn client(&self, name: &str, options: &str) -> Running {
-        openssl_client_for(&self.pair.client, self.service, name, options)
     }
 
     /// The incident of the service, as it opens.

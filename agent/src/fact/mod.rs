@@ -16,12 +16,20 @@ pub use reference::{LeapKind, Reading, ReferenceKind, is_time_zone};
 pub use stream::{Degraded, LostBy, MissingReason, Probes, SCHEMA, Start, Summary};
 pub use wire::{HostIcmp, IcmpError, TranslatedBy, Wire};
 
+/// Of what was under way when culprit started, after how long it has taken.
+pub const BEFORE_START: &str = ", since before culprit started";
+
+/// Whether a flag of a fact or an incident is left out of its JSON.
+pub fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 /// A process and the thread that acted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Process {
     /// Process id.
     pub pid: u32,
-    /// Thread id.
+    /// Thread id; of what began before culprit started the process id, unless the process has but one thread.
     pub tid: u32,
     /// The thread's name; in an incident the process's, which is that of its first thread.
     pub comm: String,

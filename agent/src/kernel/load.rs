@@ -142,6 +142,11 @@ impl Kernel {
         self.ebpf.maps()
     }
 
+    /// A program of the object, to be run.
+    pub(super) fn program_mut(&mut self, name: &str) -> Option<&mut Program> {
+        self.ebpf.program_mut(name)
+    }
+
     /// A program of the object.
     pub(super) fn program(&self, name: &str) -> Option<&Program> {
         self.ebpf.program(name)
@@ -357,7 +362,8 @@ fn fill(ebpf: &mut Ebpf, spec: &Spec) -> Result<(), Error> {
 }
 
 fn attach_all(ebpf: &mut Ebpf, hooks: &mut [Planned], cgroup: BorrowedFd<'_>) -> Result<(), Error> {
-    let wants_btf = |planned: &Planned| matches!(planned.hook.attach, Attach::BtfTracepoint(..));
+    let wants_btf =
+        |planned: &Planned| matches!(planned.hook.attach, Attach::BtfTracepoint(..) | Attach::Iterator(_));
     let btf = if hooks.iter().any(wants_btf) {
         Some(AyaBtf::from_sys_fs().map_err(|error| Error::Object(error.into()))?)
     } else {
@@ -414,6 +420,7 @@ fn load_one(program: &mut Program, to: Attach, btf: Option<&AyaBtf>) -> Result<(
         (Program::BtfTracePoint(program), Attach::BtfTracepoint(name, _), Some(btf)) => {
             program.load(name, btf)
         }
+        (Program::Iter(program), Attach::Iterator(objects), Some(btf)) => program.load(objects, btf),
         (Program::RawTracePoint(program), ..) => program.load(),
         (Program::TracePoint(program), ..) => program.load(),
         (Program::CgroupSkb(program), ..) => program.load(),
@@ -441,6 +448,8 @@ fn attach(program: &mut Program, to: Attach, cgroup: BorrowedFd<'_>) -> Result<(
             Program::CgroupSockAddr(program),
             Attach::CgroupConnect4 | Attach::CgroupConnect6 | Attach::CgroupSendmsg4 | Attach::CgroupSendmsg6,
         ) => program.attach(cgroup, mode).map(drop),
+        // It is run once, by what reads it.
+        (Program::Iter(_), Attach::Iterator(_)) => Ok(()),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

@@ -1,6 +1,7 @@
 //! The boundary with the kernel: what it offers ([`btf`]), what we ask of it ([`plan`]), loading and
 //! attaching ([`load`]), and the ring ([`ring`]). Knows nothing of what the records mean.
 
+pub mod adopt;
 pub mod btf;
 pub mod cgroup;
 pub mod counters;

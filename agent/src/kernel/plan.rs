@@ -13,6 +13,8 @@ use ebpf_probes::{
     spec::{Attach, FOLLOW_EXIT, FOLLOW_FORK, FOLLOW_NAME, Field, Hook, Probe},
 };
 
+use rustix::time::{ClockId, clock_getres};
+
 use super::btf::Btf;
 
 /// The global that says how namespaces are distinguished.
@@ -287,6 +289,7 @@ impl Plan {
             ("RUN", bit(spec.quiet)),
             ("STALL_NS", Constant::U64(spec.thresholds.tls_ns)),
             ("SLOW_NS", Constant::U64(WAITING_NS)),
+            ("TICK_NS", Constant::U64(tick_ns())),
         ];
         self.constants.extend(constants.map(|(name, value)| (name.to_owned(), value)));
         self.set_generation(btf);
@@ -324,6 +327,12 @@ pub fn check(hook: &Hook, btf: &Btf) -> Outcome {
         Some(why) => Outcome::NoField(why),
         None => Outcome::Attached,
     }
+}
+
+/// The kernel's tick in nanoseconds, as long as its coarse clock's.
+fn tick_ns() -> u64 {
+    let tick = clock_getres(ClockId::MonotonicCoarse);
+    u64::try_from(tick.tv_nsec).unwrap_or(0)
 }
 
 fn missing(field: &Field, btf: &Btf) -> Option<String> {

@@ -172,7 +172,8 @@ impl Known {
     pub fn process(&self, owner: &Owner) -> Process {
         let mut process = Process {
             pid: owner.process,
-            tid: owner.thread,
+            // Of one that acted before culprit started only the process is known.
+            tid: if owner.thread == 0 { owner.process } else { owner.thread },
             comm: records::comm(&owner.comm),
             netns: self.namespace(owner.netns),
             ..Process::default()
@@ -194,8 +195,12 @@ impl Known {
         Some(process)
     }
 
-    /// A thread in words: `thread 44`, with its name when it has one of its own.
+    /// A thread in words: `thread 44`, with its name when it has one of its own; `the process` where it is not known
+    /// which thread it was.
     pub fn thread(&self, owner: &Owner) -> String {
+        if owner.thread == 0 {
+            return "the process".to_owned();
+        }
         match self.named(owner).and_then(|process| process.thread) {
             Some(name) => format!("thread {} ({name})", owner.thread),
             None => format!("thread {}", owner.thread),

@@ -47,6 +47,7 @@ fn session(name: &str) -> Session {
         peer: endpoint(name),
         sni: Some(sni.text),
         sni_invalid: sni.invalid,
+        since_before_start: false,
     }
 }
 
@@ -131,6 +132,7 @@ fn incident(name: &str) -> Incident {
             sni_invalid: sni.invalid,
             local: endpoint(name),
             peer: endpoint(name),
+            since_before_start: false,
             stall_ms: 1,
             read_after_ms: None,
             waiting: 1,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     domains::connect::Outcome,
-    fact::{Endpoint, HostIcmp},
+    fact::{Endpoint, HostIcmp, is_false},
 };
 
 /// Of `connect_stalled`; of the connect that waits longest.
@@ -25,6 +25,9 @@ pub struct ConnectStalledDetails {
     pub dropped_by_host: u32,
     /// Why it dropped the last of them.
     pub drop_reason: Option<String>,
+    /// It was pending before culprit started: what this host had dropped of it until then is not known.
+    #[serde(skip_serializing_if = "is_false")]
+    pub since_before_start: bool,
     /// Destinations of this incident.
     pub destinations: u64,
     /// When there are several: those with most connects waiting, ten at most.

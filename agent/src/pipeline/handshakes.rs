@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     domains::tls::{Role, Stage},
-    fact::{Endpoint, Thread},
+    fact::{Endpoint, Thread, is_false},
     text::host::Invalid,
 };
 
@@ -25,6 +25,9 @@ pub struct TlsDetails {
     pub local: Endpoint,
     /// The other end.
     pub peer: Endpoint,
+    /// It was under way before culprit started: that what the peer sent is a ClientHello is concluded from the port.
+    #[serde(skip_serializing_if = "is_false")]
+    pub since_before_start: bool,
     /// Time without progress.
     pub stall_ms: u64,
     /// How long the peer's last message waited to be read; absent while none has.

@@ -19,6 +19,13 @@ pub mod phase {
     pub const UNSEEN: u32 = 5;
 }
 
+/// What else is known of a connect: bits.
+pub mod flag {
+    /// It was under way when culprit started: of what happened before, only what its socket remembers is known. Which
+    /// thread called is not, where the process has several.
+    pub const ADOPTED: u32 = 1;
+}
+
 /// Who changed where a connect goes: bits.
 pub mod translated {
     /// A cgroup program gave the socket another destination than the program asked for.
@@ -70,8 +77,8 @@ pub struct Connect {
     pub icmp_netns: Netns,
     /// The error (positive errno) that waited to be handed out when the connect ended, 0 for none.
     pub unread_errno: i32,
-    /// Unused, 0.
-    pub pad2: u32,
+    /// Bits of [`flag`].
+    pub flags: u32,
 }
 
 impl Connect {

@@ -1,6 +1,6 @@
 //! Addresses and ports as records have them: of sockets, of the destination of a call.
 
-use aya_ebpf::{bindings::bpf_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{bindings::bpf_sock_addr, helpers::bpf_probe_read_kernel, programs::SockAddrContext};
 
 use crate::{
     abi::{AF_INET6, Tuple},
@@ -37,6 +37,34 @@ pub(crate) unsafe fn tuple_of(sk: *const u8) -> Tuple {
             family,
             protocol: fields::SK_PROTOCOL::read(sk),
         }
+    }
+}
+
+/// The two ends of a socket where the verifier knows no types; `None` when it cannot be read.
+#[inline(always)]
+pub(crate) fn tuple_at(sk: *const u8) -> Option<Tuple> {
+    // SAFETY: helpers that cannot fault.
+    unsafe {
+        let family = bpf_probe_read_kernel(fields::SK_FAMILY::address(sk)).ok()?;
+        let (local, remote) = if family == AF_INET6 {
+            (
+                bpf_probe_read_kernel(fields::SK_V6_RCV_SADDR::address(sk).cast()).ok()?,
+                bpf_probe_read_kernel(fields::SK_V6_DADDR::address(sk).cast()).ok()?,
+            )
+        } else {
+            (
+                mapped(bpf_probe_read_kernel(fields::SK_RCV_SADDR::address(sk)).ok()?),
+                mapped(bpf_probe_read_kernel(fields::SK_DADDR::address(sk)).ok()?),
+            )
+        };
+        Some(Tuple {
+            local,
+            remote,
+            local_port: bpf_probe_read_kernel(fields::SK_NUM::address(sk)).ok()?,
+            remote_port: u16::from_be(bpf_probe_read_kernel(fields::SK_DPORT::address(sk)).ok()?),
+            family,
+            protocol: bpf_probe_read_kernel(fields::SK_PROTOCOL::address(sk)).ok()?,
+        })
     }
 }
 

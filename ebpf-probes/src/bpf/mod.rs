@@ -5,6 +5,7 @@
 pub(crate) mod address;
 pub(crate) mod counters;
 pub(crate) mod filter;
+pub(crate) mod lacking;
 pub(crate) mod netns;
 pub(crate) mod owner;
 pub(crate) mod packet;

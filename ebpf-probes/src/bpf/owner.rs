@@ -39,6 +39,68 @@ pub(crate) fn current(netns: Netns) -> Owner {
     }
 }
 
+/// Levels of the cgroup hierarchy that are gone up at most.
+const LEVELS: u32 = 32;
+
+/// The process of a task that is not the calling one, and whether the wanted cgroup has it. Which of its threads it was
+/// is known only where it has but one: else the thread is 0.
+#[inline(always)]
+pub(crate) fn of_task(task: *const u8, netns: Netns) -> Option<Owner> {
+    // SAFETY: helpers that cannot fault.
+    unsafe {
+        let process = bpf_probe_read_kernel(fields::TASK_TGID::address(task)).ok()?;
+        let leader = bpf_probe_read_kernel(fields::TASK_LEADER::address(task)).ok()?;
+        let signal = bpf_probe_read_kernel(fields::TASK_SIGNAL::address(task)).ok()?;
+        let threads = bpf_probe_read_kernel(fields::SIGNAL_THREADS::address(signal)).ok()?;
+        let set = bpf_probe_read_kernel(fields::TASK_CGROUPS::address(task)).ok()?;
+        let cgroup = bpf_probe_read_kernel(fields::CSS_SET_CGROUP::address(set)).ok()?;
+        Some(Owner {
+            process,
+            thread: if threads == 1 { process } else { 0 },
+            netns,
+            cgroup: cgroup_id(cgroup)?,
+            comm: bpf_probe_read_kernel(fields::TASK_COMM::address(leader)).ok()?,
+        })
+    }
+}
+
+/// Whether a cgroup is asked for and a task is in none that is, or below.
+#[inline(always)]
+pub(crate) fn in_other_cgroup(task: *const u8, wanted: u64) -> bool {
+    wanted != 0 && !below(task, wanted).unwrap_or(false)
+}
+
+#[inline(always)]
+fn below(task: *const u8, wanted: u64) -> Option<bool> {
+    let own = fields::CGROUP_SELF::address(core::ptr::null()) as usize;
+    // SAFETY: helpers that cannot fault.
+    unsafe {
+        let set = bpf_probe_read_kernel(fields::TASK_CGROUPS::address(task)).ok()?;
+        let mut cgroup = bpf_probe_read_kernel(fields::CSS_SET_CGROUP::address(set)).ok()?;
+        for _ in 0..LEVELS {
+            if cgroup_id(cgroup)? == wanted {
+                return Some(true);
+            }
+            let parent = bpf_probe_read_kernel(fields::CGROUP_PARENT::address(cgroup)).ok()?;
+            if parent.is_null() {
+                break;
+            }
+            cgroup = parent.wrapping_sub(own);
+        }
+    }
+    Some(false)
+}
+
+/// As `bpf_get_current_cgroup_id` counts them.
+#[inline(always)]
+fn cgroup_id(cgroup: *const u8) -> Option<u64> {
+    // SAFETY: helpers that cannot fault.
+    unsafe {
+        let node = bpf_probe_read_kernel(fields::CGROUP_NODE::address(cgroup)).ok()?;
+        bpf_probe_read_kernel(fields::NODE_ID::address(node)).ok()
+    }
+}
+
 /// Writes whose socket it is, as far as that is known.
 ///
 /// # Safety

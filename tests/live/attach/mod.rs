@@ -8,3 +8,4 @@ mod executables;
 mod lifecycle;
 mod load;
 mod namespaces;
+mod started_late;

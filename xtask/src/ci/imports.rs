@@ -29,6 +29,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("observe", &["domains", "known", "namespaces", "records", "text"]),
     ("snapshot", &["fact", "kernel::tcpinfo", "known", "observe", "text", "time"]),
     ("namespaces", &["kernel::generation"]),
+    ("sockdiag", &["namespaces"]),
     // Who holds an address is answered in the words of the context, as what `network` looks at is.
     ("neighdump", &["known", "namespaces", "records"]),
     ("network", &["known", "neighdump", "records"]),
@@ -118,6 +119,7 @@ const RULES: &[(&str, &[&str])] = &[
             "reference",
             "rules",
             "snapshot",
+            "sockdiag",
             "terminal",
             "time",
             "units",

@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::fact::{Endpoint, HostIcmp, Protocol};
+use crate::fact::{Endpoint, HostIcmp, Protocol, is_false};
 
 /// What became of a connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
@@ -183,6 +183,9 @@ pub enum What {
         /// The ICMP error with which this host itself answered.
         #[serde(skip_serializing_if = "Option::is_none")]
         answered_by_host: Option<HostIcmp>,
+        /// It was pending before culprit started.
+        #[serde(skip_serializing_if = "is_false")]
+        since_before_start: bool,
         /// Time since the connect began.
         elapsed_ms: f64,
     },
@@ -206,6 +209,9 @@ pub enum What {
         unread_errno: Option<String>,
         /// SYNs retransmitted.
         syn_retransmits: u32,
+        /// It was pending before culprit started.
+        #[serde(skip_serializing_if = "is_false")]
+        since_before_start: bool,
         /// Time from call to end.
         duration_ms: f64,
     },

@@ -12,7 +12,7 @@ mod text;
 use std::{collections::HashMap, net::IpAddr};
 
 use ebpf_probes::{
-    probes::connect::{Connect, PROBE},
+    probes::connect::{Connect, PROBE, flag},
     spec::Probe,
 };
 
@@ -114,6 +114,7 @@ impl Memory {
             syn_retransmits: connect.retries,
             drops: connect.drops,
             answered_by_host: known.host_icmp(connect),
+            since_before_start: connect.flags & flag::ADOPTED != 0,
             elapsed_ms: super::ms(now_ns.saturating_sub(connect.started_ns)),
         }
     }

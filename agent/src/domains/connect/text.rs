@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Outcome, What};
 use crate::{
-    fact::{HostIcmp, Phrase, Protocol, Tone},
+    fact::{BEFORE_START, HostIcmp, Phrase, Protocol, Tone},
     text::duration::line as duration,
 };
 
@@ -52,13 +52,15 @@ pub(super) fn phrase(what: &What) -> Phrase {
             syn_retransmits,
             drops: dropped,
             answered_by_host,
+            since_before_start,
             elapsed_ms,
             ..
         } => {
             let (retries, drops) = (retries(*syn_retransmits), drops(*dropped));
             let text = format!(
-                "pending {}{retries}{drops}{}",
+                "pending {}{}{retries}{drops}{}",
                 duration(*elapsed_ms),
+                if *since_before_start { BEFORE_START } else { "" },
                 HostIcmp::after(answered_by_host.as_ref())
             );
             Phrase::out(destination, text, Tone::Slow)

@@ -5,8 +5,8 @@ use ebpf_probes::{
     probes::{
         connect::translated::BY_NAT,
         tls::{
-            ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, Handshake, PROBE,
-            RETRIED, SPEAKS_TLS, UNREAD, stage,
+            ADOPTED, ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, Handshake,
+            PROBE, RETRIED, SPEAKS_TLS, UNREAD, stage,
         },
     },
     spec::Probe,
@@ -142,7 +142,9 @@ fn apply(
     let read = hs.stage == stage::HELLO && step == TlsStep::Read;
     // A server's hello is reported when it is read, with its reader; a client's when it is sent.
     let due = hs.role == CLIENT || read || hs.stage > stage::HELLO || step == TlsStep::Pending;
-    let emits_hello = !hellos.facts && due && hs.stage != stage::HELLO_PARTIAL;
+    // Of what had come before culprit started, nothing is known but that it had.
+    let seen = hs.flags & ADOPTED == 0 || retried;
+    let emits_hello = !hellos.facts && due && seen && hs.stage != stage::HELLO_PARTIAL;
     hellos.facts |= emits_hello;
     if over(hs.stage) {
         memory.hellos.remove(&hs.cookie);
@@ -155,6 +157,7 @@ fn apply(
         peer,
         sni: said.sni.as_ref().map(|name| name.text.clone()),
         sni_invalid: said.sni.as_ref().and_then(|name| name.invalid),
+        since_before_start: hs.flags & ADOPTED != 0,
     };
     if emits_hello {
         let what = What::ClientHello {

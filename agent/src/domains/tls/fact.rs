@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{fact::Endpoint, text::host::Invalid};
+use crate::{
+    fact::{Endpoint, is_false},
+    text::host::Invalid,
+};
 
 /// Which side of a handshake this host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -45,6 +48,9 @@ pub struct Session {
     /// That it is none that a host may have; of one that is too long, `sni` has the first 253 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sni_invalid: Option<Invalid>,
+    /// It was under way before culprit started: that what the peer sent is a ClientHello is concluded from the port.
+    #[serde(skip_serializing_if = "is_false")]
+    pub since_before_start: bool,
 }
 
 /// What happened; `kind` names it. Durations are in milliseconds; what is absent is not known.

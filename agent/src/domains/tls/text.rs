@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Role, Session, Stage, What};
 use crate::{
-    fact::{Phrase, Tone, peer},
+    fact::{BEFORE_START, Phrase, Tone, peer},
     text::{duration::line as duration, host, thousands},
 };
 
@@ -77,7 +77,9 @@ pub(super) fn phrase(what: &What) -> Phrase {
             Tone::Bad,
         ),
         What::HandshakePending { session, stage, stall_ms, .. } => {
-            let text = format!("no progress for {}: {}", duration(*stall_ms), owes(*stage, session.role));
+            let since = if session.since_before_start { BEFORE_START } else { "" };
+            let text =
+                format!("no progress for {}{since}: {}", duration(*stall_ms), owes(*stage, session.role));
             (session, text, Tone::Slow)
         }
     };
@@ -120,6 +122,7 @@ mod tests {
             peer: end(9, 50_000),
             sni: None,
             sni_invalid: None,
+            since_before_start: false,
         }
     }
 

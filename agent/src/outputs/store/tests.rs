@@ -49,6 +49,7 @@ pub(in crate::outputs) fn incident(number: u32, state: State) -> Incident {
             syn_retransmits: 0,
             dropped_by_host: 0,
             drop_reason: None,
+            since_before_start: false,
             destinations: 1,
             worst: vec![],
             validates: vec![],

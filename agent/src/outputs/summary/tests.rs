@@ -36,6 +36,7 @@ fn ended(last: u8, outcome: Outcome, duration_ms: f64) -> What {
         answered_by_host: None,
         unread_errno: None,
         syn_retransmits: 0,
+        since_before_start: false,
         duration_ms,
     })
 }

@@ -32,6 +32,7 @@ fn pending() -> What {
         syn_retransmits: 2,
         drops: 0,
         answered_by_host: None,
+        since_before_start: false,
         elapsed_ms: 3000.4,
     })
 }

@@ -314,6 +314,7 @@ mod tests {
                 answered_by_host: None,
                 unread_errno: None,
                 syn_retransmits: 0,
+                since_before_start: false,
                 duration_ms: 0.1,
             }),
         }

@@ -76,6 +76,7 @@ fn incident(comm: &str, severity: Severity) -> Arc<Incident> {
             syn_retransmits: 1,
             dropped_by_host: 0,
             drop_reason: None,
+            since_before_start: false,
             destinations: 1,
             worst: vec![],
             validates: vec![],

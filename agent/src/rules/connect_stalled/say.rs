@@ -1,11 +1,11 @@
 //! What an incident about unanswered connects says: who, where to, who swallows the packets, and what to do.
 
 use super::groups::{Group, Groups};
-use ebpf_probes::probes::connect::Connect;
+use ebpf_probes::probes::connect::{Connect, flag};
 
 use crate::{
     domains::connect::outcome as outcome_of,
-    fact::Endpoint,
+    fact::{BEFORE_START, Endpoint},
     pipeline::{
         View,
         incident::{
@@ -70,6 +70,12 @@ impl Says<'_> {
         }
         let mut evidence =
             vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];
+        if connect.flags & flag::ADOPTED != 0 {
+            why.push(
+                "It was pending before culprit started: whether this host had dropped any of it by then is not known."
+                    .into(),
+            );
+        }
         evidence.extend(self.validation.iter().map(|validation| validation.seen.clone()));
         if connect.retries > 0 || connect.drops > 0 {
             evidence.push((now_ns, fate.clone()));
@@ -101,6 +107,7 @@ impl Says<'_> {
                 syn_retransmits: connect.retries,
                 dropped_by_host: connect.drops,
                 drop_reason: text::drop_reason(connect, world),
+                since_before_start: connect.flags & flag::ADOPTED != 0,
                 destinations: self.destinations(),
                 worst: self.worst(),
                 validates: self.validation.iter().flat_map(|validation| validation.peers.clone()).collect(),
@@ -129,16 +136,17 @@ impl Says<'_> {
         let age = text::duration(self.now_ns.saturating_sub(self.connect.started_ns));
         let place = text::place(destination);
         let over = self.ended.is_some();
+        let since = if self.connect.flags & flag::ADOPTED != 0 { BEFORE_START } else { "" };
         match self.destinations() {
             0 | 1 => {
                 let verb = if over { "was unanswered" } else { "is unanswered" };
-                format!("{who}'s connect to {place} {verb} after {age}: {fate}.")
+                format!("{who}'s connect to {place} {verb} after {age}{since}: {fate}.")
             }
             many => {
                 let verb = if over { "were unanswered" } else { "are unanswered" };
                 let more = if self.group.left_out > 0 { "more than " } else { "" };
                 format!(
-                    "{who}'s connects to {more}{many} destinations {verb}, the longest for {age} to {place}: {fate}."
+                    "{who}'s connects to {more}{many} destinations {verb}, the longest for {age} to {place}{since}: {fate}."
                 )
             }
         }

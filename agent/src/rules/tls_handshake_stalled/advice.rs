@@ -130,6 +130,11 @@ impl Says<'_> {
                 Unseen::Thread => {
                     "The thread could not be looked at: it may wait for what was not seen.".into()
                 }
+                Unseen::BeforeStart => {
+                    "It was under way before culprit started: of what the process began until then, \
+                                        only connects are known."
+                        .into()
+                }
                 Unseen::EventLoop => {
                     "What its event loop waits for beside connects, lookups and TCP peers (a timer, a \
                                       pipe, a unix socket, another thread) was not looked into."

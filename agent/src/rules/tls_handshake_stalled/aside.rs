@@ -1,7 +1,7 @@
 //! What was left out when nothing is blamed: operations of the process that do not fit, each with the reason,
 //! and what could not be looked at. Only when nothing was left out is it certain that nothing was to be seen.
 
-use ebpf_probes::abi::ProbeId;
+use ebpf_probes::{abi::ProbeId, probes::tls::ADOPTED};
 
 use super::{
     candidates::Candidate,
@@ -58,6 +58,8 @@ pub(super) enum Why {
 pub(super) enum Unseen {
     /// The thread.
     Thread,
+    /// What the process began before culprit started.
+    BeforeStart,
     /// What the event loop waits for.
     EventLoop,
     /// What another thread, which the handshake's may wait for, waits for.
@@ -113,7 +115,9 @@ impl Stall<'_> {
             let started_ns = candidate.started_ns;
             left.operations.push(Aside { what: candidate.suspect(self), started_ns, why });
         }
-        if self.thread().is_none() && !unread(self.hs) {
+        if self.hs.flags & ADOPTED != 0 {
+            left.unseen.push(Unseen::BeforeStart);
+        } else if self.thread().is_none() && !unread(self.hs) {
             left.unseen.push(Unseen::Thread);
         }
         match self.posture() {

@@ -202,7 +202,7 @@ impl Stall<'_> {
                 || thread.posture == Posture::EventLoop
                 || thread.shown.waits_on.len() >= MANY
         };
-        let seen = match candidate.owner() {
+        let seen = match candidate.owner().filter(|owner| owner.thread != 0) {
             Some(owner) => snapshot.threads.iter().any(|thread| thread.shown.tid == owner.thread),
             None => snapshot.threads_left_out == 0,
         };

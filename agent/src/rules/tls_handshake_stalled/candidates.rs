@@ -61,12 +61,17 @@ impl Candidate<'_> {
     }
 }
 
+/// Of what was under way before culprit started the thread may not be known.
+fn is_same_thread(owner: &Owner, reader: &Owner) -> bool {
+    owner.thread != 0 && (owner.thread, owner.process) == (reader.thread, reader.process)
+}
+
 impl<'a> Stall<'a> {
     /// What the process and its helpers do, or did slowly or badly; only the handshake's own thread's doing
     /// if `own`. In order of beginning.
     pub(super) fn candidates(&self, own: bool) -> Vec<Candidate<'a>> {
         let reader = self.hs.reader;
-        let near = |owner: &Owner| !own || (owner.thread, owner.process) == (reader.thread, reader.process);
+        let near = |owner: &Owner| !own || is_same_thread(owner, &reader);
         let connects = self.world.connect_ops().filter(|op| near(&op.connect.owner)).filter_map(|op| {
             Some(Candidate {
                 relation: self.relation(&op.connect.owner)?,
@@ -155,7 +160,7 @@ impl<'a> Stall<'a> {
             return None;
         }
         if owner.process == reader.process {
-            let same = owner.thread == reader.thread;
+            let same = is_same_thread(owner, reader);
             return Some(if same { Relation::SameThread } else { Relation::SameProcess });
         }
         let known = self.world.known.of_process(owner.process)?;

@@ -15,7 +15,7 @@ use crate::{
     known::context::Snapshot,
     rules::{
         drops::fate,
-        text::{address, on_the_wire, place},
+        text::{self, address, on_the_wire, place},
     },
     text::shown,
 };
@@ -25,7 +25,13 @@ impl Says<'_> {
         let hs = self.hs;
         let peer = on_the_wire(&self.peer());
         let sni = self.situation.sni.as_ref().map(|sni| format!(" for {sni}")).unwrap_or_default();
-        let mut seen = vec![if self.is_client() {
+        let mut seen = vec![if self.is_adopted() {
+            let (bytes, port) = (text::count(hs.hello_len.into(), "byte", "bytes"), hs.tuple.local_port);
+            let what = format!(
+                "{bytes} came from {peer}, before culprit started: by port {port} a ClientHello, answered by nothing"
+            );
+            (hs.started_ns, what)
+        } else if self.is_client() {
             (hs.started_ns, format!("ClientHello sent to {peer}{sni}"))
         } else {
             let local = self.local();
@@ -36,7 +42,7 @@ impl Says<'_> {
             let what = if self.is_client() { "the server's answer came" } else { "the client's flight came" };
             seen.push((hs.moved_ns, what.into()));
         }
-        if !unread(hs) && hs.read_ns >= hs.moved_ns {
+        if !unread(hs) && hs.read_ns >= hs.moved_ns && !self.is_adopted() {
             seen.push((hs.read_ns, format!("read by {}", self.thread())));
         }
         if let Some(blame) = self.blame() {
@@ -119,6 +125,7 @@ impl Says<'_> {
                 let to = world.known.destination(connect);
                 let by = world.known.named(&connect.owner).map_or_else(String::new, |by| match &by.thread {
                     Some(name) => format!("{}[{}·{} {}]", shown(&by.comm), by.pid, by.tid, shown(name)),
+                    None if connect.owner.thread == 0 => format!("{}[{}]", shown(&by.comm), by.pid),
                     None => format!("{}[{}·{}]", shown(&by.comm), by.pid, by.tid),
                 });
                 seen.push((connect.started_ns, format!("{by} began to connect to {}", place(&to))));

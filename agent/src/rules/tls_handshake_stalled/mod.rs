@@ -2,6 +2,8 @@
 //! the handshakes that stall for one reason into one situation; whom to blame is [`blame`]'s business,
 //! what to say about it [`say`]'s. A handshake whose peer owes the next message is none of this rule's.
 
+#[cfg(test)]
+mod adopted_tests;
 mod advice;
 mod aside;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What is said about a stalled handshake: one sentence, the why, the evidence in order of time, and what
 //! to do about it.
 
-use ebpf_probes::probes::tls::{CLIENT, CLIENT_CERTIFICATE, Handshake, stage};
+use ebpf_probes::probes::tls::{ADOPTED, CLIENT, CLIENT_CERTIFICATE, Handshake, stage};
 
 use super::{
     idle::Idle,
@@ -15,7 +15,7 @@ use crate::{
         connect::outcome,
         tls::{Role, Stage, session_ends},
     },
-    fact::{Endpoint, Process},
+    fact::{BEFORE_START, Endpoint, Process},
     known::context::{SeenThread, Snapshot},
     pipeline::{
         View,
@@ -83,6 +83,7 @@ impl Says<'_> {
                 sni_invalid: self.situation.sni.as_ref().and_then(|name| name.invalid),
                 local: self.local(),
                 peer: self.peer(),
+                since_before_start: self.is_adopted(),
                 stall_ms: now_ns.saturating_sub(hs.moved_ns) / 1_000_000,
                 read_after_ms: (!unread(hs) && hs.read_ns >= hs.moved_ns)
                     .then(|| hs.read_ns.saturating_sub(hs.moved_ns) / 1_000_000),
@@ -98,6 +99,11 @@ impl Says<'_> {
 
     pub(super) fn is_client(&self) -> bool {
         self.hs.role == CLIENT
+    }
+
+    /// It was under way before culprit started.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.hs.flags & ADOPTED != 0
     }
 
     pub(super) fn peer(&self) -> Endpoint {
@@ -178,7 +184,9 @@ impl Says<'_> {
             let confidence = match kind {
                 // It is unread, whatever else there is; set aside is what may be why.
                 CauseKind::Unread
-                    if self.situation.left_out.operations.is_empty() && world.known.narrowed().is_empty() =>
+                    if self.situation.left_out.operations.is_empty()
+                        && world.known.narrowed().is_empty()
+                        && !self.is_adopted() =>
                 {
                     Confidence::Certain
                 }
@@ -237,6 +245,7 @@ impl Says<'_> {
         let to = cause.destination.as_ref().map(place).unwrap_or_default();
         let who = match (&cause.process, blame.relation) {
             (Some(helper), Relation::Helper) => format!("its helper {}", text::process(helper)),
+            (Some(_), _) if blame.suspect.owner().is_some_and(|owner| owner.thread == 0) => "it".into(),
             (Some(other), _) => match &other.thread {
                 Some(name) => format!("thread {} ({name}) of it", other.tid),
                 None => format!("thread {} of it", other.tid),
@@ -298,7 +307,8 @@ impl Says<'_> {
         let peer = on_the_wire(&self.peer());
         let owed = self.owed();
         let sni = self.situation.sni.as_ref().map(|sni| format!(" ({sni})")).unwrap_or_default();
-        let head = format!("{who} {owed} of {peer}{sni} for {stall}");
+        let since = if self.is_adopted() { BEFORE_START } else { "" };
+        let head = format!("{who} {owed} of {peer}{sni} for {stall}{since}");
         match self.blame() {
             Some(blame) => format!("{head}: {}.", self.wait(blame)),
             None if unread(self.hs) => format!("{head}: {}.", self.idle().words()),

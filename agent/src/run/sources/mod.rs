@@ -1,6 +1,7 @@
 //! Where a session's records and context come from: the ring, sweeps of what is pending, the clocks, the neighbour
 //! tables, `/proc`. Everything that reads the running system stands here; what it means is the pipeline's business.
 
+mod adopted;
 pub(super) mod clocks;
 mod neighbours;
 mod source;
@@ -37,7 +38,7 @@ use crate::{
 };
 
 /// Every kind of source beside the ring, the sweep and the observer, in the order in which they are asked.
-const SOURCES: &[Kind] = &[clocks::KIND, neighbours::KIND, ways::KIND];
+const SOURCES: &[Kind] = &[adopted::KIND, clocks::KIND, neighbours::KIND, ways::KIND];
 
 /// All sources of a session.
 pub(in crate::run) struct Sources {

@@ -149,7 +149,7 @@ pub(crate) fn called(ctx: &SockAddrContext, v6: bool, thread: u64, entry: Option
         ((*call).retries, (*call).syns, (*call).drops, (*call).drop_reason) = (0, 0, 0, 0);
         ((*call).errno, (*call).phase, (*call).established, (*call).drop_where) = (0, phase::CALLED, 0, 0);
         (*call).wire = Tuple::default();
-        ((*call).translated, (*call).icmp, (*call).unread_errno) = (0, 0, 0);
+        ((*call).translated, (*call).icmp, (*call).unread_errno, (*call).flags) = (0, 0, 0, 0);
         (*call).icmp_netns = Netns::numbered(0);
         ask(&mut *call, asked.0, asked.1);
         if wanted.protocol == IPPROTO_UDP {

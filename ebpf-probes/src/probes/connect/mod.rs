@@ -8,7 +8,7 @@ use crate::{
     abi::{Header, ProbeId, assert_layout, declare},
     fields,
     spec::{
-        Attach, CONNECT4, CONNECT6, EXECUTES, FORKS, Hook, PACKET_IN, PACKET_OUT, Probe, RETRANSMIT,
+        ADOPTS, Attach, CONNECT4, CONNECT6, EXECUTES, FORKS, Hook, PACKET_IN, PACKET_OUT, Probe, RETRANSMIT,
         SENDMSG4, SENDMSG6, SET_STATE,
     },
 };
@@ -109,7 +109,7 @@ mod drop_record;
 
 pub use drop_record::{DropRecord, Dropped, packet, place};
 
-pub use crate::abi::connect::{Connect, leaves_as_asked, phase, translated};
+pub use crate::abi::connect::{Connect, flag, leaves_as_asked, phase, translated};
 
 /// The `PENDING` map, which the agent sweeps.
 pub const PENDING_MAP: &str = "PENDING";
@@ -216,11 +216,14 @@ pub const PROBE: Probe = Probe {
         },
         PACKET_OUT,
         PACKET_IN,
+        ADOPTS,
         EXECUTES,
         FORKS,
     ],
 };
 
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod adopt;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub(crate) mod backlog;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]

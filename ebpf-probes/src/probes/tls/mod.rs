@@ -13,10 +13,10 @@
 //! parsed in user space from captured bytes. A ServerHello that asks to retry is part of one handshake.
 
 use crate::{
-    abi::{Header, Netns, Owner, ProbeId, Tuple, assert_layout, declare},
+    abi::{Header, Owner, ProbeId, Tuple, assert_layout, declare},
     fields,
     metrics::{Timed, counter},
-    spec::{Attach, EXECUTES, FORKS, Hook, PACKET_IN, PACKET_OUT, Probe, SET_STATE},
+    spec::{ADOPTS, Attach, EXECUTES, FORKS, Hook, PACKET_IN, PACKET_OUT, Probe, SET_STATE},
 };
 
 /// Where a handshake stands.
@@ -79,6 +79,19 @@ pub const fn ended(role: u32, stage: u32) -> u32 {
 pub const fn phase(role: u32, stage: u32) -> u32 {
     Timed::ServerFlightClient as u32 + (stage - stage::HELLO) * 2 + (role - CLIENT)
 }
+
+/// [`Handshake::flags`]: its connection was there when culprit started, and the peer had sent all it has sent: that this
+/// is a ClientHello is concluded from the port, and by whom it was read from who has the socket. Which thread that was
+/// is not known, where the process has several.
+pub const ADOPTED: u32 = 2048;
+
+/// Ports of services that speak TLS from the first byte on: what a connection to one of them began with is a
+/// ClientHello. The Service Name and Transport Protocol Port Number Registry of IANA, and what Kubernetes uses
+/// (API server 6443, kubelet 10250).
+pub const TLS_PORTS: [u16; 20] = [
+    443, 465, 563, 636, 853, 989, 990, 992, 993, 994, 995, 2376, 3269, 5061, 5671, 6443, 6514, 8443, 8883,
+    10250,
+];
 
 /// A handshake in flight, as the kernel keeps it.
 #[repr(C)]
@@ -200,17 +213,8 @@ pub struct DeferredHello {
 
 assert_layout!(DeferredHello = 8 + 2 * HELLO_HELD);
 
-/// A connection as the listener's packets name it: which socket it is to become.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Requested {
-    /// Its addresses and ports; `family` and `protocol` are 0.
-    pub tuple: Tuple,
-    /// Its network namespace.
-    pub netns: Netns,
-}
-
-/// A handshake that began before its socket existed: value of the `REQUESTED` map.
+/// A handshake that began before its socket existed: value of the `REQUESTED` map, whose keys have no family and no
+/// protocol.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Early {
@@ -220,7 +224,7 @@ pub struct Early {
     pub hello: DeferredHello,
 }
 
-assert_layout!(Requested = 48, Early = 280 + 8 + 2 * HELLO_HELD);
+assert_layout!(Early = 280 + 8 + 2 * HELLO_HELD);
 
 /// Handshakes held at most that began before their socket existed. Anyone can send what begins like one, so the
 /// least recently used give way; the socket mostly exists before the packet has been dealt with.
@@ -276,11 +280,14 @@ pub const PROBE: Probe = Probe {
                 fields::TCP_RCV_NXT,
             ],
         },
+        ADOPTS,
         EXECUTES,
         FORKS,
     ],
 };
 
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod adopt;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod capture;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]

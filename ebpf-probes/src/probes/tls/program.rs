@@ -41,7 +41,7 @@ pub(crate) use super::{
 
 /// An empty handshake, to begin new ones from: too large for the stack. Never written.
 #[map]
-static EMPTY: Array<Handshake> = Array::with_max_entries(1, 0);
+pub(super) static EMPTY: Array<Handshake> = Array::with_max_entries(1, 0);
 
 /// What is to be done about a segment next.
 mod next {

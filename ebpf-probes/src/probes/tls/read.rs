@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 
 use super::{
-    CLIENT, SERVER, UNREAD,
+    ADOPTED, CLIENT, SERVER, UNREAD,
     capture::release,
     hello::received,
     lifetime::forget,
@@ -65,7 +65,7 @@ pub fn socket_read(ctx: BtfTracePointContext) -> i32 {
         hs.flags &= !UNREAD;
         hs.reader = current(netns(fields::SK_NET::read(sk)));
         hs.read_ns = now();
-        if hs.role == SERVER && hs.owner.process == 0 {
+        if hs.role == SERVER && (hs.owner.process == 0 || hs.flags & ADOPTED != 0) {
             if !filter::caller(&hs.reader) {
                 forget(hs.cookie);
                 return 0;

@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 
 use super::{
-    Early, HELD, Handshake, REQUESTED as REQUESTED_HELD, Requested, SERVER, SPEAKS_TLS,
+    Early, HELD, Handshake, REQUESTED as REQUESTED_HELD, SERVER, SPEAKS_TLS,
     capture::{adopt_hello, hand_over},
     hello::without_socket,
     lifetime::{grown, insert},
@@ -26,7 +26,7 @@ use super::{
     table::{HANDSHAKES, gate, slot_of, speaks_tls},
 };
 use crate::{
-    abi::{AF_INET, AF_INET6, Kind, ProbeId, Stat},
+    abi::{AF_INET, AF_INET6, Connection, Kind, ProbeId, Stat},
     bpf::{
         counters::count,
         filter,
@@ -44,7 +44,7 @@ static HAVE_COOKIE: Global<u32> = Global::new(0);
 
 /// Handshakes without a socket.
 #[map]
-static REQUESTED: LruHashMap<Requested, Early> = LruHashMap::with_max_entries(REQUESTED_HELD, 0);
+static REQUESTED: LruHashMap<Connection, Early> = LruHashMap::with_max_entries(REQUESTED_HELD, 0);
 
 /// An empty one, to begin from: too large for the stack. Never written.
 #[map]
@@ -63,7 +63,7 @@ pub(crate) extern "C" fn tls_arrived(skb: *mut __sk_buff, ends: u64, payload: u6
 /// # Safety
 /// `key` must be a place on the stack.
 #[inline(always)]
-unsafe fn asked_by(ctx: &SkBuffContext, packet: &Packet, key: *mut Requested) -> Option<()> {
+unsafe fn asked_by(ctx: &SkBuffContext, packet: &Packet, key: *mut Connection) -> Option<()> {
     // SAFETY: every byte is written.
     unsafe {
         (&raw mut (*key).netns).write(netns_of(ctx)?);
@@ -76,7 +76,7 @@ unsafe fn asked_by(ctx: &SkBuffContext, packet: &Packet, key: *mut Requested) ->
 
 #[inline(always)]
 fn arrived(ctx: &SkBuffContext, packet: &Packet) -> bool {
-    let mut key = MaybeUninit::<Requested>::uninit();
+    let mut key = MaybeUninit::<Connection>::uninit();
     // SAFETY: every byte of the key is written.
     let key = unsafe {
         if asked_by(ctx, packet, key.as_mut_ptr()).is_none() {
@@ -124,7 +124,7 @@ fn arrived(ctx: &SkBuffContext, packet: &Packet) -> bool {
 #[inline(never)]
 pub(crate) extern "C" fn tls_requested(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
     let packet = Packet::of(ends, payload);
-    let mut key = MaybeUninit::<Requested>::uninit();
+    let mut key = MaybeUninit::<Connection>::uninit();
     // SAFETY: every byte of the key is written.
     let key = unsafe {
         if asked_by(&SkBuffContext::new(skb.cast()), &packet, key.as_mut_ptr()).is_none() {
@@ -154,7 +154,7 @@ pub(crate) extern "C" fn tls_requested(skb: *mut __sk_buff, ends: u64, payload: 
 /// # Safety
 /// `sk` must be a BTF-typed `struct sock`, `key` a place on the stack.
 #[inline(always)]
-unsafe fn requested_by(sk: *const u8, key: *mut Requested) {
+unsafe fn requested_by(sk: *const u8, key: *mut Connection) {
     /// The second word of an IPv4-mapped address before the IPv4 address itself.
     const MAPPED: u64 = 0xffff_0000;
     // SAFETY: passed on to the caller; a tuple begins with its two addresses, two words each.
@@ -203,7 +203,7 @@ pub(super) unsafe fn established(sk: *const u8) {
 /// `sk` must be a BTF-typed `struct sock`.
 #[inline(never)]
 pub(super) unsafe fn claimed(sk: *const u8, cookie: u64, established_ns: u64) -> u64 {
-    let mut key = MaybeUninit::<Requested>::uninit();
+    let mut key = MaybeUninit::<Connection>::uninit();
     // SAFETY: passed on to the caller; every byte of the key is written. A live map value.
     unsafe {
         requested_by(sk, key.as_mut_ptr());
@@ -241,7 +241,7 @@ fn unmark(local: u16, remote: u16) {
 /// # Safety
 /// `early` must be a live map value.
 #[inline(always)]
-unsafe fn own(key: &Requested, early: *mut Early, cookie: u64) {
+unsafe fn own(key: &Connection, early: *mut Early, cookie: u64) {
     let (local, remote) = (key.tuple.local_port, key.tuple.remote_port);
     // SAFETY: live map values.
     unsafe {

@@ -96,6 +96,8 @@ fn attach(programs: &mut Ebpf, cgroup: &File, hook: &Attach) -> Result<bool> {
         // Both are run in the same way.
         Attach::BtfTracepoint(..) | Attach::RawTracepoint(..) => RAW_TRACEPOINT,
         Attach::Tracepoint(..) => TRACEPOINT,
+        // Attached nowhere.
+        Attach::Iterator(_) => return Ok(false),
     };
     let program = programs.program_mut(name).context("an empty program")?;
     match attach_program(program, cgroup, hook) {

@@ -1,0 +1,149 @@
+//! Handshakes that were under way before culprit started, as far as their sockets show them: bytes of the peer's are
+//! here, read or not, and not one has been sent in answer. What the bytes were is gone with them, and is concluded
+//! from the port.
+
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_probe_read_kernel, generated::bpf_jiffies64},
+};
+
+use super::{
+    ADOPTED, Handshake, SERVER, TLS_PORTS, UNREAD,
+    lifetime::{forget, grown, insert},
+    program::EMPTY,
+    stage,
+    table::{HANDSHAKES, gate},
+};
+use crate::{
+    abi::{Owner, Tuple, V4_MAPPED},
+    bpf::{
+        address::tuple_at,
+        filter,
+        lacking::lacks,
+        netns::netns_at,
+        owner::{in_other_cgroup, of_task},
+        tcp::state::ESTABLISHED,
+        time::now,
+        verifier::opaque,
+    },
+    fields,
+};
+
+/// The kernel's tick, in nanoseconds.
+#[unsafe(no_mangle)]
+static TICK_NS: Global<u64> = Global::new(10_000_000);
+
+/// Bytes of a ClientHello at least: its record's and its own header, version, random, and the empty session's length.
+const HELLO_LEAST: u64 = 44;
+
+/// Follows a connection that a process has, or that waits at a listener of its. Not inlined, for the stack.
+#[inline(never)]
+pub(crate) fn adopt(sk: *const u8, task: *const u8) -> u64 {
+    let Some(port) = serves_tls(sk) else { return opaque(0) };
+    let _ = owed(sk).and_then(|()| {
+        // SAFETY: helpers that cannot fault.
+        let netns = netns_at(unsafe { bpf_probe_read_kernel(fields::SK_NET::address(sk)).ok()? })?;
+        let owner = of_task(task, netns)?;
+        if !filter::process(&owner) || in_other_cgroup(task, filter::CGROUP.load()) {
+            return None;
+        }
+        begin(sk, port, &owner)
+    });
+    opaque(0)
+}
+
+/// The own port, if it is one of a service that speaks TLS.
+#[inline(always)]
+fn serves_tls(sk: *const u8) -> Option<u16> {
+    // SAFETY: a helper that cannot fault.
+    let port = unsafe { bpf_probe_read_kernel(fields::SK_NUM::address(sk)).ok()? };
+    let mut found = false;
+    for tls in TLS_PORTS {
+        found |= port == tls;
+    }
+    found.then_some(port)
+}
+
+/// Whether the peer has said something and was not answered by a byte.
+#[inline(always)]
+fn owed(sk: *const u8) -> Option<()> {
+    // SAFETY: helpers that cannot fault.
+    unsafe {
+        let state = bpf_probe_read_kernel(fields::SK_STATE::address(sk)).ok()?;
+        let sent = bpf_probe_read_kernel(fields::TCP_DATA_SENT::address(sk)).ok()?;
+        let received = bpf_probe_read_kernel(fields::TCP_BYTES_RECEIVED::address(sk)).ok()?;
+        (i32::from(state) == ESTABLISHED && sent == 0 && received >= HELLO_LEAST).then_some(())
+    }
+}
+
+#[inline(always)]
+fn begin(sk: *const u8, port: u16, owner: &Owner) -> Option<()> {
+    // SAFETY: helpers that cannot fault.
+    let cookie = unsafe { bpf_probe_read_kernel(fields::SK_COOKIE::address(sk)).ok()? };
+    if cookie == 0 {
+        return lacks(sk, &tuple_at(sk)?, owner.netns);
+    }
+    if HANDSHAKES.get_ptr(&cookie).is_some() {
+        return None;
+    }
+    // SAFETY: a live array slot that is never written.
+    if unsafe { !insert(cookie, EMPTY.get_ptr(0)?) } {
+        return None;
+    }
+    // Its hello is whole, as far as can be said.
+    grown(cookie);
+    let handshake = HANDSHAKES.get_ptr_mut(&cookie)?;
+    // SAFETY: a live map value, just made here.
+    let wanted = unsafe {
+        let tuple = &raw mut (*handshake).tuple;
+        *tuple = tuple_at(sk).unwrap_or_default();
+        gate((*tuple).local_port, (*tuple).remote_port, 1);
+        (*handshake).cookie = cookie;
+        (*handshake).owner = *owner;
+        fill(sk, handshake);
+        wanted(&*tuple, port)
+    };
+    // An answer until now found no handshake; one from now on finds it.
+    if !wanted || owed(sk).is_none() {
+        forget(cookie);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn wanted(tuple: &Tuple, port: u16) -> bool {
+    let remote = &tuple.remote;
+    tuple.local_port == port && filter::peer(remote, remote[..12] != V4_MAPPED, port)
+}
+
+/// # Safety
+/// `handshake` must be a live map value.
+#[inline(always)]
+unsafe fn fill(sk: *const u8, handshake: *mut Handshake) {
+    // SAFETY: as promised by the caller; helpers that cannot fault.
+    unsafe {
+        let received = bpf_probe_read_kernel(fields::TCP_BYTES_RECEIVED::address(sk)).unwrap_or(0) as u32;
+        let next = bpf_probe_read_kernel(fields::TCP_RCV_NXT::address(sk)).unwrap_or(0);
+        let read = bpf_probe_read_kernel(fields::TCP_COPIED_SEQ::address(sk)).unwrap_or(0);
+        // The tick of the last segment with payload; it may have been any moment of that.
+        let at = bpf_probe_read_kernel(fields::ICSK_RECEIVED::address(sk)).unwrap_or(0);
+        let ticks = (bpf_jiffies64() as u32).wrapping_sub(at).wrapping_add(1);
+        let since = now().saturating_sub(u64::from(ticks) * TICK_NS.load());
+        (*handshake).started_ns = since;
+        (*handshake).moved_ns = since;
+        (*handshake).hello_seq = next.wrapping_sub(received);
+        (*handshake).hello_len = received;
+        (*handshake).hello_seen = received;
+        (*handshake).client_next = next;
+        (*handshake).stage = stage::HELLO;
+        (*handshake).role = SERVER;
+        if read == next {
+            (*handshake).flags = ADOPTED;
+            (*handshake).reader = (*handshake).owner;
+            (*handshake).read_ns = since;
+            (*handshake).read_stage = stage::HELLO;
+        } else {
+            (*handshake).flags = ADOPTED | UNREAD;
+        }
+    }
+}
