@@ -82,6 +82,8 @@ const CASES: &[(&str, &[Case])] = &[
             ("server_waits_on_unix_socket", &[(STALLED, "none_seen", "possible")]),
             ("sixty_clients_one_fetch", &[FETCH]),
             ("slow_clients_without_fault", &[]),
+            ("started_behind_accept_loop", &[(STALLED, "outbound_connect", "likely")]),
+            ("started_during_fetch", &[(STALLED, "outbound_connect", "likely")]),
             ("stopped_server_five_clients", &[(STALLED, "unread", "certain")]),
             ("stopped_server_one_client", &[(STALLED, "unread", "certain")]),
             ("thread_pool_behind_fetch", &[FETCH]),
@@ -176,6 +178,10 @@ const CASES: &[(&str, &[Case])] = &[
             ("connections_reset_by_other_machine", &[CONFLICT]),
             ("ipv6_address_moves_repeatedly", &[CONFLICT]),
         ],
+    ),
+    (
+        "listen_queue_full",
+        &[("service_does_not_accept", &[("listen_queue_full", "listen_limit", "certain")])],
     ),
     ("neighbour_table_full", &[("bound_reached", &[("neighbour_table_full", "neighbour", "certain")])]),
     (

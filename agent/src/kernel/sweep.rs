@@ -65,6 +65,8 @@ pub struct Sweep {
     deferred: Option<Deferred>,
     dates_at_ns: u64,
     seen: Seen,
+    /// It has looked once.
+    begun: bool,
 }
 
 /// What the last sweep saw in flight, and what it alone could report.
@@ -153,8 +155,12 @@ impl Sweep {
         self.dates(kernel, now_ns, &mut to)?;
         // Of one whose end may have been left out, the next SYN that is due shows whether it is still pending.
         let is_unsure = |connect: &Connect| missed && connect.syns == 1 && connect.retries == 0;
-        for connect in connects.iter().filter(|connect| !is_unsure(connect)) {
-            if self.connects.due(connect.cookie, connect.started_ns, now_ns, self.thresholds.connect_ns) {
+        // What was pending before the start may be a stalled handshake's, which is reported first: in this sweep.
+        let begun = std::mem::replace(&mut self.begun, true);
+        for connect in connects.iter().filter(|connect| begun && !is_unsure(connect)) {
+            // One from before the start again, as soon as more is known of it.
+            let since_ns = connect.started_ns + u64::from(connect.is_adopted() && connect.is_seen());
+            if self.connects.due(connect.cookie, since_ns, now_ns, self.thresholds.connect_ns) {
                 let header = header::<ConnectRecord>(Kind::CONNECT_PENDING, now_ns);
                 to(encode(ConnectRecord { header, connect: *connect }));
             }

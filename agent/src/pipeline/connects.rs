@@ -1,13 +1,13 @@
 //! What only incidents about connects have.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
     domains::connect::Outcome,
-    fact::{Endpoint, HostIcmp, is_false},
+    fact::{Endpoint, HostIcmp, Thread, is_false},
 };
 
 /// Of `connect_stalled`; of the connect that waits longest.
@@ -77,4 +77,23 @@ pub struct FailingDestination {
     pub destination: Endpoint,
     /// Failures.
     pub count: u64,
+}
+
+/// Of `listen_queue_full`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ListenQueueFullDetails {
+    /// Where the SYNs are sent that are ignored.
+    pub local: Endpoint,
+    /// Connections that wait to be accepted.
+    pub queued: u32,
+    /// The queue's limit, the smaller of the backlog given to listen() and net.core.somaxconn; it lets in one more.
+    pub limit: u32,
+    /// SYNs ignored, those sent again counted.
+    pub ignored_syns: u64,
+    /// Some of those who sent them, eight at most.
+    pub refused: Vec<IpAddr>,
+    /// The listener's threads when it was looked at.
+    pub threads: Vec<Thread>,
+    /// Threads left out of `threads`.
+    pub threads_left_out: u32,
 }

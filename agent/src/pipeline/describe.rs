@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::{
     clocks::{ClockSkewedDetails, ClockSteppedDetails},
-    connects::{ConnectFailingDetails, ConnectStalledDetails},
+    connects::{ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails},
     handshakes::TlsDetails,
     neighbours::{
         NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
@@ -92,6 +92,20 @@ macro_rules! about_a_destination {
     )+ };
 }
 about_a_destination!(ConnectStalledDetails, ConnectFailingDetails);
+
+impl DescribeDetails for ListenQueueFullDetails {
+    fn place(&self) -> String {
+        peer(&self.local)
+    }
+
+    fn headline(&self) -> String {
+        format!("server on :{}", self.local.port)
+    }
+
+    fn passes(&self, select: &Select) -> bool {
+        self.refused.iter().any(|refused| select.connection(*refused, self.local.port))
+    }
+}
 
 /// `10.0.1.90 on eth0@blue`.
 fn neighbour(place: &NeighbourPlace) -> String {

@@ -11,7 +11,8 @@ pub use super::clocks::{
     ExposedSession, Parent, StepCause,
 };
 pub use super::connects::{
-    ConnectFailingDetails, ConnectStalledDetails, FailingDestination, StalledDestination,
+    ConnectFailingDetails, ConnectStalledDetails, FailingDestination, ListenQueueFullDetails,
+    StalledDestination,
 };
 pub use super::describe::DescribeDetails;
 pub use super::handshakes::TlsDetails;
@@ -131,6 +132,8 @@ pub enum CauseKind {
     Peer,
     /// No thread has read the ClientHello.
     Unread,
+    /// A listener's accept queue is at its limit.
+    ListenLimit,
     /// No connect, lookup or request of the process delays it: the snapshot of its threads says what it did.
     #[default]
     NoneSeen,

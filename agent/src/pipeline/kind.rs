@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     clocks::{ClockSkewedDetails, ClockSteppedDetails},
-    connects::{ConnectFailingDetails, ConnectStalledDetails},
+    connects::{ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails},
     describe::DescribeDetails,
     handshakes::TlsDetails,
     neighbours::{
@@ -66,6 +66,8 @@ kinds! {
     ConnectStalled = "connect_stalled" of "connect": ConnectStalledDetails,
     /// The same process fails to connect to the same destination again and again.
     ConnectFailing = "connect_failing" of "connect": ConnectFailingDetails,
+    /// A service's accept queue is full, and new connections are ignored.
+    ListenQueueFull = "listen_queue_full" of "connect": ListenQueueFullDetails,
     /// Traffic waits for a neighbour (ARP, NDP) that does not answer.
     NeighbourUnresolved = "neighbour_unresolved" of "neighbour": NeighbourUnresolvedDetails,
     /// Replies go to a MAC that is not the one the neighbour's packets come from, and it does not receive them.

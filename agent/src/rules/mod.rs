@@ -11,6 +11,7 @@ mod connect_stalled;
 mod drops;
 mod families;
 mod fetch;
+mod listen_queue_full;
 mod neighbour_conflict;
 mod neighbour_stale;
 mod neighbour_table_full;
@@ -19,6 +20,7 @@ mod neighbours;
 #[cfg(test)]
 mod scene;
 mod text;
+mod threads;
 mod tls_handshake_stalled;
 #[cfg(test)]
 mod untrusted_names;
@@ -31,6 +33,7 @@ pub const RULES: &[Rule] = &[
     neighbour_stale::RULE,
     neighbour_conflict::RULE,
     neighbour_table_full::RULE,
+    listen_queue_full::RULE,
     tls_handshake_stalled::RULE,
     connect_stalled::RULE,
     connect_failing::RULE,

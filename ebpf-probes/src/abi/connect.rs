@@ -24,6 +24,8 @@ pub mod flag {
     /// It was under way when culprit started: of what happened before, only what its socket remembers is known. Which
     /// thread called is not, where the process has several.
     pub const ADOPTED: u32 = 1;
+    /// Of such a one: a SYN has been sent again since, and whether this host drops it was seen.
+    pub const SENT_SINCE: u32 = 2;
 }
 
 /// Who changed where a connect goes: bits.
@@ -82,6 +84,16 @@ pub struct Connect {
 }
 
 impl Connect {
+    /// It was under way when culprit started.
+    pub fn is_adopted(&self) -> bool {
+        self.flags & flag::ADOPTED != 0
+    }
+
+    /// What becomes of its SYNs on this host has been seen.
+    pub fn is_seen(&self) -> bool {
+        !self.is_adopted() || self.flags & flag::SENT_SINCE != 0 || self.drops > 0
+    }
+
     /// The ways its packets take.
     pub fn way(&self) -> &Tuple {
         if leaves_as_asked(self.translated) { &self.tuple } else { &self.wire }

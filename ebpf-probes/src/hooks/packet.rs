@@ -22,7 +22,7 @@ use crate::{
     },
     probes::{
         clock::date,
-        connect::{backlog, icmp, wire},
+        connect::{backlog, icmp, overflow, wire},
         dns::{PORT as DNS_PORT, clients, program as dns},
         neigh::{
             source_mac::{self, segment},
@@ -95,8 +95,8 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         if asks && !ingress {
             call!(packet_syn(skb, ends, payload));
         }
-        if ingress && asks && enabled(ProbeId::CONNECT) {
-            call!(backlog::syn_came(skb, ends, payload));
+        if ingress && asks && enabled(ProbeId::CONNECT) && call!(backlog::syn_came(skb, ends, payload)) != 0 {
+            call!(overflow::syn_ignored(skb, ends, payload));
         }
         if ingress && enabled(ProbeId::NEIGH) {
             let what = if asks {

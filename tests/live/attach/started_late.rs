@@ -11,22 +11,33 @@ use serde_json::json;
 
 use crate::{
     harness::{
-        Culprit, Incident, Netns, Stage, eventually,
+        Culprit, Incident, Netns, Running, Stage, eventually,
         netns::Pair,
-        port, slow,
+        port,
+        process::words,
+        slow,
         sockets::{begin_connect, listen},
-        stage::VOID,
+        stage::{VOID, python},
         tls::{Identity, openssl_client},
     },
     needs,
 };
 
+/// A program with a TLS library that listens and does not accept.
+const SERVER: &str = "
+import socket, ssl, sys, time
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print('ready', flush=True)
+time.sleep(60)
+";
 /// What is under way when culprit starts is reported this soon.
 const SOON: Duration = Duration::from_secs(2);
 /// A port by which what a connection began with is known for a ClientHello.
 const HTTPS: u16 = 443;
-/// Until a fetch is given up that began before culprit did, seconds.
-const PATIENCE: f64 = 7.0;
+/// Until a fetch is given up that began before culprit did, seconds: longer where culprit is slow to start.
+fn patience() -> f64 {
+    7.0 * slow()
+}
 
 /// The outage lasts for longer than what counts as stalled. How often SYNs were sent again by then differs between kernels
 /// (`tcp_syn_linear_timeouts`), and is twice at least.
@@ -65,6 +76,14 @@ fn a_connect_that_was_pending_is_reported_with_its_process_and_since_when() {
     assert!(opened.number("/cause/syn_retransmits") >= 2, "{:#}", opened.json);
     assert_eq!(opened.json["details"]["since_before_start"], true);
     assert!(opened.text("/summary").contains("since before culprit started"), "{:#}", opened.json);
+    // As soon as a SYN is sent again it is known that this host drops it.
+    let seen = culprit.wait_for_incident("who drops it", |incident| {
+        is_it(incident) && incident.number("/details/dropped_by_host") > 0
+    });
+    assert!(seen.remedies().contains("input chain"), "{:#}", seen.json);
+    if opened.number("/details/dropped_by_host") == 0 {
+        assert!(!opened.json.to_string().contains("firewall"), "{:#}", opened.json);
+    }
     drop(socket);
     let ended = culprit.wait_for("its end", |fact| fact.is_to("connect_ended", to));
     assert_eq!((ended.text("outcome"), ended.is("since_before_start")), ("aborted", true), "{}", ended.json);
@@ -86,9 +105,10 @@ fn only_connects_that_pass_the_filters_are_adopted() {
     soon(&culprit, "the one that is wanted", |incident| incident.blamed() == wanted.to_string());
     let ended = culprit.stop();
     assert!(!ended.incidents.iter().any(|incident| incident.blamed() == other.to_string()), "{ended:#?}");
-    // Two sweeps.
-    let elsewhere = Culprit::trace("-p 1");
-    std::thread::sleep(Duration::from_millis(600));
+    // A process that has nothing to do with it, for some sweeps.
+    let stranger = Running::spawn(&mut words("sleep 30"));
+    let elsewhere = Culprit::trace(&format!("-p {}", stranger.pid()));
+    std::thread::sleep(Duration::from_millis(900));
     let ended = elsewhere.stop();
     assert!(ended.incidents.iter().all(|incident| !incident.within(&netns)), "{ended:#?}");
 }
@@ -103,7 +123,7 @@ fn stalled(stage: &Stage) -> Incident {
 fn a_handshake_whose_fetch_was_pending_is_reported_as_likely_waiting_for_it() {
     needs!(Openssl, Tun);
     let mut stage = Stage::unwatched("tls_handshake_stalled/started_during_fetch", |pair| pair.v4(2), HTTPS);
-    let pid = stage.serve_unwatched(&json!({ "sni": { "slow.test": ["fetch", VOID, 80, PATIENCE] } }));
+    let pid = stage.serve_unwatched(&json!({ "sni": { "slow.test": ["fetch", VOID, 80, patience()] } }));
     let _client = stage.client("slow.test", "");
     lasts(&stage.pair.server);
     let stage = stage.watched();
@@ -124,7 +144,7 @@ fn handshakes_that_wait_to_be_accepted_are_counted_with_the_one_that_holds_the_a
     let mut stage =
         Stage::unwatched("tls_handshake_stalled/started_behind_accept_loop", |pair| pair.v4(2), HTTPS);
     stage.serve_unwatched(
-        &json!({ "serve": "single", "sni": { "slow.test": ["fetch", VOID, 80, PATIENCE] } }),
+        &json!({ "serve": "single", "sni": { "slow.test": ["fetch", VOID, 80, patience()] } }),
     );
     let _first = stage.client("slow.test", "");
     eventually("the first is being served", || stage.pair.server.counter("TcpExt", "TCPSynRetrans") >= 1);
@@ -132,11 +152,17 @@ fn handshakes_that_wait_to_be_accepted_are_counted_with_the_one_that_holds_the_a
     lasts(&stage.pair.server);
     let stage = stage.watched();
     let opened = stalled(&stage);
-    let all = soon(&stage.culprit, "all of them", |incident| {
-        incident.id() == opened.id() && incident.number("/details/waiting") == 3
+    // Reported again as their number doubles.
+    let more = soon(&stage.culprit, "those behind it", |incident| {
+        incident.id() == opened.id() && incident.number("/details/waiting") >= 2
     });
-    assert_eq!((all.blame().0, all.blamed()), ("outbound_connect", format!("{VOID}:80")), "{:#}", all.json);
-    assert_eq!(all.number("/details/unread"), 2, "{:#}", all.json);
+    assert_eq!(
+        (more.blame().0, more.blamed()),
+        ("outbound_connect", format!("{VOID}:80")),
+        "{:#}",
+        more.json
+    );
+    assert!(more.number("/details/unread") >= 1, "{:#}", more.json);
     stage.resolved(&opened);
     stage.ends_with(1);
 }
@@ -146,7 +172,10 @@ fn a_hello_that_no_thread_accepts_is_likely_unread_and_names_the_listener() {
     needs!(Openssl);
     let pair = Pair::make();
     let service = pair.service(HTTPS);
-    let _listener = listen(&pair.server, service);
+    let mut server = python();
+    server.args(["-c", SERVER]).arg(service.ip().to_string()).arg(HTTPS.to_string());
+    let server = pair.server.spawn(server);
+    server.wait_for_line("ready");
     let _client = openssl_client(&pair.client, service, "");
     std::thread::sleep(Duration::from_millis(1500));
     let culprit = Culprit::trace("");
@@ -155,7 +184,7 @@ fn a_hello_that_no_thread_accepts_is_likely_unread_and_names_the_listener() {
     });
     assert_eq!(opened.blame(), ("unread", "likely"), "{:#}", opened.json);
     assert_eq!(opened.text("/details/stage"), "client_hello_unread");
-    assert_eq!(opened.task().0, u64::from(std::process::id()), "{:#}", opened.json);
+    assert_eq!(opened.task().0, u64::from(server.pid()), "{:#}", opened.json);
 }
 
 #[test]

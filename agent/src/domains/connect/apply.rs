@@ -2,7 +2,7 @@
 
 use ebpf_probes::{
     abi::IPPROTO_UDP,
-    probes::connect::{Connect, flag, phase},
+    probes::connect::{Connect, phase},
 };
 use nix::errno::Errno;
 
@@ -56,7 +56,7 @@ impl Memory {
                     answered_by_host: known.host_icmp(connect).filter(|_| connect.established == 0),
                     unread_errno: unread(connect),
                     syn_retransmits: connect.retries,
-                    since_before_start: connect.flags & flag::ADOPTED != 0,
+                    since_before_start: connect.is_adopted(),
                     duration_ms: elapsed_ms,
                 }
             }

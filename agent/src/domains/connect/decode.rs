@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind},
-    probes::connect::{CONNECT_WITHOUT_WIRE, Connect, ConnectRecord, DropRecord, Dropped},
+    probes::connect::{
+        CONNECT_WITHOUT_WIRE, Connect, ConnectRecord, DropRecord, Dropped, Overflow, OverflowRecord,
+    },
 };
 
 use crate::{
@@ -18,6 +20,8 @@ pub enum Record {
     Connect(ConnectStep, Connect),
     /// A packet of a pending connect was not delivered: which, where and why.
     Dropped(Dropped),
+    /// A listener ignores SYNs, because its accept queue is full.
+    Overflow(Overflow),
 }
 
 /// What a connect did.
@@ -48,6 +52,9 @@ impl Record {
             },
             // Its process acted in a record before.
             Self::Dropped(_) => Mentions::default(),
+            Self::Overflow(overflow) => {
+                Mentions { listeners: true, ..Mentions::of_netns(overflow.netns, None) }
+            }
         }
     }
 }
@@ -62,6 +69,9 @@ pub fn decode(kind: Kind, record: &Bytes) -> Result<Record, Error> {
         Kind::CONNECT_PENDING => ConnectStep::Pending,
         Kind::CONNECT_WAITING => ConnectStep::Waiting,
         Kind::CONNECT_DROP_PLACE => return Ok(Record::Dropped(read::<DropRecord>(record, 0)?.dropped)),
+        Kind::LISTEN_QUEUE_FULL => {
+            return Ok(Record::Overflow(read::<OverflowRecord>(record, 0)?.overflow));
+        }
         other => return Err(Error::UnknownKind(other.0)),
     };
     Ok(Record::Connect(step, connect(record)?))

@@ -17,6 +17,7 @@ impl What {
             | Self::ConnectDropped { source, destination, .. }
             | Self::ConnectPending { source, destination, .. }
             | Self::ConnectEnded { source, destination, .. } => (source, destination),
+            Self::ListenQueueFull { local, peer, .. } => (local, peer),
         }
     }
 }
@@ -27,7 +28,8 @@ impl Describe for What {
             Self::ConnectStarted { .. } => Weight::of(false),
             Self::SynRetransmitted { elapsed_ms, .. }
             | Self::ConnectDropped { elapsed_ms, .. }
-            | Self::ConnectPending { elapsed_ms, .. } => Weight::bad(*elapsed_ms),
+            | Self::ConnectPending { elapsed_ms, .. }
+            | Self::ListenQueueFull { elapsed_ms, .. } => Weight::bad(*elapsed_ms),
             Self::ConnectEnded { outcome, syn_retransmits, duration_ms, .. } => Weight {
                 bad: *outcome != Outcome::Established || *syn_retransmits > 0,
                 ms: Some(*duration_ms),
@@ -40,8 +42,11 @@ impl Describe for What {
     }
 
     fn towards(&self) -> Option<(IpAddr, u16)> {
-        let (_, to) = self.ends();
-        Some((to.ip, to.port))
+        match self {
+            // Of a server its own port decides.
+            Self::ListenQueueFull { local, peer, .. } => Some((peer.ip, local.port)),
+            _ => Some((self.ends().1.ip, self.ends().1.port)),
+        }
     }
 
     fn phrase(&self) -> Option<Phrase> {
@@ -59,6 +64,7 @@ impl Describe for What {
 
     fn operation(&self) -> Option<Operation> {
         let step = match self {
+            Self::ListenQueueFull { .. } => return None,
             Self::ConnectStarted { .. } => Step::Begun,
             Self::SynRetransmitted { elapsed_ms, .. }
             | Self::ConnectDropped { elapsed_ms, .. }
@@ -77,6 +83,9 @@ impl Describe for What {
                 let errno = errno.as_ref().map(|errno| format!(" ({errno})")).unwrap_or_default();
                 let udp = if *protocol == Protocol::Udp { "UDP " } else { "" };
                 Some(Failure { destination, error: format!("{udp}{}{errno}", outcome_name(*outcome)) })
+            }
+            Self::ListenQueueFull { local, .. } => {
+                Some(Failure { destination: peer(local), error: "accept queue full".into() })
             }
             Self::ConnectDropped { reason, .. } => {
                 Some(Failure { destination, error: format!("dropped here: {reason}") })

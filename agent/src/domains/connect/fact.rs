@@ -215,4 +215,19 @@ pub enum What {
         /// Time from call to end.
         duration_ms: f64,
     },
+    /// A listener ignored a SYN, because its accept queue is full: the process is the listener's.
+    ListenQueueFull {
+        /// Where the SYN was sent.
+        local: Endpoint,
+        /// Who sent it.
+        peer: Endpoint,
+        /// Connections that wait to be accepted.
+        queued: u32,
+        /// The queue's limit; it lets in one more.
+        limit: u32,
+        /// SYNs ignored so far.
+        ignored_syns: u64,
+        /// Time since the first of them.
+        elapsed_ms: f64,
+    },
 }

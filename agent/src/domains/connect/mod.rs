@@ -12,7 +12,8 @@ mod text;
 use std::{collections::HashMap, net::IpAddr};
 
 use ebpf_probes::{
-    probes::connect::{Connect, PROBE, flag},
+    abi::Owner,
+    probes::connect::{Connect, PROBE},
     spec::Probe,
 };
 
@@ -69,6 +70,19 @@ impl Domain for Memory {
                 }
             }
             Record::Dropped(dropped) => self.drops.add(dropped),
+            Record::Overflow(overflow) => {
+                let mut owner = Owner { netns: overflow.netns, ..Owner::default() };
+                known.adopt(&mut owner, &overflow.tuple);
+                let what = What::ListenQueueFull {
+                    local: known.local(&overflow.tuple),
+                    peer: known.remote(&overflow.tuple, &owner),
+                    queued: overflow.queued,
+                    limit: overflow.limit,
+                    ignored_syns: overflow.ignored,
+                    elapsed_ms: super::ms(boot_ns.saturating_sub(overflow.since_ns)),
+                };
+                facts.push(Emitted { boot_ns, owner, what });
+            }
         }
     }
 
@@ -114,7 +128,7 @@ impl Memory {
             syn_retransmits: connect.retries,
             drops: connect.drops,
             answered_by_host: known.host_icmp(connect),
-            since_before_start: connect.flags & flag::ADOPTED != 0,
+            since_before_start: connect.is_adopted(),
             elapsed_ms: super::ms(now_ns.saturating_sub(connect.started_ns)),
         }
     }

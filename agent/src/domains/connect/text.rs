@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Outcome, What};
 use crate::{
-    fact::{BEFORE_START, HostIcmp, Phrase, Protocol, Tone},
+    fact::{BEFORE_START, HostIcmp, Phrase, Protocol, Tone, peer},
     text::duration::line as duration,
 };
 
@@ -65,6 +65,15 @@ pub(super) fn phrase(what: &What) -> Phrase {
             );
             Phrase::out(destination, text, Tone::Slow)
         }
+        What::ListenQueueFull { local, peer: from, queued, limit, ignored_syns, .. } => Phrase {
+            arrow: "←",
+            peer: peer(from),
+            text: format!(
+                "SYN to :{} ignored: its accept queue is full ({queued} wait, its limit is {limit}), {ignored_syns} so far",
+                local.port
+            ),
+            tone: Tone::Bad,
+        },
         What::ConnectEnded {
             destination,
             outcome,

@@ -197,6 +197,7 @@ fn row(incident: &Arc<Incident>, emitted_ago_ns: u64) -> Row {
         CauseKind::Clock => "clock",
         CauseKind::Peer => "peer",
         CauseKind::Unread => "unread",
+        CauseKind::ListenLimit => "listen limit",
         CauseKind::NoneSeen => "none seen",
     });
     Row {

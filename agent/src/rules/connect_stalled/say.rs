@@ -1,7 +1,9 @@
 //! What an incident about unanswered connects says: who, where to, who swallows the packets, and what to do.
 
+use std::net::IpAddr;
+
 use super::groups::{Group, Groups};
-use ebpf_probes::probes::connect::{Connect, flag};
+use ebpf_probes::probes::connect::Connect;
 
 use crate::{
     domains::connect::outcome as outcome_of,
@@ -70,12 +72,6 @@ impl Says<'_> {
         }
         let mut evidence =
             vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];
-        if connect.flags & flag::ADOPTED != 0 {
-            why.push(
-                "It was pending before culprit started: whether this host had dropped any of it by then is not known."
-                    .into(),
-            );
-        }
         evidence.extend(self.validation.iter().map(|validation| validation.seen.clone()));
         if connect.retries > 0 || connect.drops > 0 {
             evidence.push((now_ns, fate.clone()));
@@ -107,7 +103,7 @@ impl Says<'_> {
                 syn_retransmits: connect.retries,
                 dropped_by_host: connect.drops,
                 drop_reason: text::drop_reason(connect, world),
-                since_before_start: connect.flags & flag::ADOPTED != 0,
+                since_before_start: connect.is_adopted(),
                 destinations: self.destinations(),
                 worst: self.worst(),
                 validates: self.validation.iter().flat_map(|validation| validation.peers.clone()).collect(),
@@ -136,7 +132,7 @@ impl Says<'_> {
         let age = text::duration(self.now_ns.saturating_sub(self.connect.started_ns));
         let place = text::place(destination);
         let over = self.ended.is_some();
-        let since = if self.connect.flags & flag::ADOPTED != 0 { BEFORE_START } else { "" };
+        let since = if self.connect.is_adopted() { BEFORE_START } else { "" };
         match self.destinations() {
             0 | 1 => {
                 let verb = if over { "was unanswered" } else { "is unanswered" };
@@ -163,6 +159,9 @@ impl Says<'_> {
         }
         if let Some(verdict) = drops::verdict(connect, view.world) {
             return (vec![verdict.why], verdict.remedies);
+        }
+        if !connect.is_seen() {
+            return unseen(connect, ip, view);
         }
         let mut why = vec!["Silence is what a firewall that drops, a missing route back or a dead host looks like; a closed port would have refused.".to_owned()];
         let allow = format!("allow tcp/{port} to {ip} in the firewalls and security groups on the way");
@@ -191,4 +190,11 @@ impl Says<'_> {
 
 fn outcome(connect: &Connect) -> &'static str {
     outcome_of(connect).0.name()
+}
+
+/// No SYN has been sent since culprit started: where they are lost is not known yet.
+fn unseen(connect: &Connect, ip: IpAddr, view: &View<'_>) -> (Vec<String>, Vec<Remedy>) {
+    let why = "It was pending before culprit started: whether this host itself drops its SYNs is seen with the next one.";
+    let route = neighbours::beside(connect, view.world, text::route_get(ip));
+    (vec![why.into()], vec![Remedy::from("look at the way out meanwhile: ").and(route)])
 }

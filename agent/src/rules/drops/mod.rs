@@ -48,6 +48,7 @@ pub(super) fn fate(connect: &Connect, world: &World) -> String {
                 "{syns}, answered from another address ({}), which this host refuses with a reset",
                 address(&stray)
             ),
+            None if !connect.is_seen() => format!("{syns}, no answer"),
             None => format!("{syns}, no answer from the network"),
         };
     }

@@ -12,7 +12,6 @@ use super::{
     situation::{Situation, Speaks, explained},
     stall::unread,
     suspects::{Blame, Relation, Suspect},
-    threads::thread_words,
 };
 use crate::{
     fact::Process,
@@ -26,6 +25,7 @@ use crate::{
         fetch::{self, For, HTTP},
         neighbours,
         text::address,
+        threads,
     },
     text::{shell::Command, shown},
 };
@@ -46,6 +46,8 @@ impl Says<'_> {
                     );
                 } else if let Some(verdict) = drops::verdict(&op.connect, self.view.world) {
                     why.push(verdict.why);
+                } else if op.ended_ns.is_none() && !op.connect.is_seen() {
+                    why.push("Whether this host itself drops its SYNs is seen with the next one.".into());
                 } else if op.ended_ns.is_none() {
                     why.push("Silence is what a firewall that drops, a missing route back or a dead host looks like; a closed port would have refused.".into());
                 }
@@ -98,21 +100,7 @@ impl Says<'_> {
     fn idle_why(&self) -> Vec<String> {
         let mut why = self.doubts();
         let Some(snapshot) = self.snapshot() else { return why };
-        let mut groups: Vec<(String, usize)> = Vec::new();
-        for thread in &snapshot.threads {
-            let what = thread_words(thread);
-            match groups.iter_mut().find(|(known, _)| *known == what) {
-                Some((_, count)) => *count += 1,
-                None => groups.push((what, 1)),
-            }
-        }
-        groups.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        groups.truncate(3);
-        let all = snapshot.threads.len();
-        why.extend(groups.into_iter().map(|(what, number)| match (number, all) {
-            (1, 1) => format!("Its only thread: {what}."),
-            (number, _) => format!("{number} of {all} threads: {what}."),
-        }));
+        why.extend(threads::doing(snapshot));
         why
     }
 

@@ -3,6 +3,8 @@
 
 use std::cmp::Reverse;
 
+use ebpf_probes::probes::tls::ADOPTED;
+
 use super::{
     candidates::Candidate,
     idle::accepted,
@@ -25,8 +27,17 @@ const ACCEPTED_NS: u64 = 1_000_000_000;
 const MANY: usize = 8;
 
 impl Stall<'_> {
-    /// The most convincing suspect; of several as convincing, the one with the cookie `before`.
+    /// The most convincing suspect; of several as convincing, the one with the cookie `before`. That what came before
+    /// culprit started was a ClientHello is concluded, and so nothing is certain of it.
     pub(super) fn blame(&self, before: Option<u64>) -> Option<Blame> {
+        let mut blame = self.most_convincing(before)?;
+        if self.hs.flags & ADOPTED != 0 {
+            blame.confidence = blame.confidence.min(Confidence::Likely);
+        }
+        Some(blame)
+    }
+
+    fn most_convincing(&self, before: Option<u64>) -> Option<Blame> {
         if unread(self.hs) && !self.moved {
             // One that waits to be accepted is no thread's yet: nothing was begun for it.
             if self.snapshot.is_some_and(|snapshot| accepted(snapshot, self.hs) == Some(false)) {

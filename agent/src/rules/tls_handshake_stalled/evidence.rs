@@ -7,15 +7,15 @@ use super::{
     say::Says,
     stall::unread,
     suspects::{Blame, Suspect},
-    threads::thread_words,
 };
 use crate::{
     domains::connect::outcome,
     fact::Process,
-    known::context::Snapshot,
+    known::context::{SeenThread, Snapshot},
     rules::{
         drops::fate,
         text::{self, address, on_the_wire, place},
+        threads::thread_words,
     },
     text::shown,
 };
@@ -184,11 +184,20 @@ impl Says<'_> {
     fn snapshot_words(&self, snapshot: &Snapshot) -> String {
         match self.seen() {
             Some(thread) => format!("{}: {}", self.thread(), thread_words(thread)),
-            None if snapshot.threads.is_empty() => "the process is gone".into(),
-            None => {
-                let first = &snapshot.threads[0];
-                format!("thread {}: {}", first.shown.tid, thread_words(first))
-            }
+            None => match self.in_it(snapshot).or(snapshot.threads.first()) {
+                Some(thread) => format!("thread {}: {}", thread.shown.tid, thread_words(thread)),
+                None => "the process is gone".into(),
+            },
         }
+    }
+
+    /// The thread that waits on what is blamed, where it is not known which thread owes the answer.
+    fn in_it<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s SeenThread> {
+        let cookie = match &self.blame()?.suspect {
+            Suspect::Connect(op, _) => op.connect.cookie,
+            Suspect::Lookup(op) => op.cookie,
+            Suspect::Peer(socket, _) => socket.cookie,
+        };
+        snapshot.threads.iter().find(|thread| thread.sockets.contains(&cookie))
     }
 }

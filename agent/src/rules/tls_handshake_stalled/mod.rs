@@ -19,7 +19,6 @@ mod stall;
 mod suspects;
 #[cfg(test)]
 mod tests;
-mod threads;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

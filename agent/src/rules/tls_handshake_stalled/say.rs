@@ -8,7 +8,6 @@ use super::{
     situation::{Situation, Speaks},
     stall::unread,
     suspects::{Blame, Relation, Suspect},
-    threads::thread_words,
 };
 use crate::{
     domains::{
@@ -25,6 +24,7 @@ use crate::{
     rules::{
         drops::fate,
         text::{self, duration, on_the_wire, place},
+        threads::thread_words,
     },
     text::shown,
 };

@@ -7,7 +7,7 @@ use std::{
 
 use ebpf_probes::{
     abi::Owner,
-    probes::tls::{CLIENT, Handshake, stage},
+    probes::tls::{ADOPTED, CLIENT, Handshake, stage},
 };
 
 use super::{
@@ -97,6 +97,8 @@ impl Situation {
     pub(super) fn severity(&self) -> Severity {
         let loaded = self.snapshot.as_deref().and_then(|seen| seen.loaded.speaks_tls());
         match self.speaks() {
+            // That it is TLS is known by the port alone.
+            _ if self.lead.flags & ADOPTED != 0 && !self.answers && loaded != Some(true) => Severity::Warning,
             Speaks::Tls => Severity::Critical,
             Speaks::NeverSeen if loaded == Some(true) && self.peers.len() > 1 => Severity::Critical,
             _ => Severity::Warning,

@@ -13,30 +13,41 @@ use crate::{
     fields,
 };
 
-/// A SYN came to a listening socket. If its accept queue is full the kernel will ignore it, without a drop
+/// A SYN came to a listening socket. If its accept queue is full (then `1`) the kernel will ignore it, without a drop
 /// reason: the connect that sent it, when it is one of this host's, has its answer here. Called by the ingress
 /// program.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn syn_came(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
-    syn_came_inlined(&SkBuffContext::new(skb.cast()), &Packet::of(ends, payload));
-    opaque(0)
+    let ctx = SkBuffContext::new(skb.cast());
+    let Some(listener) = full(&ctx) else { return opaque(0) };
+    answered(&ctx, &Packet::of(ends, payload), listener);
+    opaque(1)
 }
 
+/// The listener a SYN came to, if its accept queue is full.
 #[inline(always)]
-fn syn_came_inlined(ctx: &SkBuffContext, packet: &Packet) {
+fn full(ctx: &SkBuffContext) -> Option<*const u8> {
     // SAFETY: context loads, then direct loads through the BTF-typed socket the helper returns.
     unsafe {
         let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
         if socket.is_null() {
-            return;
+            return None;
         }
         let listener = bpf_skc_to_tcp_sock(socket.cast()).cast::<u8>();
         if listener.is_null()
             || fields::SK_ACK_BACKLOG::read(listener) <= fields::SK_MAX_ACK_BACKLOG::read(listener)
         {
-            return;
+            return None;
         }
+        Some(listener)
+    }
+}
+
+#[inline(always)]
+fn answered(ctx: &SkBuffContext, packet: &Packet, listener: *const u8) {
+    // SAFETY: packet loads by a helper; direct loads through the BTF-typed listener; live map values.
+    unsafe {
         let (client, server);
         if packet.v4 {
             let Ok(both) = ctx.load::<[u32; 2]>(12) else { return };

@@ -106,8 +106,10 @@ pub struct ConnectRecord {
 assert_layout!(ConnectRecord = 208);
 
 mod drop_record;
+mod overflow_record;
 
 pub use drop_record::{DropRecord, Dropped, packet, place};
+pub use overflow_record::{Overflow, OverflowRecord};
 
 pub use crate::abi::connect::{Connect, flag, leaves_as_asked, phase, translated};
 
@@ -129,6 +131,8 @@ declare! { CONNECT = 0 {
     CONNECT_WAITING = 6,
     /// A packet of a pending connect was not delivered, and where: [`DropRecord`].
     CONNECT_DROP_PLACE = 7,
+    /// A listener ignores SYNs, because its accept queue is full: [`OverflowRecord`].
+    LISTEN_QUEUE_FULL = 8,
 } }
 
 /// What this file contributes.
@@ -136,7 +140,7 @@ pub const PROBE: Probe = Probe {
     id: ProbeId::CONNECT,
     kinds: KINDS,
     name: "connect",
-    about: "outbound connects, TCP and UDP: owner, SYN retries, outcome, drops on this host",
+    about: "outbound connects, TCP and UDP: owner, SYN retries, outcome, drops on this host; accept queues that are full",
     hooks: &[
         CONNECT4,
         CONNECT6,
@@ -238,6 +242,8 @@ mod dropped;
 mod headers;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub(crate) mod icmp;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod overflow;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub(crate) mod program;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]

@@ -16,7 +16,7 @@ use aya_ebpf::{
 use super::{
     Connect,
     calls::{self, HAVE_CONNECT_EXIT, ask},
-    icmp, phase,
+    flag, icmp, phase,
     report::{end, failing, report},
 };
 use crate::{
@@ -165,6 +165,9 @@ pub(crate) unsafe fn sent_again(sk: *const u8) {
     unsafe {
         if let Some(connect) = PENDING.get_ptr_mut(&fields::SK_COOKIE::read(sk)) {
             (*connect).retries += 1;
+            if (*connect).flags & flag::ADOPTED != 0 {
+                (*connect).flags |= flag::SENT_SINCE;
+            }
             if filter::quiet() && (*connect).retries == 1 {
                 failing(&*connect);
             }

@@ -15,7 +15,7 @@ use super::{
     table::{HANDSHAKES, gate},
 };
 use crate::{
-    abi::{Owner, Tuple, V4_MAPPED},
+    abi::V4_MAPPED,
     bpf::{
         address::tuple_at,
         filter,
@@ -24,7 +24,7 @@ use crate::{
         owner::{in_other_cgroup, of_task},
         tcp::state::ESTABLISHED,
         time::now,
-        verifier::opaque,
+        verifier::{call, opaque},
     },
     fields,
 };
@@ -36,32 +36,84 @@ static TICK_NS: Global<u64> = Global::new(10_000_000);
 /// Bytes of a ClientHello at least: its record's and its own header, version, random, and the empty session's length.
 const HELLO_LEAST: u64 = 44;
 
-/// Follows a connection that a process has, or that waits at a listener of its. Not inlined, for the stack.
+/// Follows a connection that a process has, or that waits at a listener of its. Its steps are not inlined, and called one
+/// after the other: the stack is short.
 #[inline(never)]
 pub(crate) fn adopt(sk: *const u8, task: *const u8) -> u64 {
-    let Some(port) = serves_tls(sk) else { return opaque(0) };
-    let _ = owed(sk).and_then(|()| {
-        // SAFETY: helpers that cannot fault.
-        let netns = netns_at(unsafe { bpf_probe_read_kernel(fields::SK_NET::address(sk)).ok()? })?;
-        let owner = of_task(task, netns)?;
-        if !filter::process(&owner) || in_other_cgroup(task, filter::CGROUP.load()) {
-            return None;
-        }
-        begin(sk, port, &owner)
-    });
+    if !serves_tls(sk) || owed(sk).is_none() {
+        return opaque(0);
+    }
+    // SAFETY: a helper that cannot fault.
+    let cookie = unsafe { bpf_probe_read_kernel(fields::SK_COOKIE::address(sk)).unwrap_or(0) };
+    if cookie == 0 {
+        call!(lacking(sk));
+    } else if HANDSHAKES.get_ptr(&cookie).is_none()
+        && call!(begun(cookie)) != 0
+        // An answer until now found no handshake; one from now on finds it.
+        && (call!(filled(sk, task, cookie)) == 0 || owed(sk).is_none())
+    {
+        forget(cookie);
+    }
     opaque(0)
 }
 
-/// The own port, if it is one of a service that speaks TLS.
-#[inline(always)]
-fn serves_tls(sk: *const u8) -> Option<u16> {
+/// It has no cookie yet.
+#[inline(never)]
+fn lacking(sk: *const u8) -> u64 {
     // SAFETY: a helper that cannot fault.
-    let port = unsafe { bpf_probe_read_kernel(fields::SK_NUM::address(sk)).ok()? };
+    let net = unsafe { bpf_probe_read_kernel(fields::SK_NET::address(sk)) };
+    if let (Some(tuple), Some(netns)) = (tuple_at(sk), net.ok().and_then(netns_at)) {
+        let _ = lacks(sk, &tuple, netns);
+    }
+    opaque(0)
+}
+
+/// Makes a handshake. `0`: there is no room.
+#[inline(never)]
+fn begun(cookie: u64) -> u64 {
+    let Some(empty) = EMPTY.get_ptr(0) else { return opaque(0) };
+    // SAFETY: a live array slot that is never written.
+    if unsafe { !insert(cookie, empty) } {
+        return opaque(0);
+    }
+    // Its hello is whole, as far as can be said.
+    grown(cookie);
+    opaque(1)
+}
+
+/// Fills it in. `0`: it is not wanted.
+#[inline(never)]
+fn filled(sk: *const u8, task: *const u8, cookie: u64) -> u64 {
+    let Some(handshake) = HANDSHAKES.get_ptr_mut(&cookie) else { return opaque(0) };
+    // SAFETY: a live map value, just made here; helpers that cannot fault.
+    unsafe {
+        let tuple = &raw mut (*handshake).tuple;
+        *tuple = tuple_at(sk).unwrap_or_default();
+        gate((*tuple).local_port, (*tuple).remote_port, 1);
+        (*handshake).cookie = cookie;
+        let net = bpf_probe_read_kernel(fields::SK_NET::address(sk));
+        let owner = net.ok().and_then(netns_at).and_then(|netns| of_task(task, netns));
+        let Some(owner) = owner else { return opaque(0) };
+        (*handshake).owner = owner;
+        fill(sk, handshake);
+        let remote = &(*tuple).remote;
+        let wanted = filter::peer(remote, remote[..12] != V4_MAPPED, (*tuple).local_port)
+            && filter::process(&(*handshake).owner)
+            && !in_other_cgroup(task, filter::CGROUP.load());
+        opaque(u64::from(wanted))
+    }
+}
+
+/// Whether the own port is one of a service that speaks TLS.
+#[inline(always)]
+fn serves_tls(sk: *const u8) -> bool {
+    // SAFETY: a helper that cannot fault.
+    let port = unsafe { bpf_probe_read_kernel(fields::SK_NUM::address(sk)).unwrap_or(0) };
     let mut found = false;
     for tls in TLS_PORTS {
         found |= port == tls;
     }
-    found.then_some(port)
+    found
 }
 
 /// Whether the peer has said something and was not answered by a byte.
@@ -74,46 +126,6 @@ fn owed(sk: *const u8) -> Option<()> {
         let received = bpf_probe_read_kernel(fields::TCP_BYTES_RECEIVED::address(sk)).ok()?;
         (i32::from(state) == ESTABLISHED && sent == 0 && received >= HELLO_LEAST).then_some(())
     }
-}
-
-#[inline(always)]
-fn begin(sk: *const u8, port: u16, owner: &Owner) -> Option<()> {
-    // SAFETY: helpers that cannot fault.
-    let cookie = unsafe { bpf_probe_read_kernel(fields::SK_COOKIE::address(sk)).ok()? };
-    if cookie == 0 {
-        return lacks(sk, &tuple_at(sk)?, owner.netns);
-    }
-    if HANDSHAKES.get_ptr(&cookie).is_some() {
-        return None;
-    }
-    // SAFETY: a live array slot that is never written.
-    if unsafe { !insert(cookie, EMPTY.get_ptr(0)?) } {
-        return None;
-    }
-    // Its hello is whole, as far as can be said.
-    grown(cookie);
-    let handshake = HANDSHAKES.get_ptr_mut(&cookie)?;
-    // SAFETY: a live map value, just made here.
-    let wanted = unsafe {
-        let tuple = &raw mut (*handshake).tuple;
-        *tuple = tuple_at(sk).unwrap_or_default();
-        gate((*tuple).local_port, (*tuple).remote_port, 1);
-        (*handshake).cookie = cookie;
-        (*handshake).owner = *owner;
-        fill(sk, handshake);
-        wanted(&*tuple, port)
-    };
-    // An answer until now found no handshake; one from now on finds it.
-    if !wanted || owed(sk).is_none() {
-        forget(cookie);
-    }
-    Some(())
-}
-
-#[inline(always)]
-fn wanted(tuple: &Tuple, port: u16) -> bool {
-    let remote = &tuple.remote;
-    tuple.local_port == port && filter::peer(remote, remote[..12] != V4_MAPPED, port)
 }
 
 /// # Safety

@@ -72,6 +72,35 @@ fn a_permanent_wrong_entry_of_an_ipv6_neighbour_is_named_and_its_remedy_works() 
     permanent_entry("neighbour_stale/permanent_wrong_entry_ipv6", "permanent", |host| host.v6);
 }
 
+#[test]
+fn a_wrong_entry_from_before_the_start_is_named_as_soon_as_a_syn_comes_again() {
+    needs!();
+    // What watches while the outage begins sees none of it.
+    let lan = Lan::watched_by(Culprit::trace("-e clock"));
+    let (database, worker) = (lan.host(10), lan.host(90));
+    let service = database.service(database.v4);
+    let server = database.serves(service);
+    sets_wrong_entry(&database, &worker, worker.v4, "permanent");
+    let (socket, _) = begin_connect(&worker.netns, service);
+    std::thread::sleep(Duration::from_millis(3500));
+    let culprit = Culprit::trace("");
+    let stalled = culprit.wait_for_incident("the worker's connect", |incident| {
+        incident.text("/kind") == STALLED && incident.within(&worker.netns)
+    });
+    assert_eq!(stalled.json["details"]["since_before_start"], true, "{:#}", stalled.json);
+    let opened = culprit.wait_for_incident("the wrong entry", |incident| {
+        incident.about(STALE, &database.netns, worker.v4) && incident.opens()
+    });
+    assert_eq!(opened.text("/details/cached_mac"), ABSENT_MAC);
+    assert_eq!(opened.text("/details/seen_mac"), worker.mac());
+    assert_eq!(opened.task().0, u64::from(server.pid()));
+    culprit.wait_for_incident("its cause", |incident| {
+        incident.id() == stalled.id() && incident.json["caused_by"][0] == opened.id()
+    });
+    database.carries_out(opened.text("/remedies/0"));
+    is_established(&socket, service);
+}
+
 /// Datagrams with MSG_CONFIRM confirm the entry to the kernel, whatever it is.
 fn confirms(host: &Host, to: SocketAddr) -> Repeated {
     let mut socket = None;
