@@ -7,6 +7,7 @@ use super::{
     clocks::{ClockSkewedDetails, ClockSteppedDetails},
     connects::{ConnectFailingDetails, ConnectStalledDetails},
     handshakes::TlsDetails,
+    lookups::DnsUnansweredDetails,
     neighbours::{
         NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
         NeighbourUnresolvedDetails,
@@ -92,6 +93,24 @@ macro_rules! about_a_destination {
     )+ };
 }
 about_a_destination!(ConnectStalledDetails, ConnectFailingDetails);
+
+impl DescribeDetails for DnsUnansweredDetails {
+    fn place(&self) -> String {
+        peer(&self.server)
+    }
+
+    fn headline(&self) -> String {
+        String::new()
+    }
+
+    fn destination(&self) -> Option<&Endpoint> {
+        Some(&self.server)
+    }
+
+    fn passes(&self, select: &Select) -> bool {
+        select.peer(&self.server)
+    }
+}
 
 /// `10.0.1.90 on eth0@blue`.
 fn neighbour(place: &NeighbourPlace) -> String {

@@ -9,6 +9,7 @@ use super::{
     connects::{ConnectFailingDetails, ConnectStalledDetails},
     describe::DescribeDetails,
     handshakes::TlsDetails,
+    lookups::DnsUnansweredDetails,
     neighbours::{
         NeighbourConflictDetails, NeighbourStaleDetails, NeighbourTableFullDetails,
         NeighbourUnresolvedDetails,
@@ -66,6 +67,8 @@ kinds! {
     ConnectStalled = "connect_stalled" of "connect": ConnectStalledDetails,
     /// The same process fails to connect to the same destination again and again.
     ConnectFailing = "connect_failing" of "connect": ConnectFailingDetails,
+    /// Lookups of a process get no answer, or late ones, or failures, outside any handshake that is stalled by them.
+    DnsUnanswered = "dns_unanswered" of "dns": DnsUnansweredDetails,
     /// Traffic waits for a neighbour (ARP, NDP) that does not answer.
     NeighbourUnresolved = "neighbour_unresolved" of "neighbour": NeighbourUnresolvedDetails,
     /// Replies go to a MAC that is not the one the neighbour's packets come from, and it does not receive them.

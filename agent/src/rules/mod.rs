@@ -8,6 +8,7 @@ mod clock_stepped;
 mod clocks;
 mod connect_failing;
 mod connect_stalled;
+mod dns_unanswered;
 mod drops;
 mod families;
 mod fetch;
@@ -16,8 +17,11 @@ mod neighbour_stale;
 mod neighbour_table_full;
 mod neighbour_unresolved;
 mod neighbours;
+mod resolvers;
 #[cfg(test)]
 mod scene;
+#[cfg(test)]
+mod scene_lookups;
 mod text;
 mod tls_handshake_stalled;
 #[cfg(test)]
@@ -32,6 +36,7 @@ pub const RULES: &[Rule] = &[
     neighbour_conflict::RULE,
     neighbour_table_full::RULE,
     tls_handshake_stalled::RULE,
+    dns_unanswered::RULE,
     connect_stalled::RULE,
     connect_failing::RULE,
 ];
