@@ -27,6 +27,8 @@ const UNRESOLVED: Opened = ("neighbour_unresolved", "neighbour", "certain");
 const CONFLICT: Opened = ("neighbour_conflict", "neighbour", "certain");
 /// No answer comes, or this host drops it.
 const UNANSWERED: Opened = ("connect_stalled", "outbound_connect", "certain");
+/// No answer comes to a lookup.
+const LOOKUP: Opened = ("dns_unanswered", "dns_lookup", "certain");
 const FETCH: Opened = (STALLED, "outbound_connect", "certain");
 const STEPPED: Opened = ("clock_stepped", "clock", "certain");
 
@@ -39,6 +41,7 @@ const CASES: &[(&str, &[Case])] = &[
             ("busy_server_without_fault", &[]),
             ("clients_give_up_and_return", &[FETCH]),
             ("dns_unanswered", &[(STALLED, "dns_lookup", "certain")]),
+            ("dns_unanswered_behind_local_resolver", &[(STALLED, "dns_lookup", "certain"), LOOKUP]),
             ("dns_unanswered_in_event_loop", &[(STALLED, "dns_lookup", "likely")]),
             ("dns_unanswered_over_tcp", &[(STALLED, "dns_lookup", "certain")]),
             ("fetch_before_hello_is_read", &[FETCH]),
@@ -71,7 +74,7 @@ const CASES: &[(&str, &[Case])] = &[
             ("lock_wait_after_abandoned_lookup", &[(STALLED, "dns_lookup", "possible")]),
             ("lock_wait_after_unanswered_log_line", &[(STALLED, "peer", "possible")]),
             ("lock_wait_beside_healthy_connects", &[(STALLED, "none_seen", "certain")]),
-            ("lock_wait_beside_repeated_lookups", &[(STALLED, "dns_lookup", "possible")]),
+            ("lock_wait_beside_repeated_lookups", &[(STALLED, "dns_lookup", "possible"), LOOKUP]),
             ("lock_wait_beside_retried_connects", &[(STALLED, "outbound_connect", "possible")]),
             ("peer_accepts_without_answer", &[(STALLED, "peer", "certain")]),
             ("redirected_port_without_fault", &[]),
@@ -118,6 +121,18 @@ const CASES: &[(&str, &[Case])] = &[
             ("syn_dropped_in_input_of_other_namespace", &[UNANSWERED]),
             ("syn_dropped_without_forwarding", &[UNANSWERED]),
             ("syn_dropped_without_signature", &[UNANSWERED]),
+        ],
+    ),
+    (
+        "dns_unanswered",
+        &[
+            ("one_name_of_many", &[("dns_unanswered", "dns_lookup", "likely")]),
+            ("one_of_a_pair_lost", &[("dns_unanswered", "dns_lookup", "likely")]),
+            ("second_attempt_answered_without_fault", &[]),
+            ("server_silent", &[LOOKUP]),
+            ("servfail_three_times", &[LOOKUP]),
+            ("truncated_and_tcp_dropped", &[("dns_unanswered", "outbound_connect", "certain")]),
+            ("upstream_of_local_resolver_silent", &[LOOKUP, ("dns_unanswered", "local_service", "certain")]),
         ],
     ),
     (

@@ -2,7 +2,8 @@
 
 use std::{
     io::Read,
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    process::Command,
     thread::JoinHandle,
 };
 
@@ -10,17 +11,22 @@ use simple_dns::{
     CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE, rdata::RData,
 };
 
-use super::{Netns, sockets::me};
+use super::{Netns, Running, eventually, sockets::me};
 
 /// The port culprit knows DNS by.
 pub const PORT: u16 = 53;
 
 /// A query for the IPv4 address of a name.
 pub fn query(id: u16, name: &str) -> Vec<u8> {
+    query_for(id, name, TYPE::A)
+}
+
+/// A query for records of this type.
+pub fn query_for(id: u16, name: &str, query_type: TYPE) -> Vec<u8> {
     let mut packet = Packet::new_query(id);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
     let name = Name::new(name).expect("a name");
-    packet.questions.push(Question::new(name, QTYPE::TYPE(TYPE::A), QCLASS::CLASS(CLASS::IN), false));
+    packet.questions.push(Question::new(name, QTYPE::TYPE(query_type), QCLASS::CLASS(CLASS::IN), false));
     packet.build_bytes_vec().expect("well-formed")
 }
 
@@ -31,6 +37,8 @@ pub enum Answer {
     Address(Ipv4Addr),
     /// No address, for this reason.
     No(RCODE),
+    /// Too much for UDP: the answer is cut.
+    Truncated,
 }
 
 impl Answer {
@@ -47,6 +55,7 @@ impl Answer {
                 RData::A(address.into()),
             )),
             Self::No(rcode) => *packet.rcode_mut() = rcode,
+            Self::Truncated => packet.set_flags(PacketFlag::TRUNCATION),
         }
         if packet.questions.is_empty() {
             packet.questions.push(question);
@@ -64,6 +73,46 @@ pub fn answer_once(netns: &Netns, at: SocketAddr, answer: Answer) -> JoinHandle<
         let (len, from) = socket.recv_from(&mut query).expect("a query");
         socket.send_to(&answer.to(&query[..len]), from).expect("the client waits");
     })
+}
+
+/// Answers so many queries over UDP inside, each as it is planned: not at all where there is no answer; then ends.
+#[track_caller]
+pub fn answer_in_turn(netns: &Netns, at: SocketAddr, plan: Vec<Option<Answer>>) -> JoinHandle<()> {
+    let socket = netns.enter(move || UdpSocket::bind(at).expect("a free port"));
+    netns.thread_named("dns-server", move || {
+        for answer in plan {
+            let mut query = [0; 512];
+            let (len, from) = socket.recv_from(&mut query).expect("a query");
+            if let Some(answer) = answer {
+                socket.send_to(&answer.to(&query[..len]), from).expect("the client waits");
+            }
+        }
+    })
+}
+
+/// dnsmasq inside, which answers at an address by asking another server.
+#[track_caller]
+pub fn dnsmasq(netns: &Netns, at: IpAddr, upstream: IpAddr) -> Running {
+    let mut dnsmasq = Command::new("dnsmasq");
+    dnsmasq
+        .args([
+            "-k",
+            "-C",
+            "/dev/null",
+            "--no-hosts",
+            "--no-resolv",
+            "--bind-interfaces",
+            "--user=root",
+            "--pid-file=",
+        ])
+        .arg(format!("--listen-address={at}"))
+        .arg(format!("--server={upstream}"));
+    let running = netns.spawn(dnsmasq);
+    eventually("dnsmasq is ready", || {
+        let bound = netns.enter(|| std::fs::read_to_string("/proc/thread-self/net/udp").expect("proc"));
+        bound.contains(":0035 ")
+    });
+    running
 }
 
 /// Asks over UDP and returns the answer.

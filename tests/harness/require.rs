@@ -49,6 +49,8 @@ pub enum Feature {
     Axe,
     /// chronyd: what `cargo xtask` has fetched and names by `CULPRIT_CHRONYD`, or the machine's own.
     Chrony,
+    /// dnsmasq.
+    Dnsmasq,
     /// runc, and a kernel in which it can run a container.
     Runc,
     /// macvlan devices.
@@ -138,6 +140,7 @@ impl Feature {
                 Command::new(chronyd()).arg("--version").output().is_ok_and(|output| output.status.success()),
                 "there is no chronyd: `cargo xtask setup` fetches it where there is apt",
             ),
+            Self::Dnsmasq => (runs("dnsmasq", "--version"), "there is no dnsmasq"),
             Self::Runc => (
                 super::container::works(),
                 "there is no runc or no static busybox, or runc can run nothing here",

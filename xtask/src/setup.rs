@@ -104,6 +104,7 @@ const TOOLS: &[Tool] = &[
     tool("python3", AnyFile(&["/usr/bin/python3"]), Package(&["python3-minimal"]), Need::Test, "tests need a server in another language; a shim would be slow in a VM"),
     tool("arping", AnyFile(&["/usr/bin/arping", "/usr/sbin/arping"]), Package(&["iputils-arping"]), Need::Test, "tests announce addresses"),
     tool("chronyd", Found::Unpacked(&CHRONYD), Source::Unpacked(&CHRONYD), Need::Test, "tests have it set the clock"),
+    tool("dnsmasq", Program("dnsmasq"), Package(&["dnsmasq-base"]), Need::Test, "tests ask a resolver of their own host; the package starts no service"),
     tool("bpftool", Program("bpftool"), Package(&["bpftool", "linux-tools-common"]), Need::Test, "shows what is loaded, for diagnosis"),
     tool("ps", Program("ps"), Package(&["procps"]), Need::Test, "demos show processes"),
     tool("promtool", Found::Unpacked(&PROMTOOL), Source::Unpacked(&PROMTOOL), Need::Deploy, "judges alert rules, dashboards and metrics; prometheus beside it scrapes culprit in tests"),

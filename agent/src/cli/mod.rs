@@ -214,6 +214,9 @@ pub struct Thresholds {
     /// A connect that is pending for this long is stalled.
     #[arg(long = "connect-stall", value_name = "DURATION", default_value = "3s", value_parser = parse_threshold)]
     pub connect_stall: Duration,
+    /// A DNS lookup that gets no answer for this long is unanswered.
+    #[arg(long = "dns-stall", value_name = "DURATION", default_value = "2s", value_parser = parse_threshold)]
+    pub dns_stall: Duration,
     /// Compare the wall clock with this NTP server, asked about once a minute; repeatable.
     #[arg(long, value_name = "SERVER", value_parser = server)]
     pub ntp: Vec<Server>,

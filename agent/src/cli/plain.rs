@@ -112,7 +112,11 @@ impl Record {
 impl Thresholds {
     pub(super) fn config(&self) -> StallThresholds {
         let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        StallThresholds { connect_ns: ns(self.connect_stall), tls_ns: ns(self.tls_stall) }
+        StallThresholds {
+            connect_ns: ns(self.connect_stall),
+            tls_ns: ns(self.tls_stall),
+            dns_ns: ns(self.dns_stall),
+        }
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) struct Deferred {
     /// Answers reported, by when they came.
     answered: HashSet<(Key, u64)>,
     answers_at_ns: u64,
+    /// The answers are wanted, whether or not something waits.
+    pub(super) wants_answers: bool,
 }
 
 impl Deferred {
@@ -68,9 +70,10 @@ impl Deferred {
             }
         }
         let asked = self.questions(kernel, now_ns, to)?;
-        let trouble = waits || asked || !stalled.is_empty();
+        let trouble = waits || asked || !stalled.is_empty() || self.wants_answers;
         if trouble && now_ns.saturating_sub(self.answers_at_ns) >= ANSWERS_EVERY_NS {
             self.answers_at_ns = now_ns;
+            self.wants_answers = false;
             self.answers(kernel, to)?;
         }
         Ok(())

@@ -29,11 +29,13 @@ pub struct Thresholds {
     pub connect_ns: u64,
     /// A handshake without progress.
     pub tls_ns: u64,
+    /// A lookup without an answer; the agent decides that alone.
+    pub dns_ns: u64,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { connect_ns: 3_000_000_000, tls_ns: 1_000_000_000 }
+        Self { connect_ns: 3_000_000_000, tls_ns: 1_000_000_000, dns_ns: 2_000_000_000 }
     }
 }
 

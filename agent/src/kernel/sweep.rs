@@ -94,6 +94,13 @@ impl Sweep {
         self.thresholds.connect_ns = thresholds.connect_ns;
     }
 
+    /// The next sweep writes the last answers of DNS servers, if the kernel holds them back.
+    pub fn fetch_answers(&mut self) {
+        if let Some(deferred) = &mut self.deferred {
+            deferred.wants_answers = true;
+        }
+    }
+
     /// What the last sweep saw.
     pub fn seen(&self) -> Seen {
         self.seen

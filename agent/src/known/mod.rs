@@ -30,6 +30,8 @@ use crate::{
 const PROCESSES: usize = 8192;
 /// Processes whose libraries are remembered, at most.
 const LOADED: usize = 512;
+/// A lookup that waits for this long is reported, where a recording does not say.
+const DNS_STALL_NS: u64 = 2_000_000_000;
 const LISTENERS: usize = 1024;
 const DEVICES: usize = 8192;
 
@@ -48,6 +50,7 @@ pub struct Known {
     losses: Vec<LostBy>,
     node: String,
     time_zone: Option<String>,
+    dns_stall_ns: u64,
     attached: Vec<String>,
 }
 
@@ -64,6 +67,7 @@ impl Default for Known {
             losses: Vec::new(),
             node: String::new(),
             time_zone: None,
+            dns_stall_ns: DNS_STALL_NS,
             attached: Vec::new(),
         }
     }
@@ -73,7 +77,8 @@ impl Known {
     /// Applies what was found out about the system.
     pub fn context(&mut self, context: &Context) {
         match context {
-            Context::Origin { netns, select, node, probes, time_zone, .. } => {
+            Context::Origin { netns, select, node, probes, time_zone, dns_stall_ms, .. } => {
+                self.dns_stall_ns = dns_stall_ms.map_or(DNS_STALL_NS, |ms| ms.saturating_mul(1_000_000));
                 self.time_zone.clone_from(time_zone);
                 self.node.clone_from(node);
                 self.attached.clone_from(&probes.attached);
@@ -131,6 +136,11 @@ impl Known {
     /// The machine's time zone, which has no part in anything.
     pub fn time_zone(&self) -> Option<&str> {
         self.time_zone.as_deref()
+    }
+
+    /// How long a lookup may wait before that is an incident, nanoseconds.
+    pub fn dns_stall_ns(&self) -> u64 {
+        self.dns_stall_ns
     }
 
     /// Whether a probe is attached: what it does not see did not necessarily not happen.

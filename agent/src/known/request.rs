@@ -25,6 +25,8 @@ pub enum Request {
     Holders(Sought),
     /// The reference clocks, now: answered with readings as they come.
     References,
+    /// The last answers that DNS servers gave, where the kernel holds them back: they come as records.
+    Answers,
     /// The route to a destination and the local ports towards it: answered with a [`Reach`](super::context::Reach).
     Reach(Target),
 }
@@ -92,6 +94,7 @@ mod tests {
             Request::Exposed(Exposure { windows: vec![(1, 2)], known: vec![(3, 0)] }),
             Request::Holders(Sought { netns, ifindex: 1, address: [1; 16], macs: vec![[2; 8]] }),
             Request::References,
+            Request::Answers,
             Request::Reach(Target { netns, process: 0, address: [192, 0, 2, 1].into(), port: 80 }),
         ];
         for request in requests {

@@ -7,6 +7,7 @@ use super::{
     clocks::{ClockSkewedDetails, ClockSteppedDetails},
     connects::{ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails},
     handshakes::TlsDetails,
+    lookups::DnsUnansweredDetails,
     neighbours::{
         NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
         NeighbourUnresolvedDetails,
@@ -104,6 +105,24 @@ impl DescribeDetails for ListenQueueFullDetails {
 
     fn passes(&self, select: &Select) -> bool {
         self.refused.iter().any(|refused| select.connection(*refused, self.local.port))
+    }
+}
+
+impl DescribeDetails for DnsUnansweredDetails {
+    fn place(&self) -> String {
+        peer(&self.server)
+    }
+
+    fn headline(&self) -> String {
+        String::new()
+    }
+
+    fn destination(&self) -> Option<&Endpoint> {
+        Some(&self.server)
+    }
+
+    fn passes(&self, select: &Select) -> bool {
+        select.peer(&self.server)
     }
 }
 

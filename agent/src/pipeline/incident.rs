@@ -17,6 +17,7 @@ pub use super::connects::{
 pub use super::describe::DescribeDetails;
 pub use super::handshakes::TlsDetails;
 pub use super::kind::{Details, Kind};
+pub use super::lookups::{DnsOutcome, DnsQuestion, DnsReason, DnsUnansweredDetails, DnsUpstream};
 pub use super::neighbours::{
     ClaimedMac, ConflictPattern, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails,
     NeighbourTableFullDetails, NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
@@ -95,8 +96,8 @@ pub struct Cause {
     pub confidence: Confidence,
     /// The peer that is waited for: of the connect, the DNS server, or the neighbour (port 0).
     pub destination: Option<Endpoint>,
-    /// What became of it: an outcome of a connect, or `pending`; for a lookup `pending`, `answered` or `failed`; for a
-    /// neighbour `pending`, `failed`, or how it ended: `answered`, `set`, `removed`, `corrected`, `healed`,
+    /// What became of it: an outcome of a connect, or `pending`; for a lookup `pending`, `answered`, `failed` or
+    /// `aborted`; for a neighbour `pending`, `failed`, or how it ended: `answered`, `set`, `removed`, `corrected`, `healed`,
     /// `same_neighbour`, `conflict` or `idle` (no traffic any more).
     pub outcome: Option<String>,
     /// SYNs the connect retransmitted.
@@ -124,6 +125,9 @@ pub enum CauseKind {
     OutboundConnect,
     /// A DNS lookup.
     DnsLookup,
+    /// A process of this host that answers others and itself waits for something: its `process`, and as `destination`
+    /// what that waits for.
+    LocalService,
     /// A neighbour (ARP, NDP) that does not answer, or this host's entry for it.
     Neighbour,
     /// The clock.

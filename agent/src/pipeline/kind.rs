@@ -9,6 +9,7 @@ use super::{
     connects::{ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails},
     describe::DescribeDetails,
     handshakes::TlsDetails,
+    lookups::DnsUnansweredDetails,
     neighbours::{
         NeighbourConflictDetails, NeighbourStaleDetails, NeighbourTableFullDetails,
         NeighbourUnresolvedDetails,
@@ -68,6 +69,8 @@ kinds! {
     ConnectFailing = "connect_failing" of "connect": ConnectFailingDetails,
     /// A service's accept queue is full, and new connections are ignored.
     ListenQueueFull = "listen_queue_full" of "connect": ListenQueueFullDetails,
+    /// Lookups of a process get no answer, or late ones, or failures, outside any handshake that is stalled by them.
+    DnsUnanswered = "dns_unanswered" of "dns": DnsUnansweredDetails,
     /// Traffic waits for a neighbour (ARP, NDP) that does not answer.
     NeighbourUnresolved = "neighbour_unresolved" of "neighbour": NeighbourUnresolvedDetails,
     /// Replies go to a MAC that is not the one the neighbour's packets come from, and it does not receive them.

@@ -8,6 +8,7 @@ mod engine;
 mod handshakes;
 pub mod incident;
 mod kind;
+mod lookups;
 mod neighbours;
 pub mod remedy;
 pub mod report;

@@ -149,6 +149,13 @@ impl Store {
         self.claims.get(&cookie).map(String::as_str)
     }
 
+    /// The incident that explains an operation and is not resolved yet: its id and kind.
+    pub fn live_claim(&self, cookie: u64) -> Option<(&str, Kind)> {
+        let id = self.claimed(cookie)?;
+        let entry = self.entries.iter().find(|entry| entry.id == id && !entry.resolved)?;
+        Some((&entry.id, entry.report.kind))
+    }
+
     /// The id of an incident of this kind and subject that is open.
     pub fn open_id(&self, kind: Kind, subject: &str) -> Option<&str> {
         self.entries

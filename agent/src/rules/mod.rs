@@ -8,6 +8,7 @@ mod clock_stepped;
 mod clocks;
 mod connect_failing;
 mod connect_stalled;
+mod dns_unanswered;
 mod drops;
 mod families;
 mod fetch;
@@ -17,8 +18,11 @@ mod neighbour_stale;
 mod neighbour_table_full;
 mod neighbour_unresolved;
 mod neighbours;
+mod resolvers;
 #[cfg(test)]
 mod scene;
+#[cfg(test)]
+mod scene_lookups;
 mod text;
 mod threads;
 mod tls_handshake_stalled;
@@ -35,6 +39,7 @@ pub const RULES: &[Rule] = &[
     neighbour_table_full::RULE,
     listen_queue_full::RULE,
     tls_handshake_stalled::RULE,
+    dns_unanswered::RULE,
     connect_stalled::RULE,
     connect_failing::RULE,
 ];

@@ -45,7 +45,7 @@ pub(super) struct Scene {
     author: u32,
 }
 
-fn ns(ms: u64) -> u64 {
+pub(super) fn ns(ms: u64) -> u64 {
     BEGAN + ms * 1_000_000
 }
 
@@ -233,6 +233,7 @@ impl Scene {
             netns: ebpf_probes::abi::Netns::numbered(1),
             select,
             time_zone: Some("Europe/Berlin".into()),
+            dns_stall_ms: None,
         });
         scene.apply(&Context::Clock { boot_ns: BEGAN, offset_ns: WALL });
         scene.process(PROCESS, &[], 0);

@@ -10,7 +10,10 @@ use ebpf_probes::{
 };
 use proptest::prelude::*;
 
-use super::scene::{PROCESS, Scene, connect, entry, hello, owner, thread, unheard, waiter};
+use super::{
+    scene::{PROCESS, Scene, connect, entry, hello, owner, thread, unheard, waiter},
+    scene_lookups::{Asked, asks},
+};
 use crate::{
     fact::ReferenceKind,
     known::{
@@ -188,6 +191,25 @@ fn stalled(names: &Names) -> Vec<Incident> {
     emitted
 }
 
+/// A lookup without an answer, of a resolver of this host that waits for its own.
+fn unanswered(names: &Names) -> Vec<Incident> {
+    let mut scene = hostile(names);
+    // One label, whatever it holds.
+    let label = format!("x{}", names.file.replace('.', "-"));
+    let label = simple_dns::Name::new_unchecked(Box::leak(label.into_boxed_str()));
+    let local = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1];
+    let mine = |cookie, process, server| {
+        let mut asked = Asked { server, name: label.clone(), ..asks(cookie, process, "") };
+        (asked.owner.comm, asked.owner.netns) = (bytes(&names.comm), NETNS);
+        asked
+    };
+    scene.asks(0, &mine(7, PROCESS, local));
+    scene.asks(1, &mine(8, 2001, [9; 16]));
+    scene.passes(500, 3500);
+    assert!(!scene.opened(Kind::DnsUnanswered).is_empty());
+    scene.emitted
+}
+
 /// Connects that fail, answered by this host in the namespace, or for want of a port that another program holds.
 fn failing(names: &Names) -> Vec<Incident> {
     let mut emitted = Vec::new();
@@ -323,7 +345,7 @@ proptest! {
 
     #[test]
     fn no_name_speaks_for_culprit_or_for_a_shell(names in names()) {
-        for situation in [unresolved, stale, conflict, stalled, failing, dropped, setters, clock] {
+        for situation in [unresolved, stale, conflict, stalled, unanswered, failing, dropped, setters, clock] {
             judge(&situation(&names), &names)?;
         }
     }

@@ -57,6 +57,7 @@ impl Session {
             netns: namespaces::own().unwrap_or_default(),
             select,
             time_zone: units::time_zone(),
+            dns_stall_ms: Some(config.spec.thresholds.dns_ns / 1_000_000),
         };
         Ok(Self::new(sources, Pipeline::new(RULES), start, origin, config.max_events))
     }

@@ -1,13 +1,10 @@
-//! DNS lookups: queries matched with answers, names remembered, silence reported.
+//! DNS messages applied: queries matched with answers, names remembered, failures reported.
 
-use std::{collections::VecDeque, net::IpAddr};
+use std::net::IpAddr;
 
 use ebpf_probes::{
-    abi::{IPPROTO_UDP, Owner, Tuple},
-    probes::{
-        connect::Connect,
-        dns::{DnsWire, PROBE},
-    },
+    abi::IPPROTO_UDP,
+    probes::{connect::Connect, dns::PROBE},
     spec::Probe,
 };
 use simple_dns::{
@@ -16,99 +13,17 @@ use simple_dns::{
 };
 
 use super::{
-    DnsMessage, LookupOp, Record, What,
-    streams::Streams,
+    DnsMessage, Record, What,
+    heard::{Heard, Verdict},
+    memory::{FIRST_NS, Lookup, Memory, protocol, server, tick},
     words::{named, rcode_name, type_name},
 };
 use crate::{
     domains::{Domain, Emitted, ms},
-    fact::{Endpoint, Protocol},
-    known::{
-        Answer, Known,
-        bounded::{Bounded, Table},
-        wire,
-    },
+    known::{Answer, Known, bounded::Table},
     records,
     text::host::Name,
 };
-
-/// Lookups under way remembered at most.
-const LOOKUPS: usize = 4096;
-/// Sockets whose questions go elsewhere than asked, remembered at most.
-const WIRES: usize = 1024;
-/// Silence is reported after this long, and again each time it has doubled; then the lookup is forgotten.
-const FIRST_NS: u64 = 1_000_000_000;
-const FORGET_NS: u64 = 60_000_000_000;
-
-/// Lookups that took longer than this are remembered for a while after their end.
-const SLOW_NS: u64 = 100_000_000;
-/// How many.
-const ENDED: usize = 256;
-
-/// What is remembered of lookups.
-pub struct Memory {
-    pending: Bounded<(u64, u16), Lookup>,
-    ended: VecDeque<LookupOp>,
-    streams: Streams,
-    /// Whither the questions of a socket go, where that is not the server asked for.
-    wires: Bounded<u64, DnsWire>,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Self {
-            pending: Bounded::new(LOOKUPS),
-            ended: VecDeque::new(),
-            streams: Streams::default(),
-            wires: Bounded::new(WIRES),
-        }
-    }
-}
-
-#[derive(Clone)]
-struct Lookup {
-    owner: Owner,
-    tuple: Tuple,
-    name: Name,
-    query_type: String,
-    started_ns: u64,
-    queries: u32,
-    report_at_ns: u64,
-    /// Whither it went, where that is not the server asked for.
-    wire: Option<DnsWire>,
-}
-
-impl Lookup {
-    /// The server that was asked.
-    fn server(&self, known: &Known) -> Endpoint {
-        server(known, &self.tuple, &self.owner, self.wire.as_ref())
-    }
-
-    fn operation(&self, cookie: u64) -> LookupOp {
-        LookupOp {
-            cookie,
-            owner: self.owner,
-            server: self.tuple.remote,
-            name: self.name.clone(),
-            query_type: self.query_type.clone(),
-            started_ns: self.started_ns,
-            queries: self.queries,
-            ended_ns: None,
-            failed: false,
-        }
-    }
-}
-
-/// The server asked for, and whither the question really went.
-fn server(known: &Known, tuple: &Tuple, owner: &Owner, record: Option<&DnsWire>) -> Endpoint {
-    let asked = known.remote(tuple, owner);
-    let wire = record.and_then(|record| wire(&asked, record.translated, &record.wire));
-    Endpoint { wire, ..asked }
-}
-
-fn protocol(tuple: &Tuple) -> Protocol {
-    if tuple.protocol == IPPROTO_UDP { Protocol::Udp } else { Protocol::Tcp }
-}
 
 fn apply(
     memory: &mut Memory,
@@ -144,7 +59,8 @@ fn one(
             answered(memory, known, boot_ns, message, &packet, question, facts);
         }
     } else if !message.ingress {
-        asked(memory, known, boot_ns, message, packet.id(), question, facts);
+        let recursive = packet.has_flags(PacketFlag::RECURSION_DESIRED);
+        asked(memory, known, boot_ns, message, (packet.id(), recursive), question, facts);
     }
 }
 
@@ -163,9 +79,19 @@ fn cut(
         return;
     }
     let id = u16::from_be_bytes([high, low]);
-    if let Some(lookup) = memory.end(boot_ns, (message.cookie, id), false) {
+    let rcode = data.get(3).map_or(0, |byte| byte & 15);
+    let verdict = Verdict::of(u16::from(rcode).into());
+    if let Some(lookup) = memory.end(boot_ns, (message.cookie, id), Some(verdict)) {
         let server = lookup.server(known);
-        let rcode = data.get(3).map_or(0, |byte| byte & 15);
+        memory.answers.add(Heard {
+            at_ns: boot_ns,
+            owner: lookup.owner,
+            server: lookup.tuple.remote,
+            name: lookup.name.text.to_ascii_lowercase(),
+            query_type: lookup.query_type.clone(),
+            verdict,
+            truncated: flags & 2 != 0,
+        });
         facts.push(Emitted {
             boot_ns,
             owner: lookup.owner,
@@ -189,7 +115,7 @@ fn asked(
     known: &mut Known,
     boot_ns: u64,
     message: &DnsMessage,
-    id: u16,
+    (id, recursive): (u16, bool),
     (name, query_type): (Name, String),
     facts: &mut Vec<Emitted<What>>,
 ) {
@@ -202,8 +128,14 @@ fn asked(
     {
         // A question the kernel held says itself how often it was sent.
         match message.queries {
-            0 => lookup.queries = lookup.queries.saturating_add(1),
+            0 => {
+                lookup.queries = lookup.queries.saturating_add(1);
+                lookup.sent_ns = lookup.sent_ns.max(boot_ns);
+            }
             sent => {
+                if sent > lookup.queries {
+                    lookup.sent_ns = lookup.sent_ns.max(memory.now_ns);
+                }
                 lookup.queries = sent;
                 return;
             }
@@ -215,6 +147,9 @@ fn asked(
             name: name.clone(),
             query_type: query_type.clone(),
             started_ns: boot_ns,
+            // One that was held is dated when it was first sent.
+            sent_ns: if message.queries > 1 { memory.now_ns.max(boot_ns) } else { boot_ns },
+            recursive,
             queries: message.queries.max(1),
             report_at_ns: boot_ns.saturating_add(FIRST_NS),
             wire,
@@ -242,8 +177,9 @@ fn answered(
     facts: &mut Vec<Emitted<What>>,
 ) {
     let key = (message.cookie, packet.id());
+    let verdict = Verdict::of(packet.rcode());
     let lookup = match memory.pending.get(&key) {
-        Some(lookup) if lookup.name == name => memory.end(boot_ns, key, false),
+        Some(lookup) if lookup.name == name => memory.end(boot_ns, key, Some(verdict)),
         _ => memory.pending.remove(&key).and(None),
     };
     // Who asked this; threads may share a socket.
@@ -284,6 +220,15 @@ fn answered(
             _ => {}
         }
     }
+    memory.answers.add(Heard {
+        at_ns: boot_ns,
+        owner,
+        server: lookup.as_ref().map_or(message.tuple.remote, |lookup| lookup.tuple.remote),
+        name: answer.name,
+        query_type: query_type.clone(),
+        verdict,
+        truncated: packet.has_flags(PacketFlag::TRUNCATION),
+    });
     let what = What::DnsAnswer {
         protocol: protocol(&message.tuple),
         // The answer may come from another address than the one asked: it is translated back further on.
@@ -318,7 +263,7 @@ pub fn failed(
         .map(|(key, _)| *key)
         .collect();
     for key in keys {
-        let Some(lookup) = memory.end(boot_ns, key, true) else { continue };
+        let Some(lookup) = memory.end(boot_ns, key, None) else { continue };
         let what = What::DnsFailed {
             server: lookup.server(known),
             name: lookup.name.text,
@@ -332,45 +277,15 @@ pub fn failed(
     }
 }
 
-/// Time passed: reports unanswered lookups.
-fn tick(memory: &mut Memory, known: &Known, boot_ns: u64, facts: &mut Vec<Emitted<What>>) {
-    let mut due = Vec::new();
-    let mut over = Vec::new();
-    for (key, lookup) in memory.pending.iter_mut() {
-        if boot_ns < lookup.report_at_ns {
-            continue;
-        }
-        let elapsed = boot_ns.saturating_sub(lookup.started_ns);
-        lookup.report_at_ns = lookup.started_ns.saturating_add(elapsed.saturating_mul(2));
-        due.push((lookup.started_ns, *key));
-        if elapsed > FORGET_NS {
-            over.push(*key);
-        }
-    }
-    due.sort_unstable();
-    for (_, key) in due {
-        let Some(lookup) = memory.pending.get(&key) else { continue };
-        let what = What::DnsPending {
-            protocol: protocol(&lookup.tuple),
-            server: lookup.server(known),
-            name: lookup.name.text.clone(),
-            name_invalid: lookup.name.invalid,
-            query_type: lookup.query_type.clone(),
-            queries: lookup.queries,
-            elapsed_ms: ms(boot_ns.saturating_sub(lookup.started_ns)),
-        };
-        facts.push(Emitted { boot_ns, owner: lookup.owner, what });
-    }
-    for key in over {
-        memory.pending.remove(&key);
-    }
-}
-
 impl Domain for Memory {
     type Record = Record;
     type What = What;
 
     const PROBE: &'static Probe = &PROBE;
+
+    fn before(&mut self, _known: &Known, _now_ns: u64, _facts: &mut Vec<Emitted<What>>) {
+        self.ended_now.clear();
+    }
 
     fn record(&mut self, known: &mut Known, boot_ns: u64, record: &Record, facts: &mut Vec<Emitted<What>>) {
         match record {
@@ -380,37 +295,16 @@ impl Domain for Memory {
     }
 
     fn tick(&mut self, known: &Known, now_ns: u64, facts: &mut Vec<Emitted<What>>) {
+        self.now_ns = self.now_ns.max(now_ns);
         tick(self, known, now_ns, facts);
     }
 
     fn tables(&self) -> Vec<Table> {
-        vec![self.pending.table("lookups"), self.streams.table(), self.wires.table("dns_translated")]
-    }
-}
-
-impl Memory {
-    /// The next question of a socket goes elsewhere than asked.
-    fn goes(&mut self, record: &DnsWire) {
-        self.wires.insert(record.cookie, *record);
-    }
-
-    /// Lookups of these owners under way, and those that took long and have ended.
-    pub fn operations(&self, of: impl Fn(&Owner) -> bool) -> Vec<LookupOp> {
-        let pending = self.pending.iter().filter(|(_, lookup)| of(&lookup.owner));
-        let pending = pending.map(|((cookie, _), lookup)| lookup.operation(*cookie));
-        pending.chain(self.ended.iter().filter(|op| of(&op.owner)).cloned()).collect()
-    }
-
-    /// A lookup was answered, or failed.
-    fn end(&mut self, boot_ns: u64, key: (u64, u16), failed: bool) -> Option<Lookup> {
-        let lookup = self.pending.remove(&key)?;
-        if boot_ns.saturating_sub(lookup.started_ns) > SLOW_NS {
-            if self.ended.len() >= ENDED {
-                self.ended.pop_front();
-            }
-            let op = LookupOp { ended_ns: Some(boot_ns), failed, ..lookup.operation(key.0) };
-            self.ended.push_back(op);
-        }
-        Some(lookup)
+        vec![
+            self.pending.table("lookups"),
+            self.streams.table(),
+            self.wires.table("dns_translated"),
+            self.answers.table(),
+        ]
     }
 }

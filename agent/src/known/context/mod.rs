@@ -43,6 +43,9 @@ pub enum Context {
         /// The machine's time zone, by its name or by its offset from UTC.
         #[serde(default)]
         time_zone: Option<String>,
+        /// How long a lookup may wait before that is an incident (`--dns-stall`), milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dns_stall_ms: Option<u64>,
     },
     /// The wall clock's offset from CLOCK_BOOTTIME, from this moment on.
     Clock {

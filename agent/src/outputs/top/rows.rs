@@ -195,6 +195,7 @@ fn row(incident: &Arc<Incident>, emitted_ago_ns: u64) -> Row {
         CauseKind::DnsLookup => "lookup",
         CauseKind::Neighbour => "neighbour",
         CauseKind::Clock => "clock",
+        CauseKind::LocalService => "local service",
         CauseKind::Peer => "peer",
         CauseKind::Unread => "unread",
         CauseKind::ListenLimit => "listen limit",

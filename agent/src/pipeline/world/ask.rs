@@ -15,7 +15,7 @@ use crate::{
             references::{References, Source},
         },
         connect::{ConnectOp, DropSite},
-        dns::LookupOp,
+        dns::{Answers, LookupOp},
         neighbour::SilentNeighbour,
     },
     fact::{Endpoint, Reading},
@@ -110,6 +110,26 @@ impl World {
     /// Lookups of these owners under way and those that took long, in no particular order.
     pub fn lookup_ops(&self, of: impl Fn(&Owner) -> bool) -> Vec<LookupOp> {
         self.domains.dns.operations(of)
+    }
+
+    /// Lookups, of whichever process, that have waited for at least so long.
+    pub fn waiting_lookups(&self, now_ns: u64, least_ns: u64) -> Vec<LookupOp> {
+        now_ns.checked_sub(least_ns).map_or_else(Vec::new, |since_ns| self.domains.dns.waiting(since_ns))
+    }
+
+    /// Lookups that the event being reported ended, slowly or badly.
+    pub fn ended_lookups(&self) -> &[LookupOp] {
+        self.domains.dns.ended_now()
+    }
+
+    /// The last answers to lookups.
+    pub fn answers(&self) -> &Answers {
+        self.domains.dns.answers()
+    }
+
+    /// The server that a lookup asks, and whither its question really went.
+    pub fn resolver(&self, op: &LookupOp) -> Endpoint {
+        self.domains.dns.resolver(&self.known, op)
     }
 
     /// The next hop of a default route of a namespace, if the address is one.

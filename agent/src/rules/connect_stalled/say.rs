@@ -19,7 +19,7 @@ use crate::{
     records,
     rules::{
         after_handshake::{Finished, Validation},
-        drops, families, neighbours, text,
+        drops, families, neighbours, resolvers, text,
     },
 };
 
@@ -69,6 +69,9 @@ impl Says<'_> {
         if let Some(validation) = &self.validation {
             remedies.extend(validation.remedies.iter().cloned());
             why.insert(0, validation.why.clone());
+        }
+        if let Some(heard) = resolvers::truncated(connect, world) {
+            why.insert(0, resolvers::truncated_words(heard));
         }
         let mut evidence =
             vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];

@@ -1,9 +1,6 @@
 //! Why a handshake stalls, in two or three sentences, and what to do about it with the real values.
 
-use ebpf_probes::{
-    abi::{Owner, ProbeId},
-    probes::tls::stage,
-};
+use ebpf_probes::{abi::ProbeId, probes::tls::stage};
 
 use super::{
     aside::Unseen,
@@ -23,7 +20,7 @@ use crate::{
     rules::{
         drops,
         fetch::{self, For, HTTP},
-        neighbours,
+        neighbours, resolvers,
         text::address,
         threads,
     },
@@ -51,6 +48,9 @@ impl Says<'_> {
                 } else if op.ended_ns.is_none() {
                     why.push("Silence is what a firewall that drops, a missing route back or a dead host looks like; a closed port would have refused.".into());
                 }
+                if let Some(heard) = resolvers::truncated(&op.connect, self.view.world) {
+                    why.insert(0, resolvers::truncated_words(heard));
+                }
                 if *relation == Relation::SameProcess && self.posture() == Posture::EventLoop {
                     why.push(
                         "The handshake's thread runs an event loop and goes on serving others meanwhile."
@@ -58,8 +58,15 @@ impl Says<'_> {
                     );
                 }
             }
-            Some(Blame { suspect: Suspect::Lookup(_), .. }) => {
-                why.push("A resolver that is silent costs its whole timeout (glibc: 5 s a try) inside each handshake.".into());
+            Some(Blame { suspect: Suspect::Lookup(op), .. }) => {
+                let world = self.view.world;
+                if resolvers::upstream(op, world).is_some() {
+                    why.push(resolvers::BEHIND.into());
+                } else if resolvers::half(op, world).is_some() {
+                    why.push(resolvers::HALF.into());
+                } else {
+                    why.push("A resolver that is silent costs its whole timeout (glibc: 5 s a try) inside each handshake.".into());
+                }
             }
             Some(Blame { suspect: Suspect::Peer(..), .. }) => {
                 why.push(
@@ -193,46 +200,26 @@ impl Says<'_> {
                 }
                 remedies
             }
-            Suspect::Lookup(op) => vec![
-                // By options: a name may look like one, or like a server.
-                self.there(
-                    &op.owner,
-                    Command::new("dig")
-                        .arg(format!("@{ip}"))
-                        .arg("-t")
-                        .arg(&op.query_type)
-                        .arg("-q")
-                        .arg(&op.name.text),
-                ),
-                match ip.to_canonical().is_loopback() {
-                    // No firewall is on the way to it: it asks others itself.
-                    true => format!(
-                        "see which servers the resolver at {ip} asks (a local cache, or Docker's), and whether \
-                         they answer; or name one that answers in /etc/resolv.conf"
-                    ),
-                    false => format!(
-                        "allow udp/53 and tcp/53 to {ip}, or name a resolver that answers in /etc/resolv.conf"
-                    ),
+            Suspect::Lookup(op) => {
+                let world = self.view.world;
+                match resolvers::upstream(op, world) {
+                    Some(upstream) => resolvers::behind(&upstream, world),
+                    None if resolvers::half(op, world).is_some() => resolvers::half_lost(),
+                    None => resolvers::silent(op, world),
                 }
-                .into(),
-            ],
+            }
             Suspect::Peer(socket, _) => vec![
                 format!("look at the service at {}: it accepts and does not answer", address(&to)).into(),
                 Remedy::from(format!("see the connection (descriptor {} of {pid}): ", socket.fd)).and(
-                    self.there(
+                    resolvers::there(
                         &self.hs.reader,
                         Command::new("ss").arg("-tnoi").arg(format!("dst {ip} dport = :{port}")),
+                        self.view.world,
                     ),
                 ),
                 "give that request a short timeout".into(),
             ],
         }
-    }
-
-    /// A command as it is run where a task is.
-    fn there(&self, owner: &Owner, command: Command) -> Remedy {
-        let netns = self.view.world.known.namespace(owner.netns);
-        neighbours::within(netns.as_deref(), Some(owner.process).filter(|&process| process != 0), command)
     }
 
     /// What to do when nothing is blamed.

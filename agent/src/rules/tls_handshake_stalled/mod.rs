@@ -559,6 +559,10 @@ impl TlsHandshakeStalled {
             view.store.claim(op.connect.cookie, id);
         }
         for cookie in suspect.attempts(view.world) {
+            // A lookup may have an incident of its own, which explains this one.
+            if matches!(suspect, Suspect::Lookup(_)) && view.store.live_claim(cookie).is_none() {
+                view.store.claim(cookie, id);
+            }
             if self.blamed.get(&cookie).is_none() {
                 self.blamed.insert(cookie, ());
             }

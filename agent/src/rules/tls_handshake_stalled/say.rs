@@ -23,6 +23,7 @@ use crate::{
     },
     rules::{
         drops::fate,
+        resolvers,
         text::{self, duration, on_the_wire, place},
         threads::thread_words,
     },
@@ -284,7 +285,11 @@ impl Says<'_> {
             }
             Suspect::Lookup(op) => {
                 let asked = text::count(op.queries.into(), "query", "queries");
-                let fate = if op.ended_ns.is_some() { "answered late" } else { "no answer" };
+                let fate = match (resolvers::upstream(op, world), op.ended_ns) {
+                    (Some(upstream), ended_ns) => upstream.words(ended_ns.is_some()),
+                    (None, Some(_)) => "answered late".to_owned(),
+                    (None, None) => "no answer".to_owned(),
+                };
                 format!(
                     "{who} {verb} for the DNS server {to} to look up {} {}: {asked}, {fate}",
                     op.query_type, op.name

@@ -21,11 +21,11 @@ use crate::{
     known::context::{Posture, Snapshot},
     pipeline::{
         View,
-        incident::{Confidence, Severity},
+        incident::{Confidence, Kind, Severity},
     },
     records::comm_bytes,
     rules::{
-        neighbours,
+        neighbours, resolvers,
         text::{Program, program_of},
     },
     text::host::Name,
@@ -67,11 +67,17 @@ pub(super) fn conclusion(key: &str, blame: Option<&Blame>, left: &LeftOut, view:
     (key.to_owned(), confidence, explained)
 }
 
-/// Incidents about the neighbour underneath what is waited for.
+/// Incidents about the neighbour underneath what is waited for, or about the lookup that is.
 pub(super) fn explained(suspect: &Suspect, view: &View<'_>) -> Vec<String> {
     match suspect {
         Suspect::Connect(op, _) => neighbours::explaining(&op.connect, view),
-        Suspect::Lookup(_) | Suspect::Peer(..) => vec![],
+        Suspect::Lookup(op) => {
+            let behind = resolvers::upstream(op, view.world);
+            let cookies = [Some(op.cookie), behind.map(|upstream| upstream.op.cookie)];
+            let claims = cookies.into_iter().flatten().filter_map(|cookie| view.store.live_claim(cookie));
+            claims.filter(|(_, kind)| *kind == Kind::DnsUnanswered).map(|(id, _)| id.to_owned()).collect()
+        }
+        Suspect::Peer(..) => vec![],
     }
 }
 

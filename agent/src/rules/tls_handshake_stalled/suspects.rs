@@ -81,7 +81,13 @@ impl Suspect {
                 };
                 world.connect_ops().filter(same).map(|other| other.connect.cookie).collect()
             }
-            Self::Lookup(op) => vec![op.cookie],
+            Self::Lookup(op) => {
+                // Another server is asked, or the same one again, by way of another socket.
+                let by = |owner: &Owner| (owner.process, owner.thread) == (op.owner.process, op.owner.thread);
+                let since = |other: &LookupOp| other.started_ns >= op.started_ns;
+                let ops = world.lookup_ops(by).into_iter().filter(since);
+                ops.map(|other| other.cookie).chain([op.cookie]).collect()
+            }
             Self::Peer(..) => vec![],
         }
     }

@@ -189,6 +189,10 @@ impl Sources {
                 }
                 vec![]
             }
+            Request::Answers => {
+                self.sweep.fetch_answers();
+                vec![]
+            }
             Request::Reach(target) => vec![Context::Reach(Box::new(network::reach(target, boot_ns())))],
         })
     }

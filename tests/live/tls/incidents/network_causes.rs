@@ -4,7 +4,9 @@ use serde_json::json;
 
 use crate::{
     harness::{
-        Stage, port,
+        Stage,
+        dns::dnsmasq,
+        port,
         sockets::{listen, listen_and_accept},
         stage::{OTHER_VOID, PATIENCE, VOID, VOID6},
     },
@@ -117,6 +119,32 @@ fn a_dns_server_that_does_not_answer_is_blamed_with_the_name_looked_up() {
     assert_eq!(opened.text("/cause/query"), "A apps.identrust.example");
     stage.resolved(&opened);
     stage.ends_with(1);
+}
+
+#[test]
+fn a_resolver_of_the_same_host_that_waits_for_its_upstream_is_named_with_it() {
+    needs!(Openssl, Tun, Dnsmasq, Pace);
+    let mut stage = Stage::set("tls_handshake_stalled/dns_unanswered_behind_local_resolver");
+    stage.keep_own();
+    let (local, upstream) = (stage.pair.server.loopback(), VOID.parse().expect("an address"));
+    let dnsmasq = dnsmasq(&stage.pair.server, local, upstream);
+    stage.serve_slowly(&json!(["resolve", local.to_string(), PATIENCE]));
+    let _client = stage.client("slow.test", "");
+    let opened = stage.stalled();
+    assert_eq!((opened.blame(), opened.blamed()), (("dns_lookup", "certain"), format!("{local}:53")));
+    let named = format!("dnsmasq[{}] on this host is asked and itself waits for {VOID}:53", dnsmasq.pid());
+    assert!(opened.text("/summary").contains(&named), "{:#}", opened.json);
+    let remedies = opened.remedies();
+    assert!(remedies.contains(&format!("tcp/53 to {VOID}")), "{remedies}");
+    assert!(!remedies.contains(&local.to_string()), "{remedies}");
+    // What the resolver waits for is an incident of its own, which explains the handshake's.
+    let behind = stage.culprit.wait_for_incident("the resolver's own", |emitted| {
+        emitted.opens() && emitted.text("/kind") == "dns_unanswered" && emitted.within(&stage.pair.server)
+    });
+    assert_eq!((behind.text("/process/comm"), behind.blamed()), ("dnsmasq", format!("{VOID}:53")));
+    let resolved = stage.resolved(&opened);
+    assert_eq!(resolved.json["caused_by"], json!([behind.id()]), "{:#}", resolved.json);
+    stage.ends_with(2);
 }
 
 #[test]

@@ -1,0 +1,138 @@
+//! Why lookups get no answer, and what to do about it: by what was found out about the server, and about the program.
+
+use super::say::Says;
+use crate::{
+    fact::Process,
+    pipeline::{
+        incident::{DnsOutcome, DnsReason},
+        remedy::Remedy,
+    },
+    rules::{drops, neighbours, resolvers},
+    text::host::host,
+};
+
+impl Says<'_> {
+    pub(super) fn why(&self) -> Vec<String> {
+        let mut why = Vec::new();
+        match self.reason {
+            _ if !self.group.explained_by.is_empty() => {
+                why.push(neighbours::why(&self.group.explained_by, self.view).to_owned());
+            }
+            DnsReason::UpstreamUnanswered => why.push(resolvers::BEHIND.into()),
+            DnsReason::HalfUnanswered => why.push(resolvers::HALF.into()),
+            DnsReason::TcpUnanswered => {
+                why.push("An answer that is too long for UDP comes truncated, and the resolver asks for it again over TCP port 53.".into());
+                if let Some(verdict) = self.verdict() {
+                    why.push(verdict.why);
+                }
+            }
+            DnsReason::Failing if !self.is_reached() => why.push(
+                "It gives no answer: each lookup waits for its timeout before another server is asked, or is given up."
+                    .into(),
+            ),
+            DnsReason::Failing => why.push(
+                "The server is reached, and cannot find out, or only late: its own upstream, or the servers of these \
+                 names, do not answer it, or their signatures (DNSSEC) do not hold."
+                    .into(),
+            ),
+            DnsReason::Unanswered if self.answers() => why.push(
+                "The server is up and reached: either this packet was lost on the way, or it waits itself for the servers \
+                 of this name."
+                    .into(),
+            ),
+            DnsReason::Unanswered => why.push(
+                "Silence is what a firewall that drops, a server that is down or a missing route back looks like; a \
+                 closed port would have refused. It costs a resolver's whole timeout (glibc: 5 s a try) each time."
+                    .into(),
+            ),
+        }
+        if let Some(address) = self.found.reverse_of {
+            why.push(format!(
+                "It looks up the name of {address} (PTR): a server that does so for each client says nothing to it before \
+                 that is answered."
+            ));
+        }
+        if !self.found.searched.is_empty() {
+            let names: Vec<_> = self.found.searched.iter().map(|name| host(name)).collect();
+            why.push(format!(
+                "{} of its search list {} asked for first and {} not exist: {}.",
+                if names.len() == 1 { "1 name".to_owned() } else { format!("{} names", names.len()) },
+                if names.len() == 1 { "was" } else { "were" },
+                if names.len() == 1 { "does" } else { "do" },
+                names.join(", ")
+            ));
+        }
+        for narrowed in self.view.world.known.narrowed() {
+            why.push(format!(
+                "Only {narrowed} were watched: what else was asked and answered is missing here."
+            ));
+        }
+        why
+    }
+
+    /// The server has answered at all.
+    fn is_reached(&self) -> bool {
+        [DnsOutcome::Slow, DnsOutcome::Servfail].iter().any(|how| self.group.outcomes.contains_key(how))
+    }
+
+    fn verdict(&self) -> Option<drops::Verdict> {
+        drops::verdict(&self.found.connect.as_ref()?.connect, self.view.world)
+    }
+
+    pub(super) fn remedies(&self, process: Option<&Process>) -> Vec<Remedy> {
+        let (world, op) = (self.view.world, self.op);
+        let ip = self.group.server();
+        let mut remedies = match (self.reason, &self.found.upstream) {
+            _ if !self.group.explained_by.is_empty() => {
+                neighbours::remedies(&self.group.explained_by, self.view)
+            }
+            (DnsReason::UpstreamUnanswered, Some(upstream)) => resolvers::behind(upstream, world),
+            (DnsReason::HalfUnanswered, _) => resolvers::half_lost(),
+            (DnsReason::TcpUnanswered, _) => match self.verdict() {
+                Some(verdict) => verdict.remedies,
+                None => vec![
+                    format!("allow tcp/53 to {ip} in the firewalls and security groups on the way").into(),
+                    resolvers::dig(op, &["+tcp"], world),
+                ],
+            },
+            (DnsReason::Failing, _) if !self.is_reached() => resolvers::silent(op, world),
+            (DnsReason::Failing, _) => vec![
+                Remedy::from("see whether it is the signatures, which this leaves out: ")
+                    .and(resolvers::dig(op, &["+cd"], world)),
+                format!("see which servers {ip} asks and whether they answer, or name a resolver that answers in /etc/resolv.conf")
+                    .into(),
+            ],
+            (DnsReason::Unanswered, _) if self.answers() => vec![
+                Remedy::from("see whether the name's own servers answer: ")
+                    .and(resolvers::dig(op, &["+trace"], world)),
+                Remedy::from("and the server: ").and(resolvers::dig(op, &[], world)),
+            ],
+            _ => resolvers::silent(op, world),
+        };
+        if !self.found.searched.is_empty() {
+            remedies.push(
+                "write the name with a dot at its end, or lower ndots in /etc/resolv.conf (of a pod: dnsConfig.options)"
+                    .into(),
+            );
+        }
+        if self.found.reverse_of.is_some() {
+            remedies.extend(process.and_then(reverse_off).map(Remedy::from));
+        }
+        remedies
+    }
+}
+
+/// How a server that looks up the names of its clients does without: in the words of its own configuration.
+fn reverse_off(process: &Process) -> Option<&'static str> {
+    let program = process.exe.as_deref().and_then(|exe| exe.rsplit('/').next()).unwrap_or(&process.comm);
+    Some(match program {
+        "mariadbd" | "mysqld" => {
+            "turn the lookup off: skip_name_resolve=ON below [mysqld]; grants then go by addresses alone"
+        }
+        "postgres" => {
+            "turn the lookup off: log_hostname = off in postgresql.conf, and addresses instead of names in pg_hba.conf"
+        }
+        "sshd" | "sshd-session" => "turn the lookup off: UseDNS no in sshd_config",
+        _ => return None,
+    })
+}
