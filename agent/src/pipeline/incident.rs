@@ -14,7 +14,7 @@ pub use super::connects::{
     ConnectFailingDetails, ConnectStalledDetails, FailingDestination, StalledDestination,
 };
 pub use super::describe::DescribeDetails;
-pub use super::handshakes::TlsDetails;
+pub use super::handshakes::{FailingPeer, TlsDetails, TlsFailingDetails, TlsFailure};
 pub use super::kind::{Details, Kind};
 pub use super::neighbours::{
     ClaimedMac, ConflictPattern, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails,
@@ -131,6 +131,11 @@ pub enum CauseKind {
     Peer,
     /// No thread has read the ClientHello.
     Unread,
+    /// A certificate: the one that is presented is refused, or none is presented where one is wanted.
+    Certificate,
+    /// What one side of a handshake offers and the other does not accept: versions, cipher suites, names, protocols, or
+    /// that it speaks TLS at all.
+    Parameters,
     /// No connect, lookup or request of the process delays it: the snapshot of its threads says what it did.
     #[default]
     NoneSeen,

@@ -3,6 +3,8 @@
 use crate::pipeline::Rule;
 
 mod after_handshake;
+#[cfg(test)]
+mod client_hello;
 mod clock_skewed;
 mod clock_stepped;
 mod clocks;
@@ -19,6 +21,7 @@ mod neighbours;
 #[cfg(test)]
 mod scene;
 mod text;
+mod tls_failing;
 mod tls_handshake_stalled;
 #[cfg(test)]
 mod untrusted_names;
@@ -32,6 +35,7 @@ pub const RULES: &[Rule] = &[
     neighbour_conflict::RULE,
     neighbour_table_full::RULE,
     tls_handshake_stalled::RULE,
+    tls_failing::RULE,
     connect_stalled::RULE,
     connect_failing::RULE,
 ];

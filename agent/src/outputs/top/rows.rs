@@ -197,6 +197,8 @@ fn row(incident: &Arc<Incident>, emitted_ago_ns: u64) -> Row {
         CauseKind::Clock => "clock",
         CauseKind::Peer => "peer",
         CauseKind::Unread => "unread",
+        CauseKind::Certificate => "certificate",
+        CauseKind::Parameters => "parameters",
         CauseKind::NoneSeen => "none seen",
     });
     Row {

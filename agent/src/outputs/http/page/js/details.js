@@ -8,7 +8,7 @@ import { ageText } from './list.js';
 
 const CAUSES = {
   outbound_connect: 'a connect to somewhere else', dns_lookup: 'a DNS lookup', neighbour: 'a neighbour (ARP, NDP)', clock: 'the clock',
-  peer: 'a peer that accepted and does not answer', unread: 'no thread reads the ClientHello', none_seen: 'nothing on the network: see what its threads do',
+  peer: 'a peer that accepted and does not answer', unread: 'no thread reads the ClientHello', certificate: 'a certificate that is refused, or missing', parameters: 'what one side offers and the other does not accept', none_seen: 'nothing on the network: see what its threads do',
 };
 const CONFIDENCE = { certain: 'it was seen to wait for exactly this', likely: 'it fits in time and place', possible: 'it fits, and so may other things' };
 
