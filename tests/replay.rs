@@ -21,6 +21,7 @@ type Opened = (&'static str, &'static str, &'static str);
 type Case = (&'static str, &'static [Opened]);
 
 const STALLED: &str = "tls_handshake_stalled";
+const FAILING: &str = "tls_failing";
 const STALE: Opened = ("neighbour_stale", "neighbour", "certain");
 const BEHIND_STALE: Opened = ("connect_stalled", "neighbour", "certain");
 const UNRESOLVED: Opened = ("neighbour_unresolved", "neighbour", "certain");
@@ -96,6 +97,24 @@ const CASES: &[(&str, &[Case])] = &[
             ("translated_address_without_fault", &[]),
             ("two_fetches", &[FETCH, FETCH]),
             ("two_fetches_by_pool_threads", &[FETCH, FETCH]),
+        ],
+    ),
+    (
+        "tls_failing",
+        &[
+            ("encrypted_alert", &[(FAILING, "certificate", "likely"), (FAILING, "certificate", "likely")]),
+            (
+                "expired_certificate_tls12",
+                &[(FAILING, "certificate", "certain"), (FAILING, "certificate", "certain")],
+            ),
+            (
+                "expired_certificate_tls13",
+                &[(FAILING, "certificate", "certain"), (FAILING, "certificate", "certain")],
+            ),
+            ("health_check", &[(FAILING, "peer", "possible"), (FAILING, "peer", "possible")]),
+            ("no_version_shared", &[(FAILING, "parameters", "certain"), (FAILING, "parameters", "certain")]),
+            ("plain_answer", &[(FAILING, "parameters", "certain")]),
+            ("scanner_without_fault", &[]),
         ],
     ),
     (

@@ -59,6 +59,18 @@ impl Identity {
         identity
     }
 
+    /// One whose certificate has expired.
+    #[track_caller]
+    pub fn expired() -> Self {
+        let identity = Self::make();
+        let over = identity.scratch.join("over.pem");
+        let mut sign = words("openssl x509 -days -1");
+        sign.arg("-in").arg(identity.cert()).arg("-signkey").arg(identity.key()).arg("-out").arg(&over);
+        run(&mut sign);
+        std::fs::rename(over, identity.cert()).expect("our own directory");
+        identity
+    }
+
     /// The certificate, PEM.
     pub fn cert(&self) -> PathBuf {
         self.scratch.join("cert.pem")

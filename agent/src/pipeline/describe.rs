@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::{
     clocks::{ClockSkewedDetails, ClockSteppedDetails},
     connects::{ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails},
-    handshakes::TlsDetails,
+    handshakes::{TlsDetails, TlsFailingDetails},
     lookups::DnsUnansweredDetails,
     neighbours::{
         NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
@@ -52,23 +52,28 @@ pub trait DescribeDetails {
     }
 }
 
-impl DescribeDetails for TlsDetails {
-    fn place(&self) -> String {
-        format!("{} ←→ :{}", peer(&self.peer), self.local.port)
-    }
+macro_rules! about_a_handshake {
+    ($($details:ty),+) => { $(
+        impl DescribeDetails for $details {
+            fn place(&self) -> String {
+                format!("{} ←→ :{}", peer(&self.peer), self.local.port)
+            }
 
-    fn headline(&self) -> String {
-        match self.role {
-            Role::Server => format!("server on :{}", self.local.port),
-            Role::Client => format!("client of {}", SocketAddr::new(self.peer.ip, self.peer.port)),
+            fn headline(&self) -> String {
+                match self.role {
+                    Role::Server => format!("server on :{}", self.local.port),
+                    Role::Client => format!("client of {}", SocketAddr::new(self.peer.ip, self.peer.port)),
+                }
+            }
+
+            fn passes(&self, select: &Select) -> bool {
+                let port = if self.role == Role::Server { self.local.port } else { self.peer.port };
+                select.connection(self.peer.ip, port)
+            }
         }
-    }
-
-    fn passes(&self, select: &Select) -> bool {
-        let port = if self.role == Role::Server { self.local.port } else { self.peer.port };
-        select.connection(self.peer.ip, port)
-    }
+    )+ };
 }
+about_a_handshake!(TlsDetails, TlsFailingDetails);
 
 macro_rules! about_a_destination {
     ($($details:ty),+) => { $(

@@ -15,7 +15,7 @@ pub use super::connects::{
     StalledDestination,
 };
 pub use super::describe::DescribeDetails;
-pub use super::handshakes::TlsDetails;
+pub use super::handshakes::{FailingPeer, TlsDetails, TlsFailingDetails, TlsFailure};
 pub use super::kind::{Details, Kind};
 pub use super::lookups::{DnsOutcome, DnsQuestion, DnsReason, DnsUnansweredDetails, DnsUpstream};
 pub use super::neighbours::{
@@ -138,6 +138,11 @@ pub enum CauseKind {
     Unread,
     /// A listener's accept queue is at its limit.
     ListenLimit,
+    /// A certificate: the one that is presented is refused, or none is presented where one is wanted.
+    Certificate,
+    /// What one side of a handshake offers and the other does not accept: versions, cipher suites, names, protocols, or
+    /// that it speaks TLS at all.
+    Parameters,
     /// No connect, lookup or request of the process delays it: the snapshot of its threads says what it did.
     #[default]
     NoneSeen,

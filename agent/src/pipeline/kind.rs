@@ -8,7 +8,7 @@ use super::{
     clocks::{ClockSkewedDetails, ClockSteppedDetails},
     connects::{ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails},
     describe::DescribeDetails,
-    handshakes::TlsDetails,
+    handshakes::{TlsDetails, TlsFailingDetails},
     lookups::DnsUnansweredDetails,
     neighbours::{
         NeighbourConflictDetails, NeighbourStaleDetails, NeighbourTableFullDetails,
@@ -63,6 +63,8 @@ macro_rules! kinds {
 kinds! {
     /// A TLS handshake makes no progress and this host owes the next message.
     TlsHandshakeStalled = "tls_handshake_stalled" of "tls": TlsDetails,
+    /// Handshakes of one program with one peer or service fail in the same way again and again.
+    TlsFailing = "tls_failing" of "tls": TlsFailingDetails,
     /// A TCP connect is unanswered.
     ConnectStalled = "connect_stalled" of "connect": ConnectStalledDetails,
     /// The same process fails to connect to the same destination again and again.

@@ -3,6 +3,8 @@
 use crate::pipeline::Rule;
 
 mod after_handshake;
+#[cfg(test)]
+mod client_hello;
 mod clock_skewed;
 mod clock_stepped;
 mod clocks;
@@ -25,6 +27,7 @@ mod scene;
 mod scene_lookups;
 mod text;
 mod threads;
+mod tls_failing;
 mod tls_handshake_stalled;
 #[cfg(test)]
 mod untrusted_names;
@@ -40,6 +43,7 @@ pub const RULES: &[Rule] = &[
     listen_queue_full::RULE,
     tls_handshake_stalled::RULE,
     dns_unanswered::RULE,
+    tls_failing::RULE,
     connect_stalled::RULE,
     connect_failing::RULE,
 ];

@@ -8,7 +8,7 @@ use ebpf_probes::{
         clock::{self, ClockMoved, ClockRecord, ClockSuspended},
         connect::{Connect, ConnectRecord, DropRecord, Dropped, phase},
         neigh::{self, ClaimRecord, NeighRecord, UnheardRecord, WaiterRecord},
-        tls::{CLIENT, Handshake, SERVER, TlsRecord, UNREAD, stage},
+        tls::{CLIENT, Handshake, SERVER, TLS_BYTES_HEAD, TlsRecord, UNREAD, stage},
     },
 };
 
@@ -293,6 +293,17 @@ impl Scene {
         let len = size_of::<TlsRecord>() as u32;
         let header = Header { boot_ns: ns(at), kind: kind.0, len };
         self.record(&encode(TlsRecord { header, handshake }));
+    }
+
+    /// Bytes of a hello.
+    pub(super) fn bytes(&mut self, at: u64, cookie: u64, hello: u32, data: &[u8]) {
+        let len = (TLS_BYTES_HEAD + data.len()) as u32;
+        let mut record = encode(Header { boot_ns: ns(at), kind: Record::TLS_BYTES.0, len }).to_vec();
+        record.extend(cookie.to_ne_bytes());
+        record.extend(hello.to_ne_bytes());
+        record.extend([0; 4]);
+        record.extend(data);
+        self.record(&record.into());
     }
 
     pub(super) fn neigh(&mut self, at: u64, record: NeighRecord) {

@@ -6,11 +6,13 @@ use ebpf_probes::{
     probes::{
         connect::{Connect, Dropped, Icmp, packet, place},
         neigh::{NeighRecord, cause, state},
+        tls::{ALERT_BY_CLIENT, CLIENT_HELLO, Handshake, stage},
     },
 };
 use proptest::prelude::*;
 
 use super::{
+    client_hello::client_hello,
     scene::{PROCESS, Scene, connect, entry, hello, owner, thread, unheard, waiter},
     scene_lookups::{Asked, asks},
 };
@@ -210,6 +212,32 @@ fn unanswered(names: &Names) -> Vec<Incident> {
     scene.emitted
 }
 
+/// Handshakes that a client ends, which asks for a name of its own.
+fn refused(names: &Names) -> Vec<Incident> {
+    let mut emitted = Vec::new();
+    for alert in [45, 48, 112] {
+        let mut scene = hostile(names);
+        for at in [0, 1200, 2400] {
+            let mut hs = hello(at + 1, 1043, at);
+            hs.owner.comm = bytes(&names.comm);
+            hs.owner.netns = NETNS;
+            let ended = Handshake {
+                stage: stage::ALERT,
+                read_stage: stage::SERVER_FLIGHT,
+                alert: 1 << 16 | 2 << 8 | alert,
+                flags: if alert == 112 { 0 } else { ALERT_BY_CLIENT },
+                ..hs
+            };
+            scene.bytes(at + 1, hs.cookie, CLIENT_HELLO, &client_hello(Some(names.clock.as_bytes()), 0x0303));
+            scene.tls(at + 2, Record::TLS_PHASE, ended);
+            scene.tick(at + 250);
+        }
+        assert!(!scene.opened(Kind::TlsFailing).is_empty());
+        emitted.append(&mut scene.emitted);
+    }
+    emitted
+}
+
 /// Connects that fail, answered by this host in the namespace, or for want of a port that another program holds.
 fn failing(names: &Names) -> Vec<Incident> {
     let mut emitted = Vec::new();
@@ -345,7 +373,7 @@ proptest! {
 
     #[test]
     fn no_name_speaks_for_culprit_or_for_a_shell(names in names()) {
-        for situation in [unresolved, stale, conflict, stalled, unanswered, failing, dropped, setters, clock] {
+        for situation in [unresolved, stale, conflict, stalled, unanswered, refused, failing, dropped, setters, clock] {
             judge(&situation(&names), &names)?;
         }
     }

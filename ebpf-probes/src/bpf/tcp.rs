@@ -12,6 +12,8 @@ pub(crate) mod state {
     pub(crate) const FIN_WAIT1: i32 = 4;
     /// `TCP_CLOSE`.
     pub(crate) const CLOSE: i32 = 7;
+    /// `TCP_CLOSE_WAIT`.
+    pub(crate) const CLOSE_WAIT: i32 = 8;
     /// `TCP_LAST_ACK`.
     pub(crate) const LAST_ACK: i32 = 9;
     /// `TCP_LISTEN`.

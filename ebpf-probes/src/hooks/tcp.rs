@@ -35,7 +35,7 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
             tls::accepted(sk);
         }
         if (new == state::FIN_WAIT1 || new == state::LAST_ACK) && enabled(ProbeId::TLS) {
-            tls::finishing(sk, fields::SK_COOKIE::read(sk));
+            tls::finishing(sk, fields::SK_COOKIE::read(sk), new == state::LAST_ACK);
         }
         if old != state::SYN_SENT && new != state::SYN_SENT && new != state::CLOSE {
             return 0;
@@ -54,7 +54,7 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
         }
         if new == state::CLOSE {
             if enabled(ProbeId::TLS) {
-                call!(tls::tls_closed(cookie));
+                call!(tls::tls_closed(cookie, tls::closed_by(sk, old)));
             }
             if filter::remember() {
                 let _ = SOCKETS.remove(&cookie);

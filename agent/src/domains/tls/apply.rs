@@ -5,8 +5,8 @@ use ebpf_probes::{
     probes::{
         connect::translated::BY_NAT,
         tls::{
-            ADOPTED, ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, Handshake,
-            PROBE, RETRIED, SPEAKS_TLS, UNREAD, stage,
+            ADOPTED, ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, CLOSED_BY_CLIENT,
+            CLOSED_BY_SERVER, Handshake, PROBE, RETRIED, SPEAKS_TLS, UNREAD, stage,
         },
     },
     spec::Probe,
@@ -33,8 +33,8 @@ const HANDSHAKES: usize = 16384;
 /// What is remembered of handshakes.
 pub struct Memory {
     hellos: Bounded<u64, Hellos>,
-    /// The handshake that ended last, and the name asked for.
-    ended: Option<(u64, Option<Name>)>,
+    /// The handshake that ended last, and what its ClientHello said.
+    ended: Option<(u64, ClientSaid)>,
 }
 
 impl Default for Memory {
@@ -57,9 +57,18 @@ struct Hellos {
 impl Memory {
     /// The server name a client asked for, once its hello is known.
     pub fn server_name(&self, cookie: u64) -> Option<Name> {
+        self.said(cookie)?.sni.clone()
+    }
+
+    /// The highest TLS version a client offered, once its hello is known.
+    pub fn offered_version(&self, cookie: u64) -> Option<&str> {
+        self.said(cookie)?.versions.first().map(String::as_str)
+    }
+
+    fn said(&self, cookie: u64) -> Option<&ClientSaid> {
         match self.hellos.get(&cookie) {
-            Some(hellos) => hellos.said.as_ref()?.sni.clone(),
-            None => self.ended.as_ref().filter(|(ended, _)| *ended == cookie)?.1.clone(),
+            Some(hellos) => hellos.said.as_ref(),
+            None => self.ended.as_ref().filter(|(ended, _)| *ended == cookie).map(|(_, said)| said),
         }
     }
 
@@ -148,7 +157,7 @@ fn apply(
     hellos.facts |= emits_hello;
     if over(hs.stage) {
         memory.hellos.remove(&hs.cookie);
-        memory.ended = Some((hs.cookie, said.sni.clone()));
+        memory.ended = Some((hs.cookie, said.clone()));
     }
     let (local, peer) = session_ends(known, hs, &owner);
     let session = Session {
@@ -200,6 +209,7 @@ fn apply(
         (TlsStep::Phase, stage::CLOSED) => What::HandshakeClosed {
             session,
             stage: owes(&Handshake { stage: hs.read_stage, ..*hs }),
+            closed_by: closed_by(hs),
             speaks_tls: speaks_tls(known, hs, &owner),
             duration_ms: elapsed_ms,
         },
@@ -237,6 +247,15 @@ fn speaks_tls(known: &Known, hs: &Handshake, owner: &Owner) -> Option<bool> {
 /// not say either when a server's connection was established: in recordings of older versions.
 fn answers(hs: &Handshake) -> Option<bool> {
     (hs.role != CLIENT && hs.established_ns != 0).then_some(hs.flags & SPEAKS_TLS != 0)
+}
+
+/// Who closed a connection first, as far as the kernel saw.
+fn closed_by(hs: &Handshake) -> Option<Role> {
+    if hs.flags & CLOSED_BY_CLIENT != 0 {
+        Some(Role::Client)
+    } else {
+        (hs.flags & CLOSED_BY_SERVER != 0).then_some(Role::Server)
+    }
 }
 
 fn over(at: u32) -> bool {

@@ -140,6 +140,9 @@ pub enum What {
         session: Session,
         /// Who owed what.
         stage: Stage,
+        /// Who closed or reset the connection first; absent when that is not known, or the network did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        closed_by: Option<Role>,
         /// Of a server that owed its ServerHello: whether the service speaks TLS (`true`: it has answered another
         /// ClientHello; `false`: it never has, and its program has loaded no TLS library); absent when not known.
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -143,7 +143,9 @@ mod tests {
             (Some(true), "this server owes"),
         ] {
             let (session, stage) = (session(), Stage::AwaitingServerHello);
-            let closed = text(&What::HandshakeClosed { session, stage, speaks_tls, duration_ms: 1.0 });
+            let closed_by = None;
+            let closed =
+                text(&What::HandshakeClosed { session, stage, closed_by, speaks_tls, duration_ms: 1.0 });
             assert!(closed.starts_with("closed before done, ") && closed.contains(words), "{closed}");
         }
     }

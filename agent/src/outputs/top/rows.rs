@@ -199,6 +199,8 @@ fn row(incident: &Arc<Incident>, emitted_ago_ns: u64) -> Row {
         CauseKind::Peer => "peer",
         CauseKind::Unread => "unread",
         CauseKind::ListenLimit => "listen limit",
+        CauseKind::Certificate => "certificate",
+        CauseKind::Parameters => "parameters",
         CauseKind::NoneSeen => "none seen",
     });
     Row {

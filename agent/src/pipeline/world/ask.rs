@@ -77,6 +77,11 @@ impl World {
         self.domains.tls.server_name(cookie)
     }
 
+    /// The highest TLS version a handshake's client offered.
+    pub fn offered_version(&self, cookie: u64) -> Option<&str> {
+        self.domains.tls.offered_version(cookie)
+    }
+
     /// The kernel's word for a drop reason.
     pub fn drop_reason(&self, reason: u32) -> Option<String> {
         self.domains.connect.drop_reason(reason)

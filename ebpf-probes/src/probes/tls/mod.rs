@@ -68,6 +68,11 @@ pub const HELD: u32 = 256;
 pub const HOLE: u32 = 512;
 /// [`Handshake::flags`]: this service has answered a ClientHello with a ServerHello before.
 pub const SPEAKS_TLS: u32 = 1024;
+/// [`Handshake::flags`]: the client closed or reset the connection first. Neither this nor [`CLOSED_BY_SERVER`]: it is not
+/// known who did, or the network ended it.
+pub const CLOSED_BY_CLIENT: u32 = 2048;
+/// [`Handshake::flags`]: the server closed or reset the connection first.
+pub const CLOSED_BY_SERVER: u32 = 4096;
 
 /// The counter of handshakes of a role that ended in a stage from [`stage::DONE`] on.
 pub const fn ended(role: u32, stage: u32) -> u32 {
@@ -83,7 +88,7 @@ pub const fn phase(role: u32, stage: u32) -> u32 {
 /// [`Handshake::flags`]: its connection was there when culprit started, and the peer had sent all it has sent: that this
 /// is a ClientHello is concluded from the port, and by whom it was read from who has the socket. Which thread that was
 /// is not known, where the process has several.
-pub const ADOPTED: u32 = 2048;
+pub const ADOPTED: u32 = 8192;
 
 /// Ports of services that speak TLS from the first byte on: what a connection to one of them began with is a
 /// ClientHello. The Service Name and Transport Protocol Port Number Registry of IANA, and what Kubernetes uses
@@ -144,6 +149,11 @@ pub struct Handshake {
     pub record_end: u32,
     /// Bytes of the ClientHello that lie in later records.
     pub left: u32,
+    /// Of one that failed, where healthy ones are not reported: failed ones between the same client and service that
+    /// were not reported since the last one that was, for there were too many at once.
+    pub unreported: u32,
+    /// Of a server's that failed: handshakes that its service has completed so far, as far as was counted.
+    pub served: u32,
 }
 
 /// Bytes of a [`TlsRecord`] before it knew when the connection was established.
@@ -190,8 +200,8 @@ pub const LARGE: usize = 2048;
 pub const HELLO_CAPTURED: u32 = 16 * 1024;
 
 assert_layout!(
-    Handshake = 280,
-    TlsRecord = 296,
+    Handshake = 288,
+    TlsRecord = 304,
     TlsBytes<SMALL> = SMALL + TLS_BYTES_HEAD,
     TlsBytes<LARGE> = LARGE + TLS_BYTES_HEAD,
 );
@@ -224,7 +234,7 @@ pub struct Early {
     pub hello: DeferredHello,
 }
 
-assert_layout!(Early = 280 + 8 + 2 * HELLO_HELD);
+assert_layout!(Early = 288 + 8 + 2 * HELLO_HELD);
 
 /// Handshakes held at most that began before their socket existed. Anyone can send what begins like one, so the
 /// least recently used give way; the socket mostly exists before the packet has been dealt with.
@@ -290,6 +300,8 @@ pub const PROBE: Probe = Probe {
 pub(crate) mod adopt;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod capture;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+mod failing;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod hello;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]

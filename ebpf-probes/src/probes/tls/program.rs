@@ -11,7 +11,8 @@ use aya_ebpf::{
 };
 
 use super::{
-    CLIENT, HELLO_HELD, Handshake, SERVER, SPEAKS_TLS, ended, hello,
+    CLIENT, CLOSED_BY_CLIENT, CLOSED_BY_SERVER, HELLO_HELD, Handshake, SERVER, SPEAKS_TLS, ended, failing,
+    hello,
     lifetime::{forget, insert},
     phase, request, stage,
     state_machine::{Step, moved, note_stall, over},
@@ -25,7 +26,7 @@ use crate::{
         netns::netns,
         owner::{SOCKETS, sender},
         packet::{First, Packet, tcp_sock},
-        tcp::state::LISTEN,
+        tcp::state::{CLOSE_WAIT, LISTEN},
         time::now,
         verifier::{call, opaque},
     },
@@ -106,7 +107,10 @@ fn segment_of(ctx: &SkBuffContext, mut packet: Packet) -> u64 {
             call!(tls_advanced(cookie, stage.into(), moved_ns));
         }
         match what {
-            Step::Over => forget(cookie),
+            Step::Over => {
+                failing::ended(cookie);
+                forget(cookie);
+            }
             Step::Hello => return next::HELLO,
             Step::On => {}
         }
@@ -308,16 +312,44 @@ pub(crate) unsafe fn accepted(sk: *const u8) {
     }
 }
 
+/// Which end closed or reset a connection first.
+mod closed {
+    /// It is not known, or the network did.
+    pub(super) const UNKNOWN: u64 = 0;
+    /// This one.
+    pub(super) const HERE: u64 = 1;
+    /// The other one.
+    pub(super) const THERE: u64 = 2;
+}
+
 /// A socket has sent all it will ever send: it was shut down, or closed by the last process that had it. It owes
-/// nothing any more, though it may stay long.
+/// nothing any more, though it may stay long. `answers`: the peer had done so before.
 ///
 /// # Safety
 /// `sk` must be a BTF-typed `struct sock`.
 #[inline(always)]
-pub(crate) unsafe fn finishing(sk: *const u8, cookie: u64) {
+pub(crate) unsafe fn finishing(sk: *const u8, cookie: u64, answers: bool) {
     // SAFETY: passed on to the caller.
     if unsafe { open(fields::SK_NUM::read(sk), u16::from_be(fields::SK_DPORT::read(sk))) } {
-        call!(tls_closed(cookie));
+        call!(tls_closed(cookie, if answers { closed::THERE } else { closed::HERE }));
+    }
+}
+
+/// Who ended a connection that goes from this state to none.
+///
+/// # Safety
+/// `sk` must be a BTF-typed `struct sock`.
+#[inline(always)]
+pub(crate) unsafe fn closed_by(sk: *const u8, old: i32) -> u64 {
+    if old == CLOSE_WAIT {
+        return closed::THERE;
+    }
+    // A reset that arrives leaves ECONNRESET, or EPIPE (include/uapi/asm-generic/errno-base.h).
+    // SAFETY: passed on to the caller.
+    match unsafe { fields::SK_ERR::read(sk) } {
+        32 | 104 => closed::THERE,
+        0 => closed::HERE,
+        _ => closed::UNKNOWN,
     }
 }
 
@@ -332,18 +364,24 @@ unsafe fn last_active(socket: *const u8, at: u64) -> u64 {
     unsafe { at.saturating_sub(bpf_ktime_get_ns().wrapping_sub(fields::TCP_MSTAMP::read(socket) * 1000)) }
 }
 
-/// The socket closed: a handshake still in flight ends here. Called at each TCP socket's close.
+/// The socket closed: a handshake still in flight ends here. Called at each TCP socket's close; `by` is one of
+/// [`closed`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn tls_closed(cookie: u64) -> u64 {
+pub(crate) extern "C" fn tls_closed(cookie: u64, by: u64) -> u64 {
     if let Some(handshake) = HANDSHAKES.get_ptr_mut(&cookie) {
         // SAFETY: a live map value.
         let hs = unsafe { &mut *handshake };
         note_stall(hs);
         if hs.stage != stage::HELLO_PARTIAL || hs.hello_seen >= 11 {
             let (stage, moved_ns) = (hs.stage, hs.moved_ns);
+            if by != closed::UNKNOWN {
+                let by_client = (by == closed::HERE) == (hs.role == CLIENT);
+                hs.flags |= if by_client { CLOSED_BY_CLIENT } else { CLOSED_BY_SERVER };
+            }
             over(hs, stage::CLOSED);
             call!(tls_advanced(cookie, stage.into(), moved_ns));
+            failing::ended(cookie);
         }
         forget(cookie);
     }

@@ -20,13 +20,13 @@ pub(super) fn report(kind: Kind, hs: &Handshake) {
     if (filter::quiet() || nobodys(hs)) && hs.flags & STALLED == 0 {
         return;
     }
-    reported(kind, hs);
+    reported(kind, hs.cookie);
 }
 
 /// Reports a handshake.
 #[inline(always)]
-pub(super) fn reported(kind: Kind, hs: &Handshake) {
-    call!(tls_reported(hs.cookie, u64::from(kind.0)));
+pub(super) fn reported(kind: Kind, cookie: u64) {
+    call!(tls_reported(cookie, u64::from(kind.0)));
 }
 
 /// See [`reported`].

@@ -5,8 +5,8 @@ use aya_ebpf::programs::SkBuffContext;
 use super::{
     ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CCS, CLIENT_CERTIFICATE, ENCRYPTED_FINISH, HOLE,
     Handshake, RETRIED, SERVER, SERVER_HELLO, STALLED, UNREAD,
-    capture::{capture, hand_over, let_go, release},
-    report::{report, reported},
+    capture::{capture, hand_over, let_go},
+    report::report,
     stage,
     table::{nobodys, spoke_tls},
 };
@@ -170,7 +170,15 @@ fn server(ctx: &SkBuffContext, hs: &mut Handshake, packet: &Packet, first: &Firs
             report(Kind::TLS_PHASE, hs);
             Step::On
         }
-        stage::CLIENT_FINISH => over(hs, stage::DONE),
+        stage::CLIENT_FINISH => {
+            let len = u16::from_be_bytes([first[3], first[4]]);
+            if hs.flags & ENCRYPTED_FINISH != 0 && first[0] == APPLICATION_DATA && len == ENCRYPTED_ALERT {
+                // TLS 1.3: the server refuses the client's certificate, or wants one.
+                hs.flags |= ALERT_ENCRYPTED;
+                return over(hs, stage::ALERT);
+            }
+            over(hs, stage::DONE)
+        }
         _ => Step::On,
     }
 }
@@ -250,20 +258,10 @@ fn retried(hs: &mut Handshake, begins: u32) -> Step {
     Step::Hello
 }
 
-/// Ends a handshake; `how` is the stage it ends in.
+/// Ends a handshake; `how` is the stage it ends in. It is reported by [`super::failing::ended`].
 #[inline(always)]
 pub(super) fn over(hs: &mut Handshake, how: u32) -> Step {
     hs.read_stage = hs.stage;
     hs.stage = how;
-    let exposed = filter::quiet()
-        && hs.flags & STALLED == 0
-        && (how == stage::ALERT || (how == stage::DONE && hs.role == CLIENT))
-        && filter::exposed(hs.moved_ns);
-    if exposed && !nobodys(hs) {
-        release(hs.cookie);
-        reported(Kind::TLS_PHASE, hs);
-    } else {
-        report(Kind::TLS_PHASE, hs);
-    }
     Step::Over
 }

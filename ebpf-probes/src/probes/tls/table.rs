@@ -30,9 +30,12 @@ pub(super) struct Slot {
 static GATE: Array<Slot> = Array::with_max_entries(GATE_SLOTS, 0);
 const GATE_SLOTS: u32 = 1 << 16;
 
-/// Services that have answered a ClientHello with a ServerHello, by namespace and port.
+/// Services that have answered a ClientHello with a ServerHello, by namespace and port; and how many handshakes each has
+/// completed since.
 #[map]
-static SPOKE_TLS: LruHashMap<[u32; 3], u32> = LruHashMap::with_max_entries(1 << 12, 0);
+static SPOKE_TLS: LruHashMap<[u32; 3], u64> = LruHashMap::with_max_entries(1 << 12, 0);
+/// `BPF_NOEXIST` of include/uapi/linux/bpf.h: what is there stays.
+const NO_EXIST: u64 = 1;
 
 /// The slot of a socket's ports.
 #[inline(always)]
@@ -85,8 +88,24 @@ pub(super) fn speaks_tls(hs: &Handshake) -> bool {
 #[inline(always)]
 pub(super) fn spoke_tls(hs: &Handshake) {
     if hs.flags & SPEAKS_TLS == 0 {
-        let _ = SPOKE_TLS.insert(&service(hs), &1, 0);
+        let _ = SPOKE_TLS.insert(&service(hs), &0, NO_EXIST);
     }
+}
+
+/// The service has completed a handshake.
+#[inline(always)]
+pub(super) fn completed(hs: &Handshake) {
+    if let Some(count) = SPOKE_TLS.get_ptr_mut(&service(hs)) {
+        // SAFETY: a live, aligned map value, shared between CPUs.
+        unsafe { atomic_add(count, 1) };
+    }
+}
+
+/// How many the service has completed.
+#[inline(always)]
+pub(super) fn served(hs: &Handshake) -> u32 {
+    // SAFETY: a live map value.
+    SPOKE_TLS.get_ptr(&service(hs)).map_or(0, |count| unsafe { count.read_volatile() as u32 })
 }
 
 /// A server's handshake that was not read, where only some processes are wanted: it is held back until it

@@ -1,7 +1,9 @@
-//! `tls_handshake_stalled`, live: real servers and clients on real sockets, each situation named exactly once.
+//! `tls_handshake_stalled` and `tls_failing`, live: real servers and clients on real sockets, each situation named exactly
+//! once.
 
 mod attribution;
 mod blocked_servers;
+mod failing;
 mod listeners;
 mod network_causes;
 mod no_incident;

@@ -10,6 +10,8 @@ const CAUSES = {
   outbound_connect: 'a connect to somewhere else', dns_lookup: 'a DNS lookup', neighbour: 'a neighbour (ARP, NDP)', clock: 'the clock',
   peer: 'a peer that accepted and does not answer', unread: 'no thread reads the ClientHello', listen_limit: 'an accept queue at its limit', none_seen: 'nothing on the network: see what its threads do',
   local_service: 'a process of this host that waits for another server',
+  certificate: 'a certificate that is refused, or missing',
+  parameters: 'what one side offers and the other does not accept',
 };
 const CONFIDENCE = { certain: 'it was seen to wait for exactly this', likely: 'it fits in time and place', possible: 'it fits, and so may other things' };
 
