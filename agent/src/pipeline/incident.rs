@@ -14,7 +14,7 @@ pub use super::connects::{
     ConnectFailingDetails, ConnectStalledDetails, FailingDestination, StalledDestination,
 };
 pub use super::describe::DescribeDetails;
-pub use super::handshakes::TlsDetails;
+pub use super::handshakes::{ObstacleDetails, TlsDetails};
 pub use super::kind::{Details, Kind};
 pub use super::neighbours::{
     ClaimedMac, ConflictPattern, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails,
@@ -92,7 +92,8 @@ pub struct Cause {
     pub kind: CauseKind,
     /// How sure that is.
     pub confidence: Confidence,
-    /// The peer that is waited for: of the connect, the DNS server, or the neighbour (port 0).
+    /// The peer that is waited for: of the connect, the DNS server, the client that is silent, or the neighbour (port
+    /// 0).
     pub destination: Option<Endpoint>,
     /// What became of it: an outcome of a connect, or `pending`; for a lookup `pending`, `answered` or `failed`; for a
     /// neighbour `pending`, `failed`, or how it ended: `answered`, `set`, `removed`, `corrected`, `healed`,
@@ -111,7 +112,8 @@ pub struct Cause {
     pub query: Option<String>,
     /// How long it has lasted.
     pub elapsed_ms: Option<u64>,
-    /// The process and thread that wait for it, when they are not the incident's own; of the clock, who set it.
+    /// The process and thread that wait for it, when they are not the incident's own; of the clock, who set it; of a
+    /// local service, a pipe or a file system, the process that does not answer.
     pub process: Option<Process>,
 }
 
@@ -127,13 +129,27 @@ pub enum CauseKind {
     Neighbour,
     /// The clock.
     Clock,
-    /// A peer that accepted the connection and does not answer.
+    /// A peer that accepted the connection and does not answer, or a client that connected and sends nothing.
     Peer,
     /// No thread has read the ClientHello.
     Unread,
     /// No connect, lookup or request of the process delays it: the snapshot of its threads says what it did.
     #[default]
     NoneSeen,
+    /// A file system that another machine or a process answers for (NFS, FUSE, SMB, CephFS, 9P), and does not.
+    FileSystem,
+    /// A pipe whose other end is not read from, or not written to.
+    Pipe,
+    /// A process of this machine that does not answer, or does not read, on its unix socket.
+    LocalService,
+    /// A limit of the process is reached: of its descriptors (`RLIMIT_NOFILE`).
+    ResourceLimit,
+    /// Its control group is throttled: by its CPU quota, or above `memory.high`.
+    Throttled,
+    /// Its control group is frozen.
+    Frozen,
+    /// It has stopped accepting while connections wait in the accept queue, as one does at a limit on connections.
+    ListenLimit,
 }
 
 /// How sure a blame is.

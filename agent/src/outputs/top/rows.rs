@@ -198,6 +198,13 @@ fn row(incident: &Arc<Incident>, emitted_ago_ns: u64) -> Row {
         CauseKind::Peer => "peer",
         CauseKind::Unread => "unread",
         CauseKind::NoneSeen => "none seen",
+        CauseKind::FileSystem => "file system",
+        CauseKind::Pipe => "pipe",
+        CauseKind::LocalService => "local service",
+        CauseKind::ResourceLimit => "limit",
+        CauseKind::Throttled => "throttled",
+        CauseKind::Frozen => "frozen",
+        CauseKind::ListenLimit => "listen limit",
     });
     Row {
         key: incident.id.clone(),

@@ -96,7 +96,10 @@ impl Says<'_> {
 
     /// What the threads of a process that blames nothing are doing, the commonest first.
     fn idle_why(&self) -> Vec<String> {
-        let mut why = self.doubts();
+        let mut why = match self.obstacle() {
+            Some(obstacle) => self.chained(&obstacle),
+            None => self.doubts(),
+        };
         let Some(snapshot) = self.snapshot() else { return why };
         let mut groups: Vec<(String, usize)> = Vec::new();
         for thread in &snapshot.threads {
@@ -172,7 +175,11 @@ impl Says<'_> {
     pub(super) fn remedies(&self, process: Option<&Process>) -> Vec<Remedy> {
         let pid = process.map_or(0, |process| process.pid);
         let Some(blame) = self.blame() else {
-            return process.map(|process| self.idle_remedies(process.pid)).unwrap_or_default();
+            let remedies = |process: &Process| match self.obstacle() {
+                Some(obstacle) => self.obstacle_remedies(&obstacle, process.pid),
+                None => self.idle_remedies(process.pid),
+            };
+            return process.map(remedies).unwrap_or_default();
         };
         let cause = self.cause();
         let Some(to) = cause.destination else { return vec![] };
@@ -237,7 +244,7 @@ impl Says<'_> {
     }
 
     /// A command as it is run where a task is.
-    fn there(&self, owner: &Owner, command: Command) -> Remedy {
+    pub(super) fn there(&self, owner: &Owner, command: Command) -> Remedy {
         let netns = self.view.world.known.namespace(owner.netns);
         neighbours::within(netns.as_deref(), Some(owner.process).filter(|&process| process != 0), command)
     }

@@ -4,6 +4,7 @@ use ebpf_probes::probes::tls::stage;
 
 use super::{
     aside::Why,
+    obstacle::What,
     say::Says,
     stall::unread,
     suspects::{Blame, Suspect},
@@ -179,8 +180,11 @@ impl Says<'_> {
             Some(thread) => format!("{}: {}", self.thread(), thread_words(thread)),
             None if snapshot.threads.is_empty() => "the process is gone".into(),
             None => {
-                let first = &snapshot.threads[0];
-                format!("thread {}: {}", first.shown.tid, thread_words(first))
+                let seen = match self.obstacle().map(|obstacle| obstacle.what) {
+                    Some(What::Waits(thread, _) | What::SilentClient(thread, _)) => thread,
+                    _ => &snapshot.threads[0],
+                };
+                format!("thread {}: {}", seen.shown.tid, thread_words(seen))
             }
         }
     }

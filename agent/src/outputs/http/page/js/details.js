@@ -8,7 +8,9 @@ import { ageText } from './list.js';
 
 const CAUSES = {
   outbound_connect: 'a connect to somewhere else', dns_lookup: 'a DNS lookup', neighbour: 'a neighbour (ARP, NDP)', clock: 'the clock',
-  peer: 'a peer that accepted and does not answer', unread: 'no thread reads the ClientHello', none_seen: 'nothing on the network: see what its threads do',
+  peer: 'a peer that does not answer', unread: 'no thread reads the ClientHello', none_seen: 'nothing on the network: see what its threads do',
+  file_system: 'a file system that does not answer', pipe: 'a pipe whose other end is idle', local_service: 'a process of this machine that does not answer',
+  resource_limit: 'a limit of the process', throttled: 'its control group is throttled', frozen: 'its control group is frozen', listen_limit: 'it has stopped accepting',
 };
 const CONFIDENCE = { certain: 'it was seen to wait for exactly this', likely: 'it fits in time and place', possible: 'it fits, and so may other things' };
 
