@@ -10,8 +10,10 @@ use std::{
 pub struct TcpInfo {
     /// As include/net/tcp_states.h numbers it.
     pub state: u8,
-    /// Segments sent and not acknowledged.
+    /// Segments sent and not acknowledged; of a listener, connections that wait to be accepted.
     pub unacked: u32,
+    /// Of a listener, how many connections may wait.
+    pub sacked: u32,
     /// Milliseconds since data was last sent.
     pub sent_ms_ago: u32,
     /// Milliseconds since data was last received.
@@ -51,6 +53,7 @@ fn parse(bytes: &[u8; LEN]) -> TcpInfo {
     TcpInfo {
         state: bytes[0],
         unacked: u32_at(24),
+        sacked: u32_at(28),
         sent_ms_ago: u32_at(44),
         received_ms_ago: u32_at(52),
         acked_bytes: u64_at(120),

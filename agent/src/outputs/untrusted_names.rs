@@ -14,7 +14,8 @@ use crate::{
     },
     fact::{Endpoint, Process, Protocol, Thread},
     pipeline::incident::{
-        Cause, Confidence, Details, Evidence, Incident, Kind, Remedy, SCHEMA, Severity, State, TlsDetails,
+        Cause, Confidence, Details, Evidence, Incident, Kind, ObstacleDetails, Remedy, SCHEMA, Severity,
+        State, TlsDetails,
     },
     text::{hidden, host::Name, shell::Command, shown},
 };
@@ -139,6 +140,14 @@ fn incident(name: &str) -> Incident {
             unread: 0,
             threads: vec![Thread { comm: name.into(), waits_on: vec![name.into()], ..Thread::default() }],
             threads_left_out: 0,
+            obstacle: Some(Box::new(ObstacleDetails {
+                path: Some(name.into()),
+                mount: Some(name.into()),
+                file_system: Some(name.into()),
+                source: Some(name.into()),
+                cgroup: Some(name.into()),
+                ..ObstacleDetails::default()
+            })),
         }),
     }
 }

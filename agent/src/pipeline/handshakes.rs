@@ -42,6 +42,72 @@ pub struct TlsDetails {
     pub threads: Vec<Thread>,
     /// Threads left out of `threads`.
     pub threads_left_out: u32,
+    /// More about a cause on this machine: of `file_system`, `pipe`, `local_service`, `resource_limit`, `throttled` and
+    /// `listen_limit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<Box<ObstacleDetails>>,
+}
+
+/// What is in the way of a handshake on this machine; only what belongs to its cause is there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+pub struct ObstacleDetails {
+    /// The thread that waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<u32>,
+    /// The unix socket it waits on (`@name` in the abstract namespace), or the file or directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// It sends or writes, and what takes that is full; false: it waits for what is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sends: Option<bool>,
+    /// Where the file system is mounted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mount: Option<String>,
+    /// Its type, as `/proc/PID/mountinfo` has it: `nfs4`, `fuse.sshfs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_system: Option<String>,
+    /// What is mounted there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The state of the process that does not answer, as `/proc/PID/stat` writes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process_state: Option<String>,
+    /// Descriptors that are open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptors: Option<u64>,
+    /// How many may be (`RLIMIT_NOFILE`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptors_limit: Option<u64>,
+    /// Connections that wait in the accept queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_queue: Option<u32>,
+    /// How many may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_queue_limit: Option<u32>,
+    /// The control group, as a directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// CPU time it may use in each period, microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_quota_us: Option<u64>,
+    /// Length of a period, microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_period_us: Option<u64>,
+    /// Periods in which something ran: during `observed_ms`, or without that since the group was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_periods: Option<u64>,
+    /// Those of them in which the quota was used up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_throttled_periods: Option<u64>,
+    /// Time between the two looks that were compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_ms: Option<u64>,
+    /// Memory in use, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// `memory.high`: above it threads are slowed, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_high_bytes: Option<u64>,
 }
 
 /// How handshakes fail, as far as it makes them one situation.

@@ -15,7 +15,7 @@ pub use super::connects::{
     StalledDestination,
 };
 pub use super::describe::DescribeDetails;
-pub use super::handshakes::{FailingPeer, TlsDetails, TlsFailingDetails, TlsFailure};
+pub use super::handshakes::{FailingPeer, ObstacleDetails, TlsDetails, TlsFailingDetails, TlsFailure};
 pub use super::kind::{Details, Kind};
 pub use super::lookups::{DnsOutcome, DnsQuestion, DnsReason, DnsUnansweredDetails, DnsUpstream};
 pub use super::neighbours::{
@@ -94,7 +94,8 @@ pub struct Cause {
     pub kind: CauseKind,
     /// How sure that is.
     pub confidence: Confidence,
-    /// The peer that is waited for: of the connect, the DNS server, or the neighbour (port 0).
+    /// The peer that is waited for: of the connect, the DNS server, the client that is silent, or the neighbour (port
+    /// 0).
     pub destination: Option<Endpoint>,
     /// What became of it: an outcome of a connect, or `pending`; for a lookup `pending`, `answered`, `failed` or
     /// `aborted`; for a neighbour `pending`, `failed`, or how it ended: `answered`, `set`, `removed`, `corrected`, `healed`,
@@ -113,7 +114,8 @@ pub struct Cause {
     pub query: Option<String>,
     /// How long it has lasted.
     pub elapsed_ms: Option<u64>,
-    /// The process and thread that wait for it, when they are not the incident's own; of the clock, who set it.
+    /// The process and thread that wait for it, when they are not the incident's own; of the clock, who set it; of a
+    /// local service, a pipe or a file system, the process that does not answer.
     pub process: Option<Process>,
 }
 
@@ -125,19 +127,17 @@ pub enum CauseKind {
     OutboundConnect,
     /// A DNS lookup.
     DnsLookup,
-    /// A process of this host that answers others and itself waits for something: its `process`, and as `destination`
-    /// what that waits for.
+    /// A process of this host that does not answer, or does not read, on its unix socket; or one that answers others and
+    /// itself waits for something: its `process`, and as `destination` what that waits for.
     LocalService,
     /// A neighbour (ARP, NDP) that does not answer, or this host's entry for it.
     Neighbour,
     /// The clock.
     Clock,
-    /// A peer that accepted the connection and does not answer.
+    /// A peer that accepted the connection and does not answer, or a client that connected and sends nothing.
     Peer,
     /// No thread has read the ClientHello.
     Unread,
-    /// A listener's accept queue is at its limit.
-    ListenLimit,
     /// A certificate: the one that is presented is refused, or none is presented where one is wanted.
     Certificate,
     /// What one side of a handshake offers and the other does not accept: versions, cipher suites, names, protocols, or
@@ -146,6 +146,19 @@ pub enum CauseKind {
     /// No connect, lookup or request of the process delays it: the snapshot of its threads says what it did.
     #[default]
     NoneSeen,
+    /// A file system that another machine or a process answers for (NFS, FUSE, SMB, CephFS, 9P), and does not.
+    FileSystem,
+    /// A pipe whose other end is not read from, or not written to.
+    Pipe,
+    /// A limit of the process is reached: of its descriptors (`RLIMIT_NOFILE`).
+    ResourceLimit,
+    /// Its control group is throttled: by its CPU quota, or above `memory.high`.
+    Throttled,
+    /// Its control group is frozen.
+    Frozen,
+    /// A listener's accept queue is at its limit; or it has stopped accepting while connections wait there, as one does
+    /// at a limit on connections.
+    ListenLimit,
 }
 
 /// How sure a blame is.

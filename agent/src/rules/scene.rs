@@ -190,7 +190,7 @@ pub(super) fn unheard(host: u8, port: u16, unanswered: u32, seen: u64) -> Unhear
 /// A thread as a snapshot shows it.
 pub(super) fn thread(tid: u32, posture: Posture, sockets: &[u64]) -> SeenThread {
     let shown = Thread { tid, comm: "raven".into(), state: "S".into(), ..Thread::default() };
-    SeenThread { shown, posture, sockets: sockets.to_vec(), accepts: false }
+    SeenThread { shown, posture, sockets: sockets.to_vec(), ..SeenThread::default() }
 }
 
 /// What an incident advises, as it is written.

@@ -19,7 +19,10 @@ use super::{
 use crate::{
     fact::ReferenceKind,
     known::{
-        context::{Context, PortHolder, PortUse, Posture, ProcessContext, Reach},
+        context::{
+            Context, Family, LocalObject, LocalWait, PortHolder, PortUse, Posture, ProcessContext, Reach,
+            SeenMount, SeenProcess, SeenThread,
+        },
         request::Target,
     },
     pipeline::incident::{Incident, Kind},
@@ -190,6 +193,15 @@ fn stalled(names: &Names) -> Vec<Incident> {
     scene.sees(1201, vec![seen]);
     assert!(!scene.emitted.is_empty() && !emitted.is_empty());
     emitted.append(&mut scene.emitted);
+    for what in local_objects(names) {
+        let mut scene = hostile(names);
+        scene.stalls(1200, &[mine(1)]);
+        let ends = vec![SeenProcess { pid: 88, comm: names.comm.clone(), state: "S".into(), related: false }];
+        let local = Some(LocalWait { what, sends: false, ends, ends_cut: false });
+        scene.sees(1201, vec![SeenThread { local, ..thread(1043, Posture::Descriptors, &[]) }]);
+        assert!(!scene.emitted.is_empty());
+        emitted.append(&mut scene.emitted);
+    }
     emitted
 }
 
@@ -236,6 +248,19 @@ fn refused(names: &Names) -> Vec<Incident> {
         emitted.append(&mut scene.emitted);
     }
     emitted
+}
+
+/// What a thread may wait on, with names in it that anyone chooses.
+fn local_objects(names: &Names) -> [LocalObject; 2] {
+    let mount = SeenMount {
+        fs_type: Some(names.program.clone()),
+        point: Some(names.place.clone()),
+        source: Some(format!("{}:/{}", names.device, names.file)),
+        path: Some(names.file.clone()),
+        family: Family::Nfs,
+        ..SeenMount::default()
+    };
+    [LocalObject::UnixSocket { path: Some(names.file.clone()) }, LocalObject::FileSystem(mount)]
 }
 
 /// Connects that fail, answered by this host in the namespace, or for want of a port that another program holds.

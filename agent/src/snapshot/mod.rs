@@ -1,14 +1,21 @@
-//! What a process is doing at this moment: its threads (state, kernel function, system call and what
-//! that call waits on) and its TCP sockets. Taken once per incident, when the correlation asks for it,
+//! What a process is doing at this moment: its threads (state, kernel function, system call and what that call waits
+//! on, with who is to answer there), its TCP sockets, and the limits it runs under. Taken once per incident, when the correlation asks for it,
 //! from `/proc` and by looking through duplicates of the process's sockets: nothing is stopped, nothing
 //! is attached to. A few milliseconds for a process of ordinary size, and bounded for any.
 
+mod call;
 mod cgroup;
+mod descriptors;
+mod ends;
 mod holder;
+mod local;
+mod mounts;
+mod ports;
 mod program;
 mod sockets;
 pub mod started;
 mod threads;
+mod unix;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -35,6 +42,8 @@ pub fn take(request: ProcessRef, boot_ns: u64) -> Snapshot {
         sockets: sockets.connected(began),
         loaded: program::look(&proc),
         limits: cgroup::look(&proc),
+        descriptors: descriptors::look(&proc, &sockets),
+        listeners: sockets.listeners(),
     }
 }
 
@@ -47,7 +56,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::known::context::Posture;
+    use crate::known::context::{LocalObject, Posture};
 
     #[test]
     fn a_thread_that_reads_from_a_socket_is_seen_waiting_on_it() {
@@ -79,6 +88,52 @@ mod tests {
         assert!(seen.sockets.iter().any(|socket| socket.cookie == cookie && socket.state == 1));
         drop(far);
         assert_eq!(reader.join().expect("no panic"), 0);
+    }
+
+    #[test]
+    fn a_thread_that_reads_from_a_pipe_is_seen_with_the_process_that_should_write() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let mut pipe = child.stdout.take().expect("piped");
+        let (report, reported) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            report
+                .send(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs())
+                .expect("the test waits");
+            pipe.read(&mut [0; 1]).expect("the child ends")
+        });
+        let thread = reported.recv().expect("it began");
+        let request = ProcessRef { process: std::process::id(), thread, cookie: 0 };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // Another test's child may hold the pipe until it runs its own program.
+        let wait = loop {
+            let seen = take(request, 1);
+            let local = seen.threads[0].local.clone();
+            match local {
+                Some(wait) if wait.ends.len() == 1 => break wait,
+                other => assert!(Instant::now() < deadline, "{other:#?}"),
+            }
+        };
+        assert_eq!((&wait.what, wait.sends), (&LocalObject::Pipe, false));
+        assert_eq!((wait.ends[0].pid, wait.ends[0].comm.as_str()), (child.id(), "sleep"));
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+        assert_eq!(reader.join().expect("no panic"), 0);
+    }
+
+    #[test]
+    fn the_limits_and_listeners_of_a_process_are_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let local = listener.local_addr().expect("bound");
+        let _queued = TcpStream::connect(local).expect("it listens");
+        let seen = take(ProcessRef { process: std::process::id(), thread: 0, cookie: 0 }, 1);
+        let descriptors = seen.descriptors.expect("its own");
+        assert!(descriptors.open > 3 && descriptors.limit >= descriptors.open, "{descriptors:?}");
+        let queue = seen.listeners.iter().find(|listener| listener.local == local);
+        assert!(queue.is_some_and(|queue| queue.queued == 1 && queue.limit > 1), "{:?}", seen.listeners);
     }
 
     #[test]

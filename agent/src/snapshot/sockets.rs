@@ -4,7 +4,6 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt, fs,
-    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -17,9 +16,10 @@ use rustix::{
     time::{ClockId, clock_getres},
 };
 
+use super::{ports::listening, unix::UnixEnd};
 use crate::{
     kernel::tcpinfo::{TcpInfo, tcp_info},
-    known::context::SeenSocket,
+    known::context::{SeenListener, SeenSocket},
     text::shown,
 };
 
@@ -29,11 +29,8 @@ const SOCKETS: usize = 512;
 const DESCRIPTORS: usize = 65_536;
 /// Sockets kept in a snapshot, at most.
 const KEPT: usize = 128;
-
-/// Bytes of a table of sockets read at most: some thousand listeners.
-const TABLE: u64 = 1 << 20;
-/// A listener's state in it.
-const LISTEN: &str = "0A";
+/// Listeners kept in a snapshot, at most.
+const LISTENERS: usize = 64;
 
 const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
@@ -52,7 +49,7 @@ pub(super) struct Socket {
 enum Kind {
     Tcp { info: TcpInfo, local: SocketAddr, remote: Option<SocketAddr>, unread: u32 },
     Udp { remote: Option<SocketAddr> },
-    Unix(String),
+    Unix(UnixEnd),
     Other,
 }
 
@@ -63,6 +60,8 @@ pub(super) struct Sockets {
     by_fd: HashMap<u32, Socket>,
     /// Ports something listens on in the process's network namespace; `None` when they could not be read.
     listening: Option<HashSet<u16>>,
+    /// Open descriptors, sockets or not.
+    open: Vec<u32>,
     complete: bool,
 }
 
@@ -78,8 +77,14 @@ impl Sockets {
             .and_then(Pid::from_raw)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let listening = listening(proc);
-        let mut sockets =
-            Self { proc: proc.to_owned(), process, by_fd: HashMap::new(), listening, complete: true };
+        let mut sockets = Self {
+            proc: proc.to_owned(),
+            process,
+            by_fd: HashMap::new(),
+            listening,
+            open: vec![],
+            complete: true,
+        };
         let Ok(entries) = fs::read_dir(proc.join("fd")) else {
             sockets.complete = false;
             return sockets;
@@ -91,7 +96,7 @@ impl Sockets {
             .collect();
         sockets.complete = fds.len() < DESCRIPTORS;
         fds.sort_unstable_by(|a, b| b.cmp(a));
-        for fd in fds {
+        for &fd in &fds {
             if !sockets.link(fd).is_some_and(|target| target.starts_with("socket:")) {
                 continue;
             }
@@ -105,12 +110,18 @@ impl Sockets {
                 sockets.complete = false;
             }
         }
+        sockets.open = fds;
         sockets
     }
 
     /// Every socket was looked at.
     pub(super) fn complete(&self) -> bool {
         self.complete
+    }
+
+    /// How many descriptors below this number are open, sockets or not.
+    pub(super) fn open_below(&self, limit: u64) -> u64 {
+        self.open.iter().filter(|fd| u64::from(**fd) < limit).count() as u64
     }
 
     /// One of them has this cookie.
@@ -140,6 +151,15 @@ impl Sockets {
         // Those that may be owed an answer first, should there be too many.
         seen.sort_by_key(|socket| socket.received_ms_ago <= socket.sent_ms_ago);
         seen.truncate(KEPT);
+        seen
+    }
+
+    /// The sockets that listen for TCP, the first ones.
+    pub(super) fn listeners(&self) -> Vec<SeenListener> {
+        let mut seen: Vec<SeenListener> = self.by_fd.values().filter_map(Socket::queue).collect();
+        seen.sort_by_key(|listener| (listener.local, listener.queued));
+        seen.dedup_by_key(|listener| listener.local);
+        seen.truncate(LISTENERS);
         seen
     }
 
@@ -206,10 +226,7 @@ fn kind(socket: &OwnedFd) -> Kind {
     let remote = || SocketAddr::try_from(rustix::net::getpeername(socket).ok()??).ok();
     let family = sockopt::socket_domain(socket);
     if family == Ok(AddressFamily::UNIX) {
-        let peer = rustix::net::getpeername(socket).ok().flatten();
-        let path = peer.and_then(|peer| rustix::net::SocketAddrUnix::try_from(peer).ok());
-        let path = path.and_then(|path| Some(path.path()?.to_string_lossy().into_owned()));
-        return Kind::Unix(path.unwrap_or_default());
+        return Kind::Unix(UnixEnd::of(socket));
     }
     if family != Ok(AddressFamily::INET) && family != Ok(AddressFamily::INET6) {
         return Kind::Other;
@@ -231,31 +248,6 @@ fn kind(socket: &OwnedFd) -> Kind {
         return Kind::Udp { remote: remote() };
     }
     Kind::Other
-}
-
-/// Ports something listens on in the network namespace of a process.
-fn listening(proc: &Path) -> Option<HashSet<u16>> {
-    let mut ports = HashSet::new();
-    for table in ["net/tcp", "net/tcp6"] {
-        // IPv6 may be missing; IPv4 never is. Listeners come first.
-        let Ok(file) = fs::File::open(proc.join(table)) else {
-            if table == "net/tcp" {
-                return None;
-            }
-            continue;
-        };
-        for line in BufReader::new(file.take(TABLE)).lines().skip(1).map_while(Result::ok) {
-            let mut columns = line.split_whitespace();
-            let (Some(local), Some(state)) = (columns.nth(1), columns.nth(1)) else { continue };
-            if state != LISTEN {
-                break;
-            }
-            if let Some(port) = local.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok()) {
-                ports.insert(port);
-            }
-        }
-    }
-    Some(ports)
 }
 
 /// The age of something that the kernel gave `later` than the look began, as of its beginning. The kernel gives it by
@@ -281,6 +273,25 @@ impl Socket {
         matches!(&self.kind, Kind::Tcp { info, .. } if info.state == LISTENING)
     }
 
+    /// The other end, if it is a unix socket.
+    pub(super) fn unix(&self) -> Option<&UnixEnd> {
+        match &self.kind {
+            Kind::Unix(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// Its accept queue, if it listens for TCP.
+    fn queue(&self) -> Option<SeenListener> {
+        match &self.kind {
+            // As the kernel gives them for a listener: inet_diag and tcp_info use these fields.
+            Kind::Tcp { info, local, .. } if info.state == LISTENING => {
+                Some(SeenListener { local: canonical(*local), queued: info.unacked, limit: info.sacked })
+            }
+            _ => None,
+        }
+    }
+
     fn describe(&self) -> String {
         match &self.kind {
             Kind::Tcp { info, local, remote: None, .. } if info.state == LISTENING => {
@@ -300,8 +311,7 @@ impl Socket {
             }
             Kind::Udp { remote: Some(remote) } => format!("UDP → {}", canonical(*remote)),
             Kind::Udp { remote: None } => "UDP".into(),
-            Kind::Unix(path) if path.is_empty() => "a unix socket".into(),
-            Kind::Unix(path) => format!("unix socket {}", shown(path)),
+            Kind::Unix(end) => end.to_string(),
             Kind::Other => "a socket".into(),
         }
     }

@@ -1,14 +1,13 @@
-//! A process's threads: what each is doing, and what its system call waits on.
+//! A process's threads: what each is doing, and what its system call waits on; the most telling ones first, so that
+//! the one that holds the answer is not cut off.
 
 use std::{fs, path::Path};
 
-use nix::{
-    sys::uio::{RemoteIoVec, process_vm_readv},
-    unistd::Pid,
-};
-
 use super::{
     ProcessRef,
+    call::{Call, memory, stack},
+    local::{self, Looked},
+    mounts::Mounts,
     sockets::{Descriptor, Sockets},
 };
 use crate::{
@@ -17,11 +16,11 @@ use crate::{
 };
 
 /// Threads looked at, at most; the one asked about always is.
-const THREADS: usize = 32;
+const THREADS: usize = 256;
+/// Threads kept, at most.
+const KEPT: usize = 32;
 /// Descriptors of one poll or select described, at most.
 const DESCRIPTORS: usize = 8;
-/// Frames of a kernel stack kept, at most.
-const FRAMES: usize = 16;
 
 /// The threads, the one asked about first, and how many were left out.
 pub(super) fn look(proc: &Path, request: ProcessRef, sockets: &Sockets) -> (Vec<SeenThread>, u32) {
@@ -29,13 +28,35 @@ pub(super) fn look(proc: &Path, request: ProcessRef, sockets: &Sockets) -> (Vec<
     let mut tids: Vec<u32> =
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     tids.sort_by_key(|&tid| (tid != request.thread, tid));
-    let left_out = tids.len().saturating_sub(THREADS);
+    let all = tids.len();
     tids.truncate(THREADS);
-    let threads = tids.into_iter().filter_map(|tid| thread(proc, request, tid, sockets)).collect();
+    let mounts = Mounts::of(proc);
+    let look = |tid| thread(proc, request, tid, sockets, &mounts);
+    let mut looked: Vec<Looked> = tids.into_iter().filter_map(look).collect();
+    local::name_ends(proc, request.process, &mut looked);
+    let gone = all.min(THREADS) - looked.len();
+    let mut threads: Vec<SeenThread> = looked.into_iter().map(|looked| looked.seen).collect();
+    threads.sort_by_key(|seen| (seen.shown.tid != request.thread, dullness(seen), seen.shown.tid));
+    threads.truncate(KEPT);
+    let left_out = all - gone - threads.len();
     (threads, u32::try_from(left_out).unwrap_or(u32::MAX))
 }
 
-fn thread(proc: &Path, request: ProcessRef, tid: u32, sockets: &Sockets) -> Option<SeenThread> {
+/// How little a thread shows of why its process does not go on.
+fn dullness(seen: &SeenThread) -> u8 {
+    match seen.posture {
+        _ if seen.local.is_some() => 0,
+        Posture::Disk | Posture::Stopped | Posture::Frozen => 1,
+        Posture::Descriptors if seen.accepts => 6,
+        Posture::Descriptors | Posture::Processes | Posture::Other => 2,
+        Posture::Running | Posture::Unknown => 3,
+        Posture::Sleep => 4,
+        Posture::EventLoop => 5,
+        Posture::Threads => 7,
+    }
+}
+
+fn thread(proc: &Path, request: ProcessRef, tid: u32, sockets: &Sockets, mounts: &Mounts) -> Option<Looked> {
     let task = proc.join("task").join(tid.to_string());
     let stat = fs::read_to_string(task.join("stat")).ok()?;
     let state = stat.rsplit_once(") ")?.1.chars().next()?;
@@ -58,9 +79,7 @@ fn thread(proc: &Path, request: ProcessRef, tid: u32, sockets: &Sockets) -> Opti
     if tid == request.thread || tid == request.process {
         seen.shown.stack = stack(&task);
     }
-    if let Some(call) = &call {
-        waits(&mut seen, call, request.process, sockets);
-    }
+    let fds = call.as_ref().map(|call| waits(&mut seen, call, request.process, sockets)).unwrap_or_default();
     seen.posture = match state {
         'R' => Posture::Running,
         'D' if !seen.shown.wchan.as_deref().is_some_and(is_freezer) => Posture::Disk,
@@ -68,7 +87,10 @@ fn thread(proc: &Path, request: ProcessRef, tid: u32, sockets: &Sockets) -> Opti
         _ if seen.shown.wchan.as_deref().is_some_and(is_freezer) => Posture::Frozen,
         _ => seen.posture,
     };
-    Some(seen)
+    let process = local::Process { proc, id: request.process, sockets, mounts };
+    // One that runs waits for nothing.
+    let asks = (state != 'R').then(|| process.asks(&task, call.as_ref(), &fds, &mut seen)).flatten();
+    Some(Looked { seen, asks })
 }
 
 /// Where the tasks of a frozen control group sleep: version 2, and version 1.
@@ -76,28 +98,8 @@ fn is_freezer(wchan: &str) -> bool {
     matches!(wchan, "do_freezer_trap" | "__refrigerator")
 }
 
-/// A system call and its arguments, as `/proc/PID/task/TID/syscall` shows them.
-#[derive(Debug, PartialEq, Eq)]
-struct Call {
-    name: &'static str,
-    args: [u64; 6],
-}
-
-impl Call {
-    /// `None` for a thread that runs or is in no call.
-    fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split_whitespace();
-        let number: usize = words.next()?.parse().ok()?;
-        let name = syscalls::Sysno::new(number)?.name();
-        let mut args = [0; 6];
-        for arg in &mut args {
-            *arg = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
-        }
-        Some(Self { name, args })
-    }
-}
-
-fn waits(seen: &mut SeenThread, call: &Call, process: u32, sockets: &Sockets) {
+/// What a call waits for; the descriptors that are waited on.
+fn waits(seen: &mut SeenThread, call: &Call, process: u32, sockets: &Sockets) -> Vec<u32> {
     let [first, second, third, ..] = call.args;
     let one = vec![first as u32];
     let fds: Vec<u32> = match call.name {
@@ -116,11 +118,11 @@ fn waits(seen: &mut SeenThread, call: &Call, process: u32, sockets: &Sockets) {
         }
         "epoll_wait" | "epoll_pwait" | "epoll_pwait2" | "io_uring_enter" | "io_getevents" => {
             seen.posture = Posture::EventLoop;
-            return;
+            return vec![];
         }
         "futex" | "futex_wait" | "futex_waitv" => {
             seen.posture = Posture::Threads;
-            return;
+            return vec![];
         }
         "wait4" | "waitid" => {
             seen.posture = Posture::Processes;
@@ -128,22 +130,22 @@ fn waits(seen: &mut SeenThread, call: &Call, process: u32, sockets: &Sockets) {
             if call.name == "wait4" && pid > 0 {
                 seen.shown.waits_on.push(format!("process {pid}"));
             }
-            return;
+            return vec![];
         }
         "nanosleep" | "clock_nanosleep" | "pause" | "restart_syscall" => {
             seen.posture = Posture::Sleep;
-            return;
+            return vec![];
         }
         _ => {
             seen.posture = Posture::Other;
-            return;
+            return vec![];
         }
     };
     // poll() and select() without descriptors are a way to sleep.
     if fds.is_empty() {
         seen.posture = Posture::Sleep;
     }
-    for fd in fds {
+    for &fd in &fds {
         let what = sockets.descriptor(fd);
         match &what {
             Descriptor::Socket(socket) if socket.listens() => seen.accepts = true,
@@ -157,6 +159,7 @@ fn waits(seen: &mut SeenThread, call: &Call, process: u32, sockets: &Sockets) {
     if !seen.sockets.is_empty() {
         seen.posture = Posture::Descriptors;
     }
+    fds
 }
 
 /// Descriptors of a `struct pollfd` array that are waited for.
@@ -188,39 +191,9 @@ fn selected(process: u32, highest: u64, sets: [u64; 2]) -> Vec<u32> {
     fds
 }
 
-/// Memory of another process; less or nothing when it cannot be read.
-fn memory(process: u32, address: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    let Ok(pid) = i32::try_from(process) else { return vec![] };
-    let remote = [RemoteIoVec { base: address as usize, len }];
-    let read = process_vm_readv(Pid::from_raw(pid), &mut [std::io::IoSliceMut::new(&mut bytes)], &remote);
-    bytes.truncate(read.unwrap_or(0));
-    bytes
-}
-
-/// `[<0>] function+0x1/0x2` lines, innermost first.
-fn stack(task: &Path) -> Vec<String> {
-    let text = fs::read_to_string(task.join("stack")).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| line.split_whitespace().nth(1))
-        .map(|frame| frame.split(['+', '.']).next().unwrap_or(frame).to_owned())
-        .take(FRAMES)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn a_call_is_read_with_its_name_and_arguments() {
-        let call = Call::parse("45 0x7 0x7f93 0x1 0x0 0x0 0x0 0x7ffd 0x7f93\n").expect("a call");
-        assert_eq!((call.name, call.args[0]), ("recvfrom", 7));
-        assert_eq!(Call::parse("running\n"), None);
-        assert_eq!(Call::parse("-1 0x7ffd 0x7f93\n"), None);
-        assert_eq!(Call::parse("99999 0x0 0x0 0x0 0x0 0x0 0x0 0x1 0x2"), None);
-    }
 
     #[test]
     fn descriptors_of_poll_and_select_are_found_in_memory() {

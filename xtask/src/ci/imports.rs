@@ -27,7 +27,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("kernel", &["domains", "records", "time::boot_ns"]),
     // It needs to know which namespace it sees.
     ("observe", &["domains", "known", "namespaces", "records", "text"]),
-    ("snapshot", &["fact", "kernel::tcpinfo", "known", "observe", "text", "time"]),
+    ("snapshot", &["fact", "kernel::tcpinfo", "known", "namespaces", "observe", "text", "time"]),
     ("namespaces", &["kernel::generation"]),
     ("sockdiag", &["namespaces"]),
     // Who holds an address is answered in the words of the context, as what `network` looks at is.

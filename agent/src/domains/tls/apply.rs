@@ -5,8 +5,8 @@ use ebpf_probes::{
     probes::{
         connect::translated::BY_NAT,
         tls::{
-            ADOPTED, ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO, CLOSED_BY_CLIENT,
-            CLOSED_BY_SERVER, Handshake, PROBE, RETRIED, SPEAKS_TLS, UNREAD, stage,
+            ADOPTED, ALERT_BY_CLIENT, ALERT_ENCRYPTED, CLIENT, CLIENT_CERTIFICATE, CLIENT_HELLO,
+            CLOSED_BY_CLIENT, CLOSED_BY_SERVER, Handshake, PROBE, RETRIED, SPEAKS_TLS, UNREAD, stage,
         },
     },
     spec::Probe,

@@ -1,6 +1,7 @@
 //! What the events alone do not say: read from the live system once, kept in recordings beside the
 //! events, so that a replay elsewhere knows as much as the trace did.
 
+mod local;
 mod network;
 mod process;
 mod threads;
@@ -8,12 +9,15 @@ mod threads;
 use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};
 
+pub use local::{DescriptorUse, Family, LocalObject, LocalWait, SeenListener, SeenMount, SeenProcess};
 pub use network::{
     Gateway, Holder, Holders, Kinship, NeighbourTable, NeighbourUse, Network, PortHolder, PortUse, Reach,
     SeenNeighbour, Stacked,
 };
 pub use process::{Exposed, ProcessContext, STARTED};
-pub use threads::{CgroupLimits, Loaded, Posture, Quota, Runtime, SeenSocket, SeenThread, Snapshot};
+pub use threads::{
+    CgroupLimits, Loaded, MemoryHigh, Posture, Quota, Runtime, SeenSocket, SeenThread, Snapshot,
+};
 
 use super::select::Select;
 use crate::fact::{LeapKind, Probes, Reading};

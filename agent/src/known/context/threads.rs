@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::local::{DescriptorUse, LocalWait, SeenListener};
 use crate::fact::Thread;
 
 /// The threads and TCP sockets of a process at one moment.
@@ -14,7 +15,7 @@ pub struct Snapshot {
     /// The process that was asked about, when it is another one; else 0.
     #[serde(default)]
     pub asked: u32,
-    /// Its threads, the one asked about first; empty when the process was gone.
+    /// Its threads, the one asked about first, then the most telling; empty when the process was gone.
     pub threads: Vec<SeenThread>,
     /// Threads left out.
     pub threads_left_out: u32,
@@ -33,6 +34,12 @@ pub struct Snapshot {
     /// What its control group holds it to.
     #[serde(default, alias = "held")]
     pub limits: CgroupLimits,
+    /// Its open descriptors against its limit.
+    #[serde(default)]
+    pub descriptors: Option<DescriptorUse>,
+    /// Its sockets that listen for TCP.
+    #[serde(default)]
+    pub listeners: Vec<SeenListener>,
 }
 
 /// What a program has loaded, as `/proc/PID/maps` lists it.
@@ -64,6 +71,15 @@ pub enum Runtime {
 }
 
 impl Quota {
+    /// What has happened since an earlier reading of the same quota.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            periods: self.periods.saturating_sub(before.periods),
+            throttled: self.throttled.saturating_sub(before.throttled),
+            ..*self
+        }
+    }
+
     /// The share of periods in which it was used up, in percent.
     pub fn share(&self) -> u64 {
         self.throttled.saturating_mul(100).checked_div(self.periods).unwrap_or(0)
@@ -82,12 +98,39 @@ impl Loaded {
 }
 
 /// What a process's control group holds it to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupLimits {
     /// It is frozen.
     pub frozen: bool,
     /// Its CPU quota, if it has one.
     pub quota: Option<Quota>,
+    /// The group that is frozen, as a directory.
+    #[serde(default)]
+    pub frozen_group: Option<String>,
+    /// The group whose quota that is, as a directory.
+    #[serde(default)]
+    pub quota_group: Option<String>,
+    /// The memory above which it is slowed.
+    #[serde(default)]
+    pub memory: Option<MemoryHigh>,
+}
+
+/// `memory.high` of a group, and what it uses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryHigh {
+    /// Memory in use.
+    pub current_bytes: u64,
+    /// Above this its processes are slowed.
+    pub high_bytes: u64,
+    /// The group, as a directory.
+    pub group: String,
+}
+
+impl MemoryHigh {
+    /// What may still be used.
+    pub fn room(&self) -> u64 {
+        self.high_bytes.saturating_sub(self.current_bytes)
+    }
 }
 
 /// A CPU quota (`cpu.max`, or `cpu.cfs_quota_us`) and how often it was used up.
@@ -117,6 +160,9 @@ pub struct SeenThread {
     /// It waits for connections: some socket it waits on listens.
     #[serde(default)]
     pub accepts: bool,
+    /// What it waits for on this machine, beside the network and other threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalWait>,
 }
 
 /// What a thread is doing, as far as blame is concerned.

@@ -202,6 +202,11 @@ fn row(incident: &Arc<Incident>, emitted_ago_ns: u64) -> Row {
         CauseKind::Certificate => "certificate",
         CauseKind::Parameters => "parameters",
         CauseKind::NoneSeen => "none seen",
+        CauseKind::FileSystem => "file system",
+        CauseKind::Pipe => "pipe",
+        CauseKind::ResourceLimit => "limit",
+        CauseKind::Throttled => "throttled",
+        CauseKind::Frozen => "frozen",
     });
     Row {
         key: incident.id.clone(),

@@ -105,7 +105,10 @@ impl Says<'_> {
 
     /// What the threads of a process that blames nothing are doing, the commonest first.
     fn idle_why(&self) -> Vec<String> {
-        let mut why = self.doubts();
+        let mut why = match self.obstacle() {
+            Some(obstacle) => self.chained(&obstacle),
+            None => self.doubts(),
+        };
         let Some(snapshot) = self.snapshot() else { return why };
         why.extend(threads::doing(snapshot));
         why
@@ -172,7 +175,11 @@ impl Says<'_> {
     pub(super) fn remedies(&self, process: Option<&Process>) -> Vec<Remedy> {
         let pid = process.map_or(0, |process| process.pid);
         let Some(blame) = self.blame() else {
-            return process.map(|process| self.idle_remedies(process.pid)).unwrap_or_default();
+            let remedies = |process: &Process| match self.obstacle() {
+                Some(obstacle) => self.obstacle_remedies(&obstacle, process.pid),
+                None => self.idle_remedies(process.pid),
+            };
+            return process.map(remedies).unwrap_or_default();
         };
         let cause = self.cause();
         let Some(to) = cause.destination else { return vec![] };

@@ -338,10 +338,16 @@ fn a_hello_in_the_accept_queue_is_kept_there_by_what_the_only_thread_waits_for()
 
 /// What is said of an unread hello when the process looks like this.
 fn unread_beside(snapshot: Snapshot) -> Incident {
+    let incident = unread_behind(snapshot);
+    assert_eq!(incident.cause.as_ref().map(|cause| cause.kind), Some(CauseKind::Unread), "{incident:#?}");
+    incident
+}
+
+/// The same, whatever is to blame.
+fn unread_behind(snapshot: Snapshot) -> Incident {
     let mut scene = listening();
     scene.stalls(1100, &[unread_hello(1, 0)]);
     look(&mut scene, snapshot);
-    assert_eq!(scene.cause().kind, CauseKind::Unread, "{:#?}", scene.last());
     scene.last().clone()
 }
 
@@ -381,14 +387,14 @@ fn a_frozen_or_throttled_service_is_said_to_be_and_given_no_threads() {
     let quota = Some(Quota { allowed_us: 1000, period_us: 100_000, periods: 100, throttled: 98 });
     let throttled = Snapshot {
         accepted: Some(false),
-        limits: CgroupLimits { frozen: false, quota },
+        limits: CgroupLimits { quota, ..CgroupLimits::default() },
         ..seen(1101, running())
     };
-    let said = unread_beside(throttled.clone());
+    let said = unread_behind(throttled.clone());
     assert!(said.summary.contains("throttled") && said.summary.contains("98 of 100"), "{}", said.summary);
     assert!(advice(&said).contains("CPU quota"), "{:?}", said.remedies);
-    let held = CgroupLimits { frozen: true, quota: None };
-    let said = unread_beside(Snapshot { limits: held, ..seen(1101, vec![thread(43, Posture::Frozen, &[])]) });
+    let held = CgroupLimits { frozen: true, ..CgroupLimits::default() };
+    let said = unread_behind(Snapshot { limits: held, ..seen(1101, vec![thread(43, Posture::Frozen, &[])]) });
     assert!(said.summary.contains("frozen") && advice(&said).contains("thaw"), "{said:#?}");
     assert_eq!(said.severity, Severity::Critical);
     // One that has read it is as slow.

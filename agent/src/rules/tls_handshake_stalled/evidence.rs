@@ -4,6 +4,7 @@ use ebpf_probes::probes::tls::stage;
 
 use super::{
     aside::Why,
+    obstacle::What,
     say::Says,
     stall::unread,
     suspects::{Blame, Suspect},
@@ -184,10 +185,16 @@ impl Says<'_> {
     fn snapshot_words(&self, snapshot: &Snapshot) -> String {
         match self.seen() {
             Some(thread) => format!("{}: {}", self.thread(), thread_words(thread)),
-            None => match self.in_it(snapshot).or(snapshot.threads.first()) {
-                Some(thread) => format!("thread {}: {}", thread.shown.tid, thread_words(thread)),
-                None => "the process is gone".into(),
-            },
+            None => {
+                let obstacle = match self.obstacle().map(|obstacle| obstacle.what) {
+                    Some(What::Waits(thread, _) | What::SilentClient(thread, _)) => Some(thread),
+                    _ => None,
+                };
+                match obstacle.or(self.in_it(snapshot)).or(snapshot.threads.first()) {
+                    Some(thread) => format!("thread {}: {}", thread.shown.tid, thread_words(thread)),
+                    None => "the process is gone".into(),
+                }
+            }
         }
     }
 

@@ -124,7 +124,12 @@ fn is_busy(thread: &SeenThread) -> bool {
 /// The CPU quota that slows the process: it has been used up often, and some thread would run.
 pub(super) fn throttled(snapshot: &Snapshot) -> Option<Quota> {
     let would_run = || snapshot.threads.iter().any(|thread| thread.posture == Posture::Running);
-    snapshot.limits.quota.filter(|quota| quota.share() >= THROTTLED && would_run())
+    snapshot.limits.quota.filter(|quota| slowed(quota) && would_run())
+}
+
+/// It is used up often enough to slow what runs under it.
+pub(super) fn slowed(quota: &Quota) -> bool {
+    quota.share() >= THROTTLED
 }
 
 pub(super) fn throttled_words(quota: &Quota) -> String {

@@ -12,6 +12,11 @@ mod blame;
 mod candidates;
 mod evidence;
 mod idle;
+mod obstacle;
+mod obstacle_advice;
+#[cfg(test)]
+mod obstacle_tests;
+mod obstacle_words;
 mod rivals;
 mod say;
 mod situation;
@@ -31,9 +36,9 @@ use ebpf_probes::{
     probes::tls::{Handshake, SERVER, SPEAKS_TLS, stage},
 };
 use idle::as_if_read;
+use obstacle::{Obstacle, Slowed};
 use situation::{
-    PEERS, Situation, Speaks, conclusion, key, owed_here, owner, program, service, speaks, still_pending,
-    was_unread,
+    PEERS, Situation, Speaks, key, owed_here, owner, program, service, speaks, still_pending, was_unread,
 };
 use stall::{Stall, Waiting, unread};
 use suspects::{Blame, Suspect};
@@ -121,6 +126,10 @@ impl Diagnose for TlsHandshakeStalled {
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot, view: &mut View<'_>) {
+        for situation in self.situations.values_mut() {
+            let slowed = situation.snapshot.as_ref().and_then(|before| Slowed::between(before, snapshot));
+            situation.slowed = situation.slowed.or(slowed);
+        }
         let seen = Arc::new(snapshot.clone());
         if snapshot.asked != 0 {
             self.snapshots.insert(snapshot.asked, seen.clone());
@@ -298,7 +307,10 @@ impl TlsHandshakeStalled {
     fn weigh(&self, hs: &Handshake, snapshot: Option<&Snapshot>, view: &View<'_>) -> Weighed {
         let as_read = unread(hs).then(|| as_if_read(hs, &hs.owner));
         let stall = self.stall(as_read.as_ref().unwrap_or(hs), view.now_ns, false, snapshot, view);
-        let blame = stall.blame(None);
+        // What the thread was seen in for certain is more than what may be.
+        let sure =
+            || Obstacle::of(snapshot, hs, None).is_some_and(|one| one.confidence == Confidence::Certain);
+        let blame = stall.blame(None).filter(|blame| blame.confidence > Confidence::Possible || !sure());
         let left_out = if blame.is_none() { stall.left_out() } else { LeftOut::default() };
         Weighed { blame, left_out, waits_for_peer: stall.waits_for_peer() }
     }
@@ -386,7 +398,7 @@ impl TlsHandshakeStalled {
         }
         let mut situation = Situation {
             service,
-            emitted: conclusion(&key, blame.as_ref(), &left_out, view),
+            emitted: (String::new(), Confidence::Possible, vec![]),
             key,
             id: String::new(),
             lead: *hs,
@@ -396,10 +408,12 @@ impl TlsHandshakeStalled {
             answers: self.answers(hs),
             peers: BTreeSet::from([hs.tuple.remote]),
             snapshot,
+            slowed: None,
             began_ns: hs.moved_ns,
             count: 1,
             waiting: BTreeMap::from([(hs.cookie, unread(hs))]),
         };
+        situation.emitted = situation.conclusion(view);
         let report = say::report(&situation, view.now_ns, None, view);
         situation.id = view.store.open(view.now_ns, view.world, report);
         self.note_blamed(&situation.id, situation.blame.as_ref(), view);
@@ -447,13 +461,17 @@ impl TlsHandshakeStalled {
             self.merge(&situation, other, view);
             return;
         }
-        let now = conclusion(&situation.key, situation.blame.as_ref(), &situation.left_out, view);
+        let now = situation.conclusion(view);
         if due || now != situation.emitted {
             situation.emitted = now;
             let report = say::report(&situation, view.now_ns, None, view);
             view.store.update(view.now_ns, view.world, &situation.id, report);
         }
         self.note_blamed(&situation.id, situation.blame.as_ref(), view);
+        if situation.blame.is_none() && situation.wants_second_look(view.now_ns) {
+            let process = situation.snapshot.as_ref().map_or(0, |seen| seen.process);
+            self.look_at(process, &hs, view);
+        }
         self.situations.insert(number, situation);
     }
 

@@ -4,7 +4,6 @@
 use ebpf_probes::probes::tls::{ADOPTED, CLIENT, CLIENT_CERTIFICATE, Handshake, stage};
 
 use super::{
-    idle::Idle,
     situation::{Situation, Speaks},
     stall::unread,
     suspects::{Blame, Relation, Suspect},
@@ -92,6 +91,7 @@ impl Says<'_> {
                 unread: unread_now,
                 threads,
                 threads_left_out: left_out,
+                obstacle: self.obstacle().and_then(|obstacle| self.obstacle_details(&obstacle)).map(Box::new),
             }),
             process,
             cause: Some(cause),
@@ -180,6 +180,9 @@ impl Says<'_> {
 
     pub(super) fn cause(&self) -> Cause {
         let world = self.view.world;
+        if let Some(obstacle) = self.obstacle() {
+            return self.obstacle_cause(&obstacle);
+        }
         let Some(blame) = self.blame() else {
             let kind = if unread(self.hs) { CauseKind::Unread } else { CauseKind::NoneSeen };
             let confidence = match kind {
@@ -314,16 +317,14 @@ impl Says<'_> {
         let sni = self.situation.sni.as_ref().map(|sni| format!(" ({sni})")).unwrap_or_default();
         let since = if self.is_adopted() { BEFORE_START } else { "" };
         let head = format!("{who} {owed} of {peer}{sni} for {stall}{since}");
+        if let Some(obstacle) = self.obstacle() {
+            return format!("{head}: {}.", self.obstacle_words(&obstacle));
+        }
         match self.blame() {
             Some(blame) => format!("{head}: {}.", self.wait(blame)),
             None if unread(self.hs) => format!("{head}: {}.", self.idle().words()),
             None => format!("{head}: {}.", self.nothing_seen()),
         }
-    }
-
-    /// Why it is not read.
-    pub(super) fn idle(&self) -> Idle {
-        Idle::of(self.snapshot(), self.hs)
     }
 
     /// What the thread does instead of what was looked for.

@@ -13,6 +13,7 @@ use ebpf_probes::{
 use super::{
     aside::LeftOut,
     idle::Idle,
+    obstacle::{Obstacle, Slowed},
     stall::unread,
     suspects::{Blame, READ_NS, Suspect},
 };
@@ -33,6 +34,8 @@ use crate::{
 
 /// Peers of a situation distinguished, at most.
 pub(super) const PEERS: usize = 8;
+/// A look that is compared with an earlier one is this much later: some periods of a CPU quota.
+const SECOND_LOOK_NS: u64 = 1_000_000_000;
 
 /// Handshakes of one service that stall for one reason.
 pub(super) struct Situation {
@@ -50,6 +53,8 @@ pub(super) struct Situation {
     /// Addresses of those who wait, the first ones.
     pub(super) peers: BTreeSet<[u8; 16]>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
+    /// What a second look showed of its CPU quota.
+    pub(super) slowed: Option<Slowed>,
     pub(super) began_ns: u64,
     pub(super) count: u64,
     /// Stalled handshakes, and whether each is unread.
@@ -59,13 +64,6 @@ pub(super) struct Situation {
 
 /// What was concluded: reason, confidence, and the incidents that explain it.
 pub(super) type Conclusion = (String, Confidence, Vec<String>);
-
-/// What is to be concluded now.
-pub(super) fn conclusion(key: &str, blame: Option<&Blame>, left: &LeftOut, view: &View<'_>) -> Conclusion {
-    let explained = blame.map(|blame| explained(&blame.suspect, view)).unwrap_or_default();
-    let confidence = blame.map_or_else(|| left.confidence(), |blame| blame.confidence);
-    (key.to_owned(), confidence, explained)
-}
 
 /// Incidents about the neighbour underneath what is waited for, or about the lookup that is.
 pub(super) fn explained(suspect: &Suspect, view: &View<'_>) -> Vec<String> {
@@ -95,6 +93,32 @@ pub(super) enum Speaks {
 }
 
 impl Situation {
+    /// What is to be concluded now.
+    pub(super) fn conclusion(&self, view: &View<'_>) -> Conclusion {
+        let key = || self.key.clone();
+        if let Some(blame) = &self.blame {
+            return (key(), blame.confidence, explained(&blame.suspect, view));
+        }
+        match self.obstacle(self.snapshot.as_deref()) {
+            Some(obstacle) => (format!("{} {:?}", key(), obstacle.what.kind()), obstacle.confidence, vec![]),
+            None => (key(), self.left_out.confidence(), vec![]),
+        }
+    }
+
+    /// What is in the way by such a look, where nothing is blamed.
+    pub(super) fn obstacle<'a>(&self, snapshot: Option<&'a Snapshot>) -> Option<Obstacle<'a>> {
+        Obstacle::of(snapshot, &self.lead, self.slowed)
+    }
+
+    /// Whether two looks may show how often a CPU quota is used up.
+    pub(super) fn wants_second_look(&self, now_ns: u64) -> bool {
+        let runs = |seen: &Snapshot| {
+            seen.limits.quota.is_some() && seen.threads.iter().any(|one| one.posture == Posture::Running)
+        };
+        let seen = self.snapshot.as_deref().filter(|seen| runs(seen) && self.slowed.is_none());
+        seen.is_some_and(|seen| now_ns.saturating_sub(seen.boot_ns) >= SECOND_LOOK_NS)
+    }
+
     pub(super) fn speaks(&self) -> Speaks {
         speaks(&self.lead, self.blame.as_ref(), &self.left_out, self.snapshot.as_deref(), self.answers)
     }

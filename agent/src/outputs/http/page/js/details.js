@@ -12,6 +12,11 @@ const CAUSES = {
   local_service: 'a process of this host that waits for another server',
   certificate: 'a certificate that is refused, or missing',
   parameters: 'what one side offers and the other does not accept',
+  file_system: 'a file system that does not answer',
+  pipe: 'a pipe whose other end is idle',
+  resource_limit: 'a limit of the process',
+  throttled: 'its control group is throttled',
+  frozen: 'its control group is frozen',
 };
 const CONFIDENCE = { certain: 'it was seen to wait for exactly this', likely: 'it fits in time and place', possible: 'it fits, and so may other things' };
 
