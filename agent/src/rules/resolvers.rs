@@ -164,7 +164,7 @@ pub(super) fn there(owner: &Owner, command: Command, world: &World) -> Remedy {
     neighbours::within(netns.as_deref(), Some(owner.process).filter(|&process| process != 0), command)
 }
 
-/// What to do about a server that is silent, whoever asks it.
+/// What to do about a server that is silent.
 pub(super) fn silent(op: &LookupOp, world: &World) -> Vec<Remedy> {
     let ip = records::address(op.server);
     let allow = match is_local(op) {
