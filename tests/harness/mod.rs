@@ -11,6 +11,7 @@ pub mod container;
 pub mod culprit;
 pub mod daemon;
 pub mod dns;
+pub mod group;
 pub mod incident;
 pub mod keep;
 pub mod lan;

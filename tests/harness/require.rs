@@ -55,6 +55,10 @@ pub enum Feature {
     Runc,
     /// macvlan devices.
     Macvlan,
+    /// FUSE.
+    Fuse,
+    /// A control group with a CPU quota.
+    CpuQuota,
     /// Time is measured: not under emulation.
     MeasuredTime,
     /// A machine of ordinary speed: what depends on no particular kernel is not shown on emulated ones as well.
@@ -145,6 +149,11 @@ impl Feature {
                 super::container::works(),
                 "there is no runc or no static busybox, or runc can run nothing here",
             ),
+            Self::Fuse => (has_fuse(), "this kernel has no FUSE"),
+            Self::CpuQuota => (
+                super::group::Group::with_quota(50_000, 100_000).is_some(),
+                "no control group can have a CPU quota here",
+            ),
             Self::Macvlan => (has_macvlan(), "this kernel has no macvlan devices"),
             Self::Pace => (super::slow() <= 1.0, "this machine is slow, and ordinary ones show it as well"),
             Self::MeasuredTime => {
@@ -212,6 +221,13 @@ fn has_tun() -> bool {
         let _ = Command::new("mknod").args(["/dev/net/tun", "c", "10", "200"]).status();
     }
     std::fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
+}
+
+/// Built in, or loaded as a module by now or by the first mount.
+fn has_fuse() -> bool {
+    let known = || std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let has = || known().lines().any(|line| line.trim_start_matches("nodev").trim() == "fuse");
+    has() || (runs("modprobe", "fuse") && has())
 }
 
 fn has_macvlan() -> bool {

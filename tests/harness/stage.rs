@@ -1,7 +1,11 @@
 //! A stage for incidents: two hosts and a wire, a network behind a tun device that answers nothing, a real TLS server
 //! that follows a plan, and culprit watching.
 
-use std::{net::SocketAddr, path::PathBuf, process::Command};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::{Value, json};
 
@@ -163,6 +167,19 @@ impl Stage {
         pid
     }
 
+    /// The Python server with a plan, beside a file system at this directory that answers nothing for so many seconds;
+    /// its process id.
+    #[track_caller]
+    pub fn serve_beside_silent_files(&mut self, plan: &Value, directory: &Path, seconds: f64) -> u64 {
+        let mut both = python();
+        both.arg(self.program("silent_fs.py")).arg(directory).arg(seconds.to_string());
+        let server = self.server(plan);
+        both.arg(server.get_program()).args(server.get_args());
+        let pid = self.act(both);
+        self.actor().say("begin\n");
+        pid
+    }
+
     /// The Python server does this, in the thread that shakes hands, for a client that asks for `slow.test`.
     #[track_caller]
     pub fn serve_slowly(&mut self, action: &Value) -> u64 {
@@ -252,6 +269,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tls_timer.js", include_str!("../programs/tls_timer.js")),
     ("plain_server.py", include_str!("../programs/plain_server.py")),
     ("validating_client.py", include_str!("../programs/validating_client.py")),
+    ("silent_fs.py", include_str!("../programs/silent_fs.py")),
+    ("silent_daemon.py", include_str!("../programs/silent_daemon.py")),
     ("AiaClient.java", include_str!("../programs/AiaClient.java")),
     ("void.py", include_str!("../programs/void.py")),
 ];

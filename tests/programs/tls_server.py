@@ -3,9 +3,10 @@
 #   tls_server.py ADDRESS PORT CERT KEY PLAN
 #
 # PLAN is JSON: {"sni": {"name": ["fetch", "192.0.2.64", 80, 3]}, "serve": "threads"|"single"|"pool"|"fork",
-# "background": [["fetch", …]], "defer_accept": seconds, "fast_open": queue}. Prints "ready" when it listens; what is in the background begins with the
+# "background": [["fetch", …]], "defer_accept": seconds, "fast_open": queue, "out_of_descriptors": seconds,
+# "pause": seconds}. Prints "ready" when it listens; what is in the background begins with the
 # first line of its standard input.
-import json, os, socket, ssl, subprocess, sys, threading, time
+import json, os, resource, select, socket, ssl, struct, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
 QUESTION = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\4apps\tidentrust\7example\0\0\1\0\1"
@@ -100,6 +101,35 @@ def ask_daemon(path, timeout):
             pass
 
 
+def log_locally(path, timeout):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as logger:
+        logger.connect(path)
+        logger.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout), int(timeout % 1 * 1e6)))
+        try:
+            while True:
+                logger.send(b"<134>tls: a client came")
+        except OSError:
+            pass
+
+
+def read_file(path):
+    try:
+        with open(path) as file:
+            file.read()
+    except OSError:
+        pass
+
+
+def fill_pipe(command, seconds):
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as reader:
+        threading.Timer(seconds, reader.kill).start()
+        try:
+            while True:
+                os.write(reader.stdin.fileno(), bytes(4096))
+        except OSError:
+            pass
+
+
 def both(*actions):
     for action in actions:
         act(action)
@@ -108,6 +138,7 @@ def both(*actions):
 ACTIONS = dict(
     fetch=fetch, request=request, resolve=resolve, resolve_tcp=resolve_tcp, helper=helper, locked=locked, spin=spin,
     executor=executor, sleep=time.sleep, shell=shell, again=again, log=log, both=both, ask_daemon=ask_daemon,
+    log_locally=log_locally, read_file=read_file, fill_pipe=fill_pipe,
 )
 
 
@@ -142,13 +173,38 @@ listener = socket.create_server((address, port), family=family, backlog=64)
 for option, name in ("TCP_DEFER_ACCEPT", "defer_accept"), ("TCP_FASTOPEN", "fast_open"):
     if name in plan:
         listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), plan[name])
+held = []  # Descriptors that are held until some seconds after the first accept has failed.
+if "out_of_descriptors" in plan:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+
+
+def accept():
+    failed = None
+    while True:
+        try:
+            return listener.accept()[0]
+        except OSError:
+            failed = failed or time.monotonic()
+            time.sleep(0.1)
+            if time.monotonic() - failed > plan["out_of_descriptors"]:
+                for _ in range(min(8, len(held))):
+                    os.close(held.pop())
+
+
 print("ready", flush=True)
 if "background" in plan:
     sys.stdin.readline()  # Whoever watches is watching now.
 for action in plan.get("background", []):
     threading.Thread(target=act, args=(action,), daemon=True).start()
+if "pause" in plan:
+    select.epoll().poll(plan["pause"])  # As an event loop that is at its limit on connections.
 while True:
-    client, _ = listener.accept()
+    client = accept()
     how = plan.get("serve", "threads")
     if how == "single":
         serve(client)

@@ -119,15 +119,17 @@ fn the_child_that_holds_an_unread_hello_is_the_process_named() {
 }
 
 #[test]
-fn a_thread_that_waits_on_a_unix_socket_is_not_reported_as_idle() {
+fn a_thread_that_waits_on_a_unix_socket_waits_for_the_process_that_listens_there() {
     needs!(Openssl, Tun, Pace);
-    let mut stage = Stage::set("tls_handshake_stalled/server_waits_on_unix_socket");
+    let mut stage = Stage::set("tls_handshake_stalled/daemon_accepts_nothing");
     let path = stage.program("daemon.socket");
+    // Nothing accepts: it is this test that listens.
     let _daemon = std::os::unix::net::UnixListener::bind(&path).expect("our own directory");
     stage.serve_slowly(&json!(["ask_daemon", path, PATIENCE]));
     let _client = stage.client("slow.test", "");
     let opened = stage.stalled();
-    assert_eq!(opened.blame(), ("none_seen", "possible"), "{:#}", opened.json);
+    assert_eq!(opened.blame(), ("local_service", "certain"), "{:#}", opened.json);
+    assert_eq!(opened.json["cause"]["process"]["pid"], std::process::id(), "{:#}", opened.json);
     let summary = opened.text("/summary");
     assert!(summary.contains("daemon.socket") && !summary.contains("did nothing"), "{summary}");
     stage.resolved(&opened);

@@ -229,7 +229,7 @@ fn tls_to_a_port_that_answers_in_plain_text_is_named_to_the_client() {
 
 #[test]
 fn the_daemon_hears_of_failing_handshakes_and_of_the_first_that_is_completed() {
-    needs!(Openssl, Curl, Pace);
+    needs!(Openssl, Curl);
     let mut scene = Scene::bare(Keeper::idle(), Identity::expired(), "--mode anomalies -e connect,tls");
     scene._server = Some(scene.identity.server(&scene.pair.server, scene.service, ""));
     scene.curl(3, "-k");

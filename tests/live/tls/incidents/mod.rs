@@ -5,6 +5,7 @@ mod attribution;
 mod blocked_servers;
 mod failing;
 mod listeners;
+mod local_causes;
 mod network_causes;
 mod no_incident;
 mod recurrence;
