@@ -4,7 +4,11 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    kernel::plan::Spec, known::select::Select, observe::Wanted, reference::Server, severity::Severity,
+    kernel::plan::Spec,
+    known::{context::Chain, select::Select},
+    observe::{Target, Wanted},
+    reference::Server,
+    severity::Severity,
 };
 
 /// Form of the output.
@@ -81,6 +85,32 @@ pub struct Output {
     pub verbose: bool,
 }
 
+/// What a process waits for: a question, answered once.
+#[derive(Debug, Clone)]
+pub struct Why {
+    /// Which processes.
+    pub target: Target,
+    /// How they are watched.
+    pub session: Session,
+    /// Form.
+    pub format: Format,
+    /// When to colour.
+    pub colour: Colour,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// What was asked about, in words.
+    pub about: String,
+    /// The processes, and those they wait for.
+    pub chain: Chain,
+    /// Form.
+    pub format: Format,
+    /// When to colour.
+    pub colour: Colour,
+}
+
 /// The outputs of a session: each that is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Outputs {
@@ -90,6 +120,8 @@ pub struct Outputs {
     pub recording: Option<Recording>,
     /// A live view on the terminal.
     pub screen: Option<Colour>,
+    /// The answer to what processes wait for.
+    pub answer: Option<Answer>,
 }
 
 /// A recording that is made.

@@ -67,6 +67,11 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
             let outputs = config::Outputs { screen: Some(colour), ..config::Outputs::default() };
             runtime()?.block_on(run::session(&session, &outputs, None))
         }
+        Command::Why(options) => {
+            timens::join_initial()?;
+            log::plain();
+            runtime()?.block_on(run::why::why(&options.config()))
+        }
         Command::Record(options) => {
             timens::join_initial()?;
             log::plain();

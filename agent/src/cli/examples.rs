@@ -20,6 +20,14 @@ Examples:
   culprit trace --pod cart-7d9f --format json -o cart.jsonl
   culprit trace -- curl https://example.org";
 
+/// Of `culprit why`.
+pub(super) const WHY: &str = "\
+Examples:
+  culprit why 4711                   what does this process wait for, now?
+  culprit why nginx                  by name: of a thread, or of the executable
+  culprit why :443                   whoever serves this port
+  culprit why --pod cart-7d9f --format json";
+
 /// Of `culprit top`.
 pub(super) const TOP: &str = "\
 Examples:

@@ -7,6 +7,7 @@ mod incidents;
 mod parse;
 mod plain;
 mod run;
+mod why;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -16,6 +17,7 @@ pub use file::{Option as FileOption, options, parse};
 pub use incidents::{Incidents, Show};
 use parse::{parse_cidr, parse_comm, parse_ring, parse_threshold, probes};
 pub use run::Run;
+pub use why::Why;
 
 use crate::{
     config::{Colour, Format},
@@ -44,6 +46,9 @@ pub enum Command {
     /// Show live who connects where and what becomes of it, TLS handshakes, DNS, neighbours, clock.
     #[command(after_help = examples::TRACE)]
     Trace(Trace),
+    /// Say what a process waits for, now: followed from process to process to its root.
+    #[command(after_help = examples::WHY)]
+    Why(Why),
     /// Show what is open, pending and failing now, on a whole screen.
     #[command(after_help = examples::TOP)]
     Top(Top),
@@ -378,7 +383,7 @@ mod tests {
     const VALUES: &[&str] = &[
         "ADDRESS", "CIDR", "COMMAND", "DIR", "DURATION", "FILE", "FORMAT", "ID", "KIND", "LEVEL", "MIB",
         "MODE", "MS", "N", "NAME", "PATH", "PID", "PORT", "PROBE", "SCHEMA", "SERVER", "SEVERITY", "SHELL",
-        "SIZE", "SOURCE", "STATE", "TEXT", "TIME", "URL", "WHEN", "none",
+        "SIZE", "SOURCE", "STATE", "TEXT", "TIME", "URL", "WHEN", ":PORT", "none",
     ];
 
     /// Options of a command and those below it whose value has no meaningful name.

@@ -9,7 +9,7 @@ use std::{
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ebpf_probes::probes::PROBES;
 
-use crate::{config::Place, units};
+use crate::{config::Place, observe::Target, units};
 
 /// Other names of probes, and theirs: as `ip neigh` abbreviates it.
 const ALIASES: &[(&str, &str)] = &[("neigh", "neighbour")];
@@ -31,6 +31,20 @@ pub(super) fn parse_comm(text: &str) -> Result<String, String> {
         return Err(format!("the kernel keeps 1 to 15 bytes of a thread's name, this has {}", text.len()));
     }
     Ok(text.to_owned())
+}
+
+/// A process by its id or name, or a port by `:PORT`.
+pub(super) fn parse_target(text: &str) -> Result<Target, String> {
+    if let Some(port) = text.strip_prefix(':') {
+        let known = port.parse().ok().filter(|port| *port != 0);
+        return known.map(Target::Port).ok_or_else(|| format!("{text} is no port from :1 to :65535"));
+    }
+    match text.parse() {
+        Ok(0) => Err("0 is no process".into()),
+        Ok(process) => Ok(Target::Process(process)),
+        Err(_) if text.is_empty() => Err("a process has a number or a name".into()),
+        Err(_) => Ok(Target::Name(text.to_owned())),
+    }
 }
 
 /// Address and prefix length out of 128; IPv4 as IPv4-mapped.

@@ -170,5 +170,6 @@ fn memory(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
     let tables = || from.tables.iter();
     to.numbers(&f::CACHE_ENTRIES, tables().map(|table| ([table.name], table.entries)))?;
     to.numbers(&f::CACHE_CAPACITY, tables().map(|table| ([table.name], table.capacity)))?;
-    to.numbers(&f::CACHE_EVICTIONS, tables().map(|table| ([table.name], table.evictions)))
+    to.numbers(&f::CACHE_EVICTIONS, tables().map(|table| ([table.name], table.evictions)))?;
+    to.number(&f::LOOKS_UNFINISHED, from.looks_unfinished)
 }

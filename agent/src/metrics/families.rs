@@ -259,6 +259,8 @@ families! {
     CACHE_CAPACITY = "culprit_cache_capacity", Gauge, None, [CACHE], "Entries such a cache has room for";
     CACHE_EVICTIONS = "culprit_cache_evictions_total", Counter, None, [CACHE], "Live entries evicted from such a cache to make room";
 
+    LOOKS_UNFINISHED = "culprit_process_looks_unfinished_total", Counter, None, [], "Looks at what a process does that did not end within a second, or were not begun because too many had not: they may hang as it does";
+
     SINK_RECEIVED = "culprit_sink_received_total", Counter, None, [SINK], "States of incidents given to a sink";
     SINK_EMITTED = "culprit_sink_emitted_total", Counter, None, [SINK], "Those it has dealt with";
     SINK_DISCARDED = "culprit_sink_discarded_total", Counter, None, [SINK, label("reason", DISCARDS)], "Those it has not: no room in its queue, the sink failed, the other side refused them or did not keep up; replaced ones gave way to a newer state of the same incident, and nothing is lost";

@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub programs: Vec<ProgramUsage>,
     /// For how long it did because culprit asked it to; `None`: culprit never has.
     pub accounted: Option<Duration>,
+    /// Looks at processes that did not end in time.
+    pub looks_unfinished: u64,
     /// The kernel maps.
     pub maps: Vec<MapUsage>,
 }

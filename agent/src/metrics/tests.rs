@@ -67,6 +67,7 @@ fn full() -> Metrics {
         hooks: vec![("packet_in", true), ("set_state", false)],
         received: BTreeMap::from([(ProbeId::TLS, 7)]),
         losses: vec![Loss { probe: ProbeId::DNS, stat: Stat::RingFull, count: 3 }],
+        looks_unfinished: 1,
         tables: vec![Table { name: "names", entries: 1, capacity: 2, evictions: 3 }],
         clock: Clock {
             forward: 1,

@@ -27,25 +27,7 @@ impl Observer {
             return;
         }
         self.listeners_at_ns = Some(boot_ns);
-        let mut ports: HashMap<(u64, u64), (IpAddr, u16)> = HashMap::new();
-        let mut looked: HashSet<u64> = HashSet::new();
-        let mut found: Vec<Listens> = Vec::new();
-        for pid in pids() {
-            let place = PathBuf::from(format!("/proc/{pid}/ns/net"));
-            let Ok(ns) = fs::metadata(&place) else { continue };
-            if looked.insert(ns.ino()) {
-                for (address, port, inode) in listening(pid) {
-                    ports.insert((ns.ino(), inode), (address, port));
-                }
-            }
-            let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
-            for fd in fds.flatten() {
-                let Ok(target) = fs::read_link(fd.path()) else { continue };
-                let Some(inode) = socket_inode(&target.to_string_lossy()) else { continue };
-                let Some(&(address, port)) = ports.get(&(ns.ino(), inode)) else { continue };
-                found.push(Listens { place: place.clone(), netns: ns.ino(), pid, address, port });
-            }
-        }
+        let found = everywhere();
         // Which namespaces those are, each once, by way of some process that listens there.
         let mut places: Vec<PathBuf> = Vec::new();
         let mut numbers: HashSet<u64> = HashSet::new();
@@ -59,6 +41,35 @@ impl Observer {
             apply(Context::Listener { netns, address, port, process: pid, comm });
         }
     }
+}
+
+/// Every process that listens, and where.
+fn everywhere() -> Vec<Listens> {
+    let mut ports: HashMap<(u64, u64), (IpAddr, u16)> = HashMap::new();
+    let mut looked: HashSet<u64> = HashSet::new();
+    let mut found: Vec<Listens> = Vec::new();
+    for pid in pids() {
+        let place = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let Ok(ns) = fs::metadata(&place) else { continue };
+        if looked.insert(ns.ino()) {
+            for (address, port, inode) in listening(pid) {
+                ports.insert((ns.ino(), inode), (address, port));
+            }
+        }
+        let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for fd in fds.flatten() {
+            let Ok(target) = fs::read_link(fd.path()) else { continue };
+            let Some(inode) = socket_inode(&target.to_string_lossy()) else { continue };
+            let Some(&(address, port)) = ports.get(&(ns.ino(), inode)) else { continue };
+            found.push(Listens { place: place.clone(), netns: ns.ino(), pid, address, port });
+        }
+    }
+    found
+}
+
+/// The processes that listen on a TCP port, in whichever network namespace.
+pub(super) fn on_port(port: u16) -> Vec<u32> {
+    everywhere().into_iter().filter(|listens| listens.port == port).map(|listens| listens.pid).collect()
 }
 
 /// A process that listens.

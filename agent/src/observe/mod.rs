@@ -10,6 +10,7 @@ pub mod pods;
 mod proc;
 mod process;
 mod resolvers;
+mod target;
 mod verdicts;
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
 
 use ebpf_probes::abi::{Owner, executable::Executable};
 pub use proc::{is_zombie, named, parent_and_start, pids, with_descendants};
+pub use target::{Target, processes};
 
 use self::{cgroup_path::Identity, cgroups::Cgroups};
 use crate::{

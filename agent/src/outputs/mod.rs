@@ -34,6 +34,7 @@ pub mod top;
 #[cfg(test)]
 mod untrusted_names;
 pub mod webhook;
+mod why;
 
 /// Where a session's facts and incidents go. Every output of a session gets the same, in the same order; it takes what
 /// it is for. A call that fails ends the session when the batch it belongs to has been taken.
@@ -153,7 +154,7 @@ pub type Opened = Box<dyn FnOnce(&Start) -> anyhow::Result<Box<dyn Output>>>;
 
 /// Every kind of output a session may have, in the order in which they are given what happens. What the daemon does
 /// with incidents beside that goes through its [`SINKS`].
-pub const OUTPUTS: &[Kind] = &[printer::KIND, recorder::KIND, top::KIND];
+pub const OUTPUTS: &[Kind] = &[printer::KIND, recorder::KIND, top::KIND, why::KIND];
 
 /// Opens what the configuration asks for.
 ///

@@ -8,6 +8,7 @@ mod engine;
 mod handshakes;
 pub mod incident;
 mod kind;
+pub mod local_waits;
 mod lookups;
 mod neighbours;
 pub mod remedy;

@@ -30,6 +30,7 @@ use crate::{
         snapshot::{Clock, Offset, Snapshot, Step},
     },
     pipeline::world::World,
+    snapshot::looks_unfinished,
 };
 
 /// How often something is published.
@@ -129,6 +130,7 @@ impl Session {
             received: self.sources.received.clone(),
             losses: self.sources.losses.clone(),
             tables: self.pipeline.tables(),
+            looks_unfinished: looks_unfinished(),
             clock: live.clock.clone(),
             neighbours: walked.neighbours,
             programs: live.programs.clone(),

@@ -11,6 +11,7 @@ mod end;
 mod metrics;
 mod session;
 mod sources;
+pub mod why;
 
 use std::process::ExitCode;
 

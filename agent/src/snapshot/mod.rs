@@ -5,8 +5,10 @@
 
 mod call;
 mod cgroup;
+pub mod chain;
 mod descriptors;
 mod ends;
+mod expendable;
 mod holder;
 mod local;
 mod mounts;
@@ -17,12 +19,32 @@ pub mod started;
 mod threads;
 mod unix;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+pub use expendable::unfinished as looks_unfinished;
 
 use crate::known::{context::Snapshot, request::ProcessRef};
 
-/// Looks. A process that is gone gives an empty snapshot.
+/// How long a look may take: it is awaited.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Looks, and comes back within a second. A process that is gone gives an empty snapshot; one at which looking did not
+/// end in time an empty one that says so.
 pub fn take(request: ProcessRef, boot_ns: u64) -> Snapshot {
+    expendable::within(PATIENCE, move || look(request, boot_ns)).unwrap_or_else(|| Snapshot {
+        boot_ns,
+        process: request.process,
+        cookie: request.cookie,
+        unfinished: true,
+        sockets_cut: true,
+        ..Snapshot::default()
+    })
+}
+
+fn look(request: ProcessRef, boot_ns: u64) -> Snapshot {
     let began = Instant::now();
     let (process, sockets) = holder::of(request.process, request.cookie);
     let proc = PathBuf::from(format!("/proc/{process}"));
@@ -44,6 +66,7 @@ pub fn take(request: ProcessRef, boot_ns: u64) -> Snapshot {
         limits: cgroup::look(&proc),
         descriptors: descriptors::look(&proc, &sockets),
         listeners: sockets.listeners(),
+        unfinished: false,
     }
 }
 

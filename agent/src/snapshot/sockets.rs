@@ -163,6 +163,15 @@ impl Sockets {
         seen
     }
 
+    /// Its UDP sockets that have a peer: cookie and address.
+    pub(super) fn datagrams(&self) -> Vec<(u64, SocketAddr)> {
+        let peer = |socket: &Socket| match socket.kind {
+            Kind::Udp { remote: Some(remote) } => Some((socket.cookie, canonical(remote))),
+            _ => None,
+        };
+        self.by_fd.values().filter_map(peer).collect()
+    }
+
     pub(super) fn link(&self, fd: u32) -> Option<String> {
         let target = fs::read_link(self.proc.join("fd").join(fd.to_string())).ok()?;
         Some(target.to_string_lossy().into_owned())

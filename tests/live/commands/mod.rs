@@ -6,3 +6,4 @@ mod record_replay;
 mod top;
 mod trace_command;
 mod untrusted_names;
+mod why;

@@ -60,7 +60,7 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("log", &["config", "terminal"]),
-    ("config", &["kernel::plan", "known::select", "observe::Wanted", "reference::Server"]),
+    ("config", &["kernel::plan", "known::context::Chain", "known::select", "observe", "reference::Server"]),
     // What people type. Its tests play scenes to every rule.
     (
         "replay",
@@ -132,7 +132,7 @@ const RULES: &[(&str, &[&str])] = &[
             "incidents",
             "kernel::plan",
             "known::select",
-            "observe::Wanted",
+            "observe",
             "outputs::store::read",
             "pipeline::incident",
             "records::comm_bytes",

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::shown;
+
 /// What one thread waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalWait {
@@ -103,6 +105,11 @@ pub struct SeenProcess {
 }
 
 impl SeenProcess {
+    /// As people call it: `nscd[71]`.
+    pub fn called(&self) -> String {
+        format!("{}[{}]", shown(&self.comm), self.pid)
+    }
+
     /// Stopped by a signal or a debugger.
     pub fn is_stopped(&self) -> bool {
         matches!(self.state.as_str(), "T" | "t")

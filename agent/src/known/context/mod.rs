@@ -1,14 +1,17 @@
 //! What the events alone do not say: read from the live system once, kept in recordings beside the
 //! events, so that a replay elsewhere knows as much as the trace did.
 
+mod chain;
 mod local;
 mod network;
 mod process;
 mod threads;
+mod waits;
 
 use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};
 
+pub use chain::{Between, Chain, Link, Looked};
 pub use local::{DescriptorUse, Family, LocalObject, LocalWait, SeenListener, SeenMount, SeenProcess};
 pub use network::{
     Gateway, Holder, Holders, Kinship, NeighbourTable, NeighbourUse, Network, PortHolder, PortUse, Reach,

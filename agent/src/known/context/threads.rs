@@ -15,6 +15,9 @@ pub struct Snapshot {
     /// The process that was asked about, when it is another one; else 0.
     #[serde(default)]
     pub asked: u32,
+    /// Looking at it did not end in time, which may be for the reason for which it hangs; nothing is known of it.
+    #[serde(default)]
+    pub unfinished: bool,
     /// Its threads, the one asked about first, then the most telling; empty when the process was gone.
     pub threads: Vec<SeenThread>,
     /// Threads left out.
@@ -163,6 +166,36 @@ pub struct SeenThread {
     /// What it waits for on this machine, beside the network and other threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<LocalWait>,
+}
+
+impl SeenThread {
+    /// What a thread was seen doing: `asleep in poll on … (do_sys_poll)`.
+    pub fn words(&self) -> String {
+        let seen = &self.shown;
+        let mut words = match self.posture {
+            Posture::Running => "running".to_owned(),
+            Posture::Disk => "in uninterruptible sleep".into(),
+            Posture::Stopped => "stopped".into(),
+            Posture::Frozen => "frozen".into(),
+            _ => "asleep".into(),
+        };
+        if let Some(call) = &seen.syscall {
+            words.push_str(&format!(" in {call}"));
+        }
+        if !seen.waits_on.is_empty() {
+            words.push_str(&format!(" on {}", seen.waits_on.join(", ")));
+        }
+        match self.posture {
+            Posture::EventLoop => words.push_str(" (its event loop)"),
+            Posture::Threads => words.push_str(" (waiting for another thread)"),
+            _ => {}
+        }
+        match &seen.wchan {
+            Some(wchan) if seen.syscall.is_none() => words.push_str(&format!(" in the kernel's {wchan}")),
+            _ => {}
+        }
+        words
+    }
 }
 
 /// What a thread is doing, as far as blame is concerned.

@@ -11,7 +11,10 @@ use anstyle::{AnsiColor, Effects, Style as Colour};
 use super::{DIM, Style, time};
 use crate::{
     config::Time,
-    pipeline::incident::{CauseKind, Confidence, Incident, Part, Severity, State},
+    pipeline::{
+        incident::{CauseKind, Confidence, Incident, Part, Severity, State},
+        remedy::Remedy,
+    },
     terminal::{Piece, cells, cut, lines, padded},
     text::{duration::line as duration, printable, shown},
 };
@@ -129,25 +132,29 @@ impl Incidents {
             let pieces = [Piece::whole(&first).style(DIM), prose(&text, style).style(DIM)];
             broken(pieces, "", "                 ", style, out)?;
         }
-        let mut lead = "    Try:  ";
-        // Where lines are short, what continues one is distinguished from the next.
-        let rest = if style.width.is_some() { "            " } else { "          " };
-        for remedy in &incident.remedies {
-            let written: Vec<(String, bool)> = remedy
-                .parts()
-                .iter()
-                .map(|part| (part.to_string(), matches!(part, Part::Words(_))))
-                .collect();
-            let pieces = written.iter().map(
-                |(text, breaks)| {
-                    if *breaks { prose(text, style) } else { Piece::whole(text) }
-                },
-            );
-            broken(pieces, lead, rest, style, out)?;
-            lead = "          ";
-        }
+        tries(&incident.remedies, "    ", style, out)?;
         writeln!(out)
     }
+}
+
+/// Writes what to do, one below the other.
+pub fn tries(remedies: &[Remedy], indent: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
+    let (mut lead, next) = (format!("{indent}Try:  "), format!("{indent}      "));
+    // Where lines are short, what continues one is distinguished from the next.
+    let rest = if style.width.is_some() { format!("{next}  ") } else { next.clone() };
+    for remedy in remedies {
+        let written: Vec<(String, bool)> = remedy
+            .parts()
+            .iter()
+            .map(|part| (part.to_string(), matches!(part, Part::Words(_))))
+            .collect();
+        let pieces = written
+            .iter()
+            .map(|(text, breaks)| if *breaks { prose(text, style) } else { Piece::whole(text) });
+        broken(pieces, &lead, &rest, style, out)?;
+        lead.clone_from(&next);
+    }
+    Ok(())
 }
 
 /// `NEIGHBOUR STALE 10.0.1.90 on eth0`, `CONNECT STALLED raven[1017] to 192.0.2.64:80`.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Effects, Style as Colour};
-pub use incident::{Incidents, Watch};
+pub use incident::{Incidents, Watch, tries};
 
 use crate::{
     config::Time,

@@ -40,7 +40,7 @@ impl Looks {
     /// Whether the process was seen to wait for it no longer, in a look at this moment or after it.
     pub(super) fn is_given_up(&self, op: &LookupOp, since_ns: u64) -> bool {
         let Some(seen) = self.0.get(&op.owner.process) else { return false };
-        if seen.boot_ns < since_ns.max(op.started_ns) || op.owner.process == 0 {
+        if seen.unfinished || seen.boot_ns < since_ns.max(op.started_ns) || op.owner.process == 0 {
             return false;
         }
         if seen.threads.is_empty() {

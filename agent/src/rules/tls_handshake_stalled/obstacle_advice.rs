@@ -2,12 +2,10 @@
 
 use super::{
     obstacle::{Obstacle, What},
-    obstacle_words::named,
     say::Says,
 };
 use crate::{
-    known::context::{Family, LocalObject, LocalWait, SeenMount, SeenProcess},
-    pipeline::remedy::Remedy,
+    pipeline::{local_waits::remedies, remedy::Remedy},
     rules::resolvers,
     text::{shell::Command, shown},
 };
@@ -19,7 +17,7 @@ impl Says<'_> {
     pub(super) fn obstacle_remedies(&self, obstacle: &Obstacle<'_>, pid: u32) -> Vec<Remedy> {
         let limits = self.snapshot().map(|seen| &seen.limits);
         match &obstacle.what {
-            What::Waits(_, wait) => waiting(wait),
+            What::Waits(_, wait) => remedies(wait, "keep what a handshake reads (certificates, keys) on a local disk"),
             What::SilentClient(_, socket) => vec![
                 "bound the time of a handshake, and do it outside the loop that accepts (Python: \
                  do_handshake_on_connect=False, then in the thread that serves the client)"
@@ -102,63 +100,4 @@ impl Says<'_> {
 
 fn groups(pid: u32) -> Command {
     Command::new("cat").arg(format!("/proc/{pid}/cgroup"))
-}
-
-/// About a process, a pipe or a file system that does not answer.
-fn waiting(wait: &LocalWait) -> Vec<Remedy> {
-    let mut remedies: Vec<Remedy> = wait.ends.iter().take(2).map(process).collect();
-    match &wait.what {
-        LocalObject::UnixSocket { path } => {
-            if wait.ends.is_empty() {
-                let place = path.as_ref().map(|path| format!(" {}", shown(path))).unwrap_or_default();
-                remedies.push(
-                    Remedy::from(format!("see which process is behind the socket{place}: "))
-                        .and(Command::new("ss").arg("-xap")),
-                );
-            }
-            if wait.sends {
-                remedies.push("log without waiting: to a file, or to a syslog server over UDP".into());
-            }
-        }
-        LocalObject::Pipe if wait.sends => {
-            remedies.push("see that what it writes is read, or write it to a file".into());
-        }
-        LocalObject::Pipe => {}
-        LocalObject::FileSystem(mount) => remedies.extend(mounted(mount, wait.ends.is_empty())),
-    }
-    remedies
-}
-
-/// About a process at the other end.
-fn process(end: &SeenProcess) -> Remedy {
-    if end.is_stopped() {
-        return Remedy::from(format!("once it is clear who stopped {}: ", named(end)))
-            .and(Command::new("kill").arg("-CONT").arg(end.pid));
-    }
-    Remedy::from(format!("see what {} does: ", named(end)))
-        .and(Command::new("ps").words("-L -o tid,stat,wchan:32,comm -p").arg(end.pid))
-}
-
-fn mounted(mount: &SeenMount, unserved: bool) -> Vec<Remedy> {
-    let mut remedies = Vec::new();
-    let server = mount.source.as_deref().and_then(|source| source.split_once(":/")).map(|(host, _)| host);
-    match (mount.family, server) {
-        (Family::Nfs, Some(server)) => remedies.push(
-            Remedy::from(format!("see whether the NFS server {} answers: ", shown(server)))
-                .and(Command::new("rpcinfo").arg("-t").arg(server).arg("nfs")),
-        ),
-        (Family::Fuse, _) if unserved => remedies.push(
-            Remedy::from("see which process serves it: ")
-                .and(Command::new("fuser").arg("-v").arg("/dev/fuse")),
-        ),
-        _ => {}
-    }
-    remedies.push("keep what a handshake reads (certificates, keys) on a local disk".into());
-    if let Some(point) = &mount.point {
-        remedies.push(
-            Remedy::from("or detach it, once nothing needs it: ")
-                .and(Command::new("umount").arg("-l").arg("--").arg(point)),
-        );
-    }
-    remedies
 }

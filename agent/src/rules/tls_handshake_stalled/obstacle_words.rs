@@ -231,7 +231,7 @@ impl Says<'_> {
         let What::Waits(_, wait) = &obstacle.what else { return vec![] };
         let mut said = Vec::new();
         for end in &wait.ends {
-            let (world, name) = (self.view.world, named(end));
+            let (world, name) = (self.view.world, end.called());
             let mut lookups = world.lookup_ops(|owner| owner.process == end.pid);
             lookups.retain(|op| op.ended_ns.is_none());
             lookups.sort_by_key(|op| (op.started_ns, op.cookie));
@@ -268,14 +268,9 @@ fn ends_words(wait: &LocalWait) -> Option<String> {
     let stopped = wait.ends.iter().all(SeenProcess::is_stopped);
     let fate = if stopped { " (stopped)" } else { "" };
     Some(match wait.ends.get(1) {
-        Some(second) => format!("{} or {}{fate}", named(first), named(second)),
-        None => format!("{}{fate}", named(first)),
+        Some(second) => format!("{} or {}{fate}", first.called(), second.called()),
+        None => format!("{}{fate}", first.called()),
     })
-}
-
-/// `nscd[77]`.
-pub(super) fn named(process: &SeenProcess) -> String {
-    format!("{}[{}]", shown(&process.comm), process.pid)
 }
 
 /// `the NFS file system /home (192.0.2.7:/home)`.
