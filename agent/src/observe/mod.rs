@@ -20,7 +20,7 @@ use std::{
 
 use ebpf_probes::abi::{Owner, executable::Executable};
 pub use proc::{is_zombie, named, parent_and_start, pids, with_descendants};
-pub use target::{Target, processes};
+pub use target::{Target, chosen, processes};
 
 use self::{cgroup_path::Identity, cgroups::Cgroups};
 use crate::{
@@ -161,6 +161,11 @@ impl Observer {
         let context =
             self.process(owner.process, &records::comm(&owner.comm), (acted_ns, owner.cgroup), vouched);
         apply(Context::Process(context));
+    }
+
+    /// A process acted of which no event tells.
+    pub fn introduce(&mut self, owner: &Owner, acted_ns: u64, mut apply: impl FnMut(Context)) {
+        self.owner(owner, acted_ns, false, &mut apply);
     }
 
     /// What was found out since the last call about the containers and pods of cgroups, by id: whether they are

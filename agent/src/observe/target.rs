@@ -1,8 +1,11 @@
 //! Which processes a person means: by number, by name, by the port they serve, or by their pod.
 
-use std::{fmt, fs, path::PathBuf};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
-use super::{Observer, Wanted, listeners, named, pids};
+use super::{Observer, Wanted, listeners, named, pids, with_descendants};
 
 /// What is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,29 @@ pub fn processes(target: &Target, cgroup_root: PathBuf) -> Vec<u32> {
             pids().filter(is_in).collect()
         }
     };
+    found.retain(|pid| *pid != std::process::id());
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// The processes that the filters ask for, in order of their numbers; culprit's own left out.
+pub fn chosen(wanted: &Wanted, cgroup_root: &Path) -> Vec<u32> {
+    let mut found: Vec<u32> = if wanted.processes.is_empty() && wanted.comms.is_empty() {
+        pids().collect()
+    } else {
+        let mut first = wanted.processes.clone();
+        first.extend(named(&wanted.comms));
+        with_descendants(&first).into_iter().collect()
+    };
+    if wanted.cgroup.is_some() || wanted.by_container() {
+        let mut observer = Observer::new(Wanted::default(), cgroup_root.to_owned());
+        found.retain(|pid| {
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let process = observer.look_up(*pid, comm.trim_end());
+            wanted.has_container(&process) && wanted.has_cgroup(process.cgroups.iter().map(String::as_str))
+        });
+    }
     found.retain(|pid| *pid != std::process::id());
     found.sort_unstable();
     found.dedup();

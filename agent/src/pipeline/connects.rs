@@ -79,6 +79,27 @@ pub struct FailingDestination {
     pub count: u64,
 }
 
+/// Of `response_overdue`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ResponseOverdueDetails {
+    /// The peer that has acknowledged and does not answer.
+    pub destination: Endpoint,
+    /// This host's port of the connection.
+    pub local_port: u16,
+    /// How long nothing has come since data was last sent.
+    pub waited_ms: u64,
+    /// Bytes the peer has acknowledged over the whole connection.
+    pub sent_bytes: u64,
+    /// Bytes it has sent over the whole connection.
+    pub received_bytes: u64,
+    /// The thread that waits; `None`: an event loop of the process may.
+    pub thread: Option<Thread>,
+    /// Answers of this peer that were seen before.
+    pub answers_seen: u64,
+    /// How long the longest of them took.
+    pub longest_answer_ms: Option<u64>,
+}
+
 /// Of `listen_queue_full`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ListenQueueFullDetails {

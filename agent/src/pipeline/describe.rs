@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use super::{
     clocks::{ClockSkewedDetails, ClockSteppedDetails},
-    connects::{ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails},
+    connects::{
+        ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails, ResponseOverdueDetails,
+    },
     handshakes::{TlsDetails, TlsFailingDetails},
     lookups::DnsUnansweredDetails,
     neighbours::{
@@ -98,6 +100,24 @@ macro_rules! about_a_destination {
     )+ };
 }
 about_a_destination!(ConnectStalledDetails, ConnectFailingDetails);
+
+impl DescribeDetails for ResponseOverdueDetails {
+    fn place(&self) -> String {
+        peer(&self.destination)
+    }
+
+    fn headline(&self) -> String {
+        String::new()
+    }
+
+    fn destination(&self) -> Option<&Endpoint> {
+        Some(&self.destination)
+    }
+
+    fn passes(&self, select: &Select) -> bool {
+        select.peer(&self.destination)
+    }
+}
 
 impl DescribeDetails for ListenQueueFullDetails {
     fn place(&self) -> String {

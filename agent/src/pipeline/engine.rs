@@ -47,15 +47,18 @@ impl Engine {
 
     /// Takes in something the world has just found out about the system.
     pub(super) fn context(&mut self, context: &Context, world: &World) -> Vec<Incident> {
-        if let Context::Reference(reading) = context {
-            // It may be the first that is heard of the time.
-            self.now_ns = self.now_ns.max(reading.boot_ns);
+        // It may be the first that is heard of the time.
+        match context {
+            Context::Reference(reading) => self.now_ns = self.now_ns.max(reading.boot_ns),
+            Context::Watched(watched) => self.now_ns = self.now_ns.max(watched.boot_ns),
+            _ => {}
         }
         let mut view =
             View { now_ns: self.now_ns, world, store: &mut self.store, requests: &mut self.requests };
         for rule in &mut self.rules {
             match context {
                 Context::Snapshot(snapshot) => rule.snapshot(snapshot, &mut view),
+                Context::Watched(watched) => rule.watched(watched, &mut view),
                 Context::Network(network) => rule.network(network, &mut view),
                 Context::Holders(holders) => rule.holders(holders, &mut view),
                 Context::Reference(_) => rule.compared(&mut view),

@@ -12,7 +12,7 @@ pub use super::clocks::{
 };
 pub use super::connects::{
     ConnectFailingDetails, ConnectStalledDetails, FailingDestination, ListenQueueFullDetails,
-    StalledDestination,
+    ResponseOverdueDetails, StalledDestination,
 };
 pub use super::describe::DescribeDetails;
 pub use super::handshakes::{FailingPeer, ObstacleDetails, TlsDetails, TlsFailingDetails, TlsFailure};

@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use super::{
     clocks::{ClockSkewedDetails, ClockSteppedDetails},
-    connects::{ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails},
+    connects::{
+        ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails, ResponseOverdueDetails,
+    },
     describe::DescribeDetails,
     handshakes::{TlsDetails, TlsFailingDetails},
     lookups::DnsUnansweredDetails,
@@ -71,6 +73,8 @@ kinds! {
     ConnectFailing = "connect_failing" of "connect": ConnectFailingDetails,
     /// A service's accept queue is full, and new connections are ignored.
     ListenQueueFull = "listen_queue_full" of "connect": ListenQueueFullDetails,
+    /// A process that was asked for waits for the answer to what the peer has acknowledged.
+    ResponseOverdue = "response_overdue" of "connect": ResponseOverdueDetails,
     /// Lookups of a process get no answer, or late ones, or failures, outside any handshake that is stalled by them.
     DnsUnanswered = "dns_unanswered" of "dns": DnsUnansweredDetails,
     /// Traffic waits for a neighbour (ARP, NDP) that does not answer.

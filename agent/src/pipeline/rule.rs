@@ -5,7 +5,7 @@ use crate::{
     domains::Event,
     known::{
         bounded::Table,
-        context::{Exposed, Holders, Network, Reach, Snapshot},
+        context::{Exposed, Holders, Network, Reach, Snapshot, Watched},
         request::Request,
     },
 };
@@ -40,6 +40,8 @@ pub trait Diagnose: Send {
     fn event(&mut self, event: &Event, view: &mut View<'_>);
     /// A process was looked at.
     fn snapshot(&mut self, _snapshot: &Snapshot, _view: &mut View<'_>) {}
+    /// The connections of a process that was asked for were looked at, as they are every two seconds.
+    fn watched(&mut self, _watched: &Watched, _view: &mut View<'_>) {}
     /// A network namespace was looked at.
     fn network(&mut self, _network: &Network, _view: &mut View<'_>) {}
     /// It was looked who on this machine has a neighbour's address or MACs.

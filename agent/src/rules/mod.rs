@@ -21,6 +21,7 @@ mod neighbour_table_full;
 mod neighbour_unresolved;
 mod neighbours;
 mod resolvers;
+mod response_overdue;
 #[cfg(test)]
 mod scene;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub const RULES: &[Rule] = &[
     tls_failing::RULE,
     connect_stalled::RULE,
     connect_failing::RULE,
+    response_overdue::RULE,
 ];
 
 #[cfg(test)]

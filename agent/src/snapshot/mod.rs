@@ -18,6 +18,7 @@ mod sockets;
 pub mod started;
 mod threads;
 mod unix;
+mod watched;
 
 use std::{
     path::PathBuf,
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub use expendable::unfinished as looks_unfinished;
+pub use watched::connections;
 
 use crate::known::{context::Snapshot, request::ProcessRef};
 

@@ -7,6 +7,7 @@ mod network;
 mod process;
 mod threads;
 mod waits;
+mod watched;
 
 use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ pub use process::{Exposed, ProcessContext, STARTED};
 pub use threads::{
     CgroupLimits, Loaded, MemoryHigh, Posture, Quota, Runtime, SeenSocket, SeenThread, Snapshot,
 };
+pub use watched::{Watched, WatchedConnection};
 
 use super::select::Select;
 use crate::fact::{LeapKind, Probes, Reading};
@@ -109,6 +111,8 @@ pub enum Context {
     },
     /// What a process was doing when asked for: once per incident.
     Snapshot(Box<Snapshot>),
+    /// The connections of a process that was asked for, every two seconds.
+    Watched(Box<Watched>),
     /// A network namespace and the machine's neighbour tables, at start and when asked for.
     Network(Box<Network>),
     /// A reference clock was read.

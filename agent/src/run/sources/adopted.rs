@@ -11,7 +11,7 @@ use crate::{
 
 /// What was under way, among the sources.
 pub(super) const KIND: Kind = Kind {
-    open: |spec| {
+    open: |spec, _| {
         let wanted = super::wants(spec, ProbeId::CONNECT) || super::wants(spec, ProbeId::TLS);
         Ok(wanted.then(|| Box::new(UnderWay) as Box<dyn Source>))
     },

@@ -53,7 +53,7 @@ impl Sources {
 
 /// The wall clock, among the sources.
 pub(super) const KIND: Kind = Kind {
-    open: |spec| {
+    open: |spec, _| {
         if !super::wants(spec, ProbeId::CLOCK) {
             return Ok(None);
         }

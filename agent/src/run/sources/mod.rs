@@ -5,6 +5,7 @@ mod adopted;
 pub(super) mod clocks;
 mod neighbours;
 mod source;
+mod watched;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -38,7 +39,7 @@ use crate::{
 };
 
 /// Every kind of source beside the ring, the sweep and the observer, in the order in which they are asked.
-const SOURCES: &[Kind] = &[adopted::KIND, clocks::KIND, neighbours::KIND, ways::KIND];
+const SOURCES: &[Kind] = &[adopted::KIND, clocks::KIND, neighbours::KIND, watched::KIND, ways::KIND];
 
 /// All sources of a session.
 pub(in crate::run) struct Sources {
@@ -83,7 +84,7 @@ impl Sources {
         }
         let ring = kernel.take_ring().context("the kernel object has no ring")?;
         let others: anyhow::Result<Vec<_>> =
-            SOURCES.iter().filter_map(|kind| (kind.open)(&spec).transpose()).collect();
+            SOURCES.iter().filter_map(|kind| (kind.open)(&spec, &wanted).transpose()).collect();
         let references = (wants(&spec, ProbeId::CLOCK) || !ntp.is_empty())
             .then(|| reference::Watch::start(ntp.clone()))
             .transpose()
@@ -128,6 +129,7 @@ impl Sources {
     pub(in crate::run) fn follow(&mut self, process: u32) -> anyhow::Result<()> {
         self.kernel.follow(process)?;
         self.observer.follow(process);
+        self.others.iter_mut().for_each(|source| source.follow(process));
         Ok(())
     }
 
@@ -208,7 +210,12 @@ impl Sources {
         let mut all = Found::default();
         for source in &mut self.others {
             let found = source.look(&mut self.kernel, &grown)?;
-            all.contexts.extend(found.contexts);
+            for context in found.contexts {
+                if let Context::Watched(watched) = &context {
+                    self.observer.introduce(&watched.owner(), now, |context| all.contexts.push(context));
+                }
+                all.contexts.push(context);
+            }
             all.records.extend(found.records);
         }
         let losses = grown.into_iter().map(|loss| {

@@ -10,12 +10,13 @@ use crate::{
         plan::Spec,
     },
     known::context::Context,
+    observe::Wanted,
 };
 
 /// A kind of source, and how it is opened.
 pub(in crate::run) struct Kind {
-    /// Opens it where the spec asks for it.
-    pub(super) open: fn(&Spec) -> anyhow::Result<Opened>,
+    /// Opens it where what is to be attached, or shown, asks for it.
+    pub(super) open: fn(&Spec, &Wanted) -> anyhow::Result<Opened>,
 }
 
 /// A source, where it is asked for.
@@ -36,6 +37,9 @@ pub(in crate::run) trait Source {
     fn before(&mut self, _event: &Event) -> Vec<Context> {
         vec![]
     }
+
+    /// A process was started to be followed.
+    fn follow(&mut self, _process: u32) {}
 
     /// Four times a second; `grown`: what was lost since the last time.
     ///

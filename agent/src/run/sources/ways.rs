@@ -29,7 +29,7 @@ const HOLDS: Duration = Duration::from_secs(60);
 const A_SECOND: u32 = 8;
 
 /// Ways to HTTP servers, among the sources.
-pub(super) const KIND: Kind = Kind { open: |_| Ok(Some(Box::<Ways>::default())) };
+pub(super) const KIND: Kind = Kind { open: |_, _| Ok(Some(Box::<Ways>::default())) };
 
 impl Source for Ways {
     fn before(&mut self, event: &Event) -> Vec<Context> {

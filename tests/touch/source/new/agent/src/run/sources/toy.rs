@@ -4,7 +4,7 @@ use super::source::{Found, Kind, Source};
 use crate::kernel::load::{Kernel, Loss};
 
 /// Among the sources.
-pub(super) const KIND: Kind = Kind { open: |_| Ok(Some(Box::new(Toy { looks: 0 }))) };
+pub(super) const KIND: Kind = Kind { open: |_, _| Ok(Some(Box::new(Toy { looks: 0 }))) };
 
 struct Toy {
     looks: u64,
