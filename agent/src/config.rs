@@ -5,7 +5,10 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     kernel::plan::Spec,
-    known::{context::Chain, select::Select},
+    known::{
+        context::{Chain, ClockThresholds},
+        select::Select,
+    },
     observe::{Target, Wanted},
     reference::Server,
     severity::Severity,
@@ -64,6 +67,8 @@ pub struct Session {
     pub command: Vec<OsString>,
     /// NTP servers to compare the wall clock with.
     pub ntp: Vec<Server>,
+    /// From where on the wall clock is wrong enough.
+    pub clock: ClockThresholds,
 }
 
 /// Where facts go, and how they look.

@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use file::{Option as FileOption, options, parse};
 pub use incidents::{Incidents, Show};
-use parse::{parse_cidr, parse_comm, parse_ring, parse_threshold, probes};
+use parse::{parse_cidr, parse_clock, parse_comm, parse_ring, parse_threshold, probes};
 pub use run::Run;
 pub use why::Why;
 
@@ -222,6 +222,15 @@ pub struct Thresholds {
     /// A DNS lookup that gets no answer for this long is unanswered.
     #[arg(long = "dns-stall", value_name = "DURATION", default_value = "2s", value_parser = parse_threshold)]
     pub dns_stall: Duration,
+    /// A wall clock that is wrong by this much is a warning.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_clock)]
+    pub clock_skew_warning: Duration,
+    /// A wall clock that is wrong by this much is critical.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_clock)]
+    pub clock_skew_critical: Duration,
+    /// A wall clock that is set by this much, at once or little by little by one program, has stepped.
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_clock)]
+    pub clock_step: Duration,
     /// Compare the wall clock with this NTP server, asked about once a minute; repeatable.
     #[arg(long, value_name = "SERVER", value_parser = server)]
     pub ntp: Vec<Server>,

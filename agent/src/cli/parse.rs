@@ -75,6 +75,15 @@ pub(super) fn parse_threshold(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
+/// Time daemons keep a clock right to some milliseconds, and nothing is right that is off by a day.
+pub(super) fn parse_clock(text: &str) -> Result<Duration, String> {
+    let time = units::duration(text)?;
+    if time < Duration::from_millis(10) || time > Duration::from_secs(86_400) {
+        return Err(format!("{text} is not between 10ms and 24h"));
+    }
+    Ok(time)
+}
+
 pub(super) fn parse_ring(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(mib @ 1..=256) if u32::is_power_of_two(mib) => Ok(mib),

@@ -8,7 +8,7 @@ use super::{Doctor, Filters, Limits, Live, Mode, Output, Record, Replay, Thresho
 use crate::{
     config::{self, Time},
     kernel::plan::{Family, Spec, Thresholds as StallThresholds},
-    known::select::Select,
+    known::{context::ClockThresholds, select::Select},
     observe::Wanted,
     records::comm_bytes,
 };
@@ -50,6 +50,7 @@ impl Filters {
             max_events: limits.max_events,
             command: command.to_vec(),
             ntp: thresholds.ntp.clone(),
+            clock: thresholds.clock(),
         }
     }
 
@@ -116,6 +117,15 @@ impl Thresholds {
             connect_ns: ns(self.connect_stall),
             tls_ns: ns(self.tls_stall),
             dns_ns: ns(self.dns_stall),
+        }
+    }
+
+    pub(super) fn clock(&self) -> ClockThresholds {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        ClockThresholds {
+            warning_ms: ms(self.clock_skew_warning),
+            critical_ms: ms(self.clock_skew_critical),
+            step_ms: ms(self.clock_step),
         }
     }
 }

@@ -168,6 +168,7 @@ impl Run {
             asked: self.filters.events.clone(),
             duration: self.duration,
             ntp: self.thresholds.ntp.clone(),
+            clock: self.thresholds.clock(),
             ..config::Session::default()
         };
         let output = config::Output {

@@ -47,6 +47,7 @@ impl Why {
                 wanted: Wanted::default(),
                 duration: Some(self.duration),
                 ntp: self.thresholds.ntp.clone(),
+                clock: self.thresholds.clock(),
                 ..config::Session::default()
             },
             format: self.format,

@@ -12,7 +12,7 @@ mod wire;
 use std::net::IpAddr;
 
 use bounded::{Bounded, Table};
-use context::{Context, Loaded, ProcessContext};
+use context::{ClockThresholds, Context, Loaded, ProcessContext};
 use ebpf_probes::{
     abi::{Netns, Owner, ProbeId, Stat, Tuple},
     probes::PROBES,
@@ -51,6 +51,7 @@ pub struct Known {
     node: String,
     time_zone: Option<String>,
     dns_stall_ns: u64,
+    clock: ClockThresholds,
     attached: Vec<String>,
 }
 
@@ -68,6 +69,7 @@ impl Default for Known {
             node: String::new(),
             time_zone: None,
             dns_stall_ns: DNS_STALL_NS,
+            clock: ClockThresholds::default(),
             attached: Vec::new(),
         }
     }
@@ -77,7 +79,8 @@ impl Known {
     /// Applies what was found out about the system.
     pub fn context(&mut self, context: &Context) {
         match context {
-            Context::Origin { netns, select, node, probes, time_zone, dns_stall_ms, .. } => {
+            Context::Origin { netns, select, node, probes, time_zone, dns_stall_ms, clock, .. } => {
+                self.clock = *clock;
                 self.dns_stall_ns = dns_stall_ms.map_or(DNS_STALL_NS, |ms| ms.saturating_mul(1_000_000));
                 self.time_zone.clone_from(time_zone);
                 self.node.clone_from(node);
@@ -136,6 +139,11 @@ impl Known {
     /// The machine's time zone, which has no part in anything.
     pub fn time_zone(&self) -> Option<&str> {
         self.time_zone.as_deref()
+    }
+
+    /// From where on the wall clock is wrong enough.
+    pub fn clock(&self) -> &ClockThresholds {
+        &self.clock
     }
 
     /// How long a lookup may wait before that is an incident, nanoseconds.

@@ -17,7 +17,7 @@ use crate::{
     fact::{LeapKind, Probes, Reading, ReferenceKind, Thread},
     known::{
         bounded::Table,
-        context::{Context, Exposed, Posture, ProcessContext, SeenThread, Snapshot},
+        context::{ClockThresholds, Context, Exposed, Posture, ProcessContext, SeenThread, Snapshot},
         select::Select,
     },
     pipeline::{Item, Pipeline},
@@ -205,15 +205,20 @@ impl Scene {
 
     /// On a kernel with these drop reasons.
     pub(super) fn with_reasons(drop_reasons: &[(&str, u32)]) -> Self {
-        Self::with(drop_reasons, Select::default())
+        Self::with(drop_reasons, Select::default(), ClockThresholds::default())
     }
 
     /// With these filters.
     pub(super) fn filtered(select: Select) -> Self {
-        Self::with(&[], select)
+        Self::with(&[], select, ClockThresholds::default())
     }
 
-    fn with(drop_reasons: &[(&str, u32)], select: Select) -> Self {
+    /// With these thresholds for the wall clock.
+    pub(super) fn with_clock(clock: ClockThresholds) -> Self {
+        Self::with(&[], Select::default(), clock)
+    }
+
+    fn with(drop_reasons: &[(&str, u32)], select: Select, clock: ClockThresholds) -> Self {
         let mut scene = Self {
             pipeline: Pipeline::new(RULES),
             emitted: vec![],
@@ -234,6 +239,7 @@ impl Scene {
             select,
             time_zone: Some("Europe/Berlin".into()),
             dns_stall_ms: None,
+            clock,
         });
         scene.apply(&Context::Clock { boot_ns: BEGAN, offset_ns: WALL });
         scene.process(PROCESS, &[], 0);

@@ -58,6 +58,7 @@ impl Session {
             select,
             time_zone: units::time_zone(),
             dns_stall_ms: Some(config.spec.thresholds.dns_ns / 1_000_000),
+            clock: config.clock,
         };
         Ok(Self::new(sources, Pipeline::new(RULES), start, origin, config.max_events))
     }

@@ -60,7 +60,7 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("log", &["config", "terminal"]),
-    ("config", &["kernel::plan", "known::context::Chain", "known::select", "observe", "reference::Server"]),
+    ("config", &["kernel::plan", "known::context", "known::select", "observe", "reference::Server"]),
     // What people type. Its tests play scenes to every rule.
     (
         "replay",
@@ -131,6 +131,7 @@ const RULES: &[(&str, &[&str])] = &[
             "config",
             "incidents",
             "kernel::plan",
+            "known::context::ClockThresholds",
             "known::select",
             "observe",
             "outputs::store::read",

@@ -2,6 +2,7 @@
 //! events, so that a replay elsewhere knows as much as the trace did.
 
 mod chain;
+mod clock;
 mod local;
 mod network;
 mod process;
@@ -13,6 +14,7 @@ use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};
 
 pub use chain::{Between, Chain, Link, Looked};
+pub use clock::ClockThresholds;
 pub use local::{DescriptorUse, Family, LocalObject, LocalWait, SeenListener, SeenMount, SeenProcess};
 pub use network::{
     Gateway, Holder, Holders, Kinship, NeighbourTable, NeighbourUse, Network, PortHolder, PortUse, Reach,
@@ -55,6 +57,9 @@ pub enum Context {
         /// How long a lookup may wait before that is an incident (`--dns-stall`), milliseconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         dns_stall_ms: Option<u64>,
+        /// From where on the wall clock is wrong enough.
+        #[serde(default)]
+        clock: ClockThresholds,
     },
     /// The wall clock's offset from CLOCK_BOOTTIME, from this moment on.
     Clock {

@@ -12,6 +12,7 @@ use crate::{
         Diagnose, Request, Rule, View,
         incident::{ClockVerdict, Confidence, Details, Kind, Severity},
     },
+    fact::ReferenceKind,
     records::comm,
     rules::clocks::{
         Alerts, Sessions, WARNING_NS,
@@ -25,12 +26,13 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     kind: Kind::ClockSkewed,
     about: "the wall clock is wrong by what reference clocks say: by how much, by which clock, since when, how fast it drifts, what breaks",
-    opens: "off by 30 s (warning) or 300 s (critical), with no step in sight that made it so",
+    opens: "off by 30 s (warning, --clock-skew-warning) or 5 min (critical, --clock-skew-critical), by PTP, NTP or the kernel's own account from 0.5 s on (info), with no step in sight that made it so",
     make: || Box::new(ClockSkewed::default()),
 };
 
-/// It is right again below this.
-const RIGHT_NS: u64 = WARNING_NS / 2;
+/// What an exact clock says from here on is worth knowing where machines must agree: CockroachDB stops at 0.5 s, etcd
+/// complains at 1 s, tokens are refused from a second on.
+const EXACT_NS: u64 = SECOND_NS / 2;
 /// How often the references are weighed.
 const EVERY_NS: u64 = SECOND_NS / 2;
 /// An update that only says another size is reported at most this often.
@@ -96,7 +98,7 @@ impl ClockSkewed {
             judge(view.world, view.now_ns).filter(|judged| judged.ground != Ground::HardwareAlone);
         let Some(open) = &mut self.open else {
             if let Some(judged) = judged
-                && judged.at_least_ns() >= WARNING_NS
+                && judged.at_least_ns() >= matters_ns(&judged, view.world)
                 && !is_emitted_as_step(&judged, view)
             {
                 self.opens(judged, view);
@@ -115,12 +117,13 @@ impl ClockSkewed {
         };
         judged.still_by(&open.emitted.source);
         open.judged_ns = view.now_ns;
-        if judged.ahead_ns.unsigned_abs() < RIGHT_NS.max(judged.error_ns) {
+        // It is right again below half of what matters.
+        if judged.ahead_ns.unsigned_abs() < (matters_ns(&judged, view.world) / 2).max(judged.error_ns) {
             self.ends(Some(judged), view);
             return;
         }
         open.sessions.go_on(view);
-        if open.is_news(&judged, view.now_ns) {
+        if open.is_news(&judged, view) {
             (open.emitted_ns, open.emitted) = (view.now_ns, judged);
             let id = open.id.clone();
             if let Some(report) = self.report(false, view) {
@@ -162,11 +165,12 @@ impl ClockSkewed {
 }
 
 impl Open {
-    fn is_news(&self, judged: &Verdict, now_ns: u64) -> bool {
+    fn is_news(&self, judged: &Verdict, view: &View<'_>) -> bool {
+        let (now_ns, world) = (view.now_ns, view.world);
         let change = judged.ahead_ns.abs_diff(self.emitted.ahead_ns);
         judged.confidence > self.emitted.confidence
             || judged.ground != self.emitted.ground
-            || gravity(judged) != gravity(&self.emitted)
+            || gravity(judged, world) != gravity(&self.emitted, world)
             || judged.leap != self.emitted.leap
             || (now_ns.saturating_sub(self.emitted_ns) >= UPDATE_NS
                 && change
@@ -178,11 +182,19 @@ impl Open {
 }
 
 /// How severe it is: a single clock that says so may be the one that is wrong, and HTTP servers may be any host's.
-fn gravity(judged: &Verdict) -> Severity {
+fn gravity(judged: &Verdict, world: &World) -> Severity {
+    let severity = severity(judged.at_least_ns(), world);
     match (judged.confidence, judged.ground) {
-        (Confidence::Possible, _) | (_, Ground::HttpAlone) => Severity::Warning,
-        _ => severity(judged.at_least_ns()),
+        (Confidence::Possible, _) | (_, Ground::HttpAlone) => severity.min(Severity::Warning),
+        _ => severity,
     }
+}
+
+/// From where on it is worth an incident.
+fn matters_ns(judged: &Verdict, world: &World) -> u64 {
+    let exact = matches!(judged.source.0, ReferenceKind::Ptp | ReferenceKind::Ntp | ReferenceKind::Kernel);
+    let warning_ns = world.known.clock().warning_ns();
+    if exact && judged.ground == Ground::Firm { warning_ns.min(EXACT_NS) } else { warning_ns }
 }
 
 /// A step that is reported already made it wrong.

@@ -3,7 +3,7 @@
 use super::{ClockSkewed, Open, drift_ppm, gravity};
 use crate::{
     domains::clock::{reading, references::Source},
-    fact::ReferenceKind,
+    fact::{ReferenceKind, is_time_zone},
     pipeline::{
         View,
         incident::{ClockReference, ClockSkewedDetails, Confidence, Details, Kind},
@@ -14,7 +14,10 @@ use crate::{
         self, WARNING_NS, breaks, called,
         verdict::{Ground, Verdict},
     },
-    text::duration::{by, off, span},
+    text::{
+        duration::{by, off, span},
+        shell::Command,
+    },
     time::SECOND_NS,
 };
 
@@ -93,7 +96,7 @@ impl ClockSkewed {
         Some(Report {
             kind: Kind::ClockSkewed,
             subject: "CLOCK_REALTIME".to_owned(),
-            severity: gravity(judged),
+            severity: gravity(judged, world),
             began_ns: open.began_ns,
             count: 1,
             process: None,
@@ -105,7 +108,7 @@ impl ClockSkewed {
             },
             cause: Some(clocks::cause(judged.confidence)),
             caused_by: vec![],
-            remedies: if right || lost { vec![] } else { self.remedies(judged) },
+            remedies: if right || lost { vec![] } else { self.remedies(judged, &contradicting) },
             evidence,
             details: Details::ClockSkewed(ClockSkewedDetails {
                 reference,
@@ -144,14 +147,20 @@ impl ClockSkewed {
     }
 
     /// Who doubts compares first; and what a time daemon set it would only set again.
-    fn remedies(&self, judged: &Verdict) -> Vec<Remedy> {
+    fn remedies(&self, judged: &Verdict, contradicting: &[ClockReference]) -> Vec<Remedy> {
         let near = |delta_ns: i64| delta_ns.abs_diff(judged.ahead_ns) < WARNING_NS;
         if let Some((_, _, Some(daemon))) = self.stepped.filter(|(_, delta_ns, _)| near(*delta_ns)) {
             return clocks::remedies_against(daemon);
         }
         let doubts = judged.confidence == Confidence::Possible || judged.ground == Ground::HttpAlone;
         let compare = doubts.then(|| clocks::compare("compare with a server you trust first: "));
-        compare.into_iter().chain(clocks::remedies()).collect()
+        let local = local_rtc(judged, contradicting).map(|_| {
+            Remedy::from("and have the hardware clock hold UTC: ")
+                .and(Command::new("timedatectl").words("set-local-rtc 0"))
+                .and(", or ")
+                .and(Command::new("hwclock").words("--systohc --utc"))
+        });
+        compare.into_iter().chain(clocks::remedies()).chain(local).collect()
     }
 
     fn right_again(&self, open: &Open, view: &View<'_>) -> String {
@@ -221,6 +230,13 @@ impl ClockSkewed {
                 "Nothing else says so: {who} may be the one that is wrong. Name an NTP server with --ntp."
             ));
         }
+        also.extend(tai(judged));
+        also.extend(local_rtc(judged, contradicting).map(|rtc| {
+            format!(
+                "It is off by whole hours, as a time zone is, and {} shows the same: that holds local time and is read as UTC.",
+                called(&(rtc.kind, rtc.name.clone()))
+            )
+        }));
         if !also.is_empty() {
             why.push(also.join(" "));
         }
@@ -239,6 +255,27 @@ impl ClockSkewed {
         why.retain(|sentence| !sentence.is_empty());
         why
     }
+}
+
+/// TAI − UTC since 2017; a program that knows no leap seconds is off by it.
+const TAI_NS: u64 = 37 * SECOND_NS;
+
+/// The clock shows TAI, or UTC was taken for TAI.
+fn tai(judged: &Verdict) -> Option<String> {
+    let off_ns = judged.ahead_ns.unsigned_abs();
+    (judged.error_ns < SECOND_NS && off_ns.abs_diff(TAI_NS) <= SECOND_NS / 2 + judged.error_ns).then(|| {
+        "37 s is the difference between TAI and UTC: a clock that keeps TAI (PTP, GPS) was taken for one that keeps UTC, or corrected twice."
+            .to_owned()
+    })
+}
+
+/// The hardware clock agrees with a wall clock that is off by whole hours.
+fn local_rtc<'a>(judged: &Verdict, contradicting: &'a [ClockReference]) -> Option<&'a ClockReference> {
+    let zone = is_time_zone(judged.ahead_ns.unsigned_abs(), judged.error_ns);
+    let agrees = |clock: &&ClockReference| {
+        clock.kind == ReferenceKind::Rtc && clock.ahead_ns.unsigned_abs() <= clock.error_ns + 2 * SECOND_NS
+    };
+    contradicting.iter().find(agrees).filter(|_| zone)
 }
 
 fn skewed(open: &Open) -> String {

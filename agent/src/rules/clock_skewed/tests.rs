@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    known::context::ClockThresholds,
     fact::ReferenceKind::{Http, Kernel, Ntp, Rtc},
     pipeline::incident::{ClockSkewedDetails, Incident, State},
     rules::scene::Scene,
@@ -43,16 +44,80 @@ fn a_clock_that_contradicts_is_named_in_a_sentence_of_its_own() {
 }
 
 #[test]
-fn half_a_minute_is_a_warning_and_less_is_nothing() {
-    for (ahead_ms, expected) in
-        [(29_900, None), (31_000, Some(Severity::Warning)), (-300_100, Some(Severity::Critical))]
-    {
+fn half_a_minute_is_a_warning_and_less_is_worth_knowing_by_an_exact_clock() {
+    for (ahead_ms, expected) in [
+        (490, None),
+        (600, Some(Severity::Info)),
+        (29_900, Some(Severity::Info)),
+        (31_000, Some(Severity::Warning)),
+        (-300_100, Some(Severity::Critical)),
+    ] {
         let mut scene = Scene::new();
         scene.compares(500, Ntp, "a", ahead_ms);
         scene.passes(750, 3000);
         assert_eq!(scene.emitted.first().map(|emitted| emitted.severity), expected, "{ahead_ms}");
         assert_eq!(scene.emitted.len(), usize::from(expected.is_some()));
     }
+}
+
+#[test]
+fn web_servers_and_a_hardware_clock_are_not_exact() {
+    let mut scene = Scene::new();
+    for (at, name) in [(500, "192.0.2.1:80"), (600, "192.0.2.2:80"), (700, "192.0.2.3:80")] {
+        scene.compares(at, Http, name, 29_000);
+        scene.compares(at + 5_000, Http, name, 29_000);
+    }
+    scene.compares(6_000, Rtc, "rtc0", 29_000);
+    scene.passes(6_250, 9_000);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
+}
+
+#[test]
+fn from_where_on_it_matters_is_the_users_choice() {
+    let clock = ClockThresholds { warning_ms: 1_000, critical_ms: 2_000, ..ClockThresholds::default() };
+    for (ahead_ms, expected) in
+        [(400, None), (900, Some(Severity::Info)), (1_500, Some(Severity::Warning)), (-2_500, Some(Severity::Critical))]
+    {
+        let mut scene = Scene::with_clock(clock);
+        scene.compares(500, Ntp, "a", ahead_ms);
+        scene.passes(750, 3000);
+        assert_eq!(scene.emitted.first().map(|emitted| emitted.severity), expected, "{ahead_ms}");
+    }
+}
+
+#[test]
+fn a_small_error_is_over_below_half_of_what_it_opened_at() {
+    let mut scene = Scene::new();
+    scene.compares(500, Ntp, "a", 900);
+    scene.compares(70_000, Ntp, "a", 300);
+    scene.tick(70_250);
+    assert_eq!(scene.last().state, State::Open);
+    scene.compares(140_000, Ntp, "a", 200);
+    scene.ends();
+    assert_eq!(scene.last().state, State::Resolved);
+}
+
+#[test]
+fn the_difference_between_tai_and_utc_is_called_by_its_name() {
+    for (ahead_ms, named) in [(37_000, true), (-36_800, true), (36_000, false)] {
+        let mut scene = Scene::new();
+        scene.compares(500, Ntp, "a", ahead_ms);
+        scene.tick(750);
+        let why = scene.last().why.join("\n");
+        assert_eq!(why.contains("37 s is the difference between TAI and UTC"), named, "{ahead_ms}: {why}");
+    }
+}
+
+#[test]
+fn a_hardware_clock_in_local_time_that_was_read_as_utc_is_named() {
+    let mut scene = Scene::new();
+    scene.compares(400, Rtc, "rtc0", 0);
+    scene.compares(500, Ntp, "a", 2 * 3_600_000);
+    scene.tick(750);
+    let emitted = scene.last();
+    let why = emitted.why.join("\n");
+    assert!(why.contains("the hardware clock rtc0 shows the same: that holds local time"), "{why}");
+    assert!(crate::rules::scene::advice(emitted).contains("timedatectl set-local-rtc 0"), "{emitted:#?}");
 }
 
 #[test]

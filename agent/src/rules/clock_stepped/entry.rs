@@ -60,7 +60,8 @@ impl SeriesStep {
         } else {
             format!("({})", self.author())
         };
-        format!("{} {by_whom}", by(self.step.delta_ns()))
+        let calls = if self.calls > 1 { format!(" in {} calls", self.calls) } else { String::new() };
+        format!("{}{calls} {by_whom}", by(self.step.delta_ns()))
     }
 
     pub(super) fn shown(&self, world: &World) -> ClockStep {

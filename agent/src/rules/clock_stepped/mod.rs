@@ -2,6 +2,7 @@
 //! as many steps, until they have undone each other, a reference clock finds the clock right, or nothing more
 //! has happened for an hour; who got credentials meanwhile stays named as long as it lives.
 
+mod creep;
 mod entry;
 mod exposed;
 mod fight;
@@ -11,6 +12,7 @@ mod say;
 #[cfg(test)]
 mod tests;
 
+use creep::Creep;
 use ebpf_probes::probes::clock::ClockSuspended;
 use exposed::Exposures;
 use hardware::Hardware;
@@ -38,12 +40,10 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     kind: Kind::ClockStepped,
     about: "the wall clock was set or jumped: by how much, by whom, for how long, and who may still hold credentials dated wrongly",
-    opens: "CLOCK_REALTIME moved by 500 ms or more",
+    opens: "CLOCK_REALTIME moved by 500 ms or more (--clock-step), at once or by small steps of one program within ten minutes",
     make: || Box::new(ClockStepped::default()),
 };
 
-/// Smaller steps are a time daemon's daily work.
-const STEP_NS: u64 = 500_000_000;
 /// Legs kept whole; the last ones beyond that replace each other.
 const STEPS: usize = 16;
 /// A clock that is set right within this long of boot is being set for the first time.
@@ -58,6 +58,7 @@ struct ClockStepped {
     series: Option<Series>,
     slept: Option<ClockSuspended>,
     exposures: Exposures,
+    creep: Creep,
 }
 
 /// Steps that belong together.
@@ -95,6 +96,8 @@ struct Series {
 #[derive(Debug, Clone)]
 struct SeriesStep {
     step: Step,
+    /// How many calls made it: of small ones it is all together.
+    calls: u64,
     /// Whether calls could be seen.
     seen: bool,
 }
@@ -104,8 +107,11 @@ impl Diagnose for ClockStepped {
         if let Some(step) = view.world.step() {
             if let Some(second) = &step.leap_second {
                 leap::emit(step, second, view);
-            } else if step.delta_ns().unsigned_abs() >= STEP_NS {
-                self.stepped(step.clone(), view);
+            } else if step.delta_ns().unsigned_abs() >= view.world.known.clock().step_ns() {
+                self.creep.ends();
+                self.stepped(step.clone(), 1, view);
+            } else if let Some((whole, calls)) = self.creep.add(step, view.world.known.clock().step_ns()) {
+                self.stepped(whole, calls, view);
             }
             return;
         }
@@ -147,10 +153,11 @@ impl Diagnose for ClockStepped {
 }
 
 impl ClockStepped {
-    fn stepped(&mut self, step: Step, view: &mut View<'_>) {
+    /// A step, made by so many calls.
+    fn stepped(&mut self, step: Step, calls: u64, view: &mut View<'_>) {
         // The suspend it was found with is reported as part of it.
         self.slept.take_if(|slept| slept.looked_ns == step.looked_ns);
-        let entry = SeriesStep { step, seen: view.world.sees_setters() };
+        let entry = SeriesStep { step, calls, seen: view.world.sees_setters() };
         match self.series.as_mut().filter(|series| series.may_go_on(view.now_ns)) {
             Some(series) => series.goes_on(entry),
             None => {
@@ -177,7 +184,7 @@ impl ClockStepped {
 
     fn passes(&mut self, view: &mut View<'_>) {
         if let Some(slept) = self.slept.take()
-            && slept.slept_ns.unsigned_abs() >= STEP_NS
+            && slept.slept_ns.unsigned_abs() >= view.world.known.clock().step_ns()
         {
             // The clock went on by as much as the machine slept: nothing is wrong with it.
             let report = say::slept(&slept, view);
@@ -234,6 +241,15 @@ impl Series {
 
     fn goes_on(&mut self, entry: SeriesStep) {
         self.right_ns = None;
+        self.over = false;
+        // Small ones are one that grows.
+        if let Some(last) = self.entries.last_mut()
+            && entry.calls > 1
+            && last.step.looked_ns == entry.step.looked_ns
+        {
+            *last = entry;
+            return;
+        }
         if self.entries.len() >= STEPS {
             self.left_out = self.left_out.saturating_add(1);
             self.entries.pop();

@@ -48,7 +48,7 @@ impl Series {
         Report {
             kind: Kind::ClockStepped,
             subject: SUBJECT.to_owned(),
-            severity: self.severity(!exposed.is_empty()),
+            severity: self.severity(!exposed.is_empty(), view),
             // A moment before: by the clock as it was.
             began_ns: first.step.looked_ns.saturating_sub(1),
             count: self.left_out.saturating_add(self.entries.len() as u64),
@@ -97,16 +97,18 @@ impl Series {
         self.is_right() && !self.was_right()
     }
 
-    fn severity(&self, exposed: bool) -> Severity {
+    fn severity(&self, exposed: bool, view: &View<'_>) -> Severity {
+        // A step is one at any size.
+        let by_size = || severity(self.largest_ns(), view.world).max(Severity::Warning);
         let ground = self.judged.as_ref().map(|judged| judged.ground);
         let firm = matches!(ground, Some(Ground::Firm | Ground::Built));
         match self.verdict {
             ClockVerdict::Reverted | ClockVerdict::Confirmed if exposed => Severity::Warning,
             _ if self.corrects() => Severity::Info,
-            ClockVerdict::Wrong if firm => severity(self.largest_ns()),
+            ClockVerdict::Wrong if firm => by_size(),
             // The clock of a machine that had just been set right would look the same.
             ClockVerdict::Wrong | ClockVerdict::Unknown if self.may_be_a_correction() => Severity::Warning,
-            _ => severity(self.largest_ns()),
+            _ => by_size(),
         }
     }
 

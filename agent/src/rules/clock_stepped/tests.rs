@@ -68,6 +68,43 @@ fn a_small_step_is_none() {
 }
 
 #[test]
+fn small_steps_of_one_program_are_one_step_with_their_sum() {
+    let mut scene = Scene::new();
+    for step in 0..12 {
+        scene.sets_clock_as(1_000 + 3_000 * step, ("guest-tools", 227), 400);
+        scene.tick(1_250 + 3_000 * step);
+        assert_eq!(scene.emitted.is_empty(), step == 0, "{step}: {:#?}", scene.emitted);
+    }
+    scene.ends();
+    let ids: std::collections::BTreeSet<&str> =
+        scene.emitted.iter().map(|emitted| emitted.id.as_str()).collect();
+    assert_eq!(ids.len(), 1, "{:#?}", scene.emitted);
+    let last = scene.last();
+    assert!(
+        last.summary.starts_with("The wall clock was set forward 4.8 s in 12 calls by guest-tools[227]"),
+        "{}",
+        last.summary
+    );
+    assert_eq!(details(last).delta_ns, 4_800_000_000);
+}
+
+#[test]
+fn small_steps_back_and_forth_by_two_programs_or_long_apart_are_none() {
+    let mut scene = Scene::new();
+    for step in 0..6 {
+        scene.sets_clock_as(1_000 + 2_000 * step, ("one", 227), if step % 2 == 0 { 400 } else { -400 });
+    }
+    for step in 0..4 {
+        scene.sets_clock_as(30_000 + 700_000 * step, ("other", 228), 400);
+    }
+    for step in 0..6 {
+        scene.sets_clock_as(4_000_000 + 1_000 * step, ("one", 227 + step as u32 % 2), 400);
+    }
+    scene.ends();
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
+}
+
+#[test]
 fn steps_that_undo_each_other_are_one_incident_with_the_time_it_was_wrong() {
     let mut scene = Scene::new();
     three_steps(&mut scene);

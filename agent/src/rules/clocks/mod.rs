@@ -36,9 +36,14 @@ const SIGNATURE_NS: u64 = 900 * SECOND_NS;
 /// From here on it shows in certificates, which are dated to the day or so by those who issue them.
 const CERTIFICATE_NS: u64 = 3600 * SECOND_NS;
 
-/// How severe a clock wrong by this much is.
-pub(super) fn severity(off_ns: u64) -> Severity {
-    if off_ns >= CRITICAL_NS { Severity::Critical } else { Severity::Warning }
+/// How severe a clock wrong by this much is; `info` below what is a warning.
+pub(super) fn severity(off_ns: u64, world: &World) -> Severity {
+    let at = world.known.clock();
+    match off_ns {
+        off_ns if off_ns >= at.critical_ns() => Severity::Critical,
+        off_ns if off_ns >= at.warning_ns() => Severity::Warning,
+        _ => Severity::Info,
+    }
 }
 
 /// A reading of the clock for people: `2018-12-14 00:00:03 UTC`, with milliseconds where they matter.
