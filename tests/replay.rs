@@ -223,6 +223,7 @@ const CASES: &[(&str, &[Case])] = &[
         "listen_queue_full",
         &[("service_does_not_accept", &[("listen_queue_full", "listen_limit", "certain")])],
     ),
+    ("response_overdue", &[("server_answers_late", &[("response_overdue", "peer", "likely")])]),
     ("neighbour_table_full", &[("bound_reached", &[("neighbour_table_full", "neighbour", "certain")])]),
     (
         "clock_stepped",

@@ -114,7 +114,8 @@ impl Known {
             | Context::Built { .. }
             | Context::Exposed(_)
             | Context::Reach(_)
-            | Context::Holders(_) => {}
+            | Context::Holders(_)
+            | Context::Watched(_) => {}
         }
     }
 

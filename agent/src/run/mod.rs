@@ -33,6 +33,7 @@ pub async fn session(
     let waiting = doing.map(|_| Progress::spinner("attaching", verbose));
     let mut session = Session::build(config)?;
     drop(waiting);
+    session.answers = outputs.answer.is_some();
     for open in opened {
         let output = open(session.start())?;
         session.emit_to(output);

@@ -44,6 +44,8 @@ pub(super) struct Session {
     pub(super) began: Instant,
     pub(super) max_events: Option<u64>,
     outputs: Vec<Box<dyn Output>>,
+    /// One of them answers a question: what happened by itself is of no interest.
+    pub(super) answers: bool,
     counts: Counts,
     /// The first thing that went wrong with an output or a source.
     failure: Option<anyhow::Error>,
@@ -75,6 +77,7 @@ impl Session {
             began: Instant::now(),
             max_events,
             outputs: Vec::new(),
+            answers: false,
             counts: Counts::default(),
             failure: None,
         }
@@ -334,10 +337,13 @@ impl Session {
             let undecodable = self.counts.undecodable;
             tracing::warn!("{undecodable} records could not be decoded, the last because of {why}");
         }
-        if events == 0 && self.sources.filters() {
-            tracing::warn!("nothing that happened passed the filters");
+        // An answer stands for itself, unless something was lost.
+        if !self.answers || summary.lost > 0 {
+            if events == 0 && self.sources.filters() {
+                tracing::warn!("nothing that happened passed the filters");
+            }
+            tracing::info!("{}", closing_line(&summary));
         }
-        tracing::info!("{}", closing_line(&summary));
         self.failure.map_or(Ok(()), Err)
     }
 }

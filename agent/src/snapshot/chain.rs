@@ -74,11 +74,11 @@ fn level(
         if snapshot.threads.is_empty() && !snapshot.unfinished {
             continue;
         }
-        let links = links(&snapshot);
+        let (links, datagrams) = links(&snapshot);
         found.extend(links.iter().map(|link| link.on));
         chain.links.extend(links);
         let comm = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-        chain.looked_at.push(Looked { comm: comm.trim_end().to_owned(), snapshot, quota: None });
+        chain.looked_at.push(Looked { comm: comm.trim_end().to_owned(), snapshot, datagrams, quota: None });
     }
     found
 }
@@ -93,13 +93,13 @@ fn look_at_quota(looked: &mut Looked) {
     }
 }
 
-/// Where the threads of a process wait for another one.
-fn links(snapshot: &Snapshot) -> Vec<Link> {
+/// Where the threads of a process wait for another one, and which of them wait for a datagram.
+fn links(snapshot: &Snapshot) -> (Vec<Link>, Vec<(u32, SocketAddr)>) {
     let process = snapshot.process;
-    let mut links = Vec::new();
+    let (mut links, mut datagrams) = (Vec::new(), Vec::new());
     let mut sought: Vec<(Option<u32>, Between, End)> = Vec::new();
     let sockets = match snapshot.unfinished {
-        true => return links,
+        true => return (links, datagrams),
         false => Sockets::open(process, &PathBuf::from(format!("/proc/{process}"))),
     };
     for thread in &snapshot.threads {
@@ -116,9 +116,11 @@ fn links(snapshot: &Snapshot) -> Vec<Link> {
         let waited_for = snapshot.sockets.iter().filter(|socket| thread.awaits(socket));
         sought.extend(waited_for.filter_map(|socket| tcp(process, tid, socket)));
         for (cookie, remote) in sockets.datagrams() {
-            if thread.sockets.contains(&cookie)
-                && let Some(inode) = receiver(process, remote)
-            {
+            if !thread.sockets.contains(&cookie) {
+                continue;
+            }
+            datagrams.push((thread.shown.tid, remote));
+            if let Some(inode) = receiver(process, remote) {
                 sought.push((tid, Between::Udp(remote), End::Socket(inode)));
             }
         }
@@ -129,7 +131,7 @@ fn links(snapshot: &Snapshot) -> Vec<Link> {
         let others = found.at(&end).iter().filter(|holder| **holder != process);
         links.extend(others.take(1).map(|&on| Link { process, thread, on, by: by.clone() }));
     }
-    links
+    (links, datagrams)
 }
 
 /// The other end of a connection, if this machine has it.

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Looks that hang at a time, at most; while there are as many, no further one is begun.
-pub const HANGING: u32 = 4;
+const HANGING: u32 = 4;
 
 /// Those that hang now.
 static HANG: AtomicU32 = AtomicU32::new(0);

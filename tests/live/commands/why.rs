@@ -163,7 +163,10 @@ service.recv(1)
     let client = program(&netns, ASKS, &args);
     let (output, text) = why(&[&client.pid().to_string()]);
     assert!(output.status.success(), "{output:?}");
-    assert!(text.contains(&format!("└─ waits for python3[{}] (TCP {at})  1 thread", server.pid())), "{text}");
+    assert!(
+        text.contains(&format!("└─ waits for python3[{}] (TCP {at}: last sent to ", server.pid())),
+        "{text}"
+    );
     assert!(text.contains(&format!("└─ thread {}: asleep in ", server.pid())), "{text}");
 }
 
@@ -189,7 +192,14 @@ events.select()
     assert!(text.contains("(its event loop)\n"), "{text}");
     assert!(text.contains(&format!("\n└─ may wait for {at}: last sent to ")), "{text}");
     assert!(text.contains("ago, not a byte has come\n"), "{text}");
-    assert!(text.contains(&format!("Try:  see that connection, and what its peer does: ss -tnoi 'dst {} dport = :{}'", at.ip(), at.port())), "{text}");
+    assert!(
+        text.contains(&format!(
+            "Try:  see that connection, and what its peer does: ss -tnoi 'dst {} dport = :{}'",
+            at.ip(),
+            at.port()
+        )),
+        "{text}"
+    );
 }
 
 #[test]
@@ -209,7 +219,10 @@ child.wait()
     let (output, text) = why(&[&parent.pid().to_string()]);
     assert!(output.status.success(), "{output:?}");
     let line = text.lines().nth(2).expect("a third line");
-    assert!(line.starts_with("   └─ waits for python3[") && line.ends_with("] (its child)  1 thread"), "{text}");
+    assert!(
+        line.starts_with("   └─ waits for python3[") && line.ends_with("] (its child)  1 thread"),
+        "{text}"
+    );
     assert!(text.contains(&format!("waits for a connect to {to}: ")), "{text}");
 }
 

@@ -27,6 +27,8 @@ pub struct Looked {
     pub comm: String,
     /// Its threads and sockets.
     pub snapshot: Snapshot,
+    /// Its threads that wait for a datagram of one peer alone: the thread, and that peer.
+    pub datagrams: Vec<(u32, SocketAddr)>,
     /// How often its CPU quota was used up while it was looked at, if it has one.
     pub quota: Option<Quota>,
 }

@@ -42,7 +42,8 @@ impl SeenThread {
 
     /// It waits for a child of its process to end.
     pub fn awaits_children(&self) -> bool {
-        self.posture == Posture::Processes && matches!(self.shown.syscall.as_deref(), Some("wait4" | "waitid"))
+        self.posture == Posture::Processes
+            && matches!(self.shown.syscall.as_deref(), Some("wait4" | "waitid"))
     }
 }
 

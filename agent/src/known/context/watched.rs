@@ -33,6 +33,9 @@ pub struct WatchedConnection {
     pub socket: SeenSocket,
     /// The thread that waits on it.
     pub thread: Option<SeenThread>,
+    /// How many other connections that thread waits on.
+    #[serde(default)]
+    pub others: u32,
     /// No thread was seen to; an event loop of the process may.
     pub event_loop: bool,
 }
@@ -46,7 +49,12 @@ impl Watched {
             let waits = |thread: &&SeenThread| thread.awaits(socket);
             let thread = snapshot.threads.iter().find(waits).cloned();
             let held = snapshot.threads.iter().any(|thread| thread.sockets.contains(&socket.cookie));
-            WatchedConnection { socket: socket.clone(), event_loop: loops && !held, thread }
+            let waits_on = |other: &&SeenSocket| {
+                other.cookie != socket.cookie
+                    && thread.as_ref().is_some_and(|thread| thread.sockets.contains(&other.cookie))
+            };
+            let others = snapshot.sockets.iter().filter(waits_on).count() as u32;
+            WatchedConnection { socket: socket.clone(), event_loop: loops && !held, others, thread }
         };
         Self {
             boot_ns: snapshot.boot_ns,

@@ -143,11 +143,8 @@ pub fn tries(remedies: &[Remedy], indent: &str, style: Style, out: &mut impl Wri
     // Where lines are short, what continues one is distinguished from the next.
     let rest = if style.width.is_some() { format!("{next}  ") } else { next.clone() };
     for remedy in remedies {
-        let written: Vec<(String, bool)> = remedy
-            .parts()
-            .iter()
-            .map(|part| (part.to_string(), matches!(part, Part::Words(_))))
-            .collect();
+        let written: Vec<(String, bool)> =
+            remedy.parts().iter().map(|part| (part.to_string(), matches!(part, Part::Words(_)))).collect();
         let pieces = written
             .iter()
             .map(|(text, breaks)| if *breaks { prose(text, style) } else { Piece::whole(text) });

@@ -164,7 +164,7 @@ impl Tree<'_> {
             let local = thread.local.as_ref().filter(|_| !on.is_empty());
             let remedies = local.map(waits::remedies).unwrap_or_default();
             if waits.is_empty() && on.is_empty() {
-                waits.extend(waits::of_thread(thread, snapshot));
+                waits.extend(waits::of_thread(thread, looked));
             }
             merge(&mut waiter.threads, Doing { tids: vec![tid], text: thread.words(), waits, on, remedies });
         }
@@ -181,7 +181,14 @@ impl Tree<'_> {
         links.dedup();
         let on = |link: &Link| {
             let by = match link.by {
-                Between::Tcp(to) => format!("TCP {to}"),
+                Between::Tcp(to) => {
+                    let sockets = self.chain.of(process).map_or(&[][..], |looked| &looked.snapshot.sockets);
+                    let ours = sockets.iter().find(|socket| socket.remote == to && socket.peer_is_next());
+                    match ours.filter(|socket| socket.is_established()) {
+                        Some(socket) => format!("TCP {to}: {}", waits::said(socket)),
+                        None => format!("TCP {to}"),
+                    }
+                }
                 Between::Udp(to) => format!("UDP {to}"),
                 Between::Child => "its child".into(),
                 Between::Local => thread.and_then(|thread| thread.local.as_ref()).map(waits::object)?,

@@ -22,7 +22,7 @@ use crate::{
     fact::Summary,
     outputs::{Kind, Output, json, text::Style},
     pipeline::{
-        incident::{Confidence, Incident, State},
+        incident::{Confidence, Incident},
         world::World,
     },
     terminal,
@@ -102,10 +102,9 @@ impl Why {
     }
 
     fn answer(&self) -> Answer<'_> {
-        let about = |incident: &&Incident| {
-            incident.state != State::Resolved
-                && incident.process.as_ref().is_some_and(|process| self.has(process.pid))
-        };
+        // One that was resolved meanwhile says what was waited for.
+        let about =
+            |incident: &&Incident| incident.process.as_ref().is_some_and(|process| self.has(process.pid));
         Answer::new(&self.asked, &self.waits, self.incidents.values().filter(about).collect())
     }
 }

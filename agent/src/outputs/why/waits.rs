@@ -1,11 +1,11 @@
 //! What is waited for, in words: by a thread as its snapshot shows it, and by a process as a whole.
 
+use std::net::SocketAddr;
+
 use serde::Serialize;
 
 use crate::{
-    known::context::{
-        LocalObject, LocalWait, Looked, Posture, Quota, SeenMount, SeenSocket, SeenThread, Snapshot,
-    },
+    known::context::{LocalObject, LocalWait, Looked, Posture, Quota, SeenMount, SeenSocket, SeenThread},
     pipeline::{local_waits, remedy::Remedy},
     text::{duration::line as duration, shell::Command, shown},
 };
@@ -61,11 +61,13 @@ pub(super) fn remedies(wait: &LocalWait) -> Vec<Remedy> {
 }
 
 /// What a thread waits for, connects and lookups left out.
-pub(super) fn of_thread(thread: &SeenThread, snapshot: &Snapshot) -> Vec<Wait> {
-    let tid = thread.shown.tid;
+pub(super) fn of_thread(thread: &SeenThread, looked: &Looked) -> Vec<Wait> {
+    let (tid, snapshot) = (thread.shown.tid, &looked.snapshot);
     let mut waits: Vec<Wait> = Vec::new();
     let peers = snapshot.sockets.iter().filter(|socket| socket.is_established() && thread.awaits(socket));
     waits.extend(peers.map(|socket| peer(socket, "waits")));
+    let datagrams = looked.datagrams.iter().filter(|(waiter, _)| *waiter == tid);
+    waits.extend(datagrams.map(|(_, from)| datagram(*from)));
     if let Some((queued, port)) = snapshot.queued() {
         let clients = snapshot.sockets.iter().filter(|socket| thread.awaits_client(socket));
         waits.extend(clients.map(|socket| client(socket, queued, port)));
@@ -122,11 +124,15 @@ pub(super) fn of_process(looked: &Looked) -> Vec<Wait> {
     if let Some(used) = snapshot.descriptors.filter(|used| used.limit > 0 && used.open >= used.limit) {
         waits.push(Wait {
             remedies: vec![
-                format!("raise its limit on open files, now {} (LimitNOFILE= of its unit)", used.limit).into(),
+                format!("raise its limit on open files, now {} (LimitNOFILE= of its unit)", used.limit)
+                    .into(),
             ],
             ..Wait::new(
                 What::ResourceLimit,
-                format!("has no descriptor free: {} of {} are in use, and accept() fails", used.open, used.limit),
+                format!(
+                    "has no descriptor free: {} of {} are in use, and accept() fails",
+                    used.open, used.limit
+                ),
             )
         });
     }
@@ -154,14 +160,20 @@ fn throttled(quota: Quota, group: Option<&str>) -> Wait {
     }
 }
 
-fn peer(socket: &SeenSocket, verb: &str) -> Wait {
-    let ago = |ms: u32| duration(f64::from(ms));
+/// When something was sent last over a connection, and that nothing came.
+pub(super) fn said(socket: &SeenSocket) -> String {
     let heard = if socket.received_bytes == 0 { "not a byte has come" } else { "nothing has come since" };
     let unacknowledged = if socket.unacked > 0 { ", which is not acknowledged" } else { "" };
-    let said = match socket.has_sent() {
-        true => format!("last sent to {} ago{unacknowledged}, {heard}", ago(socket.sent_ms_ago)),
-        false => "to speak first: nothing was sent yet, and not a byte has come".into(),
-    };
+    match socket.has_sent() {
+        true => {
+            let ago = duration(f64::from(socket.sent_ms_ago));
+            format!("last sent to {ago} ago{unacknowledged}, {heard}")
+        }
+        false => "nothing was sent yet, and not a byte has come".into(),
+    }
+}
+
+fn peer(socket: &SeenSocket, verb: &str) -> Wait {
     let see = Command::new("ss").arg("-tnoi").arg(format!(
         "dst {} dport = :{}",
         socket.remote.ip(),
@@ -170,7 +182,23 @@ fn peer(socket: &SeenSocket, verb: &str) -> Wait {
     Wait {
         cookie: socket.cookie,
         remedies: vec![Remedy::from("see that connection, and what its peer does: ").and(see)],
-        ..Wait::new(What::Peer, format!("{verb} for {}: {said}", socket.remote))
+        ..Wait::new(What::Peer, format!("{verb} for {}: {}", socket.remote, said(socket)))
+    }
+}
+
+/// What was sent is not known: it was before culprit started.
+fn datagram(from: SocketAddr) -> Wait {
+    const DNS: u16 = 53;
+    if from.port() != DNS {
+        return Wait::new(What::Peer, format!("waits for a datagram of {from}"));
+    }
+    let dig = Command::new("dig").arg(format!("@{}", from.ip())).words("NAME");
+    Wait {
+        remedies: vec![Remedy::from("ask that server: ").and(dig)],
+        ..Wait::new(
+            What::DnsLookup,
+            format!("waits for DNS server {from}, which it asked before culprit started"),
+        )
     }
 }
 
@@ -185,7 +213,10 @@ fn client(socket: &SeenSocket, queued: u32, port: u16) -> Wait {
         remedies: vec!["bound the time a client may be silent, or serve clients beside each other".into()],
         ..Wait::new(
             What::Client,
-            format!("waits for its client {}, {silent}, while {waiting} in the queue of :{port}", socket.remote),
+            format!(
+                "waits for its client {}, {silent}, while {waiting} in the queue of :{port}",
+                socket.remote
+            ),
         )
     }
 }

@@ -7,12 +7,12 @@ mod tests;
 
 use crate::{
     domains::{Event, Record, clock, tls},
+    fact::ReferenceKind,
     pipeline::world::World,
     pipeline::{
         Diagnose, Request, Rule, View,
         incident::{ClockVerdict, Confidence, Details, Kind, Severity},
     },
-    fact::ReferenceKind,
     records::comm,
     rules::clocks::{
         Alerts, Sessions, WARNING_NS,
@@ -56,6 +56,8 @@ struct Open {
     /// When, and what was reported last.
     emitted_ns: u64,
     emitted: Verdict,
+    /// How severe that is; when it is right again, how severe it was last.
+    severity: Severity,
     /// When there was a verdict last.
     judged_ns: u64,
     alerts: Alerts,
@@ -124,6 +126,7 @@ impl ClockSkewed {
         }
         open.sessions.go_on(view);
         if open.is_news(&judged, view) {
+            open.severity = gravity(&judged, view.world);
             (open.emitted_ns, open.emitted) = (view.now_ns, judged);
             let id = open.id.clone();
             if let Some(report) = self.report(false, view) {
@@ -139,6 +142,7 @@ impl ClockSkewed {
             id: String::new(),
             began_ns,
             emitted_ns: view.now_ns,
+            severity: gravity(&judged, view.world),
             emitted: judged,
             judged_ns: view.now_ns,
             alerts: Alerts::default(),
@@ -170,7 +174,7 @@ impl Open {
         let change = judged.ahead_ns.abs_diff(self.emitted.ahead_ns);
         judged.confidence > self.emitted.confidence
             || judged.ground != self.emitted.ground
-            || gravity(judged, world) != gravity(&self.emitted, world)
+            || gravity(judged, world) != self.severity
             || judged.leap != self.emitted.leap
             || (now_ns.saturating_sub(self.emitted_ns) >= UPDATE_NS
                 && change

@@ -1,6 +1,6 @@
 //! What `clock_skewed` says.
 
-use super::{ClockSkewed, Open, drift_ppm, gravity};
+use super::{ClockSkewed, Open, drift_ppm};
 use crate::{
     domains::clock::{reading, references::Source},
     fact::{ReferenceKind, is_time_zone},
@@ -96,7 +96,7 @@ impl ClockSkewed {
         Some(Report {
             kind: Kind::ClockSkewed,
             subject: "CLOCK_REALTIME".to_owned(),
-            severity: gravity(judged, world),
+            severity: open.severity,
             began_ns: open.began_ns,
             count: 1,
             process: None,

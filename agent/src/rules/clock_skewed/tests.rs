@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    known::context::ClockThresholds,
     fact::ReferenceKind::{Http, Kernel, Ntp, Rtc},
+    known::context::ClockThresholds,
     pipeline::incident::{ClockSkewedDetails, Incident, State},
     rules::scene::Scene,
 };
@@ -75,9 +75,12 @@ fn web_servers_and_a_hardware_clock_are_not_exact() {
 #[test]
 fn from_where_on_it_matters_is_the_users_choice() {
     let clock = ClockThresholds { warning_ms: 1_000, critical_ms: 2_000, ..ClockThresholds::default() };
-    for (ahead_ms, expected) in
-        [(400, None), (900, Some(Severity::Info)), (1_500, Some(Severity::Warning)), (-2_500, Some(Severity::Critical))]
-    {
+    for (ahead_ms, expected) in [
+        (400, None),
+        (900, Some(Severity::Info)),
+        (1_500, Some(Severity::Warning)),
+        (-2_500, Some(Severity::Critical)),
+    ] {
         let mut scene = Scene::with_clock(clock);
         scene.compares(500, Ntp, "a", ahead_ms);
         scene.passes(750, 3000);
@@ -91,7 +94,7 @@ fn a_small_error_is_over_below_half_of_what_it_opened_at() {
     scene.compares(500, Ntp, "a", 900);
     scene.compares(70_000, Ntp, "a", 300);
     scene.tick(70_250);
-    assert_eq!(scene.last().state, State::Open);
+    assert_ne!(scene.last().state, State::Resolved);
     scene.compares(140_000, Ntp, "a", 200);
     scene.ends();
     assert_eq!(scene.last().state, State::Resolved);
@@ -274,21 +277,22 @@ fn drift_is_reported_with_since_when() {
         scene.compares(minute * 60_000, Ntp, "a", 20_000 + minute as i64 * 30);
     }
     scene.tick(1_200_500);
-    assert_eq!(scene.emitted, []);
+    assert_eq!(scene.last().severity, Severity::Info);
     for minute in 21..=400 {
         scene.compares(minute * 60_000, Ntp, "a", 20_000 + minute as i64 * 30);
         scene.tick(minute * 60_000 + 500);
     }
-    let emitted = scene.opened(Kind::ClockSkewed);
-    let ppm = details(emitted[0]).drift_ppm.expect("known from six hours of readings");
+    let warned = scene.emitted.iter().find(|emitted| emitted.severity == Severity::Warning);
+    let emitted = warned.expect("it has become half a minute");
+    let ppm = details(emitted).drift_ppm.expect("known from six hours of readings");
     assert!((ppm - 500.0).abs() < 1.0, "{ppm}");
     assert!(
-        emitted[0].why[1].contains("gains 43.1 s a day") || emitted[0].why[1].contains("gains 43.2 s a day"),
+        emitted.why[1].contains("gains 43.1 s a day") || emitted.why[1].contains("gains 43.2 s a day"),
         "{:?}",
-        emitted[0].why
+        emitted.why
     );
     // 30 s at 500 ppm are 16 h 40 min.
-    assert!(details(emitted[0]).since.is_some());
+    assert!(details(emitted).since.is_some());
 }
 
 #[test]

@@ -33,7 +33,8 @@ impl Creep {
                 && run.sum_ns.signum() == delta_ns.signum()
                 && step.at_ns.saturating_sub(run.last_ns) <= APART_NS
         });
-        let mut run = goes_on.unwrap_or_else(|| Run { author, first: step.clone(), last_ns: 0, sum_ns: 0, calls: 0 });
+        let mut run =
+            goes_on.unwrap_or_else(|| Run { author, first: step.clone(), last_ns: 0, sum_ns: 0, calls: 0 });
         run.last_ns = step.at_ns;
         run.sum_ns = run.sum_ns.saturating_add(delta_ns);
         run.calls += 1;

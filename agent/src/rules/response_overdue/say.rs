@@ -31,9 +31,14 @@ pub(super) fn report(seen: &Seen, usual: Option<Answers>, end: Option<End>, view
     let sent = count(socket.acked_bytes.saturating_sub(1), "byte", "bytes");
     let to = place(&peer);
     let summary = match end {
-        None => format!("{who} waits for {to}, which has acknowledged {sent} and answered nothing for {}.", duration(waited_ns)),
+        None => format!(
+            "{who} waits for {to}, which has acknowledged {sent} and answered nothing for {}.",
+            duration(waited_ns)
+        ),
         Some(End::Answered) => format!("{to} has answered {who}, after more than {}.", duration(waited_ns)),
-        Some(End::Closed) => format!("{who} no longer waits for {to}, which had answered nothing for {}.", duration(waited_ns)),
+        Some(End::Closed) => {
+            format!("{who} no longer waits for {to}, which had answered nothing for {}.", duration(waited_ns))
+        }
     };
     let mut why = Vec::new();
     why.push(match usual {
@@ -45,11 +50,16 @@ pub(super) fn report(seen: &Seen, usual: Option<Answers>, end: Option<End>, view
         ),
         None => "No answer of it was seen before: how long it usually takes is not known.".into(),
     });
-    if connection.thread.is_none() {
-        why.push(
+    match (&connection.thread, connection.others) {
+        (None, _) => why.push(
             "The process waits in an event loop: that it waits for this answer, and not only may be sent one, is not sure."
                 .into(),
-        );
+        ),
+        (Some(_), 0) => {}
+        (Some(_), others) => why.push(format!(
+            "The thread waits on {} as well: that it is this answer it waits for is not sure.",
+            count(others.into(), "other connection", "other connections")
+        )),
     }
     let mut evidence = vec![(sent_ns, format!("last data to {to}: {sent} acknowledged in all"))];
     if socket.received_bytes > 0 {
@@ -61,7 +71,7 @@ pub(super) fn report(seen: &Seen, usual: Option<Answers>, end: Option<End>, view
     if let Some(thread) = &connection.thread {
         evidence.push((watched.boot_ns, format!("thread {}: {}", thread.shown.tid, thread.words())));
     }
-    let sure = connection.thread.as_ref().is_some_and(|thread| thread.sockets.len() == 1);
+    let sure = connection.thread.is_some() && connection.others == 0;
     Report {
         kind: Kind::ResponseOverdue,
         subject: format!("{}|{}", watched.process, socket.cookie),
@@ -104,9 +114,16 @@ fn remedies(seen: &Seen, to: &str, view: &View<'_>) -> Vec<Remedy> {
         socket.remote.port()
     ));
     vec![
-        format!("look at {to}: it has received what was sent; see what its service is busy with, or waits for").into(),
-        Remedy::from("see whether anything comes: ")
-            .and(within(netns.as_deref(), Some(seen.watched.process), look)),
-        "give the program a time limit for answers: without one it waits as long as the peer is silent".into(),
+        format!(
+            "look at {to}: it has received what was sent; see what its service is busy with, or waits for"
+        )
+        .into(),
+        Remedy::from("see whether anything comes: ").and(within(
+            netns.as_deref(),
+            Some(seen.watched.process),
+            look,
+        )),
+        "give the program a time limit for answers: without one it waits as long as the peer is silent"
+            .into(),
     ]
 }

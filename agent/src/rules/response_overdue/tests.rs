@@ -27,7 +27,7 @@ fn socket(sent_ms_ago: u32, received_ms_ago: u32) -> SeenSocket {
 }
 
 fn by(thread: Option<SeenThread>, socket: SeenSocket) -> WatchedConnection {
-    WatchedConnection { socket, event_loop: thread.is_none(), thread }
+    WatchedConnection { socket, event_loop: thread.is_none(), others: 0, thread }
 }
 
 fn reader() -> Option<SeenThread> {
@@ -84,7 +84,7 @@ fn an_answer_may_take_three_times_as_long_as_one_took() {
     assert!(overdue(&scene).is_empty(), "{:#?}", scene.emitted);
     look(&mut scene, 62, vec![by(reader(), waits(61_000))]);
     let [incident] = overdue(&scene)[..] else { panic!("{:#?}", scene.emitted) };
-    assert_eq!(incident.why[0], "1 answer of it was seen before: the longest took 20 s.");
+    assert_eq!(incident.why[0], "1 answer of it was seen before: the longest took 20.0 s.");
 }
 
 #[test]
@@ -96,6 +96,20 @@ fn an_event_loop_may_wait_for_what_it_asked_anew_and_not_for_what_it_only_replie
     look(&mut scene, 2, vec![by(None, socket(30_000, 90_000))]);
     let [incident] = overdue(&scene)[..] else { panic!("{:#?}", scene.emitted) };
     assert_eq!(incident.cause.as_ref().map(|cause| cause.confidence), Some(Confidence::Possible));
+}
+
+#[test]
+fn a_thread_that_waits_on_several_connections_may_wait_for_another() {
+    let mut scene = Scene::new();
+    let one_of_two = WatchedConnection { others: 1, ..by(reader(), socket(30_000, 90_000)) };
+    look(&mut scene, 0, vec![one_of_two]);
+    let [incident] = overdue(&scene)[..] else { panic!("{:#?}", scene.emitted) };
+    assert_eq!(incident.cause.as_ref().map(|cause| cause.confidence), Some(Confidence::Possible));
+    assert!(
+        incident.why[1].starts_with("The thread waits on 1 other connection as well"),
+        "{:?}",
+        incident.why
+    );
 }
 
 #[test]

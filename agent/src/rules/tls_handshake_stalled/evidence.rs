@@ -192,7 +192,9 @@ impl Says<'_> {
                 };
                 match obstacle.or(self.in_it(snapshot)).or(snapshot.threads.first()) {
                     Some(thread) => format!("thread {}: {}", thread.shown.tid, thread_words(thread)),
-                    None if snapshot.unfinished => "looking at the process did not end within a second".into(),
+                    None if snapshot.unfinished => {
+                        "looking at the process did not end within a second".into()
+                    }
                     None => "the process is gone".into(),
                 }
             }

@@ -21,7 +21,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// The neighbour tables, among the sources.
 pub(super) const KIND: Kind = Kind {
-    open: |spec, _| Ok(super::wants(spec, ProbeId::NEIGH).then(|| Box::<Tables>::default() as Box<dyn Source>)),
+    open: |spec, _| {
+        Ok(super::wants(spec, ProbeId::NEIGH).then(|| Box::<Tables>::default() as Box<dyn Source>))
+    },
 };
 
 impl Source for Tables {

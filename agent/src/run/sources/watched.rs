@@ -51,7 +51,8 @@ impl Watch {
     fn start(wanted: Wanted, cgroup_root: PathBuf) -> std::io::Result<Self> {
         let (report, found) = sync_channel(WAITING);
         let (follow, followed) = channel();
-        let mut looker = Looker { wanted, cgroup_root, chosen: Vec::new(), chosen_at: None, seen: BTreeSet::new() };
+        let mut looker =
+            Looker { wanted, cgroup_root, chosen: Vec::new(), chosen_at: None, seen: BTreeSet::new() };
         let look = move || {
             loop {
                 for watched in looker.look() {

@@ -58,7 +58,11 @@ fn an_answer_that_a_process_waits_for_is_overdue_for_who_points_at_it_and_for_no
     let over = of_it.wait_for_incident("its end", |incident| {
         incident.id() == opened.id() && incident.text("/state") == "resolved"
     });
-    assert!(over.text("/summary").contains("has answered") || over.text("/summary").contains("no longer waits"), "{:#}", over.json);
+    assert!(
+        over.text("/summary").contains("has answered") || over.text("/summary").contains("no longer waits"),
+        "{:#}",
+        over.json
+    );
     let ended = of_all.stop();
     assert!(!ended.incidents.iter().any(|incident| is_overdue(incident, to)), "{:#?}", ended.incidents);
 }
