@@ -25,7 +25,7 @@ pub(super) const WHY: &str = "\
 Examples:
   culprit why 4711                   what does this process wait for, now?
   culprit why nginx                  by name: of a thread, or of the executable
-  culprit why :443                   whoever serves this port
+  culprit why :443                   the processes that serve this port
   culprit why --pod cart-7d9f --format json";
 
 /// Of `culprit top`.

@@ -163,7 +163,7 @@ impl Observer {
         apply(Context::Process(context));
     }
 
-    /// A process acted of which no event tells.
+    /// A process acted that no event has named.
     pub fn introduce(&mut self, owner: &Owner, acted_ns: u64, mut apply: impl FnMut(Context)) {
         self.owner(owner, acted_ns, false, &mut apply);
     }

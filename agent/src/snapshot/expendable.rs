@@ -1,5 +1,5 @@
 //! Looks at a process in a thread that may be left behind: what hangs its threads (a file system whose server is dead)
-//! may hang whoever looks at their memory. A look that does not end in time is given up; how many hang at once is
+//! may hang those who look at their memory. A look that does not end in time is given up; how many hang at once is
 //! bounded.
 
 use std::{
@@ -45,7 +45,7 @@ fn attempt<T: Send + 'static>(
     if hang.load(Ordering::Relaxed) >= HANGING {
         return None;
     }
-    // Whoever is second, the look that ends or the patience that does, knows of the other.
+    // The one that is second, the look that ends or the patience that does, knows of the other.
     let first = Arc::new(AtomicBool::new(true));
     let (report, reported) = sync_channel(1);
     let looks = {

@@ -227,7 +227,7 @@ child.wait()
 }
 
 #[test]
-fn a_writer_into_a_pipe_that_nobody_reads_waits_for_the_process_that_should() {
+fn a_writer_into_a_pipe_that_is_not_read_waits_for_the_process_that_should() {
     needs!();
     let netns = Netns::make();
     const WRITES: &str = "

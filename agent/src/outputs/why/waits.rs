@@ -136,7 +136,7 @@ pub(super) fn of_process(looked: &Looked) -> Vec<Wait> {
             )
         });
     }
-    // Some protocols send last what nobody answers.
+    // Some protocols end with something that is not answered.
     waits.extend(snapshot.of_event_loops().map(|socket| peer(socket, "may wait")));
     waits
 }

@@ -46,7 +46,7 @@ impl Creep {
         whole
     }
 
-    /// A step that is one by itself: what comes after it begins anew.
+    /// A step that is one by itself: what comes after it begins again.
     pub(super) fn ends(&mut self) {
         self.run = None;
     }

@@ -1,5 +1,5 @@
 //! `response_overdue`: a process that was asked for has sent something over a connection it made, the peer has
-//! acknowledged it, and nothing comes. How long answers may take nobody can know: it is for who points at a process
+//! acknowledged it, and nothing comes. How long an answer may take cannot be known: it is for who points at a process
 //! and asks what it waits for, and never for the whole machine.
 
 mod say;
@@ -24,7 +24,7 @@ const AWAITED: usize = 256;
 const OVERDUE_MS: u32 = 10_000;
 /// Nor is one overdue that takes no longer than so many times the longest one seen from that peer.
 const LONGER: u64 = 3;
-/// What is sent this soon after something came may be a reply that nobody answers, where no thread waits for it.
+/// What is sent this soon after something came may be a reply that is not answered, where no thread waits for it.
 const REPLY_MS: u32 = 1000;
 
 pub(super) const RULE: Rule = Rule {
@@ -144,12 +144,12 @@ enum End {
 /// What was sent is acknowledged, the peer is next, and a thread waits for it, or an event loop that may.
 fn is_awaited(connection: &WatchedConnection) -> bool {
     let socket = &connection.socket;
-    // Many protocols end an exchange with something that nobody answers: acknowledgements of their own, farewells.
-    let asks_anew =
+    // Many protocols end an exchange with something that is not answered: acknowledgements of their own, farewells.
+    let asks_again =
         socket.received_bytes == 0 || socket.received_ms_ago.saturating_sub(socket.sent_ms_ago) >= REPLY_MS;
     socket.is_established()
         && socket.has_sent()
         && socket.unacked == 0
         && socket.peer_is_next()
-        && (connection.thread.is_some() || (connection.event_loop && asks_anew))
+        && (connection.thread.is_some() || (connection.event_loop && asks_again))
 }

@@ -88,7 +88,7 @@ fn an_answer_may_take_three_times_as_long_as_one_took() {
 }
 
 #[test]
-fn an_event_loop_may_wait_for_what_it_asked_anew_and_not_for_what_it_only_replied() {
+fn an_event_loop_may_wait_for_what_it_asked_again_and_not_for_what_it_only_replied() {
     let mut scene = Scene::new();
     // A window update, a pong, a farewell: sent as soon as something came.
     look(&mut scene, 0, vec![by(None, socket(30_000, 30_020))]);

@@ -32,7 +32,7 @@ fn is_overdue(incident: &Incident, at: SocketAddr) -> bool {
 }
 
 #[test]
-fn an_answer_that_a_process_waits_for_is_overdue_for_who_points_at_it_and_for_nobody_else() {
+fn an_answer_that_a_process_waits_for_is_overdue_for_the_one_who_points_at_it_alone() {
     needs!(Curl);
     let pair = Pair::make();
     let to = pair.service(port());
