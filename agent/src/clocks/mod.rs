@@ -201,6 +201,7 @@ mod tests {
                 frequency_ppm: -1.5,
                 leap_second: None,
                 tai_s: 37,
+                tick_us: 10_000,
             }),
         };
         let mut out = Vec::new();

@@ -111,6 +111,7 @@ impl Known {
             | Context::Reference(_)
             | Context::Way { .. }
             | Context::LeapState { .. }
+            | Context::Tick { .. }
             | Context::Built { .. }
             | Context::Exposed(_)
             | Context::Reach(_)

@@ -37,6 +37,8 @@ pub struct State {
     pub leap_second: Option<LeapKind>,
     /// TAI − UTC, seconds; 0 where it has not been set.
     pub tai_s: i32,
+    /// The length of a tick, microseconds; 10000 is the right rate.
+    pub tick_us: i64,
 }
 
 /// What the kernel says, and what that makes of the wall clock.
@@ -95,6 +97,7 @@ fn account(timex: &libc::timex, result: i32) -> State {
             _ => None,
         },
         tai_s: timex.tai,
+        tick_us: timex.tick,
     }
 }
 
@@ -113,6 +116,7 @@ mod tests {
         timex.freq = -98_304;
         timex.status = libc::STA_INS;
         timex.tai = 37;
+        timex.tick = 10_000;
         timex
     }
 
@@ -126,6 +130,7 @@ mod tests {
             frequency_ppm: -1.5,
             leap_second: Some(LeapKind::Insert),
             tai_s: 37,
+            tick_us: 10_000,
         };
         assert_eq!(state, expected);
         let reading = reading(&state, &CLOCKS).expect("a reading");

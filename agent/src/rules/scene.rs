@@ -342,6 +342,24 @@ impl Scene {
         }));
     }
 
+    /// A call of `who` sets the length of a tick.
+    pub(super) fn sets_tick(&mut self, at: u64, who: &str, tick: i64) {
+        let mut owner = owner(self.author, self.author);
+        owner.comm = [0; 16];
+        owner.comm[..who.len()].copy_from_slice(who.as_bytes());
+        self.record(&encode(ClockRecord {
+            header: header::<ClockRecord>(at, Record::CLOCK_SET),
+            owner,
+            entered_ns: ns(at),
+            call: clock::call::CLOCK_ADJTIME,
+            modes: clock::mode::TICK,
+            tick,
+            flags: clock::flag::TICK,
+            ..ClockRecord::default()
+        }));
+        self.apply(&Context::Tick { boot_ns: ns(at), tick_us: tick });
+    }
+
     /// A call of `who` moves the clock.
     pub(super) fn sets_clock(&mut self, at: u64, who: &str, delta_ms: i64) {
         let mut owner = owner(self.author, self.author);

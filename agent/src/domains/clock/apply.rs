@@ -11,7 +11,7 @@ use ebpf_probes::{
     spec::Probe,
 };
 
-use super::{ClockCall, LeapSecond, Record, What, leap, references::References};
+use super::{ClockCall, LeapSecond, Record, Tick, What, leap, rate::Rate, references::References};
 use crate::{
     domains::{Domain, Emitted, ms},
     fact::Degraded,
@@ -100,6 +100,8 @@ pub struct Memory {
     pub(super) ways: Bounded<(Netns, [u8; 16]), Way>,
     /// Leap seconds.
     leap: leap::Leaps,
+    /// How fast it is set to run.
+    rate: Rate,
     /// The kernel and the day it was built, nanoseconds since 1970.
     built: Option<(String, i64)>,
     /// Some hook on the calls that set the clock is not attached.
@@ -117,6 +119,7 @@ impl Default for Memory {
             references: References::default(),
             ways: Bounded::new(WAYS),
             leap: leap::Leaps::default(),
+            rate: Rate::default(),
             built: None,
             degraded: false,
         }
@@ -157,6 +160,7 @@ impl Domain for Memory {
                 self.ways.insert((netns, records::address_bytes(*address)), *way);
             }
             Context::LeapState { boot_ns, armed, tai_s } => self.leap.says(*boot_ns, *armed, *tai_s),
+            Context::Tick { boot_ns, tick_us } => self.rate.says(*boot_ns, *tick_us),
             Context::Built { name, utc_ns } => self.built = Some((name.clone(), *utc_ns)),
             _ => {}
         }
@@ -214,6 +218,11 @@ impl Memory {
         self.built.as_ref().map(|(name, built_ns)| (name.as_str(), *built_ns))
     }
 
+    /// The tick, where it alone makes the clock run faster or slower than a time daemon's frequency does.
+    pub fn wrong_tick(&self) -> Option<&Tick> {
+        self.rate.wrong()
+    }
+
     /// Whether some call that sets the clock would go unseen for want of a hook.
     pub fn is_degraded(&self) -> bool {
         self.degraded
@@ -264,6 +273,12 @@ fn set(memory: &mut Memory, boot_ns: u64, record: &ClockRecord, facts: &mut Vec<
     if !refused && record.modes & mode::STATUS != 0 && record.modes & mode::ADJTIME == 0 {
         memory.leap.set(boot_ns, leap_second, || author(record, call));
     }
+    let tick_us = (record.modes & (mode::TICK | mode::ADJTIME) == mode::TICK
+        && record.flags & flag::UNREAD == 0)
+        .then_some(record.tick);
+    if let Some(tick_us) = tick_us.filter(|_| !refused) {
+        memory.rate.set(boot_ns, tick_us, author(record, call));
+    }
     let ppm = (record.modes & (mode::FREQUENCY | mode::ADJTIME) == mode::FREQUENCY)
         .then(|| record.frequency as f64 / 65536.0);
     let offset_ns = (record.modes & mode::OFFSET != 0).then(|| {
@@ -281,6 +296,7 @@ fn set(memory: &mut Memory, boot_ns: u64, record: &ClockRecord, facts: &mut Vec<
             modes: record.modes,
             offset_ns,
             frequency_ppm: ppm,
+            tick_us,
             leap_second,
             zone_only: record.flags & flag::ZONE_ONLY != 0,
             refused,

@@ -59,6 +59,9 @@ pub enum What {
         offset_ns: Option<i64>,
         /// The frequency set, parts per million.
         frequency_ppm: Option<f64>,
+        /// The length of a tick, microseconds: 10000 is the right rate, 11000 a clock that runs 10 % fast.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tick_us: Option<i64>,
         /// A leap second was armed for the end of the day.
         leap_second: Option<LeapKind>,
         /// Only the kernel's time zone was set.

@@ -5,6 +5,7 @@ mod decode;
 mod describe;
 mod fact;
 mod leap;
+mod rate;
 pub mod references;
 mod text;
 
@@ -12,3 +13,4 @@ pub use apply::{Author, Memory, Step, reading, timestamp};
 pub use decode::{Record, decode};
 pub use fact::{ClockCall, What};
 pub use leap::LeapSecond;
+pub use rate::{Tick, rate};

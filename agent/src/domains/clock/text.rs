@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::What;
+use super::{
+    What,
+    rate::{ppm, rate},
+};
 use crate::{
     fact::{LeapKind, Phrase, Tone},
     text::{
@@ -21,7 +24,16 @@ pub(super) fn phrase(what: &What) -> Phrase {
             };
             (call.name(), text, if *refused { Tone::Slow } else { Tone::Bad })
         }
-        What::ClockSlewed { call, modes, offset_ns, frequency_ppm, leap_second, zone_only, refused } => {
+        What::ClockSlewed {
+            call,
+            modes,
+            offset_ns,
+            frequency_ppm,
+            tick_us,
+            leap_second,
+            zone_only,
+            refused,
+        } => {
             let mut text = String::from("clock slewed");
             if *zone_only {
                 text = "kernel time zone set".into();
@@ -32,6 +44,10 @@ pub(super) fn phrase(what: &What) -> Phrase {
             if let Some(ppm) = frequency_ppm {
                 let _ = write!(text, "  frequency {ppm:+.3} ppm");
             }
+            let wrong_us = tick_us.filter(|tick_us| *tick_us != 10_000);
+            if let Some(tick_us) = wrong_us {
+                let _ = write!(text, "  tick {tick_us}: it runs {}", rate(ppm(tick_us)));
+            }
             if let Some(second) = leap_second {
                 let what = match second {
                     LeapKind::Insert => "inserted",
@@ -41,10 +57,15 @@ pub(super) fn phrase(what: &What) -> Phrase {
             }
             if *refused {
                 text.push_str("  refused (EPERM)");
-            } else if leap_second.is_none() && offset_ns.is_none() && frequency_ppm.is_none() && !*zone_only {
+            } else if leap_second.is_none()
+                && offset_ns.is_none()
+                && frequency_ppm.is_none()
+                && wrong_us.is_none()
+                && !*zone_only
+            {
                 let _ = write!(text, "  modes {modes:#x}");
             }
-            (call.name(), text, Tone::Plain)
+            (call.name(), text, if wrong_us.is_some() && !*refused { Tone::Slow } else { Tone::Plain })
         }
         What::ClockMoved { before, after, delta_ns, was_set, .. } => {
             let why = if *was_set {

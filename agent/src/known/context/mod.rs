@@ -143,6 +143,13 @@ pub enum Context {
         /// TAI − UTC as the kernel has it, seconds; 0 where it has not been set.
         tai_s: i32,
     },
+    /// The length of a tick of the wall clock, when that has changed.
+    Tick {
+        /// When it was asked, CLOCK_BOOTTIME in nanoseconds.
+        boot_ns: u64,
+        /// Microseconds; 10000 is the right rate.
+        tick_us: i64,
+    },
     /// When the running kernel was built: no right clock shows an earlier time.
     Built {
         /// Its release and that day: `6.1.0-42-amd64 (2025-12-18)`.

@@ -11,7 +11,7 @@ use super::World;
 use crate::{
     domains::{
         clock::{
-            self, Step,
+            self, Step, Tick,
             references::{References, Source},
         },
         connect::{ConnectOp, DropSite},
@@ -37,6 +37,11 @@ impl World {
     /// Reference clocks.
     pub fn references(&self) -> &References {
         self.domains.clock.references()
+    }
+
+    /// The tick of the wall clock, where it makes that run fast or slow.
+    pub fn wrong_tick(&self) -> Option<&Tick> {
+        self.domains.clock.wrong_tick()
     }
 
     /// The readings a reference clock gave, the oldest first.

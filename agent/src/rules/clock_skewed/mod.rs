@@ -4,6 +4,7 @@
 mod say;
 #[cfg(test)]
 mod tests;
+mod tick;
 
 use crate::{
     domains::{Event, Record, clock, tls},

@@ -1,12 +1,12 @@
 //! What `clock_skewed` says.
 
-use super::{ClockSkewed, Open, drift_ppm};
+use super::{ClockSkewed, Open, drift_ppm, tick};
 use crate::{
     domains::clock::{reading, references::Source},
     fact::{ReferenceKind, is_time_zone},
     pipeline::{
         View,
-        incident::{ClockReference, ClockSkewedDetails, Confidence, Details, Kind},
+        incident::{Cause, ClockReference, ClockSkewedDetails, Confidence, Details, Kind},
         remedy::Remedy,
         report::Report,
     },
@@ -106,9 +106,9 @@ impl ClockSkewed {
             } else {
                 self.why(open, drift, &contradicting, &local_time, view)
             },
-            cause: Some(clocks::cause(judged.confidence)),
+            cause: Some(Cause { process: tick::author(judged, view), ..clocks::cause(judged.confidence) }),
             caused_by: vec![],
-            remedies: if right || lost { vec![] } else { self.remedies(judged, &contradicting) },
+            remedies: if right || lost { vec![] } else { self.remedies(judged, &contradicting, view) },
             evidence,
             details: Details::ClockSkewed(ClockSkewedDetails {
                 reference,
@@ -147,7 +147,7 @@ impl ClockSkewed {
     }
 
     /// Who doubts compares first; and what a time daemon set it would only set again.
-    fn remedies(&self, judged: &Verdict, contradicting: &[ClockReference]) -> Vec<Remedy> {
+    fn remedies(&self, judged: &Verdict, contradicting: &[ClockReference], view: &View<'_>) -> Vec<Remedy> {
         let near = |delta_ns: i64| delta_ns.abs_diff(judged.ahead_ns) < WARNING_NS;
         if let Some((_, _, Some(daemon))) = self.stepped.filter(|(_, delta_ns, _)| near(*delta_ns)) {
             return clocks::remedies_against(daemon);
@@ -160,7 +160,8 @@ impl ClockSkewed {
                 .and(", or ")
                 .and(Command::new("hwclock").words("--systohc --utc"))
         });
-        compare.into_iter().chain(clocks::remedies()).chain(local).collect()
+        let tick = tick::remedy(judged, view);
+        compare.into_iter().chain(tick).chain(clocks::remedies()).chain(local).collect()
     }
 
     fn right_again(&self, open: &Open, view: &View<'_>) -> String {
@@ -210,6 +211,7 @@ impl ClockSkewed {
             }
             _ => {}
         }
+        also.extend(tick::sentence(judged, view));
         if !contradicting.is_empty() {
             let names: Vec<String> =
                 contradicting.iter().map(|clock| called(&(clock.kind, clock.name.clone()))).collect();

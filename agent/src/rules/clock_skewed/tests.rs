@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
     fact::ReferenceKind::{Http, Kernel, Ntp, Rtc},
-    known::context::ClockThresholds,
+    known::context::{ClockThresholds, Context},
     pipeline::incident::{ClockSkewedDetails, Incident, State},
-    rules::scene::Scene,
+    rules::scene::{Scene, advice},
 };
 
 const DAY: i64 = 86_400_000;
@@ -312,4 +312,46 @@ fn a_correction_ends_it_and_says_by_what() {
     let step = last(Kind::ClockStepped);
     assert_eq!((step.severity, step.state), (Severity::Info, State::Resolved));
     assert!(step.summary.contains("is right now by NTP server a"), "{}", step.summary);
+}
+
+#[test]
+fn a_tick_that_drives_the_clock_away_is_named_with_who_set_it_and_set_right_first() {
+    let mut scene = Scene::new();
+    scene.sets_tick(100, "adjtimex", 11_000);
+    scene.compares(500, Ntp, "192.0.2.9:123", 31_000);
+    scene.tick(750);
+    let emitted = scene.last();
+    let why = emitted.why.join(" ");
+    assert!(why.contains("It runs 10 % fast since adjtimex["), "{why}");
+    assert!(why.contains("set tick 11000 (10000 is right) at "), "{why}");
+    let by = emitted.cause.as_ref().and_then(|cause| cause.process.as_ref()).expect("its author");
+    assert_eq!(by.comm, "adjtimex");
+    assert_eq!(
+        advice(emitted).lines().next(),
+        Some("have it run at the right rate first: adjtimex --tick 10000")
+    );
+}
+
+#[test]
+fn a_tick_that_takes_the_offset_away_says_how_long_that_takes() {
+    let mut scene = Scene::new();
+    scene.sets_tick(100, "chronyd", 9_000);
+    scene.compares(500, Ntp, "192.0.2.9:123", 31_000);
+    scene.tick(750);
+    let emitted = scene.last();
+    let why = emitted.why.join(" ");
+    assert!(why.contains("It is being slewed back: chronyd["), "{why}");
+    assert!(why.contains("it runs 10 % slow; that takes 5 min 10 s more."), "{why}");
+    assert_eq!(emitted.cause.as_ref().and_then(|cause| cause.process.as_ref()), None);
+    assert!(!advice(emitted).contains("--tick"), "{}", advice(emitted));
+}
+
+#[test]
+fn a_tick_set_before_culprit_started_is_named_without_an_author() {
+    let mut scene = Scene::new();
+    scene.apply(&Context::Tick { boot_ns: 0, tick_us: 9_900 });
+    scene.compares(500, Ntp, "192.0.2.9:123", -31_000);
+    scene.tick(750);
+    let why = scene.last().why.join(" ");
+    assert!(why.contains("It runs 1 % slow: its tick is 9900 (10000 is right)."), "{why}");
 }

@@ -58,14 +58,14 @@ pub(super) const KIND: Kind = Kind {
             return Ok(None);
         }
         let watch = Clockwatch::new().context("watching the clock")?;
-        Ok(Some(Box::new(Clocks { watch, leap_seconds: LeapSeconds::default() })))
+        Ok(Some(Box::new(Clocks { watch, account: Account::default() })))
     },
 };
 
-/// The wall clock, and what the kernel says of leap seconds.
+/// The wall clock, and what the kernel says of it.
 struct Clocks {
     watch: Clockwatch,
-    leap_seconds: LeapSeconds,
+    account: Account,
 }
 
 impl Source for Clocks {
@@ -80,24 +80,30 @@ impl Source for Clocks {
             // The process that set it may not have returned from its call yet, and would not be named.
             std::thread::sleep(RETURNED);
         }
-        Ok(Found {
-            contexts: self.leap_seconds.look().into_iter().collect(),
-            records: changes.records().collect(),
-        })
+        Ok(Found { contexts: self.account.look(), records: changes.records().collect() })
     }
 }
 
-/// What the kernel said last of leap seconds: what is armed, and TAI − UTC.
+/// What the kernel said last: the leap second that is armed, TAI − UTC, and the length of a tick.
 #[derive(Default)]
-struct LeapSeconds(Option<(Option<LeapKind>, i32)>);
+struct Account {
+    leap: Option<(Option<LeapKind>, i32)>,
+    tick_us: Option<i64>,
+}
 
-impl LeapSeconds {
-    /// What the kernel says now, if that has changed. It is applied before the move that it may explain.
-    fn look(&mut self) -> Option<Context> {
-        let state = kernel::state().ok()?;
-        let (armed, tai_s) = (state.leap_second, state.tai_s);
-        let changed = self.0.replace((armed, tai_s)) != Some((armed, tai_s));
-        changed.then(|| Context::LeapState { boot_ns: boot_ns(), armed, tai_s })
+impl Account {
+    /// What the kernel says now, as far as that has changed. It is applied before the move that it may explain.
+    fn look(&mut self) -> Vec<Context> {
+        let Ok(state) = kernel::state() else { return vec![] };
+        let mut found = Vec::new();
+        let (armed, tai_s, tick_us) = (state.leap_second, state.tai_s, state.tick_us);
+        if self.leap.replace((armed, tai_s)) != Some((armed, tai_s)) {
+            found.push(Context::LeapState { boot_ns: boot_ns(), armed, tai_s });
+        }
+        if self.tick_us.replace(tick_us) != Some(tick_us) {
+            found.push(Context::Tick { boot_ns: boot_ns(), tick_us });
+        }
+        found
     }
 }
 

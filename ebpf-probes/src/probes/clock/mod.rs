@@ -67,6 +67,8 @@ pub mod flag {
     pub const UNREAD: u32 = 16;
     /// The call armed a leap second: the kernel will step the clock at the end of the day.
     pub const LEAP: u32 = 32;
+    /// The call set a tick that makes the clock run fast or slow.
+    pub const TICK: u32 = 64;
 }
 
 /// A process set or slewed the wall clock, or was refused.

@@ -56,6 +56,8 @@ static HAVE_TAI: Global<u32> = Global::new(0);
 /// `CLOCK_REALTIME` of include/uapi/linux/time.h.
 const REALTIME: u64 = 0;
 const EPERM: i64 = 1;
+/// A tick of the right length, microseconds.
+const STRAIGHT: i64 = 10_000;
 
 /// What moves the clock, changes its rate, or says whether it is right. The rest (error estimates, the
 /// loop's time constant, units) changes nothing visible.
@@ -108,7 +110,9 @@ fn entered(call: u32, fill: impl FnOnce(&mut ClockRecord) -> Option<()>) {
     }
     note.owner = current(current_netns());
     // Who sets the clock sets it for everybody, and so does who has the kernel do it.
-    if note.flags & (flag::STEP | flag::LEAP) == 0 && (filter::quiet() || !filter::caller(&note.owner)) {
+    if note.flags & (flag::STEP | flag::LEAP | flag::TICK) == 0
+        && (filter::quiet() || !filter::caller(&note.owner))
+    {
         return;
     }
     verifier::call!(whence());
@@ -205,6 +209,9 @@ fn adjusts(note: &mut ClockRecord, timex: u64) -> Option<()> {
         if modes & mode::TAI != 0 {
             note.flags |= flag::TAI_CHANGED;
         }
+        if modes & mode::TICK != 0 && asked.tick != STRAIGHT {
+            note.flags |= flag::TICK;
+        }
         if modes & mode::STATUS != 0 && asked.status & (status::INSERT | status::DELETE) != 0 {
             note.flags |= flag::LEAP;
         }
@@ -246,7 +253,7 @@ fn wanted(kept: &ClockRecord, result: i64) -> bool {
             count(ProbeId::CLOCK, Stat::Unreadable);
             return false;
         }
-        return filter::ONLY_BAD.load() == 0 || kept.flags & (flag::STEP | flag::LEAP) != 0;
+        return filter::ONLY_BAD.load() == 0 || kept.flags & (flag::STEP | flag::LEAP | flag::TICK) != 0;
     }
     if result != -EPERM || kept.flags & flag::UNREAD != 0 {
         return false;
