@@ -3,7 +3,8 @@
 
 use aya_ebpf::{
     Global,
-    helpers::bpf_get_current_ancestor_cgroup_id,
+    bindings::__sk_buff,
+    helpers::{bpf_get_current_ancestor_cgroup_id, generated::bpf_skb_ancestor_cgroup_id},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
 };
@@ -94,6 +95,14 @@ pub(crate) fn caller(owner: &Owner) -> bool {
     let wanted = CGROUP.load();
     // SAFETY: the helper takes a number and cannot fail.
     wanted == 0 || unsafe { bpf_get_current_ancestor_cgroup_id(CGROUP_LEVEL.load() as i32) } == wanted
+}
+
+/// Whether the wanted cgroup, or one below it, has the socket that sends a packet.
+#[inline(always)]
+pub(crate) fn packet_in_cgroup(skb: *mut __sk_buff) -> bool {
+    let wanted = CGROUP.load();
+    // SAFETY: the context of a cgroup_skb program.
+    wanted == 0 || unsafe { bpf_skb_ancestor_cgroup_id(skb, CGROUP_LEVEL.load() as i32) } == wanted
 }
 
 /// Whether a thread is wanted, as far as its process shows.

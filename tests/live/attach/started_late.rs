@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -11,12 +11,14 @@ use serde_json::json;
 
 use crate::{
     harness::{
-        Culprit, Incident, Netns, Running, Stage, eventually,
+        Culprit, Fact, Incident, Netns, Running, Stage,
+        dns::{PORT, ask_unanswered, query},
+        eventually,
         netns::Pair,
         port,
         process::words,
         slow,
-        sockets::{begin_connect, listen},
+        sockets::{begin_connect, listen, me},
         stage::{VOID, python},
         tls::{Identity, openssl_client},
     },
@@ -224,4 +226,32 @@ fn connections_that_are_no_handshake_or_owe_nothing_are_not_adopted() {
     let opened: Vec<_> = ended.incidents.iter().filter(here).collect();
     assert!(opened.is_empty(), "{opened:#?}");
     drop((served, asking, asked, idle));
+}
+
+#[test]
+fn a_lookup_that_is_asked_again_after_the_start_has_its_process_and_passes_its_filter() {
+    needs!(Pace);
+    let pair = Pair::make();
+    let server = pair.service(PORT);
+    let silent = pair.server.enter(move || UdpSocket::bind(server).expect("a free port"));
+    let (socket, (pid, _)) = ask_unanswered(&pair.client, server, query(4711, "db.example.com"), 1);
+    silent.recv(&mut [0; 512]).expect("asked");
+    let watching =
+        [Culprit::trace(""), Culprit::trace(&format!("-p {pid}")), Culprit::trace("--mode anomalies")];
+    let other = Culprit::trace(&format!("-p {}", watching[0].pid()));
+    let (_socket, task) = pair.client.enter(move || {
+        socket.send(&query(4711, "db.example.com")).expect("the wire takes it");
+        (socket, me())
+    });
+    for culprit in &watching {
+        let opened = culprit.wait_for_incident("the lookup", |incident| {
+            incident.opens()
+                && incident.text("/kind") == "dns_unanswered"
+                && incident.blamed() == server.to_string()
+        });
+        assert_eq!(opened.task(), (task.0.into(), task.1.into()), "{:#}", opened.json);
+        assert!(opened.within(&pair.client), "{:#}", opened.json);
+    }
+    let asked = |fact: &Fact| fact.kind() == "dns_query" && fact.at("server") == Some(server);
+    assert_eq!(other.seen(asked).len(), 0);
 }

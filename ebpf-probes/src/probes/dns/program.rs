@@ -17,6 +17,7 @@ use crate::{
     abi::{Header, IPPROTO_TCP, Kind, Owner, ProbeId},
     bpf::{
         filter,
+        netns::current_netns,
         owner::{SOCKETS, sender},
         packet::{Packet, netns_of},
         ring::{emit, header},
@@ -39,6 +40,12 @@ pub(crate) extern "C" fn dns_message(skb: *mut __sk_buff, ends: u64, payload: u6
         let ctx = SkBuffContext::new(skb.cast());
         // SAFETY: the context of a cgroup_skb program.
         let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        if !packet.ingress
+            && packet.protocol != IPPROTO_TCP
+            && owner(cookie, asker(cookie, &packet)).is_none()
+        {
+            call!(dns_sender(skb, cookie));
+        }
         if !filter::by_owner() || owner(cookie, asker(cookie, &packet)).is_some() {
             call!(dns_counted(skb, ends, payload, cookie));
             call!(dns_looked_into(skb, ends, payload, cookie));
@@ -55,6 +62,22 @@ fn owner(cookie: u64, asker: Option<*const Asker>) -> Option<*const Owner> {
         Some(asker) => Some(unsafe { &raw const (*asker).owner }),
         None => SOCKETS.get_ptr(&cookie),
     }
+}
+
+/// A question on a socket that was connected before culprit started: datagrams are sent by who asks, so the calling
+/// thread is remembered as the socket's.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dns_sender(skb: *mut __sk_buff, cookie: u64) -> u64 {
+    let ctx = SkBuffContext::new(skb.cast());
+    let mut owner = Owner::default();
+    // SAFETY: the packet's own context; a live place.
+    unsafe { sender(&ctx, &raw mut owner) };
+    owner.netns = current_netns();
+    if owner.process != 0 && filter::process(&owner) && filter::packet_in_cgroup(skb) {
+        let _ = SOCKETS.insert(&cookie, &owner, 0);
+    }
+    opaque(0)
 }
 
 /// A message that is wanted: whether it is reported, held, or let go.
