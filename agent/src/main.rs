@@ -86,7 +86,9 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(run::session(&session, &outputs, Some("recording")))
         }
         Command::Replay(options) => replay::replay(&options.config()),
-        Command::Incidents(options) => incidents::list(&options.query(), &options.place(), options.format),
+        Command::Incidents(options) => {
+            incidents::list(&options.query(), &options.place(), options.format, options.all)
+        }
         Command::Show(options) => incidents::show(&options.id, &options.place(), options.format),
         Command::Doctor(options) => doctor::doctor(&options.config()),
         Command::List { what: List::Probes { format } } => list::probes(*format),

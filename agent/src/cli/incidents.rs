@@ -30,6 +30,9 @@ pub struct Incidents {
     /// Only those that say this somewhere: a name, an address, a process.
     #[arg(long, value_name = "TEXT")]
     pub text: Option<String>,
+    /// List those too that another listed one explains; else the table counts them there.
+    #[arg(long)]
+    pub all: bool,
     /// The most recent so many.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,

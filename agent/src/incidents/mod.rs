@@ -1,9 +1,11 @@
 //! `culprit incidents` and `culprit show`: what a daemon has kept, from its store or from itself.
 
 mod daemon;
+mod fold;
 mod print;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -40,11 +42,12 @@ pub enum Source {
     },
 }
 
-/// Lists incidents, the newest last, where one looks first.
+/// Lists incidents, the newest last, where one looks first. In a table those that another one explains stand behind it,
+/// counted, unless `all` are wanted.
 ///
 /// # Errors
 /// When the store or the daemon cannot be asked.
-pub fn list(query: &Query, place: &Source, format: Format) -> anyhow::Result<ExitCode> {
+pub fn list(query: &Query, place: &Source, format: Format, all: bool) -> anyhow::Result<ExitCode> {
     let (mut found, more): (Vec<Value>, bool) = match place {
         Source::Store(path) => {
             let (kept, more) = Store::look(path)?.incidents(query)?;
@@ -54,6 +57,7 @@ pub fn list(query: &Query, place: &Source, format: Format) -> anyhow::Result<Exi
     };
     found.reverse();
     let mut out = Vec::new();
+    let mut behind = BTreeMap::new();
     match format {
         Format::Json => {
             for incident in &found {
@@ -61,13 +65,21 @@ pub fn list(query: &Query, place: &Source, format: Format) -> anyhow::Result<Exi
                 out.push(b'\n');
             }
         }
-        Format::Text => print::table(&found, Timestamp::now(), terminal::width(), &mut out)?,
+        Format::Text => {
+            if !all {
+                (found, behind) = fold::fold(found);
+            }
+            print::table(&found, &behind, Timestamp::now(), terminal::width(), &mut out)?;
+        }
     }
     io::stdout().write_all(&out)?;
     if found.is_empty() {
         say("no such incident is kept");
     } else if more {
         say("there are older ones: --limit shows more");
+    }
+    if !behind.is_empty() {
+        say("(+N): so many more that this one explains: --all lists them");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,10 @@
 //! to this moment by the wall clock, for it was reported some time ago. What is kept may be another machine's, or of
 //! earlier days: nothing in it steers a terminal.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -32,9 +35,10 @@ const fn column(heading: &'static str) -> Column<'static> {
     Column { heading, least: 0, right: false, breaks: false }
 }
 
-/// One line for each; where that is too little room, the summary below it.
+/// One line for each, which says how many stand `behind` it; where that is too little room, the summary below it.
 pub(super) fn table(
     incidents: &[Value],
+    behind: &BTreeMap<String, usize>,
     now: Timestamp,
     width: Option<usize>,
     out: &mut impl Write,
@@ -42,7 +46,13 @@ pub(super) fn table(
     if incidents.is_empty() {
         return Ok(());
     }
-    let summary = |incident: &Value| printable(incident["summary"].as_str().unwrap_or_default()).into_owned();
+    let summary = |incident: &Value| {
+        let summary = printable(incident["summary"].as_str().unwrap_or_default()).into_owned();
+        match incident["id"].as_str().and_then(|id| behind.get(id)) {
+            Some(number) => format!("(+{number}) {summary}"),
+            None => summary,
+        }
+    };
     let mut rows: Vec<Vec<String>> = incidents.iter().map(|incident| row(incident, now)).collect();
     let short = terminal::table(&COLUMNS[..5], &rows, 2, None);
     let taken = short.lines().map(cells).max().unwrap_or(0) + 2;
@@ -185,7 +195,7 @@ mod tests {
 
     fn listed(incident: &Value, width: Option<usize>) -> String {
         let mut out = Vec::new();
-        table(std::slice::from_ref(incident), now(), width, &mut out).expect("a vector");
+        table(std::slice::from_ref(incident), &BTreeMap::new(), now(), width, &mut out).expect("a vector");
         String::from_utf8(out).expect("text")
     }
 
@@ -215,6 +225,15 @@ TSMRWB  2026-11-21 10:00:03  3 min 12 s so far  warning   connect_stalled
         let wide = listed(&incident("open"), Some(130));
         assert!(wide.lines().count() == 2 && wide.lines().all(|line| cells(line) <= 130), "{wide}");
         assert!(listed(&incident("open"), None).ends_with("no answer from the network.\n"));
+    }
+
+    #[test]
+    fn a_row_says_how_many_stand_behind_it() {
+        let (incident, mut out) = (incident("open"), Vec::new());
+        let behind = [("01M7YXD271WZS0KCJEEWTSMRWB".to_owned(), 299)].into();
+        table(std::slice::from_ref(&incident), &behind, now(), Some(130), &mut out).expect("a vector");
+        let listed = String::from_utf8(out).expect("text");
+        assert!(listed.contains("connect_stalled  (+299) raven[1017]'s connect to"), "{listed}");
     }
 
     #[test]

@@ -217,6 +217,7 @@ const B: Option<Unit> = Some(Unit::Bytes);
 families! {
     INCIDENTS = "culprit_incidents_total", Counter, None, [KIND, SEVERITY], "Incidents opened, by the severity they opened with; one that begins again after it was resolved counts again";
     INCIDENTS_OPEN = "culprit_incidents_open", Gauge, None, [KIND, SEVERITY], "Incidents that are open, by the severity they have now";
+    INCIDENTS_EXPLAINED = "culprit_incidents_explained", Gauge, None, [KIND, SEVERITY], "Open incidents that another open incident explains, which is at least as severe: alerts leave them to that one";
     INCIDENTS_WORST = "culprit_incidents_worst", Gauge, None, [KIND, SEVERITY, ID, SUMMARY], "1 for the worst open incident of each kind, the oldest of the gravest: what alerts name; at most one series a kind";
 
     CONNECTS = "culprit_connects_total", Counter, None, [label("outcome", Ended::NAMES)], "TCP connects that ended; aborted means closed while pending, denied a policy of this host";

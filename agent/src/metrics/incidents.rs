@@ -10,7 +10,7 @@ use std::{
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use super::{
-    families::{INCIDENTS, INCIDENTS_OPEN, INCIDENTS_WORST},
+    families::{INCIDENTS, INCIDENTS_EXPLAINED, INCIDENTS_OPEN, INCIDENTS_WORST},
     writer::Writer,
 };
 use crate::pipeline::incident::{Incident, Kind, Severity, State};
@@ -37,6 +37,8 @@ struct Known {
     /// As it was when the incident got this severity: one that changes with every update would be a new series
     /// each time.
     summary: String,
+    /// Incidents that explain it.
+    caused_by: Vec<String>,
 }
 
 impl Account {
@@ -47,7 +49,8 @@ impl Account {
                 let known = self.open.get(&incident.id).filter(|known| known.class == class);
                 let summary =
                     known.map_or_else(|| printable(&incident.summary), |known| known.summary.clone());
-                let was = self.open.insert(incident.id.clone(), Known { class, summary });
+                let caused_by = incident.caused_by.clone();
+                let was = self.open.insert(incident.id.clone(), Known { class, summary, caused_by });
                 // One that was known before us and is only updated has opened at another time.
                 if was.is_none() && incident.state == State::Open {
                     *self.opened.entry(class).or_default() += 1;
@@ -66,12 +69,23 @@ impl Account {
         self.open.values().filter(|known| known.class == class).count() as u64
     }
 
-    /// Of each kind the oldest of the gravest.
+    /// Another incident explains it that is open and at least as severe: that one speaks for it.
+    fn is_explained(&self, known: &Known) -> bool {
+        let speaks = |id: &String| self.open.get(id).is_some_and(|cause| cause.class.1 >= known.class.1);
+        known.caused_by.iter().any(speaks)
+    }
+
+    fn explained(&self, class: (Kind, Severity)) -> u64 {
+        self.open.values().filter(|known| known.class == class && self.is_explained(known)).count() as u64
+    }
+
+    /// Of each kind the oldest of the gravest, one that another explains only where there is none else.
     fn worst(&self) -> BTreeMap<Kind, (String, Known)> {
         let mut worst: BTreeMap<Kind, (String, Known)> = BTreeMap::new();
+        let rank = |known: &Known| (!self.is_explained(known), known.class.1);
         for (id, known) in &self.open {
-            let (kind, severity) = known.class;
-            if worst.get(&kind).is_none_or(|(_, other)| severity > other.class.1) {
+            let kind = known.class.0;
+            if worst.get(&kind).is_none_or(|(_, other)| rank(known) > rank(other)) {
                 worst.insert(kind, (id.clone(), known.clone()));
             }
         }
@@ -90,13 +104,16 @@ impl Incidents {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take(incident);
     }
 
-    /// Opened so far and open now, by class, every class in order.
-    fn all(&self) -> Vec<((Kind, Severity), u64, u64)> {
+    /// Opened so far, open now, and those of them that others explain; by class, every class in order.
+    fn all(&self) -> Vec<((Kind, Severity), [u64; 3])> {
         let account = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let classes =
             Kind::ALL.iter().flat_map(|kind| Severity::ALL.iter().map(|severity| (*kind, *severity)));
         classes
-            .map(|class| (class, account.opened.get(&class).copied().unwrap_or(0), account.open(class)))
+            .map(|class| {
+                let opened = account.opened.get(&class).copied().unwrap_or(0);
+                (class, [opened, account.open(class), account.explained(class)])
+            })
             .collect()
     }
 }
@@ -106,10 +123,11 @@ impl Collector for Incidents {
         let all = self.all();
         let labels = |(kind, severity): (Kind, Severity)| [kind.name(), severity.name()];
         let mut to = Writer::new(encoder);
-        to.numbers(&INCIDENTS, all.iter().map(|(class, opened, _)| (labels(*class), *opened)))?;
-        to.numbers(&INCIDENTS_OPEN, all.iter().map(|(class, _, open)| (labels(*class), *open)))?;
+        for (at, family) in [&INCIDENTS, &INCIDENTS_OPEN, &INCIDENTS_EXPLAINED].into_iter().enumerate() {
+            to.numbers(family, all.iter().map(|(class, numbers)| (labels(*class), numbers[at])))?;
+        }
         let worst = self.0.lock().unwrap_or_else(PoisonError::into_inner).worst();
-        let named = worst.values().map(|(id, Known { class: (kind, severity), summary })| {
+        let named = worst.values().map(|(id, Known { class: (kind, severity), summary, .. })| {
             ([kind.name(), severity.name(), id.as_str(), summary.as_str()], 1u64)
         });
         to.numbers(&INCIDENTS_WORST, named)
@@ -167,8 +185,8 @@ pub(super) mod tests {
         [Severity::Warning, Severity::Critical].map(|severity| {
             let class = (Kind::ConnectFailing, severity);
             all.iter()
-                .find(|(known, ..)| *known == class)
-                .map_or((0, 0), |(_, opened, open)| (*opened, *open))
+                .find(|(known, _)| *known == class)
+                .map_or((0, 0), |(_, [opened, open, _])| (*opened, *open))
         })
     }
 
@@ -218,13 +236,37 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn one_that_another_explains_is_counted_as_such_while_that_is_open_and_no_less_severe() {
+        let incidents = Incidents::default();
+        let explained = |incidents: &Incidents| {
+            let class = (Kind::ConnectFailing, Warning);
+            let all = incidents.all();
+            all.iter().find(|(known, _)| *known == class).map(|(_, [_, open, explained])| (*open, *explained))
+        };
+        incidents.take(&Incident { caused_by: vec!["r".into()], ..incident("a", Open, Warning) });
+        assert_eq!(explained(&incidents), Some((1, 0)), "its cause is not known");
+        incidents.take(&incident("r", Open, Severity::Info));
+        assert_eq!(explained(&incidents), Some((1, 0)), "its cause is only information");
+        incidents.take(&incident("r", Updated, Warning));
+        assert_eq!(explained(&incidents), Some((2, 1)));
+        let worst = incidents.0.lock().expect("no panic").worst();
+        assert_eq!(
+            worst.get(&Kind::ConnectFailing).map(|(id, _)| id.as_str()),
+            Some("r"),
+            "though it came later"
+        );
+        incidents.take(&incident("r", Resolved, Warning));
+        assert_eq!(explained(&incidents), Some((1, 0)));
+    }
+
+    #[test]
     fn a_bounded_number_is_remembered() {
         let incidents = Incidents::default();
         for number in 0..2 * OPEN {
             incidents.take(&incident(&format!("{number:08}"), Open, Warning));
         }
         let (opened, open) =
-            incidents.all().iter().fold((0, 0), |(a, b), (_, opened, open)| (a + opened, b + open));
+            incidents.all().iter().fold((0, 0), |(a, b), (_, [opened, open, _])| (a + opened, b + open));
         assert_eq!((opened, open), (2 * OPEN as u64, OPEN as u64));
     }
 }

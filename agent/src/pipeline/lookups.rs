@@ -43,6 +43,12 @@ pub struct DnsUnansweredDetails {
     /// Who on this host is asked and waits for another server, where that is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<DnsUpstream>,
+    /// How many programs wait for a server that answers none, or waited.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub programs: u64,
+    /// Processes of those programs, one each: those that wait first, 32 at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<Process>,
 }
 
 /// What is wrong with lookups.
@@ -59,6 +65,8 @@ pub enum DnsReason {
     TcpUnanswered,
     /// Answers come late, or are failures, again and again.
     Failing,
+    /// The server answers none of three programs or more that ask it: the incident is the server's, not a program's.
+    ServerSilent,
 }
 
 /// How a lookup ended.
@@ -114,4 +122,9 @@ impl DnsOutcome {
             Self::GivenUp => format!("unanswered {times}"),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -40,7 +40,7 @@ impl Says<'_> {
                  of this name."
                     .into(),
             ),
-            DnsReason::Unanswered => why.push(
+            DnsReason::Unanswered | DnsReason::ServerSilent => why.push(
                 "Silence is what a firewall that drops, a server that is down or a missing route back looks like; a \
                  closed port would have refused. It costs a resolver's whole timeout (glibc: 5 s a try) each time."
                     .into(),

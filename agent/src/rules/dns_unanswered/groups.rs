@@ -101,6 +101,11 @@ impl Group {
         }
     }
 
+    /// Whose lookups these are.
+    pub(super) fn program(&self) -> Program {
+        self.program.clone()
+    }
+
     /// One lookup more.
     pub(super) fn asks(&mut self, op: &LookupOp) {
         self.total += 1;

@@ -10,6 +10,11 @@ mod findings;
 mod groups;
 mod looks;
 mod lookup;
+mod outage;
+#[cfg(test)]
+mod outage_tests;
+mod outages;
+mod outages_say;
 mod say;
 #[cfg(test)]
 mod tests;
@@ -22,6 +27,7 @@ use findings::Findings;
 use groups::{Followed, Groups};
 use looks::Looks;
 use lookup::{Bad, Key, key};
+use outages::Outages;
 
 use super::{neighbours, resolvers};
 use crate::{
@@ -72,6 +78,8 @@ struct DnsUnanswered {
     asked: Vec<LookupOp>,
     /// What was found out about each situation.
     findings: HashMap<u64, Findings>,
+    /// Servers that answer no program.
+    outages: Outages,
 }
 
 impl Default for DnsUnanswered {
@@ -83,6 +91,7 @@ impl Default for DnsUnanswered {
             decided: Bounded::new(DECIDED),
             asked: Vec::new(),
             findings: HashMap::new(),
+            outages: Outages::default(),
         }
     }
 }
@@ -94,6 +103,7 @@ impl Diagnose for DnsUnanswered {
             self.failing.table(),
             self.looks.table(),
             self.decided.table("dns_unanswered_decided"),
+            self.outages.table(),
         ]
     }
 
@@ -134,16 +144,16 @@ impl DnsUnanswered {
         waiting.sort_by_key(|op| (resolvers::is_local(op), op.started_ns, op.cookie, op.id));
         self.settle(&waiting, view);
         let mut looks = 0;
-        for op in waiting {
-            if self.groups.of(&key(&op)).is_some() {
-                self.groups.known(&op);
-            } else if self.is_due(&op, view) {
+        for op in &waiting {
+            if self.groups.of(&key(op)).is_some() {
+                self.groups.known(op);
+            } else if self.is_due(op, view) {
                 if self.asked.len() < ASKED && looks < LOOKS && op.owner.process != 0 {
                     looks += 1;
-                    look_at(&op, view);
-                    self.asked.push(op);
+                    look_at(op, view);
+                    self.asked.push(op.clone());
                 } else {
-                    self.decide(op, view);
+                    self.decide(op.clone(), view);
                 }
             }
         }
@@ -154,6 +164,7 @@ impl DnsUnanswered {
         for number in self.groups.numbers() {
             self.refresh(number, view);
         }
+        self.outages(&waiting, view);
     }
 
     /// A lookup of a process that waits for it.
@@ -170,8 +181,7 @@ impl DnsUnanswered {
         if is_new {
             self.open(number, view);
         }
-        let Some(group) = self.groups.get(number) else { return };
-        let id = group.id.clone();
+        let Some(id) = self.spoken_for(number, view) else { return };
         let stalls = |(_, kind): (&str, Kind)| kind == Kind::TlsHandshakeStalled;
         if view.store.live_claim(op.cookie).is_some_and(stalls) {
             // Its handshake has an incident, which this one explains.
@@ -186,6 +196,9 @@ impl DnsUnanswered {
 
     fn open(&mut self, number: u64, view: &mut View<'_>) {
         self.weigh(number, view.now_ns, view.world);
+        if self.is_listed(number, view) {
+            return;
+        }
         let Some(report) = self.report(number, view.now_ns, view) else { return };
         let id = view.store.open(view.now_ns, view.world, report);
         if let Some(group) = self.groups.get_mut(number) {
@@ -315,6 +328,11 @@ impl DnsUnanswered {
             neighbours::merge(&mut group.explained_by, explained_by);
         }
         self.weigh(number, now_ns, view.world);
+        if self.groups.get(number).is_some_and(|group| group.id.is_empty() && !group.waiting.is_empty()) {
+            // It was the silent server's alone, which may be so no more.
+            self.open(number, view);
+            return;
+        }
         let changed = self.groups.get(number).is_some_and(|group| group.emitted != before);
         if aged || changed {
             self.emit(number, view);

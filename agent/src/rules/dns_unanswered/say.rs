@@ -109,6 +109,8 @@ impl Says<'_> {
                     process: upstream.process.clone(),
                     server: upstream.server.clone(),
                 }),
+                programs: 0,
+                processes: vec![],
             }),
             process,
         }
@@ -212,7 +214,7 @@ impl Says<'_> {
             }
             DnsReason::HalfUnanswered => false,
             DnsReason::Unanswered => !self.answers(),
-            DnsReason::TcpUnanswered | DnsReason::Failing => true,
+            DnsReason::TcpUnanswered | DnsReason::Failing | DnsReason::ServerSilent => true,
         };
         if all && sure { Confidence::Certain } else { Confidence::Likely }
     }

@@ -19,7 +19,7 @@ use crate::{
 const STUB: u32 = 812;
 
 #[track_caller]
-fn details(incident: &Incident) -> &DnsUnansweredDetails {
+pub(super) fn details(incident: &Incident) -> &DnsUnansweredDetails {
     match &incident.details {
         Details::DnsUnanswered(details) => details,
         other => panic!("{other:?}"),
@@ -28,7 +28,7 @@ fn details(incident: &Incident) -> &DnsUnansweredDetails {
 
 /// What was said last of the situation that was opened first.
 #[track_caller]
-fn last(scene: &Scene) -> &Incident {
+pub(super) fn last(scene: &Scene) -> &Incident {
     let id = &scene.opened(Kind::DnsUnanswered).first().expect("one was opened").id;
     scene.emitted.iter().rfind(|incident| incident.id == *id).expect("itself at least")
 }

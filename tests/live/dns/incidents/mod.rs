@@ -1,6 +1,7 @@
 //! `dns_unanswered`, live: each situation built with real sockets, and named once; and those that are healthy.
 
 mod local_resolver;
+mod outage;
 mod unanswered;
 
 use std::net::SocketAddr;
