@@ -16,8 +16,12 @@ impl Describe for What {
             Self::ClockSet { .. }
             | Self::ClockMoved { .. }
             | Self::LeapSecond { .. }
+            | Self::MachinePaused { .. }
             | Self::Suspended { .. } => true,
-            Self::ClockSlewed { refused, .. } => *refused,
+            // What a time daemon slews is set right; a tick of another length is worth a line all the same.
+            Self::ClockSlewed { refused, tick_us, .. } => {
+                *refused || tick_us.is_some_and(|tick_us| tick_us != 10_000)
+            }
             Self::ClockCompared { ahead_ns, .. } => ahead_ns.unsigned_abs() >= MATTERS_NS,
         })
     }
@@ -27,6 +31,7 @@ impl Describe for What {
             Self::ClockSet { .. }
             | Self::ClockMoved { .. }
             | Self::LeapSecond { .. }
+            | Self::MachinePaused { .. }
             | Self::Suspended { .. } => true,
             Self::ClockSlewed { .. } | Self::ClockCompared { .. } => false,
         }

@@ -103,6 +103,19 @@ pub enum What {
         /// How far that may be wrong, nanoseconds.
         error_ns: u64,
     },
+    /// The machine stood still while another clock went on, as a VM that is paused does; no clock of its own shows it.
+    MachinePaused {
+        /// What kind of clock went on.
+        reference: ReferenceKind,
+        /// Which.
+        name: String,
+        /// For how long.
+        paused_ms: f64,
+        /// How far that may be wrong.
+        error_ms: f64,
+        /// It happened within this long before `at`.
+        within_ms: f64,
+    },
     /// The machine was suspended: BOOTTIME moved against MONOTONIC.
     Suspended {
         /// For how long.

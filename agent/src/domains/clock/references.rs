@@ -17,6 +17,7 @@ use ebpf_probes::{
 
 use super::{Memory, What};
 use crate::{
+    domains::ms,
     fact::{Reading, ReferenceKind},
     known::context::Way,
     records,
@@ -32,6 +33,8 @@ const APART_NS: u64 = 5_000_000_000;
 const HTTP_ERROR_NS: u64 = 2_500_000_000;
 /// A machine that stood still for less is not said to have.
 const LEAP_NS: u64 = 10_000_000_000;
+/// A pause from here on is reported: leases and leaders' terms are as long.
+const PAUSE_NS: u64 = 5_000_000_000;
 const SECOND: i64 = crate::time::SECOND_NS.cast_signed();
 
 /// A reference clock, by kind and name.
@@ -175,6 +178,20 @@ fn leap(earlier: &Reading, reading: &Reading, offset_ns: i64) -> Option<Leap> {
     })
 }
 
+/// How long the machine stood still between two readings of a clock that went on, and how far that may be wrong. Who
+/// writes a hardware clock writes the wall clock's time: one that agreed with it before and is ahead of it now went on.
+fn pause(earlier: &Reading, reading: &Reading, offset_ns: i64) -> Option<(u64, u64)> {
+    if !matches!(reading.kind, ReferenceKind::Ptp | ReferenceKind::Ntp | ReferenceKind::Rtc) {
+        return None;
+    }
+    let missed_ns = u64::try_from(reading.utc_ns.saturating_sub(earlier.utc_ns)).ok()?;
+    let unsure = earlier.error_ns.saturating_add(reading.error_ns);
+    let agreed = earlier.utc_ns.abs_diff(offset_ns) <= unsure;
+    // A resolution of a second may hide half of it.
+    let long = missed_ns.saturating_add(SECOND.unsigned_abs() / 2) >= PAUSE_NS && missed_ns > unsure;
+    (agreed && long).then_some((missed_ns, unsure))
+}
+
 impl Memory {
     /// As if the host had a route to it.
     #[cfg(test)]
@@ -185,7 +202,26 @@ impl Memory {
     /// A reference clock was read.
     pub(super) fn heard(&mut self, reading: &Reading) {
         let (offset_ns, stepped_ns) = (self.offset_ns(), self.stepped_ns());
+        let source = (reading.kind, reading.name.clone());
+        let earlier = self.references.heard.get(&source).and_then(VecDeque::back);
+        let paused = earlier.filter(|earlier| stepped_ns <= earlier.boot_ns).and_then(|earlier| {
+            let (missed_ns, unsure_ns) = pause(earlier, reading, offset_ns)?;
+            Some(What::MachinePaused {
+                reference: reading.kind,
+                name: reading.name.clone(),
+                paused_ms: ms(missed_ns),
+                error_ms: ms(unsure_ns),
+                within_ms: ms(reading.boot_ns.saturating_sub(earlier.boot_ns)),
+            })
+        });
         self.references.hear(reading, offset_ns, stepped_ns);
+        // Others show the same pause.
+        let again = |(at_ns, what): &(u64, What)| {
+            matches!(what, What::MachinePaused { .. }) && reading.boot_ns.saturating_sub(*at_ns) < APART_NS
+        };
+        if let Some(paused) = paused.filter(|_| !self.references.compared.iter().any(again)) {
+            self.references.compared.push((reading.boot_ns, paused));
+        }
         let Some(off) = self.off(reading) else { return };
         let compared = &mut self.references.compared;
         if compared.len() < SOURCES {
@@ -343,6 +379,20 @@ mod tests {
         assert_eq!(leap(&after, &before, (1000 + day) * SECOND), None);
         let http = |reading: Reading| Reading { kind: ReferenceKind::Http, ..reading };
         assert_eq!(leap(&http(before), &http(after), 1000 * SECOND), None);
+    }
+
+    #[test]
+    fn a_pause_of_some_seconds_is_one_where_the_other_clock_agreed_before_and_is_ahead_now() {
+        let paused = |kind, before: i64, after: i64, wall: i64| {
+            pause(&at(kind, 10, before), &at(kind, 20, after), wall * SECOND)
+                .map(|(missed_ns, _)| missed_ns / 1_000_000_000)
+        };
+        assert_eq!(paused(ReferenceKind::Rtc, 1000, 1007, 1000), Some(7));
+        assert_eq!(paused(ReferenceKind::Rtc, 1000, 1004, 1000), None, "too short to be sure");
+        // It was seven seconds behind and is set to what the wall clock shows.
+        assert_eq!(paused(ReferenceKind::Rtc, 993, 1000, 1000), None);
+        assert_eq!(paused(ReferenceKind::Http, 1000, 1007, 1000), None);
+        assert_eq!(paused(ReferenceKind::Rtc, 1007, 1000, 1007), None, "nothing takes time back");
     }
 
     #[test]

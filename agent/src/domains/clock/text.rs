@@ -87,6 +87,14 @@ pub(super) fn phrase(what: &What) -> Phrase {
             let text = format!("{}: the clock is {} (± {unsure})", shown(name), off(*ahead_ns));
             (reference.name(), text, Tone::Plain)
         }
+        What::MachinePaused { reference, name, paused_ms, error_ms, .. } => {
+            let (paused, unsure) = (duration(*paused_ms), duration(*error_ms));
+            let text = format!(
+                "the machine stood still for {paused} (± {unsure}) while {} went on, as a paused VM does",
+                shown(name)
+            );
+            (reference.name(), text, Tone::Bad)
+        }
         What::Suspended { suspended_ms } => {
             ("no call seen", format!("the machine was suspended for {}", duration(*suspended_ms)), Tone::Slow)
         }
