@@ -115,6 +115,8 @@ impl Known {
             | Context::Exposed(_)
             | Context::Reach(_)
             | Context::Holders(_)
+            | Context::OwnAddress(_)
+            | Context::Listeners(_)
             | Context::Watched(_) => {}
         }
     }
