@@ -32,7 +32,7 @@ use rustix::{
 };
 
 use crate::{
-    known::context::OwnAddress,
+    known::context::Context,
     namespaces::{self, Found, NAMES},
 };
 
@@ -74,7 +74,7 @@ pub struct Counted {
 
 /// The thread that watches; it ends when this is dropped.
 pub struct Watch {
-    news: Receiver<OwnAddress>,
+    news: Receiver<Context>,
     counts: Arc<Counts>,
     _stop: io::PipeWriter,
 }
@@ -101,8 +101,8 @@ impl Watch {
         Ok(Self { news, counts, _stop: stop })
     }
 
-    /// What has happened since this was asked last.
-    pub fn news(&self) -> impl Iterator<Item = OwnAddress> {
+    /// What has happened since this was asked last: to addresses, and names of the namespaces that are watched.
+    pub fn news(&self) -> impl Iterator<Item = Context> {
         self.news.try_iter()
     }
 
@@ -163,7 +163,7 @@ struct Watching {
     places: BTreeMap<u32, Watched>,
     names: Option<OwnedFd>,
     counts: Arc<Counts>,
-    report: SyncSender<OwnAddress>,
+    report: SyncSender<Context>,
     /// As many were refused when that was said last.
     warned: u64,
 }
@@ -262,7 +262,7 @@ impl Watching {
         let Some(watched) = self.places.get_mut(&inode) else { return };
         let (report, counts) = (&self.report, &self.counts);
         watched.place.take(&mut |news| {
-            if report.try_send(news).is_err() {
+            if report.try_send(Context::OwnAddress(Box::new(news))).is_err() {
                 counts.left_out.fetch_add(1, Relaxed);
             }
         });
@@ -289,6 +289,14 @@ impl Watching {
         });
     }
 
+    /// Says what it is called: nothing else may have happened there.
+    fn introduce(&self, watched: &Watched) {
+        let ebpf_probes::abi::Netns { inode, generation } = watched.place.netns();
+        if let Some(name) = watched.found.name.clone() {
+            let _ = self.report.try_send(Context::Netns { inode, generation, name });
+        }
+    }
+
     /// What there is now.
     fn look(&mut self) {
         let Ok(mut found) = namespaces::find() else { return };
@@ -307,8 +315,9 @@ impl Watching {
         for (inode, opened) in open(found.into_iter().take(room).collect()) {
             match opened {
                 Ok(mut watched) => {
+                    self.introduce(&watched);
                     for news in watched.place.at_start() {
-                        let _ = self.report.try_send(news);
+                        let _ = self.report.try_send(Context::OwnAddress(Box::new(news)));
                     }
                     self.places.insert(inode, watched);
                 }

@@ -127,6 +127,10 @@ impl Place {
         Ok(place)
     }
 
+    pub(super) fn netns(&self) -> Netns {
+        self.netns
+    }
+
     /// What has to be waited for.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         // SAFETY: the socket lives as long as what is borrowed from it.

@@ -100,7 +100,7 @@ pub struct NeighbourConflictDetails {
     pub neighbour: NeighbourPlace,
     /// The MACs that claim the address, the one seen last first.
     pub macs: Vec<ClaimedMac>,
-    /// Changes within the last minute.
+    /// Changes within the last minute; of an address that flaps more slowly, all that are remembered, for 6 hours at most.
     pub changes: u32,
     /// What kind of conflict it is.
     pub pattern: ConflictPattern,
@@ -112,7 +112,7 @@ pub struct NeighbourConflictDetails {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictPattern {
-    /// They claim it alternately, seconds apart: it flaps. One machine, or two that both believe they own it.
+    /// They claim it alternately, seconds or more apart: it flaps. One machine, or two that both believe they own it.
     Alternating,
     /// Both claim it within a second, again and again: two machines, or two devices of one.
     Simultaneous,

@@ -49,6 +49,7 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "metrics",
         &[
+            "claims::Counted",
             "config",
             "fact",
             "kernel::counters",

@@ -38,8 +38,7 @@ struct Claims(Watch);
 
 impl Source for Claims {
     fn look(&mut self, _kernel: &mut Kernel, _grown: &[Loss]) -> anyhow::Result<Found> {
-        let contexts = self.0.news().map(|news| Context::OwnAddress(Box::new(news))).collect();
-        Ok(Found { contexts, ..Found::default() })
+        Ok(Found { contexts: self.0.news().collect(), ..Found::default() })
     }
 
     fn claims(&self) -> Option<Counted> {
