@@ -6,10 +6,11 @@ use std::{
     process::ExitCode,
 };
 
-use ebpf_probes::probes::PROBES;
+use ebpf_probes::{abi::ProbeId, probes::PROBES};
 use serde::Serialize;
 
 use crate::{
+    claims,
     config::{Doctor, Format},
     kernel::{
         cgroup,
@@ -48,6 +49,9 @@ fn check(name: &str, state: State, found: impl Into<String>) -> Check {
 pub fn doctor(options: &Doctor) -> anyhow::Result<ExitCode> {
     let mut checks = machine();
     let probes = probes(options, &mut checks);
+    if options.spec.probes.is_empty() || options.spec.probes.contains(&ProbeId::NEIGH) {
+        checks.push(own_addresses());
+    }
     let bad = probes.iter().any(|check| check.state == State::Missing);
     let mut out = io::stdout().lock();
     if options.format == Format::Json {
@@ -148,6 +152,23 @@ fn memlock() -> Check {
             format!(
                 "{} KiB; counts only before kernel 5.11, where culprit raises it for itself",
                 bytes >> 10
+            ),
+        ),
+    }
+}
+
+/// Whether claims of own addresses are heard, in which namespaces.
+fn own_addresses() -> Check {
+    let (watched, refused) = claims::attempt();
+    let watched =
+        format!("claims of this host's addresses by others are heard in {watched} network namespaces");
+    match refused {
+        None => check("addresses", State::Ok, watched),
+        Some((inode, error)) => check(
+            "addresses",
+            State::Note,
+            format!(
+                "{watched}, and not in net:[{inode}] for one: {error}; it takes CAP_NET_RAW and CAP_SYS_ADMIN"
             ),
         ),
     }

@@ -14,6 +14,7 @@
 //! Imports go one way, and `cargo xtask check` checks it. `run` and `cli` may use everything; nothing uses
 //! them but `main`.
 
+pub mod claims;
 pub mod cli;
 pub mod clocks;
 pub mod clockwatch;

@@ -21,6 +21,8 @@ use crate::kernel::generation;
 const NAMED: &str = "/run/netns";
 /// Where a container engine keeps some that may be of no process; their names mean nothing to people.
 const ENGINES: &str = "/run/docker/netns";
+/// Where namespaces are kept by a file.
+pub const NAMES: [&str; 2] = [NAMED, ENGINES];
 /// `NSFS_MAGIC` of include/uapi/linux/magic.h.
 const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 

@@ -116,6 +116,8 @@ impl Known {
             | Context::Exposed(_)
             | Context::Reach(_)
             | Context::Holders(_)
+            | Context::OwnAddress(_)
+            | Context::Listeners(_)
             | Context::Watched(_) => {}
         }
     }

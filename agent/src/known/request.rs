@@ -29,6 +29,18 @@ pub enum Request {
     Answers,
     /// The route to a destination and the local ports towards it: answered with a [`Reach`](super::context::Reach).
     Reach(Target),
+    /// Who listens at an address of a network namespace: answered with [`Listeners`](super::context::Listeners).
+    Listeners(Place),
+}
+
+/// An address, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// The network namespace.
+    #[serde(with = "super::netns")]
+    pub netns: Netns,
+    /// The address.
+    pub address: std::net::IpAddr,
 }
 
 /// A destination, and from where.
@@ -96,6 +108,7 @@ mod tests {
             Request::References,
             Request::Answers,
             Request::Reach(Target { netns, process: 0, address: [192, 0, 2, 1].into(), port: 80 }),
+            Request::Listeners(Place { netns, address: [192, 0, 2, 1].into() }),
         ];
         for request in requests {
             let written = serde_json::to_string(&request).expect("written");

@@ -16,7 +16,10 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use super::{
     Published,
-    families::{self as f, DIRECTIONS, IP, NEIGHBOUR_STATES, RCODES, ROLES, TLS_ENDS, TLS_PHASES},
+    families::{
+        self as f, DIRECTIONS, IP, NEIGHBOUR_STATES, PACKET_RESULTS, RCODES, ROLES, TLS_ENDS, TLS_PHASES,
+        WATCH_STATES,
+    },
     snapshot::Snapshot,
     writer::Writer,
 };
@@ -29,6 +32,7 @@ impl Collector for Published {
         tls(&snapshot, &mut to)?;
         dns(&snapshot, &mut to)?;
         neighbours(&snapshot, &mut to)?;
+        own_addresses(&snapshot, &mut to)?;
         clock(&snapshot, &mut to)?;
         probes(&snapshot, &mut to)?;
         memory(&snapshot, &mut to)
@@ -116,6 +120,21 @@ fn neighbours(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
             .map(move |(name, state)| ([family, name], known.get(&(v6, state)).copied().unwrap_or(0)))
     });
     to.numbers(&f::NEIGHBOUR_ENTRIES, entries)
+}
+
+fn own_addresses(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
+    let Some(claims) = &from.claims else { return Ok(()) };
+    let namespaces = [claims.watched, claims.refused];
+    to.numbers(
+        &f::OWN_ADDRESS_NAMESPACES,
+        WATCH_STATES.iter().zip(namespaces).map(|(state, n)| ([*state], n)),
+    )?;
+    let packets = [claims.packets, claims.dropped];
+    to.numbers(
+        &f::OWN_ADDRESS_PACKETS,
+        PACKET_RESULTS.iter().zip(packets).map(|(result, n)| ([*result], n)),
+    )?;
+    to.number(&f::OWN_ADDRESS_LEFT_OUT, claims.left_out)
 }
 
 fn seconds(ns: i64) -> f64 {

@@ -153,6 +153,10 @@ pub const RCODES: &[&str] = &["noerror", "nxdomain", "servfail", "refused", "for
 /// States of a neighbour.
 pub const NEIGHBOUR_STATES: &[&str] =
     &["incomplete", "reachable", "stale", "delay", "probe", "failed", "permanent"];
+/// Whether a network namespace is watched for claims of its addresses.
+pub const WATCH_STATES: &[&str] = &["watched", "refused"];
+/// What became of packets that speak for an own address.
+pub const PACKET_RESULTS: &[&str] = &["taken", "dropped"];
 /// Directions of a step of the clock.
 pub const DIRECTIONS: &[&str] = &["forward", "backward"];
 /// Why a record is lost: [`Stat::LOSSES`] by name.
@@ -237,6 +241,10 @@ families! {
 
     NEIGHBOUR_EVENTS = "culprit_neighbour_events_total", Counter, None, [FAMILY, label("event", NeighEvent::NAMES)], "What happened to neighbours (ARP, NDP): created, resolved, not resolved (no answer), MAC replaced, a packet from another MAC than the cached one, no room in the table";
     NEIGHBOUR_ENTRIES = "culprit_neighbour_entries", Gauge, None, [FAMILY, label("state", NEIGHBOUR_STATES)], "Neighbours known in all network namespaces, by state; looked at every 10 s";
+
+    OWN_ADDRESS_NAMESPACES = "culprit_own_address_namespaces", Gauge, None, [label("state", WATCH_STATES)], "Network namespaces that are watched for other hosts that claim their addresses, and those that are not: there are more than 128, or they cannot be entered";
+    OWN_ADDRESS_PACKETS = "culprit_own_address_packets_total", Counter, None, [label("result", PACKET_RESULTS)], "ARP packets and neighbour discovery messages that speak for an address of this host: taken, or dropped by the kernel because they were not taken in time";
+    OWN_ADDRESS_LEFT_OUT = "culprit_own_address_left_out_total", Counter, None, [], "Addresses of this host, and claims of them, that were left out for want of room";
 
     CLOCK_STEPS = "culprit_clock_steps_total", Counter, None, [label("direction", DIRECTIONS)], "Steps of the wall clock";
     CLOCK_LAST_STEP = "culprit_clock_last_step_seconds", Gauge, S, [], "By how much the last step moved the wall clock; forward is positive";

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ebpf_probes::abi::ProbeId;
 
 use crate::{
+    claims::Counted,
     fact::ReferenceKind,
     kernel::{
         counters::Counters,
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub clock: Clock,
     /// Neighbours by family (IPv6 or not) and state, and whether they were looked at yet.
     pub neighbours: Option<BTreeMap<(bool, u32), u64>>,
+    /// What was counted of claims of own addresses, where they are watched.
+    pub claims: Option<Counted>,
     /// What programs ran while the kernel accounted for it.
     pub programs: Vec<ProgramUsage>,
     /// For how long it did because culprit asked it to; `None`: culprit never has.

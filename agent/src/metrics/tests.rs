@@ -22,6 +22,7 @@ use super::{
     snapshot::{Clock, Offset, Snapshot, Step},
 };
 use crate::{
+    claims::Counted,
     config::MetricsBy,
     fact::{Process, ReferenceKind},
     kernel::{
@@ -68,6 +69,7 @@ fn full() -> Metrics {
         received: BTreeMap::from([(ProbeId::TLS, 7)]),
         losses: vec![Loss { probe: ProbeId::DNS, stat: Stat::RingFull, count: 3 }],
         looks_unfinished: 1,
+        claims: Some(Counted { watched: 3, refused: 1, packets: 7, dropped: 2, left_out: 4 }),
         tables: vec![Table { name: "names", entries: 1, capacity: 2, evictions: 3 }],
         clock: Clock {
             forward: 1,

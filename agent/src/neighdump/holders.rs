@@ -101,6 +101,8 @@ fn look(sought: &Sought) -> io::Result<Seen> {
             let itself = link.netns == sought.netns && link.ifindex == sought.ifindex;
             !itself && (link.has_address || sought.macs.contains(&link.mac))
         }));
+        // One at the MAC says more than one that has the address, as private ones are had again and again.
+        links.sort_by_key(|link| !sought.macs.contains(&link.mac));
         links.truncate(REPORTED);
     }
     let asker_parent = asks.as_ref().and_then(|asks| parent(asks, &found));

@@ -39,10 +39,7 @@ pub(super) fn ask(request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlin
 ///
 /// # Errors
 /// What the netlink socket says.
-pub(super) fn dump(
-    request: RouteNetlinkMessage,
-    mut each: impl FnMut(RouteNetlinkMessage),
-) -> io::Result<()> {
+pub fn dump(request: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;

@@ -27,7 +27,7 @@ impl Observer {
             return;
         }
         self.listeners_at_ns = Some(boot_ns);
-        let found = everywhere();
+        let found = everywhere(None);
         // Which namespaces those are, each once, by way of some process that listens there.
         let mut places: Vec<PathBuf> = Vec::new();
         let mut numbers: HashSet<u64> = HashSet::new();
@@ -43,14 +43,17 @@ impl Observer {
     }
 }
 
-/// Every process that listens, and where.
-fn everywhere() -> Vec<Listens> {
+/// Every process that listens, and where; of one network namespace, by its inode number, or of all.
+fn everywhere(only: Option<u64>) -> Vec<Listens> {
     let mut ports: HashMap<(u64, u64), (IpAddr, u16)> = HashMap::new();
     let mut looked: HashSet<u64> = HashSet::new();
     let mut found: Vec<Listens> = Vec::new();
     for pid in pids() {
         let place = PathBuf::from(format!("/proc/{pid}/ns/net"));
         let Ok(ns) = fs::metadata(&place) else { continue };
+        if only.is_some_and(|only| only != ns.ino()) {
+            continue;
+        }
         if looked.insert(ns.ino()) {
             for (address, port, inode) in listening(pid) {
                 ports.insert((ns.ino(), inode), (address, port));
@@ -69,7 +72,20 @@ fn everywhere() -> Vec<Listens> {
 
 /// The processes that listen on a TCP port, in whichever network namespace.
 pub(super) fn on_port(port: u16) -> Vec<u32> {
-    everywhere().into_iter().filter(|listens| listens.port == port).map(|listens| listens.pid).collect()
+    everywhere(None).into_iter().filter(|listens| listens.port == port).map(|listens| listens.pid).collect()
+}
+
+/// The processes that a TCP connection to an address of a network namespace reaches: their names, ports, and whether they
+/// listen at this very address. The number of the namespace is believed.
+pub fn listening_at(netns: Netns, address: IpAddr) -> Vec<(u32, String, u16, bool)> {
+    let any = |at: IpAddr| at.is_unspecified() && (at.is_ipv6() || address.is_ipv4());
+    let here = everywhere(Some(netns.inode.into()));
+    let reached = here.into_iter().filter(|listens| listens.address == address || any(listens.address));
+    let named = reached.map(|Listens { pid, address: at, port, .. }| {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        (pid, comm.trim_end().to_owned(), port, at == address)
+    });
+    named.collect()
 }
 
 /// A process that listens.

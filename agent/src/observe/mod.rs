@@ -19,6 +19,7 @@ use std::{
 };
 
 use ebpf_probes::abi::{Owner, executable::Executable};
+pub use listeners::listening_at;
 pub use proc::{is_zombie, named, parent_and_start, pids, with_descendants};
 pub use target::{Target, chosen, processes};
 

@@ -11,8 +11,8 @@ use super::{
     handshakes::{TlsDetails, TlsFailingDetails},
     lookups::DnsUnansweredDetails,
     neighbours::{
-        NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
-        NeighbourUnresolvedDetails,
+        AddressConflictDetails, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails,
+        NeighbourTableFullDetails, NeighbourUnresolvedDetails,
     },
 };
 use crate::{
@@ -179,6 +179,25 @@ macro_rules! about_a_neighbour {
     )+ };
 }
 about_a_neighbour!(NeighbourUnresolvedDetails, NeighbourStaleDetails, NeighbourConflictDetails);
+
+impl DescribeDetails for AddressConflictDetails {
+    fn place(&self) -> String {
+        format!("{} on {}", self.address, shown(&self.device))
+    }
+
+    fn headline(&self) -> String {
+        let netns = self.netns.as_ref().map(|netns| format!("@{}", shown(netns))).unwrap_or_default();
+        format!("{} on {}{netns}", self.address, shown(&self.device))
+    }
+
+    fn passes(&self, select: &Select) -> bool {
+        select.network(self.address)
+    }
+
+    fn concerns_everyone(&self) -> bool {
+        true
+    }
+}
 
 impl DescribeDetails for NeighbourTableFullDetails {
     fn place(&self) -> String {

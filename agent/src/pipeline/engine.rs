@@ -51,6 +51,7 @@ impl Engine {
         match context {
             Context::Reference(reading) => self.now_ns = self.now_ns.max(reading.boot_ns),
             Context::Watched(watched) => self.now_ns = self.now_ns.max(watched.boot_ns),
+            Context::OwnAddress(own) => self.now_ns = self.now_ns.max(own.boot_ns),
             _ => {}
         }
         let mut view =
@@ -61,6 +62,8 @@ impl Engine {
                 Context::Watched(watched) => rule.watched(watched, &mut view),
                 Context::Network(network) => rule.network(network, &mut view),
                 Context::Holders(holders) => rule.holders(holders, &mut view),
+                Context::OwnAddress(own) => rule.own_address(own, &mut view),
+                Context::Listeners(listeners) => rule.listeners(listeners, &mut view),
                 Context::Reference(_) => rule.compared(&mut view),
                 Context::Exposed(exposed) => rule.exposed(exposed, &mut view),
                 Context::Reach(reach) => rule.reached(reach, &mut view),

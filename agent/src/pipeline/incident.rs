@@ -19,8 +19,9 @@ pub use super::handshakes::{FailingPeer, ObstacleDetails, TlsDetails, TlsFailing
 pub use super::kind::{Details, Kind};
 pub use super::lookups::{DnsOutcome, DnsQuestion, DnsReason, DnsUnansweredDetails, DnsUpstream};
 pub use super::neighbours::{
-    ClaimedMac, ConflictPattern, NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails,
-    NeighbourTableFullDetails, NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
+    AddressClaimant, AddressConflictDetails, AddressListener, ClaimedMac, ConflictPattern,
+    NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,
+    NeighbourUnresolvedDetails, NeighbourUser, NeighbourWaiter,
 };
 pub use super::remedy::{Part, Remedy};
 pub use crate::severity::Severity;

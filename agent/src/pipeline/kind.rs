@@ -13,7 +13,7 @@ use super::{
     handshakes::{TlsDetails, TlsFailingDetails},
     lookups::DnsUnansweredDetails,
     neighbours::{
-        NeighbourConflictDetails, NeighbourStaleDetails, NeighbourTableFullDetails,
+        AddressConflictDetails, NeighbourConflictDetails, NeighbourStaleDetails, NeighbourTableFullDetails,
         NeighbourUnresolvedDetails,
     },
 };
@@ -83,6 +83,8 @@ kinds! {
     NeighbourStale = "neighbour_stale" of "neighbour": NeighbourStaleDetails,
     /// Two machines claim one address.
     NeighbourConflict = "neighbour_conflict" of "neighbour": NeighbourConflictDetails,
+    /// Another host has an address of this one.
+    AddressConflict = "address_conflict" of "neighbour": AddressConflictDetails,
     /// There is no room for another neighbour.
     NeighbourTableFull = "neighbour_table_full" of "neighbour": NeighbourTableFullDetails,
     /// The wall clock was set, or jumped.

@@ -100,7 +100,7 @@ pub struct NeighbourConflictDetails {
     pub neighbour: NeighbourPlace,
     /// The MACs that claim the address, the one seen last first.
     pub macs: Vec<ClaimedMac>,
-    /// Changes within the last minute.
+    /// Changes within the last minute; of an address that flaps more slowly, all that are remembered, for 6 hours at most.
     pub changes: u32,
     /// What kind of conflict it is.
     pub pattern: ConflictPattern,
@@ -112,7 +112,7 @@ pub struct NeighbourConflictDetails {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictPattern {
-    /// They claim it alternately, seconds apart: it flaps. One machine, or two that both believe they own it.
+    /// They claim it alternately, seconds or more apart: it flaps. One machine, or two that both believe they own it.
     Alternating,
     /// Both claim it within a second, again and again: two machines, or two devices of one.
     Simultaneous,
@@ -135,6 +135,57 @@ pub struct ClaimedMac {
     pub netns: Option<String>,
     /// Other addresses of the same network that this host has at this MAC.
     pub other_addresses: Vec<IpAddr>,
+}
+
+/// Of `address_conflict`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct AddressConflictDetails {
+    /// The address of this host.
+    pub address: IpAddr,
+    /// The device that has it.
+    pub device: String,
+    /// The device's network namespace; absent for the host's own.
+    pub netns: Option<String>,
+    /// The device's MAC.
+    pub own_mac: String,
+    /// Duplicate address detection failed: the address cannot be used.
+    pub dad_failed: bool,
+    /// How long it has gone on.
+    pub conflict_ms: u64,
+    /// The other MACs, the one seen last first; none where duplicate address detection failed without one being heard.
+    pub claimed_by: Vec<AddressClaimant>,
+    /// Processes of this host that listen at the address, those at this very address first.
+    pub listeners: Vec<AddressListener>,
+}
+
+/// Another MAC that claims an address of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct AddressClaimant {
+    /// The MAC.
+    pub mac: String,
+    /// How often it was heard to claim the address, once a second at most.
+    pub claims: u64,
+    /// How long ago it claimed it last.
+    pub last_claim_ms: u64,
+    /// The device of this machine that has the MAC, if one has: in another network namespace.
+    pub claimed_from: Option<String>,
+    /// That namespace; absent for the host's own.
+    pub claimed_from_netns: Option<String>,
+    /// Other addresses that this host has for the same MAC.
+    pub other_addresses: Vec<IpAddr>,
+}
+
+/// A process that listens at an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct AddressListener {
+    /// Process id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// The TCP port.
+    pub port: u16,
+    /// It listens at this very address; else at every one.
+    pub bound: bool,
 }
 
 /// Of `neighbour_table_full`.

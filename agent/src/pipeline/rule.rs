@@ -5,7 +5,7 @@ use crate::{
     domains::Event,
     known::{
         bounded::Table,
-        context::{Exposed, Holders, Network, Reach, Snapshot, Watched},
+        context::{Exposed, Holders, Listeners, Network, OwnAddress, Reach, Snapshot, Watched},
         request::Request,
     },
 };
@@ -46,6 +46,10 @@ pub trait Diagnose: Send {
     fn network(&mut self, _network: &Network, _view: &mut View<'_>) {}
     /// It was looked who on this machine has a neighbour's address or MACs.
     fn holders(&mut self, _holders: &Holders, _view: &mut View<'_>) {}
+    /// Something became of an address of this host.
+    fn own_address(&mut self, _own: &OwnAddress, _view: &mut View<'_>) {}
+    /// It was looked who listens at an address.
+    fn listeners(&mut self, _listeners: &Listeners, _view: &mut View<'_>) {}
     /// A reference clock was read.
     fn compared(&mut self, _view: &mut View<'_>) {}
     /// How full what it remembers is.

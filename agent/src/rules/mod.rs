@@ -2,6 +2,7 @@
 
 use crate::pipeline::Rule;
 
+mod address_conflict;
 mod after_handshake;
 #[cfg(test)]
 mod client_hello;
@@ -40,6 +41,7 @@ pub const RULES: &[Rule] = &[
     neighbour_unresolved::RULE,
     neighbour_stale::RULE,
     neighbour_conflict::RULE,
+    address_conflict::RULE,
     neighbour_table_full::RULE,
     listen_queue_full::RULE,
     tls_handshake_stalled::RULE,

@@ -114,6 +114,12 @@ pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
             );
         }
     }
+    // Another host may have the destination's address, where the destination is this machine's own.
+    let remote = records::address(connect.tuple.remote);
+    ids.extend(view.store.live(Kind::AddressConflict).filter_map(|(id, details)| match details {
+        Details::AddressConflict(conflict) if conflict.address == remote => Some(id.to_owned()),
+        _ => None,
+    }));
     // On one machine both ends may be ours: the other one's entry for this end is what is wrong.
     let own = records::address(connect.tuple.local);
     ids.extend(view.store.live(Kind::NeighbourStale).filter_map(|(id, details)| match details {
@@ -148,6 +154,9 @@ pub(super) fn why(explained_by: &[String], view: &View<'_>) -> &'static str {
         }
         Some(Kind::NeighbourConflict) => {
             "Two MACs claim an address on the way: packets go now to one of them, now to the other."
+        }
+        Some(Kind::AddressConflict) => {
+            "Another host claims the address as well: packets go now to one of them, now to the other."
         }
         _ => "A neighbour on the way does not answer, or is not where this host believes.",
     }

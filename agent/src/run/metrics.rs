@@ -131,6 +131,7 @@ impl Session {
             losses: self.sources.losses.clone(),
             tables: self.pipeline.tables(),
             looks_unfinished: looks_unfinished(),
+            claims: self.sources.claims(),
             clock: live.clock.clone(),
             neighbours: walked.neighbours,
             programs: live.programs.clone(),

@@ -33,6 +33,8 @@ const RULES: &[(&str, &[&str])] = &[
     // Who holds an address is answered in the words of the context, as what `network` looks at is.
     ("neighdump", &["known", "namespaces", "records"]),
     ("network", &["known", "neighdump", "records"]),
+    // Who else claims an address: it dumps addresses as `neighdump` does.
+    ("claims", &["known", "namespaces", "neighdump::dump", "time"]),
     ("clockwatch", &["records::encode", "time::clock_ns"]),
     ("reference", &["clockwatch::Sample", "fact", "time"]),
     ("record", &[]),
@@ -47,6 +49,7 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "metrics",
         &[
+            "claims::Counted",
             "config",
             "fact",
             "kernel::counters",
@@ -95,11 +98,12 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("incidents", &["config", "fact", "outputs::json", "outputs::store", "terminal", "text"]),
-    ("doctor", &["config", "kernel", "list", "outputs::json", "terminal", "text"]),
+    ("doctor", &["claims", "config", "kernel", "list", "outputs::json", "terminal", "text"]),
     ("list", &["config", "rules", "terminal"]),
     (
         "run",
         &[
+            "claims",
             "clockwatch",
             "config",
             "domains",

@@ -5,6 +5,7 @@ mod chain;
 mod clock;
 mod local;
 mod network;
+mod own;
 mod process;
 mod threads;
 mod waits;
@@ -20,6 +21,7 @@ pub use network::{
     Gateway, Holder, Holders, Kinship, NeighbourTable, NeighbourUse, Network, PortHolder, PortUse, Reach,
     SeenNeighbour, Stacked,
 };
+pub use own::{AddressNews, Claim, Listeners, ListensAt, OwnAddress};
 pub use process::{Exposed, ProcessContext, STARTED};
 pub use threads::{
     CgroupLimits, Loaded, MemoryHigh, Posture, Quota, Runtime, SeenSocket, SeenThread, Snapshot,
@@ -163,6 +165,10 @@ pub enum Context {
     Reach(Box<Reach>),
     /// Who on this machine has a neighbour's address or MAC: when asked for.
     Holders(Box<Holders>),
+    /// An address of this host is claimed by another one, or cannot be used, or can again.
+    OwnAddress(Box<OwnAddress>),
+    /// Who listens at an address: when asked for.
+    Listeners(Box<Listeners>),
 }
 
 fn is_zero(number: &u32) -> bool {

@@ -1,5 +1,5 @@
 //! `neighbour_conflict`: an address has more than one owner, or one that keeps moving, so that this host's entry
-//! goes to and fro between MACs. An address that changes hands once or twice (failover, a replaced machine, a
+//! goes to and fro between MACs, within seconds or slowly: a return to an earlier MAC counts for hours. An address that changes hands once or twice (failover, a replaced machine, a
 //! bond that takes seconds between its links) is none, nor is what is set by hand, nor are MACs that are
 //! known to belong together (two devices of one machine). Which of the cases it is says [`Pattern`]; what to say
 //! is [`say`]'s.
@@ -33,12 +33,12 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     kind: Kind::NeighbourConflict,
     about: "an address is claimed by two MACs at once, or keeps moving between them: two machines, or one that flaps",
-    opens: "an address goes from one MAC to another at least 3 times in 60 s, to one it had before, with two claims within a second twice or a return within 5 s; or the cached MAC resets a connection that another one goes on asking for",
+    opens: "an address goes from one MAC to another at least 3 times in 60 s, to one it had before, with two claims within a second twice or a return within 5 s; or more slowly it comes back to MACs it had before, twice within 10 min or 4 times within 6 h; or the cached MAC resets a connection that another one goes on asking for",
     make: || Box::new(NeighbourConflict { neighbours: Bounded::new(NEIGHBOURS), looked_ns: None }),
 };
 
 /// Neighbours followed at most.
-const NEIGHBOURS: usize = 512;
+const NEIGHBOURS: usize = 1024;
 /// Changes within this long of each other belong together.
 const WINDOW_NS: u64 = 60_000_000_000;
 /// As many of them are a conflict.
@@ -49,6 +49,15 @@ const AT_ONCE_NS: u64 = 1_000_000_000;
 const PAIRS: usize = 2;
 /// A failover stays where it is for longer than this.
 const RETURN_NS: u64 = 5_000_000_000;
+/// What changes hands more slowly is a conflict when it has come back so often, to whichever MAC it had before, within so
+/// long: a pair that is updated comes back once, a bond that settles in less than a minute is none.
+const SLOW_RETURNS: [(usize, u64); 2] = [(2, 600_000_000_000), (4, LONG_NS)];
+/// Slow changes are spread over more than this.
+const SETTLES_NS: u64 = WINDOW_NS;
+/// Changes are remembered for this long.
+const LONG_NS: u64 = 6 * 3600 * 1_000_000_000;
+/// Of a slow one it is waited for at most this long whether it moves again.
+const SLOW_QUIET_NS: u64 = 1800 * 1_000_000_000;
 /// It is asked at most this often whose MACs some are.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 /// Sightings remembered of each at most.
@@ -71,6 +80,8 @@ struct Contested {
     total: u64,
     began_ns: u64,
     last_ns: u64,
+    /// When it was seen last that it changes.
+    seen_ns: u64,
     /// Times that one MAC reset what the other one asked for, and the last of them.
     resets: u32,
     reset: Option<(u64, UnheardRecord)>,
@@ -197,6 +208,7 @@ impl NeighbourConflict {
             changes += u64::from(contested.sighting(at_ns, mac));
         }
         contested.forget(view.now_ns);
+        contested.seen_ns = view.now_ns;
         // Answered before the incident is due, unless that is at once.
         let suspicious = contested.holders.is_none() && (contested.changes() > 1 || contested.resets > 0);
         if suspicious
@@ -221,15 +233,21 @@ impl NeighbourConflict {
         } else if pattern.is_some() {
             contested.said = pattern;
             // The first change: who had it before may have had it for long.
-            contested.began_ns = contested.sightings.get(1).map_or(view.now_ns, |(at, _)| *at);
-            contested.total = contested.changes();
+            let shown = contested.shown();
+            contested.began_ns = shown.get(1).map_or(view.now_ns, |(at, _)| *at);
+            contested.total = contested.counted();
             let report = contested.report(&key, view.now_ns, None, view);
             contested.id = Some(view.store.open(view.now_ns, view.world, report));
         }
     }
 
     fn tick(&mut self, view: &mut View<'_>) {
-        let over = |contested: &Contested| view.now_ns.saturating_sub(contested.last_ns) >= WINDOW_NS;
+        // What has not come to a conflict is remembered for as long as there is room.
+        let long_ns = if self.neighbours.len() > NEIGHBOURS / 2 { WINDOW_NS } else { LONG_NS };
+        let over = |contested: &Contested| {
+            let lasts_ns = if contested.id.is_some() { contested.quiet_ns() } else { long_ns };
+            view.now_ns.saturating_sub(contested.last_ns) >= lasts_ns
+        };
         let mut quiet: Vec<Key> =
             self.neighbours.iter().filter(|(_, contested)| over(contested)).map(|(key, _)| *key).collect();
         quiet.sort_unstable();
@@ -258,10 +276,41 @@ impl Contested {
         self.sightings.len() > 1
     }
 
-    /// Changes fall out of the window; the machine that had the address before the first that is left is kept.
+    /// Changes fall out of what is remembered; the machine that had the address before the first that is left is kept.
     fn forget(&mut self, now_ns: u64) {
-        let old = self.sightings.iter().filter(|(at, _)| now_ns.saturating_sub(*at) >= WINDOW_NS).count();
+        let old = self.sightings.iter().filter(|(at, _)| now_ns.saturating_sub(*at) >= LONG_NS).count();
         self.sightings.drain(..old.saturating_sub(1));
+    }
+
+    /// The sightings of so long before the last, and the one before them.
+    fn within(&self, span_ns: u64) -> &[(u64, String)] {
+        let old = |(at, _): &&(u64, String)| self.seen_ns.saturating_sub(*at) >= span_ns;
+        let old = self.sightings.iter().take_while(old).count();
+        &self.sightings[old.saturating_sub(1)..]
+    }
+
+    /// Those that make it what it is said to be: of a slow one all.
+    fn shown(&self) -> &[(u64, String)] {
+        let last_minute = self.within(WINDOW_NS);
+        let slow = self.id.is_some() || self.said.is_some();
+        if slow && self.quick(last_minute).is_none() && self.resets == 0 {
+            &self.sightings
+        } else {
+            last_minute
+        }
+    }
+
+    /// The changes among them.
+    fn counted(&self) -> u64 {
+        (self.shown().len() as u64).saturating_sub(1)
+    }
+
+    /// For how long it has to be quiet to be over: three times as long as it takes to move.
+    fn quiet_ns(&self) -> u64 {
+        let shown = self.shown();
+        let (Some((first, _)), Some((last, _))) = (shown.get(1), shown.last()) else { return WINDOW_NS };
+        let moves = (shown.len() as u64).saturating_sub(2).max(1);
+        (3 * (last.saturating_sub(*first) / moves)).clamp(WINDOW_NS, SLOW_QUIET_NS)
     }
 
     /// The MACs, as bytes.
@@ -282,24 +331,38 @@ impl Contested {
         if self.resets > 0 {
             return Some(Pattern::TwoMachines);
         }
-        let returns = self
-            .sightings
-            .iter()
-            .enumerate()
-            .any(|(i, (_, mac))| self.sightings[..i].iter().any(|(_, before)| before == mac));
-        if self.changes() < CHANGES || !returns {
+        self.quick(self.within(WINDOW_NS)).or_else(|| self.slow())
+    }
+
+    /// It comes back again and again, however long each stays.
+    fn slow(&self) -> Option<Pattern> {
+        let often = SLOW_RETURNS.iter().any(|(returns, span_ns)| {
+            let these = self.within(*span_ns);
+            let (Some((first, _)), Some((last, _))) = (these.get(1), these.last()) else { return false };
+            these_return(these) >= *returns && last.saturating_sub(*first) >= SETTLES_NS
+        });
+        often.then_some(Pattern::Alternating)
+    }
+
+    /// The same within a minute.
+    fn quick(&self, these: &[(u64, String)]) -> Option<Pattern> {
+        if (these.len() as u64) <= CHANGES || these_return(these) == 0 {
             return None;
         }
-        let at_once = self.sightings.windows(2).filter(|pair| pair[1].0 - pair[0].0 <= AT_ONCE_NS).count();
+        let at_once = these.windows(2).filter(|pair| pair[1].0 - pair[0].0 <= AT_ONCE_NS).count();
         if at_once >= PAIRS {
             return Some(Pattern::Simultaneous);
         }
-        let quick = self
-            .sightings
-            .windows(3)
-            .any(|three| three[0].1 == three[2].1 && three[2].0 - three[1].0 <= RETURN_NS);
+        let quick =
+            these.windows(3).any(|three| three[0].1 == three[2].1 && three[2].0 - three[1].0 <= RETURN_NS);
         quick.then_some(Pattern::Alternating)
     }
+}
+
+/// How often it is a MAC that was seen before.
+fn these_return(these: &[(u64, String)]) -> usize {
+    let before = |at: usize, mac: &String| these[..at].iter().any(|(_, before)| before == mac);
+    these.iter().enumerate().filter(|(at, (_, mac))| before(*at, mac)).count()
 }
 
 /// What is known of a neighbour, made when there is nothing yet.

@@ -25,7 +25,7 @@ impl Contested {
     /// The MACs, the one seen last first.
     fn macs(&self, now_ns: u64, view: &View<'_>) -> Vec<ClaimedMac> {
         let mut macs: Vec<ClaimedMac> = Vec::new();
-        for (at, mac) in self.sightings.iter().rev() {
+        for (at, mac) in self.shown().iter().rev() {
             match macs.iter_mut().find(|known| known.mac == *mac) {
                 Some(known) => known.claims += 1,
                 None => macs.push(ClaimedMac {
@@ -84,7 +84,7 @@ impl Contested {
             remedies,
             evidence: self.evidence(&place),
             details: Details::NeighbourConflict(NeighbourConflictDetails {
-                changes: self.changes() as u32,
+                changes: self.counted() as u32,
                 pattern,
                 resets: self.resets,
                 neighbour: place,
@@ -111,7 +111,11 @@ impl Contested {
         match end {
             Some(End::Quiet) => {
                 return format!(
-                    "No machine contests {what} {where_} any more: its entry has not moved for a minute."
+                    "No machine contests {what} {where_} any more: its entry has not moved for {}.",
+                    match self.quiet_ns() {
+                        ns if ns < 2 * MINUTE_NS => "a minute".to_owned(),
+                        ns => duration(ns),
+                    }
                 );
             }
             Some(End::Together) => {
@@ -122,7 +126,7 @@ impl Contested {
             None => {}
         }
         let lasted = duration(now_ns.saturating_sub(self.began_ns));
-        let changes = text::count(self.changes(), "time", "times");
+        let changes = text::count(self.counted(), "time", "times");
         match (pattern, &self.reset) {
             (Pattern::TwoMachines, Some((_, reset))) => {
                 let (cached, other) = (
@@ -146,7 +150,7 @@ impl Contested {
     fn evidence(&self, place: &NeighbourPlace) -> Vec<(u64, String)> {
         let address = place.address;
         let mut evidence: Vec<(u64, String)> = self
-            .sightings
+            .shown()
             .windows(2)
             .map(|pair| {
                 (pair[1].0, format!("{address} is claimed by {} instead of {}", pair[1].1, pair[0].1))
@@ -189,7 +193,7 @@ fn why(pattern: Pattern, place: &NeighbourPlace, names: &[&str]) -> Vec<String> 
             "Both answer {how} for it within a second, so this host's packets go now to one, now to the other. Two machines have the address, and connections hang and are reset; or one machine has two devices on this link and answers by both; or a balancer's real server answers for the balancer's address (LVS-DR)."
         ),
         Pattern::Alternating => format!(
-            "They announce it by {how} in turn, seconds apart: one machine whose devices or links take turns (a bond, a failover pair), or two machines that both believe they own it. Each move sends this host's packets elsewhere."
+            "They announce it by {how} in turn, seconds or minutes apart: one machine whose devices or links take turns (a bond, a failover pair), or two machines that both believe they own it. Each move sends this host's packets elsewhere."
         ),
     }];
     if names.iter().any(|name| VRRP.iter().any(|prefix| name.starts_with(prefix))) {

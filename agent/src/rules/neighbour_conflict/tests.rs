@@ -167,3 +167,47 @@ fn a_reset_between_macs_that_belong_together_is_none() {
     scene.passes(1000, 5000);
     assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
 }
+
+#[test]
+fn two_that_announce_it_in_turn_half_a_minute_apart_are_a_conflict_and_a_failover_pair_is_none() {
+    let mut scene = Scene::new();
+    moves(&mut scene, 0, 1, 2);
+    scene.passes(0, 32_000);
+    moves(&mut scene, 32_000, 2, 1);
+    scene.passes(32_000, 64_000);
+    assert!(scene.emitted.is_empty(), "one return is a failover and its end: {:#?}", scene.emitted);
+    moves(&mut scene, 64_000, 1, 2);
+    let opened = scene.opened(Kind::NeighbourConflict);
+    assert_eq!((opened.len(), pattern(opened[0])), (1, ConflictPattern::Alternating));
+    assert_eq!(
+        opened[0].summary,
+        "192.0.2.90 flaps on eth0: it moved 3 times between 02:00:00:00:00:02 and 02:00:00:00:00:01 within 64.0 s."
+    );
+    // It is open until it has not moved for three times as long as it takes to.
+    scene.passes(64_000, 150_000);
+    assert_eq!(scene.last().state, State::Open);
+    scene.passes(150_000, 170_000);
+    assert_eq!(scene.last().state, State::Resolved);
+}
+
+#[test]
+fn a_pair_that_comes_back_every_hour_is_a_conflict_after_four_returns() {
+    let mut scene = Scene::new();
+    let hour = 3_600_000;
+    for round in 0..4u64 {
+        let (from, to) = if round % 2 == 0 { (1, 2) } else { (2, 1) };
+        moves(&mut scene, round * hour, from, to);
+    }
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
+    moves(&mut scene, 4 * hour, 1, 2);
+    assert_eq!(scene.opened(Kind::NeighbourConflict).len(), 1);
+}
+
+#[test]
+fn successors_that_never_come_back_are_none_however_many() {
+    let mut scene = Scene::new();
+    for host in 1..30 {
+        moves(&mut scene, u64::from(host) * 40_000, host, host + 1);
+    }
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
+}

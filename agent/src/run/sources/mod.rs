@@ -2,6 +2,7 @@
 //! tables, `/proc`. Everything that reads the running system stands here; what it means is the pipeline's business.
 
 mod adopted;
+mod claims;
 pub(super) mod clocks;
 mod neighbours;
 mod source;
@@ -20,6 +21,7 @@ use ebpf_probes::{
 use source::{Found, Kind, Source};
 
 use crate::{
+    claims::Counted,
     config,
     domains::Event,
     kernel::{
@@ -39,7 +41,8 @@ use crate::{
 };
 
 /// Every kind of source beside the ring, the sweep and the observer, in the order in which they are asked.
-const SOURCES: &[Kind] = &[adopted::KIND, clocks::KIND, neighbours::KIND, watched::KIND, ways::KIND];
+const SOURCES: &[Kind] =
+    &[adopted::KIND, claims::KIND, clocks::KIND, neighbours::KIND, watched::KIND, ways::KIND];
 
 /// All sources of a session.
 pub(in crate::run) struct Sources {
@@ -119,6 +122,11 @@ impl Sources {
         self.observer.caveats()
     }
 
+    /// What was counted of claims of own addresses, where they are watched.
+    pub(in crate::run) fn claims(&self) -> Option<Counted> {
+        self.others.iter().find_map(|source| source.claims())
+    }
+
     /// Anything was asked for but a choice of probes.
     pub(in crate::run) fn filters(&self) -> bool {
         let spec = &self.spec;
@@ -195,6 +203,7 @@ impl Sources {
                 self.sweep.fetch_answers();
                 vec![]
             }
+            Request::Listeners(place) => vec![claims::listeners(place)],
             Request::Reach(target) => vec![Context::Reach(Box::new(network::reach(target, boot_ns())))],
         })
     }

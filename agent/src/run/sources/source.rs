@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use crate::{
+    claims::Counted,
     domains::Event,
     kernel::{
         load::{Kernel, Loss},
@@ -40,6 +41,11 @@ pub(in crate::run) trait Source {
 
     /// A process was started to be followed.
     fn follow(&mut self, _process: u32) {}
+
+    /// What was counted of claims of own addresses.
+    fn claims(&self) -> Option<Counted> {
+        None
+    }
 
     /// Four times a second; `grown`: what was lost since the last time.
     ///

@@ -3,6 +3,7 @@
 mod conflict;
 mod machine;
 mod no_incident;
+mod own_address;
 mod several_macs;
 mod stale;
 mod unresolved;
@@ -24,6 +25,7 @@ use crate::harness::Netns;
 const UNRESOLVED: &str = "neighbour_unresolved";
 const STALE: &str = "neighbour_stale";
 const CONFLICT: &str = "neighbour_conflict";
+const ADDRESS: &str = "address_conflict";
 const FAILING: &str = "connect_failing";
 const STALLED: &str = "connect_stalled";
 

@@ -1,0 +1,281 @@
+//! `address_conflict`: another host has an address of this one. It says so (ARP, neighbour advertisements), or duplicate
+//! address detection has found it. Peers' packets go there, and nothing on this host shows it.
+//!
+//! Never a conflict: what this host's own other devices say (a MAC of the same namespace, or of another one that does not
+//! have the address itself: a proxy, a bridge); a virtual router's MAC that a device of this host has; a question of
+//! one who looks whether the address is free, for it claims nothing; an address that this host gives up at once, as a
+//! backup does when the master is back.
+
+mod say;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use super::neighbours::Key;
+use crate::{
+    domains::{Event, Record},
+    known::{
+        bounded::{Bounded, Table},
+        context::{AddressNews, Claim, Holder, Holders, Listeners, ListensAt, OwnAddress},
+        request::{Place, Sought},
+    },
+    pipeline::{Diagnose, Request, Rule, View, incident::Kind},
+    records,
+};
+
+pub(super) const RULE: Rule = Rule {
+    kind: Kind::AddressConflict,
+    about: "another host claims an address of this one, or duplicate address detection found it: both MACs, since when, who listens there",
+    opens: "another MAC claims an address that this host still has 2 s later, and is no device of this host that has not got the address itself; or duplicate address detection failed and the address is still there a second later",
+    make: || Box::new(AddressConflict { addresses: Bounded::new(ADDRESSES), looked_ns: None }),
+};
+
+/// Addresses followed at most.
+const ADDRESSES: usize = 256;
+/// Other MACs remembered of each at most.
+const CLAIMANTS: usize = 8;
+/// This host gives the address up within this long where a failover is healthy.
+const GIVES_WAY_NS: u64 = 2_000_000_000;
+/// A temporary address that is refused is replaced by another one at once.
+const REPLACED_NS: u64 = 1_000_000_000;
+/// Nobody has claimed it for this long.
+const QUIET_NS: u64 = 60_000_000_000;
+/// It is asked at most this often whose MACs some are.
+const LOOK_EVERY_NS: u64 = 1_000_000_000;
+
+struct AddressConflict {
+    addresses: Bounded<Key, Contested>,
+    /// When it was last asked whose MACs some are.
+    looked_ns: Option<u64>,
+}
+
+/// An address of this host that another one may have.
+#[derive(Default)]
+struct Contested {
+    device: String,
+    mac: [u8; 8],
+    prefix: u8,
+    claimants: Vec<Claimant>,
+    /// Since when duplicate address detection has refused it, and when that was heard.
+    dad_failed: Option<(u64, u64)>,
+    /// Whose the MACs are is to be asked; who listens, too.
+    ask: bool,
+    asked_listeners: bool,
+    listeners: Vec<ListensAt>,
+    /// Claims when it was last reported.
+    said: u64,
+    id: Option<String>,
+}
+
+/// Another MAC.
+struct Claimant {
+    mac: [u8; 8],
+    how: Claim,
+    first_ns: u64,
+    last_ns: u64,
+    claims: u64,
+    /// It was looked whether a device of this machine has it.
+    looked: bool,
+    holder: Option<Holder>,
+    other_addresses: Vec<IpAddr>,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nobody has claimed it for a minute.
+    Quiet,
+    /// This host has it no more.
+    Gone,
+    /// It can be used.
+    Usable,
+    /// The other MACs are this host's own.
+    Ours,
+}
+
+impl Diagnose for AddressConflict {
+    fn tables(&self) -> Vec<Table> {
+        vec![self.addresses.table("address_conflict_addresses")]
+    }
+
+    fn event(&mut self, event: &Event, view: &mut View<'_>) {
+        if matches!(event.what, Record::Tick) && !self.addresses.is_empty() {
+            self.ask(view);
+            self.judge(view);
+        }
+    }
+
+    fn own_address(&mut self, own: &OwnAddress, view: &mut View<'_>) {
+        let key = (own.netns, own.ifindex, records::address_bytes(own.address));
+        match own.news {
+            AddressNews::Claimed { by, how } => self.followed(key, own).claimed(by, how, own.boot_ns),
+            AddressNews::DadFailed { since_ns } => {
+                let contested = self.followed(key, own);
+                contested.dad_failed = Some((since_ns.min(own.boot_ns), own.boot_ns));
+            }
+            AddressNews::Usable => {
+                if self.addresses.get(&key).is_some_and(|contested| contested.dad_failed.is_some()) {
+                    self.ends(&key, End::Usable, view);
+                }
+            }
+            AddressNews::Gone => self.ends(&key, End::Gone, view),
+        }
+    }
+
+    fn holders(&mut self, holders: &Holders, view: &mut View<'_>) {
+        let key = (holders.netns, holders.ifindex, holders.address);
+        let Some(contested) = self.addresses.get_mut(&key) else { return };
+        for claimant in &mut contested.claimants {
+            claimant.looked = true;
+            // One that has the address itself says more than one that has not.
+            let having = holders.devices.iter().filter(|holder| holder.mac == claimant.mac);
+            claimant.holder = having.max_by_key(|holder| holder.has_address).cloned();
+            let at = holders.others.iter().filter(|other| other.mac == claimant.mac);
+            claimant.other_addresses = at.map(|other| records::address(other.address)).collect();
+        }
+        if contested.id.is_some() && !contested.is_contested(&key) {
+            self.ends(&key, End::Ours, view);
+        }
+    }
+
+    fn listeners(&mut self, listeners: &Listeners, view: &mut View<'_>) {
+        let address = records::address_bytes(listeners.address);
+        for (key, contested) in self.addresses.iter_mut() {
+            if key.0 != listeners.netns || key.2 != address {
+                continue;
+            }
+            contested.listeners.clone_from(&listeners.listeners);
+            if let Some(id) = contested.id.clone() {
+                let report = contested.report(key, view.now_ns, None, view);
+                view.store.update(view.now_ns, view.world, &id, report);
+            }
+        }
+    }
+}
+
+impl AddressConflict {
+    fn followed(&mut self, key: Key, own: &OwnAddress) -> &mut Contested {
+        if self.addresses.get(&key).is_none() {
+            self.addresses.insert(key, Contested::default());
+        }
+        let contested = self.addresses.get_mut(&key).expect("it is there, or was made");
+        contested.device.clone_from(&own.device);
+        (contested.mac, contested.prefix) = (own.mac, own.prefix);
+        contested
+    }
+
+    /// Asks what is to be known, about one address at a time.
+    fn ask(&mut self, view: &mut View<'_>) {
+        if self.looked_ns.is_some_and(|at| view.now_ns.saturating_sub(at) < LOOK_EVERY_NS) {
+            return;
+        }
+        let mut waiting: Vec<&Key> =
+            self.addresses.iter().filter(|(_, contested)| contested.ask).map(|(key, _)| key).collect();
+        waiting.sort_unstable();
+        let Some(key) = waiting.first().map(|key| **key) else { return };
+        let Some(contested) = self.addresses.get_mut(&key) else { return };
+        contested.ask = false;
+        self.looked_ns = Some(view.now_ns);
+        let (netns, ifindex, address) = key;
+        let macs = contested.claimants.iter().map(|claimant| claimant.mac).collect();
+        view.requests.push(Request::Holders(Sought { netns, ifindex, address, macs }));
+        if !contested.asked_listeners {
+            contested.asked_listeners = true;
+            view.requests.push(Request::Listeners(Place { netns, address: records::address(address) }));
+        }
+    }
+
+    fn judge(&mut self, view: &mut View<'_>) {
+        let mut keys: Vec<Key> = self.addresses.iter().map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        for key in keys {
+            let Some(contested) = self.addresses.get_mut(&key) else { continue };
+            if contested.is_quiet(view.now_ns) {
+                self.ends(&key, End::Quiet, view);
+            } else if let Some(id) = contested.id.clone() {
+                let claims = contested.claims();
+                if claims.checked_ilog2() != contested.said.checked_ilog2() {
+                    contested.said = claims;
+                    let report = contested.report(&key, view.now_ns, None, view);
+                    view.store.update(view.now_ns, view.world, &id, report);
+                }
+            } else if contested.is_due(&key, view.now_ns) {
+                contested.said = contested.claims();
+                let report = contested.report(&key, view.now_ns, None, view);
+                contested.id = Some(view.store.open(view.now_ns, view.world, report));
+            }
+        }
+    }
+
+    fn ends(&mut self, key: &Key, end: End, view: &mut View<'_>) {
+        let Some(contested) = self.addresses.get_mut(key) else { return };
+        if let Some(id) = contested.id.take() {
+            let report = contested.report(key, view.now_ns, Some(end), view);
+            view.store.over(view.now_ns, &id, report);
+        }
+        // Whose the MACs are is kept while they go on: each claim would be looked at again.
+        if end != End::Ours {
+            self.addresses.remove(key);
+        }
+    }
+}
+
+impl Contested {
+    fn claimed(&mut self, mac: [u8; 8], how: Claim, at_ns: u64) {
+        if let Some(known) = self.claimants.iter_mut().find(|claimant| claimant.mac == mac) {
+            (known.how, known.last_ns) = (how, known.last_ns.max(at_ns));
+            known.claims += 1;
+            return;
+        }
+        if self.claimants.len() >= CLAIMANTS {
+            self.claimants.sort_by_key(|claimant| claimant.last_ns);
+            self.claimants.remove(0);
+        }
+        self.ask = true;
+        self.claimants.push(Claimant {
+            mac,
+            how,
+            first_ns: at_ns,
+            last_ns: at_ns,
+            claims: 1,
+            looked: false,
+            holder: None,
+            other_addresses: vec![],
+        });
+    }
+
+    /// Other hosts', or other namespaces' that have the address themselves.
+    fn foreign(&self, key: &Key) -> impl Iterator<Item = &Claimant> + use<'_> {
+        let netns = key.0;
+        self.claimants.iter().filter(move |claimant| {
+            claimant.holder.as_ref().is_none_or(|holder| holder.has_address && holder.netns != netns)
+        })
+    }
+
+    fn is_contested(&self, key: &Key) -> bool {
+        self.dad_failed.is_some() || self.foreign(key).next().is_some()
+    }
+
+    fn claims(&self) -> u64 {
+        self.claimants.iter().map(|claimant| claimant.claims).sum()
+    }
+
+    /// It has lasted for long enough, and was looked at.
+    fn is_due(&self, key: &Key, now_ns: u64) -> bool {
+        let lasts =
+            |claimant: &Claimant| claimant.looked && now_ns.saturating_sub(claimant.first_ns) >= GIVES_WAY_NS;
+        self.dad_failed.is_some_and(|(_, heard_ns)| now_ns.saturating_sub(heard_ns) >= REPLACED_NS)
+            || self.foreign(key).any(lasts)
+    }
+
+    fn is_quiet(&self, now_ns: u64) -> bool {
+        let last_ns = self.claimants.iter().map(|claimant| claimant.last_ns).max().unwrap_or(0);
+        self.dad_failed.is_none() && now_ns.saturating_sub(last_ns) >= QUIET_NS
+    }
+
+    fn began_ns(&self, key: &Key) -> u64 {
+        let claimed = self.foreign(key).map(|claimant| claimant.first_ns);
+        claimed.chain(self.dad_failed.map(|(since, _)| since)).min().unwrap_or(0)
+    }
+}
