@@ -100,6 +100,7 @@ kernel_fields! {
     TCP_WRITE_SEQ: u32 [4] = "tcp_sock.write_seq";
     TCP_SND_WND: u32 [4] = "tcp_sock.snd_wnd";
     TCP_MSS: u32 [4] = "tcp_sock.mss_cache";
+    TCP_PACKETS: u32 [4] = "tcp_sock.packets_out";
     TCP_SACKED: u32 [4] = "tcp_sock.sacked_out";
     TCP_BYTES_ACKED: u64 [8] = "tcp_sock.bytes_acked";
     TCP_HEARD: u32 [4] = "tcp_sock.rcv_tstamp";

@@ -337,6 +337,7 @@ fn refresh(sk: *const u8, known: *mut Unacked) -> u64 {
         (*known).window = bpf_probe_read_kernel(fields::TCP_SND_WND::address(sk)).unwrap_or(0);
         (*known).mss = bpf_probe_read_kernel(fields::TCP_MSS::address(sk)).unwrap_or(0);
         (*known).path_mtu = bpf_probe_read_kernel(fields::ICSK_PATH_MTU::address(sk)).unwrap_or(0);
+        (*known).packets = bpf_probe_read_kernel(fields::TCP_PACKETS::address(sk)).unwrap_or(0);
         (*known).sacked = bpf_probe_read_kernel(fields::TCP_SACKED::address(sk)).unwrap_or(0);
         let now_in = bpf_probe_read_kernel(fields::SK_STATE::address(sk)).unwrap_or(0);
         (*known).state = u32::from(now_in);

@@ -73,8 +73,8 @@ pub struct Unacked {
     pub errno: i32,
     /// Bits of [`unacked`].
     pub flags: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// Segments sent and not acknowledged in order.
+    pub packets: u32,
 }
 
 impl Unacked {
