@@ -8,7 +8,7 @@ const IDLE_NS: u64 = 2_000_000_000;
 
 /// Why it is not acknowledged, as far as that shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finding {
+pub(in crate::rules) enum Finding {
     /// A neighbour on the way does not answer, or is not where this host believes.
     Neighbour,
     /// This host drops its packets.
@@ -27,7 +27,7 @@ pub(super) enum Finding {
 
 /// Which small segments are known to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Passes {
+pub(in crate::rules) enum Passes {
     /// Later ones of this connection: the peer acknowledges them out of order.
     Later,
     /// The peer's own packets come meanwhile, and only small segments were acknowledged until now.
@@ -37,7 +37,7 @@ pub(super) enum Passes {
 }
 
 impl Finding {
-    pub(super) fn of(unacked: &Unacked, explained: bool) -> Self {
+    pub(in crate::rules) fn of(unacked: &Unacked, explained: bool) -> Self {
         if explained {
             return Self::Neighbour;
         }
@@ -67,13 +67,13 @@ impl Finding {
     }
 
     /// It is a matter of large segments.
-    pub(super) fn is_path_mtu(self) -> bool {
+    pub(in crate::rules) fn is_path_mtu(self) -> bool {
         matches!(self, Self::PathMtu(_))
     }
 }
 
 /// How long nothing had come before the data was sent, if that is long enough to matter.
-pub(super) fn idle_ns(unacked: &Unacked) -> Option<u64> {
+pub(in crate::rules) fn idle_ns(unacked: &Unacked) -> Option<u64> {
     let idle_ns = unacked.since_ns.saturating_sub(unacked.before_ns);
     (unacked.before_ns != 0 && idle_ns >= IDLE_NS).then_some(idle_ns)
 }

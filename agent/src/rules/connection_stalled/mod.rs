@@ -13,7 +13,7 @@ use ebpf_probes::probes::{
     connect::{Connect, Unacked},
     tls::stage,
 };
-use finding::Finding;
+pub(super) use finding::{Finding, idle_ns};
 use groups::Groups;
 
 use super::{neighbours, text};
@@ -76,6 +76,14 @@ impl ConnectionStalled {
         }
         let as_connect = as_connect(unacked);
         let explained_by = neighbours::explaining(&as_connect, view);
+        // A neighbour that does not answer is reported as such as soon as the kernel gives up: moments from now.
+        let is_known = self.groups.of(unacked).is_some();
+        if !is_known
+            && explained_by.is_empty()
+            && view.world.neighbour_under(&as_connect, view.now_ns).is_some()
+        {
+            return;
+        }
         let finding = Finding::of(unacked, !explained_by.is_empty());
         let subject = subject(unacked, &owner, finding, view);
         let Some((number, is_new)) = self.groups.add(unacked, owner, &subject) else { return };

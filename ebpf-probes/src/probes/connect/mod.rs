@@ -170,9 +170,10 @@ pub const PROBE: Probe = Probe {
             program: "drop_skb",
             attach: Attach::BtfTracepoint("kfree_skb", &["struct sk_buff *", "void *"]),
             // From 5.17 a third argument says why; the agent sets it in the program.
-            gives: "packets of a pending connect that this host itself drops, with the reason",
+            gives: "packets of a pending connect, or that are not acknowledged, that this host itself drops, with the reason",
             required: false,
             fields: &[
+                fields::ICSK_RETRANSMITS,
                 fields::SKB_SK,
                 fields::SKB_HEAD,
                 fields::SKB_NETWORK_HEADER,

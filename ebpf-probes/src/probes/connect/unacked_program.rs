@@ -17,7 +17,7 @@ use crate::{
     bpf::{
         address::{tuple_at, write_tuple_at},
         counters::count,
-        filter,
+        filter::{self, enabled},
         netns::netns_at,
         owner::{write_of_task, write_owner},
         tcp::state,
@@ -99,7 +99,9 @@ fn noted(sk: *const u8, len: u64) -> u64 {
             call!(begin(sk, found, at));
         }
         (*found).again_ns = at;
-        (*found).segment = len as u32;
+        if len != 0 {
+            (*found).segment = len as u32;
+        }
     }
     call!(refresh(sk, found));
     interest(at);
@@ -196,10 +198,18 @@ pub(crate) fn established(sk: *const u8, accepted: u64) -> u64 {
     opaque(0)
 }
 
-/// A packet of a connection was dropped by this host. Called by the program behind `kfree_skb`, likewise.
+/// A packet of a connection was dropped by this host as it left. Called by the program behind `kfree_skb`: where sending
+/// fails, some kernels do not say that it was tried.
 #[inline(never)]
-pub(crate) fn dropped(sk: u64, reason: u64) -> u64 {
-    if let Some(found) = UNACKED.get_ptr_mut(&sk) {
+pub(crate) fn dropped(sk: *const u8, reason: u64) -> u64 {
+    // SAFETY: a helper that cannot fault.
+    let timeouts = unsafe { bpf_probe_read_kernel(fields::ICSK_RETRANSMITS::address(sk)).unwrap_or(0) };
+    if timeouts < TIMEOUTS || !enabled(ProbeId::CONNECT) {
+        return opaque(0);
+    }
+    call!(noted(sk, 0));
+    let key = sk as u64;
+    if let Some(found) = UNACKED.get_ptr_mut(&key) {
         // SAFETY: a live map value.
         unsafe {
             (*found).drops += 1;
@@ -282,6 +292,7 @@ fn begin(sk: *const u8, known: *mut Unacked, at: u64) -> u64 {
         (*known).since_ns = since(sk, at);
         (*known).flags = 0;
         (*known).drops = 0;
+        (*known).segment = 0;
         (*known).fresh_ns = 0;
         (*known).errno = 0;
         let heard = ago(fields::TCP_HEARD::address(sk), at);
