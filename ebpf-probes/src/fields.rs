@@ -78,6 +78,10 @@ kernel_fields! {
     INET_SPORT: u16 [2] = "inet_sock.inet_sport";
     SK_DST_CACHE: *const u8 [8] = "sock.sk_dst_cache";
     DST_DEV: *const u8 [8] = "dst_entry.dev";
+    SK_SOCKET: *const u8 [8] = "sock.sk_socket";
+    ICSK_RTO: u32 [4] = "inet_connection_sock.icsk_rto";
+    ICSK_BACKOFF: u8 [1] = "inet_connection_sock.icsk_backoff";
+    ICSK_PATH_MTU: u32 [4] = "inet_connection_sock.icsk_pmtu_cookie";
     ICSK_RETRANSMITS: u8 [1] = "inet_connection_sock.icsk_retransmits";
     ICSK_RECEIVED: u32 [4] = "inet_connection_sock.icsk_ack.lrcvtime";
     ICSK_ACCEPT_HEAD: *const u8 [8] = "inet_connection_sock.icsk_accept_queue.rskq_accept_head";
@@ -92,6 +96,14 @@ kernel_fields! {
     REQ_V6_RCV_SADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_rcv_saddr";
     TCP_RCV_NXT: u32 [4] = "tcp_sock.rcv_nxt";
     TCP_SND_NXT: u32 [4] = "tcp_sock.snd_nxt";
+    TCP_SND_UNA: u32 [4] = "tcp_sock.snd_una";
+    TCP_WRITE_SEQ: u32 [4] = "tcp_sock.write_seq";
+    TCP_SND_WND: u32 [4] = "tcp_sock.snd_wnd";
+    TCP_MSS: u32 [4] = "tcp_sock.mss_cache";
+    TCP_PACKETS: u32 [4] = "tcp_sock.packets_out";
+    TCP_SACKED: u32 [4] = "tcp_sock.sacked_out";
+    TCP_BYTES_ACKED: u64 [8] = "tcp_sock.bytes_acked";
+    TCP_HEARD: u32 [4] = "tcp_sock.rcv_tstamp";
     TCP_MSTAMP: u64 [8] = "tcp_sock.tcp_mstamp";
     TCP_COPIED_SEQ: u32 [4] = "tcp_sock.copied_seq";
     TCP_BYTES_RECEIVED: u64 [8] = "tcp_sock.bytes_received";
@@ -138,6 +150,7 @@ kernel_fields! {
     FILE_INODE: *const u8 [8] = "file.f_inode";
     INODE_MODE: u16 [2] = "inode.i_mode";
     SOCKET_SK: *const u8 [8] = "socket.sk";
+    SKB_LEN: u32 [4] = "sk_buff.len";
     SKB_SK: *const u8 [8] = "sk_buff.sk";
     SKB_NFCT: usize [8] = "sk_buff._nfct";
     CT_TUPLES: u8 [0] = "nf_conn.tuplehash";

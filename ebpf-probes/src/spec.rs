@@ -192,10 +192,25 @@ pub const ADOPTS: Hook = Hook {
         fields::TCP_BYTES_RECEIVED,
         fields::TCP_DATA_SENT,
         fields::TCP_RETRANS_STAMP,
+        fields::SK_SOCKET,
+        fields::ICSK_RTO,
+        fields::ICSK_BACKOFF,
+        fields::ICSK_PATH_MTU,
+        fields::TCP_SND_UNA,
+        fields::TCP_SND_NXT,
+        fields::TCP_WRITE_SEQ,
+        fields::TCP_SND_WND,
+        fields::TCP_MSS,
+        fields::TCP_PACKETS,
+        fields::TCP_SACKED,
+        fields::TCP_BYTES_ACKED,
+        fields::TCP_HEARD,
     ],
 };
 /// The program of [`ADOPTS`], which the agent runs.
 pub const ADOPT: &str = "adopt";
+/// The map of one word by which the agent says that a walk is for owners only.
+pub const OWNERS_ONLY_MAP: &str = "OWNERS_ONLY";
 
 /// What a look at the calling thread reads.
 const OWNER: &[Field] = &[fields::TASK_NSPROXY, fields::NSPROXY_NET, fields::NET_INUM];
@@ -264,7 +279,7 @@ pub const SET_STATE: Hook = Hook {
 pub const RETRANSMIT: Hook = Hook {
     program: "retransmit",
     attach: Attach::BtfTracepoint("tcp_retransmit_skb", &["const struct sock *", "const struct sk_buff *"]),
-    gives: "SYN retries as they happen, and neighbours that do not hear this host",
+    gives: "SYN retries as they happen, connections whose data is not acknowledged, and neighbours that do not hear this host",
     required: false,
     fields: &[
         fields::SK_STATE,
@@ -283,6 +298,26 @@ pub const RETRANSMIT: Hook = Hook {
         fields::ICSK_RETRANSMITS,
         fields::DEV_IFINDEX,
         fields::NET_INUM,
+        fields::SKB_LEN,
+        fields::SK_ERR,
+        fields::SK_SOCKET,
+        fields::SK_RCV_SADDR,
+        fields::SK_V6_RCV_SADDR,
+        fields::ICSK_RTO,
+        fields::ICSK_BACKOFF,
+        fields::ICSK_PATH_MTU,
+        fields::ICSK_RECEIVED,
+        fields::TCP_RETRANS_STAMP,
+        fields::TCP_SND_UNA,
+        fields::TCP_SND_NXT,
+        fields::TCP_WRITE_SEQ,
+        fields::TCP_SND_WND,
+        fields::TCP_MSS,
+        fields::TCP_PACKETS,
+        fields::TCP_SACKED,
+        fields::TCP_BYTES_ACKED,
+        fields::TCP_BYTES_RECEIVED,
+        fields::TCP_HEARD,
     ],
 };
 

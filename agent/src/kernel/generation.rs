@@ -53,7 +53,7 @@ pub fn here() -> io::Result<u32> {
     match HOW.get() {
         None | Some(How::Never) => Ok(0),
         Some(How::SocketOption) => by_socket(),
-        Some(How::Program(program)) => run(program),
+        Some(How::Program(program)) => run(program, &[]),
         Some(How::Refused(error)) => Err(io::Error::new(error.kind(), error.to_string())),
     }
 }
@@ -93,12 +93,13 @@ fn by_program(ebpf: &mut Ebpf) -> io::Result<OwnedFd> {
         .ok_or_else(|| io::Error::other(format!("the kernel object has no program {PROGRAM}")))?;
     program.load().map_err(io::Error::other)?;
     let fd = program.fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()?;
-    run(&fd)?;
+    run(&fd, &[])?;
     Ok(fd)
 }
 
-/// Runs a raw tracepoint's program in the calling thread, attached or not; from Linux 5.10 on.
-fn run(program: &OwnedFd) -> io::Result<u32> {
+/// Runs a raw tracepoint's program in the calling thread with these arguments, attached or not; from Linux 5.10 on. A
+/// program that returns 0 has failed.
+pub(super) fn run(program: &OwnedFd, arguments: &[u64]) -> io::Result<u32> {
     /// `BPF_PROG_TEST_RUN` of include/uapi/linux/bpf.h.
     const TEST_RUN: i32 = 10;
     /// `union bpf_attr`, its member `test`.
@@ -117,15 +118,21 @@ fn run(program: &OwnedFd) -> io::Result<u32> {
         cpu: u32,
     }
     let program = u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?;
-    let mut attr = Attr { program, ..Attr::default() };
-    // SAFETY: the kernel reads and writes the structure and nothing it points to: it points to nothing.
+    let mut attr = Attr {
+        program,
+        context_size: [size_of_val(arguments) as u32, 0],
+        context: [if arguments.is_empty() { 0 } else { arguments.as_ptr() as u64 }, 0],
+        ..Attr::default()
+    };
+    // SAFETY: the kernel reads and writes the structure, and reads the arguments it points to, which are as long as it
+    // says.
     let failed =
         unsafe { nix::libc::syscall(nix::libc::SYS_bpf, TEST_RUN, &raw mut attr, size_of::<Attr>()) };
     if failed < 0 {
         return Err(io::Error::last_os_error());
     }
     if attr.returned == 0 {
-        return Err(io::Error::other("the program cannot read the thread's network namespace"));
+        return Err(io::Error::other("the program found nothing"));
     }
     Ok(attr.returned)
 }

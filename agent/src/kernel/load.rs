@@ -132,6 +132,11 @@ impl Kernel {
         self.ebpf.map(name)
     }
 
+    /// The same, to be written.
+    pub(super) fn map_mut(&mut self, name: &str) -> Option<&mut Map> {
+        self.ebpf.map_mut(name)
+    }
+
     /// The ring's name, and the number the kernel gave it; `None` until it is taken.
     pub(super) fn ring(&self) -> Option<(&'static str, u32)> {
         Some((RING, self.ring_id?))

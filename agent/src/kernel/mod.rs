@@ -20,4 +20,5 @@ pub mod sweep;
 pub mod tcpinfo;
 pub mod timens;
 pub mod tracefs;
+mod unacked;
 pub mod usage;

@@ -18,6 +18,7 @@ use super::{
     deferred::Deferred,
     load::{Error, Kernel},
     plan::{Thresholds, WAITING_NS},
+    unacked::Watch,
 };
 use crate::{records::encode, time::SECOND_NS};
 
@@ -63,6 +64,7 @@ pub struct Sweep {
     handshakes: Reported,
     /// What the kernel holds back; `None` when it puts everything on the ring.
     deferred: Option<Deferred>,
+    unacked: Watch,
     dates_at_ns: u64,
     seen: Seen,
     /// It has looked once.
@@ -160,6 +162,7 @@ impl Sweep {
             deferred.fetch(kernel, now_ns, &handshakes, waits, &mut to)?;
         }
         self.dates(kernel, now_ns, &mut to)?;
+        self.unacked.sweep(kernel, now_ns, &mut to)?;
         // Of one whose end may have been left out, the next SYN that is due shows whether it is still pending.
         let is_unsure = |connect: &Connect| missed && connect.syns == 1 && connect.retries == 0;
         // What was pending before the start may be a stalled handshake's, which is reported first: in this sweep.

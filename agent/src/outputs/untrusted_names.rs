@@ -138,6 +138,7 @@ fn incident(name: &str) -> Incident {
             read_after_ms: None,
             waiting: 1,
             unread: 0,
+            hello_acknowledged: None,
             threads: vec![Thread { comm: name.into(), waits_on: vec![name.into()], ..Thread::default() }],
             threads_left_out: 0,
             obstacle: Some(Box::new(ObstacleDetails {

@@ -100,6 +100,50 @@ pub struct ResponseOverdueDetails {
     pub longest_answer_ms: Option<u64>,
 }
 
+/// Of `connection_stalled`; of the connection that waits longest.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ConnectionStalledDetails {
+    /// This host's end.
+    pub local: Endpoint,
+    /// The other end.
+    pub peer: Endpoint,
+    /// This host is the one that listens there.
+    pub is_service: bool,
+    /// How long it has not been acknowledged.
+    pub stalled_ms: u64,
+    /// Bytes sent and not acknowledged.
+    pub unacked_bytes: u32,
+    /// Bytes that the program has written and that wait behind them.
+    pub waiting_bytes: u32,
+    /// Timeouts in a row after which they were sent again.
+    pub retransmits: u32,
+    /// Bytes of data in the segment that is sent again; absent when none was seen.
+    pub segment_bytes: Option<u32>,
+    /// The largest segment the connection sends, bytes of data.
+    pub mss: u32,
+    /// The largest packet that this host believes to pass, bytes.
+    pub path_mtu: u32,
+    /// Smaller segments of it pass, or small ones are all that has passed; absent when size decides nothing.
+    pub small_segments_pass: Option<bool>,
+    /// How long nothing had come from the peer before; absent when that was no time.
+    pub idle_ms: Option<u64>,
+    /// Something has come from the peer since.
+    pub peer_is_heard: bool,
+    /// Other connections with the peer have been established since.
+    pub new_connections_work: bool,
+    /// Packets of it that this host dropped.
+    pub dropped_by_host: u32,
+    /// Why the last of them was.
+    pub drop_reason: Option<String>,
+    /// It was so before culprit started.
+    #[serde(skip_serializing_if = "is_false")]
+    pub since_before_start: bool,
+    /// Connections of this incident that wait now.
+    pub waiting: u64,
+    /// Some of their peers, eight at most.
+    pub peers: Vec<IpAddr>,
+}
+
 /// Of `listen_queue_full`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ListenQueueFullDetails {

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use super::{
     clocks::{ClockSkewedDetails, ClockSteppedDetails},
     connects::{
-        ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails, ResponseOverdueDetails,
+        ConnectFailingDetails, ConnectStalledDetails, ConnectionStalledDetails, ListenQueueFullDetails,
+        ResponseOverdueDetails,
     },
     handshakes::{TlsDetails, TlsFailingDetails},
     lookups::DnsUnansweredDetails,
@@ -116,6 +117,30 @@ impl DescribeDetails for ResponseOverdueDetails {
 
     fn passes(&self, select: &Select) -> bool {
         select.peer(&self.destination)
+    }
+}
+
+impl DescribeDetails for ConnectionStalledDetails {
+    fn place(&self) -> String {
+        if self.is_service {
+            format!("{} ←→ :{}", peer(&self.peer), self.local.port)
+        } else {
+            peer(&self.peer)
+        }
+    }
+
+    fn headline(&self) -> String {
+        if self.is_service { format!("server on :{}", self.local.port) } else { String::new() }
+    }
+
+    fn destination(&self) -> Option<&Endpoint> {
+        (!self.is_service).then_some(&self.peer)
+    }
+
+    fn passes(&self, select: &Select) -> bool {
+        let port = if self.is_service { self.local.port } else { self.peer.port };
+        select.connection(self.peer.ip, port)
+            || self.peers.iter().any(|address| select.connection(*address, port))
     }
 }
 

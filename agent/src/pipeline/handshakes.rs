@@ -38,6 +38,9 @@ pub struct TlsDetails {
     pub waiting: u64,
     /// Those of them whose ClientHello no thread has read.
     pub unread: u64,
+    /// Of a client whose ClientHello is not answered: whether the peer has acknowledged it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hello_acknowledged: Option<bool>,
     /// The process's threads at the moment of the stall, taken once; the one concerned first.
     pub threads: Vec<Thread>,
     /// Threads left out of `threads`.

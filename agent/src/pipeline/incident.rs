@@ -11,8 +11,8 @@ pub use super::clocks::{
     ExposedSession, Parent, StepCause,
 };
 pub use super::connects::{
-    ConnectFailingDetails, ConnectStalledDetails, FailingDestination, ListenQueueFullDetails,
-    ResponseOverdueDetails, StalledDestination,
+    ConnectFailingDetails, ConnectStalledDetails, ConnectionStalledDetails, FailingDestination,
+    ListenQueueFullDetails, ResponseOverdueDetails, StalledDestination,
 };
 pub use super::describe::DescribeDetails;
 pub use super::handshakes::{FailingPeer, ObstacleDetails, TlsDetails, TlsFailingDetails, TlsFailure};
@@ -137,6 +137,10 @@ pub enum CauseKind {
     Clock,
     /// A peer that accepted the connection and does not answer, or a client that connected and sends nothing.
     Peer,
+    /// The way to the peer: it does not pass large packets, or has forgotten the connection (NAT, firewall, load balancer).
+    Path,
+    /// A packet filter or another policy of this host drops its packets.
+    Filter,
     /// No thread has read the ClientHello.
     Unread,
     /// A certificate: the one that is presented is refused, or none is presented where one is wanted.

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::{
     clocks::{ClockSkewedDetails, ClockSteppedDetails},
     connects::{
-        ConnectFailingDetails, ConnectStalledDetails, ListenQueueFullDetails, ResponseOverdueDetails,
+        ConnectFailingDetails, ConnectStalledDetails, ConnectionStalledDetails, ListenQueueFullDetails,
+        ResponseOverdueDetails,
     },
     describe::DescribeDetails,
     handshakes::{TlsDetails, TlsFailingDetails},
@@ -71,6 +72,8 @@ kinds! {
     ConnectStalled = "connect_stalled" of "connect": ConnectStalledDetails,
     /// The same process fails to connect to the same destination again and again.
     ConnectFailing = "connect_failing" of "connect": ConnectFailingDetails,
+    /// Data on an established connection is sent again and not acknowledged.
+    ConnectionStalled = "connection_stalled" of "connect": ConnectionStalledDetails,
     /// A service's accept queue is full, and new connections are ignored.
     ListenQueueFull = "listen_queue_full" of "connect": ListenQueueFullDetails,
     /// A process that was asked for waits for the answer to what the peer has acknowledged.

@@ -11,6 +11,7 @@ mod clock_stepped;
 mod clocks;
 mod connect_failing;
 mod connect_stalled;
+mod connection_stalled;
 mod dns_unanswered;
 mod drops;
 mod families;
@@ -45,6 +46,7 @@ pub const RULES: &[Rule] = &[
     neighbour_table_full::RULE,
     listen_queue_full::RULE,
     tls_handshake_stalled::RULE,
+    connection_stalled::RULE,
     dns_unanswered::RULE,
     tls_failing::RULE,
     connect_stalled::RULE,

@@ -2,6 +2,7 @@
 
 use aya_ebpf::{bindings::bpf_sock_addr, helpers::bpf_probe_read_kernel, programs::SockAddrContext};
 
+use super::verifier::opaque;
 use crate::{
     abi::{AF_INET6, Tuple},
     fields,
@@ -66,6 +67,15 @@ pub(crate) fn tuple_at(sk: *const u8) -> Option<Tuple> {
             protocol: bpf_probe_read_kernel(fields::SK_PROTOCOL::address(sk)).ok()?,
         })
     }
+}
+
+/// The same into a map value: a step of its own, for the stack. `0`: it cannot be read.
+#[inline(never)]
+pub(crate) fn write_tuple_at(sk: *const u8, to: *mut Tuple) -> u64 {
+    let Some(tuple) = tuple_at(sk) else { return opaque(0) };
+    // SAFETY: a live map value, as the caller promises.
+    unsafe { *to = tuple };
+    opaque(1)
 }
 
 /// # Safety

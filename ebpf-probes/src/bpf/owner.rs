@@ -10,6 +10,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 
+use super::verifier::opaque;
 use crate::{
     abi::{Netns, Owner, connect::Connect},
     fields,
@@ -62,6 +63,18 @@ pub(crate) fn of_task(task: *const u8, netns: Netns) -> Option<Owner> {
             comm: bpf_probe_read_kernel(fields::TASK_COMM::address(leader)).ok()?,
         })
     }
+}
+
+/// The same, where `to` is a map value that has the network namespace already: a step of its own, for the stack. `0`: it
+/// cannot be read.
+#[inline(never)]
+pub(crate) fn write_of_task(task: *const u8, to: *mut Owner) -> u64 {
+    // SAFETY: a live map value, as the caller promises.
+    unsafe {
+        let Some(owner) = of_task(task, (*to).netns) else { return opaque(0) };
+        *to = owner;
+    }
+    opaque(1)
 }
 
 /// Whether a cgroup is asked for and a task is in none that is, or below.

@@ -2,17 +2,26 @@
 //! in every network namespace at once: whose file a socket is shows whose it is. Connections that wait to be accepted are
 //! no process's file yet; they are found by their listener, and are its process's.
 //!
+//! Later on it walks again for connections that were noted without an owner: whose file each is.
+//!
 //! Why not `iter/tcp`: it sees one network namespace and no owner. Costs nothing once the agent has started; some ten
 //! nanoseconds a file until then.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::map, maps::Array};
 
 use crate::{
     abi::{AF_INET, AF_INET6, IPPROTO_TCP, ProbeId},
     bpf::{filter::enabled, tcp::state, verifier::call},
     fields,
-    probes::{connect::adopt as connect, tls::adopt as tls},
+    probes::{
+        connect::{adopt as connect, unacked_program as unacked},
+        tls::adopt as tls,
+    },
 };
+
+/// 1: nothing is adopted any more; it is looked whose the connections are that were noted without an owner.
+#[map]
+static OWNERS_ONLY: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Connections looked at, at most, that wait at one listener: the oldest ones.
 const QUEUED: u32 = 32;
@@ -35,7 +44,12 @@ extern "C" fn adopt(ctx: *mut core::ffi::c_void) -> u32 {
     }
     // SAFETY: BTF-typed arguments, not null.
     if let Some(sk) = unsafe { socket_of(file) } {
-        socket(sk, task);
+        // SAFETY: a load from a live array slot.
+        if OWNERS_ONLY.get_ptr(0).is_some_and(|only| unsafe { *only != 0 }) {
+            call!(unacked::owned(sk, task));
+        } else {
+            socket(sk, task);
+        }
     }
     0
 }
@@ -75,8 +89,13 @@ fn socket(sk: *const u8, task: *const u8) {
         state::SYN_SENT if enabled(ProbeId::CONNECT) || enabled(ProbeId::DNS) || enabled(ProbeId::NEIGH) => {
             call!(connect::adopt(sk, task));
         }
-        state::ESTABLISHED if enabled(ProbeId::TLS) => {
-            call!(tls::adopt(sk, task));
+        now_in @ (state::ESTABLISHED | state::CLOSE_WAIT | state::FIN_WAIT1) => {
+            if enabled(ProbeId::CONNECT) {
+                call!(unacked::adopt(sk, task));
+            }
+            if now_in == state::ESTABLISHED && enabled(ProbeId::TLS) {
+                call!(tls::adopt(sk, task));
+            }
         }
         state::LISTEN if enabled(ProbeId::TLS) => queue(sk, task),
         _ => {}

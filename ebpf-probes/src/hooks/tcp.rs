@@ -17,7 +17,11 @@ use crate::{
         verifier::call,
     },
     fields,
-    probes::{connect::program as connect, neigh::retransmits, tls::program as tls},
+    probes::{
+        connect::{program as connect, unacked_program as unacked},
+        neigh::retransmits,
+        tls::program as tls,
+    },
 };
 
 /// Runs at each state change of each TCP socket: two loads and two compares for those in between.
@@ -30,6 +34,13 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
     unsafe {
         if new == state::ESTABLISHED && enabled(ProbeId::NEIGH) {
             retransmits::established(sk);
+        }
+        if (new == state::ESTABLISHED || new == state::CLOSE) && enabled(ProbeId::CONNECT) && unacked::any() {
+            if new == state::CLOSE {
+                call!(unacked::closed(sk));
+            } else {
+                call!(unacked::established(sk, u64::from(old == state::SYN_RECV)));
+            }
         }
         if old == state::SYN_RECV && new == state::ESTABLISHED && enabled(ProbeId::TLS) {
             tls::accepted(sk);
@@ -70,12 +81,17 @@ pub fn retransmit(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: `sk` is a BTF-typed argument.
     unsafe {
-        let syn = i32::from(fields::SK_STATE::read(sk)) == state::SYN_SENT;
+        let now_in = i32::from(fields::SK_STATE::read(sk));
+        let syn = now_in == state::SYN_SENT;
         if enabled(ProbeId::NEIGH) {
             retransmits::sent_again(sk, syn);
         }
         if syn {
             connect::sent_again(sk);
+        } else if enabled(ProbeId::CONNECT)
+            && (now_in == state::ESTABLISHED || now_in == state::CLOSE_WAIT || now_in == state::FIN_WAIT1)
+        {
+            unacked::sent_again(sk, fields::SKB_LEN::read(ctx.arg(1)));
         }
     }
     0

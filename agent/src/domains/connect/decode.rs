@@ -4,7 +4,8 @@ use bytes::Bytes;
 use ebpf_probes::{
     abi::{Header, Kind},
     probes::connect::{
-        CONNECT_WITHOUT_WIRE, Connect, ConnectRecord, DropRecord, Dropped, Overflow, OverflowRecord,
+        CONNECT_WITHOUT_WIRE, Connect, ConnectRecord, DropRecord, Dropped, Overflow, OverflowRecord, Unacked,
+        UnackedRecord,
     },
 };
 
@@ -22,6 +23,10 @@ pub enum Record {
     Dropped(Dropped),
     /// A listener ignores SYNs, because its accept queue is full.
     Overflow(Overflow),
+    /// Data of a connection is sent again and not acknowledged.
+    Unacked(Unacked),
+    /// It was acknowledged, or the connection ended.
+    Settled(Unacked),
 }
 
 /// What a connect did.
@@ -55,6 +60,9 @@ impl Record {
             Self::Overflow(overflow) => {
                 Mentions { listeners: true, ..Mentions::of_netns(overflow.netns, None) }
             }
+            // Which side this host is shows who listens.
+            Self::Unacked(unacked) => Mentions { listeners: true, ..Mentions::owner(&unacked.owner) },
+            Self::Settled(unacked) => Mentions::owner(&unacked.owner),
         }
     }
 }
@@ -72,6 +80,8 @@ pub fn decode(kind: Kind, record: &Bytes) -> Result<Record, Error> {
         Kind::LISTEN_QUEUE_FULL => {
             return Ok(Record::Overflow(read::<OverflowRecord>(record, 0)?.overflow));
         }
+        Kind::CONNECTION_UNACKED => return Ok(Record::Unacked(read::<UnackedRecord>(record, 0)?.unacked)),
+        Kind::CONNECTION_SETTLED => return Ok(Record::Settled(read::<UnackedRecord>(record, 0)?.unacked)),
         other => return Err(Error::UnknownKind(other.0)),
     };
     Ok(Record::Connect(step, connect(record)?))

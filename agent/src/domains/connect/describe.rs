@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Outcome, What, outcome_name, text};
+use super::{DataEnd, Outcome, What, outcome_name, text};
 use crate::{
     domains::{Describe, Failure, Operation, Step, Weight},
     fact::{Endpoint, Phrase, Protocol, named, peer},
@@ -17,7 +17,9 @@ impl What {
             | Self::ConnectDropped { source, destination, .. }
             | Self::ConnectPending { source, destination, .. }
             | Self::ConnectEnded { source, destination, .. } => (source, destination),
-            Self::ListenQueueFull { local, peer, .. } => (local, peer),
+            Self::ListenQueueFull { local, peer, .. }
+            | Self::DataUnacknowledged { local, peer, .. }
+            | Self::DataSettled { local, peer, .. } => (local, peer),
         }
     }
 }
@@ -29,7 +31,9 @@ impl Describe for What {
             Self::SynRetransmitted { elapsed_ms, .. }
             | Self::ConnectDropped { elapsed_ms, .. }
             | Self::ConnectPending { elapsed_ms, .. }
+            | Self::DataUnacknowledged { elapsed_ms, .. }
             | Self::ListenQueueFull { elapsed_ms, .. } => Weight::bad(*elapsed_ms),
+            Self::DataSettled { duration_ms, .. } => Weight::bad(*duration_ms),
             Self::ConnectEnded { outcome, syn_retransmits, duration_ms, .. } => Weight {
                 bad: *outcome != Outcome::Established || *syn_retransmits > 0,
                 ms: Some(*duration_ms),
@@ -64,7 +68,10 @@ impl Describe for What {
 
     fn operation(&self) -> Option<Operation> {
         let step = match self {
-            Self::ListenQueueFull { .. } => return None,
+            // No connect: a summary counts them by their kind.
+            Self::ListenQueueFull { .. } | Self::DataUnacknowledged { .. } | Self::DataSettled { .. } => {
+                return None;
+            }
             Self::ConnectStarted { .. } => Step::Begun,
             Self::SynRetransmitted { elapsed_ms, .. }
             | Self::ConnectDropped { elapsed_ms, .. }
@@ -86,6 +93,9 @@ impl Describe for What {
             }
             Self::ListenQueueFull { local, .. } => {
                 Some(Failure { destination: peer(local), error: "accept queue full".into() })
+            }
+            Self::DataSettled { end: end @ (DataEnd::Reset | DataEnd::TimedOut), .. } => {
+                Some(Failure { destination, error: format!("data {}", end.words()) })
             }
             Self::ConnectDropped { reason, .. } => {
                 Some(Failure { destination, error: format!("dropped here: {reason}") })

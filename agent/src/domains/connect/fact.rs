@@ -230,4 +230,65 @@ pub enum What {
         /// Time since the first of them.
         elapsed_ms: f64,
     },
+    /// Data of an established connection is sent again and not acknowledged.
+    DataUnacknowledged {
+        /// This host's end.
+        local: Endpoint,
+        /// The other end.
+        peer: Endpoint,
+        /// Bytes sent and not acknowledged.
+        unacked_bytes: u32,
+        /// Timeouts in a row after which they were sent again.
+        retransmits: u32,
+        /// Bytes of data in the segment that was last sent again; absent when none was seen.
+        segment_bytes: Option<u32>,
+        /// It was so before culprit started.
+        #[serde(skip_serializing_if = "is_false")]
+        since_before_start: bool,
+        /// Time since it was sent first.
+        elapsed_ms: f64,
+    },
+    /// Such data was acknowledged, or its connection ended.
+    DataSettled {
+        /// This host's end.
+        local: Endpoint,
+        /// The other end.
+        peer: Endpoint,
+        /// What became of it.
+        end: DataEnd,
+        /// Time since it was sent first.
+        duration_ms: f64,
+    },
+}
+
+/// What became of data that was not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DataEnd {
+    /// The peer acknowledged it.
+    Acknowledged,
+    /// The peer's window is closed: its program does not read.
+    WindowClosed,
+    /// The process closed the connection.
+    Closed,
+    /// The peer, or something on the way, reset the connection.
+    Reset,
+    /// The kernel gave up sending it (ETIMEDOUT).
+    TimedOut,
+    /// The connection ended in another way, or how was not seen.
+    Ended,
+}
+
+impl DataEnd {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Acknowledged => "acknowledged",
+            Self::WindowClosed => "not taken: the peer's window is closed",
+            Self::Closed => "given up: the process closed the connection",
+            Self::Reset => "lost: the connection was reset",
+            Self::TimedOut => "given up by the kernel (ETIMEDOUT)",
+            Self::Ended => "over: the connection ended",
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod fact;
 mod families;
 mod operations;
 mod text;
+mod unacked;
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -19,9 +20,10 @@ use ebpf_probes::{
 
 pub use apply::outcome;
 pub use decode::{ConnectStep, Record, decode};
-pub use fact::{DropPlace, DropSite, DroppedPacket, Outcome, What};
+pub use fact::{DataEnd, DropPlace, DropSite, DroppedPacket, Outcome, What};
 pub use operations::ConnectOp;
 pub use text::outcome_name;
+pub use unacked::{data_end, owner_of};
 
 use super::{Domain, Emitted};
 use crate::known::{
@@ -70,6 +72,8 @@ impl Domain for Memory {
                 }
             }
             Record::Dropped(dropped) => self.drops.add(dropped),
+            Record::Unacked(unacked) => facts.push(unacked::waits(known, boot_ns, unacked)),
+            Record::Settled(unacked) => facts.push(unacked::settled(known, boot_ns, unacked)),
             Record::Overflow(overflow) => {
                 let mut owner = Owner { netns: overflow.netns, ..Owner::default() };
                 known.adopt(&mut owner, &overflow.tuple);

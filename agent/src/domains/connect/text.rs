@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Outcome, What};
+use super::{DataEnd, Outcome, What};
 use crate::{
     fact::{BEFORE_START, HostIcmp, Phrase, Protocol, Tone, peer},
     text::duration::line as duration,
@@ -14,6 +14,10 @@ fn retries(count: u32) -> String {
         1 => ", 1 SYN retry".into(),
         count => format!(", {count} SYN retries"),
     }
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
 fn drops(count: u32) -> String {
@@ -74,6 +78,30 @@ pub(super) fn phrase(what: &What) -> Phrase {
             ),
             tone: Tone::Bad,
         },
+        What::DataUnacknowledged {
+            peer,
+            unacked_bytes,
+            retransmits,
+            segment_bytes,
+            since_before_start,
+            elapsed_ms,
+            ..
+        } => {
+            let segment =
+                segment_bytes.map(|bytes| format!(", the last time {bytes} bytes")).unwrap_or_default();
+            let text = format!(
+                "{} not acknowledged for {}{}: sent again {}{segment}",
+                count(u64::from(*unacked_bytes), "byte", "bytes"),
+                duration(*elapsed_ms),
+                if *since_before_start { BEFORE_START } else { "" },
+                count(u64::from(*retransmits), "time", "times"),
+            );
+            Phrase::out(peer, text, Tone::Slow)
+        }
+        What::DataSettled { peer, end, duration_ms, .. } => {
+            let tone = if *end == DataEnd::Acknowledged { Tone::Good } else { Tone::Bad };
+            Phrase::out(peer, format!("data {} after {}", end.words(), duration(*duration_ms)), tone)
+        }
         What::ConnectEnded {
             destination,
             outcome,

@@ -197,6 +197,8 @@ fn row(incident: &Arc<Incident>, emitted_ago_ns: u64) -> Row {
         CauseKind::Clock => "clock",
         CauseKind::LocalService => "local service",
         CauseKind::Peer => "peer",
+        CauseKind::Path => "path",
+        CauseKind::Filter => "filter",
         CauseKind::Unread => "unread",
         CauseKind::ListenLimit => "listen limit",
         CauseKind::Certificate => "certificate",

@@ -1,6 +1,6 @@
 //! `tls_handshake_stalled`: a handshake makes no progress and this host owes the next message. Groups
 //! the handshakes that stall for one reason into one situation; whom to blame is [`blame`]'s business,
-//! what to say about it [`say`]'s. A handshake whose peer owes the next message is none of this rule's.
+//! what to say about it [`say`]'s. Clients whose peer owes the first answer are [`peer_owes`]'s.
 
 #[cfg(test)]
 mod adopted_tests;
@@ -17,6 +17,8 @@ mod obstacle_advice;
 #[cfg(test)]
 mod obstacle_tests;
 mod obstacle_words;
+mod peer_owes;
+mod peer_says;
 mod rivals;
 mod say;
 mod situation;
@@ -37,6 +39,7 @@ use ebpf_probes::{
 };
 use idle::as_if_read;
 use obstacle::{Obstacle, Slowed};
+use peer_owes::{PeerOwes, mirrored};
 use situation::{
     PEERS, Situation, Speaks, key, owed_here, owner, program, service, speaks, still_pending, was_unread,
 };
@@ -45,7 +48,7 @@ use suspects::{Blame, Suspect};
 
 use crate::{
     domains::{
-        Event, Record,
+        Event, Record, connect,
         tls::{self, TlsStep},
     },
     known::{
@@ -69,8 +72,8 @@ const LOOK_EVERY_NS: u64 = 1_000_000_000;
 
 pub(super) const RULE: Rule = Rule {
     kind: Kind::TlsHandshakeStalled,
-    about: "a TLS handshake stands still and this host owes the next message: what its process waits for",
-    opens: "no progress for 1 s (--tls-stall) while the next message is this host's to send",
+    about: "a TLS handshake stands still: this host owes the next message, and what its process waits for; or the peer or the path does",
+    opens: "no progress for 1 s (--tls-stall) while the next message is this host's to send; a client's hello unanswered for 10 s, or never acknowledged",
     make: || Box::new(TlsHandshakeStalled::default()),
 };
 
@@ -85,6 +88,8 @@ struct TlsHandshakeStalled {
     looked_ns: Bounded<u32, u64>,
     /// Connects and lookups that were blamed for some stall: their like is no unrelated habit.
     blamed: Bounded<u64, ()>,
+    /// Clients whose peers owe the answer.
+    peers: PeerOwes,
     /// Services that have answered a ClientHello with a ServerHello: network namespace and port.
     answers: Bounded<(Netns, u16), ()>,
 }
@@ -99,6 +104,7 @@ impl Default for TlsHandshakeStalled {
             snapshots: Bounded::new(64),
             looked_ns: Bounded::new(1024),
             blamed: Bounded::new(4096),
+            peers: PeerOwes::default(),
             answers: Bounded::new(SERVICES),
         }
     }
@@ -112,10 +118,12 @@ impl Diagnose for TlsHandshakeStalled {
             self.looked_ns.table("tls_handshake_stalled_looked"),
             self.blamed.table("tls_handshake_stalled_blamed"),
             self.answers.table("tls_handshake_stalled_services"),
+            self.peers.table(),
         ]
     }
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
+        self.at_peers(event, view);
         match &event.what {
             Record::Tls(tls::Record::Handshake(TlsStep::Pending, hs)) => self.pending(hs, view),
             Record::Tls(tls::Record::Handshake(TlsStep::Read, hs)) => self.read(hs, view),
@@ -140,6 +148,29 @@ impl Diagnose for TlsHandshakeStalled {
 }
 
 impl TlsHandshakeStalled {
+    /// What clients' handshakes wait for at their peers.
+    fn at_peers(&mut self, event: &Event, view: &mut View<'_>) {
+        let Self { peers, stalled, .. } = self;
+        match &event.what {
+            Record::Tls(tls::Record::Handshake(TlsStep::Pending, hs)) => {
+                peers.seen(hs, event.boot_ns, view);
+            }
+            Record::Tls(tls::Record::Handshake(TlsStep::Phase, hs)) => peers.moved(hs, event.boot_ns, view),
+            Record::Connect(connect::Record::Unacked(unacked)) => peers.unacked(unacked, view),
+            Record::Connect(connect::Record::Settled(unacked)) => peers.settled(unacked, view),
+            Record::Tick => {
+                let there = |hs: &Handshake| {
+                    stalled.values().any(|other| {
+                        other.hs.role == SERVER
+                            && (mirrored(&other.hs.tuple, &hs.tuple) || mirrored(&other.hs.wire, &hs.tuple))
+                    })
+                };
+                peers.tick(there, view);
+            }
+            _ => {}
+        }
+    }
+
     fn pending(&mut self, hs: &Handshake, view: &mut View<'_>) {
         if !owed_here(hs) {
             // It has moved, and that was lost: what it waits for now is the peer's to send.

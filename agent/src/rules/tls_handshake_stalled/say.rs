@@ -89,6 +89,7 @@ impl Says<'_> {
                     .then(|| hs.read_ns.saturating_sub(hs.moved_ns) / 1_000_000),
                 waiting: self.situation.waiting.len() as u64,
                 unread: unread_now,
+                hello_acknowledged: None,
                 threads,
                 threads_left_out: left_out,
                 obstacle: self.obstacle().and_then(|obstacle| self.obstacle_details(&obstacle)).map(Box::new),

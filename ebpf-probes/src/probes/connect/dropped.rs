@@ -21,7 +21,7 @@ use super::{
     headers::{headers_of, way_of},
     packet, place,
     report::report,
-    stray,
+    stray, unacked_program as unacked,
     wire::{WAYS, way},
 };
 use crate::{
@@ -80,6 +80,11 @@ pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
             cookie = fields::SK_COOKIE::read(sk);
         } else if !sk.is_null() && (now != state::NEW_SYN_RECV || fields::SKB_IIF::read(skb) == 0) {
             // An answer from a namespace of this host has its sender's socket until IP receives it.
+            let is_open = now == state::ESTABLISHED || now == state::CLOSE_WAIT || now == state::FIN_WAIT1;
+            if is_open && has_reason && reason != DROP_NOT_SPECIFIED.load() && fields::SKB_IIF::read(skb) == 0
+            {
+                call!(unacked::dropped(sk, u64::from(reason)));
+            }
             return 0;
         } else if !has_reason || reason == DROP_NOT_SPECIFIED.load() {
             // Without a reason, a SYN answered with a reset, or one that came again, looks as if it had been

@@ -107,14 +107,21 @@ assert_layout!(ConnectRecord = 208);
 
 mod drop_record;
 mod overflow_record;
+mod unacked_record;
 
 pub use drop_record::{DropRecord, Dropped, packet, place};
 pub use overflow_record::{Overflow, OverflowRecord};
+pub use unacked_record::{Fresh, PeerAt, Unacked, UnackedRecord, unacked};
 
 pub use crate::abi::connect::{Connect, flag, leaves_as_asked, phase, translated};
 
 /// The `PENDING` map, which the agent sweeps.
 pub const PENDING_MAP: &str = "PENDING";
+
+/// The map of connections whose data is not acknowledged, by the address of their socket: the agent sweeps it.
+pub const UNACKED_MAP: &str = "UNACKED";
+/// The program that looks at one of them again, which the agent runs.
+pub const LOOK_UNACKED: &str = "look_unacked";
 
 declare! { CONNECT = 0 {
     /// A connect began: [`ConnectRecord`].
@@ -133,6 +140,10 @@ declare! { CONNECT = 0 {
     CONNECT_DROP_PLACE = 7,
     /// A listener ignores SYNs, because its accept queue is full: [`OverflowRecord`].
     LISTEN_QUEUE_FULL = 8,
+    /// Data of a connection is sent again and not acknowledged: [`UnackedRecord`] (written by the agent's sweep).
+    CONNECTION_UNACKED = 9,
+    /// It was acknowledged, or the connection ended: [`UnackedRecord`].
+    CONNECTION_SETTLED = 10,
 } }
 
 /// What this file contributes.
@@ -140,7 +151,7 @@ pub const PROBE: Probe = Probe {
     id: ProbeId::CONNECT,
     kinds: KINDS,
     name: "connect",
-    about: "outbound connects, TCP and UDP: owner, SYN retries, outcome, drops on this host; accept queues that are full",
+    about: "outbound connects, TCP and UDP: owner, SYN retries, outcome, drops on this host; accept queues that are full; connections whose data is not acknowledged",
     hooks: &[
         CONNECT4,
         CONNECT6,
@@ -159,9 +170,10 @@ pub const PROBE: Probe = Probe {
             program: "drop_skb",
             attach: Attach::BtfTracepoint("kfree_skb", &["struct sk_buff *", "void *"]),
             // From 5.17 a third argument says why; the agent sets it in the program.
-            gives: "packets of a pending connect that this host itself drops, with the reason",
+            gives: "packets of a pending connect, or that are not acknowledged, that this host itself drops, with the reason",
             required: false,
             fields: &[
+                fields::ICSK_RETRANSMITS,
                 fields::SKB_SK,
                 fields::SKB_HEAD,
                 fields::SKB_NETWORK_HEADER,
@@ -252,6 +264,8 @@ mod report;
 mod so_error;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod stray;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod unacked_program;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub(crate) mod wire;
 

@@ -20,6 +20,7 @@ use crate::{
         netns::current_netns,
         owner::{SOCKETS, current},
         packet::Packet,
+        verifier::opaque,
     },
     fields,
 };
@@ -253,7 +254,8 @@ unsafe fn address_of(socket: *mut bpf_sock) -> [u8; 16] {
             ];
             core::mem::transmute::<[u32; 4], [u8; 16]>(words)
         } else {
-            mapped((&raw const (*socket).dst_ip4).read_volatile())
+            // The optimiser must not make one load of the two branches': the verifier wants each at its place.
+            mapped(opaque(u64::from((&raw const (*socket).dst_ip4).read_volatile())) as u32)
         }
     }
 }

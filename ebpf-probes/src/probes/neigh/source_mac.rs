@@ -72,6 +72,16 @@ struct Met {
     macs: macs::Seen,
 }
 
+/// The sender's address. `0`: it cannot be read. A step of its own, for the stack.
+#[inline(never)]
+fn sender(skb: *mut __sk_buff, v4: u64, to: &mut [u8; 16]) -> u64 {
+    let ctx = SkBuffContext::new(skb.cast());
+    let address = if v4 != 0 { ctx.load::<u32>(12).map(mapped) } else { ctx.load::<[u8; 16]>(8) };
+    let Ok(address) = address else { return opaque(0) };
+    *to = address;
+    opaque(1)
+}
+
 #[inline(always)]
 fn came_inlined(skb: *mut __sk_buff, packet: &Packet, what: u32) {
     let ctx = SkBuffContext::new(skb.cast());
@@ -86,8 +96,10 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, what: u32) {
         return;
     }
     let Some(netns) = netns_of(&ctx) else { return };
-    let address = if packet.v4 { ctx.load::<u32>(12).map(mapped) } else { ctx.load::<[u8; 16]>(8) };
-    let Ok(address) = address else { return };
+    let mut address = mapped(opaque(0) as u32);
+    if call!(sender(skb, u64::from(packet.v4), &mut address)) == 0 {
+        return;
+    }
     let mut met = Met {
         key: NeighKey { netns, ifindex, pad: 0, address },
         peer: PeerKey { address, netns },

@@ -2,10 +2,7 @@
 //! here, read or not, and not one has been sent in answer. What the bytes were is gone with them, and is concluded
 //! from the port.
 
-use aya_ebpf::{
-    Global,
-    helpers::{bpf_probe_read_kernel, generated::bpf_jiffies64},
-};
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_jiffies64};
 
 use super::{
     ADOPTED, Handshake, SERVER, TLS_PORTS, UNREAD,
@@ -17,21 +14,17 @@ use super::{
 use crate::{
     abi::V4_MAPPED,
     bpf::{
-        address::tuple_at,
+        address::{tuple_at, write_tuple_at},
         filter,
         lacking::lacks,
         netns::netns_at,
-        owner::{in_other_cgroup, of_task},
+        owner::{in_other_cgroup, write_of_task},
         tcp::state::ESTABLISHED,
-        time::now,
+        time::{TICK_NS, now},
         verifier::{call, opaque},
     },
     fields,
 };
-
-/// The kernel's tick, in nanoseconds.
-#[unsafe(no_mangle)]
-static TICK_NS: Global<u64> = Global::new(10_000_000);
 
 /// Bytes of a ClientHello at least: its record's and its own header, version, random, and the empty session's length.
 const HELLO_LEAST: u64 = 44;
@@ -88,13 +81,15 @@ fn filled(sk: *const u8, task: *const u8, cookie: u64) -> u64 {
     // SAFETY: a live map value, just made here; helpers that cannot fault.
     unsafe {
         let tuple = &raw mut (*handshake).tuple;
-        *tuple = tuple_at(sk).unwrap_or_default();
+        call!(write_tuple_at(sk, tuple));
         gate((*tuple).local_port, (*tuple).remote_port, 1);
         (*handshake).cookie = cookie;
         let net = bpf_probe_read_kernel(fields::SK_NET::address(sk));
-        let owner = net.ok().and_then(netns_at).and_then(|netns| of_task(task, netns));
-        let Some(owner) = owner else { return opaque(0) };
-        (*handshake).owner = owner;
+        let Some(netns) = net.ok().and_then(netns_at) else { return opaque(0) };
+        (*handshake).owner.netns = netns;
+        if call!(write_of_task(task, &raw mut (*handshake).owner)) == 0 {
+            return opaque(0);
+        }
         fill(sk, handshake);
         let remote = &(*tuple).remote;
         let wanted = filter::peer(remote, remote[..12] != V4_MAPPED, (*tuple).local_port)

@@ -1,4 +1,4 @@
-//! `connect_stalled`, `connect_failing`, `listen_queue_full` and `response_overdue`, live: each situation built with real sockets, and named once.
+//! `connect_stalled`, `connect_failing`, `connection_stalled`, `listen_queue_full` and `response_overdue`, live: each situation built with real sockets, and named once.
 
 mod accepting;
 mod drops;
@@ -6,3 +6,4 @@ mod ingress;
 mod outside_handshakes;
 mod overdue;
 mod policies;
+mod stalled;

@@ -8,7 +8,7 @@ import { ageText } from './list.js';
 
 const CAUSES = {
   outbound_connect: 'a connect to somewhere else', dns_lookup: 'a DNS lookup', neighbour: 'a neighbour (ARP, NDP)', clock: 'the clock',
-  peer: 'a peer that accepted and does not answer', unread: 'no thread reads the ClientHello', listen_limit: 'an accept queue at its limit', none_seen: 'nothing on the network: see what its threads do',
+  peer: 'a peer that accepted and does not answer', path: 'the way to the peer', filter: 'a packet filter of this host', unread: 'no thread reads the ClientHello', listen_limit: 'an accept queue at its limit', none_seen: 'nothing on the network: see what its threads do',
   local_service: 'a process of this host that waits for another server',
   certificate: 'a certificate that is refused, or missing',
   parameters: 'what one side offers and the other does not accept',
