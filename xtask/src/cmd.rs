@@ -70,7 +70,7 @@ pub(crate) fn quoted(word: &OsStr) -> String {
     shell_words::quote(&word.to_string_lossy()).into_owned()
 }
 
-/// The cargo that runs this xtask. On a CI machine each target is built once: what cargo keeps for the next time, a third
+/// The cargo that runs this xtask. On a CI machine each target is built once: what cargo keeps for the next time, half
 /// of the disk that a build takes, is not kept there.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
