@@ -3,7 +3,7 @@
 //! over. Whose they are, where that is not known, a walk over all open files says.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     os::fd::{AsFd, OwnedFd},
 };
@@ -58,7 +58,7 @@ enum Program {
 struct Reported {
     since_ns: u64,
     timeouts: u32,
-    told: bool,
+    reported: bool,
     evidence: u32,
 }
 
@@ -91,7 +91,7 @@ impl Watch {
             if unacked.is_over() || unacked.window == 0 || lost {
                 kernel.forget::<u64, Value>(UNACKED_MAP, &socket)?;
                 self.reported.remove(&socket);
-                if known.told {
+                if known.reported {
                     to(record(Kind::CONNECTION_SETTLED, now_ns, unacked));
                 }
                 continue;
@@ -101,7 +101,7 @@ impl Watch {
             let reported = Reported {
                 since_ns: unacked.since_ns,
                 timeouts: unacked.timeouts,
-                told: true,
+                reported: true,
                 evidence: evidence(&unacked),
             };
             if due && reported != known {
@@ -133,7 +133,8 @@ impl Watch {
         now_ns: u64,
         seen: &mut [(u64, Unacked, bool)],
     ) -> Result<(), Error> {
-        self.ownerless.retain(|socket, _| seen.iter().any(|(other, ..)| other == socket));
+        let there: HashSet<u64> = seen.iter().map(|(socket, ..)| *socket).collect();
+        self.ownerless.retain(|socket, _| there.contains(socket));
         let asked = |socket: &u64, since_ns: u64| self.ownerless.get(socket) == Some(&since_ns);
         let unknown: Vec<(u64, u64)> = seen
             .iter()

@@ -1,6 +1,10 @@
 //! Addresses and ports as records have them: of sockets, of the destination of a call.
 
-use aya_ebpf::{bindings::bpf_sock_addr, helpers::bpf_probe_read_kernel, programs::SockAddrContext};
+use aya_ebpf::{
+    bindings::bpf_sock_addr,
+    helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf},
+    programs::SockAddrContext,
+};
 
 use super::verifier::opaque;
 use crate::{
@@ -72,9 +76,25 @@ pub(crate) fn tuple_at(sk: *const u8) -> Option<Tuple> {
 /// The same into a map value: a step of its own, for the stack. `0`: it cannot be read.
 #[inline(never)]
 pub(crate) fn write_tuple_at(sk: *const u8, to: *mut Tuple) -> u64 {
-    let Some(tuple) = tuple_at(sk) else { return opaque(0) };
-    // SAFETY: a live map value, as the caller promises.
-    unsafe { *to = tuple };
+    // SAFETY: helpers that cannot fault; a live map value, as the caller promises.
+    unsafe {
+        let Ok(family) = bpf_probe_read_kernel(fields::SK_FAMILY::address(sk)) else { return opaque(0) };
+        (*to).family = family;
+        if family == AF_INET6 {
+            let (local, remote) = (fields::SK_V6_RCV_SADDR::address(sk), fields::SK_V6_DADDR::address(sk));
+            let _ = bpf_probe_read_kernel_buf(local.cast(), &mut (*to).local);
+            let _ = bpf_probe_read_kernel_buf(remote.cast(), &mut (*to).remote);
+        } else {
+            let local = bpf_probe_read_kernel(fields::SK_RCV_SADDR::address(sk)).unwrap_or(0);
+            (*to).local = mapped(local);
+            let remote = bpf_probe_read_kernel(fields::SK_DADDR::address(sk)).unwrap_or(0);
+            (*to).remote = mapped(remote);
+        }
+        (*to).local_port = bpf_probe_read_kernel(fields::SK_NUM::address(sk)).unwrap_or(0);
+        let port = bpf_probe_read_kernel(fields::SK_DPORT::address(sk)).unwrap_or(0);
+        (*to).remote_port = u16::from_be(port);
+        (*to).protocol = bpf_probe_read_kernel(fields::SK_PROTOCOL::address(sk)).unwrap_or(0);
+    }
     opaque(1)
 }
 

@@ -24,6 +24,8 @@ type Key = (ebpf_probes::abi::Netns, ebpf_probes::abi::Tuple);
 pub(super) struct Group {
     pub(super) id: String,
     pub(super) subject: String,
+    /// What it is that is not acknowledged.
+    pub(super) what: &'static str,
     /// Connections that wait, the oldest first: since when, and number.
     waiting: BTreeSet<(u64, u64)>,
     /// Connections so far.
@@ -113,6 +115,7 @@ impl Groups {
         let group = Group {
             id: String::new(),
             subject: subject.to_owned(),
+            what: "data",
             waiting: BTreeSet::new(),
             total: 0,
             peers: BTreeSet::new(),

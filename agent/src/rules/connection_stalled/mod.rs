@@ -11,7 +11,7 @@ mod tests;
 
 use ebpf_probes::probes::{
     connect::{Connect, Unacked},
-    tls::stage,
+    tls::{CLIENT, SERVER, stage},
 };
 pub(super) use finding::{Finding, idle_ns};
 use groups::Groups;
@@ -87,13 +87,17 @@ impl ConnectionStalled {
         let finding = Finding::of(unacked, !explained_by.is_empty());
         let subject = subject(unacked, &owner, finding, view);
         let Some((number, is_new)) = self.groups.add(unacked, owner, &subject) else { return };
+        let what = self.what(unacked);
         let Some(group) = self.groups.get_mut(number) else { return };
+        if group.id.is_empty() {
+            group.what = what;
+        }
         neighbours::merge(&mut group.explained_by, explained_by);
         let (id, total) = (group.id.clone(), group.total);
         let is_lead = self.groups.lead(number).is_some_and(|lead| lead.unacked.tuple == unacked.tuple);
         // One connection more is reported when their number has doubled; what is new of the oldest always is.
         if !id.is_empty() && !is_lead && !(is_new && total.is_power_of_two()) {
-            return self.claim(unacked, &id, view);
+            return claim(unacked, &id, view);
         }
         let Some(report) = say::report(self, number, view.now_ns, None, view) else { return };
         if id.is_empty() {
@@ -101,16 +105,19 @@ impl ConnectionStalled {
             if let Some(group) = self.groups.get_mut(number) {
                 group.id.clone_from(&id);
             }
-            return self.claim(unacked, &id, view);
+            return claim(unacked, &id, view);
         }
         view.store.update(view.now_ns, view.world, &id, report);
-        self.claim(unacked, &id, view);
+        claim(unacked, &id, view);
     }
 
-    #[expect(clippy::unused_self, reason = "reads as a step of it")]
-    fn claim(&self, unacked: &Unacked, id: &str, view: &mut View<'_>) {
-        if unacked.cookie != 0 {
-            view.store.claim(unacked.cookie, id);
+    /// What it is that is not acknowledged.
+    fn what(&self, unacked: &Unacked) -> &'static str {
+        match self.handshakes.get(&unacked.cookie).filter(|_| unacked.cookie != 0) {
+            Some((CLIENT, stage::HELLO_PARTIAL | stage::HELLO)) => "ClientHello",
+            Some((SERVER, stage::SERVER_FLIGHT)) => "certificate flight",
+            Some(_) => "TLS message",
+            None => "data",
         }
     }
 
@@ -126,6 +133,13 @@ impl ConnectionStalled {
         if let (Some(group), Some(report)) = (self.groups.close(number), report) {
             view.store.over(ended_ns, &group.id, report);
         }
+    }
+}
+
+/// Who asks of the connection finds this incident.
+fn claim(unacked: &Unacked, id: &str, view: &mut View<'_>) {
+    if unacked.cookie != 0 {
+        view.store.claim(unacked.cookie, id);
     }
 }
 

@@ -1,7 +1,5 @@
 //! What is said about connections whose data is not acknowledged.
 
-use ebpf_probes::probes::tls::{CLIENT, stage};
-
 use super::{
     ConnectionStalled,
     finding::{Finding, Passes, idle_ns},
@@ -39,17 +37,11 @@ pub(super) fn report(
     let (group, lead) = (rule.groups.get(number)?, rule.groups.lead(number)?);
     let unacked = &lead.unacked;
     let known = &view.world.known;
-    let handshake = rule.handshakes.get(&unacked.cookie).filter(|_| unacked.cookie != 0);
     let says = Says {
         group,
         lead,
         finding: Finding::of(unacked, !group.explained_by.is_empty()),
-        what: match handshake {
-            Some((role, stage::HELLO_PARTIAL | stage::HELLO)) if *role == CLIENT => "its ClientHello",
-            Some((role, stage::SERVER_FLIGHT)) if *role != CLIENT => "its certificate flight",
-            Some(_) => "a message of its TLS handshake",
-            None => "its data",
-        },
+        what: group.what,
         peer: known.remote(&unacked.tuple, &lead.owner),
         who: known.named(&lead.owner).as_ref().map_or_else(|| "A process".to_owned(), text::process),
         is_service: is_service(unacked, view),
@@ -129,7 +121,7 @@ impl Says<'_> {
         }
     }
 
-    /// Clients come and go: that one of a service's is gone is no fault of anybody's.
+    /// Clients come and go: that one of a service's is gone is no fault.
     fn severity(&self) -> Severity {
         let gone = matches!(self.finding, Finding::Silent | Finding::Forgotten(_) | Finding::Deaf);
         if self.is_service && gone { Severity::Info } else { Severity::Warning }
@@ -174,18 +166,14 @@ impl Says<'_> {
         let bytes = count(u64::from(unacked.bytes()), "byte", "bytes");
         if let Some(end) = self.end {
             let became = match end {
-                DataEnd::Acknowledged => format!("has acknowledged {what}"),
-                DataEnd::WindowClosed => format!("does not take {what}: its window is closed"),
-                DataEnd::Closed => {
-                    format!("never acknowledged {what}, and the process has closed the connection")
-                }
-                DataEnd::Reset => format!("never acknowledged {what}: the connection was reset"),
-                DataEnd::TimedOut => {
-                    format!("never acknowledged {what}, and the kernel has given up (ETIMEDOUT)")
-                }
-                DataEnd::Ended => format!("never acknowledged {what}, and the connection has ended"),
+                DataEnd::Acknowledged => "was acknowledged",
+                DataEnd::WindowClosed => "is not taken any more, for the peer's window is closed,",
+                DataEnd::Closed => "was never acknowledged, and the process closed the connection",
+                DataEnd::Reset => "was never acknowledged, and the connection was reset",
+                DataEnd::TimedOut => "was never acknowledged, and the kernel gave up (ETIMEDOUT)",
+                DataEnd::Ended => "was never acknowledged, and the connection ended",
             };
-            return format!("{to} {became}, after {age}: {who} sent {bytes}.");
+            return format!("{who}'s {what} to {to} ({bytes}) {became} after {age}.");
         }
         let more = match self.waiting {
             0 | 1 => String::new(),
@@ -193,7 +181,7 @@ impl Says<'_> {
         };
         let again = times(u64::from(unacked.timeouts));
         let begins = format!(
-            "{who} sends {what} to {to}{more}, and {bytes} of it are not acknowledged for {age}{since}, sent again {again}"
+            "{who} sends its {what} to {to}{more}, and {bytes} of it are not acknowledged for {age}{since}, sent again {again}"
         );
         match self.finding {
             Finding::Neighbour => format!("{begins}, because a neighbour entry on the way is wrong."),
@@ -249,7 +237,7 @@ impl Says<'_> {
                     unacked.path_mtu, unacked.mss
                 ));
                 why.push(match self.what {
-                    "its certificate flight" | "its ClientHello" => format!("A TLS handshake hangs there: {} is the first thing that is large.", self.what),
+                    "certificate flight" | "ClientHello" => format!("A TLS handshake hangs there: its {} is the first thing that is large.", self.what),
                     _ => "Handshakes and short requests work, and whatever fills a segment hangs: certificates, uploads, large answers.".to_owned(),
                 });
             }
@@ -299,7 +287,7 @@ impl Says<'_> {
             evidence.push((unacked.before_ns, format!("something last came from {} before", self.to())));
         }
         let large = format!(
-            "{} sends {} to {} from port {}: {} are not acknowledged",
+            "{} sends its {} to {} from port {}: {} are not acknowledged",
             self.who,
             self.what,
             self.to(),

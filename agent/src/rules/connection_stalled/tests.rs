@@ -230,8 +230,8 @@ fn one_that_this_host_drops_is_blamed_on_it() {
 #[test]
 fn a_process_that_is_not_known_is_reported_all_the_same() {
     let mut scene = Scene::new();
-    let nobody = Owner { netns: Netns::numbered(1), ..Owner::default() };
-    waits(&mut scene, 1450, Unacked { owner: nobody, flags: unacked::ADOPTED, ..stalled(1) });
+    let unknown = Owner { netns: Netns::numbered(1), ..Owner::default() };
+    waits(&mut scene, 1450, Unacked { owner: unknown, flags: unacked::ADOPTED, ..stalled(1) });
     assert!(scene.last().process.is_none());
     assert!(scene.last().summary.starts_with("A process sends"), "{}", scene.last().summary);
     assert!(details(scene.last()).since_before_start);

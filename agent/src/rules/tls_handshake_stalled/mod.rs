@@ -19,6 +19,9 @@ mod obstacle_tests;
 mod obstacle_words;
 mod peer_owes;
 mod peer_says;
+#[cfg(test)]
+mod peer_tests;
+mod peer_waits;
 mod rivals;
 mod say;
 mod situation;

@@ -1,6 +1,6 @@
 //! Handshakes of this host's clients whose ClientHello is not answered: the peer has acknowledged it and is silent, or it
 //! never acknowledged it. Then the peer or the path is named, never this host. One whose other end is this host's too is
-//! told there, where more is known.
+//! reported there, where more is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,46 +12,21 @@ use ebpf_probes::{
     },
 };
 
-use super::peer_says;
+use super::{
+    peer_says,
+    peer_waits::{End, Group, Waits},
+};
 use crate::{
     known::bounded::{Bounded, Table},
     pipeline::View,
     records,
     rules::text,
-    text::host::Name,
 };
 
 /// Handshakes followed at most.
 const HANDSHAKES: usize = 4096;
 /// A peer that has acknowledged a ClientHello and says nothing for this long does not answer.
 const SILENT_NS: u64 = 10_000_000_000;
-
-/// A client's handshake whose peer owes the next message.
-pub(super) struct Waits {
-    pub(super) hs: Handshake,
-    pub(super) sni: Option<Name>,
-    /// As it was when the hello was found not to be acknowledged; `None` once it is.
-    pub(super) unacked: Option<Unacked>,
-    /// What it is reported as part of.
-    subject: Option<String>,
-    /// Its other end is this host's, and is told there.
-    told_there: bool,
-}
-
-/// Handshakes of one program with one peer.
-pub(super) struct Group {
-    pub(super) id: String,
-    pub(super) subject: String,
-    pub(super) total: u64,
-    /// Those that wait, the oldest first.
-    waiting: BTreeSet<(u64, u64)>,
-}
-
-impl Group {
-    pub(super) fn waiting(&self) -> u64 {
-        self.waiting.len() as u64
-    }
-}
 
 pub(super) struct PeerOwes {
     waits: Bounded<u64, Waits>,
@@ -74,9 +49,6 @@ pub(super) fn mirrored(one: &Tuple, other: &Tuple) -> bool {
     (one.local, one.local_port, one.remote, one.remote_port)
         == (other.remote, other.remote_port, other.local, other.local_port)
 }
-
-/// How it ended, as a word and in a sentence.
-pub(super) type End = (&'static str, &'static str);
 
 fn ended(stage: u32) -> End {
     match stage {
@@ -106,9 +78,10 @@ impl PeerOwes {
         }
         match self.waits.get_mut(&hs.cookie) {
             Some(known) => known.hs = *hs,
-            None if hs.role == CLIENT => {
+            // What finds no room is left out: an entry that gave way would leave its situation open.
+            None if hs.role == CLIENT && self.waits.len() < HANDSHAKES => {
                 let sni = view.world.server_name(hs.cookie);
-                let waits = Waits { hs: *hs, sni, unacked: None, subject: None, told_there: false };
+                let waits = Waits { hs: *hs, sni, unacked: None, subject: None, seen_there: false };
                 self.waits.insert(hs.cookie, waits);
             }
             None => {}
@@ -145,7 +118,7 @@ impl PeerOwes {
     pub(super) fn tick(&mut self, there: impl Fn(&Handshake) -> bool, view: &mut View<'_>) {
         let due = |waits: &Waits| {
             waits.subject.is_none()
-                && !waits.told_there
+                && !waits.seen_there
                 && view.now_ns.saturating_sub(waits.hs.moved_ns) >= SILENT_NS
         };
         let mut cookies: Vec<(u64, u64)> = self
@@ -157,8 +130,8 @@ impl PeerOwes {
         cookies.sort_unstable();
         for (_, cookie) in cookies {
             let Some(waits) = self.waits.get_mut(&cookie) else { continue };
-            waits.told_there = there(&waits.hs);
-            if !waits.told_there {
+            waits.seen_there = there(&waits.hs);
+            if !waits.seen_there {
                 self.open(cookie, view);
             }
         }

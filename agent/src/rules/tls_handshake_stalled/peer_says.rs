@@ -1,6 +1,6 @@
 //! What is said about clients' handshakes whose ClientHello is not answered.
 
-use super::peer_owes::{End, Group, Waits};
+use super::peer_waits::{End, Group, Waits};
 use crate::{
     domains::tls::{Role, Stage, session_ends},
     pipeline::{
@@ -28,7 +28,7 @@ pub(super) fn report(group: &Group, waits: &Waits, now_ns: u64, end: Option<End>
     let to = place(&peer);
     let finding = waits.unacked.as_ref().map(|unacked| Finding::of(unacked, false));
     let name = waits.sni.as_ref().map(|name| format!(" for {}", shown(&name.text))).unwrap_or_default();
-    let many = match group.waiting() {
+    let many = match group.count() {
         0 | 1 => String::new(),
         many => format!(" ({many} handshakes with it wait)"),
     };
@@ -134,7 +134,7 @@ pub(super) fn report(group: &Group, waits: &Waits, now_ns: u64, end: Option<End>
             since_before_start: false,
             stall_ms: age_ns / 1_000_000,
             read_after_ms: None,
-            waiting: if end.is_some() { 0 } else { group.waiting() },
+            waiting: if end.is_some() { 0 } else { group.count() },
             unread: 0,
             hello_acknowledged: Some(waits.unacked.is_none()),
             threads: vec![],

@@ -125,7 +125,7 @@ pub(crate) fn adopt(sk: *const u8, task: *const u8) -> u64 {
             let at = now();
             call!(begin(sk, made, at));
             // SAFETY: a live map value.
-            unsafe { (*made).flags = unacked::ADOPTED };
+            unsafe { (*made).flags |= unacked::ADOPTED };
             interest(at);
             call!(refresh(sk, made));
             made
@@ -151,9 +151,21 @@ fn own(found: *mut Unacked, task: *const u8) -> u64 {
     unsafe {
         if (*found).owner.process == 0 {
             call!(write_of_task(task, &raw mut (*found).owner));
+            judge(found);
         }
     }
     opaque(0)
+}
+
+/// Notes that its process is not wanted, where some are.
+#[inline(always)]
+fn judge(known: *mut Unacked) {
+    // SAFETY: a live map value.
+    unsafe {
+        if (*known).owner.process != 0 && !filter::process(&(*known).owner) {
+            (*known).flags |= unacked::UNWANTED;
+        }
+    }
 }
 
 /// Looks at a socket again. Called by the program that the agent runs.
@@ -299,6 +311,7 @@ fn begin(sk: *const u8, known: *mut Unacked, at: u64) -> u64 {
         let received = ago(fields::ICSK_RECEIVED::address(sk), at);
         let last = if heard < (*known).since_ns { heard } else { received };
         (*known).before_ns = if last < (*known).since_ns { last } else { 0 };
+        judge(known);
     }
     opaque(0)
 }

@@ -6,7 +6,7 @@ use crate::abi::{Header, Netns, Owner, Tuple, assert_layout};
 pub mod unacked {
     /// It was so when culprit started.
     pub const ADOPTED: u32 = 1;
-    /// Its process has closed it: nobody waits for it any more.
+    /// Its process has closed it: no process waits for it any more.
     pub const ORPHAN: u32 = 2;
     /// The socket was closed: `errno` says why.
     pub const CLOSED: u32 = 4;
@@ -15,8 +15,11 @@ pub mod unacked {
     /// The socket is another connection's by now: it was closed, and that was not seen.
     pub const GONE: u32 = 16;
 
-    /// It is over.
-    pub const OVER: u32 = ORPHAN | CLOSED | ACKED | GONE;
+    /// Its process is not among those asked for.
+    pub const UNWANTED: u32 = 32;
+
+    /// It is over, or of no interest.
+    pub const OVER: u32 = ORPHAN | CLOSED | ACKED | GONE | UNWANTED;
 }
 
 /// A connection whose data is not acknowledged.

@@ -10,4 +10,5 @@ mod network_causes;
 mod no_incident;
 mod recurrence;
 mod runtimes;
+mod silent_peers;
 mod unrelated_activity;
