@@ -26,6 +26,8 @@ const STALE: Opened = ("neighbour_stale", "neighbour", "certain");
 const BEHIND_STALE: Opened = ("connect_stalled", "neighbour", "certain");
 const UNRESOLVED: Opened = ("neighbour_unresolved", "neighbour", "certain");
 const CONFLICT: Opened = ("neighbour_conflict", "neighbour", "certain");
+/// Another host that has an address of this one.
+const ADDRESS: Opened = ("address_conflict", "neighbour", "certain");
 /// No answer comes, or this host drops it.
 const UNANSWERED: Opened = ("connect_stalled", "outbound_connect", "certain");
 /// No answer comes to a lookup.
@@ -225,6 +227,15 @@ const CASES: &[(&str, &[Case])] = &[
         &[("service_does_not_accept", &[("listen_queue_full", "listen_limit", "certain")])],
     ),
     ("response_overdue", &[("server_answers_late", &[("response_overdue", "peer", "likely")])]),
+    (
+        "address_conflict",
+        &[
+            ("advertised_by_other_host", &[ADDRESS]),
+            ("announced_by_other_host", &[ADDRESS]),
+            ("duplicate_address_detected", &[ADDRESS]),
+            ("own_devices_and_questions", &[ADDRESS]),
+        ],
+    ),
     ("neighbour_table_full", &[("bound_reached", &[("neighbour_table_full", "neighbour", "certain")])]),
     (
         "clock_stepped",

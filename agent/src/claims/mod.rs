@@ -272,21 +272,32 @@ impl Watching {
         counts.left_out.fetch_add(std::mem::take(&mut watched.place.left_out), Relaxed);
         if watched.place.overrun {
             // The next look opens it again.
-            self.places.remove(&inode);
+            let gone: Vec<_> = self.places.remove(&inode).into_iter().collect();
+            self.end(gone);
         }
     }
 
     /// Lets go of what nothing else keeps.
     fn leave(&mut self) {
         let Ok(found) = namespaces::find() else { return };
-        self.places.retain(|inode, watched| {
-            let Some(now) = found.get(inode) else { return false };
-            if *now != watched.found {
+        let gone: Vec<_> =
+            self.places.extract_if(.., |inode, _| !found.contains_key(inode)).map(|(_, gone)| gone).collect();
+        self.end(gone);
+        for (inode, watched) in &mut self.places {
+            if let Some(now) = found.get(inode)
+                && *now != watched.found
+            {
                 watched.found = now.clone();
                 watched.keeper = keeper(*inode, now);
             }
-            true
-        });
+        }
+    }
+
+    /// Lets go of them: what was reported of their addresses is over.
+    fn end(&self, gone: Vec<Watched>) {
+        for news in gone.into_iter().flat_map(|watched| watched.place.at_end()) {
+            let _ = self.report.try_send(Context::OwnAddress(Box::new(news)));
+        }
     }
 
     /// Says what it is called: nothing else may have happened there.
@@ -299,17 +310,9 @@ impl Watching {
 
     /// What there is now.
     fn look(&mut self) {
+        self.leave();
         let Ok(mut found) = namespaces::find() else { return };
-        self.places.retain(|inode, watched| {
-            let Some(now) = found.remove(inode) else { return false };
-            // A process may have moved to another one, and no end of it says so.
-            let kept = now.name.is_some() || watched.keeper.is_some();
-            if now != watched.found || !kept {
-                watched.keeper = keeper(*inode, &now);
-                watched.found = now;
-            }
-            true
-        });
+        found.retain(|inode, _| !self.places.contains_key(inode));
         let room = NAMESPACES.saturating_sub(self.places.len());
         let mut refused = found.len().saturating_sub(room) as u64;
         for (inode, opened) in open(found.into_iter().take(room).collect()) {

@@ -154,6 +154,11 @@ impl Place {
             .collect()
     }
 
+    /// The namespace is gone, or what is known of it is not what is: of what was reported nothing holds.
+    pub(super) fn at_end(&self) -> Vec<OwnAddress> {
+        self.followed.iter().map(|at| self.news(*at, AddressNews::Gone)).collect()
+    }
+
     /// What has happened since.
     pub(super) fn take(&mut self, report: &mut impl FnMut(OwnAddress)) {
         self.notifications(report);

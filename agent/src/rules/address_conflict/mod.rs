@@ -41,6 +41,8 @@ const GIVES_WAY_NS: u64 = 2_000_000_000;
 const REPLACED_NS: u64 = 1_000_000_000;
 /// Nobody has claimed it for this long.
 const QUIET_NS: u64 = 60_000_000_000;
+/// Of one who claims it more seldom, twice as long as between two claims, and at most this long.
+const LONG_QUIET_NS: u64 = 1_800_000_000_000;
 /// It is asked at most this often whose MACs some are.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 
@@ -74,6 +76,8 @@ struct Claimant {
     how: Claim,
     first_ns: u64,
     last_ns: u64,
+    /// The longest silence between two claims.
+    gap_ns: u64,
     claims: u64,
     /// It was looked whether a device of this machine has it.
     looked: bool,
@@ -224,6 +228,7 @@ impl AddressConflict {
 impl Contested {
     fn claimed(&mut self, mac: [u8; 8], how: Claim, at_ns: u64) {
         if let Some(known) = self.claimants.iter_mut().find(|claimant| claimant.mac == mac) {
+            known.gap_ns = known.gap_ns.max(at_ns.saturating_sub(known.last_ns));
             (known.how, known.last_ns) = (how, known.last_ns.max(at_ns));
             known.claims += 1;
             return;
@@ -238,6 +243,7 @@ impl Contested {
             how,
             first_ns: at_ns,
             last_ns: at_ns,
+            gap_ns: 0,
             claims: 1,
             looked: false,
             holder: None,
@@ -270,8 +276,10 @@ impl Contested {
     }
 
     fn is_quiet(&self, now_ns: u64) -> bool {
-        let last_ns = self.claimants.iter().map(|claimant| claimant.last_ns).max().unwrap_or(0);
-        self.dad_failed.is_none() && now_ns.saturating_sub(last_ns) >= QUIET_NS
+        let quiet = |claimant: &Claimant| {
+            now_ns.saturating_sub(claimant.last_ns) >= (2 * claimant.gap_ns).clamp(QUIET_NS, LONG_QUIET_NS)
+        };
+        self.dad_failed.is_none() && self.claimants.iter().all(quiet)
     }
 
     fn began_ns(&self, key: &Key) -> u64 {

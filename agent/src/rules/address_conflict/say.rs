@@ -97,7 +97,7 @@ impl Contested {
         let (address, where_) = (place.address, on(place));
         match end {
             Some(End::Quiet) => {
-                return format!("No other host claims {address} {where_} any more: none has for a minute.");
+                return format!("No other host claims {address} {where_} any more.");
             }
             Some(End::Gone) => return format!("This host no longer has {address} {where_}."),
             Some(End::Usable) => return format!("{address} {where_} can be used: no other host has it."),

@@ -219,3 +219,17 @@ fn a_flood_of_claims_with_macs_of_its_own_stays_within_bounds() {
     let table = scene.table("address_conflict_addresses");
     assert_eq!((table.entries, table.capacity), (256, 256));
 }
+
+#[test]
+fn one_who_announces_the_address_every_hundred_seconds_is_one_incident_once_that_is_known() {
+    let mut scene = Scene::new();
+    for round in 0..4u64 {
+        let at = round * 100_000;
+        claims(&mut scene, at, 9);
+        scene.tick(at + 250);
+        looked(&mut scene, own(), vec![]);
+        scene.passes(at + 250, at + 100_000);
+    }
+    let resolved = scene.emitted.iter().filter(|emitted| emitted.state == State::Resolved).count();
+    assert_eq!(resolved, 1, "only before the second one was heard");
+}

@@ -16,6 +16,7 @@ use crate::{
         text::{self, duration},
     },
     text::{shell::Command, shown},
+    time::MINUTE_NS,
 };
 
 /// Virtual routers (VRRP, RFC 5798 §7.3) have MACs that begin so.

@@ -104,7 +104,7 @@ fn an_address_that_duplicate_address_detection_refuses_is_named_with_who_has_it_
 #[test]
 fn own_devices_virtual_routers_and_hosts_that_only_ask_claim_nothing() {
     needs!(Pace);
-    let lan = Lan::set("address_conflict/own_devices_and_questions_without_fault");
+    let lan = Lan::set("address_conflict/own_devices_and_questions");
     let (host, other, real) = (lan.host(20), lan.host(21), lan.host(22));
     let own = host.v4.to_string();
     // A second device of the host speaks for the first one's address, as Linux does by itself.
