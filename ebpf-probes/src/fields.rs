@@ -87,6 +87,7 @@ kernel_fields! {
     REQ_RCV_SADDR: u32 [4] = "request_sock.__req_common.skc_rcv_saddr";
     REQ_DPORT: u16 [2] = "request_sock.__req_common.skc_dport";
     REQ_NUM: u16 [2] = "request_sock.__req_common.skc_num";
+    REQ_RETRANSMITS: u8 [1] = "request_sock.num_retrans";
     REQ_FAMILY: u16 [2] = "request_sock.__req_common.skc_family";
     REQ_V6_DADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_daddr";
     REQ_V6_RCV_SADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_rcv_saddr";
@@ -148,6 +149,10 @@ kernel_fields! {
     SKB_DEV: *const u8 [8] = "sk_buff.dev";
     SKB_IIF: u32 [4] = "sk_buff.skb_iif";
     SKB_REFDST: u64 [8] = "sk_buff._skb_refdst";
+    RTABLE_GATEWAY_FAMILY: u8 [1] = "rtable.rt_gw_family";
+    RTABLE_GATEWAY: u32 [4] = "rtable.rt_gw4";
+    RTABLE_GATEWAY6: [u64; 2] [16] = "rtable.rt_gw6";
+    RT6_GATEWAY: [u64; 2] [16] = "rt6_info.rt6i_gateway";
     RTABLE_FLAGS: u32 [4] = "rtable.rt_flags";
     RT6_FLAGS: u32 [4] = "rt6_info.rt6i_flags";
     SK_ACK_BACKLOG: u32 [4] = "sock.sk_ack_backlog";

@@ -21,7 +21,7 @@ use ebpf_probes::{
     probes::PROBES,
     probes::clock::EXPOSURE_MAP,
     probes::dns::{ANSWERS_MAP, ASKED_MAP, LOOKUPS_MAP},
-    probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
+    probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour, ROUTING_SLOT, UNTIL_MAP},
     spec::{Attach, EXECUTES, FORKS},
 };
 
@@ -221,6 +221,13 @@ impl Kernel {
         let error = |source| Error::Map { name: EXPOSURE_MAP, source };
         let Some(map) = self.ebpf.map_mut(EXPOSURE_MAP) else { return Ok(()) };
         Array::<_, u64>::try_from(map).and_then(|mut map| map.set(0, until_ns, 0)).map_err(error)
+    }
+
+    /// Has next hops noted until a moment, CLOCK_BOOTTIME in nanoseconds.
+    pub fn note_next_hops(&mut self, until_ns: u64) -> Result<(), Error> {
+        let error = |source| Error::Map { name: UNTIL_MAP, source };
+        let Some(map) = self.ebpf.map_mut(UNTIL_MAP) else { return Ok(()) };
+        Array::<_, u64>::try_from(map).and_then(|mut map| map.set(ROUTING_SLOT, until_ns, 0)).map_err(error)
     }
 
     /// Adds a neighbour that was there before us; what the programs wrote meanwhile is newer and stays.

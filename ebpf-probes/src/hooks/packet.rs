@@ -25,6 +25,7 @@ use crate::{
         connect::{backlog, icmp, overflow, wire},
         dns::{PORT as DNS_PORT, clients, program as dns},
         neigh::{
+            hops,
             source_mac::{self, segment},
             suspects,
         },
@@ -94,6 +95,9 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         let (ends, payload) = packet.words();
         if asks && !ingress {
             call!(packet_syn(skb, ends, payload));
+        }
+        if !ingress && flags & flag::SYN != 0 && enabled(ProbeId::NEIGH) && suspects::routing() {
+            call!(hops::neigh_leaves(skb, ends, payload, u64::from(!asks)));
         }
         if ingress && asks && enabled(ProbeId::CONNECT) && call!(backlog::syn_came(skb, ends, payload)) != 0 {
             call!(overflow::syn_ignored(skb, ends, payload));

@@ -8,7 +8,7 @@ mod say;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ebpf_probes::{
     abi::Owner,
@@ -43,6 +43,12 @@ const ANSWER_NS: u64 = 1_000_000_000;
 const DOUBT_CONNECTIONS: usize = 2;
 /// See `DOUBT_CONNECTIONS`.
 const DOUBT_UNANSWERED: u32 = 4;
+/// Packets to peers behind a router that go unanswered before the router's entry is suspected.
+const ROUTER_UNANSWERED: u32 = 2;
+/// The same of one whose cached MAC is a virtual one, and how many peers they must be to.
+const VIRTUAL_UNANSWERED: u32 = 8;
+/// See `VIRTUAL_UNANSWERED`.
+const VIRTUAL_PEERS: usize = 3;
 /// The other MAC still speaks: its last packet is not older than the first retransmission by more than this.
 const SPEAKS_NS: u64 = 700_000_000;
 /// Nothing was sent without an answer for this long: TCP's longest pause between two attempts, and some.
@@ -67,6 +73,8 @@ struct Suspect {
     last_ns: u64,
     /// Connections, by local and remote port.
     connections: BTreeSet<(u16, u16)>,
+    /// Whom they are with, where the neighbour is a router on the way.
+    beyond: BTreeSet<IpAddr>,
     /// Ports that name the services concerned.
     ports: BTreeSet<u16>,
     /// A process whose connection it is, and whether this host is the server.
@@ -102,7 +110,7 @@ impl Diagnose for NeighbourStale {
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
             Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::ANSWERED => {
-                let key = (record.netns(), record.ifindex, record.tuple.remote);
+                let key = (record.netns(), record.ifindex, record.neighbour());
                 self.over(key, event.boot_ns, End::Answered, view);
             }
             Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::SPEAKS => {
@@ -110,7 +118,7 @@ impl Diagnose for NeighbourStale {
             }
             // Two machines with one address: not this diagnosis.
             Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::RESET => {
-                let key = (record.netns(), record.ifindex, record.tuple.remote);
+                let key = (record.netns(), record.ifindex, record.neighbour());
                 self.over(key, event.boot_ns, End::Conflict, view);
             }
             Record::Neighbour(neighbour::Record::Unheard(record)) => {
@@ -145,7 +153,7 @@ impl Diagnose for NeighbourStale {
 
 impl NeighbourStale {
     fn unheard(&mut self, record: &UnheardRecord, at_ns: u64, view: &mut View<'_>) {
-        let key = (record.netns(), record.ifindex, record.tuple.remote);
+        let key = (record.netns(), record.ifindex, record.neighbour());
         if record.flags & unheard_flag::TOGETHER != 0 {
             return self.over(key, at_ns, End::Together, view);
         }
@@ -163,6 +171,7 @@ impl NeighbourStale {
                 first_ns: at_ns,
                 last_ns: at_ns,
                 connections: BTreeSet::new(),
+                beyond: BTreeSet::new(),
                 ports: BTreeSet::new(),
                 owner: Owner::default(),
                 serves: false,
@@ -177,6 +186,9 @@ impl NeighbourStale {
         (suspect.last, suspect.last_ns) = (*record, at_ns);
         if suspect.connections.len() < CONNECTIONS {
             suspect.connections.insert((record.tuple.local_port, record.tuple.remote_port));
+        }
+        if record.is_routed() && suspect.beyond.len() < CONNECTIONS {
+            suspect.beyond.insert(records::address(record.tuple.remote));
         }
         // A service's port says more than the one its client happens to have.
         suspect.serves |= record.what == unheard::SYN_ACK;
@@ -198,7 +210,7 @@ impl NeighbourStale {
 
     /// The other MAC has spoken again.
     fn speaks(&mut self, record: &UnheardRecord) {
-        let key = (record.netns(), record.ifindex, record.tuple.remote);
+        let key = (record.netns(), record.ifindex, record.neighbour());
         if let Some(suspect) = self.suspects.get_mut(&key)
             && (suspect.last.cached_mac, suspect.last.seen_mac) == (record.cached_mac, record.seen_mac)
         {
@@ -273,7 +285,16 @@ impl Suspect {
         let speaks =
             self.last.seen_last_ns == 0 || self.last.seen_last_ns.saturating_add(SPEAKS_NS) >= self.first_ns;
         let cached_is_silent = self.last.confirmed_ns <= self.last.seen_since_ns;
-        speaks && cached_is_silent && self.is_no_loss()
+        speaks && cached_is_silent && self.is_no_loss() && (!self.last.is_routed() || self.convinces_of_router())
+    }
+
+    /// A router's packets may well come from another MAC than it is reached at: silence must be more than that of one
+    /// packet, and of an address that moves between routers (VRRP, HSRP, GLBP) more than one peer's.
+    fn convinces_of_router(&self) -> bool {
+        if is_virtual(&self.last.cached_mac) {
+            return self.beyond.len() >= VIRTUAL_PEERS && self.last.unanswered >= VIRTUAL_UNANSWERED;
+        }
+        self.last.unanswered >= ROUTER_UNANSWERED
     }
 
     fn is_no_loss(&self) -> bool {
@@ -284,6 +305,18 @@ impl Suspect {
     fn subject(&self, key: &Key, device: &str) -> String {
         neighbours::subject(key, device)
     }
+}
+
+/// Whether a MAC is one that routers share: VRRP and CARP (RFC 9568 §7.3), HSRP, GLBP.
+fn is_virtual(mac: &[u8; 8]) -> bool {
+    const SHARED: [&[u8]; 5] = [
+        &[0x00, 0x00, 0x5e, 0x00, 0x01],
+        &[0x00, 0x00, 0x5e, 0x00, 0x02],
+        &[0x00, 0x00, 0x0c, 0x07, 0xac],
+        &[0x00, 0x00, 0x0c, 0x9f],
+        &[0x00, 0x07, 0xb4],
+    ];
+    SHARED.iter().any(|prefix| mac.starts_with(prefix))
 }
 
 /// The process that listens where a SYN-ACK comes from.

@@ -156,6 +156,14 @@ pub struct Neighbour {
 
 assert_layout!(NeighKey = 32, PeerKey = 24, Neighbour = 112);
 
+/// The `UNTIL` map and its slot that says until when next hops are noted: set by the agent when it starts, for what was
+/// under way before it.
+pub const UNTIL_MAP: &str = "UNTIL";
+/// See [`UNTIL_MAP`].
+pub const ROUTING_SLOT: u32 = 2;
+/// How long next hops are noted after something went unanswered, or the agent started; nanoseconds.
+pub const ROUTING_NS: u64 = 120_000_000_000;
+
 /// The `NEIGHBOURS` map, which the agent fills in at start.
 pub const NEIGHBOURS_MAP: &str = "NEIGHBOURS";
 
@@ -291,6 +299,7 @@ pub const PROBE: Probe = Probe {
                 fields::REQ_RCV_SADDR,
                 fields::REQ_DPORT,
                 fields::REQ_NUM,
+                fields::REQ_RETRANSMITS,
                 fields::REQ_FAMILY,
                 fields::REQ_V6_DADDR,
                 fields::REQ_V6_RCV_SADDR,
@@ -308,6 +317,8 @@ pub const PROBE: Probe = Probe {
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod change;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod hops;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod macs;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
