@@ -316,6 +316,8 @@ const PACKET: &[Field] = &[
     fields::TCP_SACKS,
     fields::TCP_NUM_SACKS,
     fields::SKB_REFDST,
+    fields::SKB_DEV,
+    fields::DEV_NET,
     fields::RTABLE_GATEWAY_FAMILY,
     fields::RTABLE_GATEWAY,
     fields::RTABLE_GATEWAY6,

@@ -25,7 +25,7 @@ use crate::{
         connect::{backlog, icmp, overflow, wire},
         dns::{PORT as DNS_PORT, clients, program as dns},
         neigh::{
-            hops,
+            datagrams, hops,
             source_mac::{self, segment},
             suspects,
         },
@@ -68,6 +68,15 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         let (local, remote) = if ingress { (target, source) } else { (source, target) };
         let mut packet = Packet { ingress, v4, protocol, local, remote, seq: 0, offset: 0, len: 0 };
         if protocol == IPPROTO_UDP {
+            if enabled(ProbeId::NEIGH) && suspects::pinned() {
+                packet.offset = at as u32 + 8;
+                packet.len = (*skb).len.wrapping_sub(packet.offset);
+                let (ends, payload) = packet.words();
+                let again = call!(datagrams::neigh_datagram(skb, ends, payload));
+                if again != 0 {
+                    call!(datagrams::neigh_repeats(skb, ends, payload, again));
+                }
+            }
             if enabled(ProbeId::DNS) && (remote == DNS_PORT || clients::of_asker(ctx)) {
                 packet.offset = at as u32 + 8;
                 packet.len = (*skb).len.wrapping_sub(packet.offset);

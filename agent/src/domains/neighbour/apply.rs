@@ -175,6 +175,7 @@ fn unheard(known: &Known, boot_ns: u64, record: &UnheardRecord, facts: &mut Vec<
         unheard::SYN => Some(Retransmitted::Syn),
         // For the correlation alone: the packet itself was emitted as a difference.
         unheard::SPEAKS => return,
+        unheard::DATAGRAM => Some(Retransmitted::Datagram),
         _ => Some(Retransmitted::Data),
     };
     let mut owner = record.owner;

@@ -49,6 +49,8 @@ const ROUTER_UNANSWERED: u32 = 2;
 const VIRTUAL_UNANSWERED: u32 = 8;
 /// See `VIRTUAL_UNANSWERED`.
 const VIRTUAL_PEERS: usize = 3;
+/// Times that a datagram comes again, the same, each time after its answer.
+const DATAGRAMS: u32 = 4;
 /// The other MAC still speaks: its last packet is not older than the first retransmission by more than this.
 const SPEAKS_NS: u64 = 700_000_000;
 /// Nothing was sent without an answer for this long: TCP's longest pause between two attempts, and some.
@@ -191,9 +193,9 @@ impl NeighbourStale {
             suspect.beyond.insert(records::address(record.tuple.remote));
         }
         // A service's port says more than the one its client happens to have.
-        suspect.serves |= record.what == unheard::SYN_ACK;
+        suspect.serves |= matches!(record.what, unheard::SYN_ACK | unheard::DATAGRAM);
         let port = match record.what {
-            unheard::SYN_ACK => record.tuple.local_port,
+            unheard::SYN_ACK | unheard::DATAGRAM => record.tuple.local_port,
             unheard::SYN => record.tuple.remote_port,
             _ => record.tuple.local_port.min(record.tuple.remote_port),
         };
@@ -298,6 +300,9 @@ impl Suspect {
     }
 
     fn is_no_loss(&self) -> bool {
+        if self.last.what == unheard::DATAGRAM {
+            return self.last.answered_ns == 0 && self.last.unanswered >= DATAGRAMS;
+        }
         self.last.answered_ns == 0
             || (self.connections.len() >= DOUBT_CONNECTIONS && self.last.unanswered >= DOUBT_UNANSWERED)
     }

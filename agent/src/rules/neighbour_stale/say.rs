@@ -30,7 +30,7 @@ impl Suspect {
         let process = view.world.known.named(&self.owner);
         // What is behind a router may not hear us for other reasons.
         let certain =
-            !self.last.is_routed() && (self.last.unanswered >= CERTAIN || self.connections.len() > 1);
+            !self.last.is_routed() && self.last.what != unheard::DATAGRAM && (self.last.unanswered >= CERTAIN || self.connections.len() > 1);
         Report {
             kind: Kind::NeighbourStale,
             subject: self.subject(key, &place.device),
@@ -161,6 +161,13 @@ impl Suspect {
 
     /// `4 packets unanswered on 2 connections to port 5432`.
     fn loss(&self) -> String {
+        if self.last.what == unheard::DATAGRAM {
+            let port = self.last.tuple.local_port;
+            return format!(
+                "the same datagram came to port {port} again {}, each time after it was answered",
+                text::count(self.last.unanswered.into(), "time", "times")
+            );
+        }
         let packets = text::count(self.last.unanswered.into(), "packet", "packets");
         let connections = text::count(self.connections.len() as u64, "connection", "connections");
         let ports: Vec<String> = self.ports.iter().take(4).map(u16::to_string).collect();
@@ -268,8 +275,12 @@ impl Suspect {
             _ => "data",
         };
         let whom = self.beyond.first().copied().unwrap_or(place.address);
-        seen.push((self.first_ns, format!("the first packet is sent to {whom} again")));
-        if self.last_ns != self.first_ns {
+        if self.last.what == unheard::DATAGRAM {
+            seen.push((self.last_ns, self.loss()));
+        } else {
+            seen.push((self.first_ns, format!("the first packet is sent to {whom} again")));
+        }
+        if self.last_ns != self.first_ns && self.last.what != unheard::DATAGRAM {
             seen.push((self.last_ns, format!("{what} sent again: {}", self.loss())));
         }
         if let Some(at) = self.asks_since_ns {

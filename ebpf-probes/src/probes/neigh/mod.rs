@@ -82,6 +82,9 @@ pub mod unheard {
     /// The cached MAC has reset a connection that is asked for again from the other one: two machines.
     /// `unanswered` counts those times.
     pub const RESET: u32 = 6;
+    /// A datagram of the neighbour's came again, the same, each time after it was answered. `unanswered` counts those
+    /// times.
+    pub const DATAGRAM: u32 = 7;
 }
 
 /// Bits of [`UnheardRecord::flags`].
@@ -161,6 +164,11 @@ assert_layout!(NeighKey = 32, PeerKey = 24, Neighbour = 112);
 pub const UNTIL_MAP: &str = "UNTIL";
 /// See [`UNTIL_MAP`].
 pub const ROUTING_SLOT: u32 = 2;
+/// The slot that is not 0 once an entry is known that was set for good; and the map of such entries' addresses, to which the
+/// agent adds those that were there before it.
+pub const PINNED_SLOT: u32 = 3;
+/// See [`PINNED_SLOT`].
+pub const PINNED_MAP: &str = "PINNED_ADDRESSES";
 /// How long next hops are noted after something went unanswered, or the agent started; nanoseconds.
 pub const ROUTING_NS: u64 = 120_000_000_000;
 
@@ -317,6 +325,8 @@ pub const PROBE: Probe = Probe {
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod change;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod datagrams;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub(crate) mod hops;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]

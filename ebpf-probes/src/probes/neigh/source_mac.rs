@@ -110,11 +110,9 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, what: u32) {
     if known.is_none() && !(routing && what == segment::SYN) {
         return;
     }
-    // SAFETY: six bytes into eight, by a helper that checks that the frame has them; a live map value, where
-    // races between CPUs cost a record too many.
+    // SAFETY: a live map value, where races between CPUs cost a record too many.
     unsafe {
-        let seen = (&raw mut met.macs.seen).cast();
-        if bpf_skb_load_bytes_relative(skb.cast(), ETH_SOURCE, seen, ETH_ALEN, HDR_START_MAC) != 0 {
+        if !mac_of(skb, &mut met.macs.seen) {
             return;
         }
         let Some(known) = known else {
@@ -137,7 +135,7 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, what: u32) {
             return;
         }
         if what == segment::RESET
-            || (*known).state & (state::NOARP | state::INCOMPLETE | state::FAILED) != 0
+            || (*known).state & (state::INCOMPLETE | state::FAILED) != 0
             || !filter::peer(&address, !packet.v4, packet.local)
         {
             return;
@@ -151,6 +149,14 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, what: u32) {
         }
     }
     elsewhere(skb, packet, &met, what == segment::SYN);
+}
+
+/// The MAC a frame came from, if it has one.
+#[inline(always)]
+pub(super) fn mac_of(skb: *mut __sk_buff, to: &mut u64) -> bool {
+    let to = (&raw mut *to).cast();
+    // SAFETY: six bytes into eight, by a helper that checks that the frame has them.
+    unsafe { bpf_skb_load_bytes_relative(skb.cast(), ETH_SOURCE, to, ETH_ALEN, HDR_START_MAC) == 0 }
 }
 
 /// A segment came from another MAC than the cached one.
@@ -186,7 +192,7 @@ pub(super) fn compare(skb: *mut __sk_buff, packet: &Packet, met: &mut Met) {
             }
             return;
         }
-        if (*known).state & (state::NOARP | state::INCOMPLETE | state::FAILED) != 0 {
+        if (*known).state & (state::INCOMPLETE | state::FAILED) != 0 {
             return;
         }
     }
@@ -197,11 +203,11 @@ pub(super) fn compare(skb: *mut __sk_buff, packet: &Packet, met: &mut Met) {
 const REPORT_MISMATCH: u64 = 1;
 const REPORT_SPEAKS: u64 = 2;
 const REPORT_RESET: u64 = 4;
-const COUNT_SHIFT: u64 = 32;
+pub(super) const COUNT_SHIFT: u64 = 32;
 
 /// A segment, by `syn` a SYN, came from another MAC than the cached one.
 #[inline(never)]
-fn differs(met: &Met, syn: u64) -> u64 {
+pub(super) fn differs(met: &Met, syn: u64) -> u64 {
     let mut reported = 0;
     let at = met.macs.at;
     if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
@@ -268,7 +274,7 @@ fn mismatch(skb: *mut __sk_buff, packet: &Packet, met: &Met) -> u64 {
 
 /// Reports something that a packet itself says; the count stands in `reported`.
 #[inline(never)]
-fn say(skb: *mut __sk_buff, packet: &Packet, met: &Met, what: u32, reported: u64) -> u64 {
+pub(super) fn say(skb: *mut __sk_buff, packet: &Packet, met: &Met, what: u32, reported: u64) -> u64 {
     if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
         emit::<UnheardRecord>(ProbeId::NEIGH, |record| {
             // SAFETY: a fresh reservation of the record's size, every byte written; a live map value.

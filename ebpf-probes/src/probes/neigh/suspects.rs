@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 
-use super::{NeighKey, Neighbour, PeerKey, ROUTING_SLOT, hops, table::NEIGHBOURS};
+use super::{NeighKey, Neighbour, PeerKey, PINNED_SLOT, ROUTING_SLOT, hops, table::NEIGHBOURS};
 use crate::bpf::{time::SECOND, verifier::call};
 
 /// Peers whose packets come from another MAC than the cached one, or that are watched: their device's index.
@@ -17,10 +17,12 @@ pub(super) static SUSPECTS: LruHashMap<PeerKey, u32> = LruHashMap::with_max_entr
 /// of connections that exist are compared, and until when the next hops of those behind routers are noted. The agent
 /// sets the last one when it starts.
 #[map]
-static UNTIL: Array<u64> = Array::with_max_entries(3, 0);
+static UNTIL: Array<u64> = Array::with_max_entries(4, 0);
 pub(super) const SUSPICIOUS: u32 = 0;
 pub(super) const WATCHING: u32 = 1;
 pub(super) const ROUTING: u32 = ROUTING_SLOT;
+/// For ever, once an entry is known that was set for good.
+pub(super) const PINNED: u32 = PINNED_SLOT;
 
 /// How long a packet from another MAC explains what goes unanswered.
 pub(super) const SUSPICION_NS: u64 = 120 * SECOND;
@@ -66,6 +68,12 @@ pub(crate) fn watching() -> bool {
 #[inline(always)]
 pub(crate) fn routing() -> bool {
     pending(ROUTING)
+}
+
+/// Whether some entry is known that was set for good.
+#[inline(always)]
+pub(crate) fn pinned() -> bool {
+    pending(PINNED)
 }
 
 /// Whether resets are to be compared too.
