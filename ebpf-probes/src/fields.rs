@@ -179,5 +179,7 @@ kernel_fields! {
     IN_DEVICE_ADDRESSES: *const u8 [8] = "in_device.ifa_list";
     IN_ADDRESS_LOCAL: u32 [4] = "in_ifaddr.ifa_local";
     IN_ADDRESS_NEXT: *const u8 [8] = "in_ifaddr.ifa_next";
+    DEV_LINK_OPS: *const u8 [8] = "net_device.rtnl_link_ops";
+    LINK_OPS_KIND: *const u8 [8] = "rtnl_link_ops.kind";
     DEV_NET: *const u8 [8] = "net_device.nd_net.net";
 }

@@ -4,6 +4,7 @@
 //! connection was established while one was cached and the other spoke: proxy ARP, asymmetric routers,
 //! bonding) are never suspected: such a peer is dead, or deaf, but where it was. What to say is [`say`]'s.
 
+mod misdirected;
 mod say;
 #[cfg(test)]
 mod tests;
@@ -15,9 +16,11 @@ use ebpf_probes::{
     probes::neigh::{NeighRecord, UnheardRecord, cause, flag, state, unheard, unheard_flag},
 };
 
+use misdirected::Misdirected;
+
 use super::neighbours::{self, Key};
 use crate::{
-    domains::{Event, Record, neighbour},
+    domains::{Event, Record, connect, neighbour},
     known::{
         bounded::{Bounded, Table},
         context::Network,
@@ -58,11 +61,12 @@ const QUIET_NS: u64 = 130_000_000_000;
 
 struct NeighbourStale {
     suspects: Bounded<Key, Suspect>,
+    misdirected: Misdirected,
 }
 
 impl Default for NeighbourStale {
     fn default() -> Self {
-        Self { suspects: Bounded::new(NEIGHBOURS) }
+        Self { suspects: Bounded::new(NEIGHBOURS), misdirected: Misdirected::default() }
     }
 }
 
@@ -106,7 +110,7 @@ enum End<'a> {
 
 impl Diagnose for NeighbourStale {
     fn tables(&self) -> Vec<Table> {
-        vec![self.suspects.table("neighbour_stale_suspects")]
+        vec![self.suspects.table("neighbour_stale_suspects"), self.misdirected.table()]
     }
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
@@ -129,7 +133,15 @@ impl Diagnose for NeighbourStale {
             Record::Neighbour(neighbour::Record::Change(record)) if record.cause != cause::OVERFLOW => {
                 self.changed(record, event.boot_ns, view);
             }
-            Record::Tick if !self.suspects.is_empty() => self.tick(view),
+            Record::Connect(connect::Record::Dropped(lost)) => {
+                self.misdirected.lost(lost, event.boot_ns, view);
+            }
+            Record::Tick => {
+                self.misdirected.tick(view);
+                if !self.suspects.is_empty() {
+                    self.tick(view);
+                }
+            }
             _ => {}
         }
     }
