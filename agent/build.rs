@@ -54,6 +54,8 @@ fn build(out: &Path) -> Result<(), String> {
         .arg("--target-dir")
         .arg(&target_dir)
         .env("RUSTC", &tools.rustc)
+        // In many units the optimiser keeps more on the stack than the kernel allows.
+        .env("CARGO_INCREMENTAL", "0")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     for inherited in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET"] {
         cargo.env_remove(inherited);

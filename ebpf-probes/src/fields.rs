@@ -91,6 +91,7 @@ kernel_fields! {
     REQ_RCV_SADDR: u32 [4] = "request_sock.__req_common.skc_rcv_saddr";
     REQ_DPORT: u16 [2] = "request_sock.__req_common.skc_dport";
     REQ_NUM: u16 [2] = "request_sock.__req_common.skc_num";
+    REQ_RETRANSMITS: u8 [1] = "request_sock.num_retrans";
     REQ_FAMILY: u16 [2] = "request_sock.__req_common.skc_family";
     REQ_V6_DADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_daddr";
     REQ_V6_RCV_SADDR: [u64; 2] [16] = "request_sock.__req_common.skc_v6_rcv_saddr";
@@ -161,6 +162,10 @@ kernel_fields! {
     SKB_DEV: *const u8 [8] = "sk_buff.dev";
     SKB_IIF: u32 [4] = "sk_buff.skb_iif";
     SKB_REFDST: u64 [8] = "sk_buff._skb_refdst";
+    RTABLE_GATEWAY_FAMILY: u8 [1] = "rtable.rt_gw_family";
+    RTABLE_GATEWAY: u32 [4] = "rtable.rt_gw4";
+    RTABLE_GATEWAY6: [u64; 2] [16] = "rtable.rt_gw6";
+    RT6_GATEWAY: [u64; 2] [16] = "rt6_info.rt6i_gateway";
     RTABLE_FLAGS: u32 [4] = "rtable.rt_flags";
     RT6_FLAGS: u32 [4] = "rt6_info.rt6i_flags";
     SK_ACK_BACKLOG: u32 [4] = "sock.sk_ack_backlog";
@@ -187,5 +192,7 @@ kernel_fields! {
     IN_DEVICE_ADDRESSES: *const u8 [8] = "in_device.ifa_list";
     IN_ADDRESS_LOCAL: u32 [4] = "in_ifaddr.ifa_local";
     IN_ADDRESS_NEXT: *const u8 [8] = "in_ifaddr.ifa_next";
+    DEV_LINK_OPS: *const u8 [8] = "net_device.rtnl_link_ops";
+    LINK_OPS_KIND: *const u8 [8] = "rtnl_link_ops.kind";
     DEV_NET: *const u8 [8] = "net_device.nd_net.net";
 }

@@ -295,6 +295,11 @@ pub const RETRANSMIT: Hook = Hook {
         fields::SK_V6_RCV_SADDR,
         fields::SK_DST_CACHE,
         fields::DST_DEV,
+        fields::RTABLE_GATEWAY_FAMILY,
+        fields::RTABLE_GATEWAY,
+        fields::RTABLE_GATEWAY6,
+        fields::RT6_FLAGS,
+        fields::RT6_GATEWAY,
         fields::ICSK_RETRANSMITS,
         fields::DEV_IFINDEX,
         fields::NET_INUM,
@@ -345,6 +350,14 @@ const PACKET: &[Field] = &[
     fields::TCP_MSTAMP,
     fields::TCP_SACKS,
     fields::TCP_NUM_SACKS,
+    fields::SKB_REFDST,
+    fields::SKB_DEV,
+    fields::DEV_NET,
+    fields::RTABLE_GATEWAY_FAMILY,
+    fields::RTABLE_GATEWAY,
+    fields::RTABLE_GATEWAY6,
+    fields::RT6_FLAGS,
+    fields::RT6_GATEWAY,
 ];
 
 /// Packets arriving: shared by all probes.

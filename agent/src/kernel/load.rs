@@ -21,7 +21,9 @@ use ebpf_probes::{
     probes::PROBES,
     probes::clock::EXPOSURE_MAP,
     probes::dns::{ANSWERS_MAP, ASKED_MAP, LOOKUPS_MAP},
-    probes::neigh::{NEIGHBOURS_MAP, NeighKey, Neighbour},
+    probes::neigh::{
+        NEIGHBOURS_MAP, NeighKey, Neighbour, PINNED_MAP, PINNED_SLOT, ROUTING_SLOT, UNTIL_MAP, state,
+    },
     spec::{Attach, EXECUTES, FORKS},
 };
 
@@ -228,8 +230,26 @@ impl Kernel {
         Array::<_, u64>::try_from(map).and_then(|mut map| map.set(0, until_ns, 0)).map_err(error)
     }
 
+    /// Has next hops noted until a moment, CLOCK_BOOTTIME in nanoseconds.
+    pub fn note_next_hops(&mut self, until_ns: u64) -> Result<(), Error> {
+        let error = |source| Error::Map { name: UNTIL_MAP, source };
+        let Some(map) = self.ebpf.map_mut(UNTIL_MAP) else { return Ok(()) };
+        Array::<_, u64>::try_from(map).and_then(|mut map| map.set(ROUTING_SLOT, until_ns, 0)).map_err(error)
+    }
+
+    /// Has datagrams of a neighbour looked at whose entry was set for good.
+    fn pin(&mut self, address: [u8; 16], ifindex: u32) -> Result<(), Error> {
+        put(&mut self.ebpf, PINNED_MAP, address, ifindex)?;
+        let error = |source| Error::Map { name: UNTIL_MAP, source };
+        let Some(map) = self.ebpf.map_mut(UNTIL_MAP) else { return Ok(()) };
+        Array::<_, u64>::try_from(map).and_then(|mut map| map.set(PINNED_SLOT, u64::MAX, 0)).map_err(error)
+    }
+
     /// Adds a neighbour that was there before us; what the programs wrote meanwhile is newer and stays.
     pub fn add_neighbour(&mut self, key: NeighKey, value: Neighbour) -> Result<(), Error> {
+        if value.state & state::PERMANENT != 0 {
+            self.pin(key.address, key.ifindex)?;
+        }
         /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
         const NO_EXIST: u64 = 1;
         let error = |source| Error::Map { name: NEIGHBOURS_MAP, source };

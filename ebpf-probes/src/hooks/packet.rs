@@ -25,6 +25,7 @@ use crate::{
         connect::{backlog, icmp, overflow, wire},
         dns::{PORT as DNS_PORT, clients, program as dns},
         neigh::{
+            datagrams, hops,
             source_mac::{self, segment},
             suspects,
         },
@@ -67,6 +68,15 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         let (local, remote) = if ingress { (target, source) } else { (source, target) };
         let mut packet = Packet { ingress, v4, protocol, local, remote, seq: 0, offset: 0, len: 0 };
         if protocol == IPPROTO_UDP {
+            if enabled(ProbeId::NEIGH) && suspects::pinned() {
+                packet.offset = at as u32 + 8;
+                packet.len = (*skb).len.wrapping_sub(packet.offset);
+                let (ends, payload) = packet.words();
+                let again = call!(datagrams::neigh_datagram(skb, ends, payload));
+                if again != 0 {
+                    call!(datagrams::neigh_repeats(skb, ends, payload, again));
+                }
+            }
             if enabled(ProbeId::DNS) && (remote == DNS_PORT || clients::of_asker(ctx)) {
                 packet.offset = at as u32 + 8;
                 packet.len = (*skb).len.wrapping_sub(packet.offset);
@@ -94,6 +104,9 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         let (ends, payload) = packet.words();
         if asks && !ingress {
             call!(packet_syn(skb, ends, payload));
+        }
+        if !ingress && flags & flag::SYN != 0 && enabled(ProbeId::NEIGH) && suspects::routing() {
+            call!(hops::neigh_leaves(skb, ends, payload, u64::from(!asks)));
         }
         if ingress && asks && enabled(ProbeId::CONNECT) && call!(backlog::syn_came(skb, ends, payload)) != 0 {
             call!(overflow::syn_ignored(skb, ends, payload));

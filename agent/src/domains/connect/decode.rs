@@ -11,7 +11,7 @@ use ebpf_probes::{
 
 use crate::{
     domains::Mentions,
-    records::{Error, read},
+    records::{Error, read, read_grown},
 };
 
 /// What a record says.
@@ -76,7 +76,7 @@ pub fn decode(kind: Kind, record: &Bytes) -> Result<Record, Error> {
         Kind::CONNECT_DROP => ConnectStep::Drop,
         Kind::CONNECT_PENDING => ConnectStep::Pending,
         Kind::CONNECT_WAITING => ConnectStep::Waiting,
-        Kind::CONNECT_DROP_PLACE => return Ok(Record::Dropped(read::<DropRecord>(record, 0)?.dropped)),
+        Kind::CONNECT_DROP_PLACE => return Ok(Record::Dropped(read_grown::<DropRecord>(record, 104)?.dropped)),
         Kind::LISTEN_QUEUE_FULL => {
             return Ok(Record::Overflow(read::<OverflowRecord>(record, 0)?.overflow));
         }

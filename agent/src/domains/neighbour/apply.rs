@@ -141,7 +141,7 @@ fn emitted_late(held: Delayed) -> Emitted<What> {
 
 fn mismatch(known: &Known, boot_ns: u64, record: &MacRecord, facts: &mut Vec<Emitted<What>>) {
     let what = What::NeighbourMacMismatch(NeighbourMacMismatch {
-        address: records::address(record.tuple.remote),
+        address: records::address(record.neighbour()),
         device: known.device_at(record.netns(), record.ifindex),
         netns: known.namespace(record.netns()),
         cached_mac: mac(&record.cached_mac, 6).unwrap_or_default(),
@@ -175,6 +175,7 @@ fn unheard(known: &Known, boot_ns: u64, record: &UnheardRecord, facts: &mut Vec<
         unheard::SYN => Some(Retransmitted::Syn),
         // For the correlation alone: the packet itself was emitted as a difference.
         unheard::SPEAKS => return,
+        unheard::DATAGRAM => Some(Retransmitted::Datagram),
         _ => Some(Retransmitted::Data),
     };
     let mut owner = record.owner;
@@ -182,7 +183,7 @@ fn unheard(known: &Known, boot_ns: u64, record: &UnheardRecord, facts: &mut Vec<
         owner.netns = record.netns();
         known.adopt(&mut owner, &record.tuple);
     }
-    let address = records::address(record.tuple.remote);
+    let address = records::address(record.neighbour());
     let device = known.device_at(record.netns(), record.ifindex);
     let netns = known.namespace(record.netns());
     let cached_mac = mac(&record.cached_mac, 6).unwrap_or_default();

@@ -189,6 +189,8 @@ pub enum Retransmitted {
     Syn,
     /// Data.
     Data,
+    /// Not by this host: a datagram of the neighbour's came again, the same, though it was answered.
+    Datagram,
 }
 
 /// A neighbour whose packets come from another MAC than the cached one answered after retransmissions, and the

@@ -78,15 +78,22 @@ pub(super) fn phrase(what: &What) -> Phrase {
             unanswered,
             ..
         }) => {
-            let packet = match packet {
+            let what = match packet {
                 Retransmitted::SynAck => "SYN-ACK",
                 Retransmitted::Syn => "SYN",
                 Retransmitted::Data => "data",
+                Retransmitted::Datagram => "datagram",
             };
-            let text = format!(
-                "does not hear us: {packet} :{local_port} → {} retransmitted to {cached_mac} ({state}), its packets come from {seen_mac}, {unanswered} so far",
-                peer(destination)
-            );
+            let text = match packet {
+                Retransmitted::Datagram => format!(
+                    "does not hear us: the same {what} again :{local_port} ← {}, its answers go to {cached_mac} ({state}), it comes from {seen_mac}, {unanswered} so far",
+                    peer(destination)
+                ),
+                _ => format!(
+                    "does not hear us: {what} :{local_port} → {} retransmitted to {cached_mac} ({state}), its packets come from {seen_mac}, {unanswered} so far",
+                    peer(destination)
+                ),
+            };
             about(*address, device.as_ref(), netns.as_ref(), text, Tone::Bad)
         }
         What::NeighbourRecovered(NeighbourRecovered {

@@ -259,6 +259,9 @@ impl Loss<'_> {
 
     /// The frame was for another MAC than the one of the device that holds the address.
     fn wrong_mac(&self) -> Verdict {
+        if let Some(lost) = self.lost.filter(|lost| lost.at & place::TUNNEL != 0) {
+            return self.wrong_tunnel_mac(lost);
+        }
         let (who, device) = (self.whose(), self.device());
         let (frame, own) = match self.lost {
             Some(lost) => (mac(&lost.frame_mac), mac(&lost.device_mac)),
@@ -281,6 +284,20 @@ impl Loss<'_> {
                 "{holder} is on {device} of {who} with MAC {own}, and {sender} sends its frames to {frame}: a neighbour entry is out of date."
             ),
             [clear, Remedy::from(format!("or have {holder} announce itself: ")).and(self.run(announce))],
+        )
+    }
+
+    /// The same at the end of a tunnel: where the packets are sent, the next hop's entry names a MAC of the past.
+    fn wrong_tunnel_mac(&self, lost: &Dropped) -> Verdict {
+        let (frame, own) = (mac(&lost.frame_mac), mac(&lost.device_mac));
+        verdict_of(
+            format!(
+                "{} come to {} of {} in frames for {frame}, and its MAC is {own}: where they are sent, the neighbour entry of the next hop is out of date.",
+                self.packets(),
+                self.device(),
+                self.whose()
+            ),
+            tunnel_remedies(lost, self.device_argument()),
         )
     }
 
@@ -430,6 +447,23 @@ fn ip_of(address: IpAddr) -> Command {
     if address.is_ipv6() { ip.arg("-6") } else { ip }
 }
 
+/// What to do where frames are sent to a tunnel's end by a MAC of the past. Which machine that is is not known here.
+pub(super) fn tunnel_remedies(lost: &Dropped, device: &str) -> Vec<Remedy> {
+    let (frame, own) = (mac(&lost.frame_mac), mac(&lost.device_mac));
+    let mut remedies = Vec::new();
+    if lost.holder != [0; 16] {
+        let replace = Command::new("ip").words("neigh replace").arg(records::address(lost.holder));
+        let replace = replace.arg("lladdr").arg(&own).arg("dev").arg(device).words("nud permanent");
+        remedies.push(Remedy::from("on the machine that sends them: ").and(replace));
+    }
+    let entries = Command::new("bridge").words("fdb show dev").arg(device);
+    remedies.push(
+        Remedy::from(format!("and give its forwarding entry of {frame} to {own}, by the same dst: "))
+            .and(entries),
+    );
+    remedies
+}
+
 /// Answers come from another address than the one that was asked.
 fn asymmetric(connect: &Connect, stray: &Endpoint, world: &World) -> Verdict {
     let to = world.known.destination(connect);
@@ -458,6 +492,6 @@ fn verdict_of(mut why: String, remedies: impl IntoIterator<Item = Remedy>) -> Ve
 }
 
 /// `02:00:5e:12:00:aa`.
-fn mac(bytes: &[u8; 6]) -> String {
+pub(super) fn mac(bytes: &[u8; 6]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }

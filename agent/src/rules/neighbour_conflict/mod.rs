@@ -113,7 +113,7 @@ impl Diagnose for NeighbourConflict {
             Record::Neighbour(neighbour::Record::Unheard(record))
                 if record.flags & unheard_flag::TOGETHER != 0 =>
             {
-                self.together((record.netns(), record.ifindex, record.tuple.remote), view);
+                self.together((record.netns(), record.ifindex, record.neighbour()), view);
             }
             Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::RESET => {
                 self.resets(record, event.boot_ns, view);
@@ -177,7 +177,7 @@ impl NeighbourConflict {
 
     /// One MAC resets what the other one asks for: they are two machines, whatever the entry does.
     fn resets(&mut self, record: &UnheardRecord, at_ns: u64, view: &mut View<'_>) {
-        let key = (record.netns(), record.ifindex, record.tuple.remote);
+        let key = (record.netns(), record.ifindex, record.neighbour());
         let (Some(cached), Some(other)) =
             (mac(&record.cached_mac, ETH_ALEN), mac(&record.seen_mac, ETH_ALEN))
         else {

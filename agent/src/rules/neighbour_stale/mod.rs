@@ -4,20 +4,23 @@
 //! connection was established while one was cached and the other spoke: proxy ARP, asymmetric routers,
 //! bonding) are never suspected: such a peer is dead, or deaf, but where it was. What to say is [`say`]'s.
 
+mod misdirected;
 mod say;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ebpf_probes::{
     abi::Owner,
     probes::neigh::{NeighRecord, UnheardRecord, cause, flag, state, unheard, unheard_flag},
 };
 
+use misdirected::Misdirected;
+
 use super::neighbours::{self, Key};
 use crate::{
-    domains::{Event, Record, neighbour},
+    domains::{Event, Record, connect, neighbour},
     known::{
         bounded::{Bounded, Table},
         context::Network,
@@ -43,6 +46,14 @@ const ANSWER_NS: u64 = 1_000_000_000;
 const DOUBT_CONNECTIONS: usize = 2;
 /// See `DOUBT_CONNECTIONS`.
 const DOUBT_UNANSWERED: u32 = 4;
+/// Packets to peers behind a router that go unanswered before the router's entry is suspected.
+const ROUTER_UNANSWERED: u32 = 2;
+/// The same of one whose cached MAC is a virtual one, and how many peers they must be to.
+const VIRTUAL_UNANSWERED: u32 = 8;
+/// See `VIRTUAL_UNANSWERED`.
+const VIRTUAL_PEERS: usize = 3;
+/// Times that a datagram comes again, the same, each time after its answer.
+const DATAGRAMS: u32 = 4;
 /// The other MAC still speaks: its last packet is not older than the first retransmission by more than this.
 const SPEAKS_NS: u64 = 700_000_000;
 /// Nothing was sent without an answer for this long: TCP's longest pause between two attempts, and some.
@@ -50,11 +61,12 @@ const QUIET_NS: u64 = 130_000_000_000;
 
 struct NeighbourStale {
     suspects: Bounded<Key, Suspect>,
+    misdirected: Misdirected,
 }
 
 impl Default for NeighbourStale {
     fn default() -> Self {
-        Self { suspects: Bounded::new(NEIGHBOURS) }
+        Self { suspects: Bounded::new(NEIGHBOURS), misdirected: Misdirected::default() }
     }
 }
 
@@ -67,6 +79,8 @@ struct Suspect {
     last_ns: u64,
     /// Connections, by local and remote port.
     connections: BTreeSet<(u16, u16)>,
+    /// Whom they are with, where the neighbour is a router on the way.
+    beyond: BTreeSet<IpAddr>,
     /// Ports that name the services concerned.
     ports: BTreeSet<u16>,
     /// A process whose connection it is, and whether this host is the server.
@@ -96,13 +110,13 @@ enum End<'a> {
 
 impl Diagnose for NeighbourStale {
     fn tables(&self) -> Vec<Table> {
-        vec![self.suspects.table("neighbour_stale_suspects")]
+        vec![self.suspects.table("neighbour_stale_suspects"), self.misdirected.table()]
     }
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
         match &event.what {
             Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::ANSWERED => {
-                let key = (record.netns(), record.ifindex, record.tuple.remote);
+                let key = (record.netns(), record.ifindex, record.neighbour());
                 self.over(key, event.boot_ns, End::Answered, view);
             }
             Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::SPEAKS => {
@@ -110,7 +124,7 @@ impl Diagnose for NeighbourStale {
             }
             // Two machines with one address: not this diagnosis.
             Record::Neighbour(neighbour::Record::Unheard(record)) if record.what == unheard::RESET => {
-                let key = (record.netns(), record.ifindex, record.tuple.remote);
+                let key = (record.netns(), record.ifindex, record.neighbour());
                 self.over(key, event.boot_ns, End::Conflict, view);
             }
             Record::Neighbour(neighbour::Record::Unheard(record)) => {
@@ -119,7 +133,15 @@ impl Diagnose for NeighbourStale {
             Record::Neighbour(neighbour::Record::Change(record)) if record.cause != cause::OVERFLOW => {
                 self.changed(record, event.boot_ns, view);
             }
-            Record::Tick if !self.suspects.is_empty() => self.tick(view),
+            Record::Connect(connect::Record::Dropped(lost)) => {
+                self.misdirected.lost(lost, event.boot_ns, view);
+            }
+            Record::Tick => {
+                self.misdirected.tick(view);
+                if !self.suspects.is_empty() {
+                    self.tick(view);
+                }
+            }
             _ => {}
         }
     }
@@ -145,7 +167,7 @@ impl Diagnose for NeighbourStale {
 
 impl NeighbourStale {
     fn unheard(&mut self, record: &UnheardRecord, at_ns: u64, view: &mut View<'_>) {
-        let key = (record.netns(), record.ifindex, record.tuple.remote);
+        let key = (record.netns(), record.ifindex, record.neighbour());
         if record.flags & unheard_flag::TOGETHER != 0 {
             return self.over(key, at_ns, End::Together, view);
         }
@@ -163,6 +185,7 @@ impl NeighbourStale {
                 first_ns: at_ns,
                 last_ns: at_ns,
                 connections: BTreeSet::new(),
+                beyond: BTreeSet::new(),
                 ports: BTreeSet::new(),
                 owner: Owner::default(),
                 serves: false,
@@ -178,10 +201,13 @@ impl NeighbourStale {
         if suspect.connections.len() < CONNECTIONS {
             suspect.connections.insert((record.tuple.local_port, record.tuple.remote_port));
         }
+        if record.is_routed() && suspect.beyond.len() < CONNECTIONS {
+            suspect.beyond.insert(records::address(record.tuple.remote));
+        }
         // A service's port says more than the one its client happens to have.
-        suspect.serves |= record.what == unheard::SYN_ACK;
+        suspect.serves |= matches!(record.what, unheard::SYN_ACK | unheard::DATAGRAM);
         let port = match record.what {
-            unheard::SYN_ACK => record.tuple.local_port,
+            unheard::SYN_ACK | unheard::DATAGRAM => record.tuple.local_port,
             unheard::SYN => record.tuple.remote_port,
             _ => record.tuple.local_port.min(record.tuple.remote_port),
         };
@@ -198,7 +224,7 @@ impl NeighbourStale {
 
     /// The other MAC has spoken again.
     fn speaks(&mut self, record: &UnheardRecord) {
-        let key = (record.netns(), record.ifindex, record.tuple.remote);
+        let key = (record.netns(), record.ifindex, record.neighbour());
         if let Some(suspect) = self.suspects.get_mut(&key)
             && (suspect.last.cached_mac, suspect.last.seen_mac) == (record.cached_mac, record.seen_mac)
         {
@@ -273,10 +299,22 @@ impl Suspect {
         let speaks =
             self.last.seen_last_ns == 0 || self.last.seen_last_ns.saturating_add(SPEAKS_NS) >= self.first_ns;
         let cached_is_silent = self.last.confirmed_ns <= self.last.seen_since_ns;
-        speaks && cached_is_silent && self.is_no_loss()
+        speaks && cached_is_silent && self.is_no_loss() && (!self.last.is_routed() || self.convinces_of_router())
+    }
+
+    /// A router's packets may well come from another MAC than it is reached at: silence must be more than that of one
+    /// packet, and of an address that moves between routers (VRRP, HSRP, GLBP) more than one peer's.
+    fn convinces_of_router(&self) -> bool {
+        if is_virtual(&self.last.cached_mac) {
+            return self.beyond.len() >= VIRTUAL_PEERS && self.last.unanswered >= VIRTUAL_UNANSWERED;
+        }
+        self.last.unanswered >= ROUTER_UNANSWERED
     }
 
     fn is_no_loss(&self) -> bool {
+        if self.last.what == unheard::DATAGRAM {
+            return self.last.answered_ns == 0 && self.last.unanswered >= DATAGRAMS;
+        }
         self.last.answered_ns == 0
             || (self.connections.len() >= DOUBT_CONNECTIONS && self.last.unanswered >= DOUBT_UNANSWERED)
     }
@@ -284,6 +322,18 @@ impl Suspect {
     fn subject(&self, key: &Key, device: &str) -> String {
         neighbours::subject(key, device)
     }
+}
+
+/// Whether a MAC is one that routers share: VRRP and CARP (RFC 9568 §7.3), HSRP, GLBP.
+fn is_virtual(mac: &[u8; 8]) -> bool {
+    const SHARED: [&[u8]; 5] = [
+        &[0x00, 0x00, 0x5e, 0x00, 0x01],
+        &[0x00, 0x00, 0x5e, 0x00, 0x02],
+        &[0x00, 0x00, 0x0c, 0x07, 0xac],
+        &[0x00, 0x00, 0x0c, 0x9f],
+        &[0x00, 0x07, 0xb4],
+    ];
+    SHARED.iter().any(|prefix| mac.starts_with(prefix))
 }
 
 /// The process that listens where a SYN-ACK comes from.

@@ -28,7 +28,9 @@ impl Suspect {
         let mut place = neighbours::place(key, "", view.world);
         place.is_gateway = view.world.gateway(key.0, &place.device, place.address).is_some();
         let process = view.world.known.named(&self.owner);
-        let certain = self.last.unanswered >= CERTAIN || self.connections.len() > 1;
+        // What is behind a router may not hear us for other reasons.
+        let certain =
+            !self.last.is_routed() && self.last.what != unheard::DATAGRAM && (self.last.unanswered >= CERTAIN || self.connections.len() > 1);
         Report {
             kind: Kind::NeighbourStale,
             subject: self.subject(key, &place.device),
@@ -123,15 +125,29 @@ impl Suspect {
                 } else {
                     address.to_string()
                 };
+                let (cached, entry, seen) = (self.cached(), self.entry(now_ns), self.seen());
+                if let Some(peers) = self.peers() {
+                    return format!(
+                        "Replies to {peers} go by way of {what} {where_} to {cached}, which this host has cached ({entry}); packets from there come from {seen}, and replies are not heard: {}.",
+                        self.loss()
+                    );
+                }
                 format!(
-                    "Replies to {what} {where_} go to {}, which this host has cached ({}); its packets come from {}, and it does not hear this host: {}.",
-                    self.cached(),
-                    self.entry(now_ns),
-                    self.seen(),
+                    "Replies to {what} {where_} go to {cached}, which this host has cached ({entry}); its packets come from {seen}, and it does not hear this host: {}.",
                     self.loss()
                 )
             }
         }
+    }
+
+    /// `198.51.100.10 and 2 others`: who is behind the neighbour, if it is a router.
+    fn peers(&self) -> Option<String> {
+        let first = self.beyond.first()?;
+        Some(match self.beyond.len() - 1 {
+            0 => first.to_string(),
+            1 => format!("{first} and another"),
+            more => format!("{first} and {more} others"),
+        })
     }
 
     /// `STALE, cached for 3 min 2 s`.
@@ -145,6 +161,13 @@ impl Suspect {
 
     /// `4 packets unanswered on 2 connections to port 5432`.
     fn loss(&self) -> String {
+        if self.last.what == unheard::DATAGRAM {
+            let port = self.last.tuple.local_port;
+            return format!(
+                "the same datagram came to port {port} again {}, each time after it was answered",
+                text::count(self.last.unanswered.into(), "time", "times")
+            );
+        }
         let packets = text::count(self.last.unanswered.into(), "packet", "packets");
         let connections = text::count(self.connections.len() as u64, "connection", "connections");
         let ports: Vec<String> = self.ports.iter().take(4).map(u16::to_string).collect();
@@ -155,11 +178,20 @@ impl Suspect {
 
     fn why(&self, place: &NeighbourPlace, now_ns: u64, view: &View<'_>) -> Vec<String> {
         let seen = duration(now_ns.saturating_sub(self.last.seen_since_ns));
-        let mut why = vec![format!(
-            "The address has changed hands: a packet came from {} {seen} ago, while frames for it still go to {}, which may be gone.",
-            self.seen(),
-            self.cached()
-        )];
+        let mut why = vec![if self.beyond.is_empty() {
+            format!(
+                "The address has changed hands: a packet came from {} {seen} ago, while frames for it still go to {}, which may be gone.",
+                self.seen(),
+                self.cached()
+            )
+        } else {
+            format!(
+                "Another router has taken over: what is behind {} came from {} {seen} ago, while frames for it still go to {}, which may be gone.",
+                place.address,
+                self.seen(),
+                self.cached()
+            )
+        }];
         why.push(match self.last.state {
             state if state & state::PERMANENT != 0 => {
                 "The entry is PERMANENT: it was set by hand, and the kernel will never ask.".to_owned()
@@ -172,7 +204,8 @@ impl Suspect {
         });
         if let Some(who) = view.world.known.named(&self.owner) {
             let role = if self.serves { "serves" } else { "talks to" };
-            why.push(format!("{} {role} {}; nothing is wrong with it.", text::process(&who), place.address));
+            let whom = self.peers().unwrap_or_else(|| place.address.to_string());
+            why.push(format!("{} {role} {whom}; nothing is wrong with it.", text::process(&who)));
         }
         why
     }
@@ -227,15 +260,27 @@ impl Suspect {
         }
         seen.push((
             self.last.seen_since_ns,
-            format!("a packet of {} comes from {} instead", place.address, self.seen()),
+            match self.beyond.first() {
+                Some(peer) => format!(
+                    "a packet of {peer}, which {} forwards, comes from {} instead",
+                    place.address,
+                    self.seen()
+                ),
+                None => format!("a packet of {} comes from {} instead", place.address, self.seen()),
+            },
         ));
         let what = match self.last.what {
             unheard::SYN_ACK => "SYN-ACK",
             unheard::SYN => "SYN",
             _ => "data",
         };
-        seen.push((self.first_ns, format!("the first packet is sent to {} again", place.address)));
-        if self.last_ns != self.first_ns {
+        let whom = self.beyond.first().copied().unwrap_or(place.address);
+        if self.last.what == unheard::DATAGRAM {
+            seen.push((self.last_ns, self.loss()));
+        } else {
+            seen.push((self.first_ns, format!("the first packet is sent to {whom} again")));
+        }
+        if self.last_ns != self.first_ns && self.last.what != unheard::DATAGRAM {
             seen.push((self.last_ns, format!("{what} sent again: {}", self.loss())));
         }
         if let Some(at) = self.asks_since_ns {

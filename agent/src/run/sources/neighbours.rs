@@ -19,6 +19,9 @@ use crate::{
 /// The tables are read again at most this often.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// Next hops are noted for this long from the start on, though nothing has gone unanswered yet.
+const AT_START_NS: u64 = 15_000_000_000;
+
 /// The neighbour tables, among the sources.
 pub(super) const KIND: Kind = Kind {
     open: |spec, _| {
@@ -58,6 +61,10 @@ impl Tables {
         let dump = neighdump::everywhere().context("reading the neighbour tables")?;
         let again = self.read.replace(Instant::now()).is_some();
         let now = boot_ns();
+        if !again {
+            // What went unanswered before we were here shows no first time.
+            kernel.note_next_hops(now.saturating_add(AT_START_NS))?;
+        }
         let mut contexts = Vec::new();
         for namespace in dump.namespaces {
             contexts.extend(names(&namespace));

@@ -37,6 +37,8 @@ pub mod place {
     pub const HOLDS: u32 = 1 << 8;
     /// Not dropped but refused: an answer from another address than the one that was asked.
     pub const STRAY: u32 = 1 << 9;
+    /// The device it was on is a tunnel's end (VXLAN, Geneve): who sent it meant this host.
+    pub const TUNNEL: u32 = 1 << 10;
 }
 
 /// The last such packet of a connect.
@@ -67,6 +69,8 @@ pub struct Dropped {
     pub pad: [u16; 3],
     /// Address of a stray answer's sender.
     pub stray: [u8; 16],
+    /// With TUNNEL, an address of the device (IPv4); zero when it has none. Older recordings end before it.
+    pub holder: [u8; 16],
 }
 
 /// A packet of a pending connect was not delivered: reported the first time, and when it becomes another one.
@@ -79,4 +83,4 @@ pub struct DropRecord {
     pub dropped: Dropped,
 }
 
-assert_layout!(Dropped = 88, DropRecord = 104);
+assert_layout!(Dropped = 104, DropRecord = 120);

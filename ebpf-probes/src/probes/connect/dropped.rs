@@ -27,6 +27,7 @@ use super::{
 use crate::{
     abi::{AF_INET6, Kind, Netns, ProbeId},
     bpf::{
+        address::mapped,
         filter::{self, enabled},
         netns::netns_or_unknown,
         owner::PENDING,
@@ -235,7 +236,7 @@ unsafe fn where_is(skb: *const u8, family: u16) -> u32 {
     }
 }
 
-/// A frame for another MAC came to the device that holds the packet's address: both MACs are noted.
+/// A frame for another MAC came to the device that holds the packet's address, or to a tunnel's end: both MACs are noted.
 ///
 /// # Safety
 /// `skb` and `dev` must be BTF-typed.
@@ -257,22 +258,51 @@ unsafe fn addressed(skb: *const u8, dev: *const u8, seen: &mut Dropped) -> bool 
         let mut address =
             bpf_probe_read_kernel(fields::IN_DEVICE_ADDRESSES::address(device)).unwrap_or(core::ptr::null());
         let mut is_own = false;
+        let mut first = 0;
         for _ in 0..ADDRESSES {
             if address.is_null() || is_own {
                 break;
             }
-            is_own = bpf_probe_read_kernel(fields::IN_ADDRESS_LOCAL::address(address)) == Ok(target);
+            let local = bpf_probe_read_kernel(fields::IN_ADDRESS_LOCAL::address(address)).unwrap_or(0);
+            is_own = local == target;
+            first = if first == 0 { local } else { first };
             address =
                 bpf_probe_read_kernel(fields::IN_ADDRESS_NEXT::address(address)).unwrap_or(core::ptr::null());
         }
-        if !is_own {
+        if is_own {
+            seen.at |= place::HOLDS;
+        } else if is_tunnel(dev) {
+            seen.at |= place::TUNNEL;
+            if first != 0 {
+                seen.holder = mapped(first);
+            }
+        } else {
             return false;
         }
-        seen.at |= place::HOLDS;
         let frame = head.wrapping_add(fields::SKB_MAC_HEADER::read(skb) as usize);
         seen.frame_mac = bpf_probe_read_kernel(frame.cast::<[u8; 6]>()).unwrap_or([0; 6]);
         let mac = fields::DEV_ADDR::read(dev);
         seen.device_mac = bpf_probe_read_kernel(mac.cast::<[u8; 6]>()).unwrap_or([0; 6]);
         true
+    }
+}
+
+/// Whether a device is a tunnel's end, which gets what others mean for it and no copies for everybody.
+///
+/// # Safety
+/// `dev` must be BTF-typed.
+#[inline(always)]
+unsafe fn is_tunnel(dev: *const u8) -> bool {
+    /// The first bytes of `rtnl_link_ops.kind`, up to its NUL: drivers/net/vxlan, drivers/net/geneve.c.
+    const KINDS: [u32; 2] = [u32::from_ne_bytes(*b"vxla"), u32::from_ne_bytes(*b"gene")];
+    // SAFETY: a direct load of a checked field; helpers that cannot fault.
+    unsafe {
+        let ops = fields::DEV_LINK_OPS::read(dev);
+        if ops.is_null() {
+            return false;
+        }
+        let kind = bpf_probe_read_kernel(fields::LINK_OPS_KIND::address(ops)).unwrap_or(core::ptr::null());
+        let kind = bpf_probe_read_kernel(kind.cast::<u32>()).unwrap_or(0);
+        kind == KINDS[0] || kind == KINDS[1]
     }
 }

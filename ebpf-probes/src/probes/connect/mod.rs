@@ -188,6 +188,8 @@ pub const PROBE: Probe = Probe {
                 fields::DEV_NAME,
                 fields::DEV_NET,
                 fields::DEV_ADDR,
+                fields::DEV_LINK_OPS,
+                fields::LINK_OPS_KIND,
                 fields::DEV_IP,
                 fields::IN_DEVICE_ADDRESSES,
                 fields::IN_ADDRESS_LOCAL,

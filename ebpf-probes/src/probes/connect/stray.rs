@@ -86,6 +86,7 @@ fn stray_inlined(ctx: &BtfTracePointContext, from: &Tuple) {
                 (*seen).stray_port = from.remote_port;
                 (*seen).pad = [0; 3];
                 (*seen).stray = from.remote;
+                (*seen).holder = [0; 16];
                 Some(())
             });
         }

@@ -82,6 +82,9 @@ pub mod unheard {
     /// The cached MAC has reset a connection that is asked for again from the other one: two machines.
     /// `unanswered` counts those times.
     pub const RESET: u32 = 6;
+    /// A datagram of the neighbour's came again, the same, each time after it was answered. `unanswered` counts those
+    /// times.
+    pub const DATAGRAM: u32 = 7;
 }
 
 /// Bits of [`UnheardRecord::flags`].
@@ -155,6 +158,19 @@ pub struct Neighbour {
 }
 
 assert_layout!(NeighKey = 32, PeerKey = 24, Neighbour = 112);
+
+/// The `UNTIL` map and its slot that says until when next hops are noted: set by the agent when it starts, for what was
+/// under way before it.
+pub const UNTIL_MAP: &str = "UNTIL";
+/// See [`UNTIL_MAP`].
+pub const ROUTING_SLOT: u32 = 2;
+/// The slot that is not 0 once an entry is known that was set for good; and the map of such entries' addresses, to which the
+/// agent adds those that were there before it.
+pub const PINNED_SLOT: u32 = 3;
+/// See [`PINNED_SLOT`].
+pub const PINNED_MAP: &str = "PINNED_ADDRESSES";
+/// How long next hops are noted after something went unanswered, or the agent started; nanoseconds.
+pub const ROUTING_NS: u64 = 120_000_000_000;
 
 /// The `NEIGHBOURS` map, which the agent fills in at start.
 pub const NEIGHBOURS_MAP: &str = "NEIGHBOURS";
@@ -291,6 +307,7 @@ pub const PROBE: Probe = Probe {
                 fields::REQ_RCV_SADDR,
                 fields::REQ_DPORT,
                 fields::REQ_NUM,
+                fields::REQ_RETRANSMITS,
                 fields::REQ_FAMILY,
                 fields::REQ_V6_DADDR,
                 fields::REQ_V6_RCV_SADDR,
@@ -308,6 +325,10 @@ pub const PROBE: Probe = Probe {
 
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod change;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod datagrams;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod hops;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod macs;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]

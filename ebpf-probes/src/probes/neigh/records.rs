@@ -89,6 +89,8 @@ pub struct MacRecord {
     pub generation: u32,
     /// Unused, 0.
     pub pad: u32,
+    /// The neighbour: see [`UnheardRecord::neighbour`].
+    pub neighbour: [u8; 16],
 }
 
 /// An ARP or NDP packet from another MAC than the cached one, which the kernel did not believe.
@@ -171,6 +173,9 @@ pub struct UnheardRecord {
     /// When an ARP or NDP packet from the cached MAC confirmed it last, CLOCK_BOOTTIME in nanoseconds, 0 for
     /// never.
     pub confirmed_ns: u64,
+    /// The neighbour: the remote end itself, or the next hop by which it is reached. Zero in older recordings,
+    /// which end before it: the remote end.
+    pub neighbour: [u8; 16],
 }
 
 /// A packet that waits for a neighbour that does not answer, reported at each of its unanswered probes.
@@ -201,7 +206,7 @@ pub struct WaiterRecord {
     pub generation: u32,
 }
 
-assert_layout!(NeighRecord = 184, MacRecord = 112, ClaimRecord = 88, UnheardRecord = 200, WaiterRecord = 144);
+assert_layout!(NeighRecord = 184, MacRecord = 128, ClaimRecord = 88, UnheardRecord = 216, WaiterRecord = 144);
 
 macro_rules! has_netns {
     ($($record:ident),+) => { $(impl $record {
@@ -211,4 +216,19 @@ macro_rules! has_netns {
         }
     })+ };
 }
+
+macro_rules! has_neighbour {
+    ($($record:ident),+) => { $(impl $record {
+        /// The neighbour's address: the next hop, where the remote end is behind a router.
+        pub fn neighbour(&self) -> [u8; 16] {
+            if self.neighbour == [0; 16] { self.tuple.remote } else { self.neighbour }
+        }
+
+        /// Whether the remote end is behind the neighbour, a router.
+        pub fn is_routed(&self) -> bool {
+            self.neighbour() != self.tuple.remote
+        }
+    })+ };
+}
+has_neighbour!(MacRecord, UnheardRecord);
 has_netns!(NeighRecord, MacRecord, ClaimRecord, UnheardRecord, WaiterRecord);

@@ -12,8 +12,8 @@
 use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::{
-    NeighKey, Neighbour, PeerKey, UnheardRecord, macs,
-    suspects::{SUSPECTS, SUSPICIOUS, WATCH_NS, WATCHING, expire, pending, suspect, until},
+    NeighKey, Neighbour, PeerKey, UnheardRecord, hops, macs,
+    suspects::{SUSPECTS, SUSPICIOUS, WATCH_NS, WATCHING, expire, pending, routing, suspect, until},
     table::NEIGHBOURS,
     unheard, unheard_flag,
 };
@@ -50,13 +50,17 @@ pub(crate) unsafe fn sent_again(sk: *const u8, syn: bool) {
         if !pending(SUSPICIOUS) && timeouts < TIMEOUTS {
             return;
         }
-        let peer = peer_of(sk);
+        let mut peer = peer_of(sk);
         let at = now();
         let what = if syn { unheard::SYN } else { unheard::DATA };
-        if let Some((known, ifindex)) = suspect(&peer, at) {
+        if routing() {
+            call!(hops::learn(sk, &peer));
+        }
+        if let Some((known, ifindex)) = suspect(&mut peer, at) {
             let cookie = fields::SK_COOKIE::read(sk);
             report(known, &peer, ifindex, what, cookie, at, |to| write_tuple(sk, to));
         } else if timeouts >= TIMEOUTS {
+            hops::note(at);
             watch(sk, &peer, at);
         }
     }
@@ -74,7 +78,7 @@ unsafe fn watch(sk: *const u8, peer: &PeerKey, at: u64) {
         let Ok(device) = bpf_probe_read_kernel(fields::DST_DEV::address(dst)) else { return };
         let Ok(ifindex) = bpf_probe_read_kernel(fields::DEV_IFINDEX::address(device)) else { return };
         let key = NeighKey { netns: peer.netns, ifindex, pad: 0, address: peer.address };
-        // Behind a router its own address is not there.
+        // `peer` is the next hop, if that is known; behind a router its own address is not there.
         let Some(known) = NEIGHBOURS.get_ptr_mut(&key) else { return };
         if (*known).mac == [0; 8] {
             return;
@@ -102,14 +106,27 @@ pub fn synack_again(ctx: BtfTracePointContext) -> i32 {
         if !filter::by_owner() && filter::peer(&address, family == AF_INET6, fields::REQ_NUM::read(req)) {
             counters::add(counter::SYNACK_RETRANSMITS);
         }
+        let at = now();
+        hops::note(at);
         if !pending(SUSPICIOUS) {
             return 0;
         }
         let netns = netns(fields::SK_NET::read(sk));
-        let peer = PeerKey { address, netns };
-        let at = now();
-        if let Some((known, ifindex)) = suspect(&peer, at) {
+        let mut peer = PeerKey { address, netns };
+        if let Some((known, ifindex)) = suspect(&mut peer, at) {
+            if peer.address != address {
+                // The one that is sent again now is not counted yet.
+                let sent = u32::from(fields::REQ_RETRANSMITS::read(req));
+                if (*known).unanswered < sent {
+                    (*known).unanswered = sent;
+                }
+            }
             report(known, &peer, ifindex, unheard::SYN_ACK, 0, at, |to| {
+                (&raw mut (*to).remote).write(if family == AF_INET6 {
+                    v6(fields::REQ_V6_DADDR::address(req))
+                } else {
+                    mapped(fields::REQ_DADDR::read(req))
+                });
                 (&raw mut (*to).local).write(if family == AF_INET6 {
                     v6(fields::REQ_V6_RCV_SADDR::address(req))
                 } else {
@@ -147,12 +164,13 @@ pub(crate) unsafe fn established(sk: *const u8) {
 unsafe fn answers(sk: *const u8) -> u64 {
     // SAFETY: as promised by the caller; a live map value.
     unsafe {
-        let peer = peer_of(sk);
+        let mut peer = peer_of(sk);
         let at = now();
         let ports =
             u32::from(u16::from_be(fields::SK_DPORT::read(sk))) << 16 | u32::from(fields::SK_NUM::read(sk));
+        let suspect = suspect(&mut peer, at);
         call!(macs::established(&peer, ports));
-        let Some((known, ifindex)) = suspect(&peer, at) else { return opaque(0) };
+        let Some((known, ifindex)) = suspect else { return opaque(0) };
         (*known).answered_ns = at;
         if (*known).unanswered > 0 {
             (*known).unheard_reported_ns = 0;
@@ -182,7 +200,7 @@ unsafe fn peer_of(sk: *const u8) -> PeerKey {
     }
 }
 
-/// All of a socket's ends but the remote address and the protocol, field by field: the stack is short.
+/// All of a socket's ends but the protocol, field by field: the stack is short.
 ///
 /// # Safety
 /// `sk` must be a BTF-typed `struct sock`, `to` a reservation.
@@ -196,13 +214,18 @@ unsafe fn write_tuple(sk: *const u8, to: *mut Tuple) {
         } else {
             mapped(fields::SK_RCV_SADDR::read(sk))
         });
+        (&raw mut (*to).remote).write(if family == AF_INET6 {
+            v6(fields::SK_V6_DADDR::address(sk))
+        } else {
+            mapped(fields::SK_DADDR::read(sk))
+        });
         (&raw mut (*to).local_port).write(fields::SK_NUM::read(sk));
         (&raw mut (*to).remote_port).write(u16::from_be(fields::SK_DPORT::read(sk)));
         (&raw mut (*to).family).write(family);
     }
 }
 
-/// `ends` writes all of the connection's ends but the remote address and the protocol.
+/// `peer` is the neighbour; `ends` writes all of the connection's ends but the protocol.
 ///
 /// # Safety
 /// `known` must be a live map value.
@@ -228,7 +251,6 @@ unsafe fn report(
         (*known).unheard_reported_ns = at;
         emit::<UnheardRecord>(ProbeId::NEIGH, |record| {
             let tuple = &raw mut (*record).tuple;
-            (&raw mut (*tuple).remote).write(peer.address);
             (&raw mut (*tuple).protocol).write(IPPROTO_TCP);
             ends(tuple);
             write_owner(cookie, &raw mut (*record).owner);
@@ -274,5 +296,6 @@ pub(super) unsafe fn write(
         (&raw mut (*record).flags).write(if together { unheard_flag::TOGETHER } else { 0 });
         (&raw mut (*record).seen_last_ns).write((*known).other_last_ns);
         (&raw mut (*record).confirmed_ns).write((*known).confirmed_ns);
+        (&raw mut (*record).neighbour).write(peer.address);
     }
 }

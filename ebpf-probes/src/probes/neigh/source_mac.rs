@@ -10,10 +10,10 @@ use aya_ebpf::{
 };
 
 use super::{
-    MacRecord, NeighKey, PeerKey, UnheardRecord, macs,
+    MacRecord, NeighKey, PeerKey, UnheardRecord, hops, macs,
     retransmits::write,
     state,
-    suspects::{SUSPECTS, SUSPICION_NS, SUSPICIOUS, WATCHING, expire, until},
+    suspects::{ROUTING, SUSPECTS, SUSPICION_NS, SUSPICIOUS, WATCHING, expire, routing, until},
     table::NEIGHBOURS,
     unheard,
 };
@@ -39,7 +39,7 @@ const HDR_START_MAC: u32 = 0;
 const ETH_SOURCE: u32 = 6;
 const ETH_ALEN: u32 = 6;
 /// The loopback device's index in every namespace: `LOOPBACK_IFINDEX` of include/net/flow.h.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
 /// What kind of segment arrived.
 pub(crate) mod segment {
@@ -56,8 +56,8 @@ pub(crate) mod segment {
 /// A SYN or its answer arrived, or, while [`suspicious`], a reset, or, while [`watching`], any segment: is its
 /// Ethernet source where a reply would go? Called by the ingress program; `what` is one of [`segment`].
 ///
-/// Only an address in the neighbour table of the very device it came in on is compared: behind a router
-/// the peer's own address is not there. A socket below a VRF sees the VRF's device and is not compared.
+/// Compared with the entry of its sender on the very device it came in on; of one behind a router, with that of the next
+/// hop its answers take, while these are noted. A socket below a VRF sees the VRF's device and is not compared.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn neigh_came(skb: *mut __sk_buff, ends: u64, payload: u64, what: u64) -> u64 {
@@ -66,10 +66,10 @@ pub(crate) extern "C" fn neigh_came(skb: *mut __sk_buff, ends: u64, payload: u64
 }
 
 /// A segment of a neighbour, for the functions that judge it one after the other: the stack is short.
-struct Met {
-    key: NeighKey,
-    peer: PeerKey,
-    macs: macs::Seen,
+pub(super) struct Met {
+    pub(super) key: NeighKey,
+    pub(super) peer: PeerKey,
+    pub(super) macs: macs::Seen,
 }
 
 /// The sender's address. `0`: it cannot be read. A step of its own, for the stack.
@@ -111,17 +111,26 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, what: u32) {
             at,
         },
     };
+    let routing = routing() && !expire(ROUTING, at);
+    if routing {
+        call!(hops::resolve(&mut met));
+    }
     if (other || what == segment::RESET) && SUSPECTS.get_ptr(&met.peer).is_none() {
         return;
     }
-    let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) else { return };
-    // SAFETY: six bytes into eight, by a helper that checks that the frame has them; a live map value, where
-    // races between CPUs cost a record too many.
+    let known = NEIGHBOURS.get_ptr_mut(&met.key);
+    if known.is_none() && !(routing && what == segment::SYN) {
+        return;
+    }
+    // SAFETY: a live map value, where races between CPUs cost a record too many.
     unsafe {
-        let seen = (&raw mut met.macs.seen).cast();
-        if bpf_skb_load_bytes_relative(skb.cast(), ETH_SOURCE, seen, ETH_ALEN, HDR_START_MAC) != 0 {
+        if !mac_of(skb, &mut met.macs.seen) {
             return;
         }
+        let Some(known) = known else {
+            call!(hops::syn_came(&met));
+            return;
+        };
         met.macs.cached = u64::from_ne_bytes((*known).mac);
         if met.macs.seen == 0 || met.macs.cached == 0 {
             return;
@@ -138,8 +147,8 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, what: u32) {
             return;
         }
         if what == segment::RESET
-            || (*known).state & (state::NOARP | state::INCOMPLETE | state::FAILED) != 0
-            || !filter::peer(&met.key.address, !packet.v4, packet.local)
+            || (*known).state & (state::INCOMPLETE | state::FAILED) != 0
+            || !filter::peer(&address, !packet.v4, packet.local)
         {
             return;
         }
@@ -151,27 +160,66 @@ fn came_inlined(skb: *mut __sk_buff, packet: &Packet, what: u32) {
             return;
         }
     }
+    elsewhere(skb, packet, &met, what == segment::SYN);
+}
+
+/// The MAC a frame came from, if it has one.
+#[inline(always)]
+pub(super) fn mac_of(skb: *mut __sk_buff, to: &mut u64) -> bool {
+    let to = (&raw mut *to).cast();
+    // SAFETY: six bytes into eight, by a helper that checks that the frame has them.
+    unsafe { bpf_skb_load_bytes_relative(skb.cast(), ETH_SOURCE, to, ETH_ALEN, HDR_START_MAC) == 0 }
+}
+
+/// A segment came from another MAC than the cached one.
+#[inline(always)]
+fn elsewhere(skb: *mut __sk_buff, packet: &Packet, met: &Met, syn: bool) {
     counters::add(counter::neigh(NeighEvent::MacMismatch, !packet.v4));
-    let reported = differs(&met, u64::from(what == segment::SYN));
+    let reported = differs(met, u64::from(syn));
     if reported & REPORT_RESET != 0 {
-        call!(say(skb, packet, &met, unheard::RESET, reported));
+        call!(say(skb, packet, met, unheard::RESET, reported));
     } else if reported & REPORT_SPEAKS != 0 {
-        call!(say(skb, packet, &met, unheard::SPEAKS, reported));
+        call!(say(skb, packet, met, unheard::SPEAKS, reported));
     }
     if reported & REPORT_MISMATCH != 0 {
-        call!(mismatch(skb, packet, &met));
+        call!(mismatch(skb, packet, met));
     }
+}
+
+/// The answer to a SYN leaves, and the SYN's MAC is known: is that where the answer goes? `packet` is the answer.
+#[inline(always)]
+pub(super) fn compare(skb: *mut __sk_buff, packet: &Packet, met: &mut Met) {
+    let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) else { return };
+    // SAFETY: a live map value; races between CPUs cost a record too many.
+    unsafe {
+        met.macs.cached = u64::from_ne_bytes((*known).mac);
+        if met.macs.cached == 0 {
+            return;
+        }
+        if met.macs.seen == met.macs.cached {
+            if (*known).other_mac != [0; 8] {
+                (*known).other_mac = [0; 8];
+                (*known).unanswered = 0;
+                let _ = SUSPECTS.remove(&met.peer);
+            }
+            return;
+        }
+        if (*known).state & (state::INCOMPLETE | state::FAILED) != 0 {
+            return;
+        }
+    }
+    elsewhere(skb, packet, met, true);
 }
 
 /// What [`differs`] says is to be reported; a count stands above.
 const REPORT_MISMATCH: u64 = 1;
 const REPORT_SPEAKS: u64 = 2;
 const REPORT_RESET: u64 = 4;
-const COUNT_SHIFT: u64 = 32;
+pub(super) const COUNT_SHIFT: u64 = 32;
 
 /// A segment, by `syn` a SYN, came from another MAC than the cached one.
 #[inline(never)]
-fn differs(met: &Met, syn: u64) -> u64 {
+pub(super) fn differs(met: &Met, syn: u64) -> u64 {
     let mut reported = 0;
     let at = met.macs.at;
     if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
@@ -228,6 +276,7 @@ fn mismatch(skb: *mut __sk_buff, packet: &Packet, met: &Met) -> u64 {
                 (&raw mut (*record).count).write((*known).others as u32);
                 (&raw mut (*record).generation).write(met.key.netns.generation);
                 (&raw mut (*record).pad).write(0);
+                (&raw mut (*record).neighbour).write(met.key.address);
             }
             Some(())
         });
@@ -237,7 +286,7 @@ fn mismatch(skb: *mut __sk_buff, packet: &Packet, met: &Met) -> u64 {
 
 /// Reports something that a packet itself says; the count stands in `reported`.
 #[inline(never)]
-fn say(skb: *mut __sk_buff, packet: &Packet, met: &Met, what: u32, reported: u64) -> u64 {
+pub(super) fn say(skb: *mut __sk_buff, packet: &Packet, met: &Met, what: u32, reported: u64) -> u64 {
     if let Some(known) = NEIGHBOURS.get_ptr_mut(&met.key) {
         emit::<UnheardRecord>(ProbeId::NEIGH, |record| {
             // SAFETY: a fresh reservation of the record's size, every byte written; a live map value.

@@ -6,19 +6,23 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 
-use super::{NeighKey, Neighbour, PeerKey, table::NEIGHBOURS};
-use crate::bpf::time::SECOND;
+use super::{NeighKey, Neighbour, PeerKey, PINNED_SLOT, ROUTING_SLOT, hops, table::NEIGHBOURS};
+use crate::bpf::{time::SECOND, verifier::call};
 
 /// Peers whose packets come from another MAC than the cached one, or that are watched: their device's index.
 #[map]
 pub(super) static SUSPECTS: LruHashMap<PeerKey, u32> = LruHashMap::with_max_entries(1 << 10, 0);
 
-/// Two moments, CLOCK_BOOTTIME in nanoseconds, 0 once they are past: until when [`SUSPECTS`] holds any,
-/// and until when segments of connections that exist are compared.
+/// Moments, CLOCK_BOOTTIME in nanoseconds, 0 once they are past: until when [`SUSPECTS`] holds any, until when segments
+/// of connections that exist are compared, and until when the next hops of those behind routers are noted. The agent
+/// sets the last one when it starts.
 #[map]
-static UNTIL: Array<u64> = Array::with_max_entries(2, 0);
+static UNTIL: Array<u64> = Array::with_max_entries(4, 0);
 pub(super) const SUSPICIOUS: u32 = 0;
 pub(super) const WATCHING: u32 = 1;
+pub(super) const ROUTING: u32 = ROUTING_SLOT;
+/// For ever, once an entry is known that was set for good.
+pub(super) const PINNED: u32 = PINNED_SLOT;
 
 /// How long a packet from another MAC explains what goes unanswered.
 pub(super) const SUSPICION_NS: u64 = 120 * SECOND;
@@ -60,17 +64,34 @@ pub(crate) fn watching() -> bool {
     pending(WATCHING)
 }
 
+/// Whether SYNs are to be compared with next hops too.
+#[inline(always)]
+pub(crate) fn routing() -> bool {
+    pending(ROUTING)
+}
+
+/// Whether some entry is known that was set for good.
+#[inline(always)]
+pub(crate) fn pinned() -> bool {
+    pending(PINNED)
+}
+
 /// Whether resets are to be compared too.
 #[inline(always)]
 pub(crate) fn suspicious() -> bool {
     pending(SUSPICIOUS)
 }
 
-/// What is known of a peer under suspicion whose packets came from another MAC lately.
+/// What is known of a peer under suspicion whose packets came from another MAC lately. `peer` becomes the next hop by
+/// which it is reached, if it is behind one.
 #[inline(always)]
-pub(super) fn suspect(peer: &PeerKey, at: u64) -> Option<(*mut Neighbour, u32)> {
+pub(super) fn suspect(peer: &mut PeerKey, at: u64) -> Option<(*mut Neighbour, u32)> {
+    let known = match SUSPECTS.get_ptr(&*peer) {
+        None if routing() && call!(hops::towards(peer)) != 0 => SUSPECTS.get_ptr(&*peer)?,
+        known => known?,
+    };
     // SAFETY: a live map value.
-    let ifindex = unsafe { *SUSPECTS.get_ptr(peer)? };
+    let ifindex = unsafe { *known };
     let key = NeighKey { netns: peer.netns, ifindex, pad: 0, address: peer.address };
     let known = NEIGHBOURS.get_ptr_mut(&key)?;
     // SAFETY: a live map value.

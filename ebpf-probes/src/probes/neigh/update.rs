@@ -18,7 +18,7 @@ use aya_ebpf::{
 use super::{
     ClaimRecord, NeighKey, cause,
     change::{Update, look},
-    flag, macs,
+    datagrams, flag, macs, state,
     table::{NEIGHBOURS, key_of},
 };
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
         owner::current,
         ring::{emit, header},
         time::{SECOND, now},
+        verifier::call,
     },
     fields,
 };
@@ -46,6 +47,8 @@ struct UpdateKey {
 
 /// `NEIGH_UPDATE_F_ADMIN` of include/net/neighbour.h: netlink and the ARP ioctls set it, packets never do.
 const F_ADMIN: u32 = 0x8000_0000;
+/// `NTF_EXT_LEARNED` of include/uapi/linux/neighbour.h.
+const NTF_EXT_LEARNED: u32 = 0x10;
 /// Length of an Ethernet address.
 const ETH_ALEN: u8 = 6;
 
@@ -112,6 +115,13 @@ pub fn neigh_updated(ctx: BtfTracePointContext) -> i32 {
             && let Some((key, _)) = key_of(neighbour)
         {
             claim(&key, (*update).claimed, fields::NEIGH_HA::read(neighbour));
+        }
+        let state = u32::from(fields::NEIGH_STATE::read(neighbour));
+        let flags = u32::from(fields::NEIGH_FLAGS::read(neighbour));
+        if (state & (state::PERMANENT | state::NOARP) != 0 || flags & NTF_EXT_LEARNED != 0)
+            && let Some((key, _)) = key_of(neighbour)
+        {
+            call!(datagrams::pin(&key));
         }
     }
     let _ = UPDATES.remove(&key);
