@@ -76,10 +76,11 @@ impl PeerOwes {
         if !peer_owes(hs) {
             return self.over(hs, at_ns, view);
         }
+        let has_room = self.waits.len() < HANDSHAKES;
         match self.waits.get_mut(&hs.cookie) {
             Some(known) => known.hs = *hs,
             // What finds no room is left out: an entry that gave way would leave its situation open.
-            None if hs.role == CLIENT && self.waits.len() < HANDSHAKES => {
+            None if hs.role == CLIENT && has_room => {
                 let sni = view.world.server_name(hs.cookie);
                 let waits = Waits { hs: *hs, sni, unacked: None, subject: None, seen_there: false };
                 self.waits.insert(hs.cookie, waits);
