@@ -40,8 +40,9 @@ use crate::{
 const NAMESPACES: usize = 128;
 /// How often it is looked which there are, when nothing says that there are others.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// A name is there before its namespace is.
-const SETTLES: Duration = Duration::from_millis(30);
+/// A name is there before its namespace is: it is looked so long after it has come, and after the look before.
+const SETTLES: [Duration; 3] =
+    [Duration::from_millis(30), Duration::from_millis(200), Duration::from_millis(1000)];
 /// What comes within this long is taken together.
 const PAUSE: Duration = Duration::from_millis(20);
 /// News that wait to be taken, at most.
@@ -182,6 +183,7 @@ struct Woken {
 impl Watching {
     fn run(mut self, stopped: &io::PipeReader) {
         let mut look_at = Instant::now() + LOOK_EVERY;
+        let mut settles = SETTLES.iter().skip(SETTLES.len());
         loop {
             let Ok(woken) = self.wait(stopped, look_at.saturating_duration_since(Instant::now())) else {
                 return;
@@ -192,7 +194,8 @@ impl Watching {
             if woken.names {
                 self.read_names();
                 // What is gone is let go at once.
-                look_at = Instant::now() + SETTLES;
+                settles = SETTLES.iter().skip(0);
+                look_at = Instant::now() + *settles.next().unwrap_or(&LOOK_EVERY);
             }
             if woken.names || woken.ended {
                 self.leave();
@@ -201,7 +204,7 @@ impl Watching {
                 self.take(inode);
             }
             if Instant::now() >= look_at {
-                look_at = Instant::now() + LOOK_EVERY;
+                look_at = Instant::now() + *settles.next().unwrap_or(&LOOK_EVERY);
                 self.look();
             }
             thread::sleep(PAUSE);

@@ -5,7 +5,7 @@ use crate::{
     harness::{
         Lan, Netns, eventually,
         lan::Host,
-        process::{run, words},
+        process::{Running, run, words},
         stage::python,
     },
     needs,
@@ -31,11 +31,13 @@ fn sends_arp(from: &Netns, device: &str, mac: &str, sender: &str, target: &str, 
     assert!(from.spawn(arp).wait().success());
 }
 
-/// What its gratuitous ARP says: that it has the address.
+/// Announces by gratuitous ARP that it has the address, twice a second until this is dropped.
 #[track_caller]
-fn announces(from: &Host, address: std::net::IpAddr) {
+fn announces(from: &Host, address: std::net::IpAddr) -> Running {
     let address = address.to_string();
-    sends_arp(&from.netns, "eth0", &from.mac(), &address, &address, 3);
+    let mut arp = python();
+    arp.args(["-c", ARP, &from.mac(), &address, &address, "100", "eth0"]);
+    from.netns.spawn(arp)
 }
 
 #[test]
@@ -45,7 +47,7 @@ fn an_address_that_another_host_announces_is_named_with_both_macs_and_who_listen
     let (host, other) = (lan.host(20), lan.host(21));
     let server = host.serves(host.service(host.v4));
     other.netns.ip(&format!("addr add {}/24 dev eth0", host.v4));
-    announces(&other, host.v4);
+    let _announces = announces(&other, host.v4);
     let opened = lan.opened(ADDRESS, &host.netns, host.v4);
     assert_eq!(opened.text("/details/own_mac"), host.mac());
     assert_eq!(opened.text("/details/claimed_by/0/mac"), other.mac());
@@ -122,7 +124,7 @@ fn own_devices_virtual_routers_and_hosts_that_only_ask_claim_nothing() {
     sends_arp(&other.netns, "eth0", &other.mac(), &own, &own, 2);
     // This one is real, and alone named; the others would have been before.
     real.netns.ip(&format!("addr add {own}/24 dev eth0"));
-    announces(&real, host.v4);
+    let _announces = announces(&real, host.v4);
     let opened = lan.opened(ADDRESS, &host.netns, host.v4);
     assert_eq!(opened.json["details"]["claimed_by"].as_array().map(Vec::len), Some(1), "{opened:#?}");
     assert_eq!(opened.text("/details/claimed_by/0/mac"), real.mac());
@@ -136,8 +138,9 @@ fn a_namespace_that_is_watched_goes_when_it_is_deleted() {
     let lan = Lan::watched_by(crate::harness::Culprit::trace(""));
     let (host, other) = (lan.host(20), lan.host(21));
     other.netns.ip(&format!("addr add {}/24 dev eth0", host.v4));
-    announces(&other, host.v4);
+    let announces = announces(&other, host.v4);
     lan.opened(ADDRESS, &host.netns, host.v4);
+    drop(announces);
     let ports = || {
         let shown = run(&mut words(&format!("ip -n {} -o link show type veth", lan.switch.name())));
         String::from_utf8_lossy(&shown.stdout).lines().count()
