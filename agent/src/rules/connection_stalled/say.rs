@@ -211,7 +211,7 @@ impl Says<'_> {
     /// The largest packet of the connection, bytes.
     fn packet(&self) -> u32 {
         let headers = if self.peer.ip.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
-        self.lead.unacked.path_mtu.max(self.lead.unacked.segment + headers)
+        self.lead.unacked.path_mtu.max(self.lead.unacked.segment.saturating_add(headers))
     }
 
     fn dropped_by(&self) -> String {

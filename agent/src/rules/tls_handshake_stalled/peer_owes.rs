@@ -76,16 +76,14 @@ impl PeerOwes {
         if !peer_owes(hs) {
             return self.over(hs, at_ns, view);
         }
-        let has_room = self.waits.len() < HANDSHAKES;
-        match self.waits.get_mut(&hs.cookie) {
-            Some(known) => known.hs = *hs,
+        if let Some(known) = self.waits.get_mut(&hs.cookie) {
+            known.hs = *hs;
+        } else if self.waits.len() < HANDSHAKES {
             // What finds no room is left out: an entry that gave way would leave its situation open.
-            None if hs.role == CLIENT && has_room => {
-                let sni = view.world.server_name(hs.cookie);
-                let waits = Waits { hs: *hs, sni, unacked: None, subject: None, seen_there: false };
-                self.waits.insert(hs.cookie, waits);
-            }
-            None => {}
+            let sni = view.world.server_name(hs.cookie);
+            let (since_ns, subject) = (hs.moved_ns, None);
+            let waits = Waits { hs: *hs, sni, unacked: None, since_ns, subject, seen_there: false };
+            self.waits.insert(hs.cookie, waits);
         }
     }
 
@@ -149,6 +147,7 @@ impl PeerOwes {
         let to = records::address(hs.tuple.remote);
         let subject = format!("client {netns}|{program}|{to}|{}", hs.tuple.remote_port);
         waits.subject = Some(subject.clone());
+        waits.since_ns = hs.moved_ns;
         let is_new = !self.groups.contains_key(&subject);
         let group = self.groups.entry(subject.clone()).or_insert_with(|| Group {
             id: String::new(),
@@ -202,7 +201,7 @@ impl PeerOwes {
     /// It was answered, or ended.
     fn over(&mut self, hs: &Handshake, at_ns: u64, view: &mut View<'_>) {
         let Some(waits) = self.waits.get(&hs.cookie) else { return };
-        let key = (waits.hs.moved_ns, hs.cookie);
+        let key = (waits.since_ns, hs.cookie);
         if let Some(subject) = waits.subject.clone()
             && let Some(group) = self.groups.get(&subject)
         {

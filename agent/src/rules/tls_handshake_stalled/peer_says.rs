@@ -44,7 +44,7 @@ pub(super) fn report(group: &Group, waits: &Waits, now_ns: u64, end: Option<End>
                 Some(Finding::PathMtu(_)) => format!(
                     "segments of {} bytes are lost and small ones pass, as where the path MTU is less than {}",
                     unacked.segment,
-                    unacked.path_mtu.max(unacked.segment + 40)
+                    unacked.path_mtu.max(unacked.segment.saturating_add(40))
                 ),
                 Some(Finding::Dropped) => "this host itself drops it".to_owned(),
                 _ if idle_ns(unacked).is_some() => "the connection had been idle, and something on the way has forgotten it, or the peer is gone".to_owned(),

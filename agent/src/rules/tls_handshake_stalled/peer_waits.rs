@@ -12,6 +12,8 @@ pub(super) struct Waits {
     pub(super) sni: Option<Name>,
     /// As it was when the hello was found not to be acknowledged; `None` once it is.
     pub(super) unacked: Option<Unacked>,
+    /// Since when, as its situation knows it.
+    pub(super) since_ns: u64,
     /// What it is reported as part of.
     pub(super) subject: Option<String>,
     /// Its other end is this host's, and is reported there.
