@@ -75,7 +75,7 @@ pub(super) fn arp(own: impl Iterator<Item = IpAddr>) -> Vec<SockFilter> {
     program
 }
 
-/// Neighbour advertisements that nobody asked this host for, and solicitations, that speak for an address whose last
+/// Neighbour advertisements that answer no question of this host, and solicitations, that speak for an address whose last
 /// four bytes are those of one of these. From the link itself, which a hop limit of 255 proves.
 pub(super) fn nd(own: impl Iterator<Item = IpAddr>) -> Vec<SockFilter> {
     let words: Vec<u32> = own

@@ -183,7 +183,8 @@ struct Woken {
 impl Watching {
     fn run(mut self, stopped: &io::PipeReader) {
         let mut look_at = Instant::now() + LOOK_EVERY;
-        let mut settles = SETTLES.iter().skip(SETTLES.len());
+        // Looks since names have come or gone.
+        let mut looks = SETTLES.len();
         loop {
             let Ok(woken) = self.wait(stopped, look_at.saturating_duration_since(Instant::now())) else {
                 return;
@@ -194,8 +195,8 @@ impl Watching {
             if woken.names {
                 self.read_names();
                 // What is gone is let go at once.
-                settles = SETTLES.iter().skip(0);
-                look_at = Instant::now() + *settles.next().unwrap_or(&LOOK_EVERY);
+                looks = 0;
+                look_at = Instant::now() + SETTLES[0];
             }
             if woken.names || woken.ended {
                 self.leave();
@@ -204,7 +205,8 @@ impl Watching {
                 self.take(inode);
             }
             if Instant::now() >= look_at {
-                look_at = Instant::now() + *settles.next().unwrap_or(&LOOK_EVERY);
+                looks = looks.saturating_add(1);
+                look_at = Instant::now() + SETTLES.get(looks).copied().unwrap_or(LOOK_EVERY);
                 self.look();
             }
             thread::sleep(PAUSE);

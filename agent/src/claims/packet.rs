@@ -1,4 +1,4 @@
-//! What an ARP packet or a neighbour discovery message says of whose an address is. Hostile input: anybody on the link
+//! What an ARP packet or a neighbour discovery message says of whose an address is. Hostile input: any host on the link
 //! may send anything.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,5 +1,5 @@
 //! One network namespace that is watched: its devices and addresses, and the sockets by which the kernel says what becomes
-//! of them. The sockets keep the namespace alive; whoever holds this drops it as soon as nothing else does.
+//! of them. The sockets keep the namespace alive; it is to be dropped as soon as nothing else does.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -39,7 +39,7 @@ const CLAIMANTS: usize = 8;
 const GIVES_WAY_NS: u64 = 2_000_000_000;
 /// A temporary address that is refused is replaced by another one at once.
 const REPLACED_NS: u64 = 1_000_000_000;
-/// Nobody has claimed it for this long.
+/// No other host has claimed it for this long.
 const QUIET_NS: u64 = 60_000_000_000;
 /// Of one who claims it more seldom, twice as long as between two claims, and at most this long.
 const LONG_QUIET_NS: u64 = 1_800_000_000_000;
@@ -88,7 +88,7 @@ struct Claimant {
 /// How it ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Nobody has claimed it for a minute.
+    /// No other host has claimed it for a minute.
     Quiet,
     /// This host has it no more.
     Gone,

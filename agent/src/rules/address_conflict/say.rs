@@ -74,7 +74,7 @@ impl Contested {
         }
     }
 
-    /// Those who claim it, the one heard last first; of an address that was refused whoever they are.
+    /// Those who claim it, the one heard last first; of an address that was refused all of them.
     fn others<'a>(&'a self, key: &Key) -> Vec<&'a Claimant> {
         let mut others: Vec<&Claimant> = match self.dad_failed {
             Some(_) => self.claimants.iter().collect(),
@@ -103,7 +103,7 @@ impl Contested {
             Some(End::Usable) => return format!("{address} {where_} can be used: no other host has it."),
             Some(End::Ours) => {
                 return format!(
-                    "The other MAC for {address} {where_} is a device of this host: nobody contests it."
+                    "The other MAC for {address} {where_} is a device of this host: it is not contested."
                 );
             }
             None => {}
@@ -135,7 +135,7 @@ impl Contested {
                 "The address is there and does not work (dadfailed): bind() to {address} fails with EADDRNOTAVAIL, so that a service configured for it does not start, and who connects to it reaches the other host. The kernel does not try again by itself."
             ));
             if let Some(listeners) = listeners {
-                why.push(format!("{listeners} all the same: nobody reaches it there."));
+                why.push(format!("{listeners} all the same: no connection reaches it there."));
             }
         } else {
             why.push(
@@ -210,8 +210,8 @@ impl Contested {
         } else if address.is_ipv4() {
             let ask = Command::new("arping").words("-D -c 3 -I").arg(device).arg(address);
             remedies.push(Remedy::from("see who else answers: ").and(here(ask)));
-            let tell = Command::new("arping").words("-U -c 3 -I").arg(device).arg(address);
-            remedies.push(Remedy::from("then tell the neighbours whose it is: ").and(here(tell)));
+            let announce = Command::new("arping").words("-U -c 3 -I").arg(device).arg(address);
+            remedies.push(Remedy::from("then announce it again: ").and(here(announce)));
         }
         remedies
     }
