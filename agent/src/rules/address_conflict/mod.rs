@@ -196,7 +196,11 @@ impl AddressConflict {
         for key in keys {
             let Some(contested) = self.addresses.get_mut(&key) else { continue };
             if contested.is_quiet(view.now_ns) {
+                let forgotten = contested.is_forgotten(view.now_ns);
                 self.ends(&key, End::Quiet, view);
+                if forgotten {
+                    self.addresses.remove(&key);
+                }
             } else if let Some(id) = contested.id.clone() {
                 let claims = contested.claims();
                 if claims.checked_ilog2() != contested.said.checked_ilog2() {
@@ -218,8 +222,8 @@ impl AddressConflict {
             let report = contested.report(key, view.now_ns, Some(end), view);
             view.store.over(view.now_ns, &id, report);
         }
-        // Whose the MACs are is kept while they go on: each claim would be looked at again.
-        if end != End::Ours {
+        // Whose the MACs are, and how seldom they are heard, is kept: the next claim is no first one.
+        if !matches!(end, End::Ours | End::Quiet) {
             self.addresses.remove(key);
         }
     }
@@ -273,6 +277,11 @@ impl Contested {
             |claimant: &Claimant| claimant.looked && now_ns.saturating_sub(claimant.first_ns) >= GIVES_WAY_NS;
         self.dad_failed.is_some_and(|(_, heard_ns)| now_ns.saturating_sub(heard_ns) >= REPLACED_NS)
             || self.foreign(key).any(lasts)
+    }
+
+    /// Longer than the most seldom claims are apart.
+    fn is_forgotten(&self, now_ns: u64) -> bool {
+        self.claimants.iter().all(|claimant| now_ns.saturating_sub(claimant.last_ns) >= LONG_QUIET_NS)
     }
 
     fn is_quiet(&self, now_ns: u64) -> bool {
