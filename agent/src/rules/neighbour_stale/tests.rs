@@ -1,9 +1,9 @@
 //! Neighbours that do not hear this host, step by step.
 
 use ebpf_probes::{
-    abi::{Kind as Record, Owner},
+    abi::{Kind as Record, Netns, Owner},
     probes::{
-        connect::Connect,
+        connect::{Connect, Dropped, packet, place},
         neigh::{NeighRecord, UnheardRecord, flag, state, unheard, unheard_flag},
     },
 };
@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use crate::{
     known::context::{Context, Network, SeenNeighbour},
     pipeline::incident::{Confidence, Details, Incident, Kind, NeighbourStaleDetails, State},
+    records,
     rules::scene::{Scene, connect, entry, mac, unheard as sent_again, waiter},
 };
 
@@ -254,4 +255,110 @@ proptest! {
         }
         prop_assert!(scene.opened(Kind::NeighbourUnresolved).len() <= 80);
     }
+}
+
+/// The same of a peer behind the router 192.0.2.90.
+fn routed(host: u8, port: u16, unanswered: u32) -> UnheardRecord {
+    let near = sent_again(90, port, unanswered, 0);
+    let mut far = near;
+    far.neighbour = near.tuple.remote;
+    far.tuple.remote = records::address_bytes([198, 51, 100, host].into());
+    far
+}
+
+#[test]
+fn a_router_whose_packets_come_from_elsewhere_is_one_when_a_second_packet_goes_unanswered() {
+    let mut scene = Scene::new();
+    scene.unheard(1000, routed(10, 50_001, 1));
+    scene.passes(1000, 2500);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
+    scene.unheard(3000, routed(10, 50_001, 3));
+    scene.passes(3000, 3500);
+    let opened = scene.opened(Kind::NeighbourStale);
+    assert_eq!(opened.len(), 1);
+    assert!(
+        opened[0].summary.starts_with("Replies to 198.51.100.10 go by way of 192.0.2.90 on if2"),
+        "{}",
+        opened[0].summary
+    );
+    assert_eq!(opened[0].cause.as_ref().map(|cause| cause.confidence), Some(Confidence::Likely));
+    assert_eq!(opened[0].remedies[0].to_string(), "ip neigh del 192.0.2.90 dev if2");
+}
+
+#[test]
+fn a_shared_mac_of_routers_needs_the_silence_of_several_peers() {
+    let shared = |host, unanswered| UnheardRecord {
+        cached_mac: [0, 0, 0x5e, 0, 1, 7, 0, 0],
+        ..routed(host, 50_001, unanswered)
+    };
+    let mut scene = Scene::new();
+    for (at, unanswered) in [(1000, 2), (3000, 4), (7000, 9)] {
+        scene.unheard(at, shared(10, unanswered));
+        scene.passes(at, at + 1500);
+    }
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
+    scene.unheard(9000, shared(11, 10));
+    scene.unheard(9100, shared(12, 11));
+    scene.passes(9100, 9500);
+    assert_eq!(scene.opened(Kind::NeighbourStale).len(), 1);
+}
+
+#[test]
+fn a_datagram_that_comes_again_after_each_answer_opens_it() {
+    let asked = |unanswered| UnheardRecord {
+        what: unheard::DATAGRAM,
+        state: state::PERMANENT,
+        ..sent_again(90, 50_001, unanswered, 0)
+    };
+    let mut scene = Scene::new();
+    scene.unheard(3000, asked(3));
+    scene.passes(3000, 4500);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
+    scene.unheard(4600, asked(4));
+    scene.passes(4600, 5000);
+    let opened = scene.opened(Kind::NeighbourStale);
+    assert_eq!(opened.len(), 1);
+    assert!(
+        opened[0]
+            .summary
+            .ends_with("the same datagram came to port 443 again 4 times, each time after it was answered."),
+        "{}",
+        opened[0].summary
+    );
+    assert_eq!(opened[0].cause.as_ref().map(|cause| cause.confidence), Some(Confidence::Likely));
+}
+
+#[test]
+fn frames_for_another_mac_at_a_tunnel_s_end_are_an_entry_of_the_past_while_a_connect_waits() {
+    let lost = Dropped {
+        cookie: 7,
+        netns: Netns::numbered(9),
+        ifindex: 3,
+        at: packet::SYN | place::ARRIVED | place::FOREIGN | place::TUNNEL,
+        device: *b"flannel.1\0\0\0\0\0\0\0",
+        frame_mac: [2, 0, 0, 0, 0, 0xaa],
+        device_mac: [2, 0, 0, 0, 0, 0xbb],
+        holder: records::address_bytes([10, 42, 2, 0].into()),
+        ..Dropped::default()
+    };
+    let mut scene = Scene::new();
+    scene.dropped(10, lost);
+    scene.passes(10, 2000);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
+    let mut pending = connect(7, 1, 5, 0);
+    pending.drops = 2;
+    scene.connect(2000, Record::CONNECT_RETRY, pending);
+    scene.passes(2000, 2500);
+    let opened = scene.opened(Kind::NeighbourStale);
+    assert_eq!(opened.len(), 1);
+    assert!(
+        opened[0].summary.contains("flannel.1 in network namespace")
+            && opened[0].summary.contains("for 02:00:00:00:00:aa"),
+        "{}",
+        opened[0].summary
+    );
+    assert_eq!(
+        opened[0].remedies[0].to_string(),
+        "on the machine that sends them: ip neigh replace 10.42.2.0 lladdr 02:00:00:00:00:bb dev flannel.1 nud permanent"
+    );
 }
