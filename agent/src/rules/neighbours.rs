@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
-use ebpf_probes::{abi::Netns, probes::connect::Connect};
+use ebpf_probes::{
+    abi::Netns,
+    probes::connect::{Connect, place},
+};
 
 use crate::{
-    domains::neighbour::SilentNeighbour,
+    domains::neighbour::{SilentNeighbour, Turn},
     fact::Endpoint,
     pipeline::world::World,
     pipeline::{
@@ -16,6 +19,8 @@ use crate::{
     records,
     text::{shell::Command, shown},
 };
+
+use super::text;
 
 /// Incidents that explain another, at most.
 const EXPLAINED: usize = 16;
@@ -114,6 +119,12 @@ pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
             );
         }
     }
+    // Its packets may have come to a tunnel's end in frames for another MAC.
+    let lost = view.world.domains.connect.lost_packet(connect);
+    if let Some(lost) = lost.filter(|lost| lost.at & place::TUNNEL != 0) {
+        let about = about(lost.netns, records::address(lost.holder));
+        ids.extend(view.store.live_ids(Kind::NeighbourStale, &about).map(str::to_owned));
+    }
     // On one machine both ends may be ours: the other one's entry for this end is what is wrong.
     let own = records::address(connect.tuple.local);
     ids.extend(view.store.live(Kind::NeighbourStale).filter_map(|(id, details)| match details {
@@ -126,6 +137,60 @@ pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
     }));
     ids.dedup();
     ids
+}
+
+/// What became of the entry of the neighbour a connect goes by, shortly before it began or while it lasts.
+pub(super) struct Past {
+    /// When and what, for the evidence.
+    pub(super) seen: (u64, String),
+    /// What that may mean. It is no proof.
+    pub(super) why: String,
+    /// What to do.
+    pub(super) remedy: Remedy,
+}
+
+/// A change that long ago is no news.
+const PAST_NS: u64 = 120_000_000_000;
+
+/// See [`Past`]; `began_ns`: when it first went wrong.
+pub(super) fn past(connect: &Connect, began_ns: u64, view: &View<'_>) -> Option<Past> {
+    let (address, biography) = view.world.biography(connect)?;
+    let at = biography.at_ns;
+    if at.saturating_add(PAST_NS) < began_ns || at > view.now_ns {
+        return None;
+    }
+    let device = &biography.device;
+    let by = match view.world.known.named(&biography.owner) {
+        Some(who) => format!(" by {}", text::process(&who)),
+        None => " by a packet".to_owned(),
+    };
+    let when = if at <= began_ns {
+        format!("{} before", text::duration(began_ns - at))
+    } else {
+        format!("{} after it began", text::duration(at - began_ns))
+    };
+    let entry = format!("the entry of {address} on {}", shown(device));
+    let (seen, why) = match &biography.what {
+        Turn::Moved { from, to } => (
+            format!("{entry} moved from {from} to {to}{by}"),
+            format!("{entry} moved from {from} to {to} {when}{by}: does {to} have the address and serve it?"),
+        ),
+        Turn::SetPermanent { to } => (
+            format!("{entry} was set PERMANENT at {to}{by}"),
+            format!("{entry} was set PERMANENT at {to} {when}{by}: is that still its MAC?"),
+        ),
+        Turn::Removed { from } => (
+            format!("{entry} was removed{by}; it was at {from}"),
+            format!("{entry}, at {from}, was removed {when}{by}."),
+        ),
+    };
+    let ask = Command::new("ip").words("neigh del").arg(address).arg("dev").arg(device);
+    let why = format!("{}{}", why[..1].to_uppercase(), &why[1..]);
+    Some(Past {
+        seen: (at, seen),
+        why,
+        remedy: Remedy::from("have the neighbour asked for anew: ").and(beside(connect, view.world, ask)),
+    })
 }
 
 /// Adds what explains a situation to what is known to explain it: what once did still does when it is over.

@@ -68,7 +68,9 @@ pub fn decode(kind: Kind, record: &Bytes) -> Result<Record, Error> {
         Kind::CONNECT_DROP => ConnectStep::Drop,
         Kind::CONNECT_PENDING => ConnectStep::Pending,
         Kind::CONNECT_WAITING => ConnectStep::Waiting,
-        Kind::CONNECT_DROP_PLACE => return Ok(Record::Dropped(read_grown::<DropRecord>(record, 104)?.dropped)),
+        Kind::CONNECT_DROP_PLACE => {
+            return Ok(Record::Dropped(read_grown::<DropRecord>(record, 104)?.dropped));
+        }
         Kind::LISTEN_QUEUE_FULL => {
             return Ok(Record::Overflow(read::<OverflowRecord>(record, 0)?.overflow));
         }

@@ -83,6 +83,7 @@ fn changed(
         return;
     }
     memory.silence(boot_ns, record, &device);
+    memory.remember(record, &device, boot_ns);
     let key = NeighKey { netns: record.netns(), ifindex: record.ifindex, pad: 0, address: record.address };
     let unanswered = memory.count(key, record);
     let held = memory.release(&key);

@@ -9,7 +9,7 @@ use ebpf_probes::{
 };
 
 use super::{
-    NeighbourChanged,
+    Biography, NeighbourChanged,
     silence::{Forwarded, SilentNeighbour},
 };
 use crate::known::{
@@ -33,6 +33,9 @@ const HELD_UP: usize = 4096;
 /// Destinations of forwarded packets that wait for a neighbour, at most.
 const FORWARDED: usize = 1024;
 
+/// Entries whose last change is remembered, at most.
+const BIOGRAPHIES: usize = 1024;
+
 /// What is remembered of neighbours.
 pub struct Memory {
     asked: Bounded<NeighKey, Asked>,
@@ -44,6 +47,8 @@ pub struct Memory {
     pub(super) held_up: Bounded<u64, (Netns, [u8; 16])>,
     /// Forwarded packets that wait for a neighbour, by destination.
     pub(super) forwarded: Bounded<([u8; 16], u16), Forwarded>,
+    /// The last change of entries, by namespace and address.
+    pub(super) biographies: Bounded<(Netns, [u8; 16]), Biography>,
 }
 
 impl Default for Memory {
@@ -55,6 +60,7 @@ impl Default for Memory {
             gateways: Bounded::new(GATEWAYS),
             held_up: Bounded::new(HELD_UP),
             forwarded: Bounded::new(FORWARDED),
+            biographies: Bounded::new(BIOGRAPHIES),
         }
     }
 }
@@ -85,6 +91,7 @@ impl Memory {
             self.held_up.table("connects_held_up"),
             self.forwarded.table("forwarded_waiting"),
             self.asked.table("neighbours_asked"),
+            self.biographies.table("neighbour_biographies"),
         ]
     }
 

@@ -1,6 +1,7 @@
 //! Neighbours: entries of the ARP and NDP tables, and what their MACs are worth.
 
 mod apply;
+mod biography;
 mod decode;
 mod describe;
 mod fact;
@@ -10,6 +11,7 @@ mod text;
 mod transition;
 
 pub use apply::{mac, state_name};
+pub use biography::{Biography, Turn};
 pub use decode::{Record, decode};
 pub use fact::{
     NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourConnectionReset, NeighbourMacMismatch,

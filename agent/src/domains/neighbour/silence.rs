@@ -128,6 +128,11 @@ impl Memory {
         self.gateways.get(&netns)?.iter().find(is_it)
     }
 
+    /// The next hops of a namespace's default routes.
+    pub fn gateways_of(&self, netns: Netns) -> impl Iterator<Item = &Gateway> {
+        self.gateways.get(&netns).into_iter().flatten()
+    }
+
     /// Whether any neighbour is silent.
     pub fn any_silent(&self) -> bool {
         !self.silent.is_empty()

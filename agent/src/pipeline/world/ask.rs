@@ -16,10 +16,11 @@ use crate::{
         },
         connect::{ConnectOp, DropSite},
         dns::{Answers, LookupOp},
-        neighbour::SilentNeighbour,
+        neighbour::{Biography, SilentNeighbour},
     },
     fact::{Endpoint, Reading},
     known::context::Gateway,
+    records,
     text::host::Name,
 };
 
@@ -140,6 +141,22 @@ impl World {
     /// The next hop of a default route of a namespace, if the address is one.
     pub fn gateway(&self, netns: Netns, device: &str, address: IpAddr) -> Option<&Gateway> {
         self.domains.neighbour.gateway(netns, device, address)
+    }
+
+    /// The last change of the entry of the neighbour that a connect goes by: its destination, or the next hop of a default
+    /// route of its namespace.
+    pub fn biography(&self, connect: &Connect) -> Option<(IpAddr, &Biography)> {
+        let (netns, memory) = (connect.owner.netns, &self.domains.neighbour);
+        let remote = connect.way().remote;
+        if let Some(found) = memory.biography(netns, remote) {
+            return Some((records::address(remote), found));
+        }
+        memory.gateways_of(netns).find_map(|gateway| {
+            let found = memory.biography(netns, records::address_bytes(gateway.address))?;
+            (found.device == gateway.device
+                && gateway.address.is_ipv4() == records::address(remote).is_ipv4())
+            .then_some((gateway.address, found))
+        })
     }
 
     /// A neighbour of the namespace that does not answer, or did not within the last second: its device.

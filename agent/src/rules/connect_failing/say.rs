@@ -32,7 +32,7 @@ fn of(group: &Group, view: &View<'_>) -> Report {
     let process = world.known.named(&connect.owner);
     let worst = group.worst_outcome();
     let (last_ns, _, lasted) = group.recent.last().copied().unwrap_or((group.began_ns, worst, 0));
-    let Advice { why, remedies } = if group.explained_by.is_empty() {
+    let Advice { mut why, mut remedies } = if group.explained_by.is_empty() {
         advice::of(worst, &destination, group, view)
     } else {
         Advice {
@@ -43,6 +43,15 @@ fn of(group: &Group, view: &View<'_>) -> Report {
     let evidence = group.recent.iter().map(|(at, outcome, lasted)| {
         (*at, format!("connect {} after {}", outcome.name().replace('_', " "), text::duration(*lasted)))
     });
+    let mut evidence: Vec<(u64, String)> = evidence.collect();
+    if group.explained_by.is_empty()
+        && let Some(past) = neighbours::past(connect, group.began_ns, view)
+    {
+        why.push(past.why);
+        remedies.push(past.remedy);
+        evidence.insert(0, past.seen);
+        evidence.sort_by_key(|(at, _)| *at);
+    }
     let destinations = group.destinations.len() as u64;
     let listed = if destinations > 1 { group.worst(WORST) } else { vec![] };
     Report {
@@ -75,7 +84,7 @@ fn of(group: &Group, view: &View<'_>) -> Report {
         }),
         caused_by: group.explained_by.clone(),
         remedies,
-        evidence: evidence.collect(),
+        evidence,
         details: Details::ConnectFailing(ConnectFailingDetails {
             destination,
             outcomes: group.outcomes.clone(),

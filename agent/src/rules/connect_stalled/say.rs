@@ -75,6 +75,15 @@ impl Says<'_> {
         }
         let mut evidence =
             vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];
+        if caused_by.is_empty()
+            && connect.drops == 0
+            && let Some(past) = neighbours::past(connect, connect.started_ns, self.view)
+        {
+            why.push(past.why);
+            remedies.push(past.remedy);
+            evidence.push(past.seen);
+            evidence.sort_by_key(|(at, _)| *at);
+        }
         evidence.extend(self.validation.iter().map(|validation| validation.seen.clone()));
         if connect.retries > 0 || connect.drops > 0 {
             evidence.push((now_ns, fate.clone()));

@@ -299,7 +299,10 @@ impl Suspect {
         let speaks =
             self.last.seen_last_ns == 0 || self.last.seen_last_ns.saturating_add(SPEAKS_NS) >= self.first_ns;
         let cached_is_silent = self.last.confirmed_ns <= self.last.seen_since_ns;
-        speaks && cached_is_silent && self.is_no_loss() && (!self.last.is_routed() || self.convinces_of_router())
+        speaks
+            && cached_is_silent
+            && self.is_no_loss()
+            && (!self.last.is_routed() || self.convinces_of_router())
     }
 
     /// A router's packets may well come from another MAC than it is reached at: silence must be more than that of one

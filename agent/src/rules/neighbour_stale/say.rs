@@ -29,8 +29,9 @@ impl Suspect {
         place.is_gateway = view.world.gateway(key.0, &place.device, place.address).is_some();
         let process = view.world.known.named(&self.owner);
         // What is behind a router may not hear us for other reasons.
-        let certain =
-            !self.last.is_routed() && self.last.what != unheard::DATAGRAM && (self.last.unanswered >= CERTAIN || self.connections.len() > 1);
+        let certain = !self.last.is_routed()
+            && self.last.what != unheard::DATAGRAM
+            && (self.last.unanswered >= CERTAIN || self.connections.len() > 1);
         Report {
             kind: Kind::NeighbourStale,
             subject: self.subject(key, &place.device),

@@ -319,9 +319,9 @@ fn a_datagram_that_comes_again_after_each_answer_opens_it() {
     let opened = scene.opened(Kind::NeighbourStale);
     assert_eq!(opened.len(), 1);
     assert!(
-        opened[0].summary.ends_with(
-            "the same datagram came to port 443 again 4 times, each time after it was answered."
-        ),
+        opened[0]
+            .summary
+            .ends_with("the same datagram came to port 443 again 4 times, each time after it was answered."),
         "{}",
         opened[0].summary
     );
@@ -352,7 +352,8 @@ fn frames_for_another_mac_at_a_tunnel_s_end_are_an_entry_of_the_past_while_a_con
     let opened = scene.opened(Kind::NeighbourStale);
     assert_eq!(opened.len(), 1);
     assert!(
-        opened[0].summary.contains("flannel.1 in network namespace") && opened[0].summary.contains("for 02:00:00:00:00:aa"),
+        opened[0].summary.contains("flannel.1 in network namespace")
+            && opened[0].summary.contains("for 02:00:00:00:00:aa"),
         "{}",
         opened[0].summary
     );

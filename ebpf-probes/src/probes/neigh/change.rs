@@ -188,10 +188,7 @@ pub(super) unsafe fn look(neighbour: *const u8, cause: u32, update: Option<*cons
                 old.mac = (*update).mac;
             }
             let by_hand = update.is_some_and(|update| (*update).by_hand != 0);
-            if state == state::NOARP
-                && !by_hand
-                && (old.state == state::NONE || old.state == state::NOARP)
-            {
+            if state == state::NOARP && !by_hand && (old.state == state::NONE || old.state == state::NOARP) {
                 return;
             }
         }

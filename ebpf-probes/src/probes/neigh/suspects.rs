@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 
-use super::{NeighKey, Neighbour, PeerKey, PINNED_SLOT, ROUTING_SLOT, hops, table::NEIGHBOURS};
+use super::{NeighKey, Neighbour, PINNED_SLOT, PeerKey, ROUTING_SLOT, hops, table::NEIGHBOURS};
 use crate::bpf::{time::SECOND, verifier::call};
 
 /// Peers whose packets come from another MAC than the cached one, or that are watched: their device's index.
