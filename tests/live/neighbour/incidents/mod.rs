@@ -2,6 +2,7 @@
 
 mod conflict;
 mod machine;
+mod next_hop;
 mod no_incident;
 mod several_macs;
 mod stale;
