@@ -118,7 +118,7 @@ fn a_certificate_flight_of_which_only_the_small_segment_passes_is_a_matter_of_th
     assert_eq!((incident.kind, incident.severity), (Kind::ConnectionStalled, Severity::Warning));
     assert_eq!(
         incident.summary,
-        "raven[1017] sends its certificate flight to 192.0.2.9, and 2200 bytes of it are not acknowledged for 1.5 s, sent \
+        "raven[1017] sends its certificate flight to 192.0.2.9, and 2200 bytes of it are not acknowledged for 1.4 s, sent \
          again 3 times: segments of 1448 bytes are lost and small ones pass, as where the path MTU is less than 1500."
     );
     assert!(advice(incident).contains("net.ipv4.tcp_mtu_probing=1"), "{}", advice(incident));
@@ -139,7 +139,7 @@ fn a_lost_segment_among_others_as_large_is_not_a_matter_of_the_path_mtu() {
 #[test]
 fn a_connection_that_had_been_idle_was_forgotten_on_the_way_for_sure_once_a_new_one_works() {
     let mut scene = Scene::new();
-    let idle = Unacked { before_ns: ns(0) - 350_000_000_000, heard_ns: 0, ..stalled(1) };
+    let idle = Unacked { heard_ns: 0, ..stalled(1) };
     let idle = Unacked { since_ns: ns(400_000), before_ns: ns(50_000), again_ns: ns(401_400), ..idle };
     waits(&mut scene, 401_450, idle);
     assert_eq!(blame(&scene), (CauseKind::Path, Confidence::Possible));

@@ -71,7 +71,7 @@ fn a_peer_that_acknowledged_the_hello_and_is_silent_for_ten_seconds_is_named_wit
     assert_eq!(details(&scene).hello_acknowledged, Some(true));
     assert_eq!(
         scene.last().summary,
-        "192.0.2.9:443 has acknowledged raven[1017]'s ClientHello and answers nothing for 10 s (2 handshakes with it wait): \
+        "192.0.2.9:443 has acknowledged raven[1017]'s ClientHello and answers nothing for 10.0 s (2 handshakes with it wait): \
          nothing of this host's is in the way."
     );
     for cookie in [1, 2] {

@@ -97,7 +97,7 @@ fn a_router_that_answers_by_another_mac_is_no_incident_though_one_client_is_deaf
     let healthy = clients.name().to_owned();
     connect(&clients, service).0.unwrap_or_else(|error| panic!("{healthy} is served: {error}"));
     let deaf: SocketAddr = format!("{}:0", BEYOND[1]).parse().expect("an address");
-    let socket = clients.enter(|| {
+    let socket = clients.enter(move || {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         socket.bind(&deaf.into()).expect("its address");
@@ -121,7 +121,7 @@ fn an_entry_set_for_good_whose_neighbour_asks_again_by_datagram_is_named_and_its
     client.sets_neighbour(server.v4, &server.mac(), "permanent");
     server.sets_neighbour(client.v4, ABSENT_MAC, "permanent");
     let service = server.service(server.v4);
-    let socket = server.netns.enter(|| UdpSocket::bind(service).expect("our address"));
+    let socket = server.netns.enter(move || UdpSocket::bind(service).expect("our address"));
     let _serving = server.netns.thread_named("answers", move || {
         socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
         let mut asked = [0; 64];
