@@ -195,7 +195,7 @@ pub(super) fn past(connect: &Connect, began_ns: u64, view: &View<'_>) -> Option<
     Some(Past {
         seen: (at, seen),
         why,
-        remedy: Remedy::from("have the neighbour asked for anew: ").and(beside(connect, view.world, ask)),
+        remedy: Remedy::from("have the neighbour asked for again: ").and(beside(connect, view.world, ask)),
     })
 }
 

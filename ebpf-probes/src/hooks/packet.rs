@@ -25,7 +25,7 @@ use crate::{
         connect::{backlog, icmp, overflow, wire},
         dns::{PORT as DNS_PORT, clients, program as dns},
         neigh::{
-            datagrams, hops,
+            datagrams, leaves,
             source_mac::{self, segment},
             suspects,
         },
@@ -106,7 +106,7 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
             call!(packet_syn(skb, ends, payload));
         }
         if !ingress && flags & flag::SYN != 0 && enabled(ProbeId::NEIGH) && suspects::routing() {
-            call!(hops::neigh_leaves(skb, ends, payload, u64::from(!asks)));
+            call!(leaves::neigh_leaves(skb, ends, payload, u64::from(!asks)));
         }
         if ingress && asks && enabled(ProbeId::CONNECT) && call!(backlog::syn_came(skb, ends, payload)) != 0 {
             call!(overflow::syn_ignored(skb, ends, payload));

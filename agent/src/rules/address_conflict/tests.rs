@@ -213,7 +213,7 @@ fn a_flood_of_claims_with_macs_of_its_own_stays_within_bounds() {
     let mut scene = Scene::new();
     for at in 0..2000u64 {
         let by = [2, 0, 0, 1, (at >> 8) as u8, at as u8, 0, 0];
-        let address = IpAddr::from([10, 0, (at % 700 >> 8) as u8, (at % 700) as u8]);
+        let address = IpAddr::from([10, 0, ((at % 700) >> 8) as u8, (at % 700) as u8]);
         scene.apply(&news(at, address, AddressNews::Claimed { by, how: Claim::Question }));
     }
     let table = scene.table("address_conflict_addresses");

@@ -96,7 +96,8 @@ impl ConnectionStalled {
         let (id, total) = (group.id.clone(), group.total);
         let is_lead = self.groups.lead(number).is_some_and(|lead| lead.unacked.tuple == unacked.tuple);
         // One connection more is reported when their number has doubled; what is new of the oldest always is.
-        if !id.is_empty() && !is_lead && !(is_new && total.is_power_of_two()) {
+        let is_news = is_lead || (is_new && total.is_power_of_two());
+        if !id.is_empty() && !is_news {
             return claim(unacked, &id, view);
         }
         let Some(report) = say::report(self, number, view.now_ns, None, view) else { return };

@@ -1,4 +1,4 @@
-//! Frames that come to the end of a tunnel on this host for a MAC that is not its own: whoever sends them has an entry of
+//! Frames that come to the end of a tunnel on this host for a MAC that is not its own: the machine that sends them has an entry of
 //! the past for the next hop (flannel's and others' PERMANENT entries, after a node's device got another MAC). Seen of
 //! packets of connects that are pending here. Which machine sends them is not known.
 
@@ -132,7 +132,7 @@ impl Seen {
         let of = count(self.connects.len() as u64, "connect", "connects");
         let summary = match ended_by {
             None => format!(
-                "Frames come to {} for {frame}, which is not its MAC ({own}): whoever sends them has it at a MAC of the past, and {packets} of {of} are dropped here.",
+                "Frames come to {} for {frame}, which is not its MAC ({own}): the machine that sends them has it at a MAC of the past, and {packets} of {of} are dropped here.",
                 on(&place).trim_start_matches("on ")
             ),
             Some(_) => format!(

@@ -1,4 +1,4 @@
-//! Datagrams are not acknowledged, and what their peer does not hear is sent again by nobody here. Where an entry was set for
+//! Datagrams are not acknowledged, and this host does not send again what their peer does not hear. Where an entry was set for
 //! good (PERMANENT, NOARP, or by a control plane: NTF_EXT_LEARNED) and the peer's datagrams come from another MAC, a
 //! question that comes again word for word, each time after it was answered, shows that the answers do not arrive.
 //!
@@ -14,8 +14,9 @@ use aya_ebpf::{
 };
 
 use super::{
-    NeighKey, PeerKey, macs,
-    source_mac::{COUNT_SHIFT, LOOPBACK, Met, differs, mac_of, say},
+    NeighKey, PeerKey,
+    macs::{self, LOOPBACK, Met},
+    source_mac::{COUNT_SHIFT, differs, mac_of, say},
     state,
     suspects::{PINNED, SUSPECTS, until},
     table::NEIGHBOURS,

@@ -15,6 +15,16 @@ use crate::bpf::{
     verifier::{not, opaque, same},
 };
 
+/// The loopback device's index in every namespace: `LOOPBACK_IFINDEX` of include/net/flow.h.
+pub(super) const LOOPBACK: u32 = 1;
+
+/// A segment of a neighbour, for the functions that judge it one after the other: the stack is short.
+pub(super) struct Met {
+    pub(super) key: NeighKey,
+    pub(super) peer: PeerKey,
+    pub(super) macs: Seen,
+}
+
 /// What is known of peers that spoke from another MAC than the cached one. One that gives way starts again.
 #[map]
 static PAIRED_MACS: LruHashMap<PeerKey, PairedMacs> = LruHashMap::with_max_entries(1 << 10, 0);

@@ -328,7 +328,9 @@ mod change;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 pub(crate) mod datagrams;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
-pub(crate) mod hops;
+mod hops;
+#[cfg(any(target_arch = "bpf", feature = "lint"))]
+pub(crate) mod leaves;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]
 mod macs;
 #[cfg(any(target_arch = "bpf", feature = "lint"))]

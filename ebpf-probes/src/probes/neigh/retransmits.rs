@@ -13,7 +13,9 @@ use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::btf_tracepoint, programs:
 
 use super::{
     NeighKey, Neighbour, PeerKey, UnheardRecord, hops, macs,
-    suspects::{SUSPECTS, SUSPICIOUS, WATCH_NS, WATCHING, expire, pending, routing, suspect, until},
+    suspects::{
+        SUSPECTS, SUSPICIOUS, WATCH_NS, WATCHING, expire, note_hops, pending, routing, suspect, until,
+    },
     table::NEIGHBOURS,
     unheard, unheard_flag,
 };
@@ -60,7 +62,7 @@ pub(crate) unsafe fn sent_again(sk: *const u8, syn: bool) {
             let cookie = fields::SK_COOKIE::read(sk);
             report(known, &peer, ifindex, what, cookie, at, |to| write_tuple(sk, to));
         } else if timeouts >= TIMEOUTS {
-            hops::note(at);
+            note_hops(at);
             watch(sk, &peer, at);
         }
     }
@@ -107,7 +109,7 @@ pub fn synack_again(ctx: BtfTracePointContext) -> i32 {
             counters::add(counter::SYNACK_RETRANSMITS);
         }
         let at = now();
-        hops::note(at);
+        note_hops(at);
         if !pending(SUSPICIOUS) {
             return 0;
         }

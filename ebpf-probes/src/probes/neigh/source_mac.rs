@@ -10,7 +10,8 @@ use aya_ebpf::{
 };
 
 use super::{
-    MacRecord, NeighKey, PeerKey, UnheardRecord, hops, macs,
+    MacRecord, NeighKey, PeerKey, UnheardRecord, hops,
+    macs::{self, LOOPBACK, Met},
     retransmits::write,
     state,
     suspects::{ROUTING, SUSPECTS, SUSPICION_NS, SUSPICIOUS, WATCHING, expire, routing, until},
@@ -38,8 +39,6 @@ const HDR_START_MAC: u32 = 0;
 /// Where the source address of an Ethernet frame is, and how long it is.
 const ETH_SOURCE: u32 = 6;
 const ETH_ALEN: u32 = 6;
-/// The loopback device's index in every namespace: `LOOPBACK_IFINDEX` of include/net/flow.h.
-pub(super) const LOOPBACK: u32 = 1;
 
 /// What kind of segment arrived.
 pub(crate) mod segment {
@@ -63,13 +62,6 @@ pub(crate) mod segment {
 pub(crate) extern "C" fn neigh_came(skb: *mut __sk_buff, ends: u64, payload: u64, what: u64) -> u64 {
     came_inlined(skb, &Packet::of(ends, payload), what as u32);
     opaque(0)
-}
-
-/// A segment of a neighbour, for the functions that judge it one after the other: the stack is short.
-pub(super) struct Met {
-    pub(super) key: NeighKey,
-    pub(super) peer: PeerKey,
-    pub(super) macs: macs::Seen,
 }
 
 /// The sender's address. `0`: it cannot be read. A step of its own, for the stack.

@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 
-use super::{NeighKey, Neighbour, PINNED_SLOT, PeerKey, ROUTING_SLOT, hops, table::NEIGHBOURS};
+use super::{NeighKey, Neighbour, PINNED_SLOT, PeerKey, ROUTING_NS, ROUTING_SLOT, hops, table::NEIGHBOURS};
 use crate::bpf::{time::SECOND, verifier::call};
 
 /// Peers whose packets come from another MAC than the cached one, or that are watched: their device's index.
@@ -68,6 +68,12 @@ pub(crate) fn watching() -> bool {
 #[inline(always)]
 pub(crate) fn routing() -> bool {
     pending(ROUTING)
+}
+
+/// Something went unanswered: next hops are noted for a while.
+#[inline(always)]
+pub(super) fn note_hops(at: u64) {
+    until(ROUTING, at + ROUTING_NS);
 }
 
 /// Whether some entry is known that was set for good.

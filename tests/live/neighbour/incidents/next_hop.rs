@@ -19,7 +19,7 @@ use crate::{
 /// Where the clients are that the router forwards.
 const BEYOND: [&str; 2] = ["198.51.100.10", "198.51.100.11"];
 
-/// The server's default gateway, an address that nobody has any more.
+/// The server's default gateway, an address that no host has any more.
 fn gateway(lan: &Lan) -> IpAddr {
     lan.switch.v4(1)
 }
