@@ -94,8 +94,9 @@ impl ResponseOverdue {
 
     fn open(&mut self, watched: &Watched, connection: &WatchedConnection, view: &mut View<'_>) {
         let cookie = connection.socket.cookie;
-        // A handshake that stalls says more.
-        if view.store.live_claim(cookie).is_some() {
+        // A handshake that stalls says more; one whose ClientHello alone was sent is about to.
+        let greets = connection.socket.received_bytes == 0 && view.world.offered_version(cookie).is_some();
+        if greets || view.store.live_claim(cookie).is_some() {
             return;
         }
         let alone = Watched { connections: vec![], ..watched.clone() };
