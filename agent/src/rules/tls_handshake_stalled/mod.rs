@@ -162,11 +162,17 @@ impl TlsHandshakeStalled {
             Record::Connect(connect::Record::Unacked(unacked)) => peers.unacked(unacked, view),
             Record::Connect(connect::Record::Settled(unacked)) => peers.settled(unacked, view),
             Record::Tick => {
+                // Those of processes that are not asked for are reported nowhere.
+                let servers: Vec<Handshake> = stalled
+                    .values()
+                    .map(|other| other.hs)
+                    .filter(|hs| hs.role == SERVER)
+                    .filter(|hs| view.world.known.is_wanted(&owner(hs, None, view)))
+                    .collect();
                 let there = |hs: &Handshake| {
-                    stalled.values().any(|other| {
-                        other.hs.role == SERVER
-                            && (mirrored(&other.hs.tuple, &hs.tuple) || mirrored(&other.hs.wire, &hs.tuple))
-                    })
+                    servers
+                        .iter()
+                        .any(|other| mirrored(&other.tuple, &hs.tuple) || mirrored(&other.wire, &hs.tuple))
                 };
                 peers.tick(there, view);
             }
