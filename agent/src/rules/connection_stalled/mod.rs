@@ -28,6 +28,8 @@ use crate::{
     records,
 };
 
+/// A peer that is heard and acknowledges nothing is reported after this long.
+const DEAF_NS: u64 = 2_500_000_000;
 /// Handshakes remembered, for what it was that is not acknowledged.
 const HANDSHAKES: usize = 1024;
 
@@ -85,6 +87,11 @@ impl ConnectionStalled {
             return;
         }
         let finding = Finding::of(unacked, !explained_by.is_empty());
+        // A peer that is heard and does not hear may be one whose entry is wrong, which shows moments later.
+        let age_ns = view.now_ns.saturating_sub(unacked.since_ns);
+        if !is_known && finding == Finding::Deaf && age_ns < DEAF_NS {
+            return;
+        }
         let subject = subject(unacked, &owner, finding, view);
         let Some((number, is_new)) = self.groups.add(unacked, owner, &subject) else { return };
         let what = self.what(unacked);

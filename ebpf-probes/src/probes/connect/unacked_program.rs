@@ -245,7 +245,7 @@ fn peer_of(sk: *const u8) -> Option<(PeerAt, u16, u16)> {
 fn wanted(sk: *const u8) -> u64 {
     // SAFETY: a helper that cannot fault.
     let socket = unsafe { bpf_probe_read_kernel(fields::SK_SOCKET::address(sk)) };
-    if socket.is_ok_and(|socket| socket.is_null()) {
+    if socket.is_ok_and(<*const u8>::is_null) {
         return opaque(0);
     }
     let Some(tuple) = tuple_at(sk) else { return opaque(0) };
@@ -368,7 +368,7 @@ fn refresh(sk: *const u8, known: *mut Unacked) -> u64 {
         let socket = bpf_probe_read_kernel(fields::SK_SOCKET::address(sk));
         if i32::from(now_in) == state::CLOSE {
             (*known).flags |= unacked::CLOSED;
-        } else if socket.is_ok_and(|socket| socket.is_null()) {
+        } else if socket.is_ok_and(<*const u8>::is_null) {
             (*known).flags |= unacked::ORPHAN;
         }
         let peer = PeerAt { address: (*known).tuple.remote, netns: (*known).owner.netns };
