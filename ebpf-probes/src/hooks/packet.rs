@@ -81,6 +81,9 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
                 packet.offset = at as u32 + 8;
                 packet.len = (*skb).len.wrapping_sub(packet.offset);
                 let (ends, payload) = packet.words();
+                if !ingress {
+                    call!(dns::dns_sender(skb, ends, payload));
+                }
                 call!(dns::dns_message(skb, ends, payload));
             }
             return;

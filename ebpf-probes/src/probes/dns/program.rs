@@ -40,18 +40,20 @@ pub(crate) extern "C" fn dns_message(skb: *mut __sk_buff, ends: u64, payload: u6
         let ctx = SkBuffContext::new(skb.cast());
         // SAFETY: the context of a cgroup_skb program.
         let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-        if !packet.ingress
-            && packet.protocol != IPPROTO_TCP
-            && owner(cookie, asker(cookie, &packet)).is_none()
-        {
-            call!(dns_sender(skb, cookie));
-        }
-        if !filter::by_owner() || owner(cookie, asker(cookie, &packet)).is_some() {
+        if !filter::by_owner() || call!(dns_owned(ends, payload, cookie)) != 0 {
             call!(dns_counted(skb, ends, payload, cookie));
             call!(dns_looked_into(skb, ends, payload, cookie));
         }
     }
     opaque(0)
+}
+
+/// Whether it is known whose message it is: 1. A step of its own, for the stack of its caller.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dns_owned(ends: u64, payload: u64, cookie: u64) -> u64 {
+    let owner = owner(cookie, asker(cookie, &Packet::of(ends, payload)));
+    opaque(u64::from(owner.is_some()))
 }
 
 /// Whose message it is.
@@ -65,17 +67,22 @@ fn owner(cookie: u64, asker: Option<*const Asker>) -> Option<*const Owner> {
 }
 
 /// A question on a socket that was connected before culprit started: datagrams are sent by who asks, so the calling
-/// thread is remembered as the socket's.
+/// thread is remembered as the socket's. Called by the egress program before [`dns_message`], whose stack is short.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn dns_sender(skb: *mut __sk_buff, cookie: u64) -> u64 {
+pub(crate) extern "C" fn dns_sender(skb: *mut __sk_buff, ends: u64, payload: u64) -> u64 {
     let ctx = SkBuffContext::new(skb.cast());
-    let mut owner = Owner::default();
+    // SAFETY: the context of a cgroup_skb program.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    if owner(cookie, asker(cookie, &Packet::of(ends, payload))).is_some() {
+        return opaque(0);
+    }
+    let mut asks = Owner::default();
     // SAFETY: the packet's own context; a live place.
-    unsafe { sender(&ctx, &raw mut owner) };
-    owner.netns = current_netns();
-    if owner.process != 0 && filter::process(&owner) && filter::packet_in_cgroup(skb) {
-        let _ = SOCKETS.insert(&cookie, &owner, 0);
+    unsafe { sender(&ctx, &raw mut asks) };
+    asks.netns = current_netns();
+    if asks.process != 0 && filter::process(&asks) && filter::packet_in_cgroup(skb) {
+        let _ = SOCKETS.insert(&cookie, &asks, 0);
     }
     opaque(0)
 }
