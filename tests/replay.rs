@@ -156,7 +156,6 @@ const CASES: &[(&str, &[Case])] = &[
             ("one_name_of_many", &[("dns_unanswered", "dns_lookup", "likely")]),
             ("one_of_a_pair_lost", &[("dns_unanswered", "dns_lookup", "likely")]),
             ("second_attempt_answered_without_fault", &[]),
-            ("server_answers_no_program", &[LOOKUP, LOOKUP, LOOKUP, LOOKUP]),
             ("server_silent", &[LOOKUP]),
             ("servfail_three_times", &[LOOKUP]),
             ("truncated_and_tcp_dropped", &[("dns_unanswered", "outbound_connect", "certain")]),

@@ -9,6 +9,7 @@ use crate::{
     harness::{
         Running,
         dns::{Answer, ask_unanswered, query},
+        stage::python,
     },
     needs,
 };
@@ -31,14 +32,13 @@ fn a_server_that_answers_three_programs_nothing_is_the_incident_that_theirs_poin
     let scene = Scene::set("dns_unanswered/server_answers_no_program");
     let (client, server) = (&scene.pair.client, scene.server);
     let silent = scene.pair.server.enter(move || UdpSocket::bind(server).expect("a free port"));
-    let asks = |program: &str, code: &str, flag: &str, id: u16| -> Running {
+    let asks = |mut command: Command, code: &str, flag: &str, id: u16| -> Running {
         let message: String = query(id, "db.example.com").iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut command = Command::new(program);
         command.args([flag, code]).arg(server.ip().to_string()).arg(message);
         client.spawn(command)
     };
     let (_socket, task) = ask_unanswered(client, server, query(1, "db.example.com"), 1);
-    let mut others = [asks("python3", PYTHON, "-c", 2), asks("perl", PERL, "-e", 3)];
+    let mut others = [asks(python(), PYTHON, "-c", 2), asks(Command::new("perl"), PERL, "-e", 3)];
     let root = scene.culprit.wait_for_incident("the server's own", |emitted| {
         emitted.text("/kind") == UNANSWERED
             && emitted.text("/details/reason") == "server_silent"
