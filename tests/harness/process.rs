@@ -101,6 +101,11 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).expect("our own child, not waited for yet");
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {

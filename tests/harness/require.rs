@@ -247,6 +247,7 @@ fn has_traffic_control() -> bool {
             .is_ok_and(|output| output.status.success())
 }
 
-fn runs(program: &str, args: &str) -> bool {
+/// Whether a program is here: it must end well.
+pub fn runs(program: &str, args: &str) -> bool {
     Command::new(program).args(args.split(' ')).output().is_ok_and(|output| output.status.success())
 }

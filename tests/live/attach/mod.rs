@@ -2,6 +2,7 @@
 //! it looks into.
 
 mod anomalies_mode;
+mod busy;
 mod compat;
 mod containers;
 mod executables;

@@ -144,6 +144,9 @@ pub(crate) fn rows(report: &Report) -> Vec<Row> {
         rows.push(row(format!("resident memory, {sockets}"), Limit::AtMost(40.0), &resident, MEBIBYTES));
         let maps: Vec<_> = crowds().map(|crowd| crowd.maps_kib as f64 / 1024.0).collect();
         rows.push(row(format!("memory of its maps, {sockets}"), Limit::AtMost(64.0), &maps, MEBIBYTES));
+        let looks: Vec<_> = crowds().map(|crowd| (crowd.late_start_ms - crowd.start_ms) / 1e3).collect();
+        let what = format!("start among them, beyond one before them, {sockets}");
+        rows.push(row(what, Limit::AtMost(1.0), &looks, SECONDS));
     }
     let starts: Vec<_> = report.starts.iter().map(|start| start.first_event_ms / 1e3).collect();
     rows.push(row("start of `trace` to its first event", Limit::AtMost(1.0), &starts, SECONDS));

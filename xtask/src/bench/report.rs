@@ -295,4 +295,7 @@ pub(crate) struct Crowd {
     pub(crate) rss_kib: u64,
     pub(crate) peak_kib: u64,
     pub(crate) maps_kib: u64,
+    /// How long culprit took to start before they were there, and among them.
+    pub(crate) start_ms: f64,
+    pub(crate) late_start_ms: f64,
 }

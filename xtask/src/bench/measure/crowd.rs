@@ -1,5 +1,6 @@
-//! How much memory does culprit take while very many connections are open? They are spread over as
-//! many loads as the limit of descriptors asks for.
+//! How much memory does culprit take while very many connections are open, and how long does a start among
+//! them take, which looks at each of them? They are spread over as many loads as the limit of descriptors
+//! asks for.
 
 use anyhow::Result;
 use rustix::process::{Resource, getrlimit};
@@ -37,14 +38,19 @@ pub(crate) fn measure(bench: &Bench<'_>, crowds: &mut Vec<Crowd>) -> Result<()> 
             pairs.push(pair);
         }
         let [rss_kib, peak_kib, maps_kib] = culprit.memory()?;
+        let start_ms = culprit.start_ms();
         culprit.end()?;
+        let late = Culprit::start(bench.culprit, watch::command(condition)?, bench.scratch.path())?;
+        let late_start_ms = late.start_ms();
+        late.end()?;
         eprintln!(
-            "bench: {condition}: {connections} connections open: {:.1} MiB resident ({:.1} at most), maps {:.1} MiB",
+            "bench: {condition}: {connections} connections open: {:.1} MiB resident ({:.1} at most), maps {:.1} MiB; \
+             a start among them takes {late_start_ms:.0} ms, one before them {start_ms:.0} ms",
             rss_kib as f64 / 1024.0,
             peak_kib as f64 / 1024.0,
             maps_kib as f64 / 1024.0
         );
-        crowds.push(Crowd { condition, connections, rss_kib, peak_kib, maps_kib });
+        crowds.push(Crowd { condition, connections, rss_kib, peak_kib, maps_kib, start_ms, late_start_ms });
     }
     Ok(())
 }
