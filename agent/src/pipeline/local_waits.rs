@@ -27,6 +27,8 @@ pub fn remedies(wait: &LocalWait, instead: &'static str) -> Vec<Remedy> {
             remedies.push("see that what it writes is read, or write it to a file".into());
         }
         LocalObject::Pipe => {}
+        // What to ask it for is known to who knows the lookup.
+        LocalObject::DnsServer { .. } => {}
         LocalObject::FileSystem(mount) => remedies.extend(mounted(mount, wait.ends.is_empty(), instead)),
     }
     remedies

@@ -1,6 +1,8 @@
 //! What rules share about DNS servers: whether the one that is asked is a process of this host that itself waits for
 //! another server, whether its answer was cut, and what to do about one that is silent.
 
+use std::net::IpAddr;
+
 use ebpf_probes::{
     abi::Owner,
     probes::{connect::Connect, dns::PORT},
@@ -135,8 +137,21 @@ pub(super) fn truncated<'a>(connect: &Connect, world: &'a World) -> Option<&'a H
     world.answers().iter().filter(fits).max_by_key(|heard| (heard.at_ns, &heard.name, &heard.query_type))
 }
 
+/// Why a resolver connects over TCP, where a connect is one of a resolver.
+pub(super) fn over_tcp(connect: &Connect, world: &World) -> Option<String> {
+    if let Some(heard) = truncated(connect, world) {
+        return Some(truncated_words(heard));
+    }
+    // The answer came before culprit started.
+    (connect.tuple.remote_port == PORT && connect.is_adopted()).then(|| {
+        "A resolver library asks over TCP port 53 when the answer over UDP came truncated, or where it is told to \
+         (options use-vc)."
+            .to_owned()
+    })
+}
+
 /// Why a resolver connects over TCP.
-pub(super) fn truncated_words(heard: &Heard) -> String {
+fn truncated_words(heard: &Heard) -> String {
     format!(
         "The answer to {} {} came truncated over UDP: the resolver asks for the whole of it over TCP port 53.",
         heard.query_type,
@@ -178,6 +193,18 @@ pub(super) fn silent(op: &LookupOp, world: &World) -> Vec<Remedy> {
         }
     };
     vec![dig(op, &[], world), allow.into()]
+}
+
+/// What to do about a server that is asked and does not answer, where it is not known for what.
+pub(super) fn answers(ip: IpAddr, asks: &Owner, world: &World) -> Vec<Remedy> {
+    // The root's servers: a question that every resolver can answer.
+    let command = Command::new("dig").arg(format!("@{ip}")).words("-t NS -q .");
+    let ask = Remedy::from("see whether it answers: ").and(there(asks, command, world));
+    vec![
+        ask,
+        format!("allow udp/53 and tcp/53 to {ip}, or name a resolver that answers in /etc/resolv.conf")
+            .into(),
+    ]
 }
 
 /// What to do about a process of this host that waits for another server: nothing on the way to itself.

@@ -5,7 +5,7 @@
 use std::{
     collections::HashSet,
     fs,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use super::{
     cgroup,
     ends::{End, Found},
     sockets::Sockets,
+    tables::{other_end, receiver},
     take,
 };
 use crate::known::{
@@ -32,8 +33,6 @@ const CHILDREN: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Three periods of most CPU quotas.
 const QUOTA: Duration = Duration::from_millis(300);
-/// Bytes of a table of sockets read at most.
-const TABLE: usize = 1 << 22;
 
 /// Follows the waits of these processes. Blocking: some milliseconds a process, some seconds at most.
 pub fn follow(targets: &[u32], boot_ns: u64) -> Chain {
@@ -104,7 +103,7 @@ fn links(snapshot: &Snapshot) -> (Vec<Link>, Vec<(u32, SocketAddr)>) {
     };
     for thread in &snapshot.threads {
         let tid = Some(thread.shown.tid);
-        if let Some(local) = &thread.local {
+        if let Some(local) = thread.local.as_ref().filter(|local| !local.is_network()) {
             // Who may be the other end is one of several there: all are followed.
             let link = |end: &SeenProcess| Link { process, thread: tid, on: end.pid, by: Between::Local };
             links.extend(local.ends.iter().map(link));
@@ -149,101 +148,4 @@ fn children(snapshot: &Snapshot) -> Vec<u32> {
     let lists: Vec<String> = snapshot.threads.iter().map(list).collect();
     let words = lists.iter().flat_map(|list| list.split_whitespace());
     words.filter_map(|word| word.parse().ok()).take(CHILDREN).collect()
-}
-
-/// The inode of the socket at the other end, in the network namespace of a process; of a connection that waits to be
-/// accepted that of its listener.
-fn other_end(process: u32, table: &str, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
-    let rows = rows(process, table);
-    let there = rows.iter().find(|row| row.local == remote && row.remote == local)?;
-    if there.inode != 0 {
-        return Some(there.inode);
-    }
-    let listens = |row: &&Row| {
-        row.listens
-            && row.local.port() == remote.port()
-            && (row.local.ip() == remote.ip() || row.local.ip().is_unspecified())
-    };
-    rows.iter().find(listens).map(|row| row.inode)
-}
-
-/// The inode of the socket that receives datagrams sent to an address, in the network namespace of a process.
-fn receiver(process: u32, to: SocketAddr) -> Option<u64> {
-    let is_there = |row: &&Row| {
-        row.local.port() == to.port() && (row.local.ip() == to.ip() || row.local.ip().is_unspecified())
-    };
-    rows(process, "udp").iter().find(is_there).map(|row| row.inode)
-}
-
-/// A row of `/proc/net/tcp` or `/proc/net/udp`.
-struct Row {
-    local: SocketAddr,
-    remote: SocketAddr,
-    listens: bool,
-    inode: u64,
-}
-
-fn rows(process: u32, table: &str) -> Vec<Row> {
-    let text = |name: String| {
-        let mut text = fs::read_to_string(format!("/proc/{process}/net/{name}")).unwrap_or_default();
-        text.truncate(text.floor_char_boundary(TABLE));
-        text
-    };
-    let both = [text(table.to_owned()), text(format!("{table}6"))];
-    both.iter().flat_map(|text| text.lines().skip(1)).filter_map(row).collect()
-}
-
-/// Columns: slot, local, remote, state (0A: listening), …, inode (tenth).
-fn row(line: &str) -> Option<Row> {
-    let columns: Vec<&str> = line.split_whitespace().collect();
-    Some(Row {
-        local: address(columns.get(1)?)?,
-        remote: address(columns.get(2)?)?,
-        listens: *columns.get(3)? == "0A",
-        inode: columns.get(9)?.parse().ok()?,
-    })
-}
-
-/// `0100007F:0035`: words of the machine's own byte order, in hexadecimal.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (hex, port) = text.rsplit_once(':')?;
-    let word = |at: usize| Some(u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
-    let ip = match hex.len() {
-        8 => IpAddr::from(word(0)?),
-        32 => {
-            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
-            let bytes: [u8; 16] = words.as_flattened().try_into().ok()?;
-            IpAddr::from(bytes).to_canonical()
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{TcpListener, TcpStream};
-
-    use super::*;
-
-    #[test]
-    fn the_other_end_of_a_connection_is_found_accepted_or_not() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-        let (local, remote) = (near.local_addr().expect("bound"), near.peer_addr().expect("connected"));
-        let me = std::process::id();
-        let queued = other_end(me, "tcp", local, remote).expect("its listener");
-        let (_far, _) = listener.accept().expect("it connected");
-        let accepted = other_end(me, "tcp", local, remote).expect("its other end");
-        assert_ne!(queued, accepted);
-        assert_eq!(other_end(me, "tcp", remote, SocketAddr::new(local.ip(), 1)), None);
-    }
-
-    #[test]
-    fn addresses_are_read_as_the_kernel_writes_them() {
-        assert_eq!(address("0100007F:0035"), Some(SocketAddr::from(([127, 0, 0, 1], 53))));
-        let mapped = "0000000000000000FFFF00000100007F:01BB";
-        assert_eq!(address(mapped), Some(SocketAddr::from(([127, 0, 0, 1], 443))));
-        assert_eq!(address("0100007F"), None);
-    }
 }

@@ -1,5 +1,5 @@
-//! What a thread waits for on this machine: the unix socket, pipe or file system that its system call is about, and
-//! who is to answer there. Where that is not known by a link, a table or the thread's kernel function, nothing is
+//! What a thread waits for on this machine: the unix socket, pipe or file system that its system call is about, or the
+//! socket by which it asks a DNS server, and who is to answer there. Where that is not known by a link, a table or the thread's kernel function, nothing is
 //! claimed.
 
 use std::{
@@ -13,6 +13,7 @@ use super::{
     ends::{self, End, Found},
     mounts::{Mount, Mounts, family_of_function},
     sockets::{Descriptor, Sockets},
+    tables::receiver,
     unix::{self, UnixEnd},
 };
 use crate::{
@@ -37,6 +38,8 @@ pub(super) enum Asks {
     Unix { inode: u64, end: UnixEnd },
     /// The other end of a pipe.
     Pipe(End),
+    /// The socket of this machine that receives what is sent.
+    Server(End),
     /// The process that serves a FUSE mount, as the mount's type calls it.
     Fuse(Option<String>),
 }
@@ -75,6 +78,11 @@ impl Process<'_> {
         let sends = is_sending(call.name);
         match self.sockets.descriptor(*fd) {
             Descriptor::Socket(socket) => {
+                // It exists for a lookup, and until that is over.
+                if let Some(server) = socket.dns_server().filter(|_| !sends) {
+                    seen.local = Some(wait(LocalObject::DnsServer { server }, sends));
+                    return receiver(self.id, server).map(|inode| Asks::Server(End::Socket(inode)));
+                }
                 let known = socket.unix()?;
                 let place = known.place.clone().or_else(|| self.sent_to(call));
                 if known.place.is_none()
@@ -195,7 +203,7 @@ pub(super) fn name_ends(proc: &Path, process: u32, threads: &mut [Looked]) {
                 }
                 (None, None) => vec![],
             },
-            Asks::Pipe(end) => vec![end.clone()],
+            Asks::Pipe(end) | Asks::Server(end) => vec![end.clone()],
             Asks::Fuse(_) => vec![End::FuseDevice],
         }
     };

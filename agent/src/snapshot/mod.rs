@@ -16,6 +16,7 @@ mod ports;
 mod program;
 mod sockets;
 pub mod started;
+mod tables;
 mod threads;
 mod unix;
 mod watched;

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ebpf_probes::probes::dns::PORT;
 use rustix::{
     net::sockopt,
     process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
@@ -277,6 +278,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 impl Socket {
+    /// The DNS server that it asks: a UDP socket's, where it is connected to one.
+    pub(super) fn dns_server(&self) -> Option<SocketAddr> {
+        match self.kind {
+            Kind::Udp { remote: Some(remote) } => Some(canonical(remote)).filter(|to| to.port() == PORT),
+            _ => None,
+        }
+    }
+
     /// Whether it listens.
     pub(super) fn listens(&self) -> bool {
         matches!(&self.kind, Kind::Tcp { info, .. } if info.state == LISTENING)

@@ -21,13 +21,8 @@ use serde_json::Value;
 
 use crate::{
     harness::{
-        Incident, Netns, Running, Scratch,
-        container::Container,
-        culprit::binary,
-        deadline, eventually,
-        netns::Pair,
-        require::runs,
-        tls::Identity,
+        Incident, Netns, Running, Scratch, container::Container, culprit::binary, deadline, eventually,
+        netns::Pair, require::runs, tls::Identity,
     },
     needs,
 };
@@ -114,7 +109,9 @@ fn servers(pair: &Pair, identity: &Identity, files: &Scratch) -> Vec<Running> {
     eventually("the servers listen", || {
         let bound = server.enter(|| {
             ["tcp", "tcp6", "udp"]
-                .map(|table| fs::read_to_string(Path::new("/proc/thread-self/net").join(table)).expect("proc"))
+                .map(|table| {
+                    fs::read_to_string(Path::new("/proc/thread-self/net").join(table)).expect("proc")
+                })
                 .concat()
         });
         [":01BB ", ":0050 ", ":0035 "].iter().all(|port| bound.contains(port))
@@ -130,7 +127,8 @@ fn clients(pair: &Pair, identity: &Identity, files: &Scratch) -> Vec<Running> {
         "while curl -sS --cacert '{}' -o page https://{NAME}/ https://{NAME}/again http://{NAME}/Packages; do sleep 0.15; done",
         cert.display()
     );
-    let lookups = format!("while getent ahosts {NAME} && getent ahostsv4 db.service.test; do sleep 0.1; done");
+    let lookups =
+        format!("while getent ahosts {NAME} && getent ahostsv4 db.service.test; do sleep 0.1; done");
     let compiler = "echo 'int main(void) { return 0; }' > main.c; while cc -O2 -o main main.c && ./main; do sleep 0.5; done";
     let apt = format!(
         "mkdir -p lists/partial archives/partial; : > status; echo 'deb [trusted=yes] http://{NAME}/ ./' > sources; \
@@ -200,9 +198,11 @@ fn a_busy_healthy_machine_opens_no_incident_and_a_fault_at_its_end_does() {
     assert!(heard.events as f64 >= BUSY_PER_S * seconds, "{} events in {seconds:.0} s", heard.events);
 
     // The answers of the server no longer leave it.
-    pair.server.nft("table inet test { chain output { type filter hook output priority 0; tcp sport 443 drop; }; }");
+    pair.server
+        .nft("table inet test { chain output { type filter hook output priority 0; tcp sport 443 drop; }; }");
     let service = SocketAddr::new(pair.v4(2), 443);
-    let blames = |incident: &Incident| incident.blamed() == service.to_string() && incident.within(&pair.client);
+    let blames =
+        |incident: &Incident| incident.blamed() == service.to_string() && incident.within(&pair.client);
     heard.listen(&culprit, &ours, deadline(), |heard| heard.incidents.iter().any(blames));
     assert!(heard.incidents.iter().any(blames), "{:#?}", heard.incidents);
     culprit.signal(rustix::process::Signal::INT);

@@ -1,5 +1,5 @@
-//! What a thread waits for on this machine, beside connects, lookups, peers and other threads: who is to answer at
-//! the other end of a unix socket or a pipe, or which file system does not. Whom that makes the culprit is the
+//! What a thread waits for on this machine, beside connects, peers and other threads: who is to answer at the other
+//! end of a unix socket or a pipe, which file system does not, or which DNS server is asked, whenever that began. Whom that makes the culprit is the
 //! rules' business.
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,14 @@ pub struct LocalWait {
     pub ends_cut: bool,
 }
 
-/// What a thread may wait on without the network.
+impl LocalWait {
+    /// It waits for what comes by the network.
+    pub fn is_network(&self) -> bool {
+        matches!(self.what, LocalObject::DnsServer { .. })
+    }
+}
+
+/// What a thread may wait on without a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "object", rename_all = "snake_case")]
 pub enum LocalObject {
@@ -36,6 +43,11 @@ pub enum LocalObject {
     Pipe,
     /// A file system that another machine or a process answers for.
     FileSystem(SeenMount),
+    /// A DNS server, by a UDP socket that is connected to it: as long as there is one, a lookup is under way.
+    DnsServer {
+        /// Its address, as the socket has it.
+        server: std::net::SocketAddr,
+    },
 }
 
 /// A file system as `/proc/PID/mountinfo` lists it.

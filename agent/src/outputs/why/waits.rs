@@ -72,11 +72,14 @@ pub(super) fn of_thread(thread: &SeenThread, looked: &Looked) -> Vec<Wait> {
         let clients = snapshot.sockets.iter().filter(|socket| thread.awaits_client(socket));
         waits.extend(clients.map(|socket| client(socket, queued, port)));
     }
-    if let Some(wait) = &thread.local {
+    // A DNS server is among the datagrams.
+    let local = thread.local.as_ref().filter(|wait| !wait.is_network());
+    if let Some(wait) = local {
         let what = match wait.what {
             LocalObject::UnixSocket { .. } => What::LocalService,
             LocalObject::Pipe => What::Pipe,
             LocalObject::FileSystem(_) => What::FileSystem,
+            LocalObject::DnsServer { .. } => What::DnsLookup,
         };
         waits.push(Wait {
             remedies: remedies(wait),
@@ -234,6 +237,7 @@ pub(super) fn object(wait: &LocalWait) -> String {
         LocalObject::Pipe if wait.sends => "a pipe, which is full".into(),
         LocalObject::Pipe => "a pipe".into(),
         LocalObject::FileSystem(mount) => file_system(mount),
+        LocalObject::DnsServer { server } => format!("the DNS server {server}"),
     }
 }
 

@@ -70,8 +70,8 @@ impl Says<'_> {
             remedies.extend(validation.remedies.iter().cloned());
             why.insert(0, validation.why.clone());
         }
-        if let Some(heard) = resolvers::truncated(connect, world) {
-            why.insert(0, resolvers::truncated_words(heard));
+        if let Some(words) = resolvers::over_tcp(connect, world) {
+            why.insert(0, words);
         }
         let mut evidence =
             vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];

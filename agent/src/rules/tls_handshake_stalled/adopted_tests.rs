@@ -1,5 +1,7 @@
 //! Handshakes and connects that were under way before culprit started: what is concluded of them, and how surely.
 
+use std::net::IpAddr;
+
 use ebpf_probes::{
     abi::Kind as Record,
     probes::{
@@ -9,9 +11,9 @@ use ebpf_probes::{
 };
 
 use crate::{
-    known::context::{Posture, SeenThread},
+    known::context::{LocalObject, LocalWait, Posture, SeenProcess, SeenThread},
     pipeline::incident::{CauseKind, Confidence, Details, Incident, Kind},
-    rules::scene::{PROCESS, Scene, connect, hello, owner, thread, unread_hello},
+    rules::scene::{PROCESS, Scene, advice, connect, hello, owner, thread, unread_hello},
 };
 
 /// As the socket shows it: read by some thread of the process, and not answered.
@@ -93,4 +95,66 @@ fn that_no_thread_has_read_it_is_likely_and_the_connect_that_keeps_the_process_b
     let incident = opened(&scene);
     assert_eq!(blame(incident).0, CauseKind::OutboundConnect, "{incident:#?}");
     assert!(incident.summary.contains("192.0.2.64"), "{}", incident.summary);
+}
+
+fn waiting(tid: u32, what: LocalObject, ends: Vec<SeenProcess>) -> SeenThread {
+    let local = Some(LocalWait { what, sends: false, ends, ends_cut: false });
+    SeenThread { local, ..thread(tid, Posture::Descriptors, &[]) }
+}
+
+fn asks(tid: u32, server: &str) -> SeenThread {
+    let what = LocalObject::DnsServer { server: format!("{server}:53").parse().expect("an address") };
+    waiting(tid, what, vec![])
+}
+
+fn acceptor() -> SeenThread {
+    SeenThread { accepts: true, ..thread(PROCESS, Posture::Descriptors, &[]) }
+}
+
+#[test]
+fn a_lookup_that_was_asked_before_the_start_is_named_by_the_socket_it_waits_on() {
+    let threads = vec![acceptor(), asks(44, "192.0.2.53"), thread(45, Posture::Sleep, &[])];
+    let scene = stalls(threads, adopted(1, 0), &[]);
+    let incident = opened(&scene);
+    assert_eq!(blame(incident), (CauseKind::DnsLookup, Confidence::Likely), "{incident:#?}");
+    assert!(
+        incident.summary.contains("thread 44 of it is waiting for the DNS server 192.0.2.53:53 to answer"),
+        "{}",
+        incident.summary
+    );
+    let destination = scene.cause().destination.as_ref().expect("the server");
+    assert_eq!((destination.ip, destination.port), (IpAddr::from([192, 0, 2, 53]), 53));
+    assert!(advice(incident).contains("dig @192.0.2.53"), "{}", advice(incident));
+}
+
+#[test]
+fn the_process_of_this_host_that_serves_the_dns_server_is_named() {
+    let what = LocalObject::DnsServer { server: "127.0.0.53:53".parse().expect("an address") };
+    let dnsmasq = SeenProcess { pid: 55, comm: "dnsmasq".into(), state: "S".into(), related: false };
+    let scene = stalls(vec![acceptor(), waiting(44, what, vec![dnsmasq])], adopted(1, 0), &[]);
+    let incident = opened(&scene);
+    assert!(
+        incident.summary.contains("127.0.0.53:53, which dnsmasq[55] serves, to answer"),
+        "{}",
+        incident.summary
+    );
+    assert_eq!(scene.cause().process.as_ref().map(|process| process.pid), Some(55));
+}
+
+#[test]
+fn a_daemon_that_one_of_several_threads_waits_for_is_named_only_when_the_others_have_nothing_to_do() {
+    let nscd = || {
+        let what = LocalObject::UnixSocket { path: Some("/run/nscd/socket".into()) };
+        waiting(
+            44,
+            what,
+            vec![SeenProcess { pid: 77, comm: "nscd".into(), state: "S".into(), related: false }],
+        )
+    };
+    let scene = stalls(vec![acceptor(), nscd()], adopted(1, 0), &[]);
+    assert_eq!(blame(opened(&scene)), (CauseKind::LocalService, Confidence::Likely));
+    for other in [asks(45, "192.0.2.53"), thread(45, Posture::Running, &[])] {
+        let scene = stalls(vec![acceptor(), nscd(), other], adopted(1, 0), &[]);
+        assert_eq!(blame(opened(&scene)), (CauseKind::NoneSeen, Confidence::Possible));
+    }
 }

@@ -48,8 +48,8 @@ impl Says<'_> {
                 } else if op.ended_ns.is_none() {
                     why.push("Silence is what a firewall that drops, a missing route back or a dead host looks like; a closed port would have refused.".into());
                 }
-                if let Some(heard) = resolvers::truncated(&op.connect, self.view.world) {
-                    why.insert(0, resolvers::truncated_words(heard));
+                if let Some(words) = resolvers::over_tcp(&op.connect, self.view.world) {
+                    why.insert(0, words);
                 }
                 if *relation == Relation::SameProcess && self.posture() == Posture::EventLoop {
                     why.push(

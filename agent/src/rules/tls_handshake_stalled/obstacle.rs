@@ -2,7 +2,7 @@
 //! answer, a file system, a limit, or a client that connected and is silent. By what a look at the process showed; what
 //! was not looked at is never to blame.
 
-use ebpf_probes::probes::tls::Handshake;
+use ebpf_probes::probes::tls::{ADOPTED, Handshake};
 
 use super::{
     idle::{Idle, accepted, slowed as is_slow, throttled},
@@ -73,6 +73,7 @@ impl What<'_> {
                 LocalObject::UnixSocket { .. } => CauseKind::LocalService,
                 LocalObject::Pipe => CauseKind::Pipe,
                 LocalObject::FileSystem(_) => CauseKind::FileSystem,
+                LocalObject::DnsServer { .. } => CauseKind::DnsLookup,
             },
             Self::SilentClient(..) => CauseKind::Peer,
             Self::Frozen => CauseKind::Frozen,
@@ -195,7 +196,7 @@ impl<'a> Seen<'a, '_> {
     /// What the thread that has read the hello waits for; or, if it waits for other threads, what the only one of
     /// them that waits for something of this host waits for.
     fn keeps_reader(&self) -> Option<Obstacle<'a>> {
-        let reader = self.reader()?;
+        let Some(reader) = self.reader() else { return self.keeps_all() };
         if let Some(wait) = waits(reader) {
             return Some(Obstacle { what: What::Waits(reader, wait), confidence: sureness(wait) });
         }
@@ -204,6 +205,16 @@ impl<'a> Seen<'a, '_> {
         }
         let others = self.snapshot.threads.iter().filter(|thread| thread.shown.tid != reader.shown.tid);
         let (thread, wait) = self.one_wait(others.filter(|thread| !is_idle(thread)))?;
+        let confidence = sureness(wait).min(Confidence::Likely);
+        Some(Obstacle { what: What::Waits(thread, wait), confidence })
+    }
+
+    /// Who read it before culprit started is not known: the one thing that every thread with something to do waits for.
+    fn keeps_all(&self) -> Option<Obstacle<'a>> {
+        if self.hs.flags & ADOPTED == 0 || self.hs.reader.thread != 0 || self.snapshot.threads_left_out != 0 {
+            return None;
+        }
+        let (thread, wait) = self.one_wait(self.snapshot.threads.iter().filter(|thread| !is_idle(thread)))?;
         let confidence = sureness(wait).min(Confidence::Likely);
         Some(Obstacle { what: What::Waits(thread, wait), confidence })
     }
@@ -292,7 +303,7 @@ fn sureness(wait: &LocalWait) -> Confidence {
     let related = wait.ends.iter().any(|end| end.related);
     match &wait.what {
         LocalObject::FileSystem(mount) if mount.sleeps_in_it => Confidence::Certain,
-        LocalObject::FileSystem(_) => Confidence::Likely,
+        LocalObject::FileSystem(_) | LocalObject::DnsServer { .. } => Confidence::Likely,
         // Workers of a program hand each other work that way.
         _ if related => Confidence::Likely,
         LocalObject::UnixSocket { path: None } | LocalObject::Pipe if wait.ends.is_empty() => {

@@ -5,6 +5,7 @@ use super::{
     say::Says,
 };
 use crate::{
+    known::context::{LocalObject, LocalWait},
     pipeline::{local_waits::remedies, remedy::Remedy},
     rules::resolvers,
     text::{shell::Command, shown},
@@ -17,6 +18,9 @@ impl Says<'_> {
     pub(super) fn obstacle_remedies(&self, obstacle: &Obstacle<'_>, pid: u32) -> Vec<Remedy> {
         let limits = self.snapshot().map(|seen| &seen.limits);
         match &obstacle.what {
+            What::Waits(_, LocalWait { what: LocalObject::DnsServer { server }, .. }) => {
+                resolvers::answers(server.ip(), &self.hs.owner, self.view.world)
+            }
             What::Waits(_, wait) => remedies(wait, "keep what a handshake reads (certificates, keys) on a local disk"),
             What::SilentClient(_, socket) => vec![
                 "bound the time of a handshake, and do it outside the loop that accepts (Python: \

@@ -1,6 +1,8 @@
 //! What is in the way of a handshake, in words: the sentence's second half, the cause, and what the process that does not
 //! answer waits for itself.
 
+use std::net::SocketAddr;
+
 use ebpf_probes::abi::Owner;
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
 };
 use crate::{
     fact::{Endpoint, Process},
-    known::context::{LocalObject, LocalWait, SeenMount, SeenProcess, SeenSocket, SeenThread},
+    known::context::{LocalObject, LocalWait, SeenMount, SeenProcess, SeenThread},
     pipeline::incident::{Cause, Confidence, ObstacleDetails},
     records::comm_bytes,
     rules::{
@@ -47,8 +49,13 @@ impl Says<'_> {
         let mut cause =
             Cause { kind: obstacle.what.kind(), confidence: obstacle.confidence, ..Cause::default() };
         match &obstacle.what {
-            What::Waits(_, wait) => cause.process = wait.ends.first().and_then(|end| self.end(end)),
-            What::SilentClient(_, socket) => cause.destination = Some(self.client(socket)),
+            What::Waits(_, wait) => {
+                cause.process = wait.ends.first().and_then(|end| self.end(end));
+                if let LocalObject::DnsServer { server } = wait.what {
+                    cause.destination = Some(self.endpoint(server));
+                }
+            }
+            What::SilentClient(_, socket) => cause.destination = Some(self.endpoint(socket.remote)),
             _ => {}
         }
         cause
@@ -70,6 +77,7 @@ impl Says<'_> {
                         ObstacleDetails { path: path.clone(), sends: Some(wait.sends), ..of }
                     }
                     LocalObject::Pipe => ObstacleDetails { sends: Some(wait.sends), ..of },
+                    LocalObject::DnsServer { .. } => of,
                     LocalObject::FileSystem(mount) => ObstacleDetails {
                         path: mount.path.clone(),
                         mount: mount.point.clone(),
@@ -121,10 +129,10 @@ impl Says<'_> {
         self.view.world.known.named(&owner)
     }
 
-    /// A client of this service.
-    fn client(&self, socket: &SeenSocket) -> Endpoint {
-        let address = crate::records::address_bytes(socket.remote.ip());
-        self.view.world.known.at(address, socket.remote.port(), &self.hs.owner)
+    /// A client of this service, or a server that it asks.
+    fn endpoint(&self, at: SocketAddr) -> Endpoint {
+        let address = crate::records::address_bytes(at.ip());
+        self.view.world.known.at(address, at.port(), &self.hs.owner)
     }
 
     /// The second half of the sentence "has not answered the ClientHello: …".
@@ -141,7 +149,7 @@ impl Says<'_> {
                 format!("{} {verb} {}", self.thread_of(thread), self.wait_words(thread, wait))
             }
             What::SilentClient(thread, socket) => {
-                let client = place(&self.client(socket));
+                let client = place(&self.endpoint(socket.remote));
                 let silence = duration(u64::from(socket.received_ms_ago) * 1_000_000);
                 let verb = if self.ended.is_some() { "waited" } else { "is waiting" };
                 format!(
@@ -210,6 +218,10 @@ impl Says<'_> {
                 (Some(who), false) => format!("for {who} to write to a pipe"),
                 (None, false) => "for what comes through a pipe".into(),
             },
+            LocalObject::DnsServer { server } => {
+                let serves = who.map(|who| format!(", which {who} serves,")).unwrap_or_default();
+                format!("for the DNS server {}{serves} to answer", on_the_wire(&self.endpoint(*server)))
+            }
             LocalObject::FileSystem(mount) => {
                 let call = thread.shown.syscall.as_deref().map(|call| format!(" in {call}"));
                 let path = mount.path.as_ref().map(|path| format!(" of {}", shown(path)));
