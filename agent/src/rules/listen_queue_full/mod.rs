@@ -59,6 +59,8 @@ struct Full {
     /// The process that listens was asked for.
     asked: u32,
     snapshot: Option<Snapshot>,
+    /// A connect of this host has been ignored for longer than a burst: since before culprit started.
+    before_start: bool,
     /// SYNs ignored when it was last reported.
     emitted: u64,
     id: Option<String>,
@@ -99,6 +101,7 @@ impl Full {
             connects: BTreeSet::new(),
             asked: 0,
             snapshot: None,
+            before_start: false,
             emitted: 0,
             id: None,
         }
@@ -113,7 +116,18 @@ impl Full {
 
     /// It is no burst.
     fn lasts(&self) -> bool {
-        self.last.last_ns.saturating_sub(self.last.since_ns) >= BURST_NS
+        self.before_start || self.last.last_ns.saturating_sub(self.last.since_ns) >= BURST_NS
+    }
+
+    /// Whether it is to be waited for what a look at its process shows, which comes before time goes on.
+    fn awaits_look(&mut self, view: &mut View<'_>) -> bool {
+        let process = self.listener(view.world).process;
+        let asks = self.id.is_none() && self.asked == 0 && process != 0;
+        if asks {
+            self.asked = process;
+            view.requests.push(Request::Process(ProcessRef { process, thread: 0, cookie: 0 }));
+        }
+        asks
     }
 }
 
@@ -128,14 +142,7 @@ impl ListenQueueFull {
         if full.clients.len() < CLIENTS {
             full.clients.insert(overflow.tuple.remote);
         }
-        if !full.lasts() {
-            return;
-        }
-        let process = full.listener(view.world).process;
-        if full.id.is_none() && full.asked == 0 && process != 0 {
-            // The answer comes before time goes on.
-            full.asked = process;
-            view.requests.push(Request::Process(ProcessRef { process, thread: 0, cookie: 0 }));
+        if !full.lasts() || full.awaits_look(view) {
             return;
         }
         let Some(id) = full.id.clone() else { return };
@@ -157,6 +164,10 @@ impl ListenQueueFull {
         let Some(full) = self.full.get_mut(&(netns, connect.way().remote_port)) else { return };
         if full.connects.len() < CONNECTS {
             full.connects.insert(connect.cookie);
+        }
+        if connect.is_adopted() && full.last.last_ns.saturating_sub(connect.started_ns) >= BURST_NS {
+            full.before_start = true;
+            full.awaits_look(view);
         }
     }
 

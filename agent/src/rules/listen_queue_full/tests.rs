@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use ebpf_probes::{
     abi::{Header, IPPROTO_TCP, Kind as Record, Netns, Tuple},
-    probes::connect::{Dropped, Overflow, OverflowRecord, packet, place},
+    probes::connect::{Connect, Dropped, Overflow, OverflowRecord, flag, packet, place},
 };
 
 use crate::{
@@ -55,6 +55,23 @@ fn overflows(scene: &mut Scene, since: u64, at: u64, ignored: u64) {
 
 fn full(scene: &Scene) -> Vec<&Incident> {
     scene.emitted.iter().filter(|incident| incident.kind == Kind::ListenQueueFull).collect()
+}
+
+/// A connect of this host that was pending when culprit started, and whose SYN the listener ignores now.
+#[test]
+fn a_queue_that_ignores_a_connect_of_before_the_start_is_an_incident_with_its_first_syn() {
+    let ignored = |flags| {
+        let mut scene = listening();
+        overflows(&mut scene, 4000, 4000, 1);
+        let drop_where = place::QUEUE_FULL;
+        let own = Connect { flags, drops: 1, drop_where, ..connect(7, 44, 1, 0) };
+        let tuple = Tuple { remote_port: 443, ..own.tuple };
+        scene.connect(4001, Record::CONNECT_WAITING, Connect { tuple, ..own });
+        scene.sees(4001, vec![thread(PROCESS, Posture::Sleep, &[])]);
+        scene.tick(4002);
+        full(&scene).len()
+    };
+    assert_eq!((ignored(flag::ADOPTED), ignored(0)), (1, 0));
 }
 
 #[test]
