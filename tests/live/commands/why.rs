@@ -79,6 +79,29 @@ fn a_connect_that_has_been_pending_is_named_with_the_thread_that_waits_for_it() 
     assert!(text.contains("since before culprit started"), "{text}");
 }
 
+/// Gives up a connect, and goes on.
+const GIVES_UP: &str = "
+import socket, sys, time
+print('ready', flush=True)
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2.5)
+except OSError:
+    time.sleep(60)
+";
+
+#[test]
+fn a_connect_that_is_given_up_while_it_is_watched_is_what_was_waited_for() {
+    needs!(Nftables, Pace);
+    let netns = Netns::make();
+    netns.drop_tcp("input", 9);
+    let to = SocketAddr::new(netns.loopback(), 9);
+    let waits = program(&netns, GIVES_UP, &[&to.ip().to_string(), "9"]);
+    let (output, text) = why(&[&waits.pid().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+    let line = format!("waited for a connect to {to}: aborted: closed while pending, after 2.");
+    assert!(text.contains(&line) && !text.contains("Nothing"), "{text}");
+}
+
 #[test]
 fn a_wait_is_followed_over_a_unix_socket_to_the_connect_of_the_daemon_behind_it() {
     needs!(Nftables);

@@ -18,7 +18,6 @@ use self::{
 };
 use crate::{
     config::{self, Colour, Format},
-    domains::Describe as _,
     fact::Summary,
     outputs::{Kind, Output, json, text::Style},
     pipeline::{
@@ -26,11 +25,13 @@ use crate::{
         world::World,
     },
     terminal,
-    text::{duration::line as duration, shown},
+    text::shown,
 };
 
 /// What has waited for less may be under way as it should.
 const WAITS_NS: u64 = 250_000_000;
+/// What ended while it was watched was waited for if it took this long.
+const WAITED_NS: u64 = 1_000_000_000;
 /// An answer that is as good as this may be given after that long.
 const ANSWERED_NS: u64 = 2_000_000_000;
 
@@ -61,44 +62,42 @@ impl Why {
         self.asked.chain.of(process).is_some()
     }
 
-    /// Connects and lookups of these processes that wait now.
+    /// Connects and lookups of these processes that wait now, or have waited long and ended while it was watched.
     fn look(&mut self, world: &World, now_ns: u64) {
         let mut waits: BTreeMap<u32, Vec<Wait>> = BTreeMap::new();
-        let old = |started_ns: u64| now_ns.saturating_sub(started_ns) >= WAITS_NS;
-        for op in world.connect_ops().filter(|op| op.ended_ns.is_none() && old(op.connect.started_ns)) {
-            let owner = op.connect.owner;
-            let pending = world.domains.connect.pending(&world.known, &op.connect, now_ns);
-            if let (true, Some(phrase)) = (self.has(owner.process), pending.phrase()) {
-                waits.entry(owner.process).or_default().push(Wait {
+        for op in world.connect_ops().filter(|op| self.has(op.connect.owner.process)) {
+            if self.is_long(op.connect.started_ns, op.ended_ns, now_ns)
+                && let Some(text) = waits::connect(op, world, now_ns)
+            {
+                let owner = op.connect.owner;
+                let wait = Wait {
                     thread: owner.thread,
                     cookie: op.connect.cookie,
-                    what: What::Connect,
-                    remedies: Vec::new(),
-                    text: format!("waits for a connect to {}: {}", phrase.peer, phrase.text),
-                });
+                    ..Wait::new(What::Connect, text)
+                };
+                waits.entry(owner.process).or_default().push(wait);
             }
         }
         for op in world.lookup_ops(|owner| self.has(owner.process)) {
-            if op.ended_ns.is_none() && old(op.started_ns) {
-                let server = world.known.at(op.server, 53, &op.owner);
-                let age = duration(now_ns.saturating_sub(op.started_ns) as f64 / 1e6);
-                let again =
-                    if op.queries > 1 { format!(", asked {} times", op.queries) } else { String::new() };
-                waits.entry(op.owner.process).or_default().push(Wait {
-                    thread: op.owner.thread,
-                    cookie: op.cookie,
-                    what: What::DnsLookup,
-                    remedies: Vec::new(),
-                    text: format!(
-                        "waits for a lookup of {} {} at {}: no answer for {age}{again}",
-                        op.query_type,
-                        op.name,
-                        crate::fact::peer(&server)
-                    ),
-                });
+            if self.is_long(op.started_ns, op.ended_ns, now_ns) {
+                let text = waits::lookup(&op, world, now_ns);
+                let wait =
+                    Wait { thread: op.owner.thread, cookie: op.cookie, ..Wait::new(What::DnsLookup, text) };
+                waits.entry(op.owner.process).or_default().push(wait);
             }
         }
         self.waits = waits;
+    }
+
+    /// Whether it is worth a line how long this has waited, or had when it ended.
+    fn is_long(&self, started_ns: u64, ended_ns: Option<u64>, now_ns: u64) -> bool {
+        match ended_ns {
+            None => now_ns.saturating_sub(started_ns) >= WAITS_NS,
+            Some(ended_ns) => {
+                let watched = self.began_ns.is_some_and(|began_ns| ended_ns >= began_ns);
+                watched && ended_ns.saturating_sub(started_ns) >= WAITED_NS
+            }
+        }
     }
 
     fn answer(&self) -> Answer<'_> {

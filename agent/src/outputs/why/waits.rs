@@ -5,8 +5,13 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use crate::{
+    domains::{
+        Describe as _,
+        connect::{ConnectOp, outcome, outcome_name},
+        dns::LookupOp,
+    },
     known::context::{LocalObject, LocalWait, Looked, Posture, Quota, SeenMount, SeenSocket, SeenThread},
-    pipeline::{local_waits, remedy::Remedy},
+    pipeline::{local_waits, remedy::Remedy, world::World},
     text::{duration::line as duration, shell::Command, shown},
 };
 
@@ -50,7 +55,7 @@ pub(super) enum What {
 }
 
 impl Wait {
-    fn new(what: What, text: String) -> Self {
+    pub(super) fn new(what: What, text: String) -> Self {
         Self { thread: 0, cookie: 0, what, text, remedies: Vec::new() }
     }
 }
@@ -58,6 +63,30 @@ impl Wait {
 /// What to do about the process, pipe or file system that a thread waits for.
 pub(super) fn remedies(wait: &LocalWait) -> Vec<Remedy> {
     local_waits::remedies(wait, "keep what it reads there on a local disk")
+}
+
+/// A connect that waits, or waited; `None` where there is nothing to say of it.
+pub(super) fn connect(op: &ConnectOp, world: &World, now_ns: u64) -> Option<String> {
+    let pending = world.domains.connect.pending(&world.known, &op.connect, now_ns).phrase()?;
+    let Some(ended_ns) = op.ended_ns else {
+        return Some(format!("waits for a connect to {}: {}", pending.peer, pending.text));
+    };
+    let (outcome, _) = outcome(&op.connect);
+    let after = duration(ended_ns.saturating_sub(op.connect.started_ns) as f64 / 1e6);
+    Some(format!("waited for a connect to {}: {}, after {after}", pending.peer, outcome_name(outcome)))
+}
+
+/// A lookup that waits, or waited.
+pub(super) fn lookup(op: &LookupOp, world: &World, now_ns: u64) -> String {
+    let server = crate::fact::peer(&world.known.at(op.server, 53, &op.owner));
+    let age = duration(op.ended_ns.unwrap_or(now_ns).saturating_sub(op.started_ns) as f64 / 1e6);
+    let again = if op.queries > 1 { format!(", asked {} times", op.queries) } else { String::new() };
+    let (verb, fate) = match op.ended_ns {
+        None => ("waits", "no answer for"),
+        Some(_) if op.failed => ("waited", "it failed after"),
+        Some(_) => ("waited", "it was answered after"),
+    };
+    format!("{verb} for a lookup of {} {} at {server}: {fate} {age}{again}", op.query_type, op.name)
 }
 
 /// What a thread waits for, connects and lookups left out.
