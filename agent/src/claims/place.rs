@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     known::context::{AddressNews, Claim, OwnAddress},
-    neighdump::dump,
+    neighdump::{dump, own_address},
     time::{boot_ns, clock_ns},
 };
 
@@ -333,17 +333,10 @@ fn device(link: &LinkMessage) -> Device {
     device
 }
 
-/// Which address that is: of a point-to-point device its own, not its peer's.
+/// Which address that is.
 fn place_of(message: &AddressMessage) -> Option<(At, u8)> {
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    let any = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(address) => Some(*address),
-        _ => None,
-    });
-    Some(((message.header.index, local.or(any)?), message.header.prefix_len))
+    let (address, prefix) = own_address(message)?;
+    Some(((message.header.index, address), prefix))
 }
 
 fn state(message: &AddressMessage) -> State {

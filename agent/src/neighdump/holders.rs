@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, fs::File, io, net::IpAddr, os::fd::AsRawFd,
 use ebpf_probes::abi::Netns;
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::AddressMessage,
     link::{InfoData, InfoKind, InfoMacVlan, InfoMacVtap, LinkAttribute, LinkInfo, LinkMessage, MacVlanMode},
     neighbour::NeighbourMessage,
     nsid::{NsidAttribute, NsidMessage},
@@ -16,7 +16,7 @@ use netlink_packet_route::{
 
 use super::{
     neighbour,
-    netlink::{ask, dump},
+    netlink::{ask, dump, own_address},
 };
 use crate::{
     known::{
@@ -181,7 +181,7 @@ fn here(netns: Netns, sought: &Sought) -> io::Result<Vec<Link>> {
     let wanted = records::address(sought.address);
     dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| {
         if let RouteNetlinkMessage::NewAddress(message) = message
-            && address(&message).is_some_and(|(address, _)| address == wanted)
+            && own_address(&message).is_some_and(|(address, _)| address == wanted)
             && let Some(link) = links.iter_mut().find(|link| link.ifindex == message.header.index)
         {
             link.has_address = true;
@@ -259,19 +259,6 @@ fn mode_name(mode: &MacVlanMode) -> &'static str {
     }
 }
 
-/// An address, and the length of its prefix. A point-to-point device's own, not its peer's.
-fn address(message: &AddressMessage) -> Option<(IpAddr, u8)> {
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    let any = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(address) => Some(*address),
-        _ => None,
-    });
-    Some((local.or(any)?, message.header.prefix_len))
-}
-
 /// The addresses of a device of the namespace the calling thread is in.
 fn addresses(ifindex: u32) -> io::Result<Vec<(IpAddr, u8)>> {
     let mut found = Vec::new();
@@ -280,7 +267,7 @@ fn addresses(ifindex: u32) -> io::Result<Vec<(IpAddr, u8)>> {
             && message.header.index == ifindex
             && found.len() < REPORTED
         {
-            found.extend(address(&message));
+            found.extend(own_address(&message));
         }
     })?;
     Ok(found)

@@ -18,7 +18,7 @@ use ebpf_probes::{
 };
 pub use holders::holders;
 pub use inside::within;
-pub use netlink::dump;
+pub use netlink::{dump, own_address};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},

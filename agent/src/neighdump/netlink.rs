@@ -1,9 +1,12 @@
 //! Dumps over rtnetlink: a request, and the messages of its answer until there are no more.
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// `sizeof(struct nlmsghdr)`.
@@ -74,4 +77,17 @@ pub fn dump(request: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessa
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }
+}
+
+/// An address, and the length of its prefix. A point-to-point device's own, not its peer's.
+pub fn own_address(message: &AddressMessage) -> Option<(IpAddr, u8)> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let any = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    Some((local.or(any)?, message.header.prefix_len))
 }

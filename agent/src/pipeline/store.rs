@@ -176,6 +176,15 @@ impl Store {
             .map(|entry| entry.id.as_str())
     }
 
+    /// The same of those that are about this very subject, or about a part of it.
+    pub fn live_about<'a>(&'a self, kind: Kind, subject: &'a str) -> impl Iterator<Item = &'a str> {
+        let is_it = move |entry: &&Entry| {
+            let rest = entry.report.subject.strip_prefix(subject);
+            entry.report.kind == kind && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('|'))
+        };
+        self.entries.iter().filter(|entry| !entry.resolved).filter(is_it).map(|entry| entry.id.as_str())
+    }
+
     /// Incidents of this kind that are not resolved yet: ids and details.
     pub fn live(&self, kind: Kind) -> impl Iterator<Item = (&str, &Details)> {
         self.entries

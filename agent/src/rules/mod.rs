@@ -4,6 +4,7 @@ use crate::pipeline::Rule;
 
 mod address_conflict;
 mod after_handshake;
+mod biography;
 #[cfg(test)]
 mod client_hello;
 mod clock_skewed;
@@ -22,6 +23,8 @@ mod neighbour_stale;
 mod neighbour_table_full;
 mod neighbour_unresolved;
 mod neighbours;
+#[cfg(test)]
+mod neighbours_tests;
 mod resolvers;
 mod response_overdue;
 #[cfg(test)]

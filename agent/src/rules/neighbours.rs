@@ -8,7 +8,7 @@ use ebpf_probes::{
 };
 
 use crate::{
-    domains::neighbour::{SilentNeighbour, Turn},
+    domains::neighbour::{Biography, Hop, SilentNeighbour, Turn},
     fact::Endpoint,
     pipeline::world::World,
     pipeline::{
@@ -19,8 +19,6 @@ use crate::{
     records,
     text::{shell::Command, shown},
 };
-
-use super::text;
 
 /// Incidents that explain another, at most.
 const EXPLAINED: usize = 16;
@@ -109,94 +107,66 @@ fn about(netns: Netns, address: IpAddr) -> String {
 }
 
 /// Ids of open incidents about the neighbours a connect goes by: its destination, the next hop, and the next hop of
-/// the namespace that forwards its packets (a pod's node).
+/// the namespace that forwards its packets (a pod's node). The same address may be another neighbour's in another
+/// namespace, or behind another device: what is not known to be this one explains nothing.
 pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
     let mut ids = Vec::new();
-    for (netns, address) in view.world.neighbours_on_the_way(connect, view.now_ns) {
+    for hop in view.world.neighbours_on_the_way(connect, view.now_ns) {
         for kind in [Kind::NeighbourUnresolved, Kind::NeighbourStale, Kind::NeighbourConflict] {
-            ids.extend(
-                view.store.live_ids(kind, &about(netns, records::address(address))).map(str::to_owned),
-            );
+            ids.extend(about_hop(kind, &hop, view));
         }
     }
-    // Another host may have the destination's address, where the destination is this machine's own.
-    let remote = records::address(connect.tuple.remote);
-    ids.extend(view.store.live(Kind::AddressConflict).filter_map(|(id, details)| match details {
-        Details::AddressConflict(conflict) if conflict.address == remote => Some(id.to_owned()),
-        _ => None,
-    }));
+    ids.extend(contested(connect, view));
     // Its packets may have come to a tunnel's end in frames for another MAC.
     let lost = view.world.domains.connect.lost_packet(connect);
     if let Some(lost) = lost.filter(|lost| lost.at & place::TUNNEL != 0) {
         let about = about(lost.netns, records::address(lost.holder));
-        ids.extend(view.store.live_ids(Kind::NeighbourStale, &about).map(str::to_owned));
+        let about = format!("{about}{}", records::comm(&lost.device));
+        ids.extend(view.store.live_about(Kind::NeighbourStale, &about).map(str::to_owned));
     }
     // On one machine both ends may be ours: the other one's entry for this end is what is wrong.
-    let own = records::address(connect.tuple.local);
-    ids.extend(view.store.live(Kind::NeighbourStale).filter_map(|(id, details)| match details {
-        Details::NeighbourStale(stale)
-            if stale.neighbour.address == own && stale.ports.contains(&connect.tuple.remote_port) =>
-        {
-            Some(id.to_owned())
-        }
-        _ => None,
-    }));
+    if let Some(hop) = view.world.neighbour_back(connect) {
+        ids.extend(about_hop(Kind::NeighbourStale, &hop, view));
+    }
     ids.dedup();
     ids
 }
 
-/// What became of the entry of the neighbour a connect goes by, shortly before it began or while it lasts.
-pub(super) struct Past {
-    /// When and what, for the evidence.
-    pub(super) seen: (u64, String),
-    /// What that may mean. It is no proof.
-    pub(super) why: String,
-    /// What to do.
-    pub(super) remedy: Remedy,
+/// Ids of open incidents of this kind about this neighbour.
+fn about_hop(kind: Kind, hop: &Hop, view: &View<'_>) -> Vec<String> {
+    let about = about(hop.netns, records::address(hop.address));
+    match (hop.ifindex != 0).then(|| view.world.known.device_at(hop.netns, hop.ifindex)).flatten() {
+        Some(device) => {
+            view.store.live_about(kind, &format!("{about}{device}")).map(str::to_owned).collect()
+        }
+        None => view.store.live_ids(kind, &about).map(str::to_owned).collect(),
+    }
 }
 
-/// A change that long ago is no news.
-const PAST_NS: u64 = 120_000_000_000;
-
-/// See [`Past`]; `began_ns`: when it first went wrong.
-pub(super) fn past(connect: &Connect, began_ns: u64, view: &View<'_>) -> Option<Past> {
-    let (address, biography) = view.world.biography(connect)?;
-    let at = biography.at_ns;
-    if at.saturating_add(PAST_NS) < began_ns || at > view.now_ns {
-        return None;
+/// Ids of open incidents about an address of this host that another one has as well: the one the connect is made from, to
+/// which the answers go; or the one it goes to, where the entry for it has come to hold the other host's MAC.
+fn contested(connect: &Connect, view: &View<'_>) -> Vec<String> {
+    let (netns, way) = (connect.owner.netns, connect.way());
+    let own = about(netns, records::address(way.local));
+    let mut ids: Vec<String> =
+        view.store.live_ids(Kind::AddressConflict, &own).map(str::to_owned).collect();
+    let Some((address, Biography { change: Some(change), .. })) = view.world.biography(connect, view.now_ns)
+    else {
+        return ids;
+    };
+    if let Turn::Moved { from, to } = &change.what {
+        ids.extend(view.store.live(Kind::AddressConflict).filter_map(|(id, details)| match details {
+            Details::AddressConflict(conflict)
+                if conflict.address == address
+                    && conflict.own_mac == *from
+                    && conflict.claimed_by.iter().any(|other| other.mac == *to) =>
+            {
+                Some(id.to_owned())
+            }
+            _ => None,
+        }));
     }
-    let device = &biography.device;
-    let by = match view.world.known.named(&biography.owner) {
-        Some(who) => format!(" by {}", text::process(&who)),
-        None => " by a packet".to_owned(),
-    };
-    let when = if at <= began_ns {
-        format!("{} before", text::duration(began_ns - at))
-    } else {
-        format!("{} after it began", text::duration(at - began_ns))
-    };
-    let entry = format!("the entry of {address} on {}", shown(device));
-    let (seen, why) = match &biography.what {
-        Turn::Moved { from, to } => (
-            format!("{entry} moved from {from} to {to}{by}"),
-            format!("{entry} moved from {from} to {to} {when}{by}: does {to} have the address and serve it?"),
-        ),
-        Turn::SetPermanent { to } => (
-            format!("{entry} was set PERMANENT at {to}{by}"),
-            format!("{entry} was set PERMANENT at {to} {when}{by}: is that still its MAC?"),
-        ),
-        Turn::Removed { from } => (
-            format!("{entry} was removed{by}; it was at {from}"),
-            format!("{entry}, at {from}, was removed {when}{by}."),
-        ),
-    };
-    let ask = Command::new("ip").words("neigh del").arg(address).arg("dev").arg(device);
-    let why = format!("{}{}", why[..1].to_uppercase(), &why[1..]);
-    Some(Past {
-        seen: (at, seen),
-        why,
-        remedy: Remedy::from("have the neighbour asked for again: ").and(beside(connect, view.world, ask)),
-    })
+    ids
 }
 
 /// Adds what explains a situation to what is known to explain it: what once did still does when it is over.
@@ -224,6 +194,16 @@ pub(super) fn why(explained_by: &[String], view: &View<'_>) -> &'static str {
             "Another host claims the address as well: packets go now to one of them, now to the other."
         }
         _ => "A neighbour on the way does not answer, or is not where this host believes.",
+    }
+}
+
+/// How sure it is that incidents about neighbours explain a connect: who claims an address need not get its packets.
+pub(super) fn confidence(explained_by: &[String], view: &View<'_>) -> Confidence {
+    let contested = |id: &String| view.store.kind(id) == Some(Kind::AddressConflict);
+    if !explained_by.is_empty() && explained_by.iter().all(contested) {
+        Confidence::Likely
+    } else {
+        Confidence::Certain
     }
 }
 

@@ -38,7 +38,10 @@ impl Domain for Memory {
             Record::Change(record) => changed(self, known, boot_ns, record, facts),
             Record::Mac(record) => mismatch(known, boot_ns, record, facts),
             Record::Claim(record) => claimed(known, boot_ns, record, facts),
-            Record::Unheard(record) => unheard(known, boot_ns, record, facts),
+            Record::Unheard(record) => {
+                self.goes_unheard(record);
+                unheard(known, boot_ns, record, facts);
+            }
             Record::Waiter(record) => {
                 self.waits(record);
                 waited(self, known, boot_ns, record, facts);

@@ -9,8 +9,9 @@ use ebpf_probes::{
 };
 
 use super::{
-    Biography, NeighbourChanged,
+    Biography, Hop, NeighbourChanged,
     silence::{Forwarded, SilentNeighbour},
+    ways::Ends,
 };
 use crate::known::{
     bounded::{Bounded, Table},
@@ -33,6 +34,10 @@ const HELD_UP: usize = 4096;
 /// Destinations of forwarded packets that wait for a neighbour, at most.
 const FORWARDED: usize = 1024;
 
+/// Remote ends whose next hop is remembered, at most.
+const HOPS: usize = 4096;
+/// Connections remembered whose other end goes unheard, at most.
+const UNHEARD_ENDS: usize = 1024;
 /// Entries whose last change is remembered, at most.
 const BIOGRAPHIES: usize = 1024;
 
@@ -44,11 +49,15 @@ pub struct Memory {
     /// Next hops of default routes, by namespace.
     pub(super) gateways: Bounded<Netns, Vec<Gateway>>,
     /// Connects that wait for a neighbour, by cookie.
-    pub(super) held_up: Bounded<u64, (Netns, [u8; 16])>,
+    pub(super) held_up: Bounded<u64, Hop>,
+    /// The next hops of remote ends, by namespace and address, and when that was seen.
+    pub(super) hops: Bounded<(Netns, [u8; 16]), (Hop, u64)>,
+    /// By which neighbour what goes unheard goes.
+    pub(super) unheard_ends: Bounded<Ends, Hop>,
     /// Forwarded packets that wait for a neighbour, by destination.
     pub(super) forwarded: Bounded<([u8; 16], u16), Forwarded>,
-    /// The last change of entries, by namespace and address.
-    pub(super) biographies: Bounded<(Netns, [u8; 16]), Biography>,
+    /// What became of entries.
+    pub(super) biographies: Bounded<Hop, Biography>,
 }
 
 impl Default for Memory {
@@ -59,6 +68,8 @@ impl Default for Memory {
             silent: Bounded::new(SILENT),
             gateways: Bounded::new(GATEWAYS),
             held_up: Bounded::new(HELD_UP),
+            hops: Bounded::new(HOPS),
+            unheard_ends: Bounded::new(UNHEARD_ENDS),
             forwarded: Bounded::new(FORWARDED),
             biographies: Bounded::new(BIOGRAPHIES),
         }
@@ -89,6 +100,8 @@ impl Memory {
             self.silent.table("silent_neighbours"),
             self.gateways.table("gateways"),
             self.held_up.table("connects_held_up"),
+            self.hops.table("next_hops"),
+            self.unheard_ends.table("unheard_connections"),
             self.forwarded.table("forwarded_waiting"),
             self.asked.table("neighbours_asked"),
             self.biographies.table("neighbour_biographies"),

@@ -9,9 +9,10 @@ mod memory;
 mod silence;
 mod text;
 mod transition;
+mod ways;
 
 pub use apply::{mac, state_name};
-pub use biography::{Biography, Turn};
+pub use biography::{Biography, Change, Turn, UnicastLost};
 pub use decode::{Record, decode};
 pub use fact::{
     NeighbourCause, NeighbourChanged, NeighbourClaimed, NeighbourConnectionReset, NeighbourMacMismatch,
@@ -20,3 +21,4 @@ pub use fact::{
 };
 pub use memory::Memory;
 pub use silence::{Forwarded, SilentNeighbour};
+pub use ways::Hop;

@@ -7,7 +7,7 @@ use ebpf_probes::{
     probes::neigh::{NeighRecord, WaiterRecord, cause, flag, state},
 };
 
-use super::Memory;
+use super::{Hop, Memory};
 use crate::{
     known::context::{Gateway, Network},
     records,
@@ -38,10 +38,8 @@ impl SilentNeighbour {
 /// A packet that was to be forwarded and waits for a neighbour.
 #[derive(Debug, Clone, Copy)]
 pub struct Forwarded {
-    /// Where it is forwarded.
-    pub netns: Netns,
-    /// The neighbour.
-    pub address: [u8; 16],
+    /// The neighbour, where it is forwarded.
+    pub hop: Hop,
     /// The port it comes from.
     pub local_port: u16,
     /// When, CLOCK_BOOTTIME in nanoseconds.
@@ -86,13 +84,13 @@ impl Memory {
     /// [`Memory::holds_up`].
     pub(super) fn waits(&mut self, record: &WaiterRecord) {
         if record.forwarded == 0 {
+            self.goes_by(record);
             self.holds_up(record.cookie, record);
             return;
         }
         let to = (record.tuple.remote, record.tuple.remote_port);
         let way = Forwarded {
-            netns: record.netns(),
-            address: record.address,
+            hop: Hop::from(record),
             local_port: record.tuple.local_port,
             at_ns: record.header.boot_ns,
         };
@@ -102,12 +100,12 @@ impl Memory {
     /// The connect of this cookie, 0 for none, waits for the neighbour of a record.
     pub fn holds_up(&mut self, cookie: u64, record: &WaiterRecord) {
         if cookie != 0 {
-            self.held_up.insert(cookie, (record.netns(), record.address));
+            self.held_up.insert(cookie, Hop::from(record));
         }
     }
 
     /// The neighbour that a connect is known to wait for.
-    pub fn held_up(&self, cookie: u64) -> Option<(Netns, [u8; 16])> {
+    pub fn held_up(&self, cookie: u64) -> Option<Hop> {
         self.held_up.get(&cookie).copied()
     }
 

@@ -16,7 +16,7 @@ use crate::{
         },
         connect::{ConnectOp, DropSite},
         dns::{Answers, LookupOp},
-        neighbour::{Biography, SilentNeighbour},
+        neighbour::{Biography, Hop, SilentNeighbour},
     },
     fact::{Endpoint, Reading},
     known::context::Gateway,
@@ -148,16 +148,20 @@ impl World {
         self.domains.neighbour.gateway(netns, device, address)
     }
 
-    /// The last change of the entry of the neighbour that a connect goes by: its destination, or the next hop of a default
-    /// route of its namespace.
-    pub fn biography(&self, connect: &Connect) -> Option<(IpAddr, &Biography)> {
+    /// What became of the entry of the neighbour that a connect goes by: the next hop by which packets to its destination were
+    /// seen to go, the destination itself, or the next hop of a default route of its namespace.
+    pub fn biography(&self, connect: &Connect, now_ns: u64) -> Option<(IpAddr, &Biography)> {
         let (netns, memory) = (connect.owner.netns, &self.domains.neighbour);
         let remote = connect.way().remote;
-        if let Some(found) = memory.biography(netns, remote) {
-            return Some((records::address(remote), found));
+        let hop = memory.hop(netns, remote, now_ns).unwrap_or(Hop { netns, ifindex: 0, address: remote });
+        if let Some(found) = memory.biography(netns, hop.ifindex, hop.address) {
+            return Some((records::address(hop.address), found));
+        }
+        if hop.ifindex != 0 {
+            return None;
         }
         memory.gateways_of(netns).find_map(|gateway| {
-            let found = memory.biography(netns, records::address_bytes(gateway.address))?;
+            let found = memory.biography(netns, 0, records::address_bytes(gateway.address))?;
             (found.device == gateway.device
                 && gateway.address.is_ipv4() == records::address(remote).is_ipv4())
             .then_some((gateway.address, found))

@@ -15,7 +15,10 @@ use crate::{
         report::Report,
     },
     records,
-    rules::{neighbours, text},
+    rules::{
+        biography::{Fate, Past, past},
+        neighbours, text,
+    },
 };
 
 /// Destinations an incident lists.
@@ -44,13 +47,10 @@ fn of(group: &Group, view: &View<'_>) -> Report {
         (*at, format!("connect {} after {}", outcome.name().replace('_', " "), text::duration(*lasted)))
     });
     let mut evidence: Vec<(u64, String)> = evidence.collect();
-    if group.explained_by.is_empty()
-        && let Some(past) = neighbours::past(connect, group.began_ns, view)
-    {
-        why.push(past.why);
-        remedies.push(past.remedy);
-        evidence.insert(0, past.seen);
-        evidence.sort_by_key(|(at, _)| *at);
+    let past = entry_past(group, worst, view);
+    let blamed = past.as_ref().and_then(|past| past.blamed);
+    if let Some(past) = past {
+        past.told(&mut why, &mut remedies, &mut evidence);
     }
     let destinations = group.destinations.len() as u64;
     let listed = if destinations > 1 { group.worst(WORST) } else { vec![] };
@@ -70,15 +70,15 @@ fn of(group: &Group, view: &View<'_>) -> Report {
         process,
         why,
         cause: Some(Cause {
-            kind: if group.explained_by.is_empty() {
-                CauseKind::OutboundConnect
-            } else {
-                CauseKind::Neighbour
+            kind: match (group.explained_by.is_empty(), blamed) {
+                (true, None) => CauseKind::OutboundConnect,
+                _ => CauseKind::Neighbour,
             },
-            // It was answered: by whom is not known.
-            confidence: match group.explained_by.is_empty() || !is_answer(worst) {
-                true => Confidence::Certain,
-                false => Confidence::Likely,
+            confidence: match blamed {
+                Some(confidence) => confidence,
+                // It was answered: by whom is not known.
+                None if !group.explained_by.is_empty() && is_answer(worst) => Confidence::Likely,
+                None => neighbours::confidence(&group.explained_by, view),
             },
             ..text::cause(connect, world, worst.name(), lasted)
         }),
@@ -101,6 +101,21 @@ fn of(group: &Group, view: &View<'_>) -> Report {
                 .collect(),
         }),
     }
+}
+
+/// What became of the neighbour's entry, where nothing else explains the failures.
+fn entry_past(group: &Group, worst: Outcome, view: &View<'_>) -> Option<Past> {
+    if !group.explained_by.is_empty() {
+        return None;
+    }
+    let connect = &group.last;
+    let fate = match worst {
+        _ if group.destinations.len() > 1 || connect.drops > 0 || connect.syns == 0 => Fate::Other,
+        Outcome::TimedOut if view.world.stray_answer(connect).is_none() => Fate::Silent,
+        Outcome::Refused if connect.icmp == 0 => Fate::Refused,
+        _ => Fate::Other,
+    };
+    past(connect, group.began_ns, fate, view)
 }
 
 fn summary(

@@ -11,7 +11,7 @@ use crate::{
     pipeline::{
         View,
         incident::{
-            Cause, CauseKind, Confidence, ConnectStalledDetails, Details, Kind, Severity, StalledDestination,
+            Cause, CauseKind, ConnectStalledDetails, Details, Kind, Severity, StalledDestination,
         },
         remedy::Remedy,
         report::Report,
@@ -19,6 +19,7 @@ use crate::{
     records,
     rules::{
         after_handshake::{Finished, Validation},
+        biography::{Fate, Past, past},
         drops, families, neighbours, resolvers, text,
     },
 };
@@ -75,14 +76,10 @@ impl Says<'_> {
         }
         let mut evidence =
             vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];
-        if caused_by.is_empty()
-            && connect.drops == 0
-            && let Some(past) = neighbours::past(connect, connect.started_ns, self.view)
-        {
-            why.push(past.why);
-            remedies.push(past.remedy);
-            evidence.push(past.seen);
-            evidence.sort_by_key(|(at, _)| *at);
+        let past = self.past();
+        let blamed = past.as_ref().and_then(|past| past.blamed);
+        if let Some(past) = past {
+            past.told(&mut why, &mut remedies, &mut evidence);
         }
         evidence.extend(self.validation.iter().map(|validation| validation.seen.clone()));
         if connect.retries > 0 || connect.drops > 0 {
@@ -101,8 +98,14 @@ impl Says<'_> {
             summary: self.summary(&who, &destination, &fate),
             why,
             cause: Some(Cause {
-                kind: if caused_by.is_empty() { CauseKind::OutboundConnect } else { CauseKind::Neighbour },
-                confidence: Confidence::Certain,
+                kind: match (caused_by.is_empty(), blamed) {
+                    (true, None) => CauseKind::OutboundConnect,
+                    _ => CauseKind::Neighbour,
+                },
+                confidence: match blamed {
+                    Some(confidence) => confidence,
+                    None => neighbours::confidence(&caused_by, self.view),
+                },
                 ..text::cause(connect, world, self.ended.map_or("pending", outcome), age)
             }),
             caused_by,
@@ -121,6 +124,18 @@ impl Says<'_> {
                 validates: self.validation.iter().flat_map(|validation| validation.peers.clone()).collect(),
             }),
         }
+    }
+
+    /// What became of the neighbour's entry, where nothing else explains the silence.
+    fn past(&self) -> Option<Past> {
+        let (connect, view) = (self.connect, self.view);
+        if !self.group.explained_by.is_empty() || connect.drops > 0 {
+            return None;
+        }
+        let is_silent = connect.is_seen() && view.world.stray_answer(connect).is_none();
+        // The neighbour's own host answers, or a router on the way.
+        let fate = if is_silent && self.destinations() == 1 { Fate::Silent } else { Fate::Other };
+        past(connect, connect.started_ns, fate, view)
     }
 
     fn destinations(&self) -> u64 {

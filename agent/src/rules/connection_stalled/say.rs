@@ -16,6 +16,7 @@ use crate::{
         report::Report,
     },
     rules::{
+        biography::{Fate, Past, past_of},
         neighbours::{self, within},
         text::{self, address, count, duration, place, times},
     },
@@ -72,7 +73,14 @@ impl Says<'_> {
     fn report(&self) -> Report {
         let (unacked, known) = (&self.lead.unacked, &self.view.world.known);
         let age_ns = self.now_ns.saturating_sub(unacked.since_ns);
-        let (kind, confidence) = self.cause();
+        let (mut why, mut remedies, mut evidence) = (self.why(), self.remedies(), self.evidence());
+        let (mut kind, mut confidence) = self.cause();
+        if let Some(past) = self.past() {
+            if let Some(blamed) = past.blamed {
+                (kind, confidence) = (CauseKind::Neighbour, blamed);
+            }
+            past.told(&mut why, &mut remedies, &mut evidence);
+        }
         let drop_reason =
             (unacked.drops > 0).then(|| self.view.world.drop_reason(unacked.drop_reason)).flatten();
         Report {
@@ -83,7 +91,7 @@ impl Says<'_> {
             count: self.group.total,
             process: known.named(&self.lead.owner),
             summary: self.summary(),
-            why: self.why(),
+            why,
             cause: Some(Cause {
                 kind,
                 confidence,
@@ -95,8 +103,8 @@ impl Says<'_> {
                 ..Cause::default()
             }),
             caused_by: self.group.explained_by.clone(),
-            remedies: self.remedies(),
-            evidence: self.evidence(),
+            remedies,
+            evidence,
             details: Details::ConnectionStalled(ConnectionStalledDetails {
                 local: known.local(&unacked.tuple),
                 peer: self.peer.clone(),
@@ -119,6 +127,18 @@ impl Says<'_> {
                 peers: self.group.peers.iter().copied().collect(),
             }),
         }
+    }
+
+    /// What became of the neighbour's entry, where nothing else explains the silence.
+    fn past(&self) -> Option<Past> {
+        let unacked = &self.lead.unacked;
+        let fate = match self.finding {
+            Finding::Neighbour | Finding::Dropped | Finding::PathMtu(_) | Finding::OneSegment => return None,
+            // What had been idle may have been forgotten meanwhile, and a peer that is heard is there.
+            Finding::Forgotten(true) | Finding::Deaf => Fate::Other,
+            Finding::Forgotten(false) | Finding::Silent => Fate::Silent,
+        };
+        past_of((unacked.cookie, &unacked.tuple, &self.lead.owner), unacked.since_ns, fate, self.view)
     }
 
     /// Clients come and go: that one of a service's is gone is no fault.

@@ -54,6 +54,8 @@ const OWN: usize = 4;
 const WITHDRAWN_NS: u64 = 60_000_000_000;
 /// `EHOSTUNREACH`.
 const HOST_UNREACHABLE: i32 = 113;
+/// The record of a failure follows what it does to a connect within this long, unless it is lost.
+const RECORD_NS: u64 = 500_000_000;
 /// A connect that its process closes sooner than this has hardly waited.
 const PATIENCE_NS: u64 = 1_000_000_000;
 /// So many attempts that are given up sooner are a program with a short timeout, and its trouble is real.
@@ -110,6 +112,8 @@ struct Unanswered {
     left_out: u32,
     failures: u64,
     failed_ns: Option<u64>,
+    /// A connect that waited for it was told that its host is unreachable, and nothing yet that the entry has failed.
+    unreachable_ns: Option<u64>,
     /// Neighbours behind the same device that are counted here.
     others: u64,
     /// Its entry was taken away by hand shortly before.
@@ -327,7 +331,25 @@ impl NeighbourUnresolved {
         match (&silent.id, silent.failed_ns) {
             (Some(_), _) => self.update(key, view),
             (None, Some(_)) => self.soon(key, view),
-            (None, None) => {}
+            // The kernel has given up: its own record of that comes a moment later, or is lost.
+            (None, None) => drop(silent.unreachable_ns.get_or_insert(at_ns)),
+        }
+    }
+
+    /// Entries that have failed, of which no record says so.
+    fn lost(&mut self, view: &mut View<'_>) {
+        let has_failed = |silent: &Unanswered| {
+            silent.failed_ns.is_none()
+                && silent.unreachable_ns.is_some_and(|at| view.now_ns.saturating_sub(at) >= RECORD_NS)
+        };
+        let lost: Vec<(Key, u64)> = self
+            .asked
+            .iter()
+            .filter(|(_, silent)| silent.id.is_none() && has_failed(silent))
+            .filter_map(|(key, silent)| Some((*key, silent.unreachable_ns?)))
+            .collect();
+        for (key, at_ns) in lost {
+            self.failed(key, at_ns, view);
         }
     }
 
@@ -359,6 +381,7 @@ impl NeighbourUnresolved {
     }
 
     fn tick(&mut self, view: &mut View<'_>) {
+        self.lost(view);
         let late: Vec<Key> = self
             .asked
             .iter()

@@ -1,5 +1,7 @@
 //! What is said about an answer that does not come.
 
+use ebpf_probes::abi::{AF_INET, AF_INET6, IPPROTO_TCP, Tuple};
+
 use super::{End, Seen, usual::Answers};
 use crate::{
     pipeline::{
@@ -10,6 +12,7 @@ use crate::{
     },
     records::address_bytes,
     rules::{
+        biography::{Fate, past_of},
         neighbours::within,
         text::{self, count, duration, place},
     },
@@ -71,6 +74,19 @@ pub(super) fn report(seen: &Seen, usual: Option<Answers>, end: Option<End>, view
     if let Some(thread) = &connection.thread {
         evidence.push((watched.boot_ns, format!("thread {}: {}", thread.shown.tid, thread.words())));
     }
+    let mut remedies = remedies(seen, &to, view);
+    let tuple = Tuple {
+        local: address_bytes(socket.local.ip()),
+        remote: address_bytes(socket.remote.ip()),
+        local_port: socket.local.port(),
+        remote_port: socket.remote.port(),
+        family: if socket.remote.is_ipv4() { AF_INET } else { AF_INET6 },
+        protocol: IPPROTO_TCP,
+    };
+    // It has acknowledged what was sent: whatever became of the entry is no cause.
+    if let Some(past) = past_of((socket.cookie, &tuple, &owner), sent_ns, Fate::Other, view) {
+        past.told(&mut why, &mut remedies, &mut evidence);
+    }
     let sure = connection.thread.is_some() && connection.others == 0;
     Report {
         kind: Kind::ResponseOverdue,
@@ -78,7 +94,7 @@ pub(super) fn report(seen: &Seen, usual: Option<Answers>, end: Option<End>, view
         severity: if sure { Severity::Warning } else { Severity::Info },
         began_ns: sent_ns,
         count: 1,
-        remedies: remedies(seen, &to, view),
+        remedies,
         process,
         summary,
         why,

@@ -18,6 +18,7 @@ use crate::{
         remedy::Remedy,
     },
     rules::{
+        biography::{Fate, Past, past},
         drops,
         fetch::{self, For, HTTP},
         neighbours, resolvers,
@@ -47,6 +48,9 @@ impl Says<'_> {
                     why.push("Whether this host itself drops its SYNs is seen with the next one.".into());
                 } else if op.ended_ns.is_none() {
                     why.push("Silence is what a firewall that drops, a missing route back or a dead host looks like; a closed port would have refused.".into());
+                }
+                if let Some(past) = self.fetch_past() {
+                    why.extend(past.why);
                 }
                 if let Some(words) = resolvers::over_tcp(&op.connect, self.view.world) {
                     why.insert(0, words);
@@ -97,6 +101,18 @@ impl Says<'_> {
             why.push(format!("Only {narrowed} were watched: what else the process did is missing here."));
         }
         why
+    }
+
+    /// What became of the entry of the neighbour that the connect goes by, where nothing else explains its silence.
+    pub(super) fn fetch_past(&self) -> Option<Past> {
+        let Some(Blame { suspect: Suspect::Connect(op, None), .. }) = self.blame() else { return None };
+        let (connect, world) = (&op.connect, self.view.world);
+        if connect.drops > 0 || !explained(&self.blame()?.suspect, self.view).is_empty() {
+            return None;
+        }
+        let is_silent =
+            op.ended_ns.is_none() && connect.is_seen() && world.stray_answer(connect).is_none();
+        past(connect, connect.started_ns, if is_silent { Fate::Silent } else { Fate::Other }, self.view)
     }
 
     fn posture(&self) -> Posture {
@@ -194,6 +210,9 @@ impl Says<'_> {
                     Some(verdict) => verdict.remedies,
                     None => vec![format!("allow egress tcp/{port} to {ip}").into()],
                 };
+                if let Some(past) = self.fetch_past() {
+                    remedies.splice(0..0, past.remedies);
+                }
                 if port == HTTP {
                     remedies.extend(self.fetch_remedies());
                 } else {

@@ -48,6 +48,7 @@ impl Says<'_> {
         }
         if let Some(blame) = self.blame() {
             self.blame_evidence(blame, &mut seen);
+            seen.extend(self.fetch_past().into_iter().flat_map(|past| past.seen));
         }
         if let Some(snapshot) = self.snapshot() {
             seen.push((snapshot.boot_ns, self.snapshot_words(snapshot)));

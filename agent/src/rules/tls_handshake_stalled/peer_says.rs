@@ -10,6 +10,7 @@ use crate::{
         report::Report,
     },
     rules::{
+        biography::{Fate, past_of},
         connection_stalled::{Finding, idle_ns},
         neighbours::within,
         text::{self, count, duration, place, times},
@@ -55,7 +56,7 @@ pub(super) fn report(group: &Group, waits: &Waits, now_ns: u64, end: Option<End>
             )
         }
     };
-    let (kind, confidence) = match finding {
+    let (mut kind, mut confidence) = match finding {
         None => (CauseKind::Peer, Confidence::Likely),
         Some(Finding::PathMtu(_)) => (CauseKind::Path, Confidence::Likely),
         Some(Finding::Dropped) => (CauseKind::Filter, Confidence::Likely),
@@ -103,6 +104,16 @@ pub(super) fn report(group: &Group, waits: &Waits, now_ns: u64, end: Option<End>
             Remedy::from("see whether anything comes: ")
                 .and(there(Command::new("ss").words("-tnoi sport =").arg(format!(":{}", local.port)))),
         );
+    }
+    let fate = match finding {
+        Some(Finding::Silent | Finding::Forgotten(false)) => Fate::Silent,
+        _ => Fate::Other,
+    };
+    if let Some(past) = past_of((hs.cookie, &hs.tuple, &hs.owner), hs.moved_ns, fate, view) {
+        if let Some(blamed) = past.blamed {
+            (kind, confidence) = (CauseKind::Neighbour, blamed);
+        }
+        past.told(&mut why, &mut remedies, &mut evidence);
     }
     Report {
         kind: Kind::TlsHandshakeStalled,

@@ -1,12 +1,15 @@
 //! The incidents of neighbours, live: stale, unresolved and contested entries, and what only looks like them.
 
 mod conflict;
+mod late;
 mod machine;
 mod next_hop;
 mod no_incident;
+mod overlay;
 mod own_address;
 mod several_macs;
 mod stale;
+mod unicast_lost;
 mod unresolved;
 
 use std::{

@@ -1,0 +1,85 @@
+//! A neighbour that receives what is sent to everybody and not what is sent to its MAC, as where a switch has that MAC at a
+//! wrong port; and one that receives both while its service is silent.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use super::{Repeated, STALLED, is_established};
+use crate::{
+    harness::{Incident, Lan, lan::Host, sockets},
+    needs,
+};
+
+/// The host's entries are confirmed again within a second or two, and not after half a minute.
+fn confirms_often(host: &Host) {
+    let set = |name: &str, value: &str| host.netns.sysctl(&format!("net/ipv4/neigh/eth0/{name}"), value);
+    set("base_reachable_time_ms", "1000");
+    set("delay_first_probe_time", "1");
+    set("retrans_time_ms", "200");
+}
+
+/// Sends datagrams to a neighbour, and so has its entry confirmed.
+fn talks_to(host: &Host, to: SocketAddr) -> Repeated {
+    let mut socket = None;
+    Repeated::every(Duration::from_millis(100), &host.netns, move || {
+        let socket = socket.get_or_insert_with(|| UdpSocket::bind("0.0.0.0:0").expect("a socket"));
+        let _ = socket.send_to(b"?", to);
+    })
+}
+
+fn stalls(incident: &Incident, service: SocketAddr) -> bool {
+    incident.text("/kind") == STALLED && incident.blamed() == service.to_string()
+}
+
+#[test]
+fn a_neighbour_that_hears_only_what_is_sent_to_everybody_is_named_as_cause_of_silence() {
+    needs!(Nftables);
+    let lan = Lan::set("connect_stalled/unicast_lost_on_the_switch");
+    let (host, peer) = (lan.host(10), lan.host(20));
+    confirms_often(&host);
+    let service = peer.service(peer.v4);
+    let _listener = sockets::listen(&peer.netns, service);
+    lan.switch.nft(&format!(
+        "table bridge test {{ chain forward {{ type filter hook forward priority 0; ether daddr {} drop; }}; }}",
+        peer.mac()
+    ));
+    let (socket, _) = sockets::begin_connect(&host.netns, service);
+    let talks = talks_to(&host, service);
+    let blamed = lan.culprit.wait_for_incident("the neighbour is blamed", |incident| {
+        stalls(incident, service) && incident.blame() == ("neighbour", "likely")
+    });
+    let lost = format!("frames to {} alone are lost on the way", peer.mac());
+    assert!(blamed.why().contains(&lost), "{:#}", blamed.json);
+    assert!(blamed.text("/remedies/0").contains(&peer.mac()), "{:#}", blamed.json);
+    // The switch learns the port again.
+    lan.switch.nft("delete table bridge test");
+    is_established(&socket, service);
+    drop(talks);
+    lan.resolved(&blamed);
+    lan.ends_with(&[&host], &[STALLED]);
+}
+
+#[test]
+fn a_neighbour_that_answers_what_is_sent_to_it_alone_is_not_blamed_for_a_silent_service() {
+    needs!(Nftables);
+    let lan = Lan::set("connect_stalled/silent_service_of_a_confirmed_neighbour");
+    let (host, peer) = (lan.host(10), lan.host(20));
+    confirms_often(&host);
+    let service = peer.service(peer.v4);
+    lan.switch.nft(&format!(
+        "table bridge test {{ chain forward {{ type filter hook forward priority 0; ether daddr {} ether type ip drop; }}; }}",
+        peer.mac()
+    ));
+    let (socket, _) = sockets::begin_connect(&host.netns, service);
+    let _talks = talks_to(&host, service);
+    // As long as the other one took to be seen.
+    let stalled = lan.culprit.wait_for_incident("the connect, for a while", |incident| {
+        stalls(incident, service) && incident.number("/details/pending_ms") >= 10_000
+    });
+    assert_eq!(stalled.blame(), ("outbound_connect", "certain"), "{:#}", stalled.json);
+    assert!(!stalled.why().contains("lost on the way"), "{:#}", stalled.json);
+    drop(socket);
+    lan.ends_with(&[&host], &[STALLED]);
+}
