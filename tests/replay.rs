@@ -156,6 +156,7 @@ const CASES: &[(&str, &[Case])] = &[
             ("one_name_of_many", &[("dns_unanswered", "dns_lookup", "likely")]),
             ("one_of_a_pair_lost", &[("dns_unanswered", "dns_lookup", "likely")]),
             ("second_attempt_answered_without_fault", &[]),
+            ("server_answers_no_program", &[LOOKUP; 4]),
             ("server_silent", &[LOOKUP]),
             ("servfail_three_times", &[LOOKUP]),
             ("truncated_and_tcp_dropped", &[("dns_unanswered", "outbound_connect", "certain")]),
@@ -171,6 +172,13 @@ const CASES: &[(&str, &[Case])] = &[
                 &[UNRESOLVED, ("connect_failing", "neighbour", "certain")],
             ),
             ("refused_three_times", &[("connect_failing", "outbound_connect", "certain")]),
+        ],
+    ),
+    (
+        "connection_stalled",
+        &[
+            ("forgotten_by_nat", &[("connection_stalled", "path", "possible")]),
+            ("path_mtu_hole", &[("connection_stalled", "path", "likely")]),
         ],
     ),
     (
