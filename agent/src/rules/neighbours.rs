@@ -136,9 +136,7 @@ pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
 fn about_hop(kind: Kind, hop: &Hop, view: &View<'_>) -> Vec<String> {
     let about = about(hop.netns, records::address(hop.address));
     match (hop.ifindex != 0).then(|| view.world.known.device_at(hop.netns, hop.ifindex)).flatten() {
-        Some(device) => {
-            view.store.live_about(kind, &format!("{about}{device}")).map(str::to_owned).collect()
-        }
+        Some(device) => view.store.live_about(kind, &format!("{about}{device}")).map(str::to_owned).collect(),
         None => view.store.live_ids(kind, &about).map(str::to_owned).collect(),
     }
 }
@@ -148,8 +146,7 @@ fn about_hop(kind: Kind, hop: &Hop, view: &View<'_>) -> Vec<String> {
 fn contested(connect: &Connect, view: &View<'_>) -> Vec<String> {
     let (netns, way) = (connect.owner.netns, connect.way());
     let own = about(netns, records::address(way.local));
-    let mut ids: Vec<String> =
-        view.store.live_ids(Kind::AddressConflict, &own).map(str::to_owned).collect();
+    let mut ids: Vec<String> = view.store.live_ids(Kind::AddressConflict, &own).map(str::to_owned).collect();
     let Some((address, Biography { change: Some(change), .. })) = view.world.biography(connect, view.now_ns)
     else {
         return ids;

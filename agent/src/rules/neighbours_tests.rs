@@ -209,7 +209,11 @@ fn one_that_comes_back_at_another_mac_has_moved_and_is_not_deaf() {
     scene.neigh(4000, NeighRecord { cause: cause::TIMER, ..timer });
     scene.neigh(4100, entry(90, (state::INCOMPLETE, 1), (state::REACHABLE, 2)));
     stalls(&mut scene, 6000);
-    assert!(!why(&scene).contains("lost on the way") && why(&scene).contains("moved from"), "{}", why(&scene));
+    assert!(
+        !why(&scene).contains("lost on the way") && why(&scene).contains("moved from"),
+        "{}",
+        why(&scene)
+    );
 }
 
 #[test]
@@ -262,7 +266,9 @@ fn an_entry_set_for_good_at_a_mac_that_nobody_answers_from_is_named_with_who_set
     stalls(&mut scene, 3000);
     assert_eq!(blames(&scene), (CauseKind::Neighbour, Confidence::Likely));
     assert!(
-        why(&scene).contains("was set PERMANENT at 02:00:00:00:00:01 3.0 s before by raven[1017], and nobody answers"),
+        why(&scene).contains(
+            "was set PERMANENT at 02:00:00:00:00:01 3.0 s before by raven[1017], and nobody answers"
+        ),
         "{}",
         why(&scene)
     );

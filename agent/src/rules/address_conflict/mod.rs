@@ -43,6 +43,8 @@ const REPLACED_NS: u64 = 1_000_000_000;
 const QUIET_NS: u64 = 60_000_000_000;
 /// Of one who claims it more seldom, twice as long as between two claims, and at most this long.
 const LONG_QUIET_NS: u64 = 1_800_000_000_000;
+/// Whether another namespace of this machine still has the address is asked so often.
+const HAS_EVERY_NS: u64 = 5_000_000_000;
 /// It is asked at most this often whose MACs some are.
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 
@@ -63,6 +65,7 @@ struct Contested {
     dad_failed: Option<(u64, u64)>,
     /// Whose the MACs are is to be asked; who listens, too.
     ask: bool,
+    asked_ns: u64,
     asked_listeners: bool,
     listeners: Vec<ListensAt>,
     /// Claims when it was last reported.
@@ -96,6 +99,8 @@ enum End {
     Usable,
     /// The other MACs are this host's own.
     Ours,
+    /// The other namespace of this machine has it no more.
+    LetGo,
 }
 
 impl Diagnose for AddressConflict {
@@ -130,16 +135,22 @@ impl Diagnose for AddressConflict {
     fn holders(&mut self, holders: &Holders, view: &mut View<'_>) {
         let key = (holders.netns, holders.ifindex, holders.address);
         let Some(contested) = self.addresses.get_mut(&key) else { return };
+        let mut let_go = false;
         for claimant in &mut contested.claimants {
             claimant.looked = true;
             // One that has the address itself says more than one that has not.
             let having = holders.devices.iter().filter(|holder| holder.mac == claimant.mac);
-            claimant.holder = having.max_by_key(|holder| holder.has_address).cloned();
+            let holder = having.max_by_key(|holder| holder.has_address).cloned();
+            let had = claimant.holder.take().filter(|holder| holder.has_address);
+            // A device that is gone has no address either.
+            let gone = had.as_ref().map(|had| Holder { has_address: false, ..had.clone() });
+            claimant.holder = holder.or(gone);
+            let_go |= had.is_some() && claimant.holder.as_ref().is_some_and(|holder| !holder.has_address);
             let at = holders.others.iter().filter(|other| other.mac == claimant.mac);
             claimant.other_addresses = at.map(|other| records::address(other.address)).collect();
         }
         if contested.id.is_some() && !contested.is_contested(&key) {
-            self.ends(&key, End::Ours, view);
+            self.ends(&key, if let_go { End::LetGo } else { End::Ours }, view);
         }
     }
 
@@ -179,7 +190,7 @@ impl AddressConflict {
         waiting.sort_unstable();
         let Some(key) = waiting.first().map(|key| **key) else { return };
         let Some(contested) = self.addresses.get_mut(&key) else { return };
-        contested.ask = false;
+        (contested.ask, contested.asked_ns) = (false, view.now_ns);
         self.looked_ns = Some(view.now_ns);
         let (netns, ifindex, address) = key;
         let macs = contested.claimants.iter().map(|claimant| claimant.mac).collect();
@@ -202,6 +213,7 @@ impl AddressConflict {
                     self.addresses.remove(&key);
                 }
             } else if let Some(id) = contested.id.clone() {
+                contested.ask |= contested.is_within(&key, view.now_ns);
                 let claims = contested.claims();
                 if claims.checked_ilog2() != contested.said.checked_ilog2() {
                     contested.said = claims;
@@ -223,7 +235,7 @@ impl AddressConflict {
             view.store.over(view.now_ns, &id, report);
         }
         // Whose the MACs are, and how seldom they are heard, is kept: the next claim is no first one.
-        if !matches!(end, End::Ours | End::Quiet) {
+        if !matches!(end, End::Ours | End::Quiet | End::LetGo) {
             self.addresses.remove(key);
         }
     }
@@ -261,6 +273,12 @@ impl Contested {
         self.claimants.iter().filter(move |claimant| {
             claimant.holder.as_ref().is_none_or(|holder| holder.has_address && holder.netns != netns)
         })
+    }
+
+    /// It is to be asked again whether the other one has it: it is of this machine, as far as is known.
+    fn is_within(&self, key: &Key, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.asked_ns) >= HAS_EVERY_NS
+            && self.foreign(key).any(|claimant| claimant.holder.is_some())
     }
 
     fn is_contested(&self, key: &Key) -> bool {

@@ -106,6 +106,11 @@ impl Contested {
                     "The other MAC for {address} {where_} is a device of this host: it is not contested."
                 );
             }
+            Some(End::LetGo) => {
+                return format!(
+                    "The other network namespace of this machine has {address} no more: it is not contested {where_}."
+                );
+            }
             None => {}
         }
         let names: Vec<String> = others.iter().map(|other| written(&other.mac)).collect();

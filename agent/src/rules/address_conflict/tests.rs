@@ -233,3 +233,22 @@ fn one_who_announces_the_address_every_hundred_seconds_is_one_incident_once_that
     let resolved = scene.emitted.iter().filter(|emitted| emitted.state == State::Resolved).count();
     assert_eq!(resolved, 1, "only before the second one was heard");
 }
+
+#[test]
+fn another_namespace_of_this_machine_is_asked_again_whether_it_has_the_address_and_ends_it_when_it_has_not() {
+    for devices in [vec![device(2, 9, false)], vec![]] {
+        let mut scene = Scene::new();
+        claims(&mut scene, 0, 9);
+        scene.tick(250);
+        looked(&mut scene, own(), vec![device(2, 9, true)]);
+        scene.passes(250, 3000);
+        assert_eq!(opened(&scene), 1);
+        scene.requests.clear();
+        scene.passes(3000, 9000);
+        assert!(scene.requests.iter().any(|request| matches!(request, Request::Holders(_))));
+        looked(&mut scene, own(), devices);
+        scene.passes(9000, 20_000);
+        assert_eq!(scene.last().state, State::Resolved);
+        assert!(scene.last().summary.contains("has 192.0.2.20 no more"), "{}", scene.last().summary);
+    }
+}

@@ -10,9 +10,7 @@ use crate::{
     fact::{BEFORE_START, Endpoint},
     pipeline::{
         View,
-        incident::{
-            Cause, CauseKind, ConnectStalledDetails, Details, Kind, Severity, StalledDestination,
-        },
+        incident::{Cause, CauseKind, ConnectStalledDetails, Details, Kind, Severity, StalledDestination},
         remedy::Remedy,
         report::Report,
     },
