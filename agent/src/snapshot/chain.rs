@@ -15,7 +15,7 @@ use super::{
     cgroup,
     ends::{End, Found},
     sockets::Sockets,
-    tables::{other_end, receiver},
+    tables::{self, Namespaces, other_end, receiver},
     take,
 };
 use crate::known::{
@@ -77,7 +77,14 @@ fn level(
         found.extend(links.iter().map(|link| link.on));
         chain.links.extend(links);
         let comm = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-        chain.looked_at.push(Looked { comm: comm.trim_end().to_owned(), snapshot, datagrams, quota: None });
+        let own = tables::namespace(std::process::id());
+        chain.looked_at.push(Looked {
+            comm: comm.trim_end().to_owned(),
+            snapshot,
+            datagrams,
+            elsewhere: own.is_some() && tables::namespace(process) != own,
+            quota: None,
+        });
     }
     found
 }
@@ -97,6 +104,7 @@ fn links(snapshot: &Snapshot) -> (Vec<Link>, Vec<(u32, SocketAddr)>) {
     let process = snapshot.process;
     let (mut links, mut datagrams) = (Vec::new(), Vec::new());
     let mut sought: Vec<(Option<u32>, Between, End)> = Vec::new();
+    let others = Namespaces::beside(process);
     let sockets = match snapshot.unfinished {
         true => return (links, datagrams),
         false => Sockets::open(process, &PathBuf::from(format!("/proc/{process}"))),
@@ -113,7 +121,7 @@ fn links(snapshot: &Snapshot) -> (Vec<Link>, Vec<(u32, SocketAddr)>) {
             links.extend(children(snapshot).into_iter().map(link));
         }
         let waited_for = snapshot.sockets.iter().filter(|socket| thread.awaits(socket));
-        sought.extend(waited_for.filter_map(|socket| tcp(process, tid, socket)));
+        sought.extend(waited_for.filter_map(|socket| tcp(&others, tid, socket)));
         for (cookie, remote) in sockets.datagrams() {
             if !thread.sockets.contains(&cookie) {
                 continue;
@@ -124,7 +132,7 @@ fn links(snapshot: &Snapshot) -> (Vec<Link>, Vec<(u32, SocketAddr)>) {
             }
         }
     }
-    sought.extend(snapshot.of_event_loops().filter_map(|socket| tcp(process, None, socket)));
+    sought.extend(snapshot.of_event_loops().filter_map(|socket| tcp(&others, None, socket)));
     let found = Found::look(&sought.iter().map(|(.., end)| end.clone()).collect());
     for (thread, by, end) in sought {
         let others = found.at(&end).iter().filter(|holder| **holder != process);
@@ -133,9 +141,9 @@ fn links(snapshot: &Snapshot) -> (Vec<Link>, Vec<(u32, SocketAddr)>) {
     (links, datagrams)
 }
 
-/// The other end of a connection, if this machine has it.
-fn tcp(process: u32, thread: Option<u32>, socket: &SeenSocket) -> Option<(Option<u32>, Between, End)> {
-    let inode = other_end(process, "tcp", socket.local, socket.remote)?;
+/// The other end of a connection, if this machine has it, in whichever network namespace.
+fn tcp(of: &Namespaces, thread: Option<u32>, socket: &SeenSocket) -> Option<(Option<u32>, Between, End)> {
+    let inode = other_end(of, socket.local, socket.remote)?;
     Some((thread, Between::Tcp(socket.remote), End::Socket(inode)))
 }
 

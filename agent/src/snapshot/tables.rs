@@ -1,17 +1,64 @@
 //! The kernel's tables of TCP and UDP sockets (`/proc/PID/net`): which socket of this machine is at the other end.
 
 use std::{
+    cell::OnceCell,
+    collections::HashSet,
     fs,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::{Duration, Instant},
 };
+
+use crate::observe;
 
 /// Bytes of a table read at most.
 const TABLE: usize = 1 << 22;
 
-/// The inode of the socket at the other end, in the network namespace of a process; of a connection that waits to be
-/// accepted that of its listener.
-pub(super) fn other_end(process: u32, table: &str, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
-    let rows = rows(process, table);
+/// Network namespaces looked through, at most, and how long that may take.
+const NAMESPACES: usize = 64;
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The network namespace of a process.
+pub(super) fn namespace(process: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{process}/ns/net")).ok()
+}
+
+/// The network namespace of a process, and a process of each other one, looked for when it is asked.
+pub(super) struct Namespaces {
+    process: u32,
+    others: OnceCell<Vec<u32>>,
+    began: Instant,
+}
+
+impl Namespaces {
+    pub(super) fn beside(process: u32) -> Self {
+        Self { process, others: OnceCell::new(), began: Instant::now() }
+    }
+
+    /// The first process of each, in order of their ids.
+    fn others(&self) -> &[u32] {
+        self.others.get_or_init(|| {
+            let mut known: HashSet<PathBuf> = namespace(self.process).into_iter().collect();
+            let first = |pid: &u32| namespace(*pid).is_some_and(|netns| known.insert(netns));
+            observe::pids().take_while(|_| self.is_in_time()).filter(first).take(NAMESPACES).collect()
+        })
+    }
+
+    fn is_in_time(&self) -> bool {
+        self.began.elapsed() < PATIENCE
+    }
+}
+
+/// The inode of the socket at the other end of a TCP connection; of one that waits to be accepted that of its listener.
+/// Where both ends have the same addresses, nothing translates them: another namespace of this machine may have it.
+pub(super) fn other_end(of: &Namespaces, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
+    let in_own = other_end_in(of.process, local, remote);
+    let others = || of.others().iter().take_while(|_| of.is_in_time());
+    in_own.or_else(|| others().find_map(|process| other_end_in(*process, local, remote)))
+}
+
+fn other_end_in(process: u32, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
+    let rows = rows(process, "tcp");
     let there = rows.iter().find(|row| row.local == remote && row.remote == local)?;
     if there.inode != 0 {
         return Some(there.inode);
@@ -88,12 +135,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
         let (local, remote) = (near.local_addr().expect("bound"), near.peer_addr().expect("connected"));
-        let me = std::process::id();
-        let queued = other_end(me, "tcp", local, remote).expect("its listener");
+        let me = Namespaces::beside(std::process::id());
+        let queued = other_end(&me, local, remote).expect("its listener");
         let (_far, _) = listener.accept().expect("it connected");
-        let accepted = other_end(me, "tcp", local, remote).expect("its other end");
+        let accepted = other_end(&me, local, remote).expect("its other end");
         assert_ne!(queued, accepted);
-        assert_eq!(other_end(me, "tcp", remote, SocketAddr::new(local.ip(), 1)), None);
+        assert_eq!(other_end(&me, remote, SocketAddr::new(local.ip(), 1)), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    harness::{Netns, Running, Scratch, culprit::binary, port, stage::python},
+    harness::{Netns, Running, Scratch, culprit::binary, netns::Pair, port, stage::python},
     needs,
 };
 
@@ -161,25 +161,28 @@ fn what_is_no_process_is_named_and_is_an_error() {
     assert_eq!(binary().arg("why").output().expect("it starts").status.code(), Some(2));
 }
 
-#[test]
-fn who_waits_for_the_answer_of_a_silent_service_of_this_machine_waits_for_its_process() {
-    needs!();
-    let netns = Netns::make();
-    let at = SocketAddr::new(netns.loopback(), port());
-    // It accepts nothing: the connection stands in its queue.
-    const LISTENS: &str = "
+/// Accepts nothing: connections stand in its queue.
+const LISTENS: &str = "
 import socket, sys, time
 server = socket.create_server((sys.argv[1], int(sys.argv[2])))
 print('ready', flush=True)
 time.sleep(60)
 ";
-    const ASKS: &str = "
+
+/// Asks over TCP.
+const ASKS: &str = "
 import socket, sys
 service = socket.create_connection((sys.argv[1], int(sys.argv[2])))
 service.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
 print('ready', flush=True)
 service.recv(1)
 ";
+
+#[test]
+fn who_waits_for_the_answer_of_a_silent_service_of_this_machine_waits_for_its_process() {
+    needs!();
+    let netns = Netns::make();
+    let at = SocketAddr::new(netns.loopback(), port());
     let args = [at.ip().to_string(), at.port().to_string()];
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let server = program(&netns, LISTENS, &args);
@@ -313,4 +316,18 @@ os.kill(os.getpid(), signal.SIGSTOP)
     assert!(output.status.success(), "{output:?}");
     assert!(text.contains("└─ is stopped, by a signal or a debugger\n"), "{text}");
     assert!(text.contains(&format!("kill -CONT {}\n", stopped.pid())), "{text}");
+}
+
+/// As a container asks another one of the same node.
+#[test]
+fn who_waits_for_a_service_in_another_network_namespace_of_this_machine_waits_for_its_process() {
+    needs!();
+    let pair = Pair::make();
+    let args = [pair.v4(2).to_string(), port().to_string()];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let server = program(&pair.server, LISTENS, &args);
+    let client = program(&pair.client, ASKS, &args);
+    let (output, text) = why(&[&client.pid().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(text.contains(&format!("waits for python3[{}] (TCP ", server.pid())), "{text}");
 }

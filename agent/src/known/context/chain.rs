@@ -29,6 +29,9 @@ pub struct Looked {
     pub snapshot: Snapshot,
     /// Its threads that wait for a datagram of one peer alone: the thread, and that peer.
     pub datagrams: Vec<(u32, SocketAddr)>,
+    /// It is in another network namespace than culprit.
+    #[serde(default)]
+    pub elsewhere: bool,
     /// How often its CPU quota was used up while it was looked at, if it has one.
     pub quota: Option<Quota>,
 }

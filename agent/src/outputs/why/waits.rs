@@ -94,9 +94,9 @@ pub(super) fn of_thread(thread: &SeenThread, looked: &Looked) -> Vec<Wait> {
     let (tid, snapshot) = (thread.shown.tid, &looked.snapshot);
     let mut waits: Vec<Wait> = Vec::new();
     let peers = snapshot.sockets.iter().filter(|socket| socket.is_established() && thread.awaits(socket));
-    waits.extend(peers.map(|socket| peer(socket, "waits")));
+    waits.extend(peers.map(|socket| peer(socket, "waits", looked)));
     let datagrams = looked.datagrams.iter().filter(|(waiter, _)| *waiter == tid);
-    waits.extend(datagrams.map(|(_, from)| datagram(*from)));
+    waits.extend(datagrams.map(|(_, from)| datagram(*from, looked)));
     if let Some((queued, port)) = snapshot.queued() {
         let clients = snapshot.sockets.iter().filter(|socket| thread.awaits_client(socket));
         waits.extend(clients.map(|socket| client(socket, queued, port)));
@@ -169,7 +169,7 @@ pub(super) fn of_process(looked: &Looked) -> Vec<Wait> {
         });
     }
     // Some protocols end with something that is not answered.
-    waits.extend(snapshot.of_event_loops().map(|socket| peer(socket, "may wait")));
+    waits.extend(snapshot.of_event_loops().map(|socket| peer(socket, "may wait", looked)));
     waits
 }
 
@@ -205,7 +205,15 @@ pub(super) fn said(socket: &SeenSocket) -> String {
     }
 }
 
-fn peer(socket: &SeenSocket, verb: &str) -> Wait {
+/// A command, as it is run where a process is.
+fn beside(looked: &Looked, command: Command) -> Command {
+    match looked.elsewhere {
+        true => command.by(Command::new("nsenter").arg("-t").arg(looked.snapshot.process).arg("-n")),
+        false => command,
+    }
+}
+
+fn peer(socket: &SeenSocket, verb: &str, looked: &Looked) -> Wait {
     let see = Command::new("ss").arg("-tnoi").arg(format!(
         "dst {} dport = :{}",
         socket.remote.ip(),
@@ -213,20 +221,22 @@ fn peer(socket: &SeenSocket, verb: &str) -> Wait {
     ));
     Wait {
         cookie: socket.cookie,
-        remedies: vec![Remedy::from("see that connection, and what its peer does: ").and(see)],
+        remedies: vec![
+            Remedy::from("see that connection, and what its peer does: ").and(beside(looked, see)),
+        ],
         ..Wait::new(What::Peer, format!("{verb} for {}: {}", socket.remote, said(socket)))
     }
 }
 
 /// What was sent is not known: it was before culprit started.
-fn datagram(from: SocketAddr) -> Wait {
+fn datagram(from: SocketAddr, looked: &Looked) -> Wait {
     const DNS: u16 = 53;
     if from.port() != DNS {
         return Wait::new(What::Peer, format!("waits for a datagram of {from}"));
     }
-    let dig = Command::new("dig").arg(format!("@{}", from.ip())).words("NAME");
+    let dig = Command::new("dig").arg(format!("@{}", from.ip())).words("-t NS -q .");
     Wait {
-        remedies: vec![Remedy::from("ask that server: ").and(dig)],
+        remedies: vec![Remedy::from("ask that server: ").and(beside(looked, dig))],
         ..Wait::new(
             What::DnsLookup,
             format!("waits for DNS server {from}, which it asked before culprit started"),
