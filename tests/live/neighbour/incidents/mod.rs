@@ -7,6 +7,7 @@ mod next_hop;
 mod no_incident;
 mod overlay;
 mod own_address;
+mod questions;
 mod several_macs;
 mod stale;
 mod unicast_lost;

@@ -8,7 +8,13 @@ use std::{
 
 use super::{Repeated, STALLED, is_established};
 use crate::{
-    harness::{Incident, Lan, lan::Host, sockets},
+    harness::{
+        Incident, Lan,
+        lan::Host,
+        port,
+        process::{run, words},
+        sockets,
+    },
     needs,
 };
 
@@ -35,16 +41,17 @@ fn stalls(incident: &Incident, service: SocketAddr) -> bool {
 
 #[test]
 fn a_neighbour_that_hears_only_what_is_sent_to_everybody_is_named_as_cause_of_silence() {
-    needs!(Nftables);
+    needs!();
     let lan = Lan::set("connect_stalled/unicast_lost_on_the_switch");
     let (host, peer) = (lan.host(10), lan.host(20));
     confirms_often(&host);
     let service = peer.service(peer.v4);
     let _listener = sockets::listen(&peer.netns, service);
-    lan.switch.nft(&format!(
-        "table bridge test {{ chain forward {{ type filter hook forward priority 0; ether daddr {} drop; }}; }}",
-        peer.mac()
-    ));
+    // The switch has its MAC at another port, where frames vanish.
+    lan.switch.ip("link add sink master br0 type dummy");
+    lan.switch.ip("link set sink up");
+    let wrong = |what: &str| format!("bridge -n {} fdb {what} {} dev sink master", lan.switch.name(), peer.mac());
+    run(&mut words(&format!("{} static", wrong("replace"))));
     let (socket, _) = sockets::begin_connect(&host.netns, service);
     let talks = talks_to(&host, service);
     let blamed = lan.culprit.wait_for_incident("the neighbour is blamed", |incident| {
@@ -54,7 +61,7 @@ fn a_neighbour_that_hears_only_what_is_sent_to_everybody_is_named_as_cause_of_si
     assert!(blamed.why().contains(&lost), "{:#}", blamed.json);
     assert!(blamed.text("/remedies/0").contains(&peer.mac()), "{:#}", blamed.json);
     // The switch learns the port again.
-    lan.switch.nft("delete table bridge test");
+    run(&mut words(&wrong("del")));
     is_established(&socket, service);
     drop(talks);
     lan.resolved(&blamed);
@@ -63,15 +70,18 @@ fn a_neighbour_that_hears_only_what_is_sent_to_everybody_is_named_as_cause_of_si
 
 #[test]
 fn a_neighbour_that_answers_what_is_sent_to_it_alone_is_not_blamed_for_a_silent_service() {
-    needs!(Nftables);
+    needs!();
     let lan = Lan::set("connect_stalled/silent_service_of_a_confirmed_neighbour");
-    let (host, peer) = (lan.host(10), lan.host(20));
+    let (host, router) = (lan.host(10), lan.host(20));
     confirms_often(&host);
-    let service = peer.service(peer.v4);
-    lan.switch.nft(&format!(
-        "table bridge test {{ chain forward {{ type filter hook forward priority 0; ether daddr {} ether type ip drop; }}; }}",
-        peer.mac()
-    ));
+    // The router answers ARP for it, and forwards to where frames vanish.
+    let service = SocketAddr::new(lan.switch.v4(30), port());
+    router.netns.ip("link add sink type dummy");
+    router.netns.ip("link set sink up");
+    router.netns.ip(&format!("route add {}/32 dev sink", service.ip()));
+    router.netns.sysctl("net/ipv4/ip_forward", "1");
+    router.netns.sysctl("net/ipv4/conf/eth0/proxy_arp", "1");
+    router.netns.sysctl("net/ipv4/neigh/eth0/proxy_delay", "0");
     let (socket, _) = sockets::begin_connect(&host.netns, service);
     let _talks = talks_to(&host, service);
     // As long as the other one took to be seen.
