@@ -102,24 +102,6 @@ macro_rules! about_a_destination {
 }
 about_a_destination!(ConnectStalledDetails, ConnectFailingDetails);
 
-impl DescribeDetails for ResponseOverdueDetails {
-    fn place(&self) -> String {
-        peer(&self.destination)
-    }
-
-    fn headline(&self) -> String {
-        String::new()
-    }
-
-    fn destination(&self) -> Option<&Endpoint> {
-        Some(&self.destination)
-    }
-
-    fn passes(&self, select: &Select) -> bool {
-        select.peer(&self.destination)
-    }
-}
-
 impl DescribeDetails for ConnectionStalledDetails {
     fn place(&self) -> String {
         if self.is_service {
@@ -158,23 +140,28 @@ impl DescribeDetails for ListenQueueFullDetails {
     }
 }
 
-impl DescribeDetails for DnsUnansweredDetails {
-    fn place(&self) -> String {
-        peer(&self.server)
-    }
+macro_rules! about_one_end {
+    ($($details:ident . $end:ident),+) => { $(
+        impl DescribeDetails for $details {
+            fn place(&self) -> String {
+                peer(&self.$end)
+            }
 
-    fn headline(&self) -> String {
-        String::new()
-    }
+            fn headline(&self) -> String {
+                String::new()
+            }
 
-    fn destination(&self) -> Option<&Endpoint> {
-        Some(&self.server)
-    }
+            fn destination(&self) -> Option<&Endpoint> {
+                Some(&self.$end)
+            }
 
-    fn passes(&self, select: &Select) -> bool {
-        select.peer(&self.server)
-    }
+            fn passes(&self, select: &Select) -> bool {
+                select.peer(&self.$end)
+            }
+        }
+    )+ };
 }
+about_one_end!(ResponseOverdueDetails.destination, DnsUnansweredDetails.server);
 
 /// `10.0.1.90 on eth0@blue`.
 fn neighbour(place: &NeighbourPlace) -> String {
