@@ -1,6 +1,8 @@
 //! What it costs to start, and what culprit reports when it cannot keep up. These tests make load or measure, so they
 //! run one at a time, after all others.
 
+mod busy;
+
 use std::{
     io::Write,
     net::{SocketAddr, TcpStream},

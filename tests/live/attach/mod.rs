@@ -2,7 +2,6 @@
 //! it looks into.
 
 mod anomalies_mode;
-mod busy;
 mod compat;
 mod containers;
 mod executables;

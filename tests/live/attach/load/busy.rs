@@ -27,6 +27,8 @@ use crate::{
     needs,
 };
 
+/// A container comes so often at most.
+const EVERY: Duration = Duration::from_secs(1);
 /// The name that DNS has for the server.
 const NAME: &str = "service.test";
 /// How long the suite's own run is.
@@ -150,6 +152,7 @@ fn containers(pair: &Pair, ours: &Ours, over: &AtomicBool) -> u32 {
     let (bridge, mirror) = (pair.client.v4(101), pair.client.v4(102));
     let mut made = 0;
     while !over.load(Ordering::Relaxed) {
+        let began = Instant::now();
         let netns = Netns::make();
         ours.are(&netns);
         server.ip(&format!("link add pod type veth peer name eth0 netns {}", netns.name()));
@@ -161,6 +164,7 @@ fn containers(pair: &Pair, ours: &Ours, over: &AtomicBool) -> u32 {
         Container::make("docker", &netns, &asks).run();
         server.ip("link del pod");
         made += 1;
+        thread::sleep(EVERY.saturating_sub(began.elapsed()));
     }
     made
 }
