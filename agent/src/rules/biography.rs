@@ -14,7 +14,10 @@ use crate::{
     text::{shell::Command, shown},
 };
 
-use super::{neighbours::{beside, resolution}, text};
+use super::{
+    neighbours::{beside, resolution},
+    text,
+};
 
 /// A change that long ago is no news.
 const PAST_NS: u64 = 120_000_000_000;
@@ -104,7 +107,8 @@ struct Told<'a> {
 impl Told<'_> {
     /// It answers what is sent to everybody, at the same MAC, and never what is sent to that.
     fn lost(&self, lost: &UnicastLost, past: &mut Past) {
-        let is_news = lost.last_ns.saturating_add(PAST_NS) >= self.began_ns && lost.last_ns <= self.view.now_ns;
+        let is_news =
+            lost.last_ns.saturating_add(PAST_NS) >= self.began_ns && lost.last_ns <= self.view.now_ns;
         if self.fate != Fate::Silent || !is_news {
             return;
         }
@@ -184,9 +188,11 @@ impl Told<'_> {
         };
         let ask = Command::new("ip").words("neigh del").arg(address).arg("dev").arg(device);
         past.why.push(format!("{}{}", why[..1].to_uppercase(), &why[1..]));
-        past.remedies.push(
-            Remedy::from("have the neighbour asked for again: ").and(beside(self.connect, view.world, ask)),
-        );
+        past.remedies.push(Remedy::from("have the neighbour asked for again: ").and(beside(
+            self.connect,
+            view.world,
+            ask,
+        )));
         past.seen.push((at, seen));
         past.blamed = past.blamed.max(blamed);
     }

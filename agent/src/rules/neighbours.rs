@@ -8,8 +8,9 @@ use ebpf_probes::{
 };
 
 use crate::{
-    domains::neighbour::{Biography, Hop, SilentNeighbour, Turn},
+    domains::neighbour::{Biography, Hop, SilentNeighbour, Turn, mac},
     fact::Endpoint,
+    known::context::Answered,
     pipeline::world::World,
     pipeline::{
         View,
@@ -87,6 +88,19 @@ pub(super) fn silent(ip: IpAddr, silent: &SilentNeighbour, world: &World) -> Rem
     Remedy::from(format!("is {ip} up and on the link of {}? ", shown(&silent.device))).and(there)
 }
 
+/// Who answered when everybody was asked for a neighbour: when, and what that says.
+pub(super) fn answered(answered: &Answered, device: &str) -> (u64, String) {
+    let address = records::address(answered.address);
+    let macs: Vec<String> = answered.macs.iter().filter_map(|one| mac(one, 6)).collect();
+    let who = match macs.as_slice() {
+        [] => "nobody answers within a second".to_owned(),
+        [one] => format!("{one} answers"),
+        many => format!("{} answer", many.join(" and ")),
+    };
+    let asked = format!("culprit itself asks everybody on {} for {address}", shown(device));
+    (answered.boot_ns, format!("{asked}: {who}"))
+}
+
 /// A neighbour as a cause.
 pub(super) fn cause(address: IpAddr, confidence: Confidence) -> Cause {
     Cause {
@@ -136,9 +150,7 @@ pub(super) fn explaining(connect: &Connect, view: &View<'_>) -> Vec<String> {
 fn about_hop(kind: Kind, hop: &Hop, view: &View<'_>) -> Vec<String> {
     let about = about(hop.netns, records::address(hop.address));
     match (hop.ifindex != 0).then(|| view.world.known.device_at(hop.netns, hop.ifindex)).flatten() {
-        Some(device) => {
-            view.store.live_about(kind, &format!("{about}{device}")).map(str::to_owned).collect()
-        }
+        Some(device) => view.store.live_about(kind, &format!("{about}{device}")).map(str::to_owned).collect(),
         None => view.store.live_ids(kind, &about).map(str::to_owned).collect(),
     }
 }
@@ -148,8 +160,7 @@ fn about_hop(kind: Kind, hop: &Hop, view: &View<'_>) -> Vec<String> {
 fn contested(connect: &Connect, view: &View<'_>) -> Vec<String> {
     let (netns, way) = (connect.owner.netns, connect.way());
     let own = about(netns, records::address(way.local));
-    let mut ids: Vec<String> =
-        view.store.live_ids(Kind::AddressConflict, &own).map(str::to_owned).collect();
+    let mut ids: Vec<String> = view.store.live_ids(Kind::AddressConflict, &own).map(str::to_owned).collect();
     let Some((address, Biography { change: Some(change), .. })) = view.world.biography(connect, view.now_ns)
     else {
         return ids;
@@ -199,12 +210,13 @@ pub(super) fn why(explained_by: &[String], view: &View<'_>) -> &'static str {
 
 /// How sure it is that incidents about neighbours explain a connect: who claims an address need not get its packets.
 pub(super) fn confidence(explained_by: &[String], view: &View<'_>) -> Confidence {
-    let contested = |id: &String| view.store.kind(id) == Some(Kind::AddressConflict);
-    if !explained_by.is_empty() && explained_by.iter().all(contested) {
-        Confidence::Likely
-    } else {
-        Confidence::Certain
-    }
+    let is_contested = !explained_by.is_empty() && says_nothing_of_entries(explained_by, view);
+    if is_contested { Confidence::Likely } else { Confidence::Certain }
+}
+
+/// Nothing that explains a connect says what became of its neighbour's entry.
+pub(super) fn says_nothing_of_entries(explained_by: &[String], view: &View<'_>) -> bool {
+    explained_by.iter().all(|id| view.store.kind(id) == Some(Kind::AddressConflict))
 }
 
 /// Which of those explain a connect that was answered: not that the neighbour says nothing.

@@ -130,9 +130,10 @@ impl Biography {
                 self.unicast = None;
                 return;
             };
-            let before = self.unicast.take().filter(|lost| {
-                lost.mac == mac && at_ns.saturating_sub(lost.last_ns) <= AGAIN_NS
-            });
+            let before = self
+                .unicast
+                .take()
+                .filter(|lost| lost.mac == mac && at_ns.saturating_sub(lost.last_ns) <= AGAIN_NS);
             self.unicast = Some(UnicastLost {
                 mac,
                 times: before.as_ref().map_or(0, |lost| lost.times).saturating_add(1),

@@ -110,8 +110,7 @@ impl Says<'_> {
         if connect.drops > 0 || !explained(&self.blame()?.suspect, self.view).is_empty() {
             return None;
         }
-        let is_silent =
-            op.ended_ns.is_none() && connect.is_seen() && world.stray_answer(connect).is_none();
+        let is_silent = op.ended_ns.is_none() && connect.is_seen() && world.stray_answer(connect).is_none();
         past(connect, connect.started_ns, if is_silent { Fate::Silent } else { Fate::Other }, self.view)
     }
 

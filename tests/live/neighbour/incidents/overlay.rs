@@ -53,9 +53,8 @@ fn an_overlay_entry_set_for_good_is_named_after_the_other_end_got_another_mac() 
     let nodes = [lan.host(1), lan.host(2)];
     for (number, node) in nodes.iter().enumerate() {
         let local = node.v4;
-        node.netns.ip(&format!(
-            "link add tunnel type vxlan id 1 local {local} dev eth0 dstport 8472 nolearning"
-        ));
+        node.netns
+            .ip(&format!("link add tunnel type vxlan id 1 local {local} dev eth0 dstport 8472 nolearning"));
         node.netns.ip(&format!("link set tunnel address {}", ENDS[number]));
         node.netns.ip(&format!("addr add {}/32 dev tunnel", end(number)));
         node.netns.ip("link set tunnel up");

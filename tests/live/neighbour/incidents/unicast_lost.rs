@@ -50,7 +50,8 @@ fn a_neighbour_that_hears_only_what_is_sent_to_everybody_is_named_as_cause_of_si
     // The switch has its MAC at another port, where frames vanish.
     lan.switch.ip("link add sink master br0 type dummy");
     lan.switch.ip("link set sink up");
-    let wrong = |what: &str| format!("bridge -n {} fdb {what} {} dev sink master", lan.switch.name(), peer.mac());
+    let wrong =
+        |what: &str| format!("bridge -n {} fdb {what} {} dev sink master", lan.switch.name(), peer.mac());
     run(&mut words(&format!("{} static", wrong("replace"))));
     let (socket, _) = sockets::begin_connect(&host.netns, service);
     let talks = talks_to(&host, service);
