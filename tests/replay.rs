@@ -23,6 +23,8 @@ type Case = (&'static str, &'static [Opened]);
 const STALLED: &str = "tls_handshake_stalled";
 const FAILING: &str = "tls_failing";
 const STALE: Opened = ("neighbour_stale", "neighbour", "certain");
+/// Of a router, or of datagrams: what does not hear this host may not for other reasons.
+const STALE_LIKELY: Opened = ("neighbour_stale", "neighbour", "likely");
 const BEHIND_STALE: Opened = ("connect_stalled", "neighbour", "certain");
 const UNRESOLVED: Opened = ("neighbour_unresolved", "neighbour", "certain");
 const CONFLICT: Opened = ("neighbour_conflict", "neighbour", "certain");
@@ -208,11 +210,14 @@ const CASES: &[(&str, &[Case])] = &[
             ("asymmetric_path_with_lost_syn_acks", &[]),
             ("asymmetric_path_without_fault", &[]),
             ("bridge_with_many_addresses_without_fault", &[]),
+            ("gateway_failed_over", &[STALE_LIKELY, BEHIND_STALE]),
+            ("gateway_failed_over_static", &[STALE_LIKELY, BEHIND_STALE]),
             ("peer_moved_under_open_connection", &[STALE]),
             ("peer_with_two_macs_dies", &[]),
             ("peer_with_two_macs_stops_listening", &[]),
             ("permanent_wrong_entry", &[STALE]),
             ("permanent_wrong_entry_ipv6", &[STALE]),
+            ("permanent_wrong_entry_of_datagrams", &[STALE_LIKELY]),
             ("proxy_arp_without_fault", &[]),
             ("reused_address", &[STALE]),
             ("unheard_client_of_stale_entry", &[STALE, BEHIND_STALE, BEHIND_STALE]),

@@ -1,7 +1,7 @@
 //! Classic BPF programs: of all ARP packets and ICMPv6 messages that a namespace receives the kernel hands over only those
 //! that speak for one of its own addresses. What they let pass is looked at again; they only spare the work.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use socket2::SockFilter;
 
@@ -101,6 +101,32 @@ pub(super) fn nd(own: impl Iterator<Item = IpAddr>) -> Vec<SockFilter> {
         load(op::WORD, NETWORK + 20),
     ]);
     among(&words, &mut program);
+    program
+}
+
+/// ARP replies of this sender.
+pub(super) fn answers_arp(sender: Ipv4Addr) -> Vec<SockFilter> {
+    let mut program = vec![load(op::WORD, 0)];
+    program.extend(require(0x0001_0800));
+    program.push(load(op::WORD, 4));
+    program.extend(require(0x0604_0002));
+    program.push(load(op::WORD, 14));
+    program.extend(require(sender.into()));
+    program.push(end(PASS));
+    program
+}
+
+/// Neighbour advertisements of this target, from the link itself.
+pub(super) fn answers_nd(target: Ipv6Addr) -> Vec<SockFilter> {
+    let mut program = vec![load(op::BYTE, NETWORK + 7)];
+    program.extend(require(255));
+    program.push(load(op::BYTE, 0));
+    program.extend(require(136));
+    for (at, word) in (8..).step_by(4).zip(target.octets().as_chunks::<4>().0) {
+        program.push(load(op::WORD, at));
+        program.extend(require(u32::from_be_bytes(*word)));
+    }
+    program.push(end(PASS));
     program
 }
 

@@ -4,6 +4,7 @@
 //! Sockets keep a namespace alive. They are closed within milliseconds of the removal of its name or the end of the process
 //! it was found by, unless something else keeps it. What comes is taken twenty milliseconds apart, so much a time.
 
+mod ask;
 mod filter;
 mod packet;
 mod place;
@@ -24,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use ask::ask;
 use place::Place;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},

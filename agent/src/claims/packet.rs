@@ -53,6 +53,15 @@ pub(super) fn nd(message: &[u8], source: Ipv6Addr) -> Option<Says> {
     }
 }
 
+/// What an advertisement that answers a question says of its target.
+pub(super) fn solicited(message: &[u8]) -> Option<Says> {
+    let head: &[u8; 24] = message.first_chunk()?;
+    let target = Ipv6Addr::from(*head.last_chunk::<16>()?);
+    let overrides = head[4] & 0x20 != 0;
+    let mac = option(&message[24..], 2).filter(|_| head[0] == 136)?;
+    Some(Says { address: target.into(), mac, how: Claim::Answer, overrides })
+}
+
 /// The link-layer address in an option of this type.
 fn option(mut options: &[u8], wanted: u8) -> Option<[u8; 8]> {
     // At most as many as fit; one of no length would never end.

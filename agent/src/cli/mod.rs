@@ -197,6 +197,11 @@ pub struct Live {
     /// entry path: connects that fail at once and the processes that set the clock are not seen then.
     #[arg(long)]
     pub no_syscalls: bool,
+    /// Ask everybody on the link (one ARP request or neighbour solicitation) for a neighbour that an incident is about: who
+    /// answers is evidence. Nothing else that culprit does sends a packet to anyone; an entry that is not PERMANENT may be
+    /// corrected by the answer.
+    #[arg(long)]
+    pub probe_neighbours: bool,
 }
 
 /// What the kernel reports.

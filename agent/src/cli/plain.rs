@@ -38,6 +38,7 @@ impl Filters {
             min_ns: self.min_ms.saturating_mul(1_000_000),
             quiet: live.mode == Mode::Anomalies,
             no_syscalls: live.no_syscalls,
+            probe_neighbours: live.probe_neighbours,
             thresholds: thresholds.config(),
             ring_bytes: limits.ring_mib << 20,
             ..Spec::default()

@@ -76,6 +76,11 @@ pub struct RunFilters {
     /// entry path: connects that fail at once and the processes that set the clock are not seen then.
     #[arg(long)]
     pub no_syscalls: bool,
+    /// Ask everybody on the link (one ARP request or neighbour solicitation) for a neighbour that an incident is about: who
+    /// answers is evidence. Nothing else that culprit does sends a packet to anyone; an entry that is not PERMANENT may be
+    /// corrected by the answer.
+    #[arg(long)]
+    pub probe_neighbours: bool,
 }
 
 /// Where incidents are kept.
@@ -157,6 +162,7 @@ impl Run {
             probes: probe_ids(&self.filters.events),
             quiet: true,
             no_syscalls: self.filters.no_syscalls,
+            probe_neighbours: self.filters.probe_neighbours,
             thresholds: self.thresholds.config(),
             ring_bytes: self.ring_mib << 20,
             ..Spec::default()

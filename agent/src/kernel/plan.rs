@@ -68,6 +68,8 @@ pub struct Spec {
     pub quiet: bool,
     /// Leave out hooks on system calls.
     pub no_syscalls: bool,
+    /// Everybody on a link may be asked for a neighbour that an incident is about.
+    pub probe_neighbours: bool,
     /// When waiting becomes worth reporting.
     pub thresholds: Thresholds,
     /// Size of the ring in bytes; a power of two and a multiple of the page size.

@@ -118,6 +118,7 @@ impl Known {
             | Context::Holders(_)
             | Context::OwnAddress(_)
             | Context::Listeners(_)
+            | Context::Answered(_)
             | Context::Watched(_) => {}
         }
     }

@@ -31,6 +31,9 @@ pub enum Request {
     Reach(Target),
     /// Who listens at an address of a network namespace: answered with [`Listeners`](super::context::Listeners).
     Listeners(Place),
+    /// Who answers for a neighbour, of all on its link: where questions may be sent (`--probe-neighbours`), answered a second
+    /// later with [`Answered`](super::context::Answered); else by nothing.
+    Ask(Sought),
 }
 
 /// An address, and where.
@@ -105,6 +108,7 @@ mod tests {
             Request::Sessions(u64::MAX),
             Request::Exposed(Exposure { windows: vec![(1, 2)], known: vec![(3, 0)] }),
             Request::Holders(Sought { netns, ifindex: 1, address: [1; 16], macs: vec![[2; 8]] }),
+            Request::Ask(Sought { netns, ifindex: 1, address: [1; 16], macs: vec![] }),
             Request::References,
             Request::Answers,
             Request::Reach(Target { netns, process: 0, address: [192, 0, 2, 1].into(), port: 80 }),

@@ -17,8 +17,8 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use super::{
     Published,
     families::{
-        self as f, DIRECTIONS, IP, NEIGHBOUR_STATES, PACKET_RESULTS, RCODES, ROLES, TLS_ENDS, TLS_PHASES,
-        WATCH_STATES,
+        self as f, DIRECTIONS, IP, NEIGHBOUR_STATES, PACKET_RESULTS, QUESTION_RESULTS, RCODES, ROLES,
+        TLS_ENDS, TLS_PHASES, WATCH_STATES,
     },
     snapshot::Snapshot,
     writer::Writer,
@@ -33,6 +33,7 @@ impl Collector for Published {
         dns(&snapshot, &mut to)?;
         neighbours(&snapshot, &mut to)?;
         own_addresses(&snapshot, &mut to)?;
+        questions(&snapshot, &mut to)?;
         clock(&snapshot, &mut to)?;
         probes(&snapshot, &mut to)?;
         memory(&snapshot, &mut to)
@@ -135,6 +136,14 @@ fn own_addresses(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
         PACKET_RESULTS.iter().zip(packets).map(|(result, n)| ([*result], n)),
     )?;
     to.number(&f::OWN_ADDRESS_LEFT_OUT, claims.left_out)
+}
+
+fn questions(from: &Snapshot, to: &mut Writer<'_>) -> fmt::Result {
+    let Some(questions) = from.questions else { return Ok(()) };
+    to.numbers(
+        &f::NEIGHBOUR_QUESTIONS,
+        QUESTION_RESULTS.iter().zip(questions).map(|(result, n)| ([*result], n)),
+    )
 }
 
 fn seconds(ns: i64) -> f64 {

@@ -157,6 +157,8 @@ pub const NEIGHBOUR_STATES: &[&str] =
 pub const WATCH_STATES: &[&str] = &["watched", "refused"];
 /// What became of packets that speak for an own address.
 pub const PACKET_RESULTS: &[&str] = &["taken", "dropped"];
+/// What became of questions for neighbours.
+pub const QUESTION_RESULTS: &[&str] = &["answered", "unanswered", "failed", "left_out"];
 /// Directions of a step of the clock.
 pub const DIRECTIONS: &[&str] = &["forward", "backward"];
 /// Why a record is lost: [`Stat::LOSSES`] by name.
@@ -245,6 +247,8 @@ families! {
     OWN_ADDRESS_NAMESPACES = "culprit_own_address_namespaces", Gauge, None, [label("state", WATCH_STATES)], "Network namespaces that are watched for other hosts that claim their addresses, and those that are not: there are more than 128, or they cannot be entered";
     OWN_ADDRESS_PACKETS = "culprit_own_address_packets_total", Counter, None, [label("result", PACKET_RESULTS)], "ARP packets and neighbour discovery messages that speak for an address of this host: taken, or dropped by the kernel because they were not taken in time";
     OWN_ADDRESS_LEFT_OUT = "culprit_own_address_left_out_total", Counter, None, [], "Addresses of this host, and claims of them, that were left out for want of room";
+
+    NEIGHBOUR_QUESTIONS = "culprit_neighbour_questions_total", Counter, None, [label("result", QUESTION_RESULTS)], "Questions for neighbours that incidents are about, sent to everybody on the link where --probe-neighbours allows it: answered or not, not to be sent, or left out because there were too many";
 
     CLOCK_STEPS = "culprit_clock_steps_total", Counter, None, [label("direction", DIRECTIONS)], "Steps of the wall clock";
     CLOCK_LAST_STEP = "culprit_clock_last_step_seconds", Gauge, S, [], "By how much the last step moved the wall clock; forward is positive";

@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub neighbours: Option<BTreeMap<(bool, u32), u64>>,
     /// What was counted of claims of own addresses, where they are watched.
     pub claims: Option<Counted>,
+    /// What became of questions for neighbours, by result, where they may be sent.
+    pub questions: Option<[u64; 4]>,
     /// What programs ran while the kernel accounted for it.
     pub programs: Vec<ProgramUsage>,
     /// For how long it did because culprit asked it to; `None`: culprit never has.

@@ -70,6 +70,7 @@ fn full() -> Metrics {
         losses: vec![Loss { probe: ProbeId::DNS, stat: Stat::RingFull, count: 3 }],
         looks_unfinished: 1,
         claims: Some(Counted { watched: 3, refused: 1, packets: 7, dropped: 2, left_out: 4 }),
+        questions: Some([1, 2, 0, 3]),
         tables: vec![Table { name: "names", entries: 1, capacity: 2, evictions: 3 }],
         clock: Clock {
             forward: 1,

@@ -64,6 +64,7 @@ impl Engine {
                 Context::Holders(holders) => rule.holders(holders, &mut view),
                 Context::OwnAddress(own) => rule.own_address(own, &mut view),
                 Context::Listeners(listeners) => rule.listeners(listeners, &mut view),
+                Context::Answered(answered) => rule.answered(answered, &mut view),
                 Context::Reference(_) => rule.compared(&mut view),
                 Context::Exposed(exposed) => rule.exposed(exposed, &mut view),
                 Context::Reach(reach) => rule.reached(reach, &mut view),

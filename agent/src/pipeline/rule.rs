@@ -5,7 +5,7 @@ use crate::{
     domains::Event,
     known::{
         bounded::Table,
-        context::{Exposed, Holders, Listeners, Network, OwnAddress, Reach, Snapshot, Watched},
+        context::{Answered, Exposed, Holders, Listeners, Network, OwnAddress, Reach, Snapshot, Watched},
         request::Request,
     },
 };
@@ -50,6 +50,8 @@ pub trait Diagnose: Send {
     fn own_address(&mut self, _own: &OwnAddress, _view: &mut View<'_>) {}
     /// It was looked who listens at an address.
     fn listeners(&mut self, _listeners: &Listeners, _view: &mut View<'_>) {}
+    /// Everybody on a link was asked for a neighbour.
+    fn answered(&mut self, _answered: &Answered, _view: &mut View<'_>) {}
     /// A reference clock was read.
     fn compared(&mut self, _view: &mut View<'_>) {}
     /// How full what it remembers is.

@@ -8,8 +8,9 @@ use ebpf_probes::{
 };
 
 use crate::{
-    domains::neighbour::{Biography, Hop, SilentNeighbour, Turn},
+    domains::neighbour::{Biography, Hop, SilentNeighbour, Turn, mac},
     fact::Endpoint,
+    known::context::Answered,
     pipeline::world::World,
     pipeline::{
         View,
@@ -85,6 +86,19 @@ pub(super) fn silent(ip: IpAddr, silent: &SilentNeighbour, world: &World) -> Rem
     let entries = Command::new("ip").words("neigh show").arg(ip).arg("dev").arg(&silent.device);
     let there = within(world.known.namespace(silent.netns).as_deref(), None, entries);
     Remedy::from(format!("is {ip} up and on the link of {}? ", shown(&silent.device))).and(there)
+}
+
+/// Who answered when everybody was asked for a neighbour: when, and what that says.
+pub(super) fn answered(answered: &Answered, device: &str) -> (u64, String) {
+    let address = records::address(answered.address);
+    let macs: Vec<String> = answered.macs.iter().filter_map(|one| mac(one, 6)).collect();
+    let who = match macs.as_slice() {
+        [] => "nobody answers within a second".to_owned(),
+        [one] => format!("{one} answers"),
+        many => format!("{} answer", many.join(" and ")),
+    };
+    let asked = format!("culprit itself asks everybody on {} for {address}", shown(device));
+    (answered.boot_ns, format!("{asked}: {who}"))
 }
 
 /// A neighbour as a cause.
@@ -196,12 +210,13 @@ pub(super) fn why(explained_by: &[String], view: &View<'_>) -> &'static str {
 
 /// How sure it is that incidents about neighbours explain a connect: who claims an address need not get its packets.
 pub(super) fn confidence(explained_by: &[String], view: &View<'_>) -> Confidence {
-    let contested = |id: &String| view.store.kind(id) == Some(Kind::AddressConflict);
-    if !explained_by.is_empty() && explained_by.iter().all(contested) {
-        Confidence::Likely
-    } else {
-        Confidence::Certain
-    }
+    let is_contested = !explained_by.is_empty() && says_nothing_of_entries(explained_by, view);
+    if is_contested { Confidence::Likely } else { Confidence::Certain }
+}
+
+/// Nothing that explains a connect says what became of its neighbour's entry.
+pub(super) fn says_nothing_of_entries(explained_by: &[String], view: &View<'_>) -> bool {
+    explained_by.iter().all(|id| view.store.kind(id) == Some(Kind::AddressConflict))
 }
 
 /// Which of those explain a connect that was answered: not that the neighbour says nothing.

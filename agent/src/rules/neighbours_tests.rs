@@ -10,8 +10,11 @@ use ebpf_probes::{
 
 use super::scene::{Scene, connect, entry, mac, ns, owner, unheard as sent_again, v4};
 use crate::{
-    known::context::{AddressNews, Claim, Context, OwnAddress},
-    pipeline::incident::{CauseKind, Confidence, Incident, Kind},
+    known::context::{AddressNews, Answered, Claim, Context, Holders, OwnAddress},
+    pipeline::{
+        Request,
+        incident::{CauseKind, Confidence, Incident, Kind, State},
+    },
     records,
 };
 
@@ -52,6 +55,13 @@ fn conflict(scene: &mut Scene, netns: u32, host: u8) -> String {
             news: AddressNews::Claimed { by: mac(9), how: Claim::Announcement },
         })));
         scene.passes(at, at + 500);
+        // No device of this machine has the other MAC.
+        scene.apply(&Context::Holders(Box::new(Holders {
+            netns: Netns::numbered(netns),
+            ifindex: 2,
+            address: v4(host),
+            ..Holders::default()
+        })));
     }
     scene.tick(2750);
     scene.opened(Kind::AddressConflict).first().expect("a conflict").id.clone()
@@ -297,4 +307,58 @@ fn a_host_that_is_unreachable_has_failed_though_no_record_says_so() {
     scene.connect(3000, Record::CONNECT_END, Connect { errno: UNREACHABLE, ..connect(7, 1, 90, 0) });
     scene.passes(3000, 4000);
     assert_eq!(scene.opened(Kind::NeighbourUnresolved).len(), 1);
+}
+
+/// Everybody on the link was asked for 192.0.2.90, and these answered.
+fn answers(at: u64, macs: &[u8]) -> Context {
+    Context::Answered(Box::new(Answered {
+        boot_ns: ns(at),
+        netns: Netns::numbered(1),
+        ifindex: 2,
+        address: v4(90),
+        macs: macs.iter().map(|last| mac(*last)).collect(),
+    }))
+}
+
+fn evidence(incident: &Incident) -> String {
+    incident.evidence.iter().map(|seen| format!("{}\n", seen.text)).collect()
+}
+
+#[test]
+fn the_other_mac_alone_answers_everybody_and_that_is_certain() {
+    for (macs, confidence) in
+        [(&[2][..], Confidence::Certain), (&[1, 2], Confidence::Likely), (&[], Confidence::Likely)]
+    {
+        let mut scene = Scene::new();
+        stale(&mut scene, 1, 2);
+        assert_eq!(scene.requests.iter().filter(|request| matches!(request, Request::Ask(_))).count(), 1);
+        scene.apply(&answers(5000, macs));
+        assert_eq!(scene.cause().confidence, confidence, "{macs:?}");
+        assert!(evidence(scene.last()).contains("culprit itself asks everybody on if2 for 192.0.2.90"));
+    }
+}
+
+#[test]
+fn an_answer_that_corrects_the_entry_is_told_with_the_end() {
+    let mut scene = Scene::new();
+    stale(&mut scene, 1, 2);
+    scene.neigh(5050, entry(90, (state::STALE, 1), (state::REACHABLE, 2)));
+    scene.apply(&answers(5000, &[2]));
+    scene.passes(5250, 8000);
+    assert_eq!(scene.last().state, State::Resolved);
+    assert!(evidence(scene.last()).contains("02:00:00:00:00:02 answers"), "{}", evidence(scene.last()));
+}
+
+#[test]
+fn that_nobody_answers_is_told_of_a_neighbour_that_is_silent() {
+    let mut scene = Scene::new();
+    let asked = entry(90, (state::NONE, 0), (state::INCOMPLETE, 0));
+    scene.neigh(0, NeighRecord { cause: cause::SENT, ..asked });
+    scene.waiter(1000, super::scene::waiter(7, 90));
+    let failed = entry(90, (state::INCOMPLETE, 0), (state::FAILED, 0));
+    scene.neigh(3000, NeighRecord { cause: cause::TIMER, ..failed });
+    scene.passes(3000, 3500);
+    assert!(scene.requests.iter().any(|request| matches!(request, Request::Ask(_))));
+    scene.apply(&answers(4000, &[]));
+    assert!(evidence(scene.last()).contains("nobody answers within a second"), "{}", evidence(scene.last()));
 }

@@ -132,6 +132,10 @@ impl Session {
             tables: self.pipeline.tables(),
             looks_unfinished: looks_unfinished(),
             claims: self.sources.claims(),
+            questions: self
+                .sources
+                .questions()
+                .map(|sent| [sent.answered, sent.unanswered, sent.failed, sent.left_out]),
             clock: live.clock.clone(),
             neighbours: walked.neighbours,
             programs: live.programs.clone(),

@@ -1,6 +1,7 @@
 //! What the events alone do not say: read from the live system once, kept in recordings beside the
 //! events, so that a replay elsewhere knows as much as the trace did.
 
+mod answered;
 mod chain;
 mod clock;
 mod local;
@@ -14,6 +15,7 @@ mod watched;
 use ebpf_probes::abi::Netns;
 use serde::{Deserialize, Serialize};
 
+pub use answered::Answered;
 pub use chain::{Between, Chain, Link, Looked};
 pub use clock::ClockThresholds;
 pub use local::{DescriptorUse, Family, LocalObject, LocalWait, SeenListener, SeenMount, SeenProcess};
@@ -169,6 +171,8 @@ pub enum Context {
     OwnAddress(Box<OwnAddress>),
     /// Who listens at an address: when asked for.
     Listeners(Box<Listeners>),
+    /// Who answers for a neighbour: when a rule asked, and questions may be sent (`--probe-neighbours`).
+    Answered(Box<Answered>),
 }
 
 fn is_zero(number: &u32) -> bool {

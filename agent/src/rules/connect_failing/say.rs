@@ -21,6 +21,8 @@ use crate::{
     },
 };
 
+/// A connect that its process closes sooner has hardly waited.
+const PATIENCE_NS: u64 = 1_000_000_000;
 /// Destinations an incident lists.
 const WORST: usize = 10;
 
@@ -47,8 +49,8 @@ fn of(group: &Group, view: &View<'_>) -> Report {
         (*at, format!("connect {} after {}", outcome.name().replace('_', " "), text::duration(*lasted)))
     });
     let mut evidence: Vec<(u64, String)> = evidence.collect();
-    let past = entry_past(group, worst, view);
-    let blamed = past.as_ref().and_then(|past| past.blamed);
+    let past = entry_past(group, (worst, lasted), view);
+    let blamed = past.as_ref().and_then(|past| past.blamed).filter(|_| group.explained_by.is_empty());
     if let Some(past) = past {
         past.told(&mut why, &mut remedies, &mut evidence);
     }
@@ -104,14 +106,17 @@ fn of(group: &Group, view: &View<'_>) -> Report {
 }
 
 /// What became of the neighbour's entry, where nothing else explains the failures.
-fn entry_past(group: &Group, worst: Outcome, view: &View<'_>) -> Option<Past> {
-    if !group.explained_by.is_empty() {
+fn entry_past(group: &Group, (worst, lasted_ns): (Outcome, u64), view: &View<'_>) -> Option<Past> {
+    if !neighbours::says_nothing_of_entries(&group.explained_by, view) {
         return None;
     }
     let connect = &group.last;
     let fate = match worst {
         _ if group.destinations.len() > 1 || connect.drops > 0 || connect.syns == 0 => Fate::Other,
-        Outcome::TimedOut if view.world.stray_answer(connect).is_none() => Fate::Silent,
+        _ if view.world.stray_answer(connect).is_some() => Fate::Other,
+        Outcome::TimedOut => Fate::Silent,
+        // Its process has waited in earnest.
+        Outcome::Aborted if lasted_ns >= PATIENCE_NS => Fate::Silent,
         Outcome::Refused if connect.icmp == 0 => Fate::Refused,
         _ => Fate::Other,
     };

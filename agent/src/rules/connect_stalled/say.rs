@@ -75,7 +75,7 @@ impl Says<'_> {
         let mut evidence =
             vec![(connect.started_ns, format!("{who} connects to {}", text::place(&destination)))];
         let past = self.past();
-        let blamed = past.as_ref().and_then(|past| past.blamed);
+        let blamed = past.as_ref().and_then(|past| past.blamed).filter(|_| caused_by.is_empty());
         if let Some(past) = past {
             past.told(&mut why, &mut remedies, &mut evidence);
         }
@@ -127,7 +127,7 @@ impl Says<'_> {
     /// What became of the neighbour's entry, where nothing else explains the silence.
     fn past(&self) -> Option<Past> {
         let (connect, view) = (self.connect, self.view);
-        if !self.group.explained_by.is_empty() || connect.drops > 0 {
+        if !neighbours::says_nothing_of_entries(&self.group.explained_by, view) || connect.drops > 0 {
             return None;
         }
         let is_silent = connect.is_seen() && view.world.stray_answer(connect).is_none();

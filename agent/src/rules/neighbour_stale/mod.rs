@@ -23,9 +23,10 @@ use crate::{
     domains::{Event, Record, connect, neighbour},
     known::{
         bounded::{Bounded, Table},
-        context::Network,
+        context::{Answered, Network},
+        request::Sought,
     },
-    pipeline::{Diagnose, Request, Rule, View, incident::Kind},
+    pipeline::{Diagnose, Request, Rule, View, incident::Kind, report::Report},
     records,
 };
 
@@ -38,6 +39,8 @@ pub(super) const RULE: Rule = Rule {
 
 /// Neighbours followed at most.
 const NEIGHBOURS: usize = 512;
+/// Incidents that may be completed after they are over, at most.
+const ENDING: usize = 64;
 /// Connections distinguished at most.
 const CONNECTIONS: usize = 64;
 /// What was sent again is given this long to be answered.
@@ -56,19 +59,27 @@ const VIRTUAL_PEERS: usize = 3;
 const DATAGRAMS: u32 = 4;
 /// The other MAC still speaks: its last packet is not older than the first retransmission by more than this.
 const SPEAKS_NS: u64 = 700_000_000;
+/// An incident that is over is reported as resolved after that.
+const HOLD_NS: u64 = 2_000_000_000;
 /// Nothing was sent without an answer for this long: TCP's longest pause between two attempts, and some.
 const QUIET_NS: u64 = 130_000_000_000;
 
 struct NeighbourStale {
     suspects: Bounded<Key, Suspect>,
+    /// What was over before the answers to a question came, and when: the answer itself may have corrected the entry.
+    ending: Bounded<Key, Ending>,
     misdirected: Misdirected,
 }
 
 impl Default for NeighbourStale {
     fn default() -> Self {
-        Self { suspects: Bounded::new(NEIGHBOURS), misdirected: Misdirected::default() }
+        let (suspects, ending) = (Bounded::new(NEIGHBOURS), Bounded::new(ENDING));
+        Self { suspects, ending, misdirected: Misdirected::default() }
     }
 }
+
+/// An incident that is over: its id, when, and what was said last.
+type Ending = (String, u64, Report);
 
 /// A neighbour that does not hear this host.
 struct Suspect {
@@ -88,6 +99,8 @@ struct Suspect {
     serves: bool,
     /// The kernel has begun to ask again.
     asks_since_ns: Option<u64>,
+    /// Who answers when everybody is asked.
+    answered: Option<Answered>,
     id: Option<String>,
 }
 
@@ -110,7 +123,8 @@ enum End<'a> {
 
 impl Diagnose for NeighbourStale {
     fn tables(&self) -> Vec<Table> {
-        vec![self.suspects.table("neighbour_stale_suspects"), self.misdirected.table()]
+        let ending = self.ending.table("neighbour_stale_ending");
+        vec![self.suspects.table("neighbour_stale_suspects"), ending, self.misdirected.table()]
     }
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
@@ -143,6 +157,20 @@ impl Diagnose for NeighbourStale {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn answered(&mut self, answered: &Answered, view: &mut View<'_>) {
+        let key = (answered.netns, answered.ifindex, answered.address);
+        if let Some(suspect) = self.suspects.get_mut(&key) {
+            suspect.answered = Some(answered.clone());
+            return self.update(key, view);
+        }
+        let Some((id, at_ns, mut report)) = self.ending.remove(&key) else { return };
+        if answered.boot_ns <= at_ns && view.now_ns.saturating_sub(at_ns) < HOLD_NS {
+            let device = view.world.known.device_at(key.0, key.1).unwrap_or_default();
+            report.evidence.push(neighbours::answered(answered, &device));
+            view.store.over(at_ns, &id, report);
         }
     }
 
@@ -190,6 +218,7 @@ impl NeighbourStale {
                 owner: Owner::default(),
                 serves: false,
                 asks_since_ns: None,
+                answered: None,
                 id: None,
             };
             self.suspects.insert(key, fresh);
@@ -269,6 +298,8 @@ impl NeighbourStale {
             let id = view.store.open(view.now_ns, view.world, report);
             if let Some(suspect) = self.suspects.get_mut(&key) {
                 suspect.id = Some(id);
+                let (netns, ifindex, address) = key;
+                view.requests.push(Request::Ask(Sought { netns, ifindex, address, macs: vec![] }));
             }
         }
         for key in quiet {
@@ -287,6 +318,9 @@ impl NeighbourStale {
         let Some(suspect) = self.suspects.remove(&key) else { return };
         let Some(id) = &suspect.id else { return };
         let report = suspect.report(&key, at_ns, Some(end), view);
+        if suspect.answered.is_none() {
+            self.ending.insert(key, (id.clone(), at_ns, report.clone()));
+        }
         view.store.over(at_ns, id, report);
     }
 }

@@ -5,6 +5,7 @@ use ebpf_probes::probes::neigh::{flag, state, unheard};
 use super::{End, Suspect};
 use crate::{
     domains::neighbour::{mac, state_name},
+    known::context::Answered,
     pipeline::{
         View,
         incident::{Cause, Confidence, Details, Kind, NeighbourPlace, NeighbourStaleDetails, Severity},
@@ -29,9 +30,11 @@ impl Suspect {
         place.is_gateway = view.world.gateway(key.0, &place.device, place.address).is_some();
         let process = view.world.known.named(&self.owner);
         // What is behind a router may not hear us for other reasons.
-        let certain = !self.last.is_routed()
+        let counts = !self.last.is_routed()
             && self.last.what != unheard::DATAGRAM
             && (self.last.unanswered >= CERTAIN || self.connections.len() > 1);
+        let is_said = |answered: &Answered| answered.macs == [self.last.seen_mac];
+        let certain = counts || self.answered.as_ref().is_some_and(is_said);
         Report {
             kind: Kind::NeighbourStale,
             subject: self.subject(key, &place.device),
@@ -284,6 +287,7 @@ impl Suspect {
         if self.last_ns != self.first_ns && self.last.what != unheard::DATAGRAM {
             seen.push((self.last_ns, format!("{what} sent again: {}", self.loss())));
         }
+        seen.extend(self.answered.as_ref().map(|answered| neighbours::answered(answered, &place.device)));
         if let Some(at) = self.asks_since_ns {
             seen.push((at, "the kernel begins to doubt the entry, and asks".to_owned()));
         }

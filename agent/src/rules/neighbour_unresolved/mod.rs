@@ -6,6 +6,8 @@
 mod say;
 #[cfg(test)]
 mod tests;
+mod unanswered;
+mod waiters;
 
 use ebpf_probes::{
     abi::Owner,
@@ -15,7 +17,7 @@ use ebpf_probes::{
     },
 };
 
-use super::neighbours::{self, Key};
+use super::neighbours::Key;
 use crate::{
     domains::{
         Event, Record,
@@ -24,7 +26,7 @@ use crate::{
     },
     known::{
         bounded::{Bounded, Table},
-        context::{Holders, Kinship, Network, Stacked},
+        context::{Answered, Holders, Network, Stacked},
         request::Sought,
     },
     pipeline::{Diagnose, Request, Rule, View, incident::Kind},
@@ -120,6 +122,8 @@ struct Unanswered {
     withdrawn: Option<Withdrawn>,
     /// Who on this machine has the address, and how the questions are asked, when it was looked.
     holders: Option<Holders>,
+    /// Who answers when everybody is asked.
+    answered: Option<Answered>,
     id: Option<String>,
 }
 
@@ -191,6 +195,14 @@ impl Diagnose for NeighbourUnresolved {
             self.over(key, view.now_ns, End::Found(seen.mac), view);
         }
         self.judge(view);
+    }
+
+    fn answered(&mut self, answered: &Answered, view: &mut View<'_>) {
+        let key = (answered.netns, answered.ifindex, answered.address);
+        if let Some(silent) = self.asked.get_mut(&key) {
+            silent.answered = Some(answered.clone());
+            self.update(key, view);
+        }
     }
 
     fn holders(&mut self, holders: &Holders, _view: &mut View<'_>) {
@@ -272,98 +284,6 @@ impl NeighbourUnresolved {
         }
     }
 
-    fn waits(&mut self, record: &WaiterRecord, at_ns: u64, view: &mut View<'_>) {
-        // The kernel's own answers to others are no process waiting.
-        if record.cookie == 0 && record.forwarded == 0 {
-            return;
-        }
-        let key = (record.netns(), record.ifindex, record.address);
-        if self.asked.get(&key).is_none() {
-            self.asked.insert(key, Unanswered { since_ns: at_ns, ..Unanswered::default() });
-        }
-        let Some(silent) = self.asked.get_mut(&key) else { return };
-        silent.last_ns = at_ns;
-        let same = |known: &Waiter| {
-            known.record.cookie == record.cookie && (record.cookie != 0 || known.record.tuple == record.tuple)
-        };
-        if silent.waiters.iter().any(same) {
-            return;
-        }
-        if silent.waiters.len() >= WAITERS {
-            silent.left_out = silent.left_out.saturating_add(1);
-            return;
-        }
-        let owner = view.world.forwarded_connect(&record.tuple).map(|op| op.connect.owner);
-        let ended = self.given_up.get(&record.cookie).copied();
-        silent.waiters.push(Waiter { record: *record, owner, at_ns, ended });
-        if silent.id.is_some() && silent.waiters.len().is_power_of_two() {
-            self.update(key, view);
-        }
-    }
-
-    /// A connect was reported that its host is unreachable.
-    fn unreachable(&mut self, connect: &Connect, at_ns: u64, view: &mut View<'_>) {
-        let (netns, remote) = (connect.owner.netns, connect.tuple.remote);
-        let waiting = |(key, silent): &(&Key, &Unanswered)| {
-            (key.0 == netns && key.2 == remote)
-                || silent.waiters.iter().any(|waiter| waiter.record.cookie == connect.cookie)
-        };
-        let Some(key) = self.asked.iter().find(waiting).map(|(key, _)| *key) else { return };
-        let Some(silent) = self.asked.get_mut(&key) else { return };
-        let room = silent.waiters.len() < WAITERS;
-        match silent.waiters.iter_mut().find(|waiter| waiter.record.cookie == connect.cookie) {
-            Some(waiter) => waiter.ended = Some((*connect, at_ns)),
-            None if room => {
-                let record = WaiterRecord {
-                    address: key.2,
-                    tuple: connect.tuple,
-                    owner: connect.owner,
-                    cookie: connect.cookie,
-                    netns: key.0.inode,
-                    generation: key.0.generation,
-                    ifindex: key.1,
-                    ..WaiterRecord::default()
-                };
-                silent.waiters.push(Waiter { record, owner: None, at_ns, ended: Some((*connect, at_ns)) });
-            }
-            None => silent.left_out = silent.left_out.saturating_add(1),
-        }
-        match (&silent.id, silent.failed_ns) {
-            (Some(_), _) => self.update(key, view),
-            (None, Some(_)) => self.soon(key, view),
-            // The kernel has given up: its own record of that comes a moment later, or is lost.
-            (None, None) => drop(silent.unreachable_ns.get_or_insert(at_ns)),
-        }
-    }
-
-    /// Entries that have failed, of which no record says so.
-    fn lost(&mut self, view: &mut View<'_>) {
-        let has_failed = |silent: &Unanswered| {
-            silent.failed_ns.is_none()
-                && silent.unreachable_ns.is_some_and(|at| view.now_ns.saturating_sub(at) >= RECORD_NS)
-        };
-        let lost: Vec<(Key, u64)> = self
-            .asked
-            .iter()
-            .filter(|(_, silent)| silent.id.is_none() && has_failed(silent))
-            .filter_map(|(key, silent)| Some((*key, silent.unreachable_ns?)))
-            .collect();
-        for (key, at_ns) in lost {
-            self.failed(key, at_ns, view);
-        }
-    }
-
-    /// The process of a connect has closed its socket before any answer.
-    fn gives_up(&mut self, connect: &Connect, at_ns: u64) {
-        self.given_up.insert(connect.cookie, (*connect, at_ns));
-        for silent in self.asked.iter_mut().map(|(_, silent)| silent) {
-            let its = silent.waiters.iter_mut().find(|waiter| waiter.record.cookie == connect.cookie);
-            if let Some(waiter) = its {
-                waiter.ended.get_or_insert((*connect, at_ns));
-            }
-        }
-    }
-
     /// An incident is due: the network is looked at first, to distinguish a gateway from a host.
     fn soon(&mut self, key: Key, view: &mut View<'_>) {
         if self.due.contains(&key) || self.due.len() >= NEIGHBOURS {
@@ -433,6 +353,8 @@ impl NeighbourUnresolved {
                     view.store.explain(view.now_ns, view.world, waiter.record.cookie, &id);
                 }
                 silent.id = Some(id);
+                let (netns, ifindex, address) = key;
+                view.requests.push(Request::Ask(Sought { netns, ifindex, address, macs: vec![] }));
             }
         }
     }
@@ -450,74 +372,4 @@ impl NeighbourUnresolved {
         let report = silent.report(&key, at_ns, Some(end), view);
         view.store.over(at_ns, id, report);
     }
-}
-
-impl Waiter {
-    /// Its process gave up so soon that the neighbour need not be why: a scan, or an attempt beside another one.
-    fn gave_up_soon(&self) -> bool {
-        self.ended.as_ref().is_some_and(|(connect, at_ns)| {
-            outcome(connect).0 == Outcome::Aborted && at_ns.saturating_sub(connect.started_ns) < PATIENCE_NS
-        })
-    }
-}
-
-impl Unanswered {
-    /// Something waits, has failed or has waited in earnest; or attempts are given up soon again and again.
-    fn does_harm(&self) -> bool {
-        let soon = self.waiters.iter().filter(|waiter| waiter.gave_up_soon()).count();
-        soon < self.waiters.len() || soon >= ATTEMPTS
-    }
-
-    /// Whether any waiter passes the filters by process.
-    fn is_wanted(&self, view: &View<'_>) -> bool {
-        self.waiters.iter().any(|waiter| {
-            waiter.record.owner.process == 0 || view.world.known.is_wanted(&waiter.record.owner)
-        })
-    }
-
-    /// What is known of why no answer comes.
-    fn reason(&self) -> Option<Reason<'_>> {
-        let stacked = self.holders.iter().flat_map(|holders| &holders.devices).find_map(|holder| {
-            let stacked = holder.stacked.as_ref().filter(|_| holder.has_address)?;
-            // Siblings hear each other unless they are kept apart.
-            let apart =
-                stacked.kinship != Kinship::Sibling || matches!(stacked.mode.as_str(), "private" | "vepa");
-            apart.then_some(Reason::Stacked(stacked, holder.netns, &holder.device))
-        });
-        stacked.or_else(|| self.withdrawn.as_ref().map(Reason::Withdrawn)).or_else(|| self.foreign())
-    }
-
-    /// The sender address of the questions, when all of them carry one of no network of the device's: the kernel
-    /// takes the waiting packet's own unless `arp_announce` says otherwise.
-    fn foreign(&self) -> Option<Reason<'_>> {
-        let holders = self.holders.as_ref()?;
-        let target = crate::records::address(holders.address);
-        if holders.arp_announce != Some(0) || !target.is_ipv4() {
-            return None;
-        }
-        let sources = self.waiters.iter().map(|waiter| &waiter.record).filter(|record| record.forwarded == 0);
-        let mut foreign = None;
-        for record in sources {
-            let source = crate::records::address(record.tuple.local);
-            let shares = |(own, prefix): &(std::net::IpAddr, u8)| {
-                within(source, *own, *prefix) && within(target, *own, *prefix)
-            };
-            if source.is_unspecified() || holders.own.iter().any(shares) {
-                return None;
-            }
-            foreign = Some(source);
-        }
-        foreign.map(Reason::Foreign)
-    }
-
-    fn subject(&self, key: &Key) -> String {
-        neighbours::subject(key, &self.device)
-    }
-}
-
-/// Whether an address is of the network of another one.
-fn within(address: std::net::IpAddr, of: std::net::IpAddr, prefix: u8) -> bool {
-    let (std::net::IpAddr::V4(one), std::net::IpAddr::V4(other)) = (address, of) else { return false };
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-    (one.to_bits() ^ other.to_bits()) & mask == 0
 }

@@ -225,6 +225,7 @@ impl Unanswered {
         if let Some(was) = &self.withdrawn {
             seen.push((was.at_ns, format!("its entry was removed{}", was.by(view))));
         }
+        seen.extend(self.answered.as_ref().map(|answered| neighbours::answered(answered, &place.device)));
         if let Some(at) = self.failed_ns {
             let times =
                 if self.failures > 1 { format!(", {} times so far", self.failures) } else { String::new() };

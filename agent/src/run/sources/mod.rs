@@ -5,6 +5,7 @@ mod adopted;
 mod claims;
 pub(super) mod clocks;
 mod neighbours;
+mod questions;
 mod source;
 mod watched;
 mod ways;
@@ -18,6 +19,7 @@ use ebpf_probes::{
     probes::probe_of,
 };
 
+use questions::Sent;
 use source::{Found, Kind, Source};
 
 use crate::{
@@ -41,8 +43,15 @@ use crate::{
 };
 
 /// Every kind of source beside the ring, the sweep and the observer, in the order in which they are asked.
-const SOURCES: &[Kind] =
-    &[adopted::KIND, claims::KIND, clocks::KIND, neighbours::KIND, watched::KIND, ways::KIND];
+const SOURCES: &[Kind] = &[
+    adopted::KIND,
+    claims::KIND,
+    clocks::KIND,
+    neighbours::KIND,
+    questions::KIND,
+    watched::KIND,
+    ways::KIND,
+];
 
 /// All sources of a session.
 pub(in crate::run) struct Sources {
@@ -127,6 +136,11 @@ impl Sources {
         self.others.iter().find_map(|source| source.claims())
     }
 
+    /// What became of questions for neighbours, where they may be sent.
+    pub(in crate::run) fn questions(&self) -> Option<Sent> {
+        self.others.iter().find_map(|source| source.questions())
+    }
+
     /// Anything was asked for but a choice of probes.
     pub(in crate::run) fn filters(&self) -> bool {
         let spec = &self.spec;
@@ -204,6 +218,10 @@ impl Sources {
                 vec![]
             }
             Request::Listeners(place) => vec![claims::listeners(place)],
+            Request::Ask(sought) => {
+                self.others.iter_mut().for_each(|source| source.ask(sought));
+                vec![]
+            }
             Request::Reach(target) => vec![Context::Reach(Box::new(network::reach(target, boot_ns())))],
         })
     }

@@ -10,7 +10,7 @@ use crate::{
         load::{Kernel, Loss},
         plan::Spec,
     },
-    known::context::Context,
+    known::{context::Context, request::Sought},
     observe::Wanted,
 };
 
@@ -44,6 +44,14 @@ pub(in crate::run) trait Source {
 
     /// What was counted of claims of own addresses.
     fn claims(&self) -> Option<Counted> {
+        None
+    }
+
+    /// Everybody on a link is to be asked for a neighbour.
+    fn ask(&mut self, _sought: &Sought) {}
+
+    /// What became of such questions, where they may be sent.
+    fn questions(&self) -> Option<super::questions::Sent> {
         None
     }
 
