@@ -155,7 +155,7 @@ pub enum CauseKind {
     FileSystem,
     /// A pipe whose other end is not read from, or not written to.
     Pipe,
-    /// A limit of the process is reached: of its descriptors (`RLIMIT_NOFILE`).
+    /// A limit is reached: of the process's descriptors (`RLIMIT_NOFILE`), of this host's local ports.
     ResourceLimit,
     /// Its control group is throttled: by its CPU quota, or above `memory.high`.
     Throttled,

@@ -233,7 +233,7 @@ fn packets_that_this_host_drops_are_no_neighbour_s_fault() {
     hears_only_broadcast(&mut scene, 5000);
     let dropped = Connect { retries: 2, drops: 3, drop_reason: 8, ..connect(7, 1, 90, 6000) };
     scene.connect(9000, Record::CONNECT_PENDING, dropped);
-    assert_eq!(blames(&scene).0, CauseKind::OutboundConnect);
+    assert_eq!(blames(&scene).0, CauseKind::Filter);
 }
 
 #[test]

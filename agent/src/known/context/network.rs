@@ -36,6 +36,18 @@ pub struct PortUse {
     pub holders: Vec<PortHolder>,
 }
 
+impl PortUse {
+    /// How many ports the range has.
+    pub fn all(&self) -> u32 {
+        u32::from(self.last.saturating_sub(self.first)) + 1
+    }
+
+    /// Most are in use: that is why none is free.
+    pub fn is_used_up(&self) -> bool {
+        self.used >= self.all() / 2
+    }
+}
+
 /// A process that holds local ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortHolder {

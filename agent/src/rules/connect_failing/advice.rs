@@ -9,7 +9,7 @@ use crate::{
     domains::connect::Outcome,
     fact::{Endpoint, HostIcmp, IcmpError},
     known::context::{PortUse, Reach},
-    pipeline::{View, remedy::Remedy},
+    pipeline::{View, incident::CauseKind, remedy::Remedy, world::World},
     rules::{drops, families, neighbours, text},
     text::{shell::Command, shown},
 };
@@ -32,6 +32,17 @@ pub(super) fn needs_a_look(outcome: Outcome, connect: &Connect) -> bool {
             Outcome::Failed => matches!(Errno::from_raw(connect.errno), Errno::EADDRNOTAVAIL | Errno::EINVAL),
             _ => false,
         }
+}
+
+/// What connects fail for, as far as it is of this host: its own drops and policies, or local ports that are used up.
+pub(super) fn cause(outcome: Outcome, group: &Group, world: &World) -> CauseKind {
+    let ports = group.reach.as_ref().and_then(|reach| reach.ports.as_ref());
+    match outcome {
+        Outcome::TimedOut | Outcome::Aborted => drops::cause(&group.last, world),
+        Outcome::Denied => CauseKind::Filter,
+        Outcome::Failed if ports.is_some_and(PortUse::is_used_up) => CauseKind::ResourceLimit,
+        _ => CauseKind::OutboundConnect,
+    }
 }
 
 /// Why an outcome happens, and what to do about it.
@@ -219,8 +230,8 @@ fn ports(to: &Endpoint, found: Option<&PortUse>, in_place: impl Fn(Command) -> R
             ],
         );
     };
-    let all = u32::from(found.last.saturating_sub(found.first)) + 1;
-    if found.used < all / 2 {
+    let all = found.all();
+    if !found.is_used_up() {
         return advice(
             format!(
                 "No local address or port could be chosen for {place}, although only {} of {all} local ports are in use towards it: a bound source address or port is taken, or there is no address of that family.",

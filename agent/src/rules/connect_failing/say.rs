@@ -73,7 +73,7 @@ fn of(group: &Group, view: &View<'_>) -> Report {
         why,
         cause: Some(Cause {
             kind: match (group.explained_by.is_empty(), blamed) {
-                (true, None) => CauseKind::OutboundConnect,
+                (true, None) => advice::cause(worst, group, world),
                 _ => CauseKind::Neighbour,
             },
             confidence: match blamed {

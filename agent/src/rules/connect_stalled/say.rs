@@ -97,7 +97,7 @@ impl Says<'_> {
             why,
             cause: Some(Cause {
                 kind: match (caused_by.is_empty(), blamed) {
-                    (true, None) => CauseKind::OutboundConnect,
+                    (true, None) => drops::cause(connect, world),
                     _ => CauseKind::Neighbour,
                 },
                 confidence: match blamed {

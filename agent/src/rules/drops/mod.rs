@@ -22,8 +22,7 @@ use super::{
 use crate::{
     domains::connect::{DropPlace, DropSite, DroppedPacket},
     fact::Endpoint,
-    pipeline::remedy::Remedy,
-    pipeline::world::World,
+    pipeline::{incident::CauseKind, remedy::Remedy, world::World},
     records,
     text::{shell::Command, shown},
 };
@@ -75,6 +74,31 @@ pub(super) fn fate(connect: &Connect, world: &World) -> String {
     }
     let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
     format!("this host itself dropped {packets}{details}")
+}
+
+/// What a connect comes to nothing for, as far as its packets are lost on this host: a rule or policy here, a full
+/// accept queue, a frame for another MAC. Where the kernel names no reason, or a fault, it is the connect that is said.
+pub(super) fn cause(connect: &Connect, world: &World) -> CauseKind {
+    if connect.drops == 0 {
+        return CauseKind::OutboundConnect;
+    }
+    if connect.drop_where & place::QUEUE_FULL != 0 {
+        return CauseKind::ListenLimit;
+    }
+    match Reason::of(world.drop_reason(connect.drop_reason).as_deref()) {
+        Reason::Netfilter
+        | Reason::RpFilter
+        | Reason::CgroupEgress
+        | Reason::SocketFilter
+        | Reason::TcEgress
+        | Reason::TcIngress
+        | Reason::Xdp
+        | Reason::Security
+        | Reason::Xfrm => CauseKind::Filter,
+        Reason::QueueFull => CauseKind::ListenLimit,
+        Reason::OtherHost | Reason::Neighbour => CauseKind::Neighbour,
+        _ => CauseKind::OutboundConnect,
+    }
 }
 
 /// What caused the loss of a connect's packets on this host, and what to do; `None` when this host lost none.
