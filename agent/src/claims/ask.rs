@@ -130,7 +130,7 @@ fn link(ifindex: u32, kind: u16) -> io::Result<SockAddr> {
         sll_halen: 6,
         sll_addr: [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0],
     };
-    // SAFETY: an address of this family fits into the storage, and its length is told.
+    // SAFETY: an address of this family fits into the storage, and its length is set.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, len| {
             storage.cast::<libc::sockaddr_ll>().write(to);

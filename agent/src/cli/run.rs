@@ -77,8 +77,7 @@ pub struct RunFilters {
     #[arg(long)]
     pub no_syscalls: bool,
     /// Ask everybody on the link (one ARP request or neighbour solicitation) for a neighbour that an incident is about: who
-    /// answers is evidence. Nothing else that culprit does sends a packet to anyone; an entry that is not PERMANENT may be
-    /// corrected by the answer.
+    /// answers is evidence. The answer may correct an entry that is not PERMANENT.
     #[arg(long)]
     pub probe_neighbours: bool,
 }

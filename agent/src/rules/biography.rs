@@ -1,5 +1,5 @@
 //! What the past of a neighbour's entry says of a connect that gets nowhere: who changed the entry and when, and whether
-//! what is sent to its MAC arrives. It is a cause where it fits in time and the neighbour is silent since; else it is told.
+//! what is sent to its MAC arrives. It is a cause where it fits in time and the neighbour is silent since; else it is reported.
 
 use std::net::IpAddr;
 
@@ -31,7 +31,7 @@ const TIMES: u32 = 2;
 pub(super) enum Fate {
     /// Nothing comes back.
     Silent,
-    /// It is refused, by whoever has the address now.
+    /// It is refused, by the host that has the address now.
     Refused,
     /// Something else explains it.
     Other,
@@ -50,8 +50,8 @@ pub(super) struct Past {
 }
 
 impl Past {
-    /// Tells it: first what is a cause, last what is not.
-    pub(super) fn told(
+    /// Reports it: first what is a cause, last what is not.
+    pub(super) fn reported(
         self,
         why: &mut Vec<String>,
         remedies: &mut Vec<Remedy>,
@@ -72,13 +72,13 @@ impl Past {
 /// See [`Past`]; `began_ns`: when it first went wrong.
 pub(super) fn past(connect: &Connect, began_ns: u64, fate: Fate, view: &View<'_>) -> Option<Past> {
     let (address, biography) = view.world.biography(connect, view.now_ns)?;
-    let told = Told { connect, began_ns, fate, address, biography, view };
+    let account = Account { connect, began_ns, fate, address, biography, view };
     let mut past = Past { seen: vec![], why: vec![], remedies: vec![], blamed: None };
     if let Some(lost) = &biography.unicast {
-        told.lost(lost, &mut past);
+        account.lost(lost, &mut past);
     }
     if let Some(change) = &biography.change {
-        told.changed(change, &mut past);
+        account.changed(change, &mut past);
     }
     (!past.seen.is_empty()).then_some(past)
 }
@@ -95,7 +95,7 @@ pub(super) fn past_of(
     past(&connect, began_ns, fate, view)
 }
 
-struct Told<'a> {
+struct Account<'a> {
     connect: &'a Connect,
     began_ns: u64,
     fate: Fate,
@@ -104,7 +104,7 @@ struct Told<'a> {
     view: &'a View<'a>,
 }
 
-impl Told<'_> {
+impl Account<'_> {
     /// It answers what is sent to everybody, at the same MAC, and never what is sent to that.
     fn lost(&self, lost: &UnicastLost, past: &mut Past) {
         let is_news =
@@ -128,7 +128,7 @@ impl Told<'_> {
             text::times(lost.times.into())
         ));
         past.remedies.push(Remedy::from(format!(
-            "look on the switches between this host and {address} where {mac} is learnt (mac address-table, bridge fdb show), and clear that entry"
+            "look on the switches between this host and {address} at which port {mac} is (mac address-table, bridge fdb show), and clear that entry"
         )));
         if lost.times >= TIMES {
             past.blamed = Some(Confidence::Likely);
@@ -174,7 +174,7 @@ impl Told<'_> {
                 format!("{entry} was set PERMANENT at {to}{by}"),
                 match self.fate {
                     Fate::Silent => format!(
-                        "{entry} was set PERMANENT at {to} {when}{by}, and nobody answers from there: is that still its MAC? It is never asked for again."
+                        "{entry} was set PERMANENT at {to} {when}{by}, and no answer comes from there: is that still its MAC? It is never asked for again."
                     ),
                     _ => format!("{entry} was set PERMANENT at {to} {when}{by}: is that still its MAC?"),
                 },

@@ -93,7 +93,7 @@ pub(super) fn answered(answered: &Answered, device: &str) -> (u64, String) {
     let address = records::address(answered.address);
     let macs: Vec<String> = answered.macs.iter().filter_map(|one| mac(one, 6)).collect();
     let who = match macs.as_slice() {
-        [] => "nobody answers within a second".to_owned(),
+        [] => "no answer within a second".to_owned(),
         [one] => format!("{one} answers"),
         many => format!("{} answer", many.join(" and ")),
     };

@@ -192,7 +192,7 @@ fn a_neighbour_that_hears_only_what_is_sent_to_everybody_is_blamed_for_silence()
 }
 
 #[test]
-fn one_such_time_is_told_and_blames_nothing() {
+fn one_such_time_is_reported_and_blames_nothing() {
     let mut scene = Scene::new();
     hears_only_broadcast(&mut scene, 0);
     stalls(&mut scene, 1000);
@@ -250,7 +250,7 @@ fn an_entry_that_moved_just_before_is_likely_why_nothing_answers() {
 }
 
 #[test]
-fn an_entry_that_moves_while_nothing_answers_is_told_and_blamed_for_nothing() {
+fn an_entry_that_moves_while_nothing_answers_is_reported_and_blamed_for_nothing() {
     let mut scene = Scene::new();
     scene.neigh(2000, entry(90, (state::REACHABLE, 1), (state::REACHABLE, 2)));
     stalls(&mut scene, 0);
@@ -269,7 +269,7 @@ fn two_macs_of_one_neighbour_are_no_move() {
 }
 
 #[test]
-fn an_entry_set_for_good_at_a_mac_that_nobody_answers_from_is_named_with_who_set_it() {
+fn an_entry_set_for_good_at_a_mac_that_does_not_answer_is_named_with_who_set_it() {
     let mut scene = Scene::new();
     let set = entry(90, (state::REACHABLE, 1), (state::PERMANENT, 1));
     scene.neigh(0, NeighRecord { flags: flag::BY_HAND, owner: owner(1017, 1017), ..set });
@@ -277,7 +277,7 @@ fn an_entry_set_for_good_at_a_mac_that_nobody_answers_from_is_named_with_who_set
     assert_eq!(blames(&scene), (CauseKind::Neighbour, Confidence::Likely));
     assert!(
         why(&scene).contains(
-            "was set PERMANENT at 02:00:00:00:00:01 3.0 s before by raven[1017], and nobody answers"
+            "was set PERMANENT at 02:00:00:00:00:01 3.0 s before by raven[1017], and no answer comes"
         ),
         "{}",
         why(&scene)
@@ -339,7 +339,7 @@ fn the_other_mac_alone_answers_everybody_and_that_is_certain() {
 }
 
 #[test]
-fn an_answer_that_corrects_the_entry_is_told_with_the_end() {
+fn an_answer_that_corrects_the_entry_is_reported_with_the_end() {
     let mut scene = Scene::new();
     stale(&mut scene, 1, 2);
     scene.neigh(5050, entry(90, (state::STALE, 1), (state::REACHABLE, 2)));
@@ -350,7 +350,7 @@ fn an_answer_that_corrects_the_entry_is_told_with_the_end() {
 }
 
 #[test]
-fn that_nobody_answers_is_told_of_a_neighbour_that_is_silent() {
+fn that_no_answer_comes_is_reported_of_a_neighbour_that_is_silent() {
     let mut scene = Scene::new();
     let asked = entry(90, (state::NONE, 0), (state::INCOMPLETE, 0));
     scene.neigh(0, NeighRecord { cause: cause::SENT, ..asked });
@@ -360,5 +360,5 @@ fn that_nobody_answers_is_told_of_a_neighbour_that_is_silent() {
     scene.passes(3000, 3500);
     assert!(scene.requests.iter().any(|request| matches!(request, Request::Ask(_))));
     scene.apply(&answers(4000, &[]));
-    assert!(evidence(scene.last()).contains("nobody answers within a second"), "{}", evidence(scene.last()));
+    assert!(evidence(scene.last()).contains("no answer within a second"), "{}", evidence(scene.last()));
 }

@@ -34,7 +34,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("neighdump", &["known", "namespaces", "records"]),
     ("network", &["known", "neighdump", "records"]),
     // Who else claims an address: it dumps addresses as `neighdump` does.
-    ("claims", &["known", "namespaces", "neighdump::dump", "time"]),
+    ("claims", &["known", "namespaces", "neighdump", "records", "time"]),
     ("clockwatch", &["records::encode", "time::clock_ns"]),
     ("reference", &["clockwatch::Sample", "fact", "time"]),
     ("record", &[]),

@@ -106,7 +106,7 @@ impl Memory {
 }
 
 impl Biography {
-    /// When something was last heard that is told here.
+    /// When something was last heard that is reported here.
     fn latest_ns(&self) -> u64 {
         let changed = self.change.as_ref().map_or(0, |change| change.at_ns);
         changed.max(self.unicast.as_ref().map_or(0, |lost| lost.last_ns))

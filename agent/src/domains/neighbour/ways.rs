@@ -8,7 +8,7 @@ use ebpf_probes::{
 
 use super::Memory;
 
-/// A neighbour as the kernel tells them apart: an address may be had behind several devices, and in many namespaces.
+/// A neighbour as the kernel distinguishes them: an address may be had behind several devices, and in many namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hop {
     /// The network namespace it is a neighbour in.

@@ -52,7 +52,7 @@ fn of(group: &Group, view: &View<'_>) -> Report {
     let past = entry_past(group, (worst, lasted), view);
     let blamed = past.as_ref().and_then(|past| past.blamed).filter(|_| group.explained_by.is_empty());
     if let Some(past) = past {
-        past.told(&mut why, &mut remedies, &mut evidence);
+        past.reported(&mut why, &mut remedies, &mut evidence);
     }
     let destinations = group.destinations.len() as u64;
     let listed = if destinations > 1 { group.worst(WORST) } else { vec![] };

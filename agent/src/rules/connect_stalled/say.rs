@@ -77,7 +77,7 @@ impl Says<'_> {
         let past = self.past();
         let blamed = past.as_ref().and_then(|past| past.blamed).filter(|_| caused_by.is_empty());
         if let Some(past) = past {
-            past.told(&mut why, &mut remedies, &mut evidence);
+            past.reported(&mut why, &mut remedies, &mut evidence);
         }
         evidence.extend(self.validation.iter().map(|validation| validation.seen.clone()));
         if connect.retries > 0 || connect.drops > 0 {

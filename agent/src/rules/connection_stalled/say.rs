@@ -79,7 +79,7 @@ impl Says<'_> {
             if let Some(blamed) = past.blamed {
                 (kind, confidence) = (CauseKind::Neighbour, blamed);
             }
-            past.told(&mut why, &mut remedies, &mut evidence);
+            past.reported(&mut why, &mut remedies, &mut evidence);
         }
         let drop_reason =
             (unacked.drops > 0).then(|| self.view.world.drop_reason(unacked.drop_reason)).flatten();

@@ -114,7 +114,7 @@ struct Unanswered {
     left_out: u32,
     failures: u64,
     failed_ns: Option<u64>,
-    /// A connect that waited for it was told that its host is unreachable, and nothing yet that the entry has failed.
+    /// A connect that waited for it ended as unreachable, and nothing says yet that the entry has failed.
     unreachable_ns: Option<u64>,
     /// Neighbours behind the same device that are counted here.
     others: u64,

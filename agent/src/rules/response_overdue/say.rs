@@ -85,7 +85,7 @@ pub(super) fn report(seen: &Seen, usual: Option<Answers>, end: Option<End>, view
     };
     // It has acknowledged what was sent: whatever became of the entry is no cause.
     if let Some(past) = past_of((socket.cookie, &tuple, &owner), sent_ns, Fate::Other, view) {
-        past.told(&mut why, &mut remedies, &mut evidence);
+        past.reported(&mut why, &mut remedies, &mut evidence);
     }
     let sure = connection.thread.is_some() && connection.others == 0;
     Report {

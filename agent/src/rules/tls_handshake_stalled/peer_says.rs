@@ -113,7 +113,7 @@ pub(super) fn report(group: &Group, waits: &Waits, now_ns: u64, end: Option<End>
         if let Some(blamed) = past.blamed {
             (kind, confidence) = (CauseKind::Neighbour, blamed);
         }
-        past.told(&mut why, &mut remedies, &mut evidence);
+        past.reported(&mut why, &mut remedies, &mut evidence);
     }
     Report {
         kind: Kind::TlsHandshakeStalled,

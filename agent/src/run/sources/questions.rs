@@ -42,9 +42,9 @@ pub(super) const KIND: Kind = Kind {
 /// What became of questions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::run) struct Sent {
-    /// Somebody answered.
+    /// There was an answer.
     pub(in crate::run) answered: u64,
-    /// Nobody did.
+    /// There was none.
     pub(in crate::run) unanswered: u64,
     /// They could not be sent.
     pub(in crate::run) failed: u64,

@@ -67,7 +67,7 @@ fn an_overlay_entry_set_for_good_is_named_after_the_other_end_got_another_mac() 
     listen_and_accept(&far, service);
     let (first, _) = begin_connect(&near, service);
     is_established(&first, service);
-    // The node is replaced; its own agent writes what it knows, the other one is not told.
+    // The node is replaced; its own agent writes what it knows, the other one does not hear of it.
     nodes[1].netns.ip(&format!("link set tunnel address {REPLACED}"));
     writes(&nodes[1], 0, nodes[0].v4, ENDS[0]);
     let (socket, _) = begin_connect(&near, service);

@@ -50,7 +50,7 @@ fn who_answers_ndp_for_a_wrong_entry_is_evidence() {
 }
 
 #[test]
-fn an_answer_that_corrects_the_entry_is_told_with_the_end() {
+fn an_answer_that_corrects_the_entry_is_reported_with_the_end() {
     needs!();
     let lan = Lan::watched_by(Culprit::trace("--probe-neighbours"));
     let (database, worker) = (lan.host(10), lan.host(90));
@@ -66,14 +66,14 @@ fn an_answer_that_corrects_the_entry_is_told_with_the_end() {
 }
 
 #[test]
-fn that_nobody_answers_for_an_absent_host_is_evidence() {
+fn that_no_answer_comes_for_an_absent_host_is_evidence() {
     needs!();
     let lan = Lan::watched_by(Culprit::trace("--probe-neighbours"));
     let (host, absent) = (lan.host(10), lan.switch.v4(77));
     connect(&host.netns, SocketAddr::new(absent, port())).0.expect_err("no host has this address");
     let opened = lan.opened(UNRESOLVED, &host.netns, absent);
-    let said = format!("{ASKS} {absent}: nobody answers within a second");
-    lan.culprit.wait_for_incident("that nobody answers", |incident| {
+    let said = format!("{ASKS} {absent}: no answer within a second");
+    lan.culprit.wait_for_incident("that no answer comes", |incident| {
         incident.id() == opened.id() && evidence(incident).contains(&said)
     });
 }

@@ -9,11 +9,12 @@ use std::{
 use super::{Repeated, STALLED, is_established};
 use crate::{
     harness::{
-        Incident, Lan,
+        Incident, Lan, Netns, Running,
         lan::Host,
         port,
         process::{run, words},
         sockets,
+        stage::python,
     },
     needs,
 };
@@ -24,6 +25,16 @@ fn confirms_often(host: &Host) {
     set("base_reachable_time_ms", "1000");
     set("delay_first_probe_time", "1");
     set("retrans_time_ms", "200");
+}
+
+/// A device `sink` (`tap` or `tun`) where all that is sent vanishes, as on another machine.
+#[track_caller]
+fn vanish(netns: &Netns, kind: &str) -> Running {
+    let mut void = python();
+    void.args(["-c", include_str!("../../../programs/void.py"), "sink", kind]);
+    let running = netns.spawn(void);
+    running.wait_for_line("ready");
+    running
 }
 
 /// Sends datagrams to a neighbour, and so has its entry confirmed.
@@ -41,15 +52,15 @@ fn stalls(incident: &Incident, service: SocketAddr) -> bool {
 
 #[test]
 fn a_neighbour_that_hears_only_what_is_sent_to_everybody_is_named_as_cause_of_silence() {
-    needs!();
+    needs!(Tun);
     let lan = Lan::set("connect_stalled/unicast_lost_on_the_switch");
     let (host, peer) = (lan.host(10), lan.host(20));
     confirms_often(&host);
     let service = peer.service(peer.v4);
     let _listener = sockets::listen(&peer.netns, service);
     // The switch has its MAC at another port, where frames vanish.
-    lan.switch.ip("link add sink master br0 type dummy");
-    lan.switch.ip("link set sink up");
+    let _void = vanish(&lan.switch, "tap");
+    lan.switch.ip("link set sink master br0 up");
     let wrong =
         |what: &str| format!("bridge -n {} fdb {what} {} dev sink master", lan.switch.name(), peer.mac());
     run(&mut words(&format!("{} static", wrong("replace"))));
@@ -71,13 +82,13 @@ fn a_neighbour_that_hears_only_what_is_sent_to_everybody_is_named_as_cause_of_si
 
 #[test]
 fn a_neighbour_that_answers_what_is_sent_to_it_alone_is_not_blamed_for_a_silent_service() {
-    needs!();
+    needs!(Tun);
     let lan = Lan::set("connect_stalled/silent_service_of_a_confirmed_neighbour");
     let (host, router) = (lan.host(10), lan.host(20));
     confirms_often(&host);
     // The router answers ARP for it, and forwards to where frames vanish.
     let service = SocketAddr::new(lan.switch.v4(30), port());
-    router.netns.ip("link add sink type dummy");
+    let _void = vanish(&router.netns, "tun");
     router.netns.ip("link set sink up");
     router.netns.ip(&format!("route add {}/32 dev sink", service.ip()));
     router.netns.sysctl("net/ipv4/ip_forward", "1");
