@@ -358,7 +358,6 @@ fn more_threads_are_advised_only_when_all_are_busy_with_their_own() {
     let acceptor = || SeenThread { accepts: true, ..thread(1, Posture::Descriptors, &[]) };
     for (snapshot, words, threads) in [
         (accepted(vec![acceptor(), thread(43, Posture::Sleep, &[])]), "no thread is free", true),
-        (accepted(vec![acceptor(), thread(43, Posture::Running, &[])]), "no thread is free", true),
         (accepted(vec![acceptor(), thread(43, Posture::Descriptors, &[99])]), "no thread is free", false),
         (accepted(vec![thread(43, Posture::Disk, &[])]), "no thread is free", false),
         (

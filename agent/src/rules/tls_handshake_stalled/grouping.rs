@@ -11,6 +11,7 @@ use ebpf_probes::probes::tls::Handshake;
 use super::{
     TlsHandshakeStalled, Weighed,
     aside::LeftOut,
+    obstacle::{Obstacle, computes},
     say,
     situation::{PEERS, Situation, Speaks, key, owner, program, service, speaks, was_unread},
     stall::unread,
@@ -24,6 +25,8 @@ use crate::{
 
 /// Situations at most.
 const SITUATIONS: usize = 128;
+/// A thread that lacks nothing but a processor is given this long: others of a busy machine have it.
+const CATCHES_UP_NS: u64 = 3_000_000_000;
 
 impl TlsHandshakeStalled {
     /// Finds or begins the handshake's situation. Its service: not yet, its process is being looked at, or,
@@ -66,8 +69,19 @@ impl TlsHandshakeStalled {
                 return Some(service);
             }
         }
+        if blame.is_none() && self.may_catch_up(&hs, snapshot.as_deref(), view) {
+            self.look_at(asked.process, &hs, view);
+            return Some(service);
+        }
         self.begin(&hs, sni, service, key, (blame, left_out), snapshot, view);
         None
+    }
+
+    /// Nothing is in the way, and it computes, or waits for a processor that others have.
+    fn may_catch_up(&self, hs: &Handshake, snapshot: Option<&Snapshot>, view: &View<'_>) -> bool {
+        view.now_ns.saturating_sub(hs.moved_ns) < CATCHES_UP_NS
+            && Obstacle::of(snapshot, hs, None).is_none()
+            && snapshot.is_some_and(|snapshot| computes(snapshot, hs))
     }
 
     /// A situation of this service and reason; for what no thread has read, any that keeps the service busy.

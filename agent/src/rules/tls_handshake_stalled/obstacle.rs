@@ -106,6 +106,25 @@ impl<'a> Obstacle<'a> {
     }
 }
 
+/// Whether all that keeps a handshake is a processor: the thread that owes, or each that may, runs or would. That it is
+/// none of a quota's doing is known only where there is no quota.
+pub(super) fn computes(snapshot: &Snapshot, hs: &Handshake) -> bool {
+    let seen = Seen { snapshot, hs };
+    let runs = |thread: &SeenThread| thread.posture == Posture::Running;
+    let owes = match unread(hs) {
+        true => None,
+        false => seen.reader(),
+    };
+    snapshot.limits.quota.is_none()
+        && match owes {
+            Some(reader) => runs(reader),
+            None => {
+                let mut could = snapshot.threads.iter().filter(|thread| !is_idle(thread)).peekable();
+                could.peek().is_some() && could.all(runs)
+            }
+        }
+}
+
 /// A look at the process of a stalled handshake.
 struct Seen<'a, 'b> {
     snapshot: &'a Snapshot,

@@ -92,7 +92,8 @@ fn a_handshake_that_goes_on_without_the_suspect_clears_it() {
 #[test]
 fn a_thread_that_waits_for_something_else_waits_for_no_other_thread() {
     for posture in [Posture::Descriptors, Posture::Running, Posture::Disk, Posture::Sleep, Posture::Stopped] {
-        let scene = stall(44, 5, posture, &[99]);
+        let mut scene = stall(44, 5, posture, &[99]);
+        scene.passes(1200, 3300);
         assert_eq!(scene.cause().kind, CauseKind::NoneSeen, "{posture:?}");
         assert!(!scene.last().summary.contains("192.0.2.64"), "{}", scene.last().summary);
     }
@@ -447,4 +448,32 @@ proptest! {
             prop_assert!(incident.duration_ms < 1_000_000, "{incident:?}");
         }
     }
+}
+
+#[test]
+fn a_thread_that_only_lacks_a_processor_has_three_seconds_to_go_on() {
+    let runs = || vec![thread(43, Posture::Running, &[])];
+    let stalls = || {
+        let mut scene = Scene::new();
+        scene.stalls(1100, &[hello(1, 43, 0)]);
+        scene.sees(1101, runs());
+        scene.passes(1101, 2200);
+        assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
+        scene
+    };
+    // It goes on.
+    let mut scene = stalls();
+    scene.moves(2300, hello(1, 43, 0));
+    scene.passes(2300, 9000);
+    assert!(scene.emitted.is_empty(), "{:#?}", scene.emitted);
+    // It does not.
+    let mut scene = stalls();
+    scene.passes(2200, 3300);
+    assert_eq!(scene.cause().kind, CauseKind::NoneSeen);
+    assert!(scene.last().summary.contains("running"), "{}", scene.last().summary);
+    // It is seen to wait for something after all.
+    let mut scene = stalls();
+    scene.sees(2201, vec![thread(43, Posture::Sleep, &[])]);
+    scene.passes(2201, 2700);
+    assert!(scene.last().summary.contains("asleep"), "{}", scene.last().summary);
 }

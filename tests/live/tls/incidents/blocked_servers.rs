@@ -47,7 +47,11 @@ fn a_server_that_waits_for_a_lock_is_reported_as_waiting_for_a_thread() {
 #[test]
 fn a_server_that_computes_is_reported_as_running() {
     needs!(Openssl, Tun, Pace);
-    nothing_on_the_network("tls_handshake_stalled/server_computes", &json!(["spin", PATIENCE]), "running");
+    nothing_on_the_network(
+        "tls_handshake_stalled/server_computes",
+        &json!(["spin", 2.0 * PATIENCE]),
+        "running",
+    );
 }
 
 #[test]
