@@ -63,7 +63,7 @@ fn a_neighbour_that_hears_only_what_is_sent_to_everybody_is_named_as_cause_of_si
     lan.switch.ip("link set sink master br0 up");
     let wrong =
         |what: &str| format!("bridge -n {} fdb {what} {} dev sink master", lan.switch.name(), peer.mac());
-    run(&mut words(&format!("{} static", wrong("replace"))));
+    run(&mut words(&format!("{} static sticky", wrong("replace"))));
     let (socket, _) = sockets::begin_connect(&host.netns, service);
     let talks = talks_to(&host, service);
     let blamed = lan.culprit.wait_for_incident("the neighbour is blamed", |incident| {
