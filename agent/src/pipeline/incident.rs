@@ -17,7 +17,7 @@ pub use super::connects::{
 pub use super::describe::DescribeDetails;
 pub use super::handshakes::{FailingPeer, ObstacleDetails, TlsDetails, TlsFailingDetails, TlsFailure};
 pub use super::kind::{Details, Kind};
-pub use super::lookups::{DnsOutcome, DnsQuestion, DnsReason, DnsUnansweredDetails, DnsUpstream};
+pub use super::lookups::{DnsEdns, DnsOutcome, DnsQuestion, DnsReason, DnsUnansweredDetails, DnsUpstream};
 pub use super::neighbours::{
     AddressClaimant, AddressConflictDetails, AddressListener, ClaimedMac, ConflictPattern,
     NeighbourConflictDetails, NeighbourPlace, NeighbourStaleDetails, NeighbourTableFullDetails,

@@ -43,6 +43,9 @@ pub struct DnsUnansweredDetails {
     /// Who on this host is asked and waits for another server, where that is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<DnsUpstream>,
+    /// What is known of EDNS, where that is what makes the difference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edns: Option<DnsEdns>,
     /// How many programs wait for a server that answers none, or waited.
     #[serde(skip_serializing_if = "is_zero")]
     pub programs: u64,
@@ -63,10 +66,27 @@ pub enum DnsReason {
     UpstreamUnanswered,
     /// The answer was truncated, and TCP port 53, where it is asked for whole, does not answer.
     TcpUnanswered,
+    /// Queries with an OPT record (EDNS) get no answer, while those without get theirs.
+    EdnsUnanswered,
+    /// The answer is longer than 512 bytes and does not arrive whole; without EDNS it comes cut.
+    LongAnswerLost,
     /// Answers come late, or are failures, again and again.
     Failing,
     /// The server answers none of three programs or more that ask it: the incident is the server's, not a program's.
     ServerSilent,
+}
+
+/// What became of queries with EDNS, and of those without.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct DnsEdns {
+    /// Queries with an OPT record that got no answer.
+    pub queries: u64,
+    /// How long an answer over UDP they accept, in bytes.
+    pub udp_size: u16,
+    /// Answers of the same server meanwhile to questions without one.
+    pub plain_answers: u64,
+    /// The same question was among these.
+    pub same_question: bool,
 }
 
 /// How a lookup ended.

@@ -4,7 +4,7 @@ use ebpf_probes::{
     abi::{Header, IPPROTO_UDP, Kind as Record, Owner, Tuple},
     probes::dns::DNS_BYTES_HEAD,
 };
-use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE, rdata::OPT};
 
 use super::scene::{Scene, ns, owner, v4};
 use crate::records::encode;
@@ -19,6 +19,8 @@ pub(super) struct Asked {
     pub(super) name: Name<'static>,
     pub(super) query_type: TYPE,
     pub(super) recursive: bool,
+    /// With an OPT record.
+    pub(super) edns: bool,
 }
 
 /// `process`'s question for the A record of a name, of 192.0.2.53.
@@ -31,6 +33,7 @@ pub(super) fn asks(cookie: u64, process: u32, name: &'static str) -> Asked {
         name: Name::new_unchecked(name),
         query_type: TYPE::A,
         recursive: true,
+        edns: false,
     }
 }
 
@@ -38,6 +41,9 @@ impl Asked {
     fn packet(&self, mut packet: Packet<'static>) -> Vec<u8> {
         if self.recursive {
             packet.set_flags(PacketFlag::RECURSION_DESIRED);
+        }
+        if self.edns {
+            *packet.opt_mut() = Some(OPT { opt_codes: vec![], udp_packet_size: 1232, version: 0 });
         }
         let (kind, class) = (QTYPE::TYPE(self.query_type), QCLASS::CLASS(CLASS::IN));
         packet.questions.push(Question::new(self.name.clone(), kind, class, false));

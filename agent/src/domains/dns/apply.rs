@@ -14,7 +14,7 @@ use simple_dns::{
 
 use super::{
     DnsMessage, Record, What,
-    heard::{Heard, Verdict},
+    heard::{Edns, Heard, Verdict},
     memory::{FIRST_NS, Lookup, Memory, protocol, server, tick},
     words::{named, rcode_name, type_name},
 };
@@ -24,6 +24,9 @@ use crate::{
     records,
     text::host::Name,
 };
+
+/// An answer over UDP is no longer than this, unless the question had EDNS (RFC 1035 §4.2.1).
+const PLAIN_BYTES: u32 = 512;
 
 fn apply(
     memory: &mut Memory,
@@ -60,7 +63,8 @@ fn one(
         }
     } else if !message.ingress {
         let recursive = packet.has_flags(PacketFlag::RECURSION_DESIRED);
-        asked(memory, known, boot_ns, message, (packet.id(), recursive), question, facts);
+        let head = Head { id: packet.id(), recursive, udp_size: packet.opt().map(|opt| opt.udp_packet_size) };
+        asked(memory, known, boot_ns, message, head, question, facts);
     }
 }
 
@@ -91,6 +95,8 @@ fn cut(
             query_type: lookup.query_type.clone(),
             verdict,
             truncated: flags & 2 != 0,
+            edns: if message.wire_len > PLAIN_BYTES { Edns::With } else { lookup.edns },
+            over_udp: message.tuple.protocol == IPPROTO_UDP,
         });
         facts.push(Emitted {
             boot_ns,
@@ -110,16 +116,25 @@ fn cut(
     }
 }
 
+/// What a question says beside its question.
+struct Head {
+    id: u16,
+    recursive: bool,
+    /// What its OPT record says of the size of an answer over UDP, if it has one.
+    udp_size: Option<u16>,
+}
+
 fn asked(
     memory: &mut Memory,
     known: &mut Known,
     boot_ns: u64,
     message: &DnsMessage,
-    (id, recursive): (u16, bool),
+    head: Head,
     (name, query_type): (Name, String),
     facts: &mut Vec<Emitted<What>>,
 ) {
-    let key = (message.cookie, id);
+    let key = (message.cookie, head.id);
+    let edns = if head.udp_size.is_some() { Edns::With } else { Edns::Without };
     // A socket may ask one server after the other: what was said of an earlier question holds no longer.
     let wire = memory.wires.remove(&message.cookie);
     if let Some(lookup) = memory.pending.get_mut(&key)
@@ -127,9 +142,12 @@ fn asked(
         && lookup.query_type == query_type
     {
         // A question the kernel held says itself how often it was sent.
+        lookup.udp_size = head.udp_size.unwrap_or(lookup.udp_size);
         match message.queries {
             0 => {
                 lookup.queries = lookup.queries.saturating_add(1);
+                lookup.edns_queries += u32::from(head.udp_size.is_some());
+                lookup.edns = edns;
                 lookup.sent_ns = lookup.sent_ns.max(boot_ns);
             }
             sent => {
@@ -137,6 +155,9 @@ fn asked(
                     lookup.sent_ns = lookup.sent_ns.max(memory.now_ns);
                 }
                 lookup.queries = sent;
+                if head.udp_size.is_some() {
+                    lookup.edns_queries = sent;
+                }
                 return;
             }
         }
@@ -149,8 +170,11 @@ fn asked(
             started_ns: boot_ns,
             // One that was held is dated when it was first sent.
             sent_ns: if message.queries > 1 { memory.now_ns.max(boot_ns) } else { boot_ns },
-            recursive,
+            recursive: head.recursive,
             queries: message.queries.max(1),
+            edns_queries: head.udp_size.map_or(0, |_| message.queries.max(1)),
+            udp_size: head.udp_size.unwrap_or_default(),
+            edns: if message.queries > 1 { Edns::Unseen } else { edns },
             report_at_ns: boot_ns.saturating_add(FIRST_NS),
             wire,
         };
@@ -228,6 +252,12 @@ fn answered(
         query_type: query_type.clone(),
         verdict,
         truncated: packet.has_flags(PacketFlag::TRUNCATION),
+        edns: match &lookup {
+            _ if packet.opt().is_some() => Edns::With,
+            Some(lookup) => lookup.edns,
+            None => Edns::Unseen,
+        },
+        over_udp: message.tuple.protocol == IPPROTO_UDP,
     });
     let what = What::DnsAnswer {
         protocol: protocol(&message.tuple),

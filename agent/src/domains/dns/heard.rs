@@ -39,6 +39,18 @@ impl Verdict {
     }
 }
 
+/// Whether a question that was answered carried an OPT record (EDNS, RFC 6891).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Edns {
+    /// It did: it was seen, or its answer has one, or more bytes than an answer without may have.
+    With,
+    /// It did not.
+    Without,
+    /// It was not seen, and its answer has none: most often it had none either.
+    #[default]
+    Unseen,
+}
+
 /// An answer that came.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heard {
@@ -56,6 +68,10 @@ pub struct Heard {
     pub verdict: Verdict,
     /// It was cut: the resolver asks again over TCP.
     pub truncated: bool,
+    /// Whether its question had EDNS.
+    pub edns: Edns,
+    /// It came over UDP.
+    pub over_udp: bool,
 }
 
 /// The last answer to each question of each process.

@@ -9,7 +9,7 @@ use ebpf_probes::{
 
 use super::{
     LookupOp, What,
-    heard::{Answers, Verdict},
+    heard::{Answers, Edns, Verdict},
     streams::Streams,
 };
 use crate::{
@@ -74,6 +74,11 @@ pub(super) struct Lookup {
     /// It wants recursion (RD): it is asked of a resolver, which is to find out.
     pub(super) recursive: bool,
     pub(super) report_at_ns: u64,
+    /// How many of those queries had an OPT record, as far as they were seen, and what the last said of UDP's size.
+    pub(super) edns_queries: u32,
+    pub(super) udp_size: u16,
+    /// Whether the last query that was seen had one; not known of repetitions that the kernel held.
+    pub(super) edns: Edns,
     /// Whither it went, where that is not the server asked for.
     pub(super) wire: Option<DnsWire>,
 }
@@ -98,6 +103,8 @@ impl Lookup {
             sent_ns: self.sent_ns,
             queries: self.queries,
             recursive: self.recursive,
+            edns_queries: self.edns_queries,
+            udp_size: self.udp_size,
             ended_ns: None,
             verdict: None,
             failed: false,

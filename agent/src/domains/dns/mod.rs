@@ -15,7 +15,7 @@ use ebpf_probes::{abi::Owner, probes::dns::DnsWire};
 pub use apply::failed;
 pub use decode::{DnsMessage, Record, decode};
 pub use fact::What;
-pub use heard::{Answers, Heard, Verdict};
+pub use heard::{Answers, Edns, Heard, Verdict};
 pub use memory::Memory;
 
 use crate::text::host::Name;
@@ -47,6 +47,10 @@ pub struct LookupOp {
     pub queries: u32,
     /// It wants recursion: it is asked of a resolver, which is to find out.
     pub recursive: bool,
+    /// How many of its queries had an OPT record (EDNS), as far as they were seen.
+    pub edns_queries: u32,
+    /// How long an answer over UDP these accept.
+    pub udp_size: u16,
     /// When it was answered or failed; `None` while it is pending.
     pub ended_ns: Option<u64>,
     /// What the answer said, if one came.

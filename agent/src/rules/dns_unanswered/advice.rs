@@ -18,6 +18,9 @@ impl Says<'_> {
             _ if !self.group.explained_by.is_empty() => {
                 why.push(neighbours::why(&self.group.explained_by, self.view).to_owned());
             }
+            DnsReason::EdnsUnanswered | DnsReason::LongAnswerLost => {
+                why.extend(self.edns().map(|edns| edns.why().to_owned()));
+            }
             DnsReason::UpstreamUnanswered => why.push(resolvers::BEHIND.into()),
             DnsReason::HalfUnanswered => why.push(resolvers::HALF.into()),
             DnsReason::TcpUnanswered => {
@@ -88,6 +91,7 @@ impl Says<'_> {
             }
             (DnsReason::UpstreamUnanswered, Some(upstream)) => resolvers::behind(upstream, world),
             (DnsReason::HalfUnanswered, _) => resolvers::half_lost(),
+            (DnsReason::EdnsUnanswered | DnsReason::LongAnswerLost, _) => self.without_edns(process),
             (DnsReason::TcpUnanswered, _) => match self.verdict() {
                 Some(verdict) => verdict.remedies,
                 None => vec![
@@ -119,6 +123,48 @@ impl Says<'_> {
             remedies.extend(process.and_then(reverse_off).map(Remedy::from));
         }
         remedies
+    }
+}
+
+impl Says<'_> {
+    /// What to do where EDNS is what makes the difference.
+    fn without_edns(&self, process: Option<&Process>) -> Vec<Remedy> {
+        let (world, op, ip) = (self.view.world, self.op, self.group.server());
+        let long = self.reason == DnsReason::LongAnswerLost;
+        let pass = match long {
+            true => format!(
+                "let answers of {ip} beyond 512 bytes pass, fragments too, on the way (no DNS inspection with a maximum \
+                 length), and allow tcp/53"
+            ),
+            false => format!(
+                "let UDP port 53 with EDNS pass on the way to {ip}: no DNS inspection that refuses OPT records or limits \
+                 a message to 512 bytes"
+            ),
+        };
+        vec![
+            Remedy::from("a query without EDNS is answered: ").and(resolvers::dig(
+                op,
+                &["+noedns", "+ignore"],
+                world,
+            )),
+            Remedy::from("and one with it is not: ").and(resolvers::dig(op, &["+edns=0", "+ignore"], world)),
+            until_then(process, ip, long).into(),
+            pass.into(),
+        ]
+    }
+}
+
+/// How a program does without EDNS, in the words of its own configuration.
+fn until_then(process: Option<&Process>, ip: std::net::IpAddr, long: bool) -> String {
+    let exe = process.map(|process| process.exe.as_deref().unwrap_or(&process.comm)).unwrap_or_default();
+    match (exe.rsplit('/').next().unwrap_or_default(), long) {
+        ("named", false) => format!("until then: server {ip} {{ edns no; }}; in named.conf"),
+        ("named", true) => "until then: edns-udp-size 512; in the options of named.conf".into(),
+        ("unbound", _) => "until then: edns-buffer-size: 512 in the server section of unbound.conf".into(),
+        ("dnsmasq", _) => "until then: edns-packet-max=512 in dnsmasq.conf, and no dnssec or add-subnet".into(),
+        _ => "until then: take edns0 out of \"options edns0 trust-ad\" in /etc/resolv.conf (glibc); for a Go program set \
+              GODEBUG=netedns0=0"
+            .into(),
     }
 }
 

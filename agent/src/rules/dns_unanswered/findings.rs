@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{groups::Group, lookup::Conclusion};
+use super::{edns, groups::Group, lookup::Conclusion};
 use crate::{
     domains::{
         connect::ConnectOp,
@@ -28,6 +28,7 @@ pub(super) struct Findings {
     pub(super) searched: Vec<String>,
     pub(super) reverse_of: Option<IpAddr>,
     pub(super) upstream: Option<Upstream>,
+    pub(super) edns: Option<edns::Found>,
     /// The connect over TCP that the lookup waits for.
     pub(super) connect: Option<ConnectOp>,
 }
@@ -54,6 +55,7 @@ impl Findings {
             searched: searched(op, world),
             reverse_of: reverse_of(op),
             upstream: resolvers::upstream(op, world),
+            edns: edns::found(group, world),
             connect: group.lead_over_tcp.then(|| world.connect_op(op.cookie).copied()).flatten(),
         }
     }
@@ -65,6 +67,7 @@ impl Findings {
             answered_type: self.answered_type.or(before.answered_type),
             searched: if self.searched.is_empty() { before.searched } else { self.searched },
             upstream: self.upstream.or(before.upstream),
+            edns: self.edns.or(before.edns),
             connect: self.connect.or(before.connect),
             ..self
         }
@@ -75,6 +78,8 @@ impl Findings {
             DnsReason::TcpUnanswered
         } else if self.upstream.is_some() {
             DnsReason::UpstreamUnanswered
+        } else if let Some(edns) = &self.edns {
+            edns.reason
         } else if group.failing && group.waiting.is_empty() {
             DnsReason::Failing
         } else if self.answered_type.is_some() {

@@ -75,6 +75,8 @@ pub(super) struct Group {
     pub(super) emitted: Option<Conclusion>,
     pub(super) emitted_ns: u64,
     pub(super) weighed_ns: u64,
+    /// For how many queries with EDNS the answers that the kernel held were asked for.
+    pub(super) compared: u32,
 }
 
 impl Group {
@@ -98,6 +100,7 @@ impl Group {
             emitted: None,
             emitted_ns: 0,
             weighed_ns: 0,
+            compared: 0,
         }
     }
 

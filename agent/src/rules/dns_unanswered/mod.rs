@@ -5,6 +5,9 @@
 
 mod advice;
 mod due;
+mod edns;
+#[cfg(test)]
+mod edns_tests;
 mod failing;
 mod findings;
 mod groups;
@@ -162,6 +165,7 @@ impl DnsUnanswered {
             self.fails(&bad, view);
         }
         for number in self.groups.numbers() {
+            self.compare(number, view);
             self.refresh(number, view);
         }
         self.outages(&waiting, view);
@@ -336,6 +340,16 @@ impl DnsUnanswered {
         let changed = self.groups.get(number).is_some_and(|group| group.emitted != before);
         if aged || changed {
             self.emit(number, view);
+        }
+    }
+
+    /// Whether queries without EDNS are answered is known by answers that the kernel holds back.
+    fn compare(&mut self, number: u64, view: &mut View<'_>) {
+        let Some(group) = self.groups.get_mut(number) else { return };
+        let queries = group.lead.edns_queries;
+        if queries > group.compared && !group.waiting.is_empty() {
+            group.compared = queries;
+            view.requests.push(Request::Answers);
         }
     }
 

@@ -70,6 +70,7 @@ pub(super) fn report(outage: &Outage, now_ns: u64, view: &View<'_>) -> Report {
             searched: vec![],
             reverse_of: None,
             upstream: None,
+            edns: None,
             programs: outage.total(),
             processes,
         }),

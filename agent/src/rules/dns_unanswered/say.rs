@@ -6,6 +6,7 @@ use ebpf_probes::{
 };
 
 use super::{
+    edns,
     findings::Findings,
     groups::{Ended, Group},
 };
@@ -109,11 +110,17 @@ impl Says<'_> {
                     process: upstream.process.clone(),
                     server: upstream.server.clone(),
                 }),
+                edns: self.edns().map(|edns| edns.details.clone()),
                 programs: 0,
                 processes: vec![],
             }),
             process,
         }
+    }
+
+    /// What was found out about EDNS, where that is the reason.
+    pub(super) fn edns(&self) -> Option<&edns::Found> {
+        self.found.edns.as_ref().filter(|edns| edns.reason == self.reason)
     }
 
     /// No lookup of it waits.
@@ -172,6 +179,9 @@ impl Says<'_> {
     /// What is known of the silence.
     fn tail(&self) -> String {
         let asked = text::count(self.op.queries.into(), "query", "queries");
+        if let Some(edns) = self.edns().filter(|_| self.group.explained_by.is_empty()) {
+            return edns.words(&asked);
+        }
         match (self.reason, &self.found.upstream, &self.found.answered_type) {
             (DnsReason::UpstreamUnanswered, Some(upstream), _) => upstream.words(self.over()),
             (DnsReason::HalfUnanswered, _, Some(answered)) => format!(
@@ -208,11 +218,14 @@ impl Says<'_> {
     fn confidence(&self) -> Confidence {
         let known = &self.view.world.known;
         let all = known.sees(ProbeId::DNS) && !known.has_lost(&["dns"]) && known.narrowed().is_empty();
+        if let Some(edns) = self.edns() {
+            return if all { edns.confidence } else { Confidence::Possible };
+        }
         let sure = match self.reason {
             DnsReason::UpstreamUnanswered => {
                 self.found.upstream.as_ref().is_some_and(|upstream| upstream.is_sure)
             }
-            DnsReason::HalfUnanswered => false,
+            DnsReason::HalfUnanswered | DnsReason::EdnsUnanswered | DnsReason::LongAnswerLost => false,
             DnsReason::Unanswered => !self.answers(),
             DnsReason::TcpUnanswered | DnsReason::Failing | DnsReason::ServerSilent => true,
         };
