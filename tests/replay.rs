@@ -114,6 +114,10 @@ const CASES: &[(&str, &[Case])] = &[
         &[
             ("encrypted_alert", &[(FAILING, "certificate", "likely"), (FAILING, "certificate", "likely")]),
             (
+                "expired_beside_faketime",
+                &[(FAILING, "certificate", "certain"), (FAILING, "certificate", "certain")],
+            ),
+            (
                 "expired_certificate_tls12",
                 &[(FAILING, "certificate", "certain"), (FAILING, "certificate", "certain")],
             ),
@@ -123,6 +127,8 @@ const CASES: &[(&str, &[Case])] = &[
             ),
             ("health_check", &[(FAILING, "peer", "possible"), (FAILING, "peer", "possible")]),
             ("no_version_shared", &[(FAILING, "parameters", "certain"), (FAILING, "parameters", "certain")]),
+            ("other_time_tls12", &[(FAILING, "clock", "likely"), (FAILING, "clock", "likely")]),
+            ("other_time_tls13", &[(FAILING, "clock", "likely"), (FAILING, "clock", "likely")]),
             ("plain_answer", &[(FAILING, "parameters", "certain")]),
             ("scanner_without_fault", &[]),
         ],
@@ -155,6 +161,8 @@ const CASES: &[(&str, &[Case])] = &[
     (
         "dns_unanswered",
         &[
+            ("edns_dropped", &[("dns_unanswered", "dns_lookup", "likely")]),
+            ("edns_lost_once_without_fault", &[]),
             ("one_name_of_many", &[("dns_unanswered", "dns_lookup", "likely")]),
             ("one_of_a_pair_lost", &[("dns_unanswered", "dns_lookup", "likely")]),
             ("second_attempt_answered_without_fault", &[]),
@@ -179,7 +187,7 @@ const CASES: &[(&str, &[Case])] = &[
     (
         "connection_stalled",
         &[
-            ("forgotten_by_nat", &[("connection_stalled", "path", "possible")]),
+            ("forgotten_by_nat", &[("connection_stalled", "path", "likely")]),
             ("path_mtu_hole", &[("connection_stalled", "path", "likely")]),
         ],
     ),

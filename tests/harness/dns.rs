@@ -1,8 +1,10 @@
 //! DNS messages, and a server in a thread that answers as it is configured.
 
 use std::{
+    fs,
     io::Read,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    path::PathBuf,
     process::Command,
     thread::JoinHandle,
 };
@@ -113,6 +115,45 @@ pub fn dnsmasq(netns: &Netns, at: IpAddr, upstream: IpAddr) -> Running {
         bound.contains(":0035 ")
     });
     running
+}
+
+/// Answers queries without an OPT record over UDP inside, as many as this, and drops those with one; then ends.
+#[track_caller]
+pub fn answer_without_edns(netns: &Netns, at: SocketAddr, answers: usize, answer: Answer) -> JoinHandle<()> {
+    let socket = netns.enter(move || UdpSocket::bind(at).expect("a free port"));
+    netns.thread_named("dns-server", move || {
+        let (mut query, mut left) = ([0; 512], answers);
+        while left > 0 {
+            let (len, from) = socket.recv_from(&mut query).expect("a query");
+            if Packet::parse(&query[..len]).expect("a query").opt().is_none() {
+                socket.send_to(&answer.to(&query[..len]), from).expect("the client waits");
+                left -= 1;
+            }
+        }
+    })
+}
+
+/// What `ip netns exec` mounts over `/etc/resolv.conf` of processes in a namespace.
+pub struct ResolvConf(PathBuf);
+
+impl ResolvConf {
+    /// It names this server, with these options.
+    #[track_caller]
+    pub fn naming(server: IpAddr, options: &str, netns: &Netns) -> Self {
+        let directory = PathBuf::from("/etc/netns").join(netns.name());
+        fs::create_dir_all(&directory).expect("root may");
+        let all = format!("nameserver {server}\noptions {options}\n");
+        fs::write(directory.join("resolv.conf"), all).expect("root may");
+        Self(directory)
+    }
+}
+
+impl Drop for ResolvConf {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+        // Goes when it is empty.
+        let _ = fs::remove_dir("/etc/netns");
+    }
 }
 
 /// Asks over UDP and returns the answer.

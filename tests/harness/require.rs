@@ -26,6 +26,8 @@ pub enum Feature {
     Openssl,
     /// The curl tool.
     Curl,
+    /// libfaketime, which gives a program another time.
+    Faketime,
     /// A C compiler for x86-64, for a program that enters the kernel the old way.
     Gcc,
     /// A virtual machine in which nothing else runs meanwhile: its settings are the test's own, and its clock may
@@ -102,6 +104,7 @@ impl Feature {
             }
             Self::Openssl => (runs("openssl", "version"), "there is no openssl tool"),
             Self::Curl => (runs("curl", "--version"), "there is no curl"),
+            Self::Faketime => (faketime().is_some(), "there is no libfaketime"),
             Self::Gcc => (
                 cfg!(target_arch = "x86_64") && runs("gcc", "--version"),
                 "there is no gcc, or it makes no x86 programs",
@@ -250,4 +253,14 @@ fn has_traffic_control() -> bool {
 /// Whether a program is here: it must end well.
 pub fn runs(program: &str, args: &str) -> bool {
     Command::new(program).args(args.split(' ')).output().is_ok_and(|output| output.status.success())
+}
+
+/// libfaketime, where Debian, Ubuntu and others have it.
+pub fn faketime() -> Option<&'static str> {
+    const PATHS: &[&str] = &[
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+        "/usr/lib/faketime/libfaketime.so.1",
+        "/usr/lib64/faketime/libfaketime.so.1",
+    ];
+    PATHS.iter().copied().find(|path| std::path::Path::new(path).exists())
 }

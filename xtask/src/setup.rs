@@ -117,7 +117,7 @@ const TOOLS: &[Tool] = &[
     tool("qemu", Program("qemu-system-x86_64"), Package(&["qemu-system-x86"]), Need::Vm, "runs the kernels"),
     tool("virtiofsd", AnyFile(VIRTIOFSD), Package(&["virtiofsd", "qemu-system-common"]), Need::Vm, "shares this machine's files with a VM"),
     tool("busybox", AnyFile(BUSYBOX), Package(&["busybox-static"]), Need::Vm, "is the user space of the initramfs"),
-    tool("libfaketime", AnyFile(FAKETIME), Package(&["libfaketime"]), Need::Vm, "moves a VM's hardware clock, and no other"),
+    tool("libfaketime", AnyFile(FAKETIME), Package(&["libfaketime"]), Need::Test, "gives one program of a test, or a VM's hardware clock, another time"),
     tool("modprobe", Program("modprobe"), Package(&["kmod"]), Need::Vm, "loads modules in a VM"),
     tool("xz", Program("xz"), Package(&["xz-utils"]), Need::Vm, "unpacks kernel modules"),
     tool("strace", Program("strace"), Package(&["strace"]), Need::Bench, "is what culprit is compared with"),

@@ -4,6 +4,7 @@
 mod cgroup_path;
 mod cgroups;
 mod executable;
+mod faked;
 mod listeners;
 mod names;
 pub mod pods;

@@ -11,7 +11,7 @@ use crate::{
     observe::{
         Observer,
         cgroup_path::{self, Identity},
-        executable,
+        executable, faked,
         pods::Waiting,
         proc::{has_thread_named, parent, parent_and_start, pids},
         resolvers,
@@ -78,6 +78,7 @@ impl Observer {
                 .collect();
         }
         context.resolvers = resolvers::of(&proc);
+        context.faked_time = is_there.then(|| faked::of(&proc)).flatten();
         context.wanted = self.is_wanted(&context, &paths, vouched);
         self.judge(&context, cgroup);
         if context.pod.is_none() && context.pod_uid.is_some() && context.container_id.is_some() {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     domains::tls::{Role, Stage},
     fact::{Endpoint, Thread, is_false},
+    known::context::FakedTime,
     text::host::Invalid,
 };
 
@@ -170,6 +171,9 @@ pub struct TlsFailingDetails {
     pub worst: Vec<FailingPeer>,
     /// Of a server: handshakes that its service completed meanwhile, as far as was counted.
     pub completed: u64,
+    /// The other time that the process lives in which judges the certificate, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faked_time: Option<FakedTime>,
 }
 
 /// One of several addresses with which handshakes fail.

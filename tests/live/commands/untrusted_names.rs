@@ -2,16 +2,14 @@
 //! processes.
 
 use std::{
-    fs,
     io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
 };
 
 use crate::{
     harness::{
         Culprit, Fact, Netns, Running,
-        dns::{Answer, PORT, answer_once, ask, query},
+        dns::{Answer, PORT, ResolvConf, answer_once, ask, query},
         keep::Keeper,
         process::{run, words},
         sockets::{connect, listen_on_loopback, me},
@@ -23,26 +21,6 @@ use crate::{
 
 /// A command, and nothing else, as any process with a user namespace may call a device.
 const DEVICE: &str = ";curl${IFS}a|sh";
-
-/// What `ip netns exec` mounts over `/etc/resolv.conf` of processes in a namespace.
-struct ResolvConf(PathBuf);
-
-impl ResolvConf {
-    fn naming(server: IpAddr, netns: &Netns) -> Self {
-        let directory = PathBuf::from("/etc/netns").join(netns.name());
-        fs::create_dir_all(&directory).expect("root may");
-        fs::write(directory.join("resolv.conf"), format!("nameserver {server}\n")).expect("root may");
-        Self(directory)
-    }
-}
-
-impl Drop for ResolvConf {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-        // Goes when it is empty.
-        let _ = fs::remove_dir("/etc/netns");
-    }
-}
 
 /// Connects, and lives on: where a process is configured to ask can be read only while it is there.
 fn connects(to: SocketAddr) -> String {
@@ -82,7 +60,7 @@ fn a_name_is_used_for_other_processes_only_when_it_came_from_their_own_resolver(
     let other = netns.spawn(python);
     assert!(end_by(&culprit, other.pid(), to).json["destination"]["name"].is_null(), "configured otherwise");
 
-    let _conf = ResolvConf::naming(server.ip(), &netns);
+    let _conf = ResolvConf::naming(server.ip(), "", &netns);
     let exec = format!("ip netns exec {} /usr/bin/python3 -c", netns.name());
     let believer = Running::spawn(words(&exec).arg(connects(to)));
     let name = end_by(&culprit, believer.pid(), to).json["destination"]["name"].clone();

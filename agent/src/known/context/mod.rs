@@ -24,7 +24,7 @@ pub use network::{
     SeenNeighbour, Stacked,
 };
 pub use own::{AddressNews, Claim, Listeners, ListensAt, OwnAddress};
-pub use process::{Exposed, ProcessContext, STARTED};
+pub use process::{Exposed, FakedTime, ProcessContext, STARTED};
 pub use threads::{
     CgroupLimits, Loaded, MemoryHigh, Posture, Quota, Runtime, SeenSocket, SeenThread, Snapshot,
 };

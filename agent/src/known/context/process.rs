@@ -1,5 +1,6 @@
 //! What is known of a process, and which began at certain times.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Process;
@@ -19,6 +20,15 @@ pub struct Exposed {
 
 /// Processes an answer holds at most.
 pub const STARTED: usize = 64;
+
+/// The time of day that libfaketime gives a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FakedTime {
+    /// What `FAKETIME` says in its environment, 64 bytes at most; empty where the setting stands in a file.
+    pub setting: String,
+    /// How far that is ahead of its host's time when it was looked at, in seconds, where it is known.
+    pub ahead_s: Option<i64>,
+}
 
 /// A process, as `/proc` describes it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -57,6 +67,9 @@ pub struct ProcessContext {
     /// The servers that its `/etc/resolv.conf` has it ask: whose answers about names it may believe.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resolvers: Vec<std::net::IpAddr>,
+    /// It lives in another time than its host: libfaketime is preloaded into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faked_time: Option<FakedTime>,
     /// The paths of its cgroups below the root, for filters in a replay; empty in recordings that are older.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cgroups: Vec<String>,

@@ -34,6 +34,8 @@ use crate::{
 
 /// What an undisciplined clock may drift between a reading and now: 100 parts per million.
 const DRIFT: u64 = 10_000;
+/// A known rate is exact to one part in this many: the frequency that is set beside the tick.
+const RATE: u64 = 50;
 /// Readings that agree are at most this far apart beyond their errors.
 const AGREE_NS: u64 = 2 * SECOND_NS;
 /// Build dates are written down in local time, or to the day.
@@ -269,7 +271,8 @@ fn voice<'a>(
     };
     let age_ns = now_ns.saturating_sub(said.boot_ns);
     let lifetime_ns = if std::ptr::eq(said, last) { source.0.lifetime_ns() } else { REMEMBERED_NS };
-    let ahead_ns = offset_ns.saturating_sub(said.utc_ns);
+    let gained_ns = gained_ns(world, source.0, said, now_ns);
+    let ahead_ns = offset_ns.saturating_sub(said.utc_ns).saturating_add(gained_ns);
     let weight = weight(said, readings.iter(), leapt, references.is_metadata(source));
     if weight == 0 || age_ns > lifetime_ns {
         return None;
@@ -277,8 +280,19 @@ fn voice<'a>(
     let since_first = said.utc_ns.abs_diff(first.utc_ns);
     let drifts = references.written(source).is_none()
         && since_first > DRIFTED_NS.max(first.error_ns.saturating_add(said.error_ns));
-    let error_ns = said.error_ns.saturating_add(age_ns / DRIFT);
+    let error_ns =
+        said.error_ns.saturating_add(age_ns / DRIFT).saturating_add(gained_ns.unsigned_abs() / RATE);
     Some((Vote { source: source.clone(), ahead_ns, error_ns, weight, leapt, drifts }, first))
+}
+
+/// What the wall clock has gained on another clock since that was read, by a tick that makes it run wrong: BOOTTIME, by
+/// which the reading was dated, runs wrong with it. The kernel's own account is of the same clock.
+fn gained_ns(world: &World, kind: ReferenceKind, said: &Reading, now_ns: u64) -> i64 {
+    let Some(tick) = world.wrong_tick().filter(|_| kind != ReferenceKind::Kernel) else { return 0 };
+    let passed_ns = now_ns.saturating_sub(said.boot_ns.max(tick.since_ns));
+    let rate = tick.ppm() / 1e6;
+    // A cast stays within bounds.
+    (passed_ns as f64 * rate / (1.0 + rate)).round() as i64
 }
 
 /// Whether a clock said something else at once, and not only after the wall clock was slewed (which BOOTTIME, by which

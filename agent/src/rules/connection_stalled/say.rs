@@ -1,5 +1,7 @@
 //! What is said about connections whose data is not acknowledged.
 
+use ebpf_probes::probes::connect::Connect;
+
 use super::{
     ConnectionStalled,
     finding::{Finding, Passes, idle_ns},
@@ -17,6 +19,7 @@ use crate::{
     },
     rules::{
         biography::{Fate, Past, past_of},
+        drops::{self, Reason},
         neighbours::{self, within},
         text::{self, address, count, duration, place, times},
     },
@@ -150,7 +153,8 @@ impl Says<'_> {
     fn cause(&self) -> (CauseKind, Confidence) {
         match self.finding {
             Finding::Neighbour => (CauseKind::Neighbour, Confidence::Certain),
-            Finding::Dropped => (CauseKind::Filter, Confidence::Likely),
+            Finding::Dropped if self.dropped_for().is_filter() => (CauseKind::Filter, Confidence::Likely),
+            Finding::Dropped => (CauseKind::Path, Confidence::Likely),
             Finding::PathMtu(Passes::Later) | Finding::Forgotten(true) => {
                 (CauseKind::Path, Confidence::Likely)
             }
@@ -234,6 +238,25 @@ impl Says<'_> {
         self.lead.unacked.path_mtu.max(self.lead.unacked.segment.saturating_add(headers))
     }
 
+    fn dropped_for(&self) -> Reason {
+        Reason::of(self.view.world.drop_reason(self.lead.unacked.drop_reason).as_deref())
+    }
+
+    /// What drops its packets here, as of a connect's; where on their way they were is not recorded.
+    fn verdict(&self) -> Option<drops::Verdict> {
+        let unacked = &self.lead.unacked;
+        let connect = Connect {
+            cookie: unacked.cookie,
+            owner: self.lead.owner,
+            tuple: unacked.tuple,
+            started_ns: unacked.since_ns,
+            drops: unacked.drops,
+            drop_reason: unacked.drop_reason,
+            ..Connect::default()
+        };
+        drops::verdict(&connect, self.view.world)
+    }
+
     fn dropped_by(&self) -> String {
         let unacked = &self.lead.unacked;
         let reason = self.view.world.drop_reason(unacked.drop_reason);
@@ -245,7 +268,7 @@ impl Says<'_> {
         let mut why = Vec::new();
         match self.finding {
             Finding::Neighbour => why.push(neighbours::why(&self.group.explained_by, self.view).to_owned()),
-            Finding::Dropped => {}
+            Finding::Dropped => why.extend(self.verdict().map(|verdict| verdict.why)),
             Finding::PathMtu(passes) => {
                 why.push(match passes {
                     Passes::Later => "The peer acknowledges smaller segments that were sent later, and not the large one before them.".to_owned(),
@@ -364,11 +387,17 @@ impl Says<'_> {
         };
         match self.finding {
             Finding::Neighbour => neighbours::remedies(&self.group.explained_by, self.view),
-            Finding::Dropped => vec![
-                Remedy::from("look at what drops it: ")
-                    .and(self.there(Command::new("nft").words("list ruleset"))),
-                look,
-            ],
+            Finding::Dropped => {
+                let rules = || {
+                    let rules = self.there(Command::new("nft").words("list ruleset"));
+                    vec![Remedy::from("look at what drops it: ").and(rules)]
+                };
+                // A rule about a client names the service's own port.
+                let of_reason = self.verdict().filter(|_| !self.is_service).map(|verdict| verdict.remedies);
+                let mut remedies = of_reason.unwrap_or_else(rules);
+                remedies.push(look);
+                remedies
+            }
             Finding::PathMtu(_) => vec![
                 Remedy::from("find out what passes: ")
                     .and(self.there(Command::new("tracepath").arg("-n").arg(ip))),

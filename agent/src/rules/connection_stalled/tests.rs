@@ -224,7 +224,12 @@ fn one_that_this_host_drops_is_blamed_on_it() {
     let mut scene = Scene::new();
     waits(&mut scene, 1450, Unacked { drops: 3, drop_reason: 8, ..stalled(1) });
     assert_eq!(blame(&scene), (CauseKind::Filter, Confidence::Likely));
-    assert!(scene.last().summary.contains("this host itself drops them (NETFILTER_DROP)"));
+    let said = scene.last();
+    assert!(said.summary.contains("this host itself drops them (NETFILTER_DROP)"));
+    assert!(said.why[0].contains("no other machine is to blame"), "{:?}", said.why);
+    let remedies = advice(said);
+    assert!(remedies.contains("in this host's own firewall: "), "{remedies}");
+    assert!(remedies.contains("nft list ruleset") && remedies.contains("ss -tnoi"), "{remedies}");
 }
 
 #[test]

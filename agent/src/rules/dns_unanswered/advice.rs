@@ -142,10 +142,12 @@ impl Says<'_> {
             ),
         };
         vec![
-            Remedy::from("compare an answer to a query without EDNS: ")
-                .and(resolvers::dig(op, &["+noedns", "+ignore"], world))
-                .and(" with one that has it: ")
-                .and(resolvers::dig(op, &["+edns=0", "+ignore"], world)),
+            Remedy::from("a query without EDNS is answered: ").and(resolvers::dig(
+                op,
+                &["+noedns", "+ignore"],
+                world,
+            )),
+            Remedy::from("and one with it is not: ").and(resolvers::dig(op, &["+edns=0", "+ignore"], world)),
             until_then(process, ip, long).into(),
             pass.into(),
         ]

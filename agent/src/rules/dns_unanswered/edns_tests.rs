@@ -20,7 +20,7 @@ fn with_edns(cookie: u64, name: &'static str) -> Asked {
 fn a_question_answered_without_edns_alone_is_said_to_be_dropped_for_it() {
     let mut scene = Scene::new();
     scene.asks(0, &with_edns(7, "db.example.net"));
-    scene.passes(250, 2500);
+    scene.passes(250, 2750);
     assert_eq!(details(last(&scene)).reason, DnsReason::Unanswered);
     scene.asks(3000, &asks(8, OTHER, "db.example.net"));
     scene.hears(3010, &asks(8, OTHER, "db.example.net"), RCODE::NoError);
@@ -51,7 +51,7 @@ fn several_names_without_an_answer_beside_plain_answers_to_others_may_be_for_edn
     scene.asks(0, &with_edns(8, "cache.example.org"));
     scene.asks(500, &asks(9, OTHER, "www.example.com"));
     scene.hears(510, &asks(9, OTHER, "www.example.com"), RCODE::NoError);
-    scene.passes(750, 2500);
+    scene.passes(750, 4000);
     let said = last(&scene);
     assert_eq!(details(said).reason, DnsReason::EdnsUnanswered);
     assert_eq!(said.cause.as_ref().expect("a cause").confidence, Confidence::Possible);

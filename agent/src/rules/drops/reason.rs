@@ -55,6 +55,23 @@ pub(in crate::rules) enum Reason {
 }
 
 impl Reason {
+    /// Whether a rule or policy of this host drops it, and no fault: where the kernel names no reason most often one does.
+    pub(in crate::rules) fn is_filter(self) -> bool {
+        matches!(
+            self,
+            Self::NotTold
+                | Self::Netfilter
+                | Self::RpFilter
+                | Self::CgroupEgress
+                | Self::SocketFilter
+                | Self::TcEgress
+                | Self::TcIngress
+                | Self::Xdp
+                | Self::Security
+                | Self::Xfrm
+        )
+    }
+
     /// By the kernel's name for it, without its prefix.
     pub(in crate::rules) fn of(name: Option<&str>) -> Self {
         let Some(name) = name else { return Self::NotTold };

@@ -11,6 +11,7 @@ use ebpf_probes::{abi::Owner, probes::tls::Handshake};
 use super::{
     WINDOW_NS,
     ending::{Ending, How, role},
+    times::Times,
 };
 use crate::{domains::tls::Role, pipeline::incident::TlsFailure, text::host::Name, time::SECOND_NS};
 
@@ -60,6 +61,8 @@ pub(super) struct Failing {
     served_first: u32,
     /// The clock's incident that was last said to explain it.
     pub(super) clock: Option<String>,
+    /// In which time the processes live.
+    pub(super) times: Times,
 }
 
 impl Failing {
@@ -77,6 +80,7 @@ impl Failing {
             left_out: 0,
             names: vec![],
             clock: None,
+            times: Times::default(),
         }
     }
 

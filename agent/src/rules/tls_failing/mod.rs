@@ -7,11 +7,15 @@ mod alerts;
 mod ending;
 mod ends;
 mod failing;
+mod faked;
+#[cfg(test)]
+mod faked_tests;
 mod parties;
 mod remedies;
 mod say;
 #[cfg(test)]
 mod tests;
+mod times;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -21,6 +25,7 @@ use ebpf_probes::{
 };
 use ending::{Ending, role};
 use failing::{Failing, Last, SPREAD_NS};
+use faked::LocalEnds;
 use parties::Parties;
 
 use super::text::program_of;
@@ -57,6 +62,7 @@ pub(super) const RULE: Rule = Rule {
 struct TlsFailing {
     services: BTreeMap<String, Service>,
     parties: Parties,
+    ends: LocalEnds,
     /// Services there were so far.
     numbers: u64,
     /// Those that found no room.
@@ -77,7 +83,7 @@ impl Diagnose for TlsFailing {
             capacity: SERVICES as u64,
             evictions: self.refused,
         };
-        vec![services, self.parties.table()]
+        vec![services, self.parties.table(), self.ends.table()]
     }
 
     fn event(&mut self, event: &Event, view: &mut View<'_>) {
@@ -123,15 +129,18 @@ impl TlsFailing {
             *numbers += 1;
             Service { number: *numbers, failing: BTreeMap::new() }
         });
+        let judge = self.ends.judge(ending, &last.hs, &last.owner);
         let peer = records::address(last.hs.tuple.remote);
         let party = (service.number, peer);
         self.parties.failed(party, last.at, ending, last.version.as_deref(), last.sni.is_some());
         let failing =
             service.failing.entry(ending.failure).or_insert_with(|| Failing::new(ending, last.clone()));
         if failing.id.is_empty() {
+            judge.into_iter().for_each(|judge| failing.times.note(judge, view));
             failing.add(ending, last, peer);
         } else if !self.parties.probes(party, ending.failure, failing.role()) {
             let had = failing.total();
+            judge.into_iter().for_each(|judge| failing.times.note(judge, view));
             failing.add(ending, last, peer);
             // Again when their number has doubled.
             if failing.total().ilog2() > had.max(1).ilog2() {

@@ -1,7 +1,7 @@
 //! What an incident about failing handshakes says: who refuses whom, by which alert, what that means here, and how sure
 //! it is. What an encrypted alert says is not known, and nothing is made of it.
 
-use super::{alerts, ending::How, ends::Ends, failing::Failing, remedies};
+use super::{alerts, ending::How, ends::Ends, failing::Failing, faked, remedies};
 use crate::{
     domains::tls::Role,
     pipeline::{
@@ -37,6 +37,9 @@ pub(super) struct Clock {
 pub(super) fn report(subject: &str, failing: &Failing, view: &View<'_>) -> Report {
     let (ends, last, clock) = (Ends::of(failing, view), &failing.last, clock(failing, view));
     let mut remedies = if clock.is_some() { clocks::remedies() } else { vec![] };
+    if let (None, Some(faked)) = (&clock, faked::of(failing)) {
+        remedies.extend(faked.remedies(view));
+    }
     remedies.extend(remedies::of(failing, &ends, view));
     let evidence = failing.recent.iter().map(|failure| {
         let how = match failure.how {
@@ -83,8 +86,9 @@ fn confidence(failing: &Failing, view: &View<'_>) -> Confidence {
 }
 
 fn cause(failing: &Failing, ends: &Ends, clock: Option<&Clock>, view: &View<'_>) -> Cause {
+    let faked = faked::of(failing);
     let kind = match failing.failure {
-        _ if clock.is_some() => CauseKind::Clock,
+        _ if clock.is_some() || faked.is_some() => CauseKind::Clock,
         TlsFailure::ServerFlightRefused | TlsFailure::ClientFlightRefused => CauseKind::Certificate,
         TlsFailure::NothingShared
         | TlsFailure::NameUnrecognized
@@ -96,7 +100,7 @@ fn cause(failing: &Failing, ends: &Ends, clock: Option<&Clock>, view: &View<'_>)
         | TlsFailure::ClosedAfterClientFlight => CauseKind::Peer,
     };
     let confidence = match clock {
-        None => confidence(failing, view),
+        None => faked.map_or_else(|| confidence(failing, view), |faked| faked.confidence),
         Some(clock) if is_expired(failing) && clock.ahead_ns >= HOUR_NS.cast_signed() => Confidence::Likely,
         Some(_) => Confidence::Possible,
     };
@@ -241,6 +245,9 @@ fn why(failing: &Failing, ends: &Ends, clock: Option<&Clock>) -> Vec<String> {
         let were = text::count(completed, "other handshake was", "other handshakes were");
         why.push(format!("{were} completed by this service meanwhile."));
     }
+    if let (None, Some(faked)) = (clock, faked::of(failing)) {
+        why.push(faked.why(failing));
+    }
     if let Some(clock) = clock {
         let size = span(clock.ahead_ns.unsigned_abs());
         let counts = if clock.ahead_ns > 0 {
@@ -280,5 +287,6 @@ fn details(failing: &Failing, ends: Ends) -> Details {
         peers: failing.peers.len() as u64,
         worst: worst.collect(),
         completed: failing.completed(),
+        faked_time: faked::of(failing).map(|faked| faked.time.clone()),
     })
 }

@@ -1,5 +1,6 @@
 //! `dns_unanswered`, live: each situation built with real sockets, and named once; and those that are healthy.
 
+mod edns;
 mod local_resolver;
 mod outage;
 mod unanswered;

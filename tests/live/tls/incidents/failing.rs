@@ -1,6 +1,8 @@
 //! Handshakes that fail again and again, by OpenSSL, curl and rustls: who refuses whom, in clear and encrypted; and what
 //! is no incident.
 
+mod other_time;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},

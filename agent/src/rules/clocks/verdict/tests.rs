@@ -240,3 +240,28 @@ fn a_hardware_clock_in_local_time_is_named_and_harmless() {
     assert_eq!(verdict.ahead_ns, 0);
     assert_eq!(verdict.zones, [((Rtc, "rtc0".to_owned()), -7200 * SECOND_NS as i64)]);
 }
+
+/// What is known at [`NOW`] of a clock whose tick was set 44 s before, by another one read 55 s before.
+fn aged(kind: ReferenceKind, tick_us: i64) -> (i64, u64) {
+    let mut world = World::default();
+    world.apply_context(&Context::Clock { boot_ns: 0, offset_ns: 0 });
+    world.apply_context(&Context::Tick { boot_ns: NOW - 44 * SECOND_NS, tick_us });
+    world.apply_context(&Context::Reference(Reading {
+        boot_ns: NOW - 55 * SECOND_NS,
+        kind,
+        name: "a".into(),
+        utc_ns: -SECOND_NS.cast_signed(),
+        error_ns: 0,
+    }));
+    let verdict = judge(&world, NOW).expect("one that is believed");
+    (verdict.ahead_ns / 1_000_000, verdict.error_ns / 1_000_000)
+}
+
+#[test]
+fn a_reading_ages_by_the_rate_at_which_a_wrong_tick_has_the_clock_run() {
+    // 44 s of a clock that is ten percent fast are 40 s.
+    assert_eq!(aged(Ntp, 11_000), (1000 + 4000, 85));
+    assert_eq!(aged(Ntp, 9_000).0, 1000 - 4888);
+    // A tick that a time daemon's frequency would make up for, and what the same clock says of itself.
+    assert_eq!((aged(Ntp, 10_004).0, aged(Kernel, 11_000).0), (1000, 1000));
+}
