@@ -30,8 +30,10 @@ const UNRESOLVED: Opened = ("neighbour_unresolved", "neighbour", "certain");
 const CONFLICT: Opened = ("neighbour_conflict", "neighbour", "certain");
 /// Another host that has an address of this one.
 const ADDRESS: Opened = ("address_conflict", "neighbour", "certain");
-/// No answer comes, or this host drops it.
+/// No answer comes, or this host drops it by no rule.
 const UNANSWERED: Opened = ("connect_stalled", "outbound_connect", "certain");
+/// A rule of this host drops it.
+const DROPPED: Opened = ("connect_stalled", "filter", "certain");
 /// No answer comes to a lookup.
 const LOOKUP: Opened = ("dns_unanswered", "dns_lookup", "certain");
 const FETCH: Opened = (STALLED, "outbound_connect", "certain");
@@ -136,24 +138,24 @@ const CASES: &[(&str, &[Case])] = &[
     (
         "connect_stalled",
         &[
-            ("answer_dropped_before_routing", &[UNANSWERED]),
-            ("answer_dropped_by_ipsec_policy", &[UNANSWERED]),
-            ("answer_dropped_by_reverse_path_filter", &[UNANSWERED]),
-            ("answer_dropped_in_input", &[UNANSWERED]),
+            ("answer_dropped_before_routing", &[DROPPED]),
+            ("answer_dropped_by_ipsec_policy", &[DROPPED]),
+            ("answer_dropped_by_reverse_path_filter", &[DROPPED]),
+            ("answer_dropped_in_input", &[DROPPED]),
             ("answered_from_another_address", &[UNANSWERED]),
             ("fetch_after_handshake", &[UNANSWERED]),
-            ("hundred_unanswered_destinations", &[UNANSWERED]),
-            ("ipv6_unanswered_while_ipv4_answers", &[UNANSWERED]),
+            ("hundred_unanswered_destinations", &[DROPPED]),
+            ("ipv6_unanswered_while_ipv4_answers", &[DROPPED]),
             ("no_answer_outside_handshake", &[UNANSWERED]),
-            ("syn_dropped_behind_published_port", &[UNANSWERED]),
-            ("syn_dropped_by_cgroup_egress", &[UNANSWERED]),
-            ("syn_dropped_by_cgroup_ingress", &[UNANSWERED]),
-            ("syn_dropped_by_full_accept_queue", &[UNANSWERED]),
+            ("syn_dropped_behind_published_port", &[DROPPED]),
+            ("syn_dropped_by_cgroup_egress", &[DROPPED]),
+            ("syn_dropped_by_cgroup_ingress", &[DROPPED]),
+            ("syn_dropped_by_full_accept_queue", &[("connect_stalled", "listen_limit", "certain")]),
             ("syn_dropped_by_qdisc", &[UNANSWERED]),
-            ("syn_dropped_by_socket_filter", &[UNANSWERED]),
-            ("syn_dropped_by_tc_egress", &[UNANSWERED]),
-            ("syn_dropped_in_forward", &[UNANSWERED]),
-            ("syn_dropped_in_input_of_other_namespace", &[UNANSWERED]),
+            ("syn_dropped_by_socket_filter", &[DROPPED]),
+            ("syn_dropped_by_tc_egress", &[DROPPED]),
+            ("syn_dropped_in_forward", &[DROPPED]),
+            ("syn_dropped_in_input_of_other_namespace", &[DROPPED]),
             ("syn_dropped_without_forwarding", &[UNANSWERED]),
             ("syn_dropped_without_signature", &[UNANSWERED]),
         ],
@@ -176,7 +178,7 @@ const CASES: &[(&str, &[Case])] = &[
     (
         "connect_failing",
         &[
-            ("local_ports_exhausted", &[("connect_failing", "outbound_connect", "certain")]),
+            ("local_ports_exhausted", &[("connect_failing", "resource_limit", "certain")]),
             (
                 "pod_behind_unresolved_node_gateway",
                 &[UNRESOLVED, ("connect_failing", "neighbour", "certain")],

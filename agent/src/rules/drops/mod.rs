@@ -86,15 +86,9 @@ pub(super) fn cause(connect: &Connect, world: &World) -> CauseKind {
         return CauseKind::ListenLimit;
     }
     match Reason::of(world.drop_reason(connect.drop_reason).as_deref()) {
-        Reason::Netfilter
-        | Reason::RpFilter
-        | Reason::CgroupEgress
-        | Reason::SocketFilter
-        | Reason::TcEgress
-        | Reason::TcIngress
-        | Reason::Xdp
-        | Reason::Security
-        | Reason::Xfrm => CauseKind::Filter,
+        // Which it was is not told before 5.17.
+        Reason::NotTold => CauseKind::OutboundConnect,
+        reason if reason.is_filter() => CauseKind::Filter,
         Reason::QueueFull => CauseKind::ListenLimit,
         Reason::OtherHost | Reason::Neighbour => CauseKind::Neighbour,
         _ => CauseKind::OutboundConnect,
