@@ -150,6 +150,7 @@ const CASES: &[(&str, &[Case])] = &[
             ("syn_dropped_in_input_of_other_namespace", &[UNANSWERED]),
             ("syn_dropped_without_forwarding", &[UNANSWERED]),
             ("syn_dropped_without_signature", &[UNANSWERED]),
+            ("unicast_lost_on_the_switch", &[("connect_stalled", "neighbour", "likely")]),
         ],
     ),
     (
