@@ -147,6 +147,7 @@ const CASES: &[(&str, &[Case])] = &[
             ("hundred_unanswered_destinations", &[DROPPED]),
             ("ipv6_unanswered_while_ipv4_answers", &[DROPPED]),
             ("no_answer_outside_handshake", &[UNANSWERED]),
+            ("silent_service_of_a_confirmed_neighbour", &[UNANSWERED]),
             ("syn_dropped_behind_published_port", &[DROPPED]),
             ("syn_dropped_by_cgroup_egress", &[DROPPED]),
             ("syn_dropped_by_cgroup_ingress", &[DROPPED]),
@@ -158,6 +159,7 @@ const CASES: &[(&str, &[Case])] = &[
             ("syn_dropped_in_input_of_other_namespace", &[DROPPED]),
             ("syn_dropped_without_forwarding", &[UNANSWERED]),
             ("syn_dropped_without_signature", &[UNANSWERED]),
+            ("unicast_lost_on_the_switch", &[("connect_stalled", "neighbour", "likely")]),
         ],
     ),
     (
@@ -222,6 +224,7 @@ const CASES: &[(&str, &[Case])] = &[
             ("bridge_with_many_addresses_without_fault", &[]),
             ("gateway_failed_over", &[STALE_LIKELY, BEHIND_STALE]),
             ("gateway_failed_over_static", &[STALE_LIKELY, BEHIND_STALE]),
+            ("overlay_entry_of_a_replaced_node", &[STALE_LIKELY]),
             ("peer_moved_under_open_connection", &[STALE]),
             ("peer_with_two_macs_dies", &[]),
             ("peer_with_two_macs_stops_listening", &[]),

@@ -79,4 +79,5 @@ fn an_overlay_entry_set_for_good_is_named_after_the_other_end_got_another_mac() 
     assert!(opened.remedies().contains("fdb"), "{}", opened.remedies());
     writes(&nodes[0], 1, nodes[1].v4, REPLACED);
     is_established(&socket, service);
+    lan.ends_with(&[&nodes[1]], &[STALE]);
 }

@@ -98,7 +98,7 @@ fn a_neighbour_that_answers_what_is_sent_to_it_alone_is_not_blamed_for_a_silent_
     let _talks = talks_to(&host, service);
     // As long as the other one took to be seen.
     let stalled = lan.culprit.wait_for_incident("the connect, for a while", |incident| {
-        stalls(incident, service) && incident.number("/details/pending_ms") >= 10_000
+        stalls(incident, service) && incident.number("/details/pending_ms") >= 6_000
     });
     assert_eq!(stalled.blame(), ("outbound_connect", "certain"), "{:#}", stalled.json);
     assert!(!stalled.why().contains("lost on the way"), "{:#}", stalled.json);
