@@ -30,7 +30,7 @@ fn queries_with_edns_that_are_dropped_while_the_same_without_is_answered_are_nam
     let scene = Scene::set("dns_unanswered/edns_dropped");
     let quiet = Culprit::trace("--mode anomalies");
     let (client, server) = (&scene.pair.client, scene.server);
-    let _conf = ResolvConf::naming(server.ip(), "edns0 trust-ad timeout:2 attempts:3", client);
+    let _conf = ResolvConf::naming(server.ip(), "edns0 trust-ad timeout:2 attempts:5", client);
     let serving = answer_without_edns(&scene.pair.server, server, 1, ADDRESS);
     let getent = scene.getent(NAME);
     let first = scene.opened();
