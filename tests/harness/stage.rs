@@ -202,13 +202,19 @@ impl Stage {
     /// The incident of the service, as it opens.
     #[track_caller]
     pub fn stalled(&self) -> Incident {
+        self.stalled_after(1000)
+    }
+
+    /// The same where the threshold is another one, milliseconds.
+    #[track_caller]
+    pub fn stalled_after(&self, threshold: u64) -> Incident {
         let opened = self
             .culprit
             .wait_for_incident("a stalled handshake", |incident| self.serves(incident) && incident.opens());
-        // At most 500 ms after the threshold of one second.
+        // At most 500 ms after it.
         let late = opened.number("/details/stall_ms");
-        let most = 1500.0 * super::slow();
-        assert!(late >= 1000 && (late as f64) < most, "opened after {late} ms: {:#}", opened.json);
+        let most = (threshold + 500) as f64 * super::slow();
+        assert!(late >= threshold && (late as f64) < most, "opened after {late} ms: {:#}", opened.json);
         assert_eq!(opened.text("/kind"), "tls_handshake_stalled");
         opened
     }

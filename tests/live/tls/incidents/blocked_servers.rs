@@ -14,11 +14,11 @@ use crate::{
 };
 
 /// The server does something that is no network's business; culprit says so, and what it saw.
-fn nothing_on_the_network(case: &'static str, action: &serde_json::Value, seen: &str) {
+fn nothing_on_the_network(case: &'static str, action: &serde_json::Value, seen: &str, after_ms: u64) {
     let mut stage = Stage::set(case);
     stage.serve_slowly(action);
     let _client = stage.client("slow.test", "");
-    let opened = stage.stalled();
+    let opened = stage.stalled_after(after_ms);
     assert_eq!((opened.blame(), opened.blamed().as_str()), (("none_seen", "certain"), ""));
     let summary = opened.text("/summary");
     assert!(
@@ -34,14 +34,19 @@ fn nothing_on_the_network(case: &'static str, action: &serde_json::Value, seen: 
 #[test]
 fn a_server_that_sleeps_in_its_handshake_is_reported_as_sleeping() {
     needs!(Openssl, Tun, Pace);
-    nothing_on_the_network("tls_handshake_stalled/server_sleeps", &json!(["sleep", PATIENCE]), "nanosleep");
+    nothing_on_the_network(
+        "tls_handshake_stalled/server_sleeps",
+        &json!(["sleep", PATIENCE]),
+        "nanosleep",
+        1000,
+    );
 }
 
 #[test]
 fn a_server_that_waits_for_a_lock_is_reported_as_waiting_for_a_thread() {
     needs!(Openssl, Tun, Pace);
     let case = "tls_handshake_stalled/lock_wait";
-    nothing_on_the_network(case, &json!(["locked", PATIENCE]), "waiting for another thread");
+    nothing_on_the_network(case, &json!(["locked", PATIENCE]), "waiting for another thread", 1000);
 }
 
 #[test]
@@ -51,6 +56,7 @@ fn a_server_that_computes_is_reported_as_running() {
         "tls_handshake_stalled/server_computes",
         &json!(["spin", 2.0 * PATIENCE]),
         "running",
+        1000,
     );
 }
 
