@@ -19,8 +19,7 @@ use ebpf_probes::{
     probes::probe_of,
 };
 
-use questions::Sent;
-use source::{Found, Kind, Source};
+use source::{Found, Kind, Sent, Source};
 
 use crate::{
     claims::Counted,

@@ -13,7 +13,7 @@ use std::{
 
 use ebpf_probes::abi::{Netns, ProbeId};
 
-use super::source::{Found, Kind, Source};
+use super::source::{Found, Kind, Sent, Source};
 use crate::{
     claims,
     kernel::load::{Kernel, Loss},
@@ -38,19 +38,6 @@ pub(super) const KIND: Kind = Kind {
         Ok(allowed.then(|| Box::new(Questions::new()) as Box<dyn Source>))
     },
 };
-
-/// What became of questions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::run) struct Sent {
-    /// There was an answer.
-    pub(in crate::run) answered: u64,
-    /// There was none.
-    pub(in crate::run) unanswered: u64,
-    /// They could not be sent.
-    pub(in crate::run) failed: u64,
-    /// They were not sent: there were too many.
-    pub(in crate::run) left_out: u64,
-}
 
 #[derive(Default)]
 struct Counts {

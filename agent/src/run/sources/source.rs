@@ -51,7 +51,7 @@ pub(in crate::run) trait Source {
     fn ask(&mut self, _sought: &Sought) {}
 
     /// What became of such questions, where they may be sent.
-    fn questions(&self) -> Option<super::questions::Sent> {
+    fn questions(&self) -> Option<Sent> {
         None
     }
 
@@ -71,4 +71,17 @@ pub(in crate::run) struct Found {
     pub(super) contexts: Vec<Context>,
     /// Records, of what happened before the look.
     pub(super) records: Vec<Bytes>,
+}
+
+/// What became of questions for neighbours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::run) struct Sent {
+    /// There was an answer.
+    pub(in crate::run) answered: u64,
+    /// There was none.
+    pub(in crate::run) unanswered: u64,
+    /// They could not be sent.
+    pub(in crate::run) failed: u64,
+    /// They were not sent: there were too many.
+    pub(in crate::run) left_out: u64,
 }
