@@ -117,6 +117,7 @@ fn cut(
 }
 
 /// What a question says beside its question.
+#[derive(Clone, Copy)]
 struct Head {
     id: u16,
     recursive: bool,

@@ -70,7 +70,7 @@ const LOOK_EVERY_NS: u64 = 1_000_000_000;
 pub(super) const RULE: Rule = Rule {
     kind: Kind::TlsHandshakeStalled,
     about: "a TLS handshake stands still: this host owes the next message, and what its process waits for; or the peer or the path does",
-    opens: "no progress for 1 s (--tls-stall) while the next message is this host's to send; a client's hello unanswered for 10 s, or never acknowledged",
+    opens: "no progress for 1 s (--tls-stall) while the next message is this host's to send (3 s where its thread computes, or waits for a processor); a client's hello unanswered for 10 s, or never acknowledged",
     make: || Box::new(TlsHandshakeStalled::default()),
 };
 

@@ -56,7 +56,7 @@ fn a_server_that_computes_is_reported_as_running() {
         "tls_handshake_stalled/server_computes",
         &json!(["spin", 2.0 * PATIENCE]),
         "running",
-        1000,
+        3000,
     );
 }
 
