@@ -144,7 +144,7 @@ pub(super) fn over_tcp(connect: &Connect, world: &World) -> Option<String> {
     }
     // The answer came before culprit started.
     (connect.tuple.remote_port == PORT && connect.is_adopted()).then(|| {
-        "A resolver library asks over TCP port 53 when the answer over UDP came truncated, or where it is told to \
+        "A resolver library asks over TCP port 53 when the answer over UDP came truncated, or where it is set to \
          (options use-vc)."
             .to_owned()
     })

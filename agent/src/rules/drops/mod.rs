@@ -86,7 +86,7 @@ pub(super) fn cause(connect: &Connect, world: &World) -> CauseKind {
         return CauseKind::ListenLimit;
     }
     match Reason::of(world.drop_reason(connect.drop_reason).as_deref()) {
-        // Which it was is not told before 5.17.
+        // Which it was is not reported before 5.17.
         Reason::NotTold => CauseKind::OutboundConnect,
         reason if reason.is_filter() => CauseKind::Filter,
         Reason::QueueFull => CauseKind::ListenLimit,
