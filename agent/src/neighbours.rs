@@ -156,6 +156,7 @@ mod tests {
             probes: 0,
             updated: None,
             confirmed: None,
+            asked: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! Blocking: it enters each namespace from a thread of its own, which ends with it. A namespace that only
 //! a thread (not a process, nor a file below `/run/netns`) keeps alive is not found.
 
+mod asked;
 mod holders;
 mod inside;
 mod netlink;
@@ -12,6 +13,7 @@ mod way;
 
 use std::{collections::BTreeMap, io, thread, time::Duration};
 
+use asked::Asking;
 use ebpf_probes::{
     abi::{AF_INET, AF_INET6, Netns, V4_MAPPED},
     probes::neigh,
@@ -29,6 +31,9 @@ pub use routes::{Gateway, Table, route_error, tables};
 pub use way::{Route, To, way};
 
 use crate::namespaces::{self, Found};
+
+/// Neighbours of a namespace of which it is read how long they have been asked for, at most.
+const ASKED: usize = 256;
 
 /// One network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,13 +73,16 @@ pub struct Neighbour {
     pub updated: Option<Duration>,
     /// How long ago it was last known to be right.
     pub confirmed: Option<Duration>,
+    /// How long it has been asked for, at least; only while it is.
+    pub asked: Option<Duration>,
 }
 
 impl Neighbour {
     /// The entry for the `NEIGHBOURS` map, to be added unless there is one. `boot_ns`: now.
     pub fn map_entry(&self, boot_ns: u64) -> (neigh::NeighKey, neigh::Neighbour) {
         let since = self
-            .updated
+            .asked
+            .or(self.updated)
             .map_or(0, |ago| boot_ns.saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX)));
         // A change of the address would have been an update: the kernel had it no later than that.
         let mac_since_ns = if self.mac == [0; 8] { 0 } else { since };
@@ -167,6 +175,13 @@ pub fn current(netns: Netns, name: Option<String>) -> io::Result<Namespace> {
             neighbours.extend(neighbour(netns, &devices, &entry, ticks));
         }
     })?;
+    let incomplete = |neighbour: &&mut Neighbour| neighbour.state == neigh::state::INCOMPLETE;
+    for neighbour in neighbours.iter_mut().filter(incomplete).take(ASKED) {
+        let ages = neighbour.updated.zip(neighbour.confirmed);
+        let asking = Asking::of(neighbour);
+        neighbour.asked =
+            ages.zip(asking).map(|((updated, confirmed), asking)| asking.asked(updated, confirmed));
+    }
     let gateways = gateways(&devices)?;
     Ok(Namespace { netns, name, devices, neighbours, gateways })
 }
@@ -196,6 +211,7 @@ fn neighbour(
         probes: 0,
         updated: None,
         confirmed: None,
+        asked: None,
     };
     for attribute in &entry.attributes {
         match attribute {

@@ -220,7 +220,8 @@ events.select()
     assert!(text.contains("ago, not a byte has come\n"), "{text}");
     assert!(
         text.contains(&format!(
-            "Try:  see that connection, and what its peer does: ss -tnoi 'dst {} dport = :{}'",
+            "Try:  see that connection, and what its peer does: nsenter -t {} -n ss -tnoi 'dst {} dport = :{}'",
+            client.pid(),
             at.ip(),
             at.port()
         )),

@@ -35,7 +35,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     kind: Kind::NeighbourUnresolved,
     about: "a neighbour (ARP, NDP) does not answer and a process waits for it: who, for how long, what failed with it",
-    opens: "a neighbour that a process waits for goes FAILED, or is asked for 5 s without an answer",
+    opens: "a neighbour that a process waits for goes FAILED, or is asked for 3.5 s without an answer",
     make: || Box::new(NeighbourUnresolved::default()),
 };
 
@@ -45,7 +45,7 @@ const NEIGHBOURS: usize = 1024;
 const WAITERS: usize = 16;
 /// A neighbour that is asked for this long has as good as failed (the kernel gives up after three seconds
 /// unless it is configured otherwise).
-const ASKED_NS: u64 = 5_000_000_000;
+const ASKED_NS: u64 = 3_500_000_000;
 /// A situation in which no question was seen for this long is over.
 const QUIET_NS: u64 = 60_000_000_000;
 /// A network is looked at at most this often.
