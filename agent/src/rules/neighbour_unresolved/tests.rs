@@ -1,7 +1,7 @@
 //! Neighbours that do not answer, step by step.
 
 use ebpf_probes::{
-    abi::Kind as Record,
+    abi::{Kind as Record, Netns},
     probes::{
         connect::Connect,
         neigh::{NeighRecord, WaiterRecord, cause, flag, state},
@@ -360,4 +360,26 @@ fn attempts_that_are_given_up_soon_again_and_again_are_an_incident() {
     let opened = scene.opened(Kind::NeighbourUnresolved);
     assert_eq!(opened.len(), 1);
     assert!(opened[0].summary.contains("was given up (and 2 more)"), "{}", opened[0].summary);
+}
+
+#[test]
+fn a_connect_of_before_the_start_that_is_unreachable_as_its_gateway_is_given_up_has_waited_for_it() {
+    let opened = |is_gateway: bool, after_ms: u64| {
+        let mut scene = Scene::new();
+        if is_gateway {
+            let address = "192.0.2.90".parse().expect("an address");
+            scene.apply(&Context::Network(Box::new(Network {
+                netns: Netns::numbered(1),
+                gateways: vec![Gateway { address, device: "eth0".into() }],
+                ..Network::default()
+            })));
+        }
+        scene.neigh(1000, timer(90, state::INCOMPLETE, state::FAILED));
+        let mut beyond = Connect { errno: HOST_UNREACHABLE, ..connect(7, 1, 90, 0) };
+        beyond.tuple.remote = crate::records::address_bytes("198.51.100.7".parse().expect("an address"));
+        scene.connect(1000 + after_ms, Record::CONNECT_END, beyond);
+        scene.passes(1000 + after_ms, 2000);
+        scene.opened(Kind::NeighbourUnresolved).len()
+    };
+    assert_eq!((opened(true, 1), opened(false, 1), opened(true, 400)), (1, 0, 0));
 }

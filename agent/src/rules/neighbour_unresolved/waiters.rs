@@ -5,6 +5,9 @@ use ebpf_probes::probes::{connect::Connect, neigh::WaiterRecord};
 use super::{Key, NeighbourUnresolved, RECORD_NS, Unanswered, WAITERS, Waiter};
 use crate::pipeline::View;
 
+/// The kernel reports to those who wait in the moment in which it gives a neighbour up.
+const AT_ONCE_NS: u64 = 50_000_000;
+
 impl NeighbourUnresolved {
     pub(super) fn waits(&mut self, record: &WaiterRecord, at_ns: u64, view: &mut View<'_>) {
         // The kernel's own answers to others are no process waiting.
@@ -42,7 +45,16 @@ impl NeighbourUnresolved {
             (key.0 == netns && key.2 == remote)
                 || silent.waiters.iter().any(|waiter| waiter.record.cookie == connect.cookie)
         };
-        let Some(key) = self.asked.iter().find(waiting).map(|(key, _)| *key) else { return };
+        // What waits for a gateway from before the start is notified as the kernel gives it up.
+        let at_once = |silent: &Unanswered| {
+            silent.failed_ns.is_some_and(|failed_ns| at_ns.saturating_sub(failed_ns) <= AT_ONCE_NS)
+        };
+        let by_gateway = |(key, silent): &(&Key, &Unanswered)| {
+            let address = crate::records::address(key.2);
+            key.0 == netns && at_once(silent) && view.world.gateway(netns, &silent.device, address).is_some()
+        };
+        let found = self.asked.iter().find(waiting).or_else(|| self.asked.iter().find(by_gateway));
+        let Some(key) = found.map(|(key, _)| *key) else { return };
         let Some(silent) = self.asked.get_mut(&key) else { return };
         let room = silent.waiters.len() < WAITERS;
         match silent.waiters.iter_mut().find(|waiter| waiter.record.cookie == connect.cookie) {
