@@ -1,5 +1,5 @@
 //! Since when a neighbour that is asked for has been asked for, at least. Its table shows only when the questions of this
-//! round began: the kernel gives up after some, and whoever still waits has it begin again.
+//! round began: the kernel gives up after some, and those who still wait have it begin again.
 
 use std::{fs, path::PathBuf, time::Duration};
 
